@@ -1,0 +1,86 @@
+// buffer and arena: who owns memory, and how it is cut into views.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <new>
+#include <type_traits>
+#include <utility>
+
+#include "matrix.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// Every array starts on such a border: a cache line, and the widest vector register.
+inline constexpr std::int64_t alignment = 64;
+
+/// Uninitialised memory on a 64-byte border, owned. Throws std::bad_alloc. `std::byte` by default.
+template <class T = std::byte>
+class buffer {
+  static_assert(std::is_trivially_destructible_v<T>, "a buffer holds plain numbers only");
+
+ public:
+  buffer() = default;
+  explicit buffer(std::int64_t size)
+      : data_(size > 0 ? static_cast<T*>(::operator new(static_cast<std::size_t>(size) * sizeof(T),
+                                                        std::align_val_t(alignment)))
+                       : nullptr),
+        size_(size > 0 ? size : 0) {}
+  buffer(buffer&& other) noexcept
+      : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  buffer& operator=(buffer&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+  ~buffer() {
+    if (data_) ::operator delete(data_, std::align_val_t(alignment));
+  }
+
+  T* data() const { return data_; }
+  std::int64_t size() const { return size_; }
+  T* begin() const { return data_; }
+  T* end() const { return data_ + size_; }
+  T& operator[](std::int64_t i) const { return data_[i]; }
+
+ private:
+  T* data_ = nullptr;
+  std::int64_t size_ = 0;
+};
+
+/// Cuts one block of memory into arrays, first to last. An arena without memory only counts: that
+/// is how sizes are computed, while compiling too, by the very code that later binds the pointers.
+class arena {
+ public:
+  constexpr arena() = default;
+  constexpr arena(std::byte* memory, std::int64_t bytes) : memory_(memory), bytes_(bytes) {}
+
+  template <class T>
+  constexpr T* take(std::int64_t count) {
+    std::int64_t const at = used_;
+    used_ += (count * static_cast<std::int64_t>(sizeof(T)) + alignment - 1) / alignment * alignment;
+    if (used_ > peak_) peak_ = used_;
+    if (!memory_) return nullptr;
+    if (used_ > bytes_)
+      throw invalid_argument("the workspace holds %lld bytes and %lld are needed",
+                             static_cast<long long>(bytes_), static_cast<long long>(used_));
+    return reinterpret_cast<T*>(memory_ + at);
+  }
+  /// rows x cols, each row contiguous: stride == cols.
+  template <class T>
+  constexpr finegrain::matrix<T> matrix(std::int64_t rows, std::int64_t cols) {
+    return {take<T>(rows * cols), rows, cols};
+  }
+
+  constexpr std::int64_t used() const { return used_; }
+  /// The most that was in use at any time: rewinding to a mark does not lower it.
+  constexpr std::int64_t peak() const { return peak_; }
+  constexpr void rewind(std::int64_t mark) { used_ = mark; }
+
+ private:
+  std::byte* memory_ = nullptr;
+  std::int64_t bytes_ = 0, used_ = 0, peak_ = 0;
+};
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,0 +1,91 @@
+// matrix: a view of numbers that somebody else owns, row-major. Every public function takes these.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "error.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+namespace detail {
+
+/// An Eigen matrix, map, block or ref with its numbers in memory: recognised by its members, so
+/// that no header of the library includes Eigen.
+template <class M>
+concept EigenDense = requires(M& m) {
+  m.data();
+  m.rows();
+  m.cols();
+  m.outerStride();
+  m.innerStride();
+  std::remove_cvref_t<M>::IsRowMajor;
+};
+
+template <class M>
+inline constexpr bool eigen_row_major = bool(std::remove_cvref_t<M>::IsRowMajor);
+
+}  // namespace detail
+
+/// rows x cols numbers at data, each row contiguous, rows `stride` numbers apart. It owns nothing.
+template <class T>
+struct matrix {
+  T* data = nullptr;
+  std::int64_t rows = 0, cols = 0, stride = 0;
+
+  constexpr matrix() = default;
+  constexpr matrix(T* data, std::int64_t rows, std::int64_t cols)
+      : matrix(data, rows, cols, cols) {}
+  constexpr matrix(T* data, std::int64_t rows, std::int64_t cols, std::int64_t stride)
+      : data(data), rows(rows), cols(cols), stride(stride) {}
+
+  /// A read-only view of a writable one.
+  template <class U>
+    requires(std::is_same_v<T, U const> && !std::is_same_v<T, U>)
+  constexpr matrix(matrix<U> m) : matrix(m.data, m.rows, m.cols, m.stride) {}  // NOLINT(*-explicit*)
+
+  /// A view of an Eigen matrix, map, block or ref with row-major storage. Nothing is copied.
+  template <class M>
+    requires detail::EigenDense<M>
+  constexpr matrix(M&& m)  // NOLINT(*-explicit*)
+      : matrix(m.data(), m.rows(), m.cols(), m.outerStride()) {
+    static_assert(detail::eigen_row_major<M>,
+                  "finegrain reads row-major matrices: give the Eigen type the option "
+                  "Eigen::RowMajor (a column-major one would have to be copied)");
+    if (m.innerStride() != 1 && m.cols() > 1)
+      throw invalid_argument("the columns of this Eigen view are %lld numbers apart; finegrain "
+                             "needs rows that are contiguous",
+                             static_cast<long long>(m.innerStride()));
+  }
+
+  constexpr T* row(std::int64_t r) const { return data + r * stride; }
+  constexpr T& operator()(std::int64_t r, std::int64_t c) const { return data[r * stride + c]; }
+  constexpr matrix middle_rows(std::int64_t first, std::int64_t count) const {
+    return {data + first * stride, count, cols, stride};
+  }
+  constexpr matrix middle_cols(std::int64_t first, std::int64_t count) const {
+    return {data + first, rows, count, stride};
+  }
+  constexpr std::int64_t size() const { return rows * cols; }
+};
+
+/// `count` matrices of one shape, one after the other: the weights of a layer's experts.
+template <class T>
+struct stack {
+  T* data = nullptr;
+  std::int64_t count = 0, rows = 0, cols = 0;
+
+  constexpr stack() = default;
+  constexpr stack(T* data, std::int64_t count, std::int64_t rows, std::int64_t cols)
+      : data(data), count(count), rows(rows), cols(cols) {}
+  template <class U>
+    requires(std::is_same_v<T, U const> && !std::is_same_v<T, U>)
+  constexpr stack(stack<U> s) : stack(s.data, s.count, s.rows, s.cols) {}  // NOLINT(*-explicit*)
+
+  constexpr matrix<T> operator[](std::int64_t i) const {
+    return {data + i * rows * cols, rows, cols};
+  }
+};
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,0 +1,44 @@
+// Which compiler and which instruction set this is: the only file that asks.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#define FINEGRAIN_VERSION "0.1.0"
+
+// Everything lives in `finegrain::<version>`, so that two versions in one program cannot mix.
+#define FINEGRAIN_ABI v0_1
+
+#if defined(__CUDACC__)
+#define FINEGRAIN_HD __host__ __device__
+#else
+#define FINEGRAIN_HD
+#endif
+
+// The instruction set that this translation unit is compiled for. The `cpu` executor carries it in
+// its type's name: files built with different -march flags then never share one inline function.
+#if defined(__AVX512F__)
+#define FINEGRAIN_ISA avx512
+#define FINEGRAIN_VECTOR_BYTES 64
+#elif defined(__AVX2__) && defined(__FMA__)
+#define FINEGRAIN_ISA avx2
+#define FINEGRAIN_VECTOR_BYTES 32
+#elif defined(__ARM_NEON)
+#define FINEGRAIN_ISA neon
+#define FINEGRAIN_VECTOR_BYTES 16
+#else
+#define FINEGRAIN_ISA portable
+#define FINEGRAIN_VECTOR_BYTES 16
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+#define FINEGRAIN_PRINTF(text, first) __attribute__((format(printf, text, first)))
+#define FINEGRAIN_INLINE inline __attribute__((always_inline))
+#define FINEGRAIN_RESTRICT __restrict__
+#else
+#error "finegrain needs g++ 12 or clang 14, or newer: its kernels are written with their vector types"
+#endif
+
+#if defined(__clang__)
+#define FINEGRAIN_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define FINEGRAIN_UNROLL _Pragma("GCC unroll 32")
+#endif

@@ -1,0 +1,105 @@
+// config: a mixture-of-experts layer in a handful of numbers, and the paper's transformations of it.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "../base/error.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// How logits become scores: softmax over the routed experts (DeepSeekMoE V1, V2), or each by
+/// itself (sigmoid: V3; sqrt(softplus): V4).
+enum class score { softmax, sigmoid, sqrt_softplus };
+
+/// What a group of experts is worth when groups are limited: its best biased score (V2), or the
+/// sum of its best two (V3).
+enum class group_score { max, top2_sum };
+
+/// The gate's nonlinearity in an expert, down(act(gate(x)) * up(x)): SiLU, or GELU (tanh form).
+enum class activation { swiglu, geglu };
+
+/// One mixture layer, as built. Only what changes shapes or code stands here; learning rates,
+/// balance coefficients, token counts and seeds are given when it runs.
+struct config {
+  int hidden = 0;  // D: width of the layer's input and output
+  int width = 0;   // F: width of one expert
+  int routed = 0;  // R: routed experts
+  int top_k = 0;   // K: routed experts that each token is sent to
+  int shared = 0;  // S: experts that every token is sent to; stored as one of width S * F
+
+  finegrain::score score = finegrain::score::softmax;
+  bool renormalise = false;  // divide the K chosen scores by their sum
+  double scale = 1.0;        // times this, after renormalising
+  int groups = 1;            // routed experts stand in so many groups of equal size,
+  int group_limit = 1;       // and a token's experts come from at most so many of them
+  finegrain::group_score group_score = finegrain::group_score::max;
+  bool bias = false;         // a selection bias: it moves the choice, never the weights
+  bool shared_gate = false;  // the shared experts' sum is weighted by sigmoid(a linear map of x)
+  activation act = activation::swiglu;
+
+  /// m times the experts, each 1/m as wide, m times as many chosen [DeepSeekMoE 3.1].
+  constexpr config segmented(int m) const;
+  /// k of the chosen experts leave the router and are shared [DeepSeekMoE 3.2].
+  constexpr config isolated(int k) const;
+  /// Experts that a token runs through: top_k + shared.
+  constexpr int active() const { return top_k + shared; }
+
+  friend constexpr bool operator==(config const&, config const&) = default;
+};
+
+/// The config itself if a layer can have it; throws invalid_config, in a sentence, if not. The one
+/// place where the rules stand: `valid<C>` asks it while compiling, readers of files at run time.
+/// (A compiler shows the line that threw: throw and sentence stay on one line.)
+constexpr config const& checked(config const& c) {
+  // clang-format off
+  if (c.hidden < 1) throw invalid_config("finegrain::config: hidden, the width of the layer's input, must be at least 1");
+  if (c.width < 1) throw invalid_config("finegrain::config: width, the width of one expert, must be at least 1");
+  if (c.routed < 1) throw invalid_config("finegrain::config: routed, the number of routed experts, must be at least 1");
+  if (c.top_k < 1 || c.top_k > c.routed) throw invalid_config("finegrain::config: top_k must lie between 1 and routed");
+  if (c.shared < 0) throw invalid_config("finegrain::config: shared, the number of shared experts, must not be negative");
+  if (c.groups < 1) throw invalid_config("finegrain::config: groups must be at least 1");
+  if (c.routed % c.groups != 0) throw invalid_config("finegrain::config: groups must divide the routed experts into equal parts");
+  if (c.group_limit < 1 || c.group_limit > c.groups) throw invalid_config("finegrain::config: group_limit must lie between 1 and groups");
+  if (c.routed / c.groups * c.group_limit < c.top_k) throw invalid_config("finegrain::config: top_k experts must fit into group_limit groups");
+  if (c.group_score == group_score::top2_sum && c.groups > 1 && c.routed / c.groups < 2) throw invalid_config("finegrain::config: group_score top2_sum needs groups of at least two experts");
+  if (c.top_k == 1 && c.renormalise) throw invalid_config("finegrain::config: with top_k = 1, renormalise makes every weight 1 and the router learns nothing");
+  if (!(c.scale > 0) || c.scale > 1e6) throw invalid_config("finegrain::config: scale must be positive and finite");
+  if (c.shared_gate && c.shared == 0) throw invalid_config("finegrain::config: shared_gate needs shared experts");
+  // clang-format on
+  return c;
+}
+
+/// Whether a layer can have this config: `static_assert(valid<C>)` gives checked's sentence.
+template <config C>
+inline constexpr bool valid = (checked(C), true);
+
+/// A conventional mixture of N experts with K chosen, none shared; other fields as given.
+template <int N, int K>
+constexpr config conventional(config c) {
+  c.routed = N;
+  c.top_k = K;
+  c.shared = 0;
+  return checked(c);
+}
+
+constexpr config config::segmented(int m) const {
+  if (m < 1) throw invalid_config("finegrain::config: segmented(m) needs m of at least 1");
+  if (width % m != 0) throw invalid_config("finegrain::config: segmented(m) needs m to divide width");
+  config c = *this;
+  c.width /= m;
+  c.routed *= m;
+  c.top_k *= m;
+  c.shared *= m;
+  return checked(c);
+}
+
+constexpr config config::isolated(int k) const {
+  if (k < 0 || k >= top_k) throw invalid_config("finegrain::config: isolated(k) needs 0 <= k < top_k");
+  if (groups != 1) throw invalid_config("finegrain::config: isolated(k) is for experts in one group");
+  config c = *this;
+  c.routed -= k;
+  c.top_k -= k;
+  c.shared += k;
+  return checked(c);
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,0 +1,109 @@
+// a | b, a + b, residual(a), repeat<n>(a): expressions made of expressions.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <utility>
+
+#include "node.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// Two widths that must agree: the compiler prints both when they do not.
+template <int Expected, int Produced>
+concept same_width = Expected == Produced;
+
+/// a, then b on what a made: b(a(x)).
+template <Expr A, Expr B>
+struct then : node {
+  static constexpr int in = in_width<A>(), out = out_width<B>();
+  static_assert(same_width<in_width<B>(), out_width<A>()>,
+                "left | right: the left stage must produce the width the right stage expects");
+
+  template <class T>
+  struct weights {
+    finegrain::weights<A, T> a;
+    finegrain::weights<B, T> b;
+    template <class Bind>
+    constexpr explicit weights(Bind& bind)
+        : a(bind_part<A, T>(bind)), b(bind_part<B, T>(bind)) {}
+  };
+};
+
+/// a and b on the same input, added: a(x) + b(x).
+template <Expr A, Expr B>
+struct sum : node {
+  static constexpr int in = in_width<A>(), out = out_width<A>();
+  static_assert(same_width<in_width<A>(), in_width<B>()>,
+                "left + right: both stages must expect the same width");
+  static_assert(same_width<out_width<A>(), out_width<B>()>,
+                "left + right: both stages must produce the same width");
+
+  template <class T>
+  struct weights {
+    finegrain::weights<A, T> a;
+    finegrain::weights<B, T> b;
+    template <class Bind>
+    constexpr explicit weights(Bind& bind)
+        : a(bind_part<A, T>(bind)), b(bind_part<B, T>(bind)) {}
+  };
+};
+
+/// x + a(x).
+template <Expr A>
+struct residual_of : node {
+  static constexpr int in = in_width<A>(), out = out_width<A>();
+  static_assert(same_width<in, out>, "residual(a): a must produce the width it expects");
+
+  template <class T>
+  struct weights {
+    finegrain::weights<A, T> a;
+    template <class Bind>
+    constexpr explicit weights(Bind& bind) : a(bind_part<A, T>(bind)) {}
+  };
+};
+
+/// a, N times in a row, each time with weights of its own: layers.0, layers.1, ...
+template <int N, Expr A>
+struct repeated : node {
+  static_assert(N >= 1, "repeat<n>(a): n must be at least 1");
+  static constexpr int in = in_width<A>(), out = out_width<A>();
+  static_assert(same_width<in, out>, "repeat<n>(a): a must produce the width it expects");
+
+  template <class T>
+  struct weights {
+    std::array<finegrain::weights<A, T>, N> layers;
+    template <class Bind>
+    constexpr explicit weights(Bind& bind) : weights(bind, std::make_integer_sequence<int, N>()) {}
+
+   private:
+    template <class Bind, int... I>
+    constexpr weights(Bind& bind, std::integer_sequence<int, I...>) : layers{layer<I>(bind)...} {}
+    template <int, class Bind>
+    static constexpr finegrain::weights<A, T> layer(Bind& bind) {
+      bind.enter_next("layers");
+      auto bound = bind_part<A, T>(bind);
+      bind.leave();
+      return bound;
+    }
+  };
+};
+
+template <Expr A, Expr B>
+constexpr then<A, B> operator|(A, B) {
+  return {};
+}
+template <Expr A, Expr B>
+constexpr sum<A, B> operator+(A, B) {
+  return {};
+}
+template <Expr A>
+constexpr residual_of<A> residual(A) {
+  return {};
+}
+template <int N, Expr A>
+constexpr repeated<N, A> repeat(A) {
+  return {};
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,0 +1,118 @@
+// What an expression costs, while compiling: parameters, floating-point operations, cache.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "layers.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+namespace detail {
+
+/// A `Bind` that only counts.
+struct weight_count {
+  std::int64_t total = 0, active = 0, fixed = 0;
+
+  constexpr void enter(char const*) {}
+  constexpr void enter_next(char const*) {}
+  constexpr void leave() {}
+  constexpr finegrain::matrix<char> matrix(char const*, std::int64_t rows, std::int64_t cols,
+                                           role r) {
+    if (r == role::selection_bias) {
+      fixed += rows * cols;
+    } else {
+      total += rows * cols;
+      active += rows * cols;
+    }
+    return {};
+  }
+  constexpr finegrain::stack<char> stack(char const*, std::int64_t count, std::int64_t rows,
+                                         std::int64_t cols, role, std::int64_t used) {
+    total += count * rows * cols;
+    active += used * rows * cols;
+    return {};
+  }
+};
+
+template <Expr E>
+constexpr weight_count count_weights() {
+  weight_count count;
+  static_cast<void>(weights<E, char>(count));
+  return count;
+}
+
+/// Calls f.template operator()<Leaf>(times) for every leaf stage below E.
+template <class E>
+struct leaves {
+  template <class F>
+  static constexpr void visit(F&& f, int times) {
+    f(E{}, times);
+  }
+};
+template <Named E>
+struct leaves<E> : leaves<inner_t<E>> {};
+template <Expr A, Expr B>
+struct leaves<then<A, B>> {
+  template <class F>
+  static constexpr void visit(F&& f, int times) {
+    leaves<A>::visit(f, times);
+    leaves<B>::visit(f, times);
+  }
+};
+template <Expr A, Expr B>
+struct leaves<sum<A, B>> : leaves<then<A, B>> {};
+template <Expr A>
+struct leaves<residual_of<A>> : leaves<A> {};
+template <int N, Expr A>
+struct leaves<repeated<N, A>> {
+  template <class F>
+  static constexpr void visit(F&& f, int times) {
+    leaves<A>::visit(f, N * times);
+  }
+};
+
+}  // namespace detail
+
+/// Trained numbers in an expression, everything included (routers, norms, embeddings).
+template <Expr E>
+constexpr std::int64_t parameters(E) {
+  return detail::count_weights<E>().total;
+}
+/// Of these, the ones that one token runs through: K of the R routed experts.
+template <Expr E>
+constexpr std::int64_t active_parameters(E) {
+  return detail::count_weights<E>().active;
+}
+/// Numbers that are stored but not trained by gradient: selection biases.
+template <Expr E>
+constexpr std::int64_t fixed_parameters(E) {
+  return detail::count_weights<E>().fixed;
+}
+
+/// Floating-point operations of a forward pass over one sequence of so many tokens: two for each
+/// active weight that is multiplied, and what a stage adds (attention's scores).
+template <Expr E>
+constexpr std::int64_t flops(E, std::int64_t tokens) {
+  std::int64_t total = 0;
+  detail::leaves<E>::visit(
+      [&]<Expr L>(L, int times) {
+        std::int64_t const products = L::multiplies ? 2 * active_parameters(L{}) * tokens : 0;
+        total += times * (products + L::extra_flops(tokens));
+      },
+      1);
+  return total;
+}
+/// Of forward and backward: the backward pass does twice the forward's products.
+template <Expr E>
+constexpr std::int64_t training_flops(E e, std::int64_t tokens) {
+  return 3 * flops(e, tokens);
+}
+
+/// Numbers that generation keeps for each token of context.
+template <Expr E>
+constexpr std::int64_t cache_width(E) {
+  std::int64_t total = 0;
+  detail::leaves<E>::visit([&]<Expr L>(L, int times) { total += times * L::cache; }, 1);
+  return total;
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

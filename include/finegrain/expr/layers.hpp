@@ -1,0 +1,196 @@
+// The library's stages: what each computes, and the weights it needs. Weights are [out][in].
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "../config/config.hpp"
+#include "algebra.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// y = x / sqrt(mean(x^2) + 1e-6) * gain.
+template <int D>
+struct rmsnorm : stage<D> {
+  static constexpr char const* name = "rmsnorm";
+  static constexpr double epsilon = 1e-6;
+  template <class T>
+  struct weights {
+    matrix<T> gain;  // (1, D)
+    template <class Bind>
+    constexpr explicit weights(Bind& bind) : gain(bind.matrix("gain", 1, D, role::gain)) {}
+  };
+};
+
+/// y = x W^T, no bias.
+template <int In, int Out>
+struct linear : stage<In, Out> {
+  static constexpr char const* name = "linear";
+  template <class T>
+  struct weights {
+    matrix<T> weight;  // (Out, In)
+    template <class Bind>
+    constexpr explicit weights(Bind& bind)
+        : weight(bind.matrix("weight", Out, In, role::projection)) {}
+  };
+};
+
+/// Causal self-attention with rotary positions (half-split, theta 10000) and no biases: Heads
+/// query heads of HeadDim numbers share KvHeads key and value heads.
+template <int D, int Heads, int KvHeads = Heads, int HeadDim = D / Heads>
+struct attention : stage<D> {
+  static_assert(Heads >= 1 && KvHeads >= 1 && Heads % KvHeads == 0,
+                "attention: the query heads must divide evenly among the key and value heads");
+  static_assert(HeadDim >= 2 && HeadDim % 2 == 0,
+                "attention: rotary positions turn pairs, so HeadDim must be even");
+  static constexpr char const* name = "attention";
+  static constexpr double theta = 10000.0;
+  template <class T>
+  struct weights {
+    matrix<T> query;   // (Heads * HeadDim, D)
+    matrix<T> key;     // (KvHeads * HeadDim, D)
+    matrix<T> value;   // (KvHeads * HeadDim, D)
+    matrix<T> output;  // (D, Heads * HeadDim)
+    template <class Bind>
+    constexpr explicit weights(Bind& bind)
+        : query(bind.matrix("query", Heads * HeadDim, D, role::projection)),
+          key(bind.matrix("key", KvHeads * HeadDim, D, role::projection)),
+          value(bind.matrix("value", KvHeads * HeadDim, D, role::projection)),
+          output(bind.matrix("output", D, Heads * HeadDim, role::projection)) {}
+  };
+  /// Scores and their use, the lower triangle only: 2 * 2 * HeadDim a pair and head.
+  static constexpr std::int64_t extra_flops(std::int64_t tokens) {
+    return 4LL * Heads * HeadDim * (tokens * (tokens + 1) / 2);
+  }
+  static constexpr std::int64_t cache = 2LL * KvHeads * HeadDim;
+};
+
+/// A feed-forward block of width F: down(act(gate(x)) * up(x)).
+template <int D, int F, activation Act = activation::swiglu>
+struct mlp : stage<D> {
+  static_assert(D >= 1 && F >= 1, "mlp: both widths must be at least 1");
+  static constexpr char const* name = "mlp";
+  template <class T>
+  struct weights {
+    matrix<T> gate, up;  // (F, D)
+    matrix<T> down;      // (D, F)
+    template <class Bind>
+    constexpr explicit weights(Bind& bind)
+        : gate(bind.matrix("gate", F, D, role::projection)),
+          up(bind.matrix("up", F, D, role::projection)),
+          down(bind.matrix("down", D, F, role::projection)) {}
+  };
+};
+
+/// The experts that every token runs through: one feed-forward block of width S * F, which is the
+/// sum of S blocks of width F. With a shared gate, times sigmoid(x . shared_gate).
+template <config C>
+struct shared_experts : stage<C.hidden> {
+  static_assert(valid<C>);
+  static_assert(C.shared >= 1, "shared_experts: the config has none");
+  static constexpr char const* name = "shared_experts";
+  static constexpr int width = C.shared * C.width;
+  template <class T>
+  struct weights {
+    matrix<T> gate, up;     // (S F, D)
+    matrix<T> down;         // (D, S F)
+    matrix<T> shared_gate;  // (1, D), or empty
+    template <class Bind>
+    constexpr explicit weights(Bind& bind)
+        : gate(bind.matrix("shared.gate", width, C.hidden, role::projection)),
+          up(bind.matrix("shared.up", width, C.hidden, role::projection)),
+          down(bind.matrix("shared.down", C.hidden, width, role::projection)),
+          shared_gate(
+              bind.matrix("shared_gate", C.shared_gate ? 1 : 0, C.hidden, role::projection)) {}
+  };
+};
+
+/// A router and R experts, K of which each token runs through; their outputs are added, each times
+/// its weight. Scores, choice and weights are as C says.
+template <config C>
+struct routed_experts : stage<C.hidden> {
+  static_assert(valid<C>);
+  static constexpr char const* name = "routed_experts";
+  template <class T>
+  struct weights {
+    matrix<T> router;    // (R, D)
+    matrix<T> bias;      // (1, R), or empty
+    stack<T> gate, up;   // R x (F, D)
+    stack<T> down;       // R x (D, F)
+    template <class Bind>
+    constexpr explicit weights(Bind& bind)
+        : router(bind.matrix("router", C.routed, C.hidden, role::projection)),
+          bias(bind.matrix("bias", C.bias ? 1 : 0, C.routed, role::selection_bias)),
+          gate(bind.stack("experts.*.gate", C.routed, C.width, C.hidden, role::projection,
+                          C.top_k)),
+          up(bind.stack("experts.*.up", C.routed, C.width, C.hidden, role::projection, C.top_k)),
+          down(bind.stack("experts.*.down", C.routed, C.hidden, C.width, role::projection,
+                          C.top_k)) {}
+  };
+};
+
+namespace detail {
+
+template <config C>
+constexpr auto mixture_expression() {
+  if constexpr (C.shared > 0)
+    return shared_experts<C>{} + routed_experts<C>{};
+  else
+    return routed_experts<C>{};
+}
+
+/// The parts' weights without the parts' names: mixture.router, mixture.shared.gate, ...
+template <config C, bool Shared>
+struct mixture_weights {
+  template <class T>
+  struct type {
+    finegrain::weights<shared_experts<C>, T> a;
+    finegrain::weights<routed_experts<C>, T> b;
+    template <class Bind>
+    constexpr explicit type(Bind& bind) : a(bind), b(bind) {}
+  };
+};
+template <config C>
+struct mixture_weights<C, false> {
+  template <class T>
+  using type = finegrain::weights<routed_experts<C>, T>;
+};
+
+}  // namespace detail
+
+/// The DeepSeekMoE layer [DeepSeekMoE eq. 9-11, the residual apart]: shared experts plus routed
+/// experts; routed experts alone when S = 0.
+template <config C>
+struct mixture : named {
+  static_assert(valid<C>);
+  static constexpr char const* name = "mixture";
+  static constexpr auto expr = detail::mixture_expression<C>();
+  template <class T>
+  using weights = typename detail::mixture_weights<C, (C.shared > 0)>::template type<T>;
+};
+
+/// Row `id` of a table: token ids in, D numbers out.
+template <int V, int D>
+struct embedding : stage<ids, D> {
+  static constexpr char const* name = "embedding";
+  static constexpr bool multiplies = false;
+  template <class T>
+  struct weights {
+    matrix<T> table;  // (V, D)
+    template <class Bind>
+    constexpr explicit weights(Bind& bind) : table(bind.matrix("table", V, D, role::projection)) {}
+  };
+};
+
+/// Logits over V tokens: x W^T.
+template <int D, int V>
+struct head : stage<D, V> {
+  static constexpr char const* name = "head";
+  template <class T>
+  struct weights {
+    matrix<T> weight;  // (V, D)
+    template <class Bind>
+    constexpr explicit weights(Bind& bind)
+        : weight(bind.matrix("weight", V, D, role::projection)) {}
+  };
+};
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

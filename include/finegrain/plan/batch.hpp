@@ -1,0 +1,80 @@
+// batch: the tokens of one call, and what may be asked of the router and is told by it.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "../base/buffer.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// Requests to every router of a network, at run time and at fixed weights. The default asks for
+/// what the config says.
+struct routing_request {
+  int top_k = 0;               // experts a token; 0 as configured, else 1 .. K + 1 (K when training)
+  int mask_best = 0;           // first exclude each token's so many best experts [4.5, figure 4]
+  bool shared = true;          // whether the shared experts take part
+  double balance = 0;          // alpha of the expert-level balance loss [eq. 12-14], in training
+};
+
+/// What a router did with one batch: the balance loss's terms, and more.
+struct routing_report {
+  std::vector<std::int64_t> load;  // (R) tokens sent to each expert
+  std::vector<double> mean_score;  // (R) P: mean over tokens of scores normalised to sum 1
+  double balance_loss = 0;         // alpha * sum f P; alpha at perfect balance
+};
+
+/// One report for each router that a forward pass comes by, in its order. Sized by the network
+/// before the pass, so that writing a report allocates nothing.
+struct routing_log {
+  std::vector<routing_report> layers;
+  std::size_t next = 0;  // the report that the next router writes
+
+  double balance_loss() const {
+    double total = 0;
+    for (auto const& layer : layers) total += layer.balance_loss;
+    return total;
+  }
+};
+
+/// Keys and values that generation keeps, one sequence. Attention stages take their parts of it
+/// in the order of the forward pass.
+template <class T>
+struct kv_cache {
+  buffer<T> numbers;          // cache_width(E) * capacity
+  std::int64_t capacity = 0;  // tokens there is room for
+  std::int64_t length = 0;    // tokens seen
+  std::int64_t used = 0;      // numbers handed out in this pass
+
+  /// The part of the stage that runs now: (capacity, width).
+  matrix<T> take(std::int64_t width) {
+    T* const at = numbers.data() + used;
+    used += width * capacity;
+    return {at, capacity, width};
+  }
+};
+
+/// T tokens that go through an expression together: one or more sequences, one after the other.
+/// `starts` holds the first row of each sequence and, last, T; empty means one sequence. Attention
+/// sees a sequence's earlier tokens only; every other stage sees tokens one by one.
+struct batch {
+  std::int64_t tokens = 0;
+  std::span<std::int32_t const> ids = {};     // (T) for an embedding
+  std::span<std::int64_t const> starts = {};  // (sequences + 1)
+  routing_request routing = {};
+  routing_log* log = nullptr;
+
+  std::int64_t sequences() const {
+    return starts.empty() ? 1 : static_cast<std::int64_t>(starts.size()) - 1;
+  }
+  std::int64_t begin(std::int64_t sequence) const {
+    return starts.empty() ? 0 : starts[static_cast<std::size_t>(sequence)];
+  }
+  std::int64_t end(std::int64_t sequence) const {
+    return starts.empty() ? tokens : starts[static_cast<std::size_t>(sequence) + 1];
+  }
+};
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,0 +1,80 @@
+// plan: how one executor computes one expression. What is here is what a plan's author needs.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "../base/parallel.hpp"
+#include "../expr/layers.hpp"
+#include "batch.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// What the size of saved and scratch memory depends on, beside the expression.
+struct extent {
+  std::int64_t tokens = 0;
+  int workers = 1;        // of the executor's `parallel`
+  bool training = false;  // whether a backward pass will follow
+};
+
+/// What gradients of weights do to the memory that they are written to.
+enum class gradients { overwrite, accumulate };
+
+/// What a pass carries to every plan below it. Copied, never shared: scratch that a plan takes
+/// from its copy is free again when it returns.
+template <class X>
+struct pass {
+  X const& on;                // the executor: on.threads(tasks, body)
+  finegrain::batch const& batch;
+  arena scratch;              // memory that lasts until the plan returns
+  finegrain::extent extent;
+  finegrain::gradients gradients = finegrain::gradients::overwrite;
+  kv_cache<typename X::scalar>* cache = nullptr;  // generation: earlier tokens' keys and values
+};
+
+/// plan<X, E> says how executor X computes expression E. A plan has
+///
+///   struct saved   { constexpr saved(arena&, extent); };    what forward leaves for backward
+///   struct scratch { constexpr scratch(arena&, extent); };  what each of them needs meanwhile
+///   static void forward (pass<X>, W const& w, saved const&, matrix<S const> x, matrix<S> y);
+///   static void backward(pass<X>, W const& w, saved const&, matrix<S const> x,
+///                        matrix<S const> dy, V const& dw, matrix<S> dx);
+///
+/// with S = X::scalar, w = weights<E, S const>, dw = weights<E, S>. x is (T, in), y is (T, out);
+/// neither overlaps the other. backward is given the x of forward. It writes dx, all of it, and
+/// dw, all of it, or adds to dw: pass.gradients says. dx is an empty view where x is token ids.
+/// A plan allocates nothing, and gives a token the same bits whatever else is in the batch.
+///
+/// A plan for a larger pattern is a fusion: it is a specialisation, and must equal the composed
+/// plan.
+template <class X, class E>
+struct plan {
+  static_assert(sizeof(X) == 0,
+                "this executor has no plan for this expression; include the backend's header or "
+                "specialise finegrain::plan");
+};
+
+/// For a plan that saves nothing, or needs no scratch.
+struct nothing {
+  constexpr nothing(arena&, extent) {}
+};
+
+/// Bytes of a plan's saved or scratch memory.
+template <class Memory>
+constexpr std::int64_t memory_bytes(extent e) {
+  arena counting;
+  static_cast<void>(Memory(counting, e));
+  return counting.peak();
+}
+
+/// Bytes that a training step keeps from forward to backward, or that inference needs for what
+/// one stage hands to the next.
+template <class X, Expr E>
+constexpr std::int64_t saved_bytes(extent e) {
+  return memory_bytes<typename plan<X, E>::saved>(e);
+}
+/// Bytes that a pass needs while it runs.
+template <class X, Expr E>
+constexpr std::int64_t scratch_bytes(extent e) {
+  return memory_bytes<typename plan<X, E>::scratch>(e);
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,0 +1,128 @@
+// Weights in memory: one array of numbers, cut into an expression's named weights.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../expr/cost.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// One weight matrix: its path, shape, purpose, and where it starts in the array of weights.
+struct weight_entry {
+  std::string name;  // "layers.0.mixture.experts.3.gate"
+  std::int64_t rows = 0, cols = 0, offset = 0;
+  finegrain::role role = role::projection;
+};
+
+namespace detail {
+
+/// Every weight starts on a cache line, whatever T: 64 numbers of one byte or more.
+constexpr std::int64_t padded(std::int64_t numbers) { return (numbers + 63) / 64 * 64; }
+
+/// A `Bind` that cuts views out of one array, or only measures it when there is none.
+template <class T>
+class weight_binder {
+ public:
+  constexpr explicit weight_binder(T* data = nullptr) : data_(data) {}
+  constexpr void enter(char const*) {}
+  constexpr void enter_next(char const*) {}
+  constexpr void leave() {}
+  constexpr finegrain::matrix<T> matrix(char const*, std::int64_t rows, std::int64_t cols, role) {
+    return {take(rows * cols), rows, cols};
+  }
+  constexpr finegrain::stack<T> stack(char const*, std::int64_t count, std::int64_t rows,
+                                      std::int64_t cols, role, std::int64_t) {
+    return {take(count * rows * cols), count, rows, cols};
+  }
+  constexpr std::int64_t size() const { return used_; }
+
+ private:
+  constexpr T* take(std::int64_t numbers) {
+    std::int64_t const at = used_;
+    used_ += padded(numbers);
+    return data_ ? data_ + at : nullptr;
+  }
+  T* data_;
+  std::int64_t used_ = 0;
+};
+
+/// A `Bind` that writes down names, in the order and at the offsets of weight_binder.
+class weight_lister {
+ public:
+  std::vector<weight_entry> entries;
+
+  void enter(char const* part) {
+    int const earlier = count(part);
+    push(earlier == 0 ? part : part + ("_" + std::to_string(earlier + 1)));
+  }
+  void enter_next(char const* part) { push(part + ("." + std::to_string(count(part)))); }
+  void leave() {
+    path_.resize(lengths_.back());
+    lengths_.pop_back();
+    seen_.pop_back();
+  }
+  finegrain::matrix<char> matrix(char const* name, std::int64_t rows, std::int64_t cols, role r) {
+    if (rows * cols > 0) entries.push_back({path_ + name, rows, cols, offset_, r});
+    offset_ += padded(rows * cols);
+    return {};
+  }
+  finegrain::stack<char> stack(char const* name, std::int64_t n, std::int64_t rows,
+                               std::int64_t cols, role r, std::int64_t) {
+    std::string const pattern = name;
+    auto const star = pattern.find('*');
+    for (std::int64_t i = 0; i < n; ++i)
+      entries.push_back({path_ + pattern.substr(0, star) + std::to_string(i) +
+                             pattern.substr(star + 1),
+                         rows, cols, offset_ + i * rows * cols, r});
+    offset_ += padded(n * rows * cols);
+    return {};
+  }
+
+ private:
+  int count(char const* part) {
+    for (auto& [name, times] : seen_.back())
+      if (name == part) return times++;
+    seen_.back().emplace_back(part, 1);
+    return 0;
+  }
+  void push(std::string const& part) {
+    lengths_.push_back(path_.size());
+    path_ += part + ".";
+    seen_.emplace_back();
+  }
+
+  std::string path_;
+  std::vector<std::size_t> lengths_;
+  std::vector<std::vector<std::pair<std::string, int>>> seen_{1};  // per open scope: name, times
+  std::int64_t offset_ = 0;
+};
+
+}  // namespace detail
+
+/// Numbers in the array that holds an expression's weights: parameters, fixed ones, and padding.
+template <Expr E>
+constexpr std::int64_t weights_size() {
+  detail::weight_binder<char> bind;
+  static_cast<void>(weights<E, char>(bind));
+  return bind.size();
+}
+
+/// Views of an expression's weights in an array of weights_size<E>() numbers.
+template <Expr E, class T>
+constexpr weights<E, T> bind_weights(T* data) {
+  detail::weight_binder<T> bind(data);
+  return weights<E, T>(bind);
+}
+
+/// Name, shape and place of every weight matrix, in the array's order.
+template <Expr E>
+std::vector<weight_entry> list_weights() {
+  detail::weight_lister list;
+  static_cast<void>(weights<E, char>(list));
+  return std::move(list.entries);
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI
