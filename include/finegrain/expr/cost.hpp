@@ -40,12 +40,12 @@ constexpr weight_count count_weights() {
   return count;
 }
 
-/// Calls f.template operator()<Leaf>(times) for every leaf stage below E.
+/// Calls f(leaf) for every leaf stage below E, in the order of the forward pass.
 template <class E>
 struct leaves {
   template <class F>
-  static constexpr void visit(F&& f, int times) {
-    f(E{}, times);
+  static constexpr void visit(F&& f) {
+    f(E{});
   }
 };
 template <Named E>
@@ -53,9 +53,9 @@ struct leaves<E> : leaves<inner_t<E>> {};
 template <Expr A, Expr B>
 struct leaves<then<A, B>> {
   template <class F>
-  static constexpr void visit(F&& f, int times) {
-    leaves<A>::visit(f, times);
-    leaves<B>::visit(f, times);
+  static constexpr void visit(F&& f) {
+    leaves<A>::visit(f);
+    leaves<B>::visit(f);
   }
 };
 template <Expr A, Expr B>
@@ -65,8 +65,8 @@ struct leaves<residual_of<A>> : leaves<A> {};
 template <int N, Expr A>
 struct leaves<repeated<N, A>> {
   template <class F>
-  static constexpr void visit(F&& f, int times) {
-    leaves<A>::visit(f, N * times);
+  static constexpr void visit(F&& f) {
+    for (int i = 0; i < N; ++i) leaves<A>::visit(f);
   }
 };
 
@@ -93,12 +93,10 @@ constexpr std::int64_t fixed_parameters(E) {
 template <Expr E>
 constexpr std::int64_t flops(E, std::int64_t tokens) {
   std::int64_t total = 0;
-  detail::leaves<E>::visit(
-      [&]<Expr L>(L, int times) {
-        std::int64_t const products = L::multiplies ? 2 * active_parameters(L{}) * tokens : 0;
-        total += times * (products + L::extra_flops(tokens));
-      },
-      1);
+  detail::leaves<E>::visit([&]<Expr L>(L leaf) {
+    if (L::multiplies) total += 2 * active_parameters(leaf) * tokens;
+    total += L::extra_flops(tokens);
+  });
   return total;
 }
 /// Of forward and backward: the backward pass does twice the forward's products.
@@ -111,7 +109,7 @@ constexpr std::int64_t training_flops(E e, std::int64_t tokens) {
 template <Expr E>
 constexpr std::int64_t cache_width(E) {
   std::int64_t total = 0;
-  detail::leaves<E>::visit([&]<Expr L>(L, int times) { total += times * L::cache; }, 1);
+  detail::leaves<E>::visit([&]<Expr L>(L) { total += L::cache; });
   return total;
 }
 

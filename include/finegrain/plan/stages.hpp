@@ -1,0 +1,141 @@
+// Plans of the simple stages, for every executor: what each saves, and which functions it calls.
+//
+// A backend supplies the functions, overloaded on its executor: rmsnorm_forward(on, ...) in its
+// norm.hpp, linear_... in linear.hpp, embedding_... in embed.hpp, rotate and attend_... in
+// attention.hpp. They take views and run-time sizes and can be called without the algebra.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "plan.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+template <class X, int D>
+struct plan<X, rmsnorm<D>> {
+  using S = typename X::scalar;
+  struct saved {
+    S* inverse_rms;  // (T)
+    constexpr saved(arena& memory, extent e) : inverse_rms(memory.take<S>(e.tokens)) {}
+  };
+  using scratch = nothing;
+
+  template <class W>
+  static void forward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S> y) {
+    rmsnorm_forward(p.on, x, w.gain, S(rmsnorm<D>::epsilon), y, s.inverse_rms);
+  }
+  template <class W, class V>
+  static void backward(pass<X> p, W const& w, saved const& s, matrix<S const> x,
+                       matrix<S const> dy, V const& dw, matrix<S> dx) {
+    rmsnorm_backward(p.on, x, w.gain, s.inverse_rms, dy, dw.gain, p.gradients, dx);
+  }
+};
+
+namespace detail {
+
+template <class X>
+struct linear_plan {
+  using S = typename X::scalar;
+  using saved = nothing;
+  using scratch = nothing;
+
+  template <class W>
+  static void forward(pass<X> p, W const& w, saved const&, matrix<S const> x, matrix<S> y) {
+    linear_forward(p.on, x, w.weight, y);
+  }
+  template <class W, class V>
+  static void backward(pass<X> p, W const& w, saved const&, matrix<S const> x,
+                       matrix<S const> dy, V const& dw, matrix<S> dx) {
+    linear_backward(p.on, x, w.weight, dy, dw.weight, p.gradients, dx, gradients::overwrite);
+  }
+};
+
+}  // namespace detail
+
+template <class X, int In, int Out>
+struct plan<X, linear<In, Out>> : detail::linear_plan<X> {};
+template <class X, int D, int V>
+struct plan<X, head<D, V>> : detail::linear_plan<X> {};
+
+template <class X, int V, int D>
+struct plan<X, embedding<V, D>> {
+  using S = typename X::scalar;
+  using saved = nothing;
+  using scratch = nothing;
+
+  template <class W>
+  static void forward(pass<X> p, W const& w, saved const&, matrix<S const>, matrix<S> y) {
+    embedding_forward(p.on, p.batch.ids, w.table, y);
+  }
+  template <class W, class V2>
+  static void backward(pass<X> p, W const&, saved const&, matrix<S const>, matrix<S const> dy,
+                       V2 const& dw, matrix<S>) {
+    embedding_backward(p.on, p.batch.ids, dy, dw.table, p.gradients);
+  }
+};
+
+/// The heads of an attention stage: `query` heads of `dim` numbers, `key_value` shared ones.
+struct heads {
+  int query, key_value, dim;
+};
+
+template <class X, int D, int Heads, int KvHeads, int HeadDim>
+struct plan<X, attention<D, Heads, KvHeads, HeadDim>> {
+  using S = typename X::scalar;
+  using E = attention<D, Heads, KvHeads, HeadDim>;
+  static constexpr heads shape{Heads, KvHeads, HeadDim};
+  static constexpr int q_width = Heads * HeadDim, kv_width = KvHeads * HeadDim;
+
+  struct saved {
+    matrix<S> q, k, v;     // (T, heads * dim), q and k with their positions turned in
+    matrix<S> mixed;       // (T, query heads * dim)
+    matrix<S> log_weight;  // (T, query heads): log of the sum of exponentials of scores
+    constexpr saved(arena& memory, extent e)
+        : q(memory.matrix<S>(e.tokens, q_width)),
+          k(memory.matrix<S>(e.tokens, kv_width)),
+          v(memory.matrix<S>(e.tokens, kv_width)),
+          mixed(memory.matrix<S>(e.tokens, q_width)),
+          log_weight(memory.matrix<S>(e.tokens, Heads)) {}
+  };
+  struct scratch {
+    matrix<S> dq, dk, dv, dmixed;
+    constexpr scratch(arena& memory, extent e)
+        : dq(memory.matrix<S>(e.training ? e.tokens : 0, q_width)),
+          dk(memory.matrix<S>(e.training ? e.tokens : 0, kv_width)),
+          dv(memory.matrix<S>(e.training ? e.tokens : 0, kv_width)),
+          dmixed(memory.matrix<S>(e.training ? e.tokens : 0, q_width)) {}
+  };
+
+  template <class W>
+  static void forward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S> y) {
+    std::int64_t const past = p.cache ? p.cache->length : 0;
+    matrix<S> keys = s.k, values = s.v;  // (past + T, key-value heads * dim)
+    if (p.cache) {
+      keys = p.cache->take(kv_width).middle_rows(0, past + x.rows);
+      values = p.cache->take(kv_width).middle_rows(0, past + x.rows);
+    }
+    matrix<S> const k = keys.middle_rows(past, x.rows), v = values.middle_rows(past, x.rows);
+    linear_forward(p.on, x, w.query, s.q);
+    linear_forward(p.on, x, w.key, k);
+    linear_forward(p.on, x, w.value, v);
+    rotate(p.on, p.batch, past, HeadDim, E::theta, s.q);
+    rotate(p.on, p.batch, past, HeadDim, E::theta, k);
+    attend_forward(p.on, shape, p.batch, past, s.q, keys, values, s.mixed, s.log_weight);
+    linear_forward(p.on, s.mixed, w.output, y);
+  }
+  template <class W, class V>
+  static void backward(pass<X> p, W const& w, saved const& s, matrix<S const> x,
+                       matrix<S const> dy, V const& dw, matrix<S> dx) {
+    scratch const t(p.scratch, p.extent);
+    auto const mode = p.gradients;
+    linear_backward(p.on, s.mixed, w.output, dy, dw.output, mode, t.dmixed, gradients::overwrite);
+    attend_backward(p.on, shape, p.batch, s.q, s.k, s.v, s.mixed, s.log_weight, t.dmixed, t.dq,
+                    t.dk, t.dv);
+    unrotate(p.on, p.batch, HeadDim, E::theta, t.dq);
+    unrotate(p.on, p.batch, HeadDim, E::theta, t.dk);
+    linear_backward(p.on, x, w.query, t.dq, dw.query, mode, dx, gradients::overwrite);
+    linear_backward(p.on, x, w.key, t.dk, dw.key, mode, dx, gradients::accumulate);
+    linear_backward(p.on, x, w.value, t.dv, dw.value, mode, dx, gradients::accumulate);
+  }
+};
+
+}  // namespace finegrain::inline FINEGRAIN_ABI
