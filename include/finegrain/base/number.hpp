@@ -15,19 +15,23 @@ enum class format { f64, f32, bf16, fp8, int8, int4 };
 /// Bits of one number.
 constexpr int bits(format f) {
   switch (f) {
-    case format::f64: return 64;
-    case format::f32: return 32;
-    case format::bf16: return 16;
-    case format::fp8: return 8;
-    case format::int8: return 8;
-    case format::int4: return 4;
+    case format::f64:
+      return 64;
+    case format::f32:
+      return 32;
+    case format::bf16:
+      return 16;
+    case format::fp8:
+      return 8;
+    case format::int8:
+      return 8;
+    case format::int4:
+      return 4;
   }
   return 0;
 }
 
 /// Bytes of so many numbers, packed, rounded up to a whole byte.
-constexpr std::int64_t bytes(std::int64_t numbers, format f) {
-  return (numbers * bits(f) + 7) / 8;
-}
+constexpr std::int64_t bytes(std::int64_t numbers, format f) { return (numbers * bits(f) + 7) / 8; }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

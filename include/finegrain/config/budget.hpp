@@ -71,26 +71,26 @@ namespace paper {
 /// Numbers of a standard feed-forward block: 3 h (8 h / 3).
 constexpr std::int64_t standard_ffn(std::int64_t hidden) { return 8 * hidden * hidden; }
 
-/// A decoder as the paper counts it; `ffn` is in numbers of one layer: standard_ffn(h) * 2 for
+/// A model as the paper counts it; `ffn` is in numbers of one layer: standard_ffn(h) * 2 for
 /// two standard blocks, or 3 * h * width * experts where widths are real.
-struct decoder {
+struct model {
   std::int64_t layers = 0, hidden = 0, vocabulary = 0;
   std::int64_t ffn = 0;         // of all experts of a layer
   std::int64_t active_ffn = 0;  // of those that a token runs through, shared and routed
 };
 
-constexpr std::int64_t attention_parameters(decoder const& d) {
+constexpr std::int64_t attention_parameters(model const& d) {
   return d.layers * 4 * d.hidden * d.hidden;
 }
 /// Attention, experts, and the input and output embeddings.
-constexpr std::int64_t parameters(decoder const& d) {
+constexpr std::int64_t parameters(model const& d) {
   return attention_parameters(d) + d.layers * d.ffn + 2 * d.vocabulary * d.hidden;
 }
-constexpr std::int64_t active_parameters(decoder const& d) {
+constexpr std::int64_t active_parameters(model const& d) {
   return attention_parameters(d) + d.layers * d.active_ffn + 2 * d.vocabulary * d.hidden;
 }
 /// Operations of training on one sequence: 6 T (L (4 h^2 + ffn) + V h) + 12 L h T^2.
-constexpr std::int64_t flops(decoder const& d, std::int64_t tokens) {
+constexpr std::int64_t flops(model const& d, std::int64_t tokens) {
   std::int64_t const weights =
       attention_parameters(d) + d.layers * d.active_ffn + d.vocabulary * d.hidden;
   return 6 * tokens * weights + 12 * d.layers * d.hidden * tokens * tokens;

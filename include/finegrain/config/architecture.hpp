@@ -1,0 +1,79 @@
+// architecture: a whole decoder in numbers: its attention, its dense layers, its mixture layers.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "config.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// Numbers of multi-head latent attention [DeepSeek-V2 2.1]: keys and values of all heads are made
+/// from one vector of kv_rank numbers a token, and one rotary key of `rope` numbers is shared.
+struct latent {
+  int q_rank = 0;   // queries pass through so many numbers; 0: straight from the hidden state
+  int kv_rank = 0;  // 0: no latent attention
+  int nope = 0;     // numbers of a query and key head without positions,
+  int rope = 0;     // and with rotary ones
+  int value = 0;    // numbers of a value head
+
+  friend constexpr bool operator==(latent const&, latent const&) = default;
+};
+
+/// A decoder: embedding, `layers` blocks of attention and feed-forward, norm, head. The first
+/// dense_layers blocks have a feed-forward block of dense_width, the others the mixture.
+struct architecture {
+  int hidden = 0;  // D
+  int layers = 0;
+  int vocabulary = 0;    // rows of the embedding and of the head, which are not tied
+  int heads = 0;         // query heads
+  int kv_heads = 0;      // key and value heads; 0 with latent attention
+  int head_dim = 0;      // numbers of a head; 0 with latent attention
+  int dense_layers = 0;  // layers, if the whole model is dense: it then has no moe
+  int dense_width = 0;
+  config moe = {};
+  finegrain::latent latent = {};
+
+  friend constexpr bool operator==(architecture const&, architecture const&) = default;
+};
+
+constexpr bool has_latent_attention(architecture const& a) { return a.latent != latent{}; }
+constexpr bool is_dense(architecture const& a) { return a.dense_layers == a.layers; }
+
+/// The numbers themselves if latent attention can have them; throws invalid_config if not.
+constexpr latent const& checked(latent const& n) {
+  // clang-format off
+  if (n.q_rank < 0) throw invalid_config("finegrain::latent: q_rank must not be negative");
+  if (n.kv_rank < 1) throw invalid_config("finegrain::latent: kv_rank must be at least 1");
+  if (n.nope < 1) throw invalid_config("finegrain::latent: nope must be at least 1");
+  if (n.rope < 2 || n.rope % 2 != 0) throw invalid_config("finegrain::latent: rotary positions turn pairs, so rope must be even and at least 2");
+  if (n.value < 1) throw invalid_config("finegrain::latent: value must be at least 1");
+  // clang-format on
+  return n;
+}
+
+/// The architecture itself if a decoder can have it; throws invalid_config, in a sentence, if not.
+constexpr architecture const& checked(architecture const& a) {
+  // clang-format off
+  if (a.hidden < 1) throw invalid_config("finegrain::architecture: hidden must be at least 1");
+  if (a.layers < 1) throw invalid_config("finegrain::architecture: layers must be at least 1");
+  if (a.vocabulary < 1) throw invalid_config("finegrain::architecture: vocabulary must be at least 1");
+  if (a.heads < 1) throw invalid_config("finegrain::architecture: heads must be at least 1");
+  if (has_latent_attention(a)) {
+    checked(a.latent);
+    if (a.kv_heads != 0 || a.head_dim != 0) throw invalid_config("finegrain::architecture: latent attention has head sizes of its own, so kv_heads and head_dim must be 0");
+  } else {
+    if (a.kv_heads < 1 || a.heads % a.kv_heads != 0) throw invalid_config("finegrain::architecture: heads must divide evenly among kv_heads");
+    if (a.head_dim < 2 || a.head_dim % 2 != 0) throw invalid_config("finegrain::architecture: rotary positions turn pairs, so head_dim must be even and at least 2");
+  }
+  if (a.dense_layers < 0 || a.dense_layers > a.layers) throw invalid_config("finegrain::architecture: dense_layers must lie between 0 and layers");
+  if ((a.dense_layers > 0) != (a.dense_width > 0)) throw invalid_config("finegrain::architecture: dense_width must be positive where there are dense layers, and 0 where there are none");
+  if (is_dense(a)) {
+    if (a.moe != config{}) throw invalid_config("finegrain::architecture: a model whose layers are all dense must not have a moe");
+  } else {
+    checked(a.moe);
+    if (a.moe.hidden != a.hidden) throw invalid_config("finegrain::architecture: moe.hidden must equal hidden");
+  }
+  // clang-format on
+  return a;
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

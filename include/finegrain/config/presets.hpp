@@ -1,0 +1,187 @@
+// Published models in numbers. A preset's mixture layer is its `moe`: presets::deepseek_v3.moe.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "architecture.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI::presets {
+
+// What is not in these numbers is not in the models either: rotary frequencies other than
+// theta = 10000 (Mixtral, Qwen, YaRN in V2 and V3), biases of attention's projections (Qwen1.5),
+// norms of queries and keys (Qwen3, OLMoE), multi-token prediction (V3).
+
+// ---- DeepSeekMoE [DeepSeekMoE 4.1.3, 5.1.2, 7.1] ----
+
+/// The validation model: all layers are mixtures. An expert is 0.25 of a standard feed-forward
+/// block, 853 1/3 wide; 853 reproduces the paper's totals, rounding up to 896 does not. The
+/// vocabulary is printed as 8K.
+inline constexpr architecture deepseek_moe_2b = checked(architecture{
+    .hidden = 1280,
+    .layers = 9,
+    .vocabulary = 8192,
+    .heads = 10,
+    .kv_heads = 10,
+    .head_dim = 128,
+    .moe = {.hidden = 1280, .width = 853, .routed = 63, .top_k = 7, .shared = 1},
+});
+
+inline constexpr architecture deepseek_moe_16b = checked(architecture{
+    .hidden = 2048,
+    .layers = 28,
+    .vocabulary = 102400,
+    .heads = 16,
+    .kv_heads = 16,
+    .head_dim = 128,
+    .dense_layers = 1,
+    .dense_width = 10944,
+    .moe = {.hidden = 2048, .width = 1408, .routed = 64, .top_k = 6, .shared = 2},
+});
+
+/// Not released: both widths are inferred, from the paper's totals and its rounding up to 64.
+inline constexpr architecture deepseek_moe_145b = checked(architecture{
+    .hidden = 4096,
+    .layers = 62,
+    .vocabulary = 102400,
+    .heads = 32,
+    .kv_heads = 32,
+    .head_dim = 128,
+    .dense_layers = 1,
+    .dense_width = 21888,
+    .moe = {.hidden = 4096, .width = 1408, .routed = 128, .top_k = 12, .shared = 4},
+});
+
+// ---- DeepSeek-V2, V3 ----
+
+inline constexpr architecture deepseek_v2_lite = checked(architecture{
+    .hidden = 2048,
+    .layers = 27,
+    .vocabulary = 102400,
+    .heads = 16,
+    .dense_layers = 1,
+    .dense_width = 10944,
+    .moe = {.hidden = 2048, .width = 1408, .routed = 64, .top_k = 6, .shared = 2},
+    .latent = {.q_rank = 0, .kv_rank = 512, .nope = 128, .rope = 64, .value = 128},
+});
+
+inline constexpr architecture deepseek_v2 = checked(architecture{
+    .hidden = 5120,
+    .layers = 60,
+    .vocabulary = 102400,
+    .heads = 128,
+    .dense_layers = 1,
+    .dense_width = 12288,
+    .moe = {.hidden = 5120,
+            .width = 1536,
+            .routed = 160,
+            .top_k = 6,
+            .shared = 2,
+            .scale = 16.0,
+            .groups = 8,
+            .group_limit = 3,
+            .group_score = group_score::max},
+    .latent = {.q_rank = 1536, .kv_rank = 512, .nope = 128, .rope = 64, .value = 128},
+});
+
+inline constexpr architecture deepseek_v3 = checked(architecture{
+    .hidden = 7168,
+    .layers = 61,
+    .vocabulary = 129280,
+    .heads = 128,
+    .dense_layers = 3,
+    .dense_width = 18432,
+    .moe = {.hidden = 7168,
+            .width = 2048,
+            .routed = 256,
+            .top_k = 8,
+            .shared = 1,
+            .score = score::sigmoid,
+            .renormalise = true,
+            .scale = 2.5,
+            .groups = 8,
+            .group_limit = 4,
+            .group_score = group_score::top2_sum,
+            .bias = true},
+    .latent = {.q_rank = 1536, .kv_rank = 512, .nope = 128, .rope = 64, .value = 128},
+});
+
+// ---- other mixtures ----
+
+/// Softmax over the chosen two equals softmax over all eight, renormalised.
+inline constexpr architecture mixtral_8x7b = checked(architecture{
+    .hidden = 4096,
+    .layers = 32,
+    .vocabulary = 32000,
+    .heads = 32,
+    .kv_heads = 8,
+    .head_dim = 128,
+    .moe = {.hidden = 4096, .width = 14336, .routed = 8, .top_k = 2, .renormalise = true},
+});
+
+/// One shared expert of width 5632 = 4 * 1408, weighted by a sigmoid.
+inline constexpr architecture qwen1_5_moe_a2_7b = checked(architecture{
+    .hidden = 2048,
+    .layers = 24,
+    .vocabulary = 151936,
+    .heads = 16,
+    .kv_heads = 16,
+    .head_dim = 128,
+    .moe =
+        {.hidden = 2048, .width = 1408, .routed = 60, .top_k = 4, .shared = 4, .shared_gate = true},
+});
+
+inline constexpr architecture qwen3_30b_a3b = checked(architecture{
+    .hidden = 2048,
+    .layers = 48,
+    .vocabulary = 151936,
+    .heads = 32,
+    .kv_heads = 4,
+    .head_dim = 128,
+    .moe = {.hidden = 2048, .width = 768, .routed = 128, .top_k = 8, .renormalise = true},
+});
+
+inline constexpr architecture olmoe_1b_7b = checked(architecture{
+    .hidden = 2048,
+    .layers = 16,
+    .vocabulary = 50304,
+    .heads = 16,
+    .kv_heads = 16,
+    .head_dim = 128,
+    .moe = {.hidden = 2048, .width = 1024, .routed = 64, .top_k = 8},
+});
+
+// ---- dense models, which the papers compare with ----
+
+inline constexpr architecture llama2_7b = checked(architecture{
+    .hidden = 4096,
+    .layers = 32,
+    .vocabulary = 32000,
+    .heads = 32,
+    .kv_heads = 32,
+    .head_dim = 128,
+    .dense_layers = 32,
+    .dense_width = 11008,
+});
+
+inline constexpr architecture deepseek_7b = checked(architecture{
+    .hidden = 4096,
+    .layers = 30,
+    .vocabulary = 102400,
+    .heads = 32,
+    .kv_heads = 32,
+    .head_dim = 128,
+    .dense_layers = 30,
+    .dense_width = 11008,
+});
+
+inline constexpr architecture deepseek_67b = checked(architecture{
+    .hidden = 8192,
+    .layers = 95,
+    .vocabulary = 102400,
+    .heads = 64,
+    .kv_heads = 8,
+    .head_dim = 128,
+    .dense_layers = 95,
+    .dense_width = 22016,
+});
+
+}  // namespace finegrain::inline FINEGRAIN_ABI::presets
