@@ -12,7 +12,7 @@ namespace finegrain::inline FINEGRAIN_ABI {
 
 namespace detail {
 
-/// Scratch of plans that run one after the other, beside `Own` numbers that last through both.
+/// Scratch of plans that run one after the other: the memory of the largest.
 template <class... Parts>
 struct in_turn {
   constexpr in_turn(arena& memory, extent e) {
@@ -70,13 +70,10 @@ struct plan<X, then<A, B>> {
   template <class W, class V>
   static void backward(pass<X> p, W const& w, saved const& s, matrix<S const> x,
                        matrix<S const> dy, V const& dw, matrix<S> dx) {
-    matrix<S> const dmiddle = p.scratch.template matrix<S>(x_rows(p), width);
+    matrix<S> const dmiddle = p.scratch.template matrix<S>(p.extent.tokens, width);
     second::backward(p, w.b, s.b, s.middle, dy, dw.b, dmiddle);
     first::backward(p, w.a, s.a, x, dmiddle, dw.a, dx);
   }
-
- private:
-  static std::int64_t x_rows(pass<X> const& p) { return p.extent.tokens; }
 };
 
 template <class X, Expr A, Expr B>
@@ -175,7 +172,7 @@ struct plan<X, repeated<N, A>> {
 
   template <class W>
   static void forward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S> y) {
-    for (int i = 0; i < N; ++i) {
+    for (std::size_t i = 0; i < N; ++i) {
       auto [memory, output] = at(s, i);
       matrix<S> const to = i + 1 < N ? output : y;
       layer::forward(p, w.layers[i], memory, x, to);
@@ -187,7 +184,7 @@ struct plan<X, repeated<N, A>> {
                        matrix<S const> dy, V const& dw, matrix<S> dx) {
     std::array<matrix<S>, 2> const gradient{p.scratch.template matrix<S>(p.extent.tokens, width),
                                             p.scratch.template matrix<S>(p.extent.tokens, width)};
-    for (int i = N - 1; i >= 0; --i) {
+    for (std::size_t i = N; i-- > 0;) {
       matrix<S const> const input = i > 0 ? matrix<S const>(at(s, i - 1).second) : x;
       matrix<S> const to = i > 0 ? gradient[i % 2] : dx;
       layer::backward(p, w.layers[i], at(s, i).first, input, dy, dw.layers[i], to);
@@ -204,12 +201,13 @@ struct plan<X, repeated<N, A>> {
     return counting.used();
   }
   /// The saved memory and the output of layer i.
-  static std::pair<typename layer::saved, matrix<S>> at(saved const& s, int i) {
+  static std::pair<typename layer::saved, matrix<S>> at(saved const& s, std::size_t i) {
     arena memory = s.layers;
-    if (s.extent.training) memory.template take<std::byte>(i * step(s.extent));
+    if (s.extent.training)
+      memory.template take<std::byte>(static_cast<std::int64_t>(i) * step(s.extent));
     typename layer::saved const mine(memory, s.extent);
     return {mine, s.extent.training ? memory.template matrix<S>(s.extent.tokens, width)
-                                    : s.streams[static_cast<std::size_t>(i % 2)]};
+                                    : s.streams[i % 2]};
   }
 };
 
