@@ -1,0 +1,18 @@
+# What `cmake --install` puts where: the headers, a package for find_package, one for pkg-config.
+# SPDX-License-Identifier: Apache-2.0
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+set(package_folder ${CMAKE_INSTALL_DATADIR}/cmake/finegrain)
+
+install(TARGETS finegrain EXPORT finegrain FILE_SET HEADERS)
+install(EXPORT finegrain NAMESPACE finegrain:: FILE finegrainTargets.cmake
+  DESTINATION ${package_folder})
+configure_package_config_file(cmake/finegrainConfig.cmake.in finegrainConfig.cmake
+  INSTALL_DESTINATION ${package_folder})
+write_basic_package_version_file(finegrainConfigVersion.cmake
+  COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
+configure_file(cmake/finegrain.pc.in finegrain.pc @ONLY)
+install(FILES
+  ${PROJECT_BINARY_DIR}/finegrainConfig.cmake ${PROJECT_BINARY_DIR}/finegrainConfigVersion.cmake
+  DESTINATION ${package_folder})
+install(FILES ${PROJECT_BINARY_DIR}/finegrain.pc DESTINATION ${CMAKE_INSTALL_DATADIR}/pkgconfig)
