@@ -14,21 +14,8 @@ enum class format { f64, f32, bf16, fp8, int8, int4 };
 
 /// Bits of one number.
 constexpr int bits(format f) {
-  switch (f) {
-    case format::f64:
-      return 64;
-    case format::f32:
-      return 32;
-    case format::bf16:
-      return 16;
-    case format::fp8:
-      return 8;
-    case format::int8:
-      return 8;
-    case format::int4:
-      return 4;
-  }
-  return 0;
+  constexpr int of[] = {64, 32, 16, 8, 8, 4};
+  return of[static_cast<int>(f)];
 }
 
 /// Bytes of so many numbers, packed, rounded up to a whole byte.

@@ -35,6 +35,9 @@ struct architecture {
   friend constexpr bool operator==(architecture const&, architecture const&) = default;
 };
 
+static_assert(detail::ends_without_padding<latent> && detail::ends_without_padding<architecture>,
+              "an architecture must not end in padding: see ends_without_padding");
+
 constexpr bool has_latent_attention(architecture const& a) { return a.latent != latent{}; }
 constexpr bool is_dense(architecture const& a) { return a.dense_layers == a.layers; }
 

@@ -79,21 +79,21 @@ struct model {
   std::int64_t active_ffn = 0;  // of those that a token runs through, shared and routed
 };
 
-constexpr std::int64_t attention_parameters(model const& d) {
-  return d.layers * 4 * d.hidden * d.hidden;
+constexpr std::int64_t attention_parameters(model const& m) {
+  return m.layers * 4 * m.hidden * m.hidden;
 }
 /// Attention, experts, and the input and output embeddings.
-constexpr std::int64_t parameters(model const& d) {
-  return attention_parameters(d) + d.layers * d.ffn + 2 * d.vocabulary * d.hidden;
+constexpr std::int64_t parameters(model const& m) {
+  return attention_parameters(m) + m.layers * m.ffn + 2 * m.vocabulary * m.hidden;
 }
-constexpr std::int64_t active_parameters(model const& d) {
-  return attention_parameters(d) + d.layers * d.active_ffn + 2 * d.vocabulary * d.hidden;
+constexpr std::int64_t active_parameters(model const& m) {
+  return attention_parameters(m) + m.layers * m.active_ffn + 2 * m.vocabulary * m.hidden;
 }
 /// Operations of training on one sequence: 6 T (L (4 h^2 + ffn) + V h) + 12 L h T^2.
-constexpr std::int64_t flops(model const& d, std::int64_t tokens) {
+constexpr std::int64_t flops(model const& m, std::int64_t tokens) {
   std::int64_t const weights =
-      attention_parameters(d) + d.layers * d.active_ffn + d.vocabulary * d.hidden;
-  return 6 * tokens * weights + 12 * d.layers * d.hidden * tokens * tokens;
+      attention_parameters(m) + m.layers * m.active_ffn + m.vocabulary * m.hidden;
+  return 6 * tokens * weights + 12 * m.layers * m.hidden * tokens * tokens;
 }
 
 }  // namespace paper

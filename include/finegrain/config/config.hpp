@@ -28,7 +28,7 @@ struct config {
 
   finegrain::score score = finegrain::score::softmax;
   bool renormalise = false;  // divide the K chosen scores by their sum
-  double scale = 1.0;        // times this, after renormalising
+  float scale = 1.0f;        // times this, after renormalising
   int groups = 1;            // routed experts stand in so many groups of equal size,
   int group_limit = 1;       // and a token's experts come from at most so many of them
   finegrain::group_score group_score = finegrain::group_score::max;
@@ -45,6 +45,20 @@ struct config {
 
   friend constexpr bool operator==(config const&, config const&) = default;
 };
+
+namespace detail {
+
+/// Clang 14 reads wrong members of a template argument whose class ends in padding that a derived
+/// class could use. (A member that is a double would bring such padding to config.)
+template <class Numbers>
+struct derived_from : Numbers {
+  char next;
+};
+template <class Numbers>
+inline constexpr bool ends_without_padding = sizeof(derived_from<Numbers>) > sizeof(Numbers);
+static_assert(ends_without_padding<config>, "config must not end in padding: see above");
+
+}  // namespace detail
 
 /// The config itself if a layer can have it; throws invalid_config, in a sentence, if not. The one
 /// place where the rules stand: `valid<C>` asks it while compiling, readers of files at run time.
@@ -83,7 +97,8 @@ constexpr config conventional(config c) {
 
 constexpr config config::segmented(int m) const {
   if (m < 1) throw invalid_config("finegrain::config: segmented(m) needs m of at least 1");
-  if (width % m != 0) throw invalid_config("finegrain::config: segmented(m) needs m to divide width");
+  if (width % m != 0)
+    throw invalid_config("finegrain::config: segmented(m) needs m to divide width");
   config c = *this;
   c.width /= m;
   c.routed *= m;
@@ -93,8 +108,10 @@ constexpr config config::segmented(int m) const {
 }
 
 constexpr config config::isolated(int k) const {
-  if (k < 0 || k >= top_k) throw invalid_config("finegrain::config: isolated(k) needs 0 <= k < top_k");
-  if (groups != 1) throw invalid_config("finegrain::config: isolated(k) is for experts in one group");
+  if (k < 0 || k >= top_k)
+    throw invalid_config("finegrain::config: isolated(k) needs 0 <= k < top_k");
+  if (groups != 1)
+    throw invalid_config("finegrain::config: isolated(k) is for experts in one group");
   config c = *this;
   c.routed -= k;
   c.top_k -= k;

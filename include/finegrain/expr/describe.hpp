@@ -1,0 +1,232 @@
+// describe: an expression as indented text, with shapes and parameter counts.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstdio>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "cost.hpp"
+#include "latent_attention.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// What is worth saying of a stage beside its shapes, in a few words. Overload it, in your stage's
+/// namespace, for a stage of your own.
+template <Expr E>
+std::string details(E) {
+  return {};
+}
+
+template <int D, int Heads, int KvHeads, int HeadDim>
+std::string details(attention<D, Heads, KvHeads, HeadDim>) {
+  std::string text = std::to_string(Heads) + " heads of " + std::to_string(HeadDim);
+  if (KvHeads < Heads) text += ", " + std::to_string(KvHeads) + " for keys and values";
+  return text;
+}
+
+template <int D, int Heads, latent N>
+std::string details(latent_attention<D, Heads, N>) {
+  return "latent, " + std::to_string(Heads) + " heads of " + std::to_string(N.nope) + " + " +
+         std::to_string(N.rope) + " rotary, values of " + std::to_string(N.value);
+}
+
+constexpr char const* name_of(activation a) { return a == activation::swiglu ? "swiglu" : "geglu"; }
+constexpr char const* name_of(score s) {
+  switch (s) {
+    case score::softmax: return "softmax";
+    case score::sigmoid: return "sigmoid";
+    case score::sqrt_softplus: break;
+  }
+  return "sqrt_softplus";
+}
+
+template <int D, int F, activation Act>
+std::string details(mlp<D, F, Act>) {
+  return std::string(name_of(Act)) + " of " + std::to_string(F);
+}
+
+template <config C>
+std::string details(shared_experts<C>) {
+  return std::to_string(C.shared) + " experts, " + name_of(C.act) + " of " +
+         std::to_string(C.width) + (C.shared_gate ? ", gated" : "");
+}
+
+template <config C>
+std::string details(routed_experts<C>) {
+  std::string text = std::to_string(C.top_k) + " of " + std::to_string(C.routed) + " experts, " +
+                     name_of(C.act) + " of " + std::to_string(C.width) + ", " + name_of(C.score);
+  if (C.group_limit < C.groups)
+    text +=
+        ", from " + std::to_string(C.group_limit) + " of " + std::to_string(C.groups) + " groups";
+  if (C.renormalise) text += ", renormalised";
+  if (C.scale != 1.0f) {
+    char scale[32];
+    std::snprintf(scale, sizeof scale, ", times %g", double{C.scale});
+    text += scale;
+  }
+  return text;
+}
+
+namespace detail {
+
+/// The name of a type without namespaces and template arguments.
+template <class E>
+constexpr std::string_view type_name() {
+  std::string_view text = __PRETTY_FUNCTION__;  // "... [with E = fg::block<...>; ...]"
+  text.remove_prefix(text.find("E = ") + 4);
+  text = text.substr(0, text.find_first_of("<;]"));
+  std::size_t const scope = text.rfind(':');
+  return scope == text.npos ? text : text.substr(scope + 1);
+}
+
+/// A stage's own name; its type's, if it has none.
+template <Expr E>
+constexpr std::string_view name_of() {
+  if constexpr (requires { E::name; }) {
+    if (E::name != std::string_view(stage<1>::name)) return E::name;
+  }
+  return type_name<E>();
+}
+
+/// 1234567 as 1,234,567.
+inline std::string with_commas(std::int64_t n) {
+  std::string text = std::to_string(n);
+  for (std::size_t at = text.size(); at > 3; at -= 3) text.insert(at - 3, ",");
+  return text;
+}
+
+inline std::string width_text(int width) {
+  return width == ids ? std::string("ids") : std::to_string(width);
+}
+
+/// Lines of a description, and a `Bind` that adds a line for each weight.
+class description {
+ public:
+  /// Adds the lines of an expression.
+  template <Expr A, Expr B>
+  void add(then<A, B>, int depth) {
+    add(A{}, depth);
+    add(B{}, depth);
+  }
+  template <Expr A, Expr B>
+  void add(sum<A, B> e, int depth) {
+    head(e, "sum", depth);
+    add_operands(e, depth + 1);
+  }
+  template <Expr A>
+  void add(residual_of<A> e, int depth) {
+    head(e, "residual", depth);
+    add(A{}, depth + 1);
+  }
+  template <int N, Expr A>
+  void add(repeated<N, A> e, int depth) {
+    head(e, "repeat " + std::to_string(N), depth);
+    add(A{}, depth + 1);
+  }
+  template <Expr E>
+  void add(E e, int depth) {
+    head(e, std::string(name_of<E>()), depth);
+    if constexpr (Named<E>) {
+      add(inner_t<E>{}, depth + 1);
+    } else {
+      lines_.back().note = details(e);
+      depth_ = depth;
+      static_cast<void>(weights<E, char>(*this));
+    }
+  }
+
+  finegrain::matrix<char> matrix(char const* name, std::int64_t rows, std::int64_t cols, role r) {
+    if (rows * cols > 0)
+      weight(name, std::to_string(rows) + " x " + std::to_string(cols),
+             r == role::selection_bias ? "moved by balance, not a parameter" : "");
+    return {};
+  }
+  finegrain::stack<char> stack(char const* name, std::int64_t count, std::int64_t rows,
+                               std::int64_t cols, role, std::int64_t) {
+    weight(name,
+           std::to_string(count) + " x " + std::to_string(rows) + " x " + std::to_string(cols), "");
+    return {};
+  }
+
+  /// All lines, in columns.
+  std::string text() const {
+    std::size_t label = 0, shape = 0, total = 0, active = 0;
+    for (line const& l : lines_) {
+      label = std::max(label, l.label.size());
+      shape = std::max(shape, l.shape.size());
+      total = std::max(total, l.total.size());
+      active = std::max(active, l.active.size());
+    }
+    std::string all;
+    for (line const& l : lines_) {
+      std::string row = left(l.label, label + 2) + left(l.shape, shape + 2) + right(l.total, total);
+      if (active > 0) row += right(l.active, active + 2);
+      row += "  " + l.note;
+      row.erase(row.find_last_not_of(' ') + 1);
+      all += row + '\n';
+    }
+    return all;
+  }
+
+ private:
+  struct line {
+    std::string label, shape, total, active, note;
+  };
+
+  static std::string left(std::string text, std::size_t width) {
+    text.resize(std::max(width, text.size()), ' ');
+    return text;
+  }
+  static std::string right(std::string const& text, std::size_t width) {
+    return std::string(width - text.size(), ' ') + text;
+  }
+  static std::string indented(int depth, std::string const& text) {
+    return std::string(static_cast<std::size_t>(2 * depth), ' ') + text;
+  }
+
+  template <Expr E>
+  void head(E e, std::string const& name, int depth) {
+    std::int64_t const total = parameters(e), active = active_parameters(e);
+    lines_.push_back({indented(depth, name),
+                      width_text(in_width<E>()) + " -> " + width_text(out_width<E>()),
+                      total > 0 ? with_commas(total) : "",
+                      active != total ? with_commas(active) + " active" : "", ""});
+  }
+  void weight(std::string const& name, std::string const& shape, std::string const& note) {
+    lines_.push_back({indented(depth_ + 1, "- " + name), shape, "", "", note});
+  }
+  /// The operands of a + b + c: one level, with a sequence kept together.
+  template <Expr A, Expr B>
+  void add_operands(sum<A, B>, int depth) {
+    add_operands(A{}, depth);
+    add_operands(B{}, depth);
+  }
+  template <Expr A, Expr B>
+  void add_operands(then<A, B> e, int depth) {
+    head(e, "sequence", depth);
+    add(e, depth + 1);
+  }
+  template <Expr E>
+  void add_operands(E e, int depth) {
+    add(e, depth);
+  }
+
+  std::vector<line> lines_;
+  int depth_ = 0;  // of the stage whose weights are being listed
+};
+
+}  // namespace detail
+
+/// The architecture as text: a line for each node, in the order that data flows, with its widths,
+/// its parameters (and how many of them a token runs through), and below a stage its weights.
+template <Expr E>
+std::string describe(E e) {
+  detail::description lines;
+  lines.add(e, 0);
+  return lines.text();
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI
