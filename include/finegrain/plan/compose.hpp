@@ -35,6 +35,10 @@ void add_rows(X const& on, matrix<S const> x, matrix<S> y) {
   });
 }
 
+/// Marks the plans below: what they compute is put together from their parts' plans. A fused plan
+/// does not carry it.
+struct composed {};
+
 }  // namespace detail
 
 /// A name without a plan of its own: what it stands for.
@@ -42,7 +46,7 @@ template <class X, Named E>
 struct plan<X, E> : plan<X, detail::inner_t<E>> {};
 
 template <class X, Expr A, Expr B>
-struct plan<X, then<A, B>> {
+struct plan<X, then<A, B>> : detail::composed {
   using S = typename X::scalar;
   using first = plan<X, A>;
   using second = plan<X, B>;
@@ -77,7 +81,7 @@ struct plan<X, then<A, B>> {
 };
 
 template <class X, Expr A, Expr B>
-struct plan<X, sum<A, B>> {
+struct plan<X, sum<A, B>> : detail::composed {
   using S = typename X::scalar;
   using first = plan<X, A>;
   using second = plan<X, B>;
@@ -112,7 +116,7 @@ struct plan<X, sum<A, B>> {
 };
 
 template <class X, Expr A>
-struct plan<X, residual_of<A>> {
+struct plan<X, residual_of<A>> : detail::composed {
   using S = typename X::scalar;
   using inside = plan<X, A>;
 
@@ -138,7 +142,7 @@ struct plan<X, residual_of<A>> {
 /// One body of code, N sets of weights. Training saves every layer; inference needs one layer's
 /// memory and two streams, whatever N.
 template <class X, int N, Expr A>
-struct plan<X, repeated<N, A>> {
+struct plan<X, repeated<N, A>> : detail::composed {
   using S = typename X::scalar;
   using layer = plan<X, A>;
   static constexpr int width = in_width<A>();

@@ -1,0 +1,136 @@
+// explain: which plans an executor chose for an expression, and what they cost.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "../expr/describe.hpp"
+#include "compose.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// What one node of an expression costs under its plan, for one batch.
+struct plan_cost {
+  std::int64_t flops = 0;          // forward; backward does twice as many
+  std::int64_t weight_bytes = 0;   // read forward: every weight, or K experts a token if fewer
+  std::int64_t saved_bytes = 0;    // kept from forward to backward
+  std::int64_t scratch_bytes = 0;  // needed while a pass runs
+};
+
+template <Expr E, class X>
+constexpr plan_cost cost_of(extent e) {
+  std::int64_t numbers = 0;
+  detail::leaves<E>::visit([&]<Expr L>(L leaf) {
+    std::int64_t const used = L::multiplies ? active_parameters(leaf) : L::out;
+    numbers += std::min(parameters(leaf), used * e.tokens);
+  });
+  return {flops(E{}, e.tokens),
+          numbers * static_cast<std::int64_t>(sizeof(typename X::scalar)),
+          saved_bytes<X, E>(e), scratch_bytes<X, E>(e)};
+}
+
+namespace detail {
+
+template <class X>
+class explanation {
+ public:
+  explicit explanation(extent e) : extent_(e) {}
+
+  template <Expr A, Expr B>
+  void add(then<A, B> e, int depth, bool inside) {
+    if (node(e, "sequence", depth, inside)) inside = true;
+    add(A{}, depth + 1, inside);
+    add(B{}, depth + 1, inside);
+  }
+  template <Expr A, Expr B>
+  void add(sum<A, B> e, int depth, bool inside) {
+    if (node(e, "sum", depth, inside)) inside = true;
+    add(A{}, depth + 1, inside);
+    add(B{}, depth + 1, inside);
+  }
+  template <Expr A>
+  void add(residual_of<A> e, int depth, bool inside) {
+    if (node(e, "residual", depth, inside)) inside = true;
+    add(A{}, depth + 1, inside);
+  }
+  template <int N, Expr A>
+  void add(repeated<N, A> e, int depth, bool inside) {
+    if (node(e, "repeat " + std::to_string(N), depth, inside)) inside = true;
+    add(A{}, depth + 1, inside);
+  }
+  template <Expr E>
+  void add(E e, int depth, bool inside) {
+    char const* const own = Named<E> ? "fused" : "its own";
+    bool const fused = node(e, std::string(name_of<E>()), depth, inside, own);
+    if constexpr (Named<E>) add(inner_t<E>{}, depth + 1, inside || fused);
+  }
+
+  std::string text() const {
+    std::vector<std::string> const head{"", "plan", "GFLOP", "weights MB", "saved MB",
+                                        "scratch MB"};
+    std::vector<std::size_t> width;
+    for (std::size_t c = 0; c < head.size(); ++c) {
+      width.push_back(head[c].size());
+      for (auto const& row : rows_) width[c] = std::max(width[c], row[c].size());
+    }
+    std::string all = line(head, width);
+    for (auto const& row : rows_) all += line(row, width);
+    return all;
+  }
+
+ private:
+  /// Adds a line; whether the node has a plan that does its parts' work in one.
+  template <Expr E>
+  bool node(E, std::string const& name, int depth, bool inside, char const* own = "fused") {
+    std::string const label = std::string(static_cast<std::size_t>(2 * depth), ' ') + name;
+    if (inside) {
+      rows_.push_back({label, "(in the above)", "", "", "", ""});
+      return false;
+    }
+    bool composes = std::is_base_of_v<composed, plan<X, E>>;
+    if constexpr (Named<E>) composes = std::is_base_of_v<plan<X, inner_t<E>>, plan<X, E>>;
+    plan_cost const cost = cost_of<E, X>(extent_);
+    rows_.push_back({label, composes ? "composed" : own,
+                     number(static_cast<double>(cost.flops) * 1e-9),
+                     number(static_cast<double>(cost.weight_bytes) * 1e-6),
+                     number(static_cast<double>(cost.saved_bytes) * 1e-6),
+                     number(static_cast<double>(cost.scratch_bytes) * 1e-6)});
+    return !composes;
+  }
+
+  static std::string number(double value) {
+    char text[32];
+    std::snprintf(text, sizeof text, value < 10 ? "%.3f" : "%.1f", value);
+    return text;
+  }
+  static std::string line(std::vector<std::string> const& cells,
+                          std::vector<std::size_t> const& width) {
+    std::string text;
+    for (std::size_t c = 0; c < cells.size(); ++c) {
+      std::string const pad(width[c] - cells[c].size() + 2, ' ');
+      text += c < 2 ? cells[c] + pad : pad + cells[c];
+    }
+    text.erase(text.find_last_not_of(' ') + 1);
+    return text + '\n';
+  }
+
+  extent extent_;
+  std::vector<std::vector<std::string>> rows_;
+};
+
+}  // namespace detail
+
+/// The plans that executor X has for expression E, as a tree: fused (one plan for a pattern or a
+/// name), composed (of its parts' plans) or a stage's own, each with what a training pass over so
+/// many tokens costs. Includes of a backend decide what is there: include it first.
+template <Expr E, class X>
+std::string explain(std::int64_t tokens, int workers = 1) {
+  detail::explanation<X> lines({tokens, workers, true});
+  lines.add(E{}, 0, false);
+  return lines.text();
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI
