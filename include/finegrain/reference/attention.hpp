@@ -1,0 +1,109 @@
+// Causal attention inside each sequence, with rotary positions and shared key and value heads.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+
+#include "../plan/stages.hpp"
+#include "executor.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+namespace spec {
+
+/// Turns the pair (i, i + dim/2) of every head by direction * position * theta^(-2i/dim).
+template <class T>
+void turn(batch const& b, std::int64_t past, int dim, double theta, double direction, matrix<T> m) {
+  int const half = dim / 2;
+  for (std::int64_t s = 0; s < b.sequences(); ++s)
+    for (std::int64_t t = b.begin(s); t < b.end(s); ++t)
+      for (int i = 0; i < half; ++i) {
+        double const position = double(past + t - b.begin(s));
+        double const angle = direction * position * std::pow(theta, -2.0 * i / dim);
+        T const cosine = T(std::cos(angle)), sine = T(std::sin(angle));
+        for (T* head = m.row(t); head < m.row(t) + m.cols; head += dim) {
+          T const u = head[i], v = head[i + half];
+          head[i] = u * cosine - v * sine;
+          head[i + half] = u * sine + v * cosine;
+        }
+      }
+}
+
+}  // namespace spec
+
+/// Turns positions into m (T, heads * dim): half-split rotary embedding, as in DeepSeekMoE 16B.
+/// Row t is at position past + t - (the first row of its sequence).
+template <class T>
+void rotate(basic_reference<T> const&, batch const& b, std::int64_t past, int dim, double theta,
+            spec::output<T> m) {
+  spec::turn(b, past, dim, theta, 1, m);
+}
+/// The inverse of rotate, which is also its gradient.
+template <class T>
+void unrotate(basic_reference<T> const&, batch const& b, int dim, double theta, spec::output<T> m) {
+  spec::turn(b, 0, dim, theta, -1, m);
+}
+
+/// mixed (T, query heads * dim): for each token and head, values averaged with the weights
+/// softmax(q . k / sqrt(dim)) over its sequence's tokens up to itself. q is (T, query heads * dim),
+/// keys and values are (past + T, key-value heads * dim): `past` tokens came in earlier calls.
+/// log_weight (T, query heads) is the log of the sum of exponentials.
+template <class T>
+void attend_forward(basic_reference<T> const&, heads shape, batch const& b, std::int64_t past,
+                    spec::input<T> q, spec::input<T> keys, spec::input<T> values,
+                    spec::output<T> mixed, spec::output<T> log_weight) {
+  int const dim = shape.dim, share = shape.query / shape.key_value;
+  T const scale = 1 / std::sqrt(T(dim));
+  for (std::int64_t s = 0; s < b.sequences(); ++s)
+    for (std::int64_t t = b.begin(s); t < b.end(s); ++t)
+      for (int h = 0; h < shape.query; ++h) {
+        std::int64_t const first = b.begin(s), last = past + t, at = h / share * dim;
+        T* const mix = mixed.row(t) + h * dim;
+        auto score = [&](std::int64_t j) {
+          return scale * spec::dot(q.row(t) + h * dim, keys.row(j) + at, dim);
+        };
+
+        T highest = score(first);
+        for (std::int64_t j = first + 1; j <= last; ++j) highest = std::max(highest, score(j));
+        T total = 0;
+        std::fill_n(mix, dim, T(0));
+        for (std::int64_t j = first; j <= last; ++j) {
+          T const weight = std::exp(score(j) - highest);
+          total += weight;
+          spec::add(weight, values.row(j) + at, mix, dim);
+        }
+        for (int i = 0; i < dim; ++i) mix[i] /= total;
+        log_weight(t, h) = highest + std::log(total);
+      }
+}
+
+/// dq, dk, dv from dmixed. With p the softmax weights and dp_j = dmixed . v_j:
+/// dv_j = p_j dmixed, and the score's gradient is p_j (dp_j - sum p dp), the sum being
+/// dmixed . mixed. Nothing came earlier: training sees whole sequences.
+template <class T>
+void attend_backward(basic_reference<T> const&, heads shape, batch const& b, spec::input<T> q,
+                     spec::input<T> k, spec::input<T> v, spec::input<T> mixed,
+                     spec::input<T> log_weight, spec::input<T> dmixed, spec::output<T> dq,
+                     spec::output<T> dk, spec::output<T> dv) {
+  int const dim = shape.dim, share = shape.query / shape.key_value;
+  T const scale = 1 / std::sqrt(T(dim));
+  for (auto gradient : {dq, dk, dv}) spec::clear(gradient);
+  for (std::int64_t s = 0; s < b.sequences(); ++s)
+    for (std::int64_t t = b.begin(s); t < b.end(s); ++t)
+      for (int h = 0; h < shape.query; ++h) {
+        std::int64_t const at = h / share * dim;
+        T const* const query = q.row(t) + h * dim;
+        T const* const dmix = dmixed.row(t) + h * dim;
+        T const mean = spec::dot(dmix, mixed.row(t) + h * dim, dim);
+        for (std::int64_t j = b.begin(s); j <= t; ++j) {
+          T const score = scale * spec::dot(query, k.row(j) + at, dim);
+          T const p = std::exp(score - log_weight(t, h));
+          T const dscore = p * (spec::dot(dmix, v.row(j) + at, dim) - mean);
+          spec::add(scale * dscore, k.row(j) + at, dq.row(t) + h * dim, dim);
+          spec::add(scale * dscore, query, dk.row(j) + at, dim);
+          spec::add(p, dmix, dv.row(j) + at, dim);
+        }
+      }
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,0 +1,33 @@
+// The linear map: y = x W^T.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "executor.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// y (T, Out) from x (T, In) and weight (Out, In).
+template <class T>
+void linear_forward(basic_reference<T> const&, spec::input<T> x, spec::input<T> weight,
+                    spec::output<T> y) {
+  for (std::int64_t t = 0; t < x.rows; ++t)
+    for (std::int64_t o = 0; o < weight.rows; ++o)
+      y(t, o) = spec::dot(x.row(t), weight.row(o), x.cols);
+}
+
+/// dweight (Out, In) = dy^T x and dx (T, In) = dy W, from dy (T, Out). Each is overwritten or
+/// added to.
+template <class T>
+void linear_backward(basic_reference<T> const&, spec::input<T> x, spec::input<T> weight,
+                     spec::input<T> dy, spec::output<T> dweight, gradients dweight_mode,
+                     spec::output<T> dx, gradients dx_mode) {
+  spec::begin(dweight, dweight_mode);
+  spec::begin(dx, dx_mode);
+  for (std::int64_t t = 0; t < x.rows; ++t)
+    for (std::int64_t o = 0; o < weight.rows; ++o) {
+      spec::add(dy(t, o), x.row(t), dweight.row(o), x.cols);
+      spec::add(dy(t, o), weight.row(o), dx.row(t), x.cols);
+    }
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI
