@@ -1,0 +1,58 @@
+// Losses over what a network makes: squared error here, cross-entropy in each executor's loss.hpp.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+
+#include "../base/matrix.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+// An executor supplies, in its loss.hpp:
+//
+//   double cross_entropy(on, matrix<S const> logits, std::span<std::int32_t const> targets,
+//                        double scale, matrix<S> dlogits);
+//
+// the sum over tokens of -log softmax(logits)[target] in nats, where targets below 0 are left out;
+// and dlogits = scale * its gradient, unless dlogits is empty.
+
+/// Sum of (y - target)^2 over all numbers, in double and always in the same order;
+/// dy = scale * its gradient, unless dy is empty.
+template <class X, class S = typename X::scalar>
+double squared_error(X const& on, matrix<S const> y, matrix<S const> target, double scale,
+                     matrix<S> dy) {
+  constexpr std::int64_t parts = 64;
+  double sums[parts] = {};
+  on.threads(parts, [&](std::int64_t part, int) {
+    for (std::int64_t t = y.rows * part / parts; t < y.rows * (part + 1) / parts; ++t)
+      for (std::int64_t c = 0; c < y.cols; ++c) {
+        double const off = static_cast<double>(y(t, c)) - static_cast<double>(target(t, c));
+        sums[part] += off * off;
+        if (dy.data) dy(t, c) = static_cast<S>(scale * 2 * off);
+      }
+  });
+  double total = 0;
+  for (double sum : sums) total += sum;
+  return total;
+}
+
+/// How many targets count: those that are not below 0. Throws invalid_argument when there is not
+/// one for each token, or one is not below `classes`.
+inline std::int64_t count_targets(std::span<std::int32_t const> targets, std::int64_t tokens,
+                                  int classes) {
+  if (static_cast<std::int64_t>(targets.size()) != tokens)
+    throw invalid_argument("the batch has %lld tokens and %lld targets",
+                           static_cast<long long>(tokens), static_cast<long long>(targets.size()));
+  std::int64_t count = 0;
+  for (std::size_t t = 0; t < targets.size(); ++t) {
+    if (targets[t] >= classes)
+      throw invalid_argument("target %lld is %d; the network tells %d classes apart",
+                             static_cast<long long>(t), targets[t], classes);
+    count += targets[t] >= 0;
+  }
+  return count;
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,0 +1,44 @@
+// schedule: the learning rate over a run, as a factor of its peak.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <numbers>
+
+#include "../base/platform.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// How the learning rate falls after warm-up: not at all (DeepSeek-V3's first phase), in two steps
+/// (DeepSeekMoE: times 0.316 at 80 % of the run and again at 90 %), or along a cosine.
+enum class decay { none, steps, cosine };
+
+/// A linear rise over `warmup` steps to 1, then a fall over the rest of `steps`.
+///
+///   schedule{.warmup = 2000, .steps = 100'000, .decay = decay::steps}
+struct schedule {
+  std::int64_t warmup = 0;
+  std::int64_t steps = 0;  // of the whole run, warm-up included; not needed without decay
+  finegrain::decay decay = finegrain::decay::none;
+  double last = 0.1;  // where the cosine ends, at `steps`
+
+  /// The factor of a step, counted from 0.
+  double at(std::int64_t step) const {
+    if (step < warmup) return static_cast<double>(step + 1) / static_cast<double>(warmup);
+    switch (decay) {
+      case finegrain::decay::none: break;
+      case finegrain::decay::steps:
+        return 10 * step < 8 * steps ? 1 : 10 * step < 9 * steps ? 0.316 : 0.316 * 0.316;
+      case finegrain::decay::cosine: {
+        if (step >= steps) return last;
+        double const along =
+            static_cast<double>(step - warmup) / static_cast<double>(steps - warmup);
+        return last + (1 - last) * (1 + std::cos(std::numbers::pi * along)) / 2;
+      }
+    }
+    return 1;
+  }
+};
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

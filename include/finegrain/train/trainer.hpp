@@ -1,0 +1,205 @@
+// trainer: steps a network down a loss.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include "../model/network.hpp"
+#include "adamw.hpp"
+#include "loss.hpp"
+#include "schedule.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// How a network is trained, beside the optimiser's own numbers.
+struct training {
+  finegrain::schedule schedule = {};  // factor of the optimiser's learning rate
+  double clip = 1.0;                  // the gradient's norm is cut to this; 0: never
+  double balance = 0;                 // alpha of the expert-level balance loss, for every router
+};
+
+/// What one step did.
+struct step_report {
+  double loss = 0;           // mean over targets, in nats; of squared error, mean over numbers
+  double balance_loss = 0;   // of all routers, alpha included
+  double gradient_norm = 0;  // before clipping
+  std::int64_t tokens = 0;
+};
+
+/// Trains a network, which it refers to and does not own.
+///
+///   trainer train{net, adamw{.lr = 3e-4}};
+///   for (auto const& [x, y] : batches) train.step(x, y);
+///
+/// Targets are token ids for a cross-entropy (below 0: left out), or numbers for the mean squared
+/// error. A step that throws leaves weights and moments as they were. A step whose gradient is not
+/// finite is counted and changes nothing else; its report shows the norm.
+template <class Network>
+class trainer {
+ public:
+  using S = typename Network::S;
+  using executor = typename Network::executor;
+  static constexpr int in = Network::in, out = Network::out;
+  /// Token ids for a network that begins with an embedding; else numbers (T, in).
+  using input = std::conditional_t<in == ids, std::span<std::int32_t const>, matrix<S const>>;
+
+  explicit trainer(Network& net, adamw optimizer = {}, training settings = {})
+      : net_(net),
+        optimizer_(optimizer),
+        settings_(settings),
+        log_(Network::make_log()),
+        ranges_(trained_ranges(list_weights<typename Network::expression>())),
+        partial_(ranges_.size()),
+        first_(net.parameters().size()),
+        second_(net.parameters().size()) {}
+
+  /// One step on one sequence.
+  step_report step(input x, std::span<std::int32_t const> targets) {
+    return step(batch_of(x), numbers(x), targets);
+  }
+  step_report step(input x, matrix<S const> targets) {
+    return step(batch_of(x), numbers(x), targets);
+  }
+  /// One step on several sequences: batch.ids, batch.starts. A log in the batch is filled in place
+  /// of the trainer's own.
+  step_report step(batch b, std::span<std::int32_t const> targets) requires(in == ids) {
+    return step(b, {}, targets);
+  }
+  step_report step(batch b, matrix<S const> x, std::span<std::int32_t const> targets) {
+    return step_on(b, x, cross_entropy_loss(b, targets));
+  }
+  step_report step(batch b, matrix<S const> x, matrix<S const> targets) {
+    return step_on(b, x, squared_error_loss(b, targets));
+  }
+
+  /// The loss without training, as the network stands.
+  double evaluate(input x, std::span<std::int32_t const> targets) {
+    return evaluate(batch_of(x), numbers(x), targets);
+  }
+  double evaluate(input x, matrix<S const> targets) {
+    return evaluate(batch_of(x), numbers(x), targets);
+  }
+  double evaluate(batch b, std::span<std::int32_t const> targets) requires(in == ids) {
+    return evaluate(b, {}, targets);
+  }
+  double evaluate(batch b, matrix<S const> x, std::span<std::int32_t const> targets) {
+    return evaluate_on(b, x, cross_entropy_loss(b, targets));
+  }
+  double evaluate(batch b, matrix<S const> x, matrix<S const> targets) {
+    return evaluate_on(b, x, squared_error_loss(b, targets));
+  }
+
+  /// Makes room for batches of up to so many tokens; no step within it allocates.
+  void reserve(std::int64_t tokens) {
+    net_.reserve(tokens, true);
+    reserve_outputs(tokens, true);
+  }
+
+  /// What the routers did in the last step.
+  routing_log const& log() const { return log_; }
+  /// Steps done, and with load() those of the run that is resumed.
+  std::int64_t steps() const { return steps_; }
+  Network& network() const { return net_; }
+  adamw& optimizer() { return optimizer_; }
+  training& settings() { return settings_; }
+
+ private:
+  static batch batch_of(input x) {
+    if constexpr (in == ids)
+      return {.tokens = static_cast<std::int64_t>(x.size()), .ids = x};
+    else
+      return {.tokens = x.rows};
+  }
+  static matrix<S const> numbers([[maybe_unused]] input x) {
+    if constexpr (in == ids)
+      return {};
+    else
+      return x;
+  }
+
+  // A loss: how many terms it has, and their sum and gradient at the network's output.
+  auto cross_entropy_loss(batch const& b, std::span<std::int32_t const> targets) const {
+    struct loss {
+      std::span<std::int32_t const> targets;
+      std::int64_t terms;
+      double operator()(executor const& on, matrix<S const> y, double scale, matrix<S> dy) const {
+        return cross_entropy(on, y, targets, scale, dy);
+      }
+    };
+    return loss{targets, count_targets(targets, b.tokens, out)};
+  }
+  auto squared_error_loss(batch const& b, matrix<S const> targets) const {
+    struct loss {
+      matrix<S const> targets;
+      std::int64_t terms;
+      double operator()(executor const& on, matrix<S const> y, double scale, matrix<S> dy) const {
+        return squared_error(on, y, targets, scale, dy);
+      }
+    };
+    if (targets.rows != b.tokens || targets.cols != out)
+      throw invalid_argument("the targets are %lld x %lld; the network makes %lld x %d",
+                             static_cast<long long>(targets.rows),
+                             static_cast<long long>(targets.cols), static_cast<long long>(b.tokens),
+                             out);
+    return loss{targets, targets.size()};
+  }
+
+  void reserve_outputs(std::int64_t tokens, bool training) {
+    if (y_.size() < tokens * out) y_ = buffer<S>(tokens * out);
+    if (training && dy_.size() < tokens * out) dy_ = buffer<S>(tokens * out);
+  }
+
+  template <class Loss>
+  step_report step_on(batch b, matrix<S const> x, Loss const& loss) {
+    reserve_outputs(b.tokens, true);
+    matrix<S> const y(y_.data(), b.tokens, out), dy(dy_.data(), b.tokens, out);
+    if (!b.log) b.log = &log_;
+    b.routing.balance = settings_.balance;
+    net_.forward(b, x, y);
+    step_report report{.balance_loss = b.log->balance_loss(), .tokens = b.tokens};
+    double const terms = static_cast<double>(std::max<std::int64_t>(loss.terms, 1));
+    report.loss = loss(net_.on(), y, 1 / terms, dy) / terms;
+    net_.backward(dy);
+    report.gradient_norm = update();
+    return report;
+  }
+
+  /// Moves the weights, and returns the gradient's norm.
+  double update() {
+    parallel const threads = net_.on().threads;
+    S const* const g = net_.gradient().data();
+    double const norm = gradient_norm(threads, ranges_, g, partial_.data());
+    double const rate = optimizer_.lr * settings_.schedule.at(steps_);
+    ++steps_;
+    if (!std::isfinite(norm)) return norm;
+    double const scale = settings_.clip > 0 && norm > settings_.clip ? settings_.clip / norm : 1;
+    adamw_update(threads, optimizer_, rate, steps_, scale, ranges_, g, net_.parameters().data(),
+                 first_.data(), second_.data());
+    return norm;
+  }
+
+  template <class Loss>
+  double evaluate_on(batch b, matrix<S const> x, Loss const& loss) {
+    reserve_outputs(b.tokens, false);
+    matrix<S> const y(y_.data(), b.tokens, out);
+    net_.infer(b, x, y);
+    return loss(net_.on(), y, 0, {}) / static_cast<double>(std::max<std::int64_t>(loss.terms, 1));
+  }
+
+  Network& net_;
+  adamw optimizer_;
+  training settings_;
+  routing_log log_;
+  std::vector<trained_range> ranges_;
+  std::vector<double> partial_;
+  std::vector<S> first_, second_;  // moments of the gradient, laid out as the weights
+  buffer<S> y_, dy_;               // the network's output and its gradient
+  std::int64_t steps_ = 0;
+};
+
+}  // namespace finegrain::inline FINEGRAIN_ABI
