@@ -56,9 +56,9 @@ class weight_lister {
 
   void enter(char const* part) {
     int const earlier = count(part);
-    push(earlier == 0 ? part : part + ("_" + std::to_string(earlier + 1)));
+    push(earlier == 0 ? part : std::string(part) + "_" + std::to_string(earlier + 1));
   }
-  void enter_next(char const* part) { push(part + ("." + std::to_string(count(part)))); }
+  void enter_next(char const* part) { push(std::string(part) + "." + std::to_string(count(part))); }
   void leave() {
     path_.resize(lengths_.back());
     lengths_.pop_back();
