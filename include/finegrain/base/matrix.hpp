@@ -53,6 +53,11 @@ struct matrix {
     static_assert(detail::eigen_row_major<M>,
                   "finegrain reads row-major matrices: give the Eigen type the option "
                   "Eigen::RowMajor (a column-major one would have to be copied)");
+    using number = std::remove_pointer_t<decltype(m.data())>;
+    static_assert(std::is_same_v<number const, T const>,
+                  "an Eigen matrix of other numbers than T cannot be seen as matrix<T>");
+    static_assert(std::is_const_v<T> || !std::is_const_v<number>,
+                  "a const Eigen matrix can only be seen as matrix<T const>");
     if (m.innerStride() != 1 && m.cols() > 1)
       throw invalid_argument("the columns of this Eigen view are %lld numbers apart; finegrain "
                              "needs rows that are contiguous",

@@ -1,0 +1,14 @@
+// expect: routed, the number of routed experts, must be at least 1
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/config/config.hpp>
+
+namespace fg = finegrain;
+
+#ifdef FIXED
+constexpr auto layer =
+    fg::config{.hidden = 2048, .width = 1408, .routed = 64, .top_k = 6, .shared = 2};
+#else
+constexpr auto layer =
+    fg::config{.hidden = 2048, .width = 1408, .routed = 0, .top_k = 0, .shared = 2};
+#endif
+static_assert(fg::valid<layer>);

@@ -1,0 +1,14 @@
+// expect: shared, the number of shared experts, must not be negative
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/config/config.hpp>
+
+namespace fg = finegrain;
+
+#ifdef FIXED
+constexpr auto layer =
+    fg::config{.hidden = 2048, .width = 1408, .routed = 64, .top_k = 6, .shared = 0};
+#else
+constexpr auto layer =
+    fg::config{.hidden = 2048, .width = 1408, .routed = 64, .top_k = 6, .shared = -1};
+#endif
+static_assert(fg::valid<layer>);
