@@ -1,0 +1,155 @@
+// check_gradients: a network's backward pass against differences of its forward pass.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "../model/network.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+struct gradient_options {
+  double eps = 1e-5;       // half the difference's step; errors of rounding and curvature meet here
+  std::uint64_t seed = 0;  // of the direction dy that outputs are weighted with
+  std::int64_t every = 1;  // checks every so many-th number of a matrix: for large networks
+};
+
+struct gradient_report {
+  std::int64_t partials = 0;  // compared
+  std::int64_t skipped = 0;   // not compared: the function jumps within eps, so it has none there
+  double worst = 0;           // largest relative error; infinite where backward left NaN
+  std::string where;          // the number that has it: "mixture.router[17]", or "x[3]"
+  double gradient = 0, difference = 0;  // of that number: backward's, and the measured one
+};
+
+namespace detail {
+
+/// A network's loss, dy . y plus the balance losses, on weights and an x that can be moved. All
+/// memory is NaN before a pass that may only read what it has written.
+template <Expr E, class X>
+struct gradient_probe {
+  static_assert(std::is_same_v<typename X::scalar, double>,
+                "check_gradients: differences need an executor of double");
+  using plan = finegrain::plan<X, E>;
+  static constexpr int in = in_width<E>(), out = out_width<E>();
+
+  gradient_probe(network<E, X>& net, batch const& b, matrix<double const> given, std::uint64_t seed)
+      : net(net),
+        b(b),
+        log(network<E, X>::make_log()),
+        e(net.extent_of(b.tokens, true)),
+        x(numbers(b.tokens * in)),
+        y(numbers(b.tokens * out)),
+        dy(numbers(b.tokens * out)),
+        dx(numbers(b.tokens * in)),
+        dw(numbers(weights_size<E>())),
+        saved_memory(numbers(saved_bytes<X, E>(e) / 8)),
+        scratch_memory(numbers(scratch_bytes<X, E>(e) / 8)) {
+    this->b.log = &log;
+    for (std::int64_t t = 0; t < given.rows; ++t) std::copy_n(given.row(t), in, x.begin() + t * in);
+    for (std::int64_t i = 0; i < dy.size(); ++i)
+      dy[i] = random_normal(seed, static_cast<std::uint64_t>(i));
+  }
+
+  double loss() {
+    log.next = 0;
+    plan::forward(pass(), net.weights(), saved(), view(x, in), view(y, out));
+    double total = log.balance_loss();
+    for (std::int64_t i = 0; i < y.size(); ++i) total += dy[i] * y[i];
+    return total;
+  }
+  void gradients() {
+    std::fill(scratch_memory.begin(), scratch_memory.end(), nan);
+    plan::backward(pass(), net.weights(), saved(), view(x, in), view(dy, out),
+                   bind_weights<E, double>(dw.data()), view(dx, in));
+  }
+
+  network<E, X>& net;
+  batch b;
+  routing_log log;
+  extent e;
+  buffer<double> x, y, dy, dx, dw;
+
+ private:
+  static constexpr double nan = std::numeric_limits<double>::quiet_NaN();
+
+  static buffer<double> numbers(std::int64_t count) {
+    buffer<double> made(count);
+    std::fill(made.begin(), made.end(), nan);
+    return made;
+  }
+  matrix<double> view(buffer<double> const& m, int width) const {
+    return {m.data(), b.tokens, width};
+  }
+  typename plan::saved saved() const {
+    arena memory(reinterpret_cast<std::byte*>(saved_memory.data()), saved_memory.size() * 8);
+    return typename plan::saved(memory, e);
+  }
+  finegrain::pass<X> pass() {
+    return {net.on(), b,
+            arena(reinterpret_cast<std::byte*>(scratch_memory.data()), scratch_memory.size() * 8),
+            e};
+  }
+
+  buffer<double> saved_memory, scratch_memory;
+};
+
+}  // namespace detail
+
+/// Compares every gradient of backward (of each weight, and of x where it is numbers) with a
+/// central difference of forward. The loss is a random linear function of y plus the balance
+/// losses that the batch asks for. An error is relative to the largest of the gradient itself, any
+/// gradient of x (of any weight where x is ids), and 0.01. A right backward stays below 1e-7.
+///
+/// Where a token's choice of experts is so close that it flips within eps, the loss has no
+/// derivative: differences to the left and to the right disagree. Such numbers are skipped.
+template <Expr E, class X>
+gradient_report check_gradients(network<E, X>& net, batch const& b, matrix<double const> x,
+                                gradient_options const& how = {}) {
+  detail::gradient_probe<E, X> probe(net, b, x, how.seed);
+  double const loss = probe.loss();
+  probe.gradients();
+
+  double size = 0.01;
+  for (double g : net.in == ids ? probe.dw : probe.dx)
+    if (std::abs(g) > size) size = std::abs(g);
+
+  gradient_report report;
+  auto const compare = [&](std::string const& name, double* numbers, double const* gradients,
+                           std::int64_t count) {
+    for (std::int64_t i = 0; i < count; i += how.every) {
+      double const here = numbers[i];
+      numbers[i] = here + how.eps;
+      double const right = (probe.loss() - loss) / how.eps;
+      numbers[i] = here - how.eps;
+      double const left = (loss - probe.loss()) / how.eps;
+      numbers[i] = here;
+
+      double const difference = (left + right) / 2, scale = std::max(size, std::abs(gradients[i]));
+      if (std::abs(right - left) > 0.01 * std::max(size, std::abs(difference))) {
+        ++report.skipped;
+        continue;
+      }
+      ++report.partials;
+      double error = std::abs(difference - gradients[i]) / scale;
+      if (std::isnan(error)) error = std::numeric_limits<double>::infinity();
+      if (error > report.worst || report.where.empty()) {
+        report.worst = error;
+        report.where = name + "[" + std::to_string(i) + "]";
+        report.gradient = gradients[i];
+        report.difference = difference;
+      }
+    }
+  };
+  for (auto const& entry : list_weights<E>())
+    compare(entry.name, net.parameters().data() + entry.offset, probe.dw.data() + entry.offset,
+            entry.rows * entry.cols);
+  compare("x", probe.x.data(), probe.dx.data(), probe.x.size());
+  return report;
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI
