@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <condition_variable>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -56,7 +55,8 @@ class parallel {
   int workers_ = 1;
 };
 
-/// A pool of threads that sleep between loops. The caller works too: n workers are n - 1 threads.
+/// A pool of threads. The caller works too: n workers are n - 1 threads, which watch for the next
+/// loop for a moment and then sleep; a loop that ends before a sleeper is up does without it.
 /// Loops from several callers take turns; a loop inside a loop runs on its own worker. After a
 /// fork the child starts threads of its own.
 class thread_pool {
@@ -79,7 +79,9 @@ class thread_pool {
 
  private:
   struct crew {
-    explicit crew(int workers) : process(::getpid()) {
+    explicit crew(int workers)
+        : process(::getpid()),
+          patience(workers > static_cast<int>(std::thread::hardware_concurrency()) ? 0 : 200) {
       try {
         for (int i = 1; i < workers; ++i) threads.emplace_back([this, i] { work(i); });
       } catch (...) {
@@ -90,26 +92,39 @@ class thread_pool {
     ~crew() { stop(); }
 
     void stop() {
-      {
-        std::lock_guard lock(mutex);
-        stopping = true;
-      }
-      wake.notify_all();
+      start(0, nullptr, nullptr);
       for (auto& thread : threads) thread.join();
+    }
+
+    /// Opens a round. Nobody is inside one, so that nobody reads what is written here.
+    void start(std::int64_t count, parallel::body f, void* with) {
+      tasks = count;
+      function = f;
+      context = with;
+      next.store(0, std::memory_order_relaxed);
+      round.fetch_add(1);
+      round.notify_all();
+    }
+
+    /// Closes the round to late workers and waits for those inside.
+    void finish() {
+      round.fetch_add(1);
+      for (int left; (left = busy.load()) != 0;) await_change(busy, left);
     }
 
     void work(int worker) {
       inside() = true;
-      for (std::uint64_t seen = 0;;) {
-        {
-          std::unique_lock lock(mutex);
-          wake.wait(lock, [&] { return stopping || round != seen; });
-          if (stopping) return;
-          seen = round;
+      for (std::uint32_t seen = 0;;) {
+        await_change(round, seen);
+        seen = round.load();
+        if (seen % 2 == 0) continue;
+        // In this order, and seq_cst: either we see the round closed, or finish() sees us.
+        ++busy;
+        if (round.load() == seen) {
+          if (!function) return;
+          drain(worker);
         }
-        drain(worker);
-        std::lock_guard lock(mutex);
-        if (--busy == 0) done.notify_one();
+        if (--busy == 0) busy.notify_one();
       }
     }
 
@@ -118,17 +133,25 @@ class thread_pool {
         function(context, task, worker);
     }
 
+    /// Waking a sleeper costs some 50 us, so it pays to look out for about as long before sleeping.
+    template <class Value>
+    void await_change(std::atomic<Value> const& value, Value old) const {
+      for (int i = 0; i < patience; ++i) {
+        if (value.load() != old) return;
+        std::this_thread::yield();
+      }
+      value.wait(old);
+    }
+
     pid_t const process;
+    int const patience;  // 0 where the workers have to share cores
     std::vector<std::thread> threads;
-    std::mutex turn;   // held by the caller whose loop is running
-    std::mutex mutex;  // guards all below, `next` apart
-    std::condition_variable wake, done;
-    std::uint64_t round = 0;
-    int busy = 0;
-    bool stopping = false;
+    std::mutex turn;                      // held by the caller whose loop is running
+    std::atomic<std::uint32_t> round{0};  // odd while a loop runs
+    std::atomic<int> busy{0};             // workers inside the round, or about to look
     std::atomic<std::int64_t> next{0};
     std::int64_t tasks = 0;
-    parallel::body function = nullptr;
+    parallel::body function = nullptr;  // in an open round, null says: stop
     void* context = nullptr;
   };
 
@@ -149,21 +172,11 @@ class thread_pool {
     }
     crew& c = *crew_;
     std::lock_guard turn(c.turn);
-    {
-      std::lock_guard lock(c.mutex);
-      c.tasks = tasks;
-      c.function = f;
-      c.context = context;
-      c.next.store(0, std::memory_order_relaxed);
-      c.busy = workers_ - 1;
-      ++c.round;
-    }
-    c.wake.notify_all();
+    c.start(tasks, f, context);
     inside() = true;
     c.drain(0);
     inside() = false;
-    std::unique_lock lock(c.mutex);
-    c.done.wait(lock, [&] { return c.busy == 0; });
+    c.finish();
   }
 
   int workers_;
