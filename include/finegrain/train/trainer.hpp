@@ -6,9 +6,11 @@
 #include <cmath>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <type_traits>
 #include <vector>
 
+#include "../io/checkpoint.hpp"
 #include "../model/network.hpp"
 #include "adamw.hpp"
 #include "loss.hpp"
@@ -55,8 +57,9 @@ class trainer {
         log_(Network::make_log()),
         ranges_(trained_ranges(list_weights<typename Network::expression>())),
         partial_(ranges_.size()),
-        first_(net.parameters().size()),
-        second_(net.parameters().size()) {}
+        moments_(2 * static_cast<std::int64_t>(net.parameters().size())) {
+    std::fill(moments_.begin(), moments_.end(), S(0));
+  }
 
   /// One step on one sequence.
   step_report step(input x, std::span<std::int32_t const> targets) {
@@ -98,6 +101,16 @@ class trainer {
   void reserve(std::int64_t tokens) {
     net_.reserve(tokens, true);
     reserve_outputs(tokens, true);
+  }
+
+  /// Writes weights, moments and steps, atomically: a trainer that loads them goes on with the same
+  /// bits. Throws file_error; a file that was there is then still there.
+  void save(std::string const& path) const {
+    save_checkpoint(net_, {first(), second(), steps_}, path);
+  }
+  /// Throws file_error, or mismatch if the file is another architecture's: then nothing changes.
+  void load(std::string const& path) {
+    steps_ = load_checkpoint(net_, {first(), second(), steps_}, path);
   }
 
   /// What the routers did in the last step.
@@ -149,6 +162,9 @@ class trainer {
     return loss{targets, targets.size()};
   }
 
+  std::span<S> first() const { return {moments_.data(), net_.parameters().size()}; }
+  std::span<S> second() const { return {first().data() + first().size(), first().size()}; }
+
   void reserve_outputs(std::int64_t tokens, bool training) {
     if (y_.size() < tokens * out) y_ = buffer<S>(tokens * out);
     if (training && dy_.size() < tokens * out) dy_ = buffer<S>(tokens * out);
@@ -179,7 +195,7 @@ class trainer {
     if (!std::isfinite(norm)) return norm;
     double const scale = settings_.clip > 0 && norm > settings_.clip ? settings_.clip / norm : 1;
     adamw_update(threads, optimizer_, rate, steps_, scale, ranges_, g, net_.parameters().data(),
-                 first_.data(), second_.data());
+                 first().data(), second().data());
     return norm;
   }
 
@@ -197,8 +213,8 @@ class trainer {
   routing_log log_;
   std::vector<trained_range> ranges_;
   std::vector<double> partial_;
-  std::vector<S> first_, second_;  // moments of the gradient, laid out as the weights
-  buffer<S> y_, dy_;               // the network's output and its gradient
+  buffer<S> moments_;  // of the gradient, first and second, each laid out as the weights
+  buffer<S> y_, dy_;   // the network's output and its gradient
   std::int64_t steps_ = 0;
 };
 

@@ -1,0 +1,205 @@
+// Weights, and whatever else a run must remember, in a file: all of it or none.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../expr/describe.hpp"
+#include "../model/network.hpp"
+#include "safetensors.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// A file that holds something else than was to be loaded: what differs, one line for each tensor.
+/// The sentence of the error shows the first few.
+struct mismatch : file_error {
+  std::shared_ptr<std::vector<std::string> const> differences;
+
+  mismatch(std::string const& path, std::vector<std::string> list)
+      : file_error("%.150s holds another model (differences: %lld): %s", path.c_str(),
+                   static_cast<long long>(list.size()), first_of(list).c_str()),
+        differences(std::make_shared<std::vector<std::string> const>(std::move(list))) {}
+
+ private:
+  static std::string first_of(std::vector<std::string> const& list) {
+    std::string text;
+    for (std::size_t i = 0; i < list.size() && text.size() < 300; ++i)
+      text += (i > 0 ? "; " : "") + list[i];
+    return text;
+  }
+};
+
+namespace detail {
+
+inline std::string form(dtype type, std::vector<std::int64_t> const& shape) {
+  std::string text = std::string(facts(type).name) + " [";
+  for (std::size_t i = 0; i < shape.size(); ++i)
+    text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
+  return text + "]";
+}
+
+/// The lines of a text, without their indentation, columns one space apart.
+struct text_line {
+  std::size_t indentation = 0;
+  std::string words;
+  bool operator==(text_line const&) const = default;
+};
+inline std::vector<text_line> lines_of(std::string const& text) {
+  std::vector<text_line> lines(1);
+  for (char const c : text) {
+    text_line& line = lines.back();
+    if (c == '\n')
+      lines.emplace_back();
+    else if (c == ' ' && line.words.empty())
+      ++line.indentation;
+    else if (c != ' ' || line.words.back() != ' ')
+      line.words += c;
+  }
+  return lines;
+}
+
+/// Where two descriptions differ, in a sentence: in the innermost stage. Empty if they do not.
+inline std::string difference(std::string const& file, std::string const& here) {
+  auto theirs = lines_of(file), ours = lines_of(here);
+  theirs.resize(std::max(theirs.size(), ours.size()));
+  ours.resize(theirs.size());
+  std::size_t innermost = theirs.size();
+  for (std::size_t i = 0; i < theirs.size(); ++i)
+    if (theirs[i] != ours[i] &&
+        (innermost == theirs.size() || theirs[i].indentation > theirs[innermost].indentation))
+      innermost = i;
+  if (innermost == theirs.size()) return {};
+  return "the architecture has \"" + theirs[innermost].words + "\" in the file, \"" +
+         ours[innermost].words + "\" here";
+}
+
+}  // namespace detail
+
+/// Reads tensors from a file that holds them all and no others, in these formats and shapes.
+/// Throws mismatch before anything is read if it does not; file_error if reading fails: then some
+/// of the tensors have been read.
+inline void read_tensors(safetensors_file const& file, std::span<tensor_view const> tensors,
+                         std::string const* architecture = nullptr) {
+  std::vector<std::string> differences;
+  if (architecture) {
+    std::string const* const theirs = file.metadata("architecture");
+    std::string sentence =
+        theirs ? detail::difference(*theirs, *architecture) : "the file names no architecture";
+    if (!sentence.empty()) differences.push_back(std::move(sentence));
+  }
+  std::vector<std::string_view> known;
+  std::vector<tensor_entry const*> found;
+  for (tensor_view const& tensor : tensors) {
+    tensor_entry const* const entry = file.find(tensor.name);
+    known.push_back(tensor.name);
+    found.push_back(entry);
+    if (!entry)
+      differences.push_back(tensor.name + " is missing");
+    else if (entry->type != tensor.type || entry->shape != tensor.shape)
+      differences.push_back(tensor.name + " is " + detail::form(entry->type, entry->shape) +
+                            " in the file, " + detail::form(tensor.type, tensor.shape) + " here");
+  }
+  std::sort(known.begin(), known.end());
+  for (tensor_entry const& entry : file.tensors())
+    if (!std::binary_search(known.begin(), known.end(), entry.name))
+      differences.push_back(entry.name + " is unknown here");
+  if (!differences.empty()) throw mismatch(file.path(), std::move(differences));
+  for (std::size_t i = 0; i < tensors.size(); ++i) file.read(*found[i], tensors[i].data);
+}
+
+/// Appends the weights of a list as tensors, cut out of the array that holds them: matrices [out,
+/// in], gains and biases [n].
+template <class S>
+void list_tensors(std::vector<weight_entry> const& weights, char const* prefix, S* numbers,
+                  std::vector<tensor_view>& tensors) {
+  for (weight_entry const& weight : weights) {
+    std::vector<std::int64_t> shape{weight.rows, weight.cols};
+    if (weight.role != role::projection) shape = {weight.rows * weight.cols};
+    tensors.push_back({prefix + weight.name, dtype_of<std::remove_const_t<S>>, std::move(shape),
+                       const_cast<std::remove_const_t<S>*>(numbers) + weight.offset});
+  }
+}
+
+/// Writes a network's weights under their names, "layers.0.mixture.experts.3.gate", atomically.
+/// Throws file_error; a file that was there is then still there.
+template <Expr E, class X>
+void save_weights(network<E, X> const& net, std::string const& path) {
+  std::vector<tensor_view> tensors;
+  list_tensors(list_weights<E>(), "", net.parameters().data(), tensors);
+  write_safetensors(path, tensors);
+}
+
+/// Reads a network's weights from a file that holds exactly these. Throws file_error, or mismatch
+/// with the list of differences; the network is then as it was.
+template <Expr E, class X>
+void load_weights(network<E, X>& net, std::string const& path) {
+  using S = typename X::scalar;
+  auto const weights = net.parameters();
+  std::vector<S> fresh(weights.begin(), weights.end());
+  std::vector<tensor_view> tensors;
+  list_tensors(list_weights<E>(), "", fresh.data(), tensors);
+  read_tensors(safetensors_file(path), tensors);
+  std::copy(fresh.begin(), fresh.end(), weights.begin());
+}
+
+/// What a training run must remember beside the weights, to go on with the same bits.
+template <class S>
+struct training_state {
+  std::span<S> first, second;  // moments of the gradient, laid out as the weights
+  std::int64_t steps = 0;
+};
+
+namespace detail {
+
+template <Expr E, class S>
+std::vector<tensor_view> checkpoint_tensors(S* weights, S* first, S* second, std::int64_t* steps) {
+  auto const entries = list_weights<E>();
+  std::vector<tensor_view> tensors{{"steps", dtype::i64, {}, steps}};
+  list_tensors(entries, "weights.", weights, tensors);
+  list_tensors(entries, "first_moments.", first, tensors);
+  list_tensors(entries, "second_moments.", second, tensors);
+  return tensors;
+}
+
+}  // namespace detail
+
+/// Writes a network and the state of its training, atomically.
+template <Expr E, class X>
+void save_checkpoint(network<E, X>& net, training_state<typename X::scalar> state,
+                     std::string const& path) {
+  std::pair<std::string, std::string> const about[] = {{"architecture", describe(E{})},
+                                                       {"format", "finegrain checkpoint 1"}};
+  auto const tensors = detail::checkpoint_tensors<E>(net.parameters().data(), state.first.data(),
+                                                     state.second.data(), &state.steps);
+  write_safetensors(path, tensors, about);
+}
+
+/// Reads both back: weights and moments are overwritten, and the steps returned. Throws file_error,
+/// or mismatch if the file is another architecture's; nothing is then changed.
+template <Expr E, class X>
+std::int64_t load_checkpoint(network<E, X>& net, training_state<typename X::scalar> state,
+                             std::string const& path) {
+  using S = typename X::scalar;
+  auto const weights = net.parameters();
+  std::vector<S> fresh[3];
+  std::span<S> const old[3] = {weights, state.first, state.second};
+  for (int i = 0; i < 3; ++i) fresh[i].assign(old[i].begin(), old[i].end());
+  std::string const architecture = describe(E{});
+  read_tensors(safetensors_file(path),
+               detail::checkpoint_tensors<E>(fresh[0].data(), fresh[1].data(), fresh[2].data(),
+                                             &state.steps),
+               &architecture);
+  if (state.steps < 0)
+    throw file_error("%.300s has done %lld steps", path.c_str(),
+                     static_cast<long long>(state.steps));
+  for (int i = 0; i < 3; ++i) std::copy(fresh[i].begin(), fresh[i].end(), old[i].begin());
+  return state.steps;
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,0 +1,186 @@
+// Files of named tensors in the safetensors format: a strict reader, and an atomic writer.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "atomic_file.hpp"
+#include "tensor_table.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+static_assert(std::endian::native == std::endian::little, "safetensors files are little-endian");
+
+/// The dtype of a scalar.
+template <class S>
+inline constexpr dtype dtype_of = [] {
+  if constexpr (std::is_same_v<S, double>)
+    return dtype::f64;
+  else if constexpr (std::is_same_v<S, float>)
+    return dtype::f32;
+  else {
+    static_assert(std::is_same_v<S, std::int64_t>, "no dtype for this type");
+    return dtype::i64;
+  }
+}();
+
+/// A tensor in memory, its numbers side by side: to be written to a file, or read from one.
+struct tensor_view {
+  std::string name;
+  finegrain::dtype type = finegrain::dtype::f32;
+  std::vector<std::int64_t> shape;
+  void* data = nullptr;
+};
+
+/// An open file whose header has been checked. Numbers are read when asked for, by pread: a file
+/// that changes meanwhile gives an error or other numbers, never a crash.
+class safetensors_file {
+ public:
+  /// Throws file_error if the file cannot be read, or is not a valid safetensors file.
+  explicit safetensors_file(std::string path)
+      : path_(std::move(path)), file_(::open(path_.c_str(), O_RDONLY | O_CLOEXEC)) {
+    if (file_ < 0) throw_file_error("cannot open", path_, errno);
+    struct stat status;
+    if (::fstat(file_, &status) != 0) throw_file_error("cannot read", path_, errno);
+    if (!S_ISREG(status.st_mode)) throw file_error("not a file: %.300s", path_.c_str());
+    std::int64_t const size = status.st_size;
+    if (size < 8)
+      throw file_error("a safetensors file has at least 8 bytes, not %lld, at byte 0 of %.300s",
+                       static_cast<long long>(size), path_.c_str());
+    std::uint64_t length = 0;
+    read_at(0, &length, 8);
+    if (length > most_header)
+      throw file_error("a header of %llu bytes, with %llu allowed, at byte 0 of %.300s",
+                       static_cast<unsigned long long>(length),
+                       static_cast<unsigned long long>(most_header), path_.c_str());
+    if (length > static_cast<std::uint64_t>(size - 8))
+      throw file_error("a header of %llu bytes in a file of %lld, at byte 0 of %.300s",
+                       static_cast<unsigned long long>(length), static_cast<long long>(size),
+                       path_.c_str());
+    begin_ = 8 + static_cast<std::int64_t>(length);
+    std::string header(length, '\0');
+    read_at(8, header.data(), begin_ - 8);
+    table_ = read_table(header, size - begin_, path_.c_str());
+  }
+
+  std::string const& path() const { return path_; }
+  std::vector<tensor_entry> const& tensors() const { return table_.tensors; }
+  /// The tensor of a name, or null.
+  tensor_entry const* find(std::string_view name) const {
+    auto const& all = table_.tensors;
+    auto const at = std::lower_bound(
+        all.begin(), all.end(), name,
+        [](tensor_entry const& entry, std::string_view wanted) { return entry.name < wanted; });
+    return at != all.end() && at->name == name ? &*at : nullptr;
+  }
+  /// The text that __metadata__ holds under a name, or null.
+  std::string const* metadata(std::string_view name) const {
+    for (auto const& [key, value] : table_.metadata)
+      if (key == name) return &value;
+    return nullptr;
+  }
+  /// All of a tensor's bytes.
+  void read(tensor_entry const& entry, void* to) const {
+    read_at(begin_ + entry.begin, to, entry.end - entry.begin);
+  }
+
+ private:
+  static constexpr std::uint64_t most_header = 100'000'000;
+
+  void read_at(std::int64_t offset, void* to, std::int64_t bytes) const {
+    constexpr std::int64_t most = std::int64_t(1) << 30;  // Linux reads no more at a time
+    auto* at = static_cast<char*>(to);
+    while (bytes > 0) {
+      ssize_t const got =
+          ::pread(file_, at, static_cast<std::size_t>(bytes < most ? bytes : most), offset);
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) throw_file_error("cannot read", path_, errno);
+      if (got == 0)
+        throw file_error("the file has become shorter, at byte %lld of %.300s",
+                         static_cast<long long>(offset), path_.c_str());
+      at += got;
+      offset += got;
+      bytes -= got;
+    }
+  }
+
+  std::string path_;
+  file_descriptor file_;
+  std::int64_t begin_ = 0;  // of the data
+  tensor_table table_;
+};
+
+namespace detail {
+
+inline void append_json(std::string& text, std::string_view value) {
+  text += '"';
+  for (char const c : value) {
+    if (c == '"' || c == '\\') {
+      text += '\\';
+      text += c;
+    } else if (static_cast<unsigned char>(c) < 0x20) {
+      constexpr char digits[] = "0123456789abcdef";
+      text += "\\u00";
+      text += digits[c >> 4];
+      text += digits[c & 15];
+    } else {
+      text += c;
+    }
+  }
+  text += '"';
+}
+
+}  // namespace detail
+
+/// Writes tensors in their order, atomically: see atomic_file. Names are UTF-8 and all different.
+inline void write_safetensors(std::string const& path, std::span<tensor_view const> tensors,
+                              std::span<std::pair<std::string, std::string> const> metadata = {}) {
+  std::string header = "{";
+  if (!metadata.empty()) {
+    header += "\"__metadata__\":{";
+    for (auto const& [key, value] : metadata) {
+      if (&key != &metadata.front().first) header += ',';
+      detail::append_json(header, key);
+      header += ':';
+      detail::append_json(header, value);
+    }
+    header += '}';
+  }
+  std::int64_t end = 0;
+  for (tensor_view const& tensor : tensors) {
+    if (header.size() > 1) header += ',';
+    detail::append_json(header, tensor.name);
+    header += ":{\"dtype\":\"" + std::string(facts(tensor.type).name) + "\",\"shape\":[";
+    for (std::size_t i = 0; i < tensor.shape.size(); ++i)
+      header += (i > 0 ? "," : "") + std::to_string(tensor.shape[i]);
+    header += "],\"data_offsets\":[" + std::to_string(end) + ",";
+    end += tensor_bytes(tensor.type, tensor.shape);
+    header += std::to_string(end) + "]}";
+  }
+  header += '}';
+  header.resize((header.size() + 7) / 8 * 8, ' ');  // the data starts on a border of 8 bytes
+  static_cast<void>(read_table(header, end, path.c_str()));  // what is written can be read
+
+  atomic_file file(path);
+  std::uint64_t const length = header.size();
+  file.write(&length, 8);
+  file.write(header.data(), header.size());
+  for (tensor_view const& tensor : tensors)
+    file.write(tensor.data, static_cast<std::size_t>(tensor_bytes(tensor.type, tensor.shape)));
+  file.commit();
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI
