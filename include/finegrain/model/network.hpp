@@ -45,7 +45,10 @@ class network {
   void reserve(std::int64_t tokens, bool training = false) {
     extent const e = extent_of(tokens, training);
     std::int64_t const workspace = workspace_bytes(e);
-    if (workspace > workspace_.size()) workspace_ = buffer<>(workspace);
+    if (workspace > workspace_.size()) {
+      workspace_ = buffer<>(workspace);
+      forwarded_ = false;  // what it kept was in the old memory
+    }
     if (training && gradients_.size() == 0) {
       buffer<S> fresh(weights_size<E>());
       std::fill(fresh.begin(), fresh.end(), S(0));
@@ -77,6 +80,7 @@ class network {
   void infer(batch const& b, matrix<S const> x, matrix<S> y, kv_cache<S>* cache = nullptr) {
     check(b, x, y, false, cache);
     reserve(b.tokens);
+    forwarded_ = false;  // the memory that it kept things in is used again
     run(b, x, y, {workspace_.data(), static_cast<std::size_t>(workspace_.size())}, false, cache);
   }
   /// The same in the caller's memory, of at least workspace_bytes(extent_of(T)) on a 64-byte
@@ -114,7 +118,8 @@ class network {
   /// Gradients of the weights, and dx (T, in), from dy (T, out) of the last forward. Overwrites
   /// gradients(), or adds to them. dx may be left out.
   void backward(matrix<S const> dy, matrix<S> dx = {}, gradients mode = gradients::overwrite) {
-    if (!forwarded_) throw invalid_argument("backward needs a forward before it");
+    if (!forwarded_)
+      throw invalid_argument("backward needs a forward before it, and no other call between");
     extent const e = extent_of(batch_.tokens, true);
     check_shape("dy", dy, e.tokens, out);
     if (dx.data) check_shape("dx", dx, e.tokens, in);
