@@ -9,10 +9,10 @@ set(floor_plan 3)
 set(floor_reference 4)  # reference and cpu stand on the same floor: neither includes the other
 set(floor_cpu 4)
 set(floor_model 5)
-set(floor_train 6)
 set(floor_io 6)
-set(floor_lab 7)
-set(floor_ 8)  # the umbrella
+set(floor_train 7)  # a trainer saves and loads itself
+set(floor_lab 8)
+set(floor_ 9)  # the umbrella
 
 function(wrong sentence)
   message(SEND_ERROR "${file}: ${sentence}")
