@@ -21,9 +21,9 @@ using Catch::Matchers::WithinAbs;
 using Catch::Matchers::WithinRel;
 
 #ifndef SKIP  // Catch2 below 3.3: the test passes, with a warning that says why it did nothing
-#define SKIP(why)                \
-  do {                           \
-    WARN("skipped: " << (why));  \
-    return;                      \
+#define SKIP(why)               \
+  do {                          \
+    WARN("skipped: " << (why)); \
+    return;                     \
   } while (false)
 #endif

@@ -1,7 +1,6 @@
 // Laws of base/error.hpp.
 // SPDX-License-Identifier: Apache-2.0
 #include <finegrain/base/error.hpp>
-
 #include <memory>
 #include <string>
 
@@ -12,7 +11,8 @@ namespace fg = finegrain;
 TEST_CASE("an exception carries one sentence with its numbers") {
   CHECK_THROWS_WITH(throw fg::invalid_argument("%d rows and %lld columns", 3, 1LL << 40),
                     "3 rows and 1099511627776 columns");
-  CHECK_THROWS_WITH(throw fg::file_error("%s: %s", "weights", "it is empty"), "weights: it is empty");
+  CHECK_THROWS_WITH(throw fg::file_error("%s: %s", "weights", "it is empty"),
+                    "weights: it is empty");
   CHECK_THROWS_WITH(throw fg::invalid_config("top_k is 100%"), "top_k is 100%");
 }
 

@@ -1,13 +1,12 @@
 // Laws of base/parallel.hpp.
 // SPDX-License-Identifier: Apache-2.0
-#include <finegrain/base/parallel.hpp>
-
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <finegrain/base/parallel.hpp>
 #include <memory>
 #include <vector>
 
@@ -116,8 +115,7 @@ TEST_CASE("fixed tasks give the same bits with any number of workers") {
     std::vector<float> parts(37);
     threads(37, [&](std::int64_t task, int) {
       float part = 0;
-      for (int i = 0; i < 1000; ++i)
-        part += std::sin(static_cast<float>(task * 1000 + i)) * 1e-3F;
+      for (int i = 0; i < 1000; ++i) part += std::sin(static_cast<float>(task * 1000 + i)) * 1e-3F;
       parts[static_cast<std::size_t>(task)] = part;
     });
     float total = 0;
