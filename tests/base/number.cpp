@@ -1,0 +1,25 @@
+// Laws of base/number.hpp.
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/base/number.hpp>
+
+#include "../catch.hpp"
+
+namespace fg = finegrain;
+
+TEST_CASE("a format says how many bytes numbers take") {
+  CHECK(fg::bytes(1000, fg::format::f64) == 8000);
+  CHECK(fg::bytes(1000, fg::format::f32) == 4000);
+  CHECK(fg::bytes(1000, fg::format::bf16) == 2000);
+  CHECK(fg::bytes(1000, fg::format::fp8) == 1000);
+  CHECK(fg::bytes(1000, fg::format::int8) == 1000);
+  CHECK(fg::bytes(1000, fg::format::int4) == 500);
+}
+
+TEST_CASE("half a byte rounds up, and none stays none") {
+  CHECK(fg::bytes(3, fg::format::int4) == 2);
+  CHECK(fg::bytes(0, fg::format::int4) == 0);
+}
+
+TEST_CASE("bytes of the largest published models do not overflow") {
+  CHECK(fg::bytes(2'000'000'000'000, fg::format::f64) == 16'000'000'000'000);
+}
