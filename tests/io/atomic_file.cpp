@@ -1,0 +1,138 @@
+// A file is there completely or not at all: after kills, full disks and exceptions.
+// SPDX-License-Identifier: Apache-2.0
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include <finegrain/io/atomic_file.hpp>
+#include <finegrain/model/init.hpp>
+
+#include "../catch.hpp"
+#include "../folder.hpp"
+
+namespace fg = finegrain;
+
+namespace {
+
+/// Writes 16 kB of one letter, in pieces.
+void save(std::string const& path, char letter) {
+  std::string const piece(512, letter);
+  fg::atomic_file file(path);
+  for (int i = 0; i < 32; ++i) file.write(piece.data(), piece.size());
+  file.commit();
+}
+
+/// Runs f in a process of its own; whether it returned true.
+template <class F>
+bool in_child(F&& f) {
+  pid_t const child = ::fork();
+  if (child == 0) {
+    bool good = false;
+    try {
+      good = f();
+    } catch (...) {
+    }
+    ::_exit(good ? 0 : 1);
+  }
+  int status = -1;
+  ::waitpid(child, &status, 0);
+  return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+}  // namespace
+
+TEST_CASE("a committed file holds what was written, and no other file is left") {
+  folder const here;
+  save(here / "f", 'a');
+  CHECK(contents(here / "f") == std::string(16384, 'a'));
+  save(here / "f", 'b');
+  CHECK(contents(here / "f") == std::string(16384, 'b'));
+  CHECK(here.files() == 1);
+}
+
+TEST_CASE("without a commit the old file stays, and no other file is left") {
+  folder const here;
+  put(here / "f", "old");
+  {
+    fg::atomic_file file(here / "f");
+    file.write("new", 3);
+    CHECK(here.files() == 2);
+    errno = EDOM;
+  }
+  CHECK(errno == EDOM);  // cleaning up hides no reason
+  CHECK(contents(here / "f") == "old");
+  CHECK(here.files() == 1);
+}
+
+TEST_CASE("a process killed at any time leaves the old file or the new one, never a torn one") {
+  folder const here;
+  std::string const path = here / "f";
+  save(path, 'a');
+  int changed = 0;
+  for (std::uint64_t round = 0; round < 400; ++round) {
+    std::string const before = contents(path);
+    pid_t const child = ::fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+      for (char letter = 'a';; letter = letter == 'z' ? 'a' : static_cast<char>(letter + 1))
+        save(path, letter);
+    }
+    ::usleep(static_cast<useconds_t>(200 + fg::random_word(3, round) % 1500));
+    ::kill(child, SIGKILL);
+    int status = 0;
+    ::waitpid(child, &status, 0);
+    REQUIRE((WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL));
+    std::string const now = contents(path);
+    REQUIRE(now.size() == 16384);
+    REQUIRE(now == std::string(16384, now[0]));
+    changed += now != before;
+  }
+  CHECK(changed > 10);             // or the children never got to write
+  CHECK_NOTHROW(save(path, 'a'));  // what was left behind disturbs nobody
+}
+
+TEST_CASE("when the disk is full at any byte, the old file stays and no other is left") {
+  folder const here;
+  std::string const path = here / "f";
+  put(path, "old");
+  CHECK(in_child([&] {
+    ::signal(SIGXFSZ, SIG_IGN);
+    for (rlim_t most = 0; most < 16384; most += 389) {
+      rlimit const limit{most, 16384};
+      if (::setrlimit(RLIMIT_FSIZE, &limit) != 0) return false;
+      try {
+        save(path, 'n');
+        return false;
+      } catch (fg::file_error const& e) {
+        if (std::string(e.what()).find("File too large") == std::string::npos) return false;
+      }
+      if (contents(path) != "old" || here.files() != 1) return false;
+    }
+    return true;
+  }));
+  CHECK(contents(path) == "old");
+}
+
+TEST_CASE("a folder that is not there gives the system's reason") {
+  folder const here;
+  CHECK_THROWS_WITH(fg::atomic_file(here / "absent/f"),
+                    ContainsSubstring("absent/f") && ContainsSubstring("No such file"));
+}
+
+TEST_CASE("a folder in the file's place is not replaced") {
+  folder const here;
+  std::filesystem::create_directory(here / "f");
+  CHECK_THROWS_WITH(save(here / "f", 'a'), ContainsSubstring("cannot replace"));
+  CHECK(std::filesystem::is_directory(here / "f"));
+  CHECK(here.files() == 1);
+}
+
+TEST_CASE("a symbolic link is replaced by the file; what it pointed to stays") {
+  folder const here;
+  put(here / "target", "old");
+  std::filesystem::create_symlink(here / "target", here / "f");
+  save(here / "f", 'a');
+  CHECK(contents(here / "target") == "old");
+  CHECK(!std::filesystem::is_symlink(here / "f"));
+  CHECK(contents(here / "f") == std::string(16384, 'a'));
+}
