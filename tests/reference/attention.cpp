@@ -59,7 +59,8 @@ TEST_CASE("gradients of sequences are those of each alone, added") {
 TEST_CASE("decoding with a cache gives the bits of the whole sequence, in steps of any size") {
   layer<stage> a;
   numbers const x = random_numbers(9 * D, 3), whole = a.forward(x);
-  for (places const& steps : {places{9}, places{1, 1, 1, 1, 1, 1, 1, 1, 1}, places{4, 0, 1, 3, 1}}) {
+  for (places const& steps :
+       {places{9}, places{1, 1, 1, 1, 1, 1, 1, 1, 1}, places{4, 0, 1, 3, 1}}) {
     fg::kv_cache<double> cache{fg::buffer<double>(stage::cache * 9), 9, 0, 0};
     numbers y;
     for (std::int64_t step : steps)

@@ -38,9 +38,9 @@ TEST_CASE("a token id that is no row of the table is refused before anything is 
     numbers y(4, 7), dtable(6, 7);
     CHECK_THROWS_AS(embedding_forward(on, tokens, view(table, 3, 2), view(y, 2, 2)),
                     fg::invalid_argument);
-    CHECK_THROWS_AS(embedding_backward(on, tokens, view(y, 2, 2), view(dtable, 3, 2),
-                                       fg::gradients::overwrite),
-                    fg::invalid_argument);
+    CHECK_THROWS_AS(
+        embedding_backward(on, tokens, view(y, 2, 2), view(dtable, 3, 2), fg::gradients::overwrite),
+        fg::invalid_argument);
     CHECK(y == numbers(4, 7));
     CHECK(dtable == numbers(6, 7));
   }

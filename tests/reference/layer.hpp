@@ -2,11 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstring>
 #include <finegrain/model/init.hpp>
 #include <finegrain/plan/plan.hpp>
 #include <finegrain/reference/executor.hpp>
-
-#include <cstring>
 #include <limits>
 #include <vector>
 

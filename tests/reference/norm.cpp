@@ -64,8 +64,7 @@ TEST_CASE("rows may lie apart: a norm writes nothing between them") {
   numbers const x = random_numbers(2 * D, 5), gain(D, 1);
   numbers apart(2 * (D + 2), 7), y(2 * D), far(2 * (D + 2), 7), r(2);
   for (int t = 0; t < 2; ++t)
-    for (int d = 0; d < D; ++d)
-      apart[std::size_t(t * (D + 2) + d)] = x[std::size_t(t * D + d)];
+    for (int d = 0; d < D; ++d) apart[std::size_t(t * (D + 2) + d)] = x[std::size_t(t * D + d)];
   rmsnorm_forward(on, view(x, 2, D), view(gain, 1, D), 1e-6, view(y, 2, D), r.data());
   rmsnorm_forward(on, fg::matrix<double>(apart.data(), 2, D, D + 2), view(gain, 1, D), 1e-6,
                   fg::matrix<double>(far.data(), 2, D, D + 2), r.data());
