@@ -30,7 +30,7 @@ constexpr auto moe_16b = presets::deepseek_moe_16b;
 static_assert(total<moe_16b> == 16'375'728'128 && prints(total<moe_16b>, 16.4));
 static_assert(active<moe_16b> == 2'828'650'496 && prints(active<moe_16b>, 2.8));
 static_assert(multiplied<moe_16b> == 2'618'935'296);
-constexpr std::int64_t bytes_16b = fg::bytes(total<moe_16b>, fg::format::bf16);
+constexpr std::int64_t bytes_16b = fg::bytes(fg::decoder<moe_16b>{}, fg::format::bf16);
 static_assert(bytes_16b == 32'751'456'256);
 static_assert(bytes_16b < 40'000'000'000, "the 16B model fits on one GPU of 40 GB");
 

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../base/number.hpp"
 #include "layers.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -86,6 +87,12 @@ constexpr std::int64_t active_parameters(E) {
 template <Expr E>
 constexpr std::int64_t fixed_parameters(E) {
   return detail::count_weights<E>().fixed;
+}
+
+/// Bytes of an expression's trained numbers in a format.
+template <Expr E>
+constexpr std::int64_t bytes(E e, format f) {
+  return bytes(parameters(e), f);
 }
 
 /// Floating-point operations of a forward pass over one sequence of so many tokens: two for each

@@ -50,8 +50,8 @@ std::string details(mlp<D, F, Act>) {
 
 template <config C>
 std::string details(shared_experts<C>) {
-  return std::to_string(C.shared) + " experts, " + name_of(C.act) + " of " +
-         std::to_string(C.width) + (C.shared_gate ? ", gated" : "");
+  return std::to_string(C.shared) + (C.shared == 1 ? " expert, " : " experts, ") + name_of(C.act) +
+         " of " + std::to_string(C.width) + (C.shared_gate ? ", gated" : "");
 }
 
 template <config C>

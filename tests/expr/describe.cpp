@@ -1,0 +1,125 @@
+// Laws of expr/describe.hpp.
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/config/presets.hpp>
+#include <finegrain/expr/decoder.hpp>
+#include <finegrain/expr/describe.hpp>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "../catch.hpp"
+
+namespace fg = finegrain;
+namespace presets = fg::presets;
+
+namespace mine {
+
+template <int D>
+struct my_attention : fg::stage<D> {};
+template <int D>
+std::string details(my_attention<D>) {
+  return "of my own";
+}
+
+struct titled : fg::stage<8> {
+  static constexpr char const* name = "a title";
+};
+
+template <fg::config C>
+struct block : fg::named {
+  static constexpr auto expr = fg::residual(fg::rmsnorm<C.hidden>{} | my_attention<C.hidden>{}) |
+                               fg::residual(fg::rmsnorm<C.hidden>{} | fg::mixture<C>{});
+};
+
+}  // namespace mine
+
+namespace {
+
+constexpr fg::config moe{.hidden = 8, .width = 5, .routed = 4, .top_k = 2, .shared = 1};
+
+template <fg::Expr E>
+std::vector<std::string> lines(E e) {
+  std::istringstream text(fg::describe(e));
+  std::vector<std::string> all;
+  for (std::string line; std::getline(text, line);) all.push_back(line);
+  return all;
+}
+
+/// The first line that begins, after its indentation, with these words.
+template <fg::Expr E>
+std::string line(E e, std::string const& words) {
+  for (auto const& l : lines(e))
+    if (l.compare(l.find_first_not_of(' '), words.size(), words) == 0) return l;
+  return "no line of " + words;
+}
+
+}  // namespace
+
+TEST_CASE("an expression is described as a tree of stages with shapes, parameters and weights") {
+  CHECK(fg::describe(fg::repeat<3>(fg::residual(fg::rmsnorm<8>{} | fg::mixture<moe>{}))) ==
+        R"(repeat 3                    8 -> 8     1,920  1,200 active
+  residual                  8 -> 8       640    400 active
+    rmsnorm                 8 -> 8         8
+      - gain                1 x 8
+    mixture                 8 -> 8       632    392 active
+      sum                   8 -> 8       632    392 active
+        shared_experts      8 -> 8       120                1 expert, swiglu of 5
+          - shared.gate     5 x 8
+          - shared.up       5 x 8
+          - shared.down     8 x 5
+        routed_experts      8 -> 8       512    272 active  2 of 4 experts, swiglu of 5, softmax
+          - router          4 x 8
+          - experts.*.gate  4 x 5 x 8
+          - experts.*.up    4 x 5 x 8
+          - experts.*.down  4 x 8 x 5
+)");
+}
+
+TEST_CASE("where nothing is inactive, there is no column of active parameters") {
+  CHECK(fg::describe(fg::embedding<50, 8>{} | fg::linear<8, 4>{}) == R"(embedding   ids -> 8  400
+  - table   50 x 8
+linear      8 -> 4     32
+  - weight  4 x 8
+)");
+}
+
+TEST_CASE("a user's stage is described by its name, or its type's, and what it says of itself") {
+  CHECK_THAT(line(mine::block<moe>{}, "block"), ContainsSubstring("8 -> 8"));
+  CHECK_THAT(line(mine::block<moe>{}, "my_attention"), ContainsSubstring("of my own"));
+  CHECK_THAT(line(mine::titled{}, "a title"), ContainsSubstring("8 -> 8"));
+}
+
+TEST_CASE("operands of a sum stand on one level, a sequence among them is kept together") {
+  using l = fg::linear<8, 8>;
+  CHECK(lines((l{} | l{}) + l{} + l{}).size() == 1 + (1 + 2 + 2) + 2 + 2);
+  CHECK(line((l{} | l{}) + l{} + l{}, "sequence").find("sequence") == 2);
+  CHECK_THAT(line(l{} + l{} + l{}, "linear"), ContainsSubstring("  linear"));
+}
+
+TEST_CASE("a router's rules are told in words") {
+  CHECK_THAT(line(fg::mixture<presets::deepseek_v3.moe>{}, "routed_experts"),
+             ContainsSubstring("8 of 256 experts, swiglu of 2048, sigmoid, from 4 of 8 groups, "
+                               "renormalised, times 2.5"));
+  CHECK_THAT(line(fg::mixture<presets::deepseek_v3.moe>{}, "- bias"),
+             ContainsSubstring("not a parameter"));
+  CHECK_THAT(line(fg::mixture<presets::qwen1_5_moe_a2_7b.moe>{}, "shared_experts"),
+             ContainsSubstring("4 experts, swiglu of 1408, gated"));
+}
+
+TEST_CASE("attention's heads are told in words") {
+  CHECK_THAT(line(fg::attention<64, 4, 2>{}, "attention"),
+             ContainsSubstring("4 heads of 16, 2 for keys and values"));
+  CHECK_THAT(line(fg::decoder<presets::deepseek_v2_lite>{}, "attention"),
+             ContainsSubstring("latent, 16 heads of 128 + 64 rotary, values of 128"));
+}
+
+TEST_CASE("a whole model fits a screen or two, and its first line has the totals") {
+  auto const all = lines(fg::decoder<presets::deepseek_moe_16b>{});
+  CHECK_THAT(all[0], ContainsSubstring("ids -> 102400"));
+  CHECK_THAT(all[0], ContainsSubstring("16,375,728,128  2,828,650,496 active"));
+  CHECK(all.size() < 60);
+  for (auto const& l : all) {
+    CHECK(l.size() <= 130);
+    CHECK(l.back() != ' ');
+  }
+}
