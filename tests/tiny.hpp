@@ -1,0 +1,36 @@
+// A decoder as small as one can be that has a weight of every kind, and a text for it to learn.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <finegrain/expr/decoder.hpp>
+#include <string_view>
+#include <vector>
+
+namespace tiny {
+
+inline constexpr finegrain::architecture numbers{
+    .hidden = 16,
+    .layers = 2,
+    .vocabulary = 32,
+    .heads = 2,
+    .kv_heads = 1,
+    .head_dim = 8,
+    .dense_layers = 1,
+    .dense_width = 24,
+    .moe = {.hidden = 16, .width = 16, .routed = 4, .top_k = 2, .shared = 1, .bias = true}};
+
+using decoder = finegrain::decoder<numbers>;
+
+/// n + 1 ids: a sentence again and again. Inputs are the first n, targets the last n.
+struct text {
+  std::vector<std::int32_t> ids;
+
+  explicit text(std::size_t n) {
+    constexpr std::string_view sentence = "the quick brown fox jumps over it ";
+    for (std::size_t i = 0; i <= n; ++i) ids.push_back(sentence[i % sentence.size()] % 32);
+  }
+  std::span<std::int32_t const> inputs() const { return {ids.data(), ids.size() - 1}; }
+  std::span<std::int32_t const> targets() const { return {ids.data() + 1, ids.size() - 1}; }
+};
+
+}  // namespace tiny

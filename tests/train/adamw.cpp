@@ -1,0 +1,153 @@
+// AdamW against its formulas in plain double, number by number.
+// SPDX-License-Identifier: Apache-2.0
+#include <cstring>
+#include <finegrain/model/init.hpp>
+#include <finegrain/train/adamw.hpp>
+#include <numeric>
+
+#include "../catch.hpp"
+#include "../tiny.hpp"
+
+namespace fg = finegrain;
+
+namespace {
+
+/// A network's weights, a gradient for each step, and the optimiser's moments.
+template <class S>
+struct model {
+  std::vector<fg::weight_entry> entries = fg::list_weights<tiny::decoder>();
+  std::vector<fg::trained_range> ranges = fg::trained_ranges(entries);
+  std::vector<S> w, g, m, v;
+
+  model()
+      : w(std::size_t(fg::weights_size<tiny::decoder>()), S(0)),
+        g(w.size()),
+        m(w.size(), S(0)),
+        v(w.size(), S(0)) {
+    fg::initialise(entries, w.data(), {.deviation = 0.5, .seed = 1});
+    for (auto const& entry : entries)  // biases too, so that a change of them would show
+      for (std::int64_t i = 0; i < entry.rows * entry.cols; ++i)
+        w[std::size_t(entry.offset + i)] += S(0.25);
+  }
+  void draw_gradient(std::uint64_t step) {
+    for (std::size_t i = 0; i < g.size(); ++i) g[i] = S(fg::random_normal(step, i));
+  }
+};
+
+constexpr fg::adamw how{
+    .lr = 0.01, .beta1 = 0.8, .beta2 = 0.97, .epsilon = 1e-3, .weight_decay = 0.2};
+
+template <class S>
+double worst_difference(double scale) {
+  model<S> a;
+  model<double> b;
+  for (std::size_t i = 0; i < a.w.size(); ++i) b.w[i] = double(a.w[i]);
+  for (int step = 1; step <= 5; ++step) {
+    a.draw_gradient(std::uint64_t(step));
+    fg::adamw_update<S>({}, how, how.lr / step, step, scale, a.ranges, a.g.data(), a.w.data(),
+                        a.m.data(), a.v.data());
+    for (auto const& entry : b.entries)
+      for (std::size_t i = std::size_t(entry.offset);
+           i < std::size_t(entry.offset + entry.rows * entry.cols); ++i) {
+        if (entry.role == fg::role::selection_bias) continue;
+        double const g = scale * double(a.g[i]), rate = how.lr / step;
+        b.m[i] = how.beta1 * b.m[i] + (1 - how.beta1) * g;
+        b.v[i] = how.beta2 * b.v[i] + (1 - how.beta2) * g * g;
+        double const m_hat = b.m[i] / (1 - std::pow(how.beta1, step));
+        double const v_hat = b.v[i] / (1 - std::pow(how.beta2, step));
+        double const decay = entry.role == fg::role::projection ? how.weight_decay : 0;
+        b.w[i] -= rate * (m_hat / (std::sqrt(v_hat) + how.epsilon) + decay * b.w[i]);
+      }
+  }
+  double worst = 0;
+  for (std::size_t i = 0; i < a.w.size(); ++i)
+    worst = std::max({worst, std::abs(double(a.w[i]) - b.w[i]), std::abs(double(a.m[i]) - b.m[i]),
+                      std::abs(double(a.v[i]) - b.v[i])});
+  return worst;
+}
+
+}  // namespace
+
+TEST_CASE("weights and moments follow AdamW's formulas") {
+  CHECK(worst_difference<double>(1) < 1e-14);
+  CHECK(worst_difference<double>(0.125) < 1e-14);
+  CHECK(worst_difference<float>(1) < 1e-5);
+}
+
+TEST_CASE("only projections decay, and selection biases stay") {
+  model<double> net;
+  std::vector<double> const before = net.w;
+  std::fill(net.g.begin(), net.g.end(), 0.0);
+  fg::adamw_update<double>({}, how, how.lr, 1, 1, net.ranges, net.g.data(), net.w.data(),
+                           net.m.data(), net.v.data());
+  int decayed = 0, kept = 0;
+  for (auto const& entry : net.entries) {
+    auto const i = std::size_t(entry.offset);
+    if (entry.role == fg::role::projection) {
+      CHECK(net.w[i] == before[i] * (1 - how.lr * how.weight_decay));
+      ++decayed;
+    } else {
+      CHECK(net.w[i] == before[i]);
+      ++kept;
+    }
+  }
+  CHECK(decayed > 10);
+  CHECK(kept >= 5);
+  net.draw_gradient(1);
+  fg::adamw_update<double>({}, how, how.lr, 1, 1, net.ranges, net.g.data(), net.w.data(),
+                           net.m.data(), net.v.data());
+  for (auto const& entry : net.entries) {
+    bool const stays = entry.role == fg::role::selection_bias;
+    CHECK((net.w[std::size_t(entry.offset)] == before[std::size_t(entry.offset)]) == stays);
+  }
+}
+
+TEST_CASE("the ranges are the trained weights, each once") {
+  model<double> net;
+  std::vector<int> times(net.w.size(), 0);
+  for (auto const& range : net.ranges)
+    for (std::int64_t i = 0; i < range.count; ++i) ++times[std::size_t(range.offset + i)];
+  for (auto const& entry : net.entries)
+    for (std::int64_t i = 0; i < entry.rows * entry.cols; ++i)
+      REQUIRE(times[std::size_t(entry.offset + i)] == (entry.role != fg::role::selection_bias));
+  CHECK(std::accumulate(times.begin(), times.end(), std::int64_t(0)) ==
+        fg::parameters(tiny::decoder{}));
+  auto const large = fg::trained_ranges({{"w", 3, 20000, 64, fg::role::projection}});
+  std::int64_t end = 64;
+  for (auto const& range : large) {
+    CHECK(range.offset == end);
+    end += range.count;
+  }
+  CHECK(end == 64 + 60000);
+  CHECK(large.size() > 1);
+}
+
+TEST_CASE("the gradient's norm is that of the trained weights") {
+  model<double> net;
+  net.draw_gradient(3);
+  double sum = 0;
+  for (auto const& range : net.ranges)
+    for (std::int64_t i = 0; i < range.count; ++i)
+      sum += std::pow(net.g[std::size_t(range.offset + i)], 2);
+  std::vector<double> partial(net.ranges.size());
+  double const norm = fg::gradient_norm({}, net.ranges, net.g.data(), partial.data());
+  CHECK(norm == Approx(std::sqrt(sum)).epsilon(1e-14));
+}
+
+TEST_CASE("an optimiser's step has the same bits for any number of threads") {
+  model<float> one;
+  one.draw_gradient(1);
+  std::vector<double> partial(one.ranges.size());
+  double const norm = fg::gradient_norm({}, one.ranges, one.g.data(), partial.data());
+  model<float> const start = one;
+  fg::adamw_update<float>({}, how, how.lr, 1, 0.5, one.ranges, one.g.data(), one.w.data(),
+                          one.m.data(), one.v.data());
+  for (int workers : {2, 3, 5}) {
+    fg::thread_pool pool(workers);
+    model<float> many = start;
+    CHECK(fg::gradient_norm(pool, many.ranges, many.g.data(), partial.data()) == norm);
+    fg::adamw_update<float>(pool, how, how.lr, 1, 0.5, many.ranges, many.g.data(), many.w.data(),
+                            many.m.data(), many.v.data());
+    CHECK(std::memcmp(many.w.data(), one.w.data(), sizeof(float) * one.w.size()) == 0);
+  }
+}

@@ -1,0 +1,228 @@
+// A trainer's steps: what they learn, what they report, what they leave alone.
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/reference/loss.hpp>
+#include <finegrain/reference/reference.hpp>
+#include <finegrain/train/trainer.hpp>
+#include <numeric>
+
+#include "../catch.hpp"
+#include "../folder.hpp"
+#include "../tiny.hpp"
+
+namespace fg = finegrain;
+
+namespace {
+
+using executor = fg::basic_reference<float>;
+using network = fg::network<tiny::decoder, executor>;
+
+std::vector<float> weights_of(network const& net) {
+  return {net.parameters().begin(), net.parameters().end()};
+}
+
+/// One matrix in double: its gradient and its steps can be written down.
+using line = fg::network<fg::linear<2, 1>, fg::reference>;
+
+}  // namespace
+
+TEST_CASE("a decoder learns a repeated text by heart") {
+  network net({.deviation = 0.1, .seed = 1});
+  fg::trainer train{net, fg::adamw{.lr = 1e-2f}};
+  tiny::text const text(68);
+  double const before = train.evaluate(text.inputs(), text.targets());
+  CHECK(before == Approx(std::log(32)).margin(0.3));
+  fg::step_report first = train.step(text.inputs(), text.targets()), last;
+  for (int i = 1; i < 120; ++i) last = train.step(text.inputs(), text.targets());
+  CHECK(first.loss == Approx(before));  // the loss of a step is that before it
+  CHECK(last.loss < 0.1);
+  CHECK(last.tokens == 68);
+  CHECK(train.evaluate(text.inputs(), text.targets()) < 0.1);
+  CHECK(train.steps() == 120);
+}
+
+TEST_CASE("equal logits cost log V, also where targets are left out") {
+  network net({.deviation = 0});
+  fg::trainer train{net};
+  std::vector<std::int32_t> const ids{1, 2, 3, 4}, targets{5, -1, 6, -1};
+  CHECK(train.evaluate(ids, targets) == Approx(std::log(32)));
+  CHECK(train.step(ids, targets).loss == Approx(std::log(32)));
+}
+
+TEST_CASE("a step follows AdamW on the mean's gradient, cut to the clip") {
+  for (double clip : {0.0, 0.125, 1000.0}) {
+    line net({.deviation = 0});
+    // so large an epsilon makes the step proportional to the gradient
+    fg::trainer train{net,
+                      fg::adamw{.lr = 1, .epsilon = 1e9, .weight_decay = 0},
+                      {.schedule = {.warmup = 4}, .clip = clip}};
+    double const x[] = {1, 2, 3, 5}, y[] = {1, -1};
+    auto const report =
+        train.step(fg::matrix<double const>(x, 2, 2), fg::matrix<double const>(y, 2, 1));
+    // w = 0, so y - target = {-1, 1}: the gradient is the mean of 2 * {-1, 1} * x
+    double const gradient[] = {-1 + 3, -2 + 5}, norm = std::sqrt(4.0 + 9.0);
+    CHECK(report.loss == 1);
+    CHECK(report.gradient_norm == Approx(norm).epsilon(1e-15));
+    double const scale = clip > 0 && clip < norm ? clip / norm : 1;
+    for (std::size_t i = 0; i < 2; ++i)
+      CHECK(net.parameters()[i] == Approx(-0.25 * scale * gradient[i] / 1e9).epsilon(1e-7));
+  }
+}
+
+TEST_CASE("numbers can be sorted into classes") {
+  fg::network<fg::linear<2, 3>, fg::reference> net({.deviation = 0});
+  fg::trainer train{net, {.lr = 0.1}};
+  double const x[] = {1, 0, 0, 1, -1, -1};
+  std::vector<std::int32_t> const classes{0, 1, 2};
+  fg::matrix<double const> const points(x, 3, 2);
+  CHECK(train.evaluate(points, classes) == Approx(std::log(3)));
+  for (int i = 0; i < 50; ++i) train.step(points, classes);
+  CHECK(train.evaluate(points, classes) < 0.1);
+}
+
+TEST_CASE("sequences in one batch cost the mean of what each costs") {
+  network net({.deviation = 0.1});
+  fg::trainer train{net};
+  tiny::text const text(24);
+  std::int64_t const starts[] = {0, 16, 24};
+  double const together =
+      train.evaluate({.tokens = 24, .ids = text.inputs(), .starts = starts}, text.targets());
+  double const first = train.evaluate(text.inputs().subspan(0, 16), text.targets().subspan(0, 16));
+  double const second = train.evaluate(text.inputs().subspan(16), text.targets().subspan(16));
+  CHECK(together == Approx((16 * first + 8 * second) / 24).epsilon(1e-6));
+  auto const report =
+      train.step({.tokens = 24, .ids = text.inputs(), .starts = starts}, text.targets());
+  CHECK(report.loss == together);
+}
+
+TEST_CASE("a step fills the log, its own or the batch's; the balance loss contains alpha") {
+  network net({.deviation = 0.1});
+  fg::trainer train{net, {}, {.balance = 0.5}};
+  tiny::text const text(32);
+  auto const report = train.step(text.inputs(), text.targets());
+  REQUIRE(train.log().layers.size() == 1);
+  std::int64_t total = 0;
+  for (auto load : train.log().layers[0].load) total += load;
+  CHECK(total == 2 * 32);
+  CHECK(report.balance_loss == train.log().balance_loss());
+  CHECK(report.balance_loss >= 0.5 * 0.9);  // alpha at perfect balance
+  auto log = network::make_log();
+  train.step({.tokens = 32, .ids = text.inputs(), .log = &log}, text.targets());
+  CHECK(std::accumulate(log.layers[0].load.begin(), log.layers[0].load.end(), 0L) == 64);
+}
+
+TEST_CASE("training with a balance coefficient evens the load") {
+  auto const spread = [](double balance) {
+    network net({.deviation = 0.3, .seed = 3});
+    fg::trainer train{net, {.lr = 1e-2}, {.balance = balance}};
+    tiny::text const text(68);
+    for (int i = 0; i < 60; ++i) train.step(text.inputs(), text.targets());
+    auto const& load = train.log().layers[0].load;
+    return *std::max_element(load.begin(), load.end()) -
+           *std::min_element(load.begin(), load.end());
+  };
+  CHECK(spread(1.0) < spread(0));
+}
+
+TEST_CASE("evaluating changes no weight") {
+  network net({.deviation = 0.1});
+  fg::trainer train{net};
+  auto const before = weights_of(net);
+  tiny::text const text(16);
+  train.evaluate(text.inputs(), text.targets());
+  CHECK(weights_of(net) == before);
+  CHECK(train.steps() == 0);
+}
+
+TEST_CASE("a step that is refused changes nothing, and the next one works") {
+  network net({.deviation = 0.1}), twin({.deviation = 0.1});
+  fg::trainer train{net}, other{twin};
+  tiny::text const text(16);
+  train.step(text.inputs(), text.targets());
+  other.step(text.inputs(), text.targets());
+  auto const before = weights_of(net);
+  std::vector<std::int32_t> const unknown(16, 32);
+  std::int64_t const starts[] = {0, 9};
+  CHECK_THROWS_WITH(train.step(text.inputs(), text.targets().subspan(1)),
+                    "the batch has 16 tokens and 15 targets");
+  CHECK_THROWS_WITH(train.step(text.inputs(), unknown), ContainsSubstring("target 0 is 32"));
+  CHECK_THROWS_WITH(train.step(unknown, text.targets()),
+                    ContainsSubstring("token 0 has the id 32"));
+  CHECK_THROWS_AS(
+      train.step({.tokens = 16, .ids = text.inputs(), .starts = starts}, text.targets()),
+      fg::invalid_argument);
+  CHECK_THROWS_WITH(train.step(text.inputs(), fg::matrix<float const>()),
+                    "the targets are 0 x 0; the network makes 16 x 32");
+  CHECK(weights_of(net) == before);
+  CHECK(train.steps() == 1);
+  train.step(text.inputs(), text.targets());
+  other.step(text.inputs(), text.targets());
+  CHECK(weights_of(net) == weights_of(twin));
+}
+
+TEST_CASE("a gradient that is not finite moves no weight, and is reported") {
+  line net({.deviation = 0.5});
+  fg::trainer train{net};
+  double const x[] = {1e300, 1}, y[] = {-1e300};
+  std::vector<double> const before(net.parameters().begin(), net.parameters().end());
+  auto const report =
+      train.step(fg::matrix<double const>(x, 1, 2), fg::matrix<double const>(y, 1, 1));
+  CHECK(!std::isfinite(report.gradient_norm));
+  CHECK(std::equal(before.begin(), before.end(), net.parameters().begin()));
+  CHECK(train.steps() == 1);
+  double const good[] = {1, 1};
+  CHECK(std::isfinite(
+      train.step(fg::matrix<double const>(good, 1, 2), fg::matrix<double const>(good, 1, 1)).loss));
+  CHECK(std::isfinite(net.parameters()[0]));
+}
+
+TEST_CASE("no tokens, or none that count, cost 0 and give no gradient") {
+  network net({.deviation = 0.1});
+  fg::trainer train{net, {.weight_decay = 0}};
+  auto const before = weights_of(net);
+  std::vector<std::int32_t> const ids{1, 2}, targets{-1, -1}, none;
+  auto report = train.step(none, none);
+  CHECK(report.loss == 0);
+  CHECK(report.gradient_norm == 0);
+  report = train.step(ids, targets);
+  CHECK(report.loss == 0);
+  CHECK(report.gradient_norm == 0);
+  CHECK(train.evaluate(none, none) == 0);
+  CHECK(weights_of(net) == before);
+}
+
+TEST_CASE("a run that is saved and resumed has the bits of one that was not interrupted") {
+  folder const here;
+  tiny::text const text(40);
+  fg::training const settings{.schedule = {.warmup = 3, .steps = 12, .decay = fg::decay::cosine},
+                              .balance = 0.01};
+  network whole({.deviation = 0.1, .seed = 4});
+  fg::trainer through{whole, {.lr = 1e-2}, settings};
+  for (int i = 0; i < 10; ++i) through.step(text.inputs(), text.targets());
+
+  network first({.deviation = 0.1, .seed = 4}), second({.deviation = 0.7, .seed = 5});
+  fg::trainer begin{first, {.lr = 1e-2}, settings}, resume{second, {.lr = 1e-2}, settings};
+  for (int i = 0; i < 6; ++i) begin.step(text.inputs(), text.targets());
+  begin.save(here / "run");
+  resume.step(text.inputs(), text.targets());  // moments of its own, to be overwritten
+  resume.load(here / "run");
+  CHECK(resume.steps() == 6);
+  CHECK(weights_of(second) == weights_of(first));
+  for (int i = 6; i < 10; ++i) resume.step(text.inputs(), text.targets());
+  CHECK(weights_of(second) == weights_of(whole));
+  begin.save(here / "again");
+  CHECK(contents(here / "again") == contents(here / "run"));
+}
+
+TEST_CASE("training has the same bits for any number of threads") {
+  tiny::text const text(40);
+  std::vector<std::vector<float>> results;
+  for (int workers : {1, 2, 5}) {
+    fg::thread_pool pool(workers);
+    network net({.deviation = 0.1}, executor{pool});
+    fg::trainer train{net, {.lr = 1e-2}};
+    for (int i = 0; i < 3; ++i) train.step(text.inputs(), text.targets());
+    results.push_back(weights_of(net));
+  }
+  CHECK(results[1] == results[0]);
+  CHECK(results[2] == results[0]);
+}
