@@ -1,0 +1,303 @@
+// Causal attention inside each sequence, with rotary positions and shared key and value heads.
+//
+// A block of queries meets its sequence's keys in blocks of 64, counted from the sequence's first
+// token: the softmax is rescaled from block to block, in an order that depends on positions alone,
+// so that generation token by token gives the bits of the whole sequence at once.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+
+#include "../plan/stages.hpp"
+#include "linear.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+inline namespace FINEGRAIN_ISA {
+
+namespace simd {
+
+inline constexpr int query_rows = 48, key_rows = 64;
+inline constexpr std::int64_t value_cols = 256;  // of a head that are averaged at a time
+
+/// f(first row, end, sequence) for each sequence's part of rows [begin, end).
+template <class F>
+void in_sequences(batch const& b, std::int64_t begin, std::int64_t end, F&& f) {
+  std::int64_t s = 0;
+  if (!b.starts.empty())
+    s = std::upper_bound(b.starts.begin(), b.starts.end(), begin) - b.starts.begin() - 1;
+  for (; begin < end; ++s) {
+    std::int64_t const stop = std::min(end, b.end(s));
+    if (begin < stop) f(begin, stop, s);
+    begin = std::max(begin, stop);
+  }
+}
+
+/// Turns the pair (i, i + dim/2) of every head by direction * position * theta^(-2i/dim).
+inline void turn(cpu const& on, batch const& b, std::int64_t past, int dim, double theta,
+                 float direction, matrix<float> m) {
+  constexpr std::int64_t rows = 32, pairs = 64;
+  int const half = dim / 2;
+  on.threads((m.rows + rows - 1) / rows, [&](std::int64_t task, int) {
+    for (std::int64_t i0 = 0; i0 < half; i0 += pairs) {
+      std::int64_t const n = std::min(pairs, half - i0);
+      double speed[pairs];
+      float cosine[pairs], sine[pairs];
+      for (std::int64_t i = 0; i < n; ++i)
+        speed[i] = std::pow(theta, -2.0 * static_cast<double>(i0 + i) / dim);
+      in_sequences(b, task * rows, std::min(m.rows, (task + 1) * rows),
+                   [&](std::int64_t begin, std::int64_t end, std::int64_t s) {
+                     for (std::int64_t t = begin; t < end; ++t) {
+                       double const position = static_cast<double>(past + t - b.begin(s));
+                       for (std::int64_t i = 0; i < n; ++i) {
+                         cosine[i] = static_cast<float>(std::cos(position * speed[i]));
+                         sine[i] = direction * static_cast<float>(std::sin(position * speed[i]));
+                       }
+                       for (float* at = m.row(t) + i0; at < m.row(t) + m.cols; at += dim)
+                         for (std::int64_t i = 0; i < n; ++i) {
+                           float const u = at[i], v = at[i + half];
+                           at[i] = u * cosine[i] - v * sine[i];
+                           at[i + half] = u * sine[i] + v * cosine[i];
+                         }
+                     }
+                   });
+    }
+  });
+}
+
+/// scores(row, key) = a . keys for up to key_rows keys.
+inline void score_block(float const* const* a, int rows, matrix<float const> keys, room& room,
+                        float (*scores)[key_rows]) {
+  transposed const b(keys);
+  for (std::int64_t p = 0; p < b.panels(); ++p) {
+    multiply(a, rows, keys.cols, b, p, p, room);
+    for (int r = 0; r < rows; ++r)
+      for (int c = 0; c < panel_width; ++c)
+        scores[r][p * panel_width + c] = room.sums[r * panel_width + c];
+  }
+}
+
+/// One step of the running softmax: visible scores become weights, others 0; returns what earlier
+/// sums are to be multiplied with.
+inline float soften(float scale, int visible, float* scores, float& highest, float& sum) {
+  for (int c = visible; c < key_rows; ++c) scores[c] = -__builtin_huge_valf();
+  vec most = broadcast(highest);
+  for (int c = 0; c < key_rows; c += lanes) {
+    vec const s = load(scores + c) * scale;
+    most = larger(s, most);
+    store(scores + c, s);
+  }
+  float const now = largest(most);
+  float const shrink = exp(broadcast(highest - now))[0];
+  vec part{};
+  for (int c = 0; c < key_rows; c += lanes) {
+    vec const w = exp(load(scores + c) - now);
+    part += w;
+    store(scores + c, w);
+  }
+  sum = sum * shrink + total(part);
+  highest = now;
+  return shrink;
+}
+
+/// One head of queries [t0, t1) of the sequence whose keys start at row `first`; query t is at
+/// position `position` + t - t0. Columns [c0, c0 + cols) of the head's values are averaged.
+inline void attend(matrix<float const> q, matrix<float const> keys, matrix<float const> values,
+                   std::int64_t position, std::int64_t c0, std::int64_t cols, matrix<float> mixed,
+                   float* log_weight, std::int64_t log_stride) {
+  int const rows = static_cast<int>(q.rows);
+  float const scale = 1.0f / std::sqrt(static_cast<float>(q.cols));
+  room room;
+  alignas(64) float scores[query_rows][key_rows];
+  alignas(64) float sums[value_cols * query_rows];  // (panel, row, column)
+  float highest[query_rows], total[query_rows];
+  float const *from[query_rows], *weights[query_rows];
+  for (int r = 0; r < rows; ++r) {
+    from[r] = q.row(r);
+    weights[r] = scores[r];
+    highest[r] = -__builtin_huge_valf();
+    total[r] = 0;
+  }
+  straight const all{values.middle_cols(c0, cols), cols};
+  std::fill_n(sums, all.panels() * query_rows * panel_width, 0.0f);
+
+  for (std::int64_t j0 = 0; j0 < position + rows; j0 += key_rows) {
+    std::int64_t const count = std::min<std::int64_t>(key_rows, position + rows - j0);
+    score_block(from, rows, keys.middle_rows(j0, count), room, scores);
+    int visible[query_rows];
+    for (int r = 0; r < rows; ++r) {
+      visible[r] = static_cast<int>(std::clamp<std::int64_t>(position + r + 1 - j0, 0, count));
+      if (visible[r] == 0) continue;
+      float const shrink = soften(scale, visible[r], scores[r], highest[r], total[r]);
+      for (std::int64_t p = 0; p < all.panels(); ++p)
+        for (int c = 0; c < panel_width; ++c)
+          sums[(p * query_rows + r) * panel_width + c] *= shrink;
+    }
+    straight const b{values.middle_rows(j0, count).middle_cols(c0, cols), cols};
+    for (std::int64_t p = 0; p < b.panels(); ++p) {
+      b.pack(p, 0, count, room.panel);
+      float* const to = sums + p * query_rows * panel_width;
+      for (int r = 0; r < rows; r += tile_rows) {
+        int const height = std::min(tile_rows, rows - r), common = visible[r];
+        tile(height, weights + r, 0, common, room.panel, to + r * panel_width);
+        for (int i = r + 1; i < r + height; ++i)  // keys that only later rows may see
+          tile(1, weights + i, common, visible[i] - common, room.panel + common * panel_width,
+               to + i * panel_width);
+      }
+    }
+  }
+  for (int r = 0; r < rows; ++r) {
+    log_weight[r * log_stride] = highest[r] + std::log(total[r]);
+    for (std::int64_t c = 0; c < cols; ++c)
+      mixed(r, c0 + c) =
+          sums[(c / panel_width * query_rows + r) * panel_width + c % panel_width] / total[r];
+  }
+}
+
+/// Queries [i0, i0 + rows) of one head and sequence against its keys [j0, j0 + count): what they
+/// add to dq, dk and dv. Views begin at the sequence's first row.
+struct attend_gradient {
+  matrix<float const> q, k, v, dmixed;  // (length, dim)
+  float const* log_weight;              // one in `log_stride`
+  std::int64_t log_stride;
+  matrix<float> dq, dk, dv;
+
+  void block(std::int64_t i0, int rows, std::int64_t j0, int count, float const* mean,
+             room& room) const {
+    constexpr int across = query_rows;  // stride of the transposed blocks
+    float const scale = 1.0f / std::sqrt(static_cast<float>(q.cols));
+    alignas(64) float p[query_rows][key_rows], ds[query_rows][key_rows];
+    alignas(64) float turned[key_rows * across];
+    float const *a[query_rows], *left[query_rows], *top[key_rows];
+    for (int r = 0; r < rows; ++r) a[r] = q.row(i0 + r);
+    score_block(a, rows, k.middle_rows(j0, count), room, p);
+    for (int r = 0; r < rows; ++r) a[r] = dmixed.row(i0 + r);
+    score_block(a, rows, v.middle_rows(j0, count), room, ds);
+    for (int r = 0; r < rows; ++r) {
+      std::int64_t const visible = i0 + r + 1 - j0;
+      float const log_sum = log_weight[(i0 + r) * log_stride];
+      for (int c = 0; c < key_rows; c += lanes) {
+        vec const weight = exp(load(p[r] + c) * scale - log_sum);
+        store(p[r] + c, weight);
+        store(ds[r] + c, weight * (load(ds[r] + c) - mean[r]) * scale);
+      }
+      for (std::int64_t c = std::clamp<std::int64_t>(visible, 0, count); c < key_rows; ++c)
+        p[r][c] = ds[r][c] = 0;
+      left[r] = ds[r];
+    }
+    add(left, rows, count, k.middle_rows(j0, count), dq.middle_rows(i0, rows));
+    for (int c = 0; c < count; ++c) top[c] = turned + c * across;
+    turn_over(ds, rows, count, turned);
+    add(top, count, rows, q.middle_rows(i0, rows), dk.middle_rows(j0, count));
+    turn_over(p, rows, count, turned);
+    add(top, count, rows, dmixed.middle_rows(i0, rows), dv.middle_rows(j0, count));
+  }
+
+ private:
+  static void turn_over(float const (*m)[key_rows], int rows, int count, float* to) {
+    for (int r = 0; r < rows; r += lanes)
+      for (int c = 0; c < count; c += lanes) {
+        float const* from[lanes];
+        int const n = std::min(lanes, rows - r);
+        for (int i = 0; i < n; ++i) from[i] = m[r + i] + c;
+        transpose(from, n, lanes, to + c * query_rows + r, query_rows);
+      }
+  }
+  static void add(float const* const* a, int, std::int64_t depth, matrix<float const> b,
+                  matrix<float> y) {
+    straight const right{b, b.cols};
+    multiply_block(a, depth, right, 0, right.panels(), y, gradients::accumulate);
+  }
+};
+
+}  // namespace simd
+
+/// Turns positions into m (T, heads * dim): half-split rotary embedding, as in DeepSeekMoE 16B.
+/// Row t is at position past + t - (the first row of its sequence).
+inline void rotate(cpu const& on, batch const& b, std::int64_t past, int dim, double theta,
+                   matrix<float> m) {
+  simd::turn(on, b, past, dim, theta, 1, m);
+}
+/// The inverse of rotate, which is also its gradient.
+inline void unrotate(cpu const& on, batch const& b, int dim, double theta, matrix<float> m) {
+  simd::turn(on, b, 0, dim, theta, -1, m);
+}
+
+/// mixed (T, query heads * dim): for each token and head, values averaged with the weights
+/// softmax(q . k / sqrt(dim)) over its sequence's tokens up to itself. q is (T, query heads * dim),
+/// keys and values are (past + T, key-value heads * dim): `past` tokens came in earlier calls.
+/// log_weight (T, query heads) is the log of the sum of exponentials.
+inline void attend_forward(cpu const& on, heads shape, batch const& b, std::int64_t past,
+                           matrix<float const> q, matrix<float const> keys,
+                           matrix<float const> values, matrix<float> mixed,
+                           matrix<float> log_weight) {
+  using namespace simd;
+  int const dim = shape.dim, share = shape.query / shape.key_value;
+  std::int64_t const blocks = (q.rows + query_rows - 1) / query_rows;
+  on.threads(blocks * shape.query, [&](std::int64_t task, int) {
+    std::int64_t const block = blocks - 1 - task / shape.query, h = task % shape.query;
+    std::int64_t const kv = h / share * dim;
+    in_sequences(b, block * query_rows, std::min(q.rows, (block + 1) * query_rows),
+                 [&](std::int64_t t0, std::int64_t t1, std::int64_t s) {
+                   std::int64_t const first = b.begin(s), length = past + t1 - first;
+                   for (std::int64_t c0 = 0; c0 < dim; c0 += value_cols)
+                     attend(q.middle_rows(t0, t1 - t0).middle_cols(h * dim, dim),
+                            keys.middle_rows(first, length).middle_cols(kv, dim),
+                            values.middle_rows(first, length).middle_cols(kv, dim),
+                            past + t0 - first, c0, std::min(value_cols, dim - c0),
+                            mixed.middle_rows(t0, t1 - t0).middle_cols(h * dim, dim),
+                            log_weight.row(t0) + h, log_weight.stride);
+                 });
+  });
+}
+
+/// dq, dk, dv from dmixed. With p the softmax weights and dp_j = dmixed . v_j:
+/// dv_j = p_j dmixed, and the score's gradient is p_j (dp_j - sum p dp), the sum being
+/// dmixed . mixed. Nothing came earlier: training sees whole sequences.
+inline void attend_backward(cpu const& on, heads shape, batch const& b, matrix<float const> q,
+                            matrix<float const> k, matrix<float const> v, matrix<float const> mixed,
+                            matrix<float const> log_weight, matrix<float const> dmixed,
+                            matrix<float> dq, matrix<float> dk, matrix<float> dv) {
+  using namespace simd;
+  int const dim = shape.dim, share = shape.query / shape.key_value;
+  on.threads(b.sequences() * shape.key_value, [&](std::int64_t task, int) {
+    std::int64_t const s = task / shape.key_value, kv = task % shape.key_value * dim;
+    std::int64_t const first = b.begin(s), length = b.end(s) - first;
+    auto part = [&](auto m, std::int64_t column) {
+      return m.middle_rows(first, length).middle_cols(column, dim);
+    };
+    auto clear = [](matrix<float> m) {
+      for (std::int64_t t = 0; t < m.rows; ++t) std::fill_n(m.row(t), m.cols, 0.0f);
+    };
+    clear(part(dk, kv));
+    clear(part(dv, kv));
+    room room;
+    for (std::int64_t h = kv / dim * share; h < (kv / dim + 1) * share; ++h) {
+      attend_gradient const g{part(q, h * dim),
+                              part(k, kv),
+                              part(v, kv),
+                              part(dmixed, h * dim),
+                              log_weight.row(first) + h,
+                              log_weight.stride,
+                              part(dq, h * dim),
+                              part(dk, kv),
+                              part(dv, kv)};
+      clear(g.dq);
+      for (std::int64_t i0 = 0; i0 < length; i0 += query_rows) {
+        int const rows = static_cast<int>(std::min<std::int64_t>(query_rows, length - i0));
+        float mean[query_rows];
+        for (int r = 0; r < rows; ++r) {
+          float const* const d = g.dmixed.row(i0 + r);
+          float const* const m = mixed.row(first + i0 + r) + h * dim;
+          mean[r] = 0;
+          for (int c = 0; c < dim; ++c) mean[r] += d[c] * m[c];
+        }
+        for (std::int64_t j0 = 0; j0 < i0 + rows; j0 += key_rows)
+          g.block(i0, rows, j0, static_cast<int>(std::min<std::int64_t>(key_rows, i0 + rows - j0)),
+                  mean, room);
+      }
+    }
+  });
+}
+
+}  // namespace FINEGRAIN_ISA
+}  // namespace finegrain::inline FINEGRAIN_ABI

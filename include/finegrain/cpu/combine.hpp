@@ -1,0 +1,51 @@
+// Combine: a token's row is the sum of its experts' rows, each times its weight, in a fixed order.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+
+#include "../base/matrix.hpp"
+#include "dispatch.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+inline namespace FINEGRAIN_ISA {
+
+/// What is added up for each token: first the shared experts' row, then the slots' in ascending
+/// k, then `also`. Absent weights count as 1, absent rows as 0.
+struct combination {
+  matrix<float const> shared = {};       // (T, D)
+  float const* shared_weight = nullptr;  // (T)
+  matrix<float const> slots = {};        // (T k, D), sorted by expert
+  matrix<std::int32_t const> slot = {};  // (T, k)
+  matrix<float const> weights = {};      // (T, k)
+  matrix<float const> also = {};         // (T, D), e.g. a residual
+};
+
+/// y (T, D).
+inline void combine(cpu const& on, combination const& c, matrix<float> y) {
+  constexpr std::int64_t rows = 16;
+  on.threads((y.rows + rows - 1) / rows, [&](std::int64_t task, int) {
+    for (std::int64_t t = task * rows; t < std::min(y.rows, (task + 1) * rows); ++t) {
+      float* const FINEGRAIN_RESTRICT to = y.row(t);
+      if (!c.shared.data) {
+        std::fill_n(to, y.cols, 0.0f);
+      } else {
+        float const* const from = c.shared.row(t);
+        float const w = c.shared_weight ? c.shared_weight[t] : 1.0f;
+        for (std::int64_t d = 0; d < y.cols; ++d) to[d] = w * from[d];
+      }
+      for (std::int64_t k = 0; k < c.slot.cols; ++k) {
+        float const* const from = c.slots.row(c.slot(t, k));
+        float const w = c.weights.data ? c.weights(t, k) : 1.0f;
+        for (std::int64_t d = 0; d < y.cols; ++d) to[d] += w * from[d];
+      }
+      if (c.also.data) {
+        float const* const from = c.also.row(t);
+        for (std::int64_t d = 0; d < y.cols; ++d) to[d] += from[d];
+      }
+    }
+  });
+}
+
+}  // namespace FINEGRAIN_ISA
+}  // namespace finegrain::inline FINEGRAIN_ABI

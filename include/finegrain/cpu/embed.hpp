@@ -1,0 +1,59 @@
+// The embedding: row `id` of a table for each token id.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <span>
+
+#include "../plan/plan.hpp"
+#include "executor.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+inline namespace FINEGRAIN_ISA {
+
+namespace simd {
+
+inline void check_ids(std::span<std::int32_t const> ids, std::int64_t tokens, std::int64_t rows) {
+  if (static_cast<std::int64_t>(ids.size()) != tokens)
+    throw invalid_argument("the batch has %lld token ids for %lld tokens",
+                           static_cast<long long>(ids.size()), static_cast<long long>(tokens));
+  for (std::size_t t = 0; t < ids.size(); ++t)
+    if (ids[t] < 0 || ids[t] >= rows)
+      throw invalid_argument("token %lld has the id %d; the embedding's table has %lld rows",
+                             static_cast<long long>(t), static_cast<int>(ids[t]),
+                             static_cast<long long>(rows));
+}
+
+}  // namespace simd
+
+/// y (T, D) = rows of table (V, D). Throws invalid_argument if an id is not a row of the table.
+inline void embedding_forward(cpu const& on, std::span<std::int32_t const> ids,
+                              matrix<float const> table, matrix<float> y) {
+  constexpr std::int64_t rows = 64;
+  simd::check_ids(ids, y.rows, table.rows);
+  on.threads((y.rows + rows - 1) / rows, [&](std::int64_t task, int) {
+    for (std::int64_t t = task * rows; t < std::min(y.rows, (task + 1) * rows); ++t)
+      std::copy_n(table.row(ids[static_cast<std::size_t>(t)]), table.cols, y.row(t));
+  });
+}
+
+/// dtable (V, D): each token adds its dy (T, D) to the row of its id, in the tokens' order. Tasks
+/// are columns, so that no two of them meet.
+inline void embedding_backward(cpu const& on, std::span<std::int32_t const> ids,
+                               matrix<float const> dy, matrix<float> dtable, gradients mode) {
+  constexpr std::int64_t columns = 64;
+  simd::check_ids(ids, dy.rows, dtable.rows);
+  on.threads((dtable.cols + columns - 1) / columns, [&](std::int64_t task, int) {
+    std::int64_t const first = task * columns, n = std::min(columns, dtable.cols - first);
+    if (mode == gradients::overwrite)
+      for (std::int64_t v = 0; v < dtable.rows; ++v) std::fill_n(dtable.row(v) + first, n, 0.0f);
+    for (std::int64_t t = 0; t < dy.rows; ++t) {
+      float const* const from = dy.row(t) + first;
+      float* const to = dtable.row(ids[static_cast<std::size_t>(t)]) + first;
+      for (std::int64_t c = 0; c < n; ++c) to[c] += from[c];
+    }
+  });
+}
+
+}  // namespace FINEGRAIN_ISA
+}  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,0 +1,347 @@
+// The DeepSeekMoE layer: route, dispatch, all experts in one set of loops, combine.
+//
+//   y = sum over shared experts i of FFN_i(x)  +  sum over the K chosen experts i of g_i FFN_i(x)
+//
+// One body of code with run-time sizes serves every config and four plans: shared experts alone,
+// routed experts alone, the mixture, and the mixture with its norm and residual.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "combine.hpp"
+#include "experts.hpp"
+#include "route.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+inline namespace FINEGRAIN_ISA {
+
+/// Which experts a plan computes.
+struct mixture_parts {
+  bool shared, routed;
+};
+
+/// A layer's weights, or their gradients, with run-time shapes. Parts that are not there are empty.
+template <class T>
+struct layer_weights {
+  matrix<T> router, bias;                        // (R, D), (1, R)
+  stack<T> gate, up, down;                       // R x (F, D), R x (F, D), R x (D, F)
+  stack<T> shared_gate, shared_up, shared_down;  // 1 x (S F, D), ..., 1 x (D, S F)
+  matrix<T> weigh_shared;                        // (1, D)
+
+  template <class W>
+  void set_shared(W const& w) {
+    shared_gate = simd::one(w.gate);
+    shared_up = simd::one(w.up);
+    shared_down = simd::one(w.down);
+    weigh_shared = w.shared_gate;
+  }
+  template <class W>
+  void set_routed(W const& w) {
+    router = w.router;
+    bias = w.bias;
+    gate = w.gate;
+    up = w.up;
+    down = w.down;
+  }
+};
+
+struct mixture_saved {
+  finegrain::routing<float> routing;
+  finegrain::dispatched dispatched;
+  matrix<float> gate_up, shared_gate_up;  // (T k, 2 F), (T, 2 S F), in training
+  float* shared_weight;                   // (T) with a shared gate
+
+  constexpr mixture_saved(arena& memory, extent e, config const& c, mixture_parts parts)
+      : routing(memory, parts.routed ? e : extent{0, e.workers, e.training}, c),
+        dispatched(memory, parts.routed ? e.tokens : 0, c.routed, slots(c, e)),
+        gate_up(memory.matrix<float>(e.training && parts.routed ? e.tokens * slots(c, e) : 0,
+                                     2 * std::int64_t{c.width})),
+        shared_gate_up(memory.matrix<float>(e.training && parts.shared ? e.tokens : 0,
+                                            2 * std::int64_t{c.shared} * c.width)),
+        shared_weight(memory.take<float>(c.shared_gate ? e.tokens : 0)) {}
+
+  static constexpr int slots(config const& c, extent e) {
+    return finegrain::routing<float>::slots(c, e);
+  }
+};
+
+struct mixture_scratch {
+  route_scratch route;
+  expert_task* tasks;
+  matrix<float> hidden, out;                // (T k, F), (T k, D)
+  matrix<float> shared_hidden, shared_out;  // (T, S F), (T, D)
+  matrix<float> dgate_up, shared_dgate_up;  // (T k, 2 F), (T, 2 S F)
+  matrix<float> dweight, shared_dweight;    // (T k, parts), (T, parts): partial sums
+  float* weight;                            // (T k) by slot
+  matrix<float> dweights, dlogits;          // (T, k), (T, R)
+  matrix<float> dgate;                      // (T, 1) of the shared gate's logit
+
+  constexpr mixture_scratch(arena& memory, extent e, config const& c, mixture_parts parts)
+      : mixture_scratch(memory, e, c, parts.routed ? e.tokens * mixture_saved::slots(c, e) : 0,
+                        parts.shared ? e.tokens : 0, parts.routed ? e.tokens : 0) {}
+
+ private:
+  constexpr mixture_scratch(arena& memory, extent e, config const& c, std::int64_t slots,
+                            std::int64_t shared, std::int64_t routed)
+      : route(memory, e, c.routed),
+        tasks(memory.take<expert_task>(
+            simd::most_tasks(slots, c.routed, c.hidden, c.width) +
+            simd::most_tasks(shared, c.shared > 0, c.hidden, shared_width(c)))),
+        hidden(memory.matrix<float>(slots, c.width)),
+        out(memory.matrix<float>(slots, c.hidden)),
+        shared_hidden(memory.matrix<float>(shared, shared_width(c))),
+        shared_out(memory.matrix<float>(shared, c.hidden)),
+        dgate_up(memory.matrix<float>(e.training ? slots : 0, 2 * std::int64_t{c.width})),
+        shared_dgate_up(memory.matrix<float>(e.training ? shared : 0, 2 * shared_width(c))),
+        dweight(memory.matrix<float>(e.training ? slots : 0, simd::weight_parts(c.width))),
+        shared_dweight(memory.matrix<float>(e.training && c.shared_gate ? shared : 0,
+                                            simd::weight_parts(shared_width(c)))),
+        weight(memory.take<float>(e.training ? slots : 0)),
+        dweights(memory.matrix<float>(e.training ? routed : 0, c.top_k)),
+        dlogits(memory.matrix<float>(e.training ? routed : 0, c.routed)),
+        dgate(memory.matrix<float>(e.training && c.shared_gate ? shared : 0, 1)) {}
+
+  static constexpr std::int64_t shared_width(config const& c) {
+    return std::int64_t{c.shared} * c.width;
+  }
+};
+
+namespace simd {
+
+/// The groups of experts of one pass over the layer: shared, routed, or both.
+class mixture_groups {
+ public:
+  mixture_groups(layer_weights<float const> const& w, mixture_saved const& s,
+                 mixture_scratch const& t, std::int64_t tokens, std::int64_t k, bool shared)
+      : has_shared_(shared && w.shared_gate.count > 0), has_routed_(w.router.rows > 0) {
+    if (has_shared_)
+      groups_[0] = {.gate = w.shared_gate,
+                    .up = w.shared_up,
+                    .down = w.shared_down,
+                    .slots = tokens,
+                    .gate_up = s.shared_gate_up,
+                    .hidden = t.shared_hidden,
+                    .out = t.shared_out};
+    if (has_routed_)
+      groups_[has_shared_] = {.gate = w.gate,
+                              .up = w.up,
+                              .down = w.down,
+                              .slots = tokens * k,
+                              .offsets = s.dispatched.offsets,
+                              .token = s.dispatched.token,
+                              .gate_up = s.gate_up,
+                              .hidden = t.hidden,
+                              .out = t.out};
+  }
+  expert_group* shared() { return has_shared_ ? &groups_[0] : nullptr; }
+  expert_group* routed() { return has_routed_ ? &groups_[has_shared_] : nullptr; }
+  operator std::span<expert_group const>() const {  // NOLINT(*-explicit*)
+    return {groups_, std::size_t{has_shared_} + has_routed_};
+  }
+
+ private:
+  bool has_shared_, has_routed_;
+  expert_group groups_[2];
+};
+
+/// The sum of a slot's partial sums.
+inline float sum_parts(matrix<float const> parts, std::int64_t slot) {
+  float sum = 0;
+  for (std::int64_t i = 0; i < parts.cols; ++i) sum += parts(slot, i);
+  return sum;
+}
+
+template <class T>
+void clear(cpu const& on, stack<T> s) {
+  on.threads(s.count * s.rows,
+             [&](std::int64_t r, int) { std::fill_n(s.data + r * s.cols, s.cols, T(0)); });
+}
+
+}  // namespace simd
+
+/// y (T, D) = the layer of x (T, D), plus `also` (T, D) if given. With a norm, of its rows.
+inline void mixture_forward(cpu const& on, config const& c, batch const& b,
+                            layer_weights<float const> const& w, mixture_saved const& s,
+                            mixture_scratch const& t, matrix<float const> x, matrix<float> y,
+                            fused_norm const* norm = nullptr, matrix<float const> also = {}) {
+  int const k = chosen(c, b.routing);
+  matrix<std::int32_t> const slot = s.dispatched.slot.middle_cols(0, k);
+  if (w.router.rows > 0) {
+    route_forward(on, c, b.routing, x, norm, w.router, w.bias, s.routing, t.route);
+    dispatched places = s.dispatched;
+    places.slot = slot;
+    dispatch(on, s.routing.experts.middle_cols(0, k), c.routed, places);
+    if (b.log) report_routing(c, b.routing, s.routing, s.dispatched, *b.log);
+  }
+  if (norm) x = norm->rows;
+
+  simd::mixture_groups groups(w, s, t, x.rows, k, b.routing.shared);
+  bool const gated = groups.shared() && w.weigh_shared.rows > 0;
+  if (gated) {
+    linear_forward(on, x, w.weigh_shared, {s.shared_weight, x.rows, 1});
+    simd::map(s.shared_weight, x.rows, [](simd::vec z) { return simd::sigmoid(z); });
+  }
+  experts_forward(on, c.act, groups, x, t.tasks);
+
+  combination sum{.also = also};
+  if (groups.shared()) sum.shared = t.shared_out;
+  if (gated) sum.shared_weight = s.shared_weight;
+  if (groups.routed()) {
+    sum.slots = t.out;
+    sum.slot = slot;
+    sum.weights = s.routing.weights;
+  }
+  combine(on, sum, y);
+}
+
+/// dx (T, D), and dw, from dy (T, D). x is what forward's experts read.
+inline void mixture_backward(cpu const& on, config const& c, batch const& b,
+                             layer_weights<float const> const& w, mixture_saved const& s,
+                             mixture_scratch const& t, matrix<float const> x,
+                             matrix<float const> dy, layer_weights<float> const& dw, gradients mode,
+                             matrix<float> dx) {
+  int const k = chosen(c, b.routing);
+  matrix<std::int32_t const> const slot = s.dispatched.slot.middle_cols(0, k);
+  simd::mixture_groups groups(w, s, t, x.rows, k, b.routing.shared);
+  bool const gated = groups.shared() && w.weigh_shared.rows > 0;
+  combination sum;
+  if (expert_group* const g = groups.shared()) {
+    g->dgate = dw.shared_gate;
+    g->dup = dw.shared_up;
+    g->ddown = dw.shared_down;
+    g->dgate_up = t.shared_dgate_up;
+    g->weight = gated ? s.shared_weight : nullptr;
+    g->dweight = t.shared_dweight;
+    sum.shared = t.shared_out;
+  }
+  if (expert_group* const g = groups.routed()) {
+    for (std::int64_t i = 0; i < x.rows; ++i)
+      for (int j = 0; j < k; ++j) t.weight[slot(i, j)] = s.routing.weights(i, j);
+    g->dgate = dw.gate;
+    g->dup = dw.up;
+    g->ddown = dw.down;
+    g->dgate_up = t.dgate_up;
+    g->weight = t.weight;
+    g->dweight = t.dweight;
+    sum.slots = t.out;
+    sum.slot = slot;
+  }
+  experts_backward(on, c.act, groups, x, dy, mode, t.tasks);
+  combine(on, sum, dx);
+
+  if (gated) {
+    for (std::int64_t i = 0; i < x.rows; ++i)
+      t.dgate(i, 0) =
+          simd::sum_parts(t.shared_dweight, i) * s.shared_weight[i] * (1 - s.shared_weight[i]);
+    linear_backward(on, x, w.weigh_shared, t.dgate, dw.weigh_shared, mode, dx,
+                    gradients::accumulate);
+  }
+  if (groups.routed()) {
+    for (std::int64_t i = 0; i < x.rows; ++i)
+      for (int j = 0; j < k; ++j) t.dweights(i, j) = simd::sum_parts(t.dweight, slot(i, j));
+    route_backward(on, c, b.routing, x, w.router, s.routing, s.dispatched, t.dweights, t.dlogits,
+                   dw.router, mode, dx);
+  }
+  if (mode == gradients::overwrite) {  // what has no gradient, or took no part
+    simd::clear(on, simd::one(dw.bias));
+    if (!groups.shared())
+      for (auto const& unused :
+           {dw.shared_gate, dw.shared_up, dw.shared_down, simd::one(dw.weigh_shared)})
+        simd::clear(on, unused);
+  }
+}
+
+}  // namespace FINEGRAIN_ISA
+
+namespace detail {
+
+/// The plan of a config's shared experts, routed experts, or both.
+template <config C, bool Shared, bool Routed>
+struct cpu_mixture {
+  static constexpr mixture_parts parts{Shared, Routed};
+
+  struct saved : mixture_saved {
+    constexpr saved(arena& memory, extent e) : mixture_saved(memory, e, C, parts) {}
+  };
+  struct scratch : mixture_scratch {
+    constexpr scratch(arena& memory, extent e) : mixture_scratch(memory, e, C, parts) {}
+  };
+
+  template <class W>
+  static void forward(pass<cpu> p, W const& w, saved const& s, matrix<float const> x,
+                      matrix<float> y) {
+    mixture_forward(p.on, C, p.batch, views<float const>(w), s, scratch(p.scratch, p.extent), x, y);
+  }
+  template <class W, class V>
+  static void backward(pass<cpu> p, W const& w, saved const& s, matrix<float const> x,
+                       matrix<float const> dy, V const& dw, matrix<float> dx) {
+    mixture_backward(p.on, C, p.batch, views<float const>(w), s, scratch(p.scratch, p.extent), x,
+                     dy, views<float>(dw), p.gradients, dx);
+  }
+
+  template <class T, class W>
+  static layer_weights<T> views(W const& w) {
+    layer_weights<T> v;
+    if constexpr (Shared && Routed) {
+      v.set_shared(w.a);
+      v.set_routed(w.b);
+    } else if constexpr (Shared) {
+      v.set_shared(w);
+    } else {
+      v.set_routed(w);
+    }
+    return v;
+  }
+};
+
+}  // namespace detail
+
+template <config C>
+struct plan<cpu, shared_experts<C>> : detail::cpu_mixture<C, true, false> {};
+template <config C>
+struct plan<cpu, routed_experts<C>> : detail::cpu_mixture<C, false, true> {};
+template <config C>
+struct plan<cpu, mixture<C>> : detail::cpu_mixture<C, (C.shared > 0), true> {};
+
+/// x + mixture(rmsnorm(x)): normalised rows are made once, in the router's pass; the residual is
+/// added in the combine.
+template <int D, config C>
+struct plan<cpu, residual_of<then<rmsnorm<D>, mixture<C>>>> {
+  using layer = plan<cpu, mixture<C>>;
+
+  struct saved {
+    matrix<float> rows;  // (T, D) of the norm
+    float* inverse_rms;  // (T)
+    typename layer::saved mixture;
+    constexpr saved(arena& memory, extent e)
+        : rows(memory.matrix<float>(e.tokens, D)),
+          inverse_rms(memory.take<float>(e.tokens)),
+          mixture(memory, e) {}
+  };
+  struct scratch {
+    matrix<float> drows;  // (T, D)
+    typename layer::scratch mixture;
+    constexpr scratch(arena& memory, extent e)
+        : drows(memory.matrix<float>(e.training ? e.tokens : 0, D)), mixture(memory, e) {}
+  };
+
+  template <class W>
+  static void forward(pass<cpu> p, W const& w, saved const& s, matrix<float const> x,
+                      matrix<float> y) {
+    scratch const t(p.scratch, p.extent);
+    fused_norm const norm{w.a.a.gain, static_cast<float>(rmsnorm<D>::epsilon), s.rows,
+                          s.inverse_rms};
+    mixture_forward(p.on, C, p.batch, layer::template views<float const>(w.a.b), s.mixture,
+                    t.mixture, x, y, &norm, x);
+  }
+  template <class W, class V>
+  static void backward(pass<cpu> p, W const& w, saved const& s, matrix<float const> x,
+                       matrix<float const> dy, V const& dw, matrix<float> dx) {
+    scratch const t(p.scratch, p.extent);
+    mixture_backward(p.on, C, p.batch, layer::template views<float const>(w.a.b), s.mixture,
+                     t.mixture, s.rows, dy, layer::template views<float>(dw.a.b), p.gradients,
+                     t.drows);
+    rmsnorm_backward(p.on, x, w.a.a.gain, s.inverse_rms, t.drows, dw.a.a.gain, p.gradients, dx, dy);
+  }
+};
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

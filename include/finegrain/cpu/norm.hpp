@@ -1,0 +1,86 @@
+// RMS norm: y = x / sqrt(mean(x^2) + epsilon) * gain, row by row.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "../plan/plan.hpp"
+#include "executor.hpp"
+#include "simd.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+inline namespace FINEGRAIN_ISA {
+
+namespace simd {
+
+inline constexpr std::int64_t norm_rows = 16;  // a task's
+
+/// sum of f(c, n) over vectors of n lanes at c, the last one of fewer.
+template <class F>
+FINEGRAIN_INLINE float sum_over(std::int64_t cols, F&& f) {
+  vec sum{};
+  std::int64_t c = 0;
+  for (; c + lanes <= cols; c += lanes) sum += f([c](float const* p) { return load(p + c); });
+  if (c < cols) sum += f([c, n = cols - c](float const* p) { return load_first(p + c, n); });
+  return total(sum);
+}
+
+/// One row of the norm; returns 1 / sqrt(mean(x^2) + epsilon).
+inline float normalise(float const* x, float const* gain, std::int64_t cols, float epsilon,
+                       float* y) {
+  float const squares = sum_over(cols, [x](auto at) { return at(x) * at(x); });
+  float const r = 1.0f / std::sqrt(squares / static_cast<float>(cols) + epsilon);
+  for (std::int64_t c = 0; c < cols; ++c) y[c] = x[c] * r * gain[c];
+  return r;
+}
+
+}  // namespace simd
+
+/// y (T, D) from x (T, D) and gain (1, D). Leaves 1 / sqrt(mean(x^2) + epsilon) of each row.
+inline void rmsnorm_forward(cpu const& on, matrix<float const> x, matrix<float const> gain,
+                            float epsilon, matrix<float> y, float* inverse_rms) {
+  on.threads((x.rows + simd::norm_rows - 1) / simd::norm_rows, [&](std::int64_t task, int) {
+    std::int64_t const end = std::min(x.rows, (task + 1) * simd::norm_rows);
+    for (std::int64_t t = task * simd::norm_rows; t < end; ++t)
+      inverse_rms[t] = simd::normalise(x.row(t), gain.data, x.cols, epsilon, y.row(t));
+  });
+}
+
+/// dx (T, D), and dgain (1, D), from dy (T, D). With n = x r and g = dy gain:
+/// dgain = sum over rows of dy n, and dx = r (g - n mean(g n)). `also` (T, D), if given, is added
+/// to dx: the gradient that goes round the norm.
+inline void rmsnorm_backward(cpu const& on, matrix<float const> x, matrix<float const> gain,
+                             float const* inverse_rms, matrix<float const> dy, matrix<float> dgain,
+                             gradients mode, matrix<float> dx, matrix<float const> also = {}) {
+  using namespace simd;
+  constexpr std::int64_t columns = 32;
+  on.threads((x.cols + columns - 1) / columns, [&](std::int64_t task, int) {
+    std::int64_t const first = task * columns, n = std::min(columns, x.cols - first);
+    float sum[columns] = {};
+    for (std::int64_t t = 0; t < x.rows; ++t) {
+      float const r = inverse_rms[t];
+      float const *const from = x.row(t) + first, *const d = dy.row(t) + first;
+      for (std::int64_t c = 0; c < n; ++c) sum[c] += d[c] * (from[c] * r);
+    }
+    float* const to = dgain.data + first;
+    for (std::int64_t c = 0; c < n; ++c)
+      to[c] = mode == gradients::accumulate ? to[c] + sum[c] : sum[c];
+  });
+  on.threads((x.rows + norm_rows - 1) / norm_rows, [&](std::int64_t task, int) {
+    std::int64_t const end = std::min(x.rows, (task + 1) * norm_rows);
+    for (std::int64_t t = task * norm_rows; t < end; ++t) {
+      float const r = inverse_rms[t];
+      float const *const from = x.row(t), *const d = dy.row(t), *const g = gain.data;
+      float const dot = sum_over(x.cols, [&](auto at) { return at(d) * at(g) * at(from); });
+      float const mean = dot * r / static_cast<float>(x.cols);
+      float* const to = dx.row(t);
+      for (std::int64_t c = 0; c < x.cols; ++c) to[c] = r * (d[c] * g[c] - from[c] * r * mean);
+      if (also.data)
+        for (std::int64_t c = 0; c < x.cols; ++c) to[c] += also(t, c);
+    }
+  });
+}
+
+}  // namespace FINEGRAIN_ISA
+}  // namespace finegrain::inline FINEGRAIN_ABI

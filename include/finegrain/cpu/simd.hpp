@@ -1,0 +1,140 @@
+// simd: one vector register of floats, on the compilers' vector types. All that depends on the
+// instruction set stands here.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <utility>
+
+#include "../base/platform.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+inline namespace FINEGRAIN_ISA {
+namespace simd {
+
+/// Floats in a vector, and vectors that stand side by side in a tile of a product: with 32
+/// registers four, with 16 two, so that 6 rows of them and their operands fit.
+inline constexpr int lanes = FINEGRAIN_VECTOR_BYTES / 4;
+#if defined(__AVX512F__) || defined(__ARM_NEON)
+inline constexpr int vectors = 4;
+#else
+inline constexpr int vectors = 2;
+#endif
+
+using vec = float __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES)));
+using ivec = std::int32_t __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES)));
+
+FINEGRAIN_INLINE vec load(float const* p) {
+  vec v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+FINEGRAIN_INLINE void store(float* p, vec v) { __builtin_memcpy(p, &v, sizeof v); }
+/// The first n < lanes numbers, and zeros: what lies behind them is not touched.
+FINEGRAIN_INLINE vec load_first(float const* p, std::int64_t n) {
+  vec v{};
+  for (std::int64_t i = 0; i < n; ++i) v[i] = p[i];
+  return v;
+}
+FINEGRAIN_INLINE void store_first(float* p, vec v, std::int64_t n) {
+  for (std::int64_t i = 0; i < n; ++i) p[i] = v[i];
+}
+FINEGRAIN_INLINE vec broadcast(float x) { return vec{} + x; }
+FINEGRAIN_INLINE vec larger(vec a, vec b) { return a > b ? a : b; }
+
+/// All lanes, by halves: one order for every caller.
+FINEGRAIN_INLINE float total(vec v) {
+  float part[lanes];
+  store(part, v);
+  for (int half = lanes / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) part[i] += part[i + half];
+  return part[0];
+}
+FINEGRAIN_INLINE float largest(vec v) {
+  float m = v[0];
+  for (int i = 1; i < lanes; ++i) m = v[i] > m ? v[i] : m;
+  return m;
+}
+
+/// e^x to about 2 units in the last place; 0 below -87.3, infinite above 88.37, NaN kept.
+FINEGRAIN_INLINE vec exp(vec x) {
+  constexpr float shift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  vec const inside = x > 88.3762626f ? vec{} + 88.3762626f : x < -87.3365479f ? vec{} : x;
+  vec const shifted = inside * 1.44269504f + shift;
+  vec const n = shifted - shift;
+  vec const r = inside - n * 0.693359375f + n * 2.12194440e-4f;
+  vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.0f;
+  ivec const exponent = (reinterpret_cast<ivec>(shifted) - 0x4b400000 + 127) << 23;
+  vec const scaled = p * reinterpret_cast<vec>(exponent);
+  vec const high = x > 88.3762626f ? vec{} + __builtin_huge_valf() : scaled;
+  return x < -87.3365479f ? vec{} : high;
+}
+/// 1 / (1 + e^-x).
+FINEGRAIN_INLINE vec sigmoid(vec x) { return 1.0f / (1.0f + exp(-x)); }
+
+namespace detail {
+
+// Which lane of (a, b) goes to lane j. Within each 128 bits: two rows interleaved, low or high
+// halves; pairs of two rows. Across them: blocks of D lanes exchanged between two rows.
+constexpr int low_of_two(int j) { return (j & ~3) + (j & 3) / 2 + (j & 1) * lanes; }
+constexpr int high_of_two(int j) { return low_of_two(j) + 2; }
+constexpr int low_pair(int j) { return (j & 3) < 2 ? j : lanes + j - 2; }
+constexpr int high_pair(int j) { return (j & 3) < 2 ? j + 2 : lanes + j; }
+template <int D>
+constexpr int low_block(int j) {
+  return (j & D) == 0 ? j : lanes + j - D;
+}
+template <int D>
+constexpr int high_block(int j) {
+  return (j & D) == 0 ? j + D : lanes + j;
+}
+
+template <int (*At)(int), int... J>
+FINEGRAIN_INLINE vec pick(vec a, vec b, std::integer_sequence<int, J...>) {
+  return __builtin_shufflevector(a, b, At(J)...);
+}
+template <int (*At)(int)>
+FINEGRAIN_INLINE vec pick(vec a, vec b) {
+  return pick<At>(a, b, std::make_integer_sequence<int, lanes>());
+}
+
+template <int D>
+FINEGRAIN_INLINE void exchange(vec (&row)[lanes]) {
+  if constexpr (D < lanes) {
+    FINEGRAIN_UNROLL
+    for (int i = 0; i < lanes; ++i)
+      if ((i & D) == 0) {
+        vec const a = row[i], b = row[i + D];
+        row[i] = pick<low_block<D>>(a, b);
+        row[i + D] = pick<high_block<D>>(a, b);
+      }
+    exchange<2 * D>(row);
+  }
+}
+
+}  // namespace detail
+
+/// Lane j of row i becomes lane i of row j.
+FINEGRAIN_INLINE void transpose(vec (&row)[lanes]) {
+  using namespace detail;
+  FINEGRAIN_UNROLL
+  for (int i = 0; i < lanes; i += 4) {
+    vec const a = pick<low_of_two>(row[i], row[i + 1]), b = pick<high_of_two>(row[i], row[i + 1]);
+    vec const c = pick<low_of_two>(row[i + 2], row[i + 3]);
+    vec const d = pick<high_of_two>(row[i + 2], row[i + 3]);
+    row[i] = pick<low_pair>(a, c);
+    row[i + 1] = pick<high_pair>(a, c);
+    row[i + 2] = pick<low_pair>(b, d);
+    row[i + 3] = pick<high_pair>(b, d);
+  }
+  exchange<4>(row);
+}
+
+}  // namespace simd
+}  // namespace FINEGRAIN_ISA
+}  // namespace finegrain::inline FINEGRAIN_ABI
