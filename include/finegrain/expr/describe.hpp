@@ -84,7 +84,7 @@ constexpr std::string_view type_name() {
 
 /// A stage's own name; its type's, if it has none.
 template <Expr E>
-constexpr std::string_view name_of() {
+constexpr std::string_view node_name() {
   if constexpr (requires { E::name; }) {
     if (E::name != std::string_view(stage<1>::name)) return E::name;
   }
@@ -128,7 +128,7 @@ class description {
   }
   template <Expr E>
   void add(E e, int depth) {
-    head(e, std::string(name_of<E>()), depth);
+    head(e, std::string(node_name<E>()), depth);
     if constexpr (Named<E>) {
       add(inner_t<E>{}, depth + 1);
     } else {
