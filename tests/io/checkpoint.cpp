@@ -1,0 +1,240 @@
+// Weights and runs in files: all of them, under their names, or a list of what differs.
+// SPDX-License-Identifier: Apache-2.0
+#include <sys/resource.h>
+#include <sys/wait.h>
+
+#include <csignal>
+#include <cstring>
+#include <finegrain/io/checkpoint.hpp>
+#include <finegrain/reference/reference.hpp>
+
+#include "../catch.hpp"
+#include "../folder.hpp"
+#include "../tiny.hpp"
+
+namespace fg = finegrain;
+
+namespace {
+
+using executor = fg::basic_reference<float>;
+using network = fg::network<tiny::decoder, executor>;
+
+constexpr fg::architecture chosen_otherwise = [] {
+  auto a = tiny::numbers;
+  a.moe.top_k = 1;
+  return a;
+}();
+constexpr fg::architecture wider = [] {
+  auto a = tiny::numbers;
+  a.moe.width = 8;
+  a.moe.bias = false;
+  a.moe.shared_gate = true;
+  return a;
+}();
+
+template <class Net>
+std::vector<typename Net::S> weights_of(Net const& net) {
+  return {net.parameters().begin(), net.parameters().end()};
+}
+
+/// Moments that can be told from each other.
+struct moments {
+  std::vector<float> first = std::vector<float>(std::size_t(fg::weights_size<tiny::decoder>()), 1);
+  std::vector<float> second = std::vector<float>(first.size(), 2);
+  fg::training_state<float> state(std::int64_t steps = 0) { return {first, second, steps}; }
+};
+
+/// The error that f throws.
+template <class Error, class F>
+Error caught(F&& f) {
+  try {
+    f();
+  } catch (Error const& e) {
+    return e;
+  }
+  throw std::logic_error("nothing was thrown");
+}
+
+bool contains(std::vector<std::string> const& list, std::string const& line) {
+  return std::find(list.begin(), list.end(), line) != list.end();
+}
+
+}  // namespace
+
+TEST_CASE("weights are stored under their names, matrices [out, in] and gains [n]") {
+  folder const here;
+  network net({.deviation = 0.5, .seed = 1});
+  fg::save_weights(net, here / "w");
+  fg::safetensors_file const file(here / "w");
+  CHECK(file.tensors().size() == fg::list_weights<tiny::decoder>().size());
+  auto const shape = [&](char const* name) {
+    auto const* const entry = file.find(name);
+    return entry ? entry->shape : std::vector<std::int64_t>{-1};
+  };
+  using list = std::vector<std::int64_t>;
+  CHECK(shape("embedding.table") == list{32, 16});
+  CHECK(shape("layers.0.mlp.gate") == list{24, 16});
+  CHECK(shape("layers.0.rmsnorm.gain") == list{16});
+  CHECK(shape("head.weight") == list{32, 16});
+  std::vector<float> gate(16 * 16);
+  std::string found;
+  for (auto const& entry : file.tensors())
+    if (entry.name.ends_with("mixture.experts.3.gate")) found = entry.name;
+  REQUIRE(!found.empty());
+  file.read(*file.find(found), gate.data());
+  auto const weight = net.weight(found);
+  CHECK(std::equal(gate.begin(), gate.end(), weight.data));
+}
+
+TEST_CASE("weights come back to the bit, and into a network of doubles not at all") {
+  folder const here;
+  network net({.deviation = 0.5, .seed = 1}), other({.deviation = 0.5, .seed = 2});
+  net.parameters()[0] = -0.0f;
+  net.parameters()[1] = 1e-45f;
+  fg::save_weights(net, here / "w");
+  fg::load_weights(other, here / "w");
+  CHECK(std::memcmp(net.parameters().data(), other.parameters().data(),
+                    net.parameters().size_bytes()) == 0);
+  fg::network<tiny::decoder, fg::reference> doubles;
+  CHECK_THROWS_WITH(fg::load_weights(doubles, here / "w"),
+                    ContainsSubstring("embedding.table is F32 [32, 16] in the file, F64 [32, 16] "
+                                      "here"));
+}
+
+TEST_CASE("a run comes back to the bit: weights, both moments, steps") {
+  folder const here;
+  network net({.deviation = 0.5, .seed = 1}), other({.deviation = 0.5, .seed = 2});
+  moments given, taken;
+  for (std::size_t i = 0; i < given.first.size(); ++i) {
+    given.first[i] = float(fg::random_normal(1, i));
+    given.second[i] = float(fg::random_uniform(2, i));
+  }
+  fg::save_checkpoint(net, given.state(123), here / "c");
+  CHECK(fg::load_checkpoint(other, taken.state(7), here / "c") == 123);
+  for (auto const& entry : fg::list_weights<tiny::decoder>())
+    for (std::int64_t i = 0; i < entry.rows * entry.cols; ++i) {
+      auto const at = std::size_t(entry.offset + i);
+      REQUIRE(other.parameters()[at] == net.parameters()[at]);
+      REQUIRE(taken.first[at] == given.first[at]);
+      REQUIRE(taken.second[at] == given.second[at]);
+    }
+}
+
+TEST_CASE("a checkpoint of another architecture is refused, though its tensors would fit") {
+  folder const here;
+  network net;
+  moments kept;
+  fg::save_checkpoint(net, kept.state(), here / "c");
+  fg::network<fg::decoder<chosen_otherwise>, executor> other({.deviation = 0.5});
+  auto const before = weights_of(other);
+  auto const error =
+      caught<fg::mismatch>([&] { fg::load_checkpoint(other, kept.state(), here / "c"); });
+  REQUIRE(error.differences->size() == 1);
+  CHECK_THAT(error.what(), ContainsSubstring("2 of 4 experts") &&
+                               ContainsSubstring("1 of 4 experts") &&
+                               ContainsSubstring((here / "c").c_str()));
+  CHECK(weights_of(other) == before);
+}
+
+TEST_CASE("another model's weights are refused with a list of all differences") {
+  folder const here;
+  network net;
+  fg::save_weights(net, here / "w");
+  fg::network<fg::decoder<wider>, executor> other({.deviation = 0.5});
+  auto const before = weights_of(other);
+  auto const error = caught<fg::mismatch>([&] { fg::load_weights(other, here / "w"); });
+  CHECK(weights_of(other) == before);
+  CHECK_THAT(error.what(), ContainsSubstring("differences: 17"));
+  auto const& list = *error.differences;
+  CHECK(list.size() == 17);
+  std::string const mixture = [&] {
+    for (auto const& entry : fg::list_weights<tiny::decoder>())
+      if (entry.name.ends_with("mixture.router"))
+        return entry.name.substr(0, entry.name.size() - 6);
+    return std::string();
+  }();
+  CHECK(contains(list, mixture + "shared_gate is missing"));
+  CHECK(contains(list, mixture + "bias is unknown here"));
+  CHECK(contains(list, mixture + "experts.3.down is F32 [16, 16] in the file, F32 [16, 8] here"));
+}
+
+TEST_CASE("one missing, one unknown and one transposed tensor are each named") {
+  folder const here;
+  network net({.deviation = 0.5}), other({.deviation = 0.5, .seed = 9});
+  std::vector<fg::tensor_view> tensors;
+  fg::list_tensors(fg::list_weights<tiny::decoder>(), "", net.parameters().data(), tensors);
+  auto const before = weights_of(other);
+  auto const differences = [&](std::vector<fg::tensor_view> const& written) {
+    fg::write_safetensors(here / "w", written);
+    auto const list =
+        *caught<fg::mismatch>([&] { fg::load_weights(other, here / "w"); }).differences;
+    CHECK(weights_of(other) == before);
+    return list;
+  };
+  auto changed = tensors;
+  changed.pop_back();
+  CHECK(differences(changed) == std::vector<std::string>{tensors.back().name + " is missing"});
+  changed = tensors;
+  changed[0].name = "surprise";
+  CHECK(differences(changed) ==
+        std::vector<std::string>{tensors[0].name + " is missing", "surprise is unknown here"});
+  changed = tensors;
+  std::swap(changed[0].shape[0], changed[0].shape[1]);
+  CHECK(differences(changed) ==
+        std::vector<std::string>{tensors[0].name + " is F32 [16, 32] in the file, F32 [32, "
+                                                   "16] here"});
+  CHECK_THROWS_WITH(fg::load_checkpoint(other, moments().state(), here / "w"),
+                    ContainsSubstring("the file names no architecture"));
+  CHECK(weights_of(other) == before);
+}
+
+TEST_CASE("a checkpoint cut short anywhere loads nothing") {
+  folder const here;
+  network net({.deviation = 0.5}), other({.deviation = 0.5, .seed = 9});
+  moments kept;
+  fg::save_checkpoint(net, kept.state(5), here / "c");
+  std::string const whole = contents(here / "c");
+  auto const before = weights_of(other);
+  for (std::size_t size = 0; size < whole.size(); size += 1 + whole.size() / 97) {
+    put(here / "cut", whole.substr(0, size));
+    CHECK_THROWS_AS(fg::load_checkpoint(other, kept.state(), here / "cut"), fg::file_error);
+  }
+  CHECK(weights_of(other) == before);
+  CHECK(kept.first == moments().first);
+}
+
+TEST_CASE("when the disk is full, the checkpoint before stays") {
+  folder const here;
+  network net({.deviation = 0.5});
+  moments kept;
+  fg::save_checkpoint(net, kept.state(5), here / "c");
+  std::string const whole = contents(here / "c");
+  pid_t const child = ::fork();
+  if (child == 0) {
+    std::signal(SIGXFSZ, SIG_IGN);
+    bool good = true;
+    for (rlim_t most = 0; good && most < whole.size(); most += whole.size() / 23) {
+      rlimit const limit{most, whole.size()};
+      good = ::setrlimit(RLIMIT_FSIZE, &limit) == 0;
+      try {
+        fg::save_checkpoint(net, kept.state(6), here / "c");
+        good = false;
+      } catch (fg::file_error const&) {
+      }
+      good = good && contents(here / "c") == whole && here.files() == 1;
+    }
+    ::_exit(good ? 0 : 1);
+  }
+  int status = -1;
+  ::waitpid(child, &status, 0);
+  CHECK(status == 0);
+}
+
+TEST_CASE("a checkpoint whose steps are negative is refused") {
+  folder const here;
+  network net({.deviation = 0.5});
+  moments kept;
+  fg::save_checkpoint(net, kept.state(-5), here / "c");
+  CHECK_THROWS_WITH(fg::load_checkpoint(net, kept.state(), here / "c"),
+                    ContainsSubstring("-5 steps"));
+}
