@@ -3,6 +3,7 @@
 #pragma once
 
 #include <finegrain/expr/decoder.hpp>
+#include <span>
 #include <string_view>
 #include <vector>
 

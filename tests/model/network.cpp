@@ -1,0 +1,330 @@
+// A network's calls: what they refuse before anything is written, and what they promise.
+// SPDX-License-Identifier: Apache-2.0
+#include <cmath>
+#include <cstring>
+#include <thread>
+
+#include "../catch.hpp"
+#include "../tiny.hpp"
+#include "executors.hpp"
+
+namespace fg = finegrain;
+
+namespace {
+
+constexpr fg::config moe{.hidden = 16, .width = 12, .routed = 6, .top_k = 2, .shared = 1};
+struct block : fg::named {
+  static constexpr auto expr = fg::residual(fg::rmsnorm<16>{} | fg::attention<16, 2>{}) |
+                               fg::residual(fg::rmsnorm<16>{} | fg::mixture<moe>{});
+};
+
+/// A matrix with its numbers, NaN at first.
+template <class S>
+struct numbers {
+  std::int64_t rows, cols;
+  std::vector<S> values;
+  numbers(std::int64_t rows, std::int64_t cols)
+      : rows(rows), cols(cols), values(std::size_t(rows * cols), S(NAN)) {}
+  static numbers random(std::int64_t rows, std::int64_t cols, std::uint64_t seed) {
+    numbers n(rows, cols);
+    for (std::size_t i = 0; i < n.values.size(); ++i) n.values[i] = S(fg::random_normal(seed, i));
+    return n;
+  }
+  operator fg::matrix<S>() { return {values.data(), rows, cols}; }
+  operator fg::matrix<S const>() const { return {values.data(), rows, cols}; }
+  bool untouched() const {
+    for (S x : values)
+      if (!std::isnan(x)) return false;
+    return true;
+  }
+  bool operator==(numbers const& other) const {
+    return values.size() == other.values.size() &&
+           std::memcmp(values.data(), other.values.data(), values.size() * sizeof(S)) == 0;
+  }
+};
+
+template <class S>
+std::vector<S> copy(std::span<S> all) {
+  return {all.begin(), all.end()};
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("shapes that do not fit are refused with both shapes", "", EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::network<block, TestType> net;
+  auto const x = numbers<S>::random(4, 16, 1);
+  numbers<S> y(4, 16), narrow(4, 15), short_(3, 16);
+  CHECK_THROWS_WITH(net(x, narrow), "y is 4 x 15; this call needs 4 x 16");
+  CHECK_THROWS_WITH(net(x, short_), "y is 3 x 16; this call needs 4 x 16");
+  CHECK_THROWS_WITH(net(narrow, y), "x is 4 x 15; this call needs 4 x 16");
+  CHECK_THROWS_WITH(net.infer({.tokens = 5}, x, y), "y is 4 x 16; this call needs 5 x 16");
+  CHECK_THROWS_WITH(net.infer({.tokens = -1}, x, y), "a batch of -1 tokens");
+  CHECK_THROWS_WITH(net.infer({.tokens = 4}, fg::matrix<S const>(nullptr, 4, 16), y),
+                    "x has no memory");
+  CHECK_THROWS_WITH(net.infer({.tokens = 4}, fg::matrix<S const>(x.values.data(), 4, 16, 15), y),
+                    "the rows of x are 15 numbers apart and 16 long");
+  CHECK(y.untouched());
+  net.forward({.tokens = 4}, x, y);
+  CHECK_THROWS_WITH(net.backward(narrow), "dy is 4 x 15; this call needs 4 x 16");
+  CHECK_THROWS_WITH(net.backward(y, short_), "dx is 3 x 16; this call needs 4 x 16");
+  CHECK_NOTHROW(net.backward(y));
+}
+
+TEMPLATE_TEST_CASE("input and output may not share memory", "", EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::network<block, TestType> net;
+  std::vector<S> memory(8 * 16, S(1));
+  fg::matrix<S> const x(memory.data(), 4, 16);
+  CHECK_THROWS_WITH(net(x, x), "x and y share memory");
+  CHECK_THROWS_WITH(net(x, fg::matrix<S>(memory.data() + 63, 4, 16)), "x and y share memory");
+  CHECK(memory == std::vector<S>(8 * 16, S(1)));
+  CHECK_NOTHROW(net(x, fg::matrix<S>(memory.data() + 64, 4, 16)));
+}
+
+TEMPLATE_TEST_CASE("a batch whose sequences do not cover it is refused", "", EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::network<block, TestType> net;
+  auto const x = numbers<S>::random(4, 16, 1);
+  numbers<S> y(4, 16);
+  using list = std::vector<std::int64_t>;
+  for (list const& starts : {list{0}, list{0, 3}, list{1, 4}, list{0, 3, 2, 4}, list{0, 5},
+                             list{0, -1, 4}, list{0, 5, 4}}) {
+    CHECK_THROWS_WITH(net.infer({.tokens = 4, .starts = starts}, x, y),
+                      "the batch's sequence starts must rise from 0 to 4");
+  }
+  CHECK(y.untouched());
+  CHECK_NOTHROW(net.infer({.tokens = 4, .starts = list{0, 2, 2, 4}}, x, y));
+}
+
+TEMPLATE_TEST_CASE("what a router cannot do is refused", "", EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::network<block, TestType> net;
+  auto const x = numbers<S>::random(4, 16, 1);
+  numbers<S> y(4, 16);
+  auto const refused = [&](fg::routing_request request, bool training = false) {
+    fg::batch const b{.tokens = 4, .routing = request};
+    if (training)
+      CHECK_THROWS_AS(net.forward(b, x, y), fg::invalid_argument);
+    else
+      CHECK_THROWS_AS(net.infer(b, x, y), fg::invalid_argument);
+  };
+  refused({.top_k = 4});
+  refused({.top_k = 3}, true);  // one more than configured only where nothing is trained
+  refused({.top_k = -1, .mask_best = -1});
+  refused({.mask_best = 5});
+  refused({.mask_best = -1});
+  refused({.balance = -1}, true);
+  refused({.balance = NAN}, true);
+  CHECK(y.untouched());
+  CHECK_NOTHROW(net.infer({.tokens = 4, .routing = {.top_k = 3, .mask_best = 3}}, x, y));
+}
+
+TEMPLATE_TEST_CASE("a log of another network is refused; its own has a report a router", "",
+                   EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::network<block, TestType> net;
+  auto const x = numbers<S>::random(4, 16, 1);
+  numbers<S> y(4, 16);
+  fg::routing_log none, other = fg::network<tiny::decoder, TestType>::make_log();
+  CHECK_THROWS_WITH(net.infer({.tokens = 4, .log = &none}, x, y),
+                    "the routing log is not this network's: use make_log()");
+  CHECK_THROWS_AS(net.infer({.tokens = 4, .log = &other}, x, y), fg::invalid_argument);
+  CHECK(y.untouched());
+  auto log = net.make_log();
+  REQUIRE(log.layers.size() == 1);
+  for (int twice = 0; twice < 2; ++twice) {
+    net.infer({.tokens = 4, .log = &log}, x, y);
+    std::int64_t total = 0;
+    for (auto load : log.layers[0].load) total += load;
+    CHECK(total == 4 * moe.top_k);
+  }
+}
+
+TEMPLATE_TEST_CASE("token ids that no row of the table has are refused", "", EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::network<tiny::decoder, TestType> net;
+  for (std::int32_t bad : {-1, 32, 2'000'000'000}) {
+    std::vector<std::int32_t> const ids{1, bad, 2};
+    numbers<S> y(3, 32);
+    CHECK_THROWS_WITH(net(ids, y), ContainsSubstring("token 1 has the id " + std::to_string(bad)));
+    CHECK_THROWS_AS(net.forward({.tokens = 3, .ids = ids}, {}, y), fg::invalid_argument);
+    CHECK_THROWS_AS(net.backward(y), fg::invalid_argument);  // there was no forward
+    CHECK(y.untouched());
+  }
+  std::vector<std::int32_t> const ids{1, 2};
+  numbers<S> y(3, 32);
+  CHECK_THROWS_WITH(net.infer({.tokens = 3, .ids = ids}, {}, y),
+                    "the batch has 3 tokens and 2 token ids");
+}
+
+TEMPLATE_TEST_CASE("a caller's workspace that is too small or askew is refused", "", EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::network<block, TestType> const net({.deviation = 0.3});
+  auto const x = numbers<S>::random(5, 16, 1);
+  numbers<S> y(5, 16);
+  std::int64_t const needed = net.workspace_bytes(net.extent_of(5));
+  fg::buffer<> memory(needed + 64);
+  std::memset(memory.data(), 0x5a, std::size_t(memory.size()));
+  auto const span = [&](std::int64_t offset, std::int64_t bytes) {
+    return std::span<std::byte>(memory.data() + offset, std::size_t(bytes));
+  };
+  fg::batch const b{.tokens = 5};
+  CHECK_THROWS_WITH(net.infer(b, x, y, span(0, needed - 1)),
+                    "the workspace holds " + std::to_string(needed - 1) + " bytes; 5 tokens need " +
+                        std::to_string(needed));
+  CHECK_THROWS_WITH(net.infer(b, x, y, span(8, needed)),
+                    "the workspace must start on a border of 64 bytes");
+  CHECK_THROWS_AS(net.infer(b, x, y, {}), fg::invalid_argument);
+  CHECK(y.untouched());
+  for (std::byte byte : span(0, memory.size())) REQUIRE(byte == std::byte(0x5a));
+
+  net.infer(b, x, y, span(0, needed));
+  for (std::byte byte : span(needed, 64)) CHECK(byte == std::byte(0x5a));
+  fg::network<block, TestType> own({.deviation = 0.3});
+  numbers<S> same(5, 16);
+  own(x, same);
+  CHECK(y == same);
+}
+
+TEMPLATE_TEST_CASE("backward needs a forward whose memory nobody has used since", "", EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::network<block, TestType> net({.deviation = 0.3});
+  auto const x = numbers<S>::random(4, 16, 1), dy = numbers<S>::random(4, 16, 2);
+  numbers<S> y(4, 16), dx(4, 16);
+  CHECK_THROWS_WITH(net.backward(dy, dx), ContainsSubstring("backward needs a forward before it"));
+  net.forward({.tokens = 4}, x, y);
+  net(x, y);
+  CHECK_THROWS_AS(net.backward(dy, dx), fg::invalid_argument);
+  net.forward({.tokens = 4}, x, y);
+  net.reserve(400, true);
+  CHECK_THROWS_AS(net.backward(dy, dx), fg::invalid_argument);
+  CHECK(dx.untouched());
+  net.forward({.tokens = 4}, x, y);
+  net.reserve(4, true);
+  CHECK_NOTHROW(net.backward(dy, dx));
+}
+
+TEMPLATE_TEST_CASE("backward may be repeated; it overwrites gradients or adds to them", "",
+                   EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::network<block, TestType> net({.deviation = 0.3});
+  auto const x = numbers<S>::random(9, 16, 1), dy = numbers<S>::random(9, 16, 2);
+  numbers<S> y(9, 16), dx(9, 16), again(9, 16);
+  net.forward({.tokens = 9}, x, y);
+  net.backward(dy, dx);
+  auto const once = copy(net.gradient());
+  net.backward(dy);  // without dx
+  CHECK(copy(net.gradient()) == once);
+  net.backward(dy, again, fg::gradients::accumulate);
+  CHECK(again == dx);
+  for (std::size_t i = 0; i < once.size(); ++i)
+    REQUIRE(double(net.gradient()[i]) == Approx(2 * double(once[i])).epsilon(1e-4).margin(1e-6));
+}
+
+TEMPLATE_TEST_CASE("no tokens: nothing is written, and gradients are zero", "", EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::network<block, TestType> net({.deviation = 0.3});
+  auto const x = numbers<S>::random(3, 16, 1);
+  numbers<S> y(3, 16);
+  net.forward({.tokens = 3}, x, y);
+  net.backward(x);  // so that there are gradients to be overwritten
+  fg::matrix<S const> const none(nullptr, 0, 16);
+  fg::matrix<S> const nowhere(nullptr, 0, 16);
+  auto log = net.make_log();
+  net.infer({.tokens = 0, .log = &log}, none, nowhere);
+  CHECK(std::isfinite(log.balance_loss()));
+  net.forward({.tokens = 0, .routing = {.balance = 1}, .log = &log}, none, nowhere);
+  CHECK(std::isfinite(log.balance_loss()));
+  net.backward(none, nowhere);
+  for (S g : net.gradient()) REQUIRE(g == 0);
+
+  fg::network<tiny::decoder, TestType> decoder;
+  CHECK_NOTHROW(decoder(std::span<std::int32_t const>(), fg::matrix<S>(nullptr, 0, 32)));
+}
+
+TEMPLATE_TEST_CASE("rows may stand apart, and what lies between them is left alone", "",
+                   EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::network<block, TestType> net({.deviation = 0.3});
+  auto const x = numbers<S>::random(7, 16, 1), dy = numbers<S>::random(7, 16, 2);
+  numbers<S> y(7, 16), dx(7, 16), wide_y(7, 21), wide_dx(7, 23), wide_x(7, 19), wide_dy(7, 18);
+  for (std::int64_t t = 0; t < 7; ++t) {
+    std::copy_n(fg::matrix<S const>(x).row(t), 16, fg::matrix<S>(wide_x).row(t));
+    std::copy_n(fg::matrix<S const>(dy).row(t), 16, fg::matrix<S>(wide_dy).row(t));
+  }
+  net.forward({.tokens = 7}, x, y);
+  net.backward(dy, dx);
+  auto const gradient = copy(net.gradient());
+  auto const part = [](numbers<S>& m) { return fg::matrix<S>(m).middle_cols(0, 16); };
+  net.forward({.tokens = 7}, part(wide_x), part(wide_y));
+  net.backward(part(wide_dy), part(wide_dx));
+  CHECK(copy(net.gradient()) == gradient);
+  for (std::int64_t t = 0; t < 7; ++t) {
+    CHECK(std::equal(part(wide_y).row(t), part(wide_y).row(t) + 16, fg::matrix<S>(y).row(t)));
+    CHECK(std::equal(part(wide_dx).row(t), part(wide_dx).row(t) + 16, fg::matrix<S>(dx).row(t)));
+    for (std::int64_t c = 16; c < 21; ++c) CHECK(std::isnan(fg::matrix<S>(wide_y)(t, c)));
+    for (std::int64_t c = 16; c < 23; ++c) CHECK(std::isnan(fg::matrix<S>(wide_dx)(t, c)));
+  }
+}
+
+TEMPLATE_TEST_CASE("weights and gradients are found by their names", "", EXECUTORS) {
+  fg::network<tiny::decoder, TestType> net({.deviation = 0.3});
+  auto const table = net.weight("embedding.table");
+  CHECK(table.rows == 32);
+  CHECK(table.cols == 16);
+  CHECK(table.data == net.weights().a.a.a.table.data);
+  for (auto const& entry : fg::list_weights<tiny::decoder>())
+    CHECK(net.weight(entry.name).data == net.parameters().data() + entry.offset);
+  CHECK_THROWS_WITH(net.weight("embedding"),
+                    "the network has no weight or gradient named \"embedding\"");
+  CHECK_THROWS_AS(net.gradient("embedding.table"), fg::invalid_argument);  // nothing trained yet
+  net.reserve(1, true);
+  CHECK(net.gradient("head.weight").rows == 32);
+}
+
+TEMPLATE_TEST_CASE("several threads may infer at a time, each in memory of its own", "",
+                   EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::thread_pool pool(2);
+  fg::network<block, TestType> net({.deviation = 0.3}, TestType{pool});
+  auto const x = numbers<S>::random(33, 16, 1);
+  numbers<S> right(33, 16);
+  net(x, right);
+  std::vector<numbers<S>> results(4, numbers<S>(33, 16));
+  std::vector<std::thread> threads;
+  for (auto& y : results)
+    threads.emplace_back([&net, &x, &y] {
+      fg::buffer<> const memory(net.workspace_bytes(net.extent_of(33)));
+      for (int i = 0; i < 5; ++i)
+        std::as_const(net).infer({.tokens = 33}, x, y, {memory.data(), std::size_t(memory.size())});
+    });
+  for (auto& thread : threads) thread.join();
+  for (auto const& y : results) CHECK(y == right);
+}
+
+TEMPLATE_TEST_CASE("a cache takes one sequence, up to its end", "", EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::network<block, TestType> net({.deviation = 0.3});
+  auto const x = numbers<S>::random(4, 16, 1);
+  numbers<S> y(4, 16);
+  auto cache = net.make_cache(6);
+  std::int64_t const starts[] = {0, 2, 4};
+  CHECK_THROWS_WITH(net.infer({.tokens = 4, .starts = starts}, x, y, &cache),
+                    "a cache holds one sequence; the batch has 2");
+  net.infer({.tokens = 4}, x, y, &cache);
+  CHECK(cache.length == 4);
+  numbers<S> more(4, 16);
+  CHECK_THROWS_WITH(net.infer({.tokens = 4}, x, more, &cache),
+                    "the cache has room for 6 tokens; 4 and 4 more do not fit");
+  CHECK(more.untouched());
+  CHECK(cache.length == 4);
+}
+
+TEMPLATE_TEST_CASE("a seed gives the same network for any number of threads", "", EXECUTORS) {
+  fg::thread_pool pool(3);
+  fg::network<tiny::decoder, TestType> one({.seed = 5}), many({.seed = 5}, TestType{pool}),
+      other({.seed = 6});
+  CHECK(copy(one.parameters()) == copy(many.parameters()));
+  CHECK(copy(one.parameters()) != copy(other.parameters()));
+}
