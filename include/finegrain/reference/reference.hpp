@@ -9,6 +9,7 @@
 #include "embed.hpp"
 #include "experts.hpp"
 #include "linear.hpp"
+#include "loss.hpp"
 #include "mixture.hpp"
 #include "norm.hpp"
 #include "route.hpp"
