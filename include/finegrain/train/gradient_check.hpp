@@ -28,8 +28,8 @@ struct gradient_report {
 
 namespace detail {
 
-/// A network's loss, dy . y plus the balance losses, on weights and an x that can be moved. All
-/// memory is NaN before a pass that may only read what it has written.
+/// A network's loss, dy . y plus the balance losses, on weights and an x that can be moved. Memory
+/// starts as NaN: a pass that reads, or leaves, what nobody wrote shows.
 template <Expr E, class X>
 struct gradient_probe {
   static_assert(std::is_same_v<typename X::scalar, double>,
