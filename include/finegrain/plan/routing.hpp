@@ -40,8 +40,9 @@ constexpr int chosen(config const& c, routing_request const& request) {
 inline void check_request(config const& c, routing_request const& request, bool training) {
   int const k = chosen(c, request), most = c.top_k + (!training && c.top_k < c.routed ? 1 : 0);
   int const choice = c.routed / c.groups * c.group_limit;
-  if (k < 1 || k > most)
-    throw invalid_argument("a token can be sent to 1 to %d experts here, not %d", most, k);
+  if (request.top_k < 0 || k > most)
+    throw invalid_argument("a token can be sent to 1 to %d experts here, not %d", most,
+                           request.top_k);
   if (request.mask_best < 0 || request.mask_best + k > choice)
     throw invalid_argument("with the best %d of %d experts excluded, %d cannot be chosen",
                            request.mask_best, choice, k);
