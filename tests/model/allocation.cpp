@@ -1,0 +1,203 @@
+// Memory: none is taken once there is room, and running out of it anywhere breaks nothing.
+// SPDX-License-Identifier: Apache-2.0
+#include <atomic>
+#include <cstddef>
+#include <cstdlib>
+#include <finegrain/model/generate.hpp>
+#include <finegrain/train/trainer.hpp>
+#include <new>
+
+#include "../catch.hpp"
+#include "../folder.hpp"
+#include "../tiny.hpp"
+#include "executors.hpp"
+
+// Every allocation of the program passes here: they are counted, and one can be made to fail.
+namespace {
+
+std::atomic<std::int64_t> allocations{0};
+std::atomic<std::int64_t> failing{-1};  // the allocation that fails, from now; -1: none
+
+void* allocate(std::size_t bytes, std::size_t border) {
+  ++allocations;
+  if (failing >= 0 && failing-- == 0) throw std::bad_alloc();
+  std::size_t const size = (bytes + border - 1) / border * border;
+  if (void* const at = std::aligned_alloc(border, size > 0 ? size : border)) return at;
+  throw std::bad_alloc();
+}
+
+}  // namespace
+
+// (Not inlined: g++ would otherwise compare malloc's and new's names and warn.)
+[[gnu::noinline]] void* operator new(std::size_t bytes) {
+  return allocate(bytes, alignof(std::max_align_t));
+}
+[[gnu::noinline]] void* operator new(std::size_t bytes, std::align_val_t border) {
+  return allocate(bytes, static_cast<std::size_t>(border));
+}
+[[gnu::noinline]] void operator delete(void* at) noexcept { std::free(at); }
+[[gnu::noinline]] void operator delete(void* at, std::size_t) noexcept { std::free(at); }
+[[gnu::noinline]] void operator delete(void* at, std::align_val_t) noexcept { std::free(at); }
+[[gnu::noinline]] void operator delete(void* at, std::size_t, std::align_val_t) noexcept {
+  std::free(at);
+}
+
+namespace fg = finegrain;
+
+namespace {
+
+/// Allocations while f runs.
+template <class F>
+std::int64_t allocations_of(F&& f) {
+  std::int64_t const before = allocations;
+  f();
+  return allocations - before;
+}
+
+/// Runs f with the first allocation failing, then with the second, ... until none fails any more.
+/// f gets everything ready, calls `attempt(work)`, during which memory fails, and checks what is
+/// left if that is false. How many allocations there were.
+template <class F>
+int fail_each(F&& f) {
+  for (int n = 0;; ++n) {
+    bool succeeded = true;
+    f([&](auto&& work) {
+      failing = n;
+      try {
+        work();
+      } catch (std::bad_alloc const&) {
+        succeeded = false;
+      }
+      failing = -1;
+      return succeeded;
+    });
+    if (succeeded) return n;
+  }
+}
+
+template <class Net>
+std::vector<typename Net::S> weights_of(Net const& net) {
+  return {net.parameters().begin(), net.parameters().end()};
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("after reserve, forward and backward take no memory", "", EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::thread_pool pool(2);
+  fg::network<tiny::decoder, TestType> net({.deviation = 0.3}, TestType{pool});
+  tiny::text const text(50);
+  std::vector<S> y(50 * 32), dy(50 * 32, S(0.1));
+  fg::matrix<S> const out(y.data(), 50, 32);
+  auto log = net.make_log();
+  fg::batch const b{.tokens = 50, .ids = text.inputs(), .routing = {.balance = 0.1}, .log = &log};
+  net.reserve(50, true);
+  auto cache = net.make_cache(50);
+  CHECK(allocations_of([&] {
+          net.forward(b, {}, out);
+          net.backward(fg::matrix<S const>(dy.data(), 50, 32));
+          net.infer(b, {}, out);
+          net.infer({.tokens = 1, .ids = text.inputs().subspan(0, 1)}, {}, out.middle_rows(0, 1),
+                    &cache);
+        }) == 0);
+  CHECK(allocations_of([] { std::vector<int>(3); }) == 1);  // the counter counts
+}
+
+TEMPLATE_TEST_CASE("after the first, a training step takes no memory", "", EXECUTORS) {
+  fg::thread_pool pool(2);
+  fg::network<tiny::decoder, TestType> net({.deviation = 0.3}, TestType{pool});
+  fg::trainer train{net};
+  tiny::text const text(50);
+  train.step(text.inputs(), text.targets());
+  CHECK(allocations_of([&] {
+          train.step(text.inputs(), text.targets());
+          train.step(text.inputs().subspan(7), text.targets().subspan(7));
+          train.evaluate(text.inputs(), text.targets());
+        }) == 0);
+  fg::network<tiny::decoder, TestType> other({.deviation = 0.3}, TestType{pool});
+  fg::trainer reserved{other};
+  reserved.reserve(50);
+  CHECK(allocations_of([&] { reserved.step(text.inputs(), text.targets()); }) == 0);
+}
+
+TEST_CASE("generation takes memory before the first token, and none after it") {
+  fg::network<tiny::decoder, fg::cpu> const net({.deviation = 0.3});
+  tiny::text const text(70);
+  std::int64_t at_first = 0, at_last = 0;
+  int tokens = 0;
+  fg::generate(net, text.inputs(), 40, {.temperature = 1, .top_k = 7, .top_p = 0.9},
+               [&](std::int32_t) {
+                 if (tokens++ == 0) at_first = allocations;
+                 at_last = allocations;
+               });
+  CHECK(tokens == 40);
+  CHECK(at_last == at_first);
+}
+
+TEMPLATE_TEST_CASE("a network that finds no memory for itself throws", "", EXECUTORS) {
+  TestType const on{};  // its threads start before memory runs out
+  CHECK(fail_each([&](auto attempt) {
+          attempt([&] { fg::network<tiny::decoder, TestType> net({}, on); });
+        }) > 10);
+}
+
+TEMPLATE_TEST_CASE("without memory for a batch, the network stays as it was and works later", "",
+                   EXECUTORS) {
+  using S = typename TestType::scalar;
+  tiny::text const text(50);
+  fg::batch const b{.tokens = 50, .ids = text.inputs()};
+  std::vector<S> right(50 * 32);
+  fg::network<tiny::decoder, TestType>({.deviation = 0.3})
+      .infer(b, {}, fg::matrix<S>(right.data(), 50, 32));
+  for (bool training : {false, true}) {
+    CHECK(fail_each([&](auto attempt) {
+            fg::network<tiny::decoder, TestType> net({.deviation = 0.3});
+            auto const before = weights_of(net);
+            std::vector<S> y(50 * 32, S(7));
+            fg::matrix<S> const out(y.data(), 50, 32);
+            if (!attempt([&] { training ? net.forward(b, {}, out) : net.infer(b, {}, out); })) {
+              CHECK(weights_of(net) == before);
+              CHECK(y == std::vector<S>(50 * 32, S(7)));
+              net.infer(b, {}, out);
+            }
+            CHECK(y == right);
+          }) == (training ? 2 : 1));
+  }
+}
+
+TEMPLATE_TEST_CASE("a step that finds no memory changes nothing, and can be repeated", "",
+                   EXECUTORS) {
+  tiny::text const text(50);
+  fg::network<tiny::decoder, TestType> twin({.deviation = 0.3});
+  fg::trainer other{twin};
+  other.step(text.inputs(), text.targets());
+  CHECK(fail_each([&](auto attempt) {
+          fg::network<tiny::decoder, TestType> net({.deviation = 0.3});
+          fg::trainer train{net};
+          auto const before = weights_of(net);
+          if (!attempt([&] { train.step(text.inputs(), text.targets()); })) {
+            CHECK(weights_of(net) == before);
+            CHECK(train.steps() == 0);
+            train.step(text.inputs(), text.targets());
+          }
+          CHECK(weights_of(net) == weights_of(twin));
+        }) == 4);
+  CHECK(fail_each([&](auto attempt) { attempt([&] { fg::trainer unborn{twin}; }); }) >= 3);
+}
+
+TEST_CASE("weights that find no memory are loaded all or not, and saved all or not") {
+  folder const here;
+  fg::network<tiny::decoder, fg::reference> net({.deviation = 0.3});
+  fg::save_weights(net, here / "w");
+  CHECK(fail_each([&](auto attempt) {
+          fg::network<tiny::decoder, fg::reference> other({.deviation = 0.7});
+          auto const before = weights_of(other);
+          bool const loaded = attempt([&] { fg::load_weights(other, here / "w"); });
+          CHECK(weights_of(other) == (loaded ? weights_of(net) : before));
+        }) > 10);
+  CHECK(fail_each([&](auto attempt) {
+          attempt([&] { fg::save_weights(net, here / "w"); });
+          CHECK_NOTHROW(fg::safetensors_file(here / "w"));
+          CHECK(here.files() == 1);
+        }) > 10);
+}

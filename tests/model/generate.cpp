@@ -1,0 +1,142 @@
+// Generated text: the cache changes nothing, seeds decide everything.
+// SPDX-License-Identifier: Apache-2.0
+#include <cmath>
+#include <cstring>
+#include <finegrain/model/generate.hpp>
+
+#include "../catch.hpp"
+#include "../tiny.hpp"
+#include "executors.hpp"
+
+namespace fg = finegrain;
+
+namespace {
+
+template <class Net>
+std::vector<std::int32_t> generated(Net const& net, std::span<std::int32_t const> prompt,
+                                    std::int64_t count, fg::sampling how = {}) {
+  std::vector<std::int32_t> ids;
+  fg::generate(net, prompt, count, how, [&](std::int32_t id) { ids.push_back(id); });
+  return ids;
+}
+
+std::vector<std::int32_t> draws(fg::sampling how, std::vector<double> const& logits, int count) {
+  fg::sampler draw(how, int(logits.size()));
+  std::vector<std::int32_t> ids;
+  for (int n = 0; n < count; ++n) ids.push_back(draw(logits.data(), std::uint64_t(n)));
+  return ids;
+}
+
+/// How often each id comes among n draws.
+std::vector<double> shares(fg::sampling how, std::vector<double> const& logits, int n = 40'000) {
+  std::vector<double> share(logits.size());
+  for (std::int32_t id : draws(how, logits, n)) share[std::size_t(id)] += 1.0 / n;
+  return share;
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("with a cache, token by token or in parts, logits have the bits of one pass", "",
+                   EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::network<tiny::decoder, TestType> net({.deviation = 0.4, .seed = 2});
+  tiny::text const text(41);
+  std::vector<S> whole(41 * 32), parts(41 * 32, S(NAN));
+  net(text.inputs(), fg::matrix<S>(whole.data(), 41, 32));
+  for (std::int64_t step : {1, 2, 7, 41}) {
+    CAPTURE(step);
+    auto cache = net.make_cache(41);
+    for (std::int64_t at = 0; at < 41; at += step) {
+      std::int64_t const n = std::min(step, 41 - at);
+      net.infer({.tokens = n, .ids = text.inputs().subspan(std::size_t(at), std::size_t(n))}, {},
+                fg::matrix<S>(parts.data() + at * 32, n, 32), &cache);
+    }
+    CHECK(std::memcmp(whole.data(), parts.data(), whole.size() * sizeof(S)) == 0);
+  }
+}
+
+TEMPLATE_TEST_CASE("greedy generation takes the likeliest token of a full pass each time", "",
+                   EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::network<tiny::decoder, TestType> net({.deviation = 0.4, .seed = 2});
+  for (std::size_t length : {1u, 5u, 64u, 65u, 130u}) {
+    tiny::text const text(length);
+    std::vector<std::int32_t> right(text.inputs().begin(), text.inputs().end());
+    for (int n = 0; n < 6; ++n) {
+      std::vector<S> logits(right.size() * 32);
+      net(right, fg::matrix<S>(logits.data(), std::int64_t(right.size()), 32));
+      auto const last = logits.end() - 32;
+      right.push_back(std::int32_t(std::max_element(last, logits.end()) - last));
+    }
+    right.erase(right.begin(), right.begin() + std::ptrdiff_t(length));
+    CAPTURE(length);
+    CHECK(generated(net, text.inputs(), 6) == right);
+  }
+}
+
+TEST_CASE("a seed gives the same text again, another seed another") {
+  fg::network<tiny::decoder, fg::cpu> const net({.deviation = 0.4});
+  tiny::text const text(5);
+  fg::sampling how{.temperature = 1, .seed = 1};
+  auto const first = generated(net, text.inputs(), 30, how);
+  CHECK(generated(net, text.inputs(), 30, how) == first);
+  how.seed = 2;
+  CHECK(generated(net, text.inputs(), 30, how) != first);
+}
+
+TEST_CASE("a sink that returns false ends the text") {
+  fg::network<tiny::decoder, fg::cpu> const net({.deviation = 0.4});
+  tiny::text const text(5);
+  int calls = 0;
+  fg::generate(net, text.inputs(), 30, {}, [&](std::int32_t) { return ++calls < 4; });
+  CHECK(calls == 4);
+  CHECK(generated(net, text.inputs(), 0).empty());
+}
+
+TEST_CASE("a prompt that is empty or unknown is refused") {
+  fg::network<tiny::decoder, fg::cpu> const net;
+  std::vector<std::int32_t> const unknown{1, 32};
+  CHECK_THROWS_WITH(generated(net, {}, 3), "generate needs a prompt of at least one token");
+  CHECK_THROWS_WITH(generated(net, unknown, 3), ContainsSubstring("token 1 has the id 32"));
+  CHECK_THROWS_WITH(generated(net, unknown, 3, {.temperature = -1}),
+                    ContainsSubstring("sampling needs temperature >= 0"));
+  CHECK_THROWS_AS(generated(net, unknown, 3, {.temperature = NAN}), fg::invalid_argument);
+  CHECK_THROWS_AS(generated(net, unknown, 3, {.top_k = -1}), fg::invalid_argument);
+  CHECK_THROWS_AS(generated(net, unknown, 3, {.top_p = 0}), fg::invalid_argument);
+  CHECK_THROWS_AS(generated(net, unknown, 3, {.top_p = 1.5}), fg::invalid_argument);
+}
+
+TEST_CASE("tokens come as often as their probability says") {
+  std::vector<double> const logits{std::log(1.0), std::log(2.0), std::log(4.0), std::log(3.0)};
+  auto const plain = shares({.temperature = 1}, logits);
+  for (std::size_t i = 0; i < 4; ++i)
+    CHECK(plain[i] == Approx(std::exp(logits[i]) / 10).margin(0.01));
+  auto const cold = shares({.temperature = 0.5}, logits);  // squares
+  for (std::size_t i = 0; i < 4; ++i)
+    CHECK(cold[i] == Approx(std::exp(2 * logits[i]) / 30).margin(0.01));
+}
+
+TEST_CASE("top_k keeps the k likeliest, top_p the fewest that reach p") {
+  std::vector<double> const logits{std::log(1.0), std::log(2.0), std::log(4.0), std::log(3.0)};
+  auto const two = shares({.temperature = 1, .top_k = 2}, logits);
+  CHECK(two[0] + two[1] == 0);
+  CHECK(two[2] == Approx(4.0 / 7).margin(0.01));
+  CHECK(shares({.temperature = 1, .top_k = 1}, logits)[2] == Approx(1));
+  CHECK(shares({.temperature = 1, .top_k = 99}, logits)[0] > 0.09);
+  CHECK(shares({.temperature = 1, .top_p = 0.39}, logits)[2] == Approx(1));
+  auto const most = shares({.temperature = 1, .top_p = 0.65}, logits);
+  CHECK(most[0] + most[1] == 0);
+  CHECK(most[3] == Approx(3.0 / 7).margin(0.01));
+  CHECK(shares({.temperature = 1, .top_p = 0.75}, logits)[1] > 0.1);
+}
+
+TEST_CASE("equal logits: the lowest id; NaN: last; an infinite one: always") {
+  double const nan = NAN, inf = INFINITY;
+  CHECK(draws({}, {1, 3, 3, 2}, 1)[0] == 1);
+  CHECK(draws({}, {nan, -inf, nan}, 1)[0] == 1);
+  CHECK(draws({}, {nan, nan}, 1)[0] == 0);
+  CHECK(shares({.temperature = 1}, {nan, 0, nan, 0}, 1000)[0] == 0);
+  CHECK(shares({.temperature = 1}, {nan, nan}, 100)[0] == Approx(1));
+  CHECK(shares({.temperature = 1}, {0, inf, 0}, 100)[1] == Approx(1));
+  CHECK(shares({.temperature = 1}, {-inf, 0, -inf}, 100)[1] == Approx(1));
+}
