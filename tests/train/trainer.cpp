@@ -1,6 +1,6 @@
 // A trainer's steps: what they learn, what they report, what they leave alone.
 // SPDX-License-Identifier: Apache-2.0
-#include <finegrain/reference/loss.hpp>
+#include <finegrain/cpu/cpu.hpp>
 #include <finegrain/reference/reference.hpp>
 #include <finegrain/train/trainer.hpp>
 #include <numeric>
@@ -13,10 +13,10 @@ namespace fg = finegrain;
 
 namespace {
 
-using executor = fg::basic_reference<float>;
-using network = fg::network<tiny::decoder, executor>;
+using network = fg::network<tiny::decoder, fg::cpu>;
 
-std::vector<float> weights_of(network const& net) {
+template <class Net>
+std::vector<typename Net::S> weights_of(Net const& net) {
   return {net.parameters().begin(), net.parameters().end()};
 }
 
@@ -190,7 +190,9 @@ TEST_CASE("no tokens, or none that count, cost 0 and give no gradient") {
   CHECK(weights_of(net) == before);
 }
 
-TEST_CASE("a run that is saved and resumed has the bits of one that was not interrupted") {
+TEMPLATE_TEST_CASE("a run that is saved and resumed has the bits of one that was not interrupted",
+                   "", fg::cpu, fg::reference) {
+  using network = fg::network<tiny::decoder, TestType>;
   folder const here;
   tiny::text const text(40);
   fg::training const settings{.schedule = {.warmup = 3, .steps = 12, .decay = fg::decay::cosine},
@@ -213,13 +215,15 @@ TEST_CASE("a run that is saved and resumed has the bits of one that was not inte
   CHECK(contents(here / "again") == contents(here / "run"));
 }
 
-TEST_CASE("training has the same bits for any number of threads") {
-  tiny::text const text(40);
-  std::vector<std::vector<float>> results;
+TEMPLATE_TEST_CASE("training has the same bits for any number of threads", "", fg::cpu,
+                   fg::reference) {
+  using network = fg::network<tiny::decoder, TestType>;
+  tiny::text const text(150);
+  std::vector<std::vector<typename TestType::scalar>> results;
   for (int workers : {1, 2, 5}) {
     fg::thread_pool pool(workers);
-    network net({.deviation = 0.1}, executor{pool});
-    fg::trainer train{net, {.lr = 1e-2}};
+    network net({.deviation = 0.1}, TestType{pool});
+    fg::trainer train{net, {.lr = 1e-2}, {.balance = 0.1}};
     for (int i = 0; i < 3; ++i) train.step(text.inputs(), text.targets());
     results.push_back(weights_of(net));
   }
