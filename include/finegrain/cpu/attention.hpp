@@ -64,16 +64,18 @@ inline void turn(cpu const& on, batch const& b, std::int64_t past, int dim, doub
   });
 }
 
+static_assert(key_rows <= block_cols && query_rows <= block_rows && value_cols % block_cols == 0);
+
 /// scores(row, key) = a . keys for up to key_rows keys.
-inline void score_block(float const* const* a, int rows, matrix<float const> keys, room& room,
+inline void score_block(matrix<float const> a, matrix<float const> keys, room& room,
                         float (*scores)[key_rows]) {
+  int const rows = static_cast<int>(a.rows);
   transposed const b(keys);
-  for (std::int64_t p = 0; p < b.panels(); ++p) {
-    multiply(a, rows, keys.cols, b, p, p, room);
+  multiply(a, rows, keys.cols, b, 0, b.panels(), room);
+  for (std::int64_t p = 0; p < b.panels(); ++p)
     for (int r = 0; r < rows; ++r)
-      for (int c = 0; c < panel_width; ++c)
-        scores[r][p * panel_width + c] = room.sums[r * panel_width + c];
-  }
+      std::copy_n(room.sums + (p * rows + r) * panel_width, panel_width,
+                  scores[r] + p * panel_width);
 }
 
 /// One step of the running softmax: visible scores become weights, others 0; returns what earlier
@@ -110,10 +112,7 @@ inline void attend(matrix<float const> q, matrix<float const> keys, matrix<float
   alignas(64) float scores[query_rows][key_rows];
   alignas(64) float sums[value_cols * query_rows];  // (panel, row, column)
   float highest[query_rows], total[query_rows];
-  float const *from[query_rows], *weights[query_rows];
   for (int r = 0; r < rows; ++r) {
-    from[r] = q.row(r);
-    weights[r] = scores[r];
     highest[r] = -__builtin_huge_valf();
     total[r] = 0;
   }
@@ -122,7 +121,7 @@ inline void attend(matrix<float const> q, matrix<float const> keys, matrix<float
 
   for (std::int64_t j0 = 0; j0 < position + rows; j0 += key_rows) {
     std::int64_t const count = std::min<std::int64_t>(key_rows, position + rows - j0);
-    score_block(from, rows, keys.middle_rows(j0, count), room, scores);
+    score_block(q, keys.middle_rows(j0, count), room, scores);
     int visible[query_rows];
     for (int r = 0; r < rows; ++r) {
       visible[r] = static_cast<int>(std::clamp<std::int64_t>(position + r + 1 - j0, 0, count));
@@ -134,14 +133,14 @@ inline void attend(matrix<float const> q, matrix<float const> keys, matrix<float
     }
     straight const b{values.middle_rows(j0, count).middle_cols(c0, cols), cols};
     for (std::int64_t p = 0; p < b.panels(); ++p) {
-      b.pack(p, 0, count, room.panel);
+      b.pack(p, p + 1, 0, count, room.right);
       float* const to = sums + p * query_rows * panel_width;
       for (int r = 0; r < rows; r += tile_rows) {
         int const height = std::min(tile_rows, rows - r), common = visible[r];
-        tile(height, weights + r, 0, common, room.panel, to + r * panel_width);
+        tile(height, scores[r], key_rows, common, room.right, false, to + r * panel_width);
         for (int i = r + 1; i < r + height; ++i)  // keys that only later rows may see
-          tile(1, weights + i, common, visible[i] - common, room.panel + common * panel_width,
-               to + i * panel_width);
+          tile(1, scores[i] + common, key_rows, visible[i] - common,
+               room.right + common * panel_width, false, to + i * panel_width);
       }
     }
   }
@@ -167,11 +166,8 @@ struct attend_gradient {
     float const scale = 1.0f / std::sqrt(static_cast<float>(q.cols));
     alignas(64) float p[query_rows][key_rows], ds[query_rows][key_rows];
     alignas(64) float turned[key_rows * across];
-    float const *a[query_rows], *left[query_rows], *top[key_rows];
-    for (int r = 0; r < rows; ++r) a[r] = q.row(i0 + r);
-    score_block(a, rows, k.middle_rows(j0, count), room, p);
-    for (int r = 0; r < rows; ++r) a[r] = dmixed.row(i0 + r);
-    score_block(a, rows, v.middle_rows(j0, count), room, ds);
+    score_block(q.middle_rows(i0, rows), k.middle_rows(j0, count), room, p);
+    score_block(dmixed.middle_rows(i0, rows), v.middle_rows(j0, count), room, ds);
     for (int r = 0; r < rows; ++r) {
       std::int64_t const visible = i0 + r + 1 - j0;
       float const log_sum = log_weight[(i0 + r) * log_stride];
@@ -182,14 +178,13 @@ struct attend_gradient {
       }
       for (std::int64_t c = std::clamp<std::int64_t>(visible, 0, count); c < key_rows; ++c)
         p[r][c] = ds[r][c] = 0;
-      left[r] = ds[r];
     }
-    add(left, rows, count, k.middle_rows(j0, count), dq.middle_rows(i0, rows));
-    for (int c = 0; c < count; ++c) top[c] = turned + c * across;
+    matrix<float const> const across_queries(turned, count, rows, across);
+    add({ds[0], rows, count, key_rows}, k.middle_rows(j0, count), dq.middle_rows(i0, rows));
     turn_over(ds, rows, count, turned);
-    add(top, count, rows, q.middle_rows(i0, rows), dk.middle_rows(j0, count));
+    add(across_queries, q.middle_rows(i0, rows), dk.middle_rows(j0, count));
     turn_over(p, rows, count, turned);
-    add(top, count, rows, dmixed.middle_rows(i0, rows), dv.middle_rows(j0, count));
+    add(across_queries, dmixed.middle_rows(i0, rows), dv.middle_rows(j0, count));
   }
 
  private:
@@ -202,10 +197,9 @@ struct attend_gradient {
         transpose(from, n, lanes, to + c * query_rows + r, query_rows);
       }
   }
-  static void add(float const* const* a, int, std::int64_t depth, matrix<float const> b,
-                  matrix<float> y) {
+  static void add(matrix<float const> a, matrix<float const> b, matrix<float> y) {
     straight const right{b, b.cols};
-    multiply_block(a, depth, right, 0, right.panels(), y, gradients::accumulate);
+    multiply_block(a, a.cols, right, 0, right.panels(), y, gradients::accumulate);
   }
 };
 

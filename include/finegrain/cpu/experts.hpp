@@ -47,18 +47,17 @@ namespace simd {
 
 inline constexpr std::int64_t half_panel = panel_width / 2;
 
-constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 /// Partial sums that a weight's gradient comes in.
 constexpr std::int64_t weight_parts(std::int64_t width) {
-  return ceil_div(ceil_div(width, panel_width), task_panels);
+  return ceil_div(ceil_div(width, panel_width), block_panels);
 }
 /// Tasks that there can be for any routing.
 constexpr std::int64_t most_tasks(std::int64_t slots, std::int64_t experts, std::int64_t hidden,
                                   std::int64_t width) {
   std::int64_t const blocks = slots / block_rows + std::min(slots, experts);
   std::int64_t const columns = std::max(ceil_div(width, half_panel), ceil_div(hidden, panel_width));
-  return std::max(blocks * ceil_div(columns, task_panels),
-                  experts * (2 * ceil_div(width, outer_rows) + ceil_div(hidden, outer_rows)));
+  return std::max(blocks * ceil_div(columns, block_panels),
+                  experts * (2 * ceil_div(width, block_rows) + ceil_div(hidden, block_rows)));
 }
 
 /// Cuts every group's experts into blocks of slots, and `columns(group)` panels into ranges;
@@ -72,13 +71,13 @@ std::int64_t list_tasks(std::span<expert_group const> groups, Columns&& columns,
       std::int64_t const first = groups[g].begin(e), n = groups[g].end(e) - first;
       std::int64_t const blocks = ceil_div(n, block_rows), panels = columns(groups[g]);
       for (std::int64_t b = 0; b < blocks; ++b)
-        for (std::int64_t p = 0; p < panels; p += task_panels)
+        for (std::int64_t p = 0; p < panels; p += block_panels)
           tasks[count++] = {static_cast<std::int32_t>(g),
                             static_cast<std::int32_t>(e),
                             first + n * b / blocks,
                             n * (b + 1) / blocks - n * b / blocks,
                             p,
-                            std::min(panels, p + task_panels)};
+                            std::min<std::int64_t>(panels, p + block_panels)};
     }
   std::sort(tasks, tasks + count, [](expert_task const& a, expert_task const& b) {
     if (a.rows != b.rows) return a.rows > b.rows;
@@ -148,19 +147,16 @@ inline void experts_forward(cpu const& on, activation act, std::span<expert_grou
     expert_task const& task = tasks[i];
     expert_group const& g = groups[static_cast<std::size_t>(task.group)];
     transposed const b(g.gate[task.expert], g.up[task.expert]);
-    row_list const list = g.rows_of(x, task.first);
-    float const* rows[block_rows];
-    for (std::int64_t r = 0; r < task.rows; ++r) rows[r] = list[r];
+    int const rows = static_cast<int>(task.rows);
     room room;
-    for (std::int64_t p = task.begin; p < task.end; ++p) {
-      multiply(rows, static_cast<int>(task.rows), x.cols, b, p, p + 1 < task.end ? p + 1 : p, room);
-      std::int64_t const c = p * half_panel, n = std::min(half_panel, g.width() - c);
-      for (std::int64_t r = 0; r < task.rows; ++r) {
+    multiply(g.rows_of(x, task.first), rows, x.cols, b, task.begin, task.end, room);
+    for (int r = 0; r < rows; ++r)
+      for (std::int64_t p = task.begin; p < task.end; ++p) {
+        std::int64_t const c = p * half_panel, n = std::min(half_panel, g.width() - c);
         float* const kept = g.gate_up.rows > 0 ? g.gate_up.row(task.first + r) + c : nullptr;
-        simd::gated_forward(act, room.sums + r * panel_width, n, g.hidden.row(task.first + r) + c,
-                            kept, kept ? kept + g.width() : nullptr);
+        gated_forward(act, room.sums + ((p - task.begin) * rows + r) * panel_width, n,
+                      g.hidden.row(task.first + r) + c, kept, kept ? kept + g.width() : nullptr);
       }
-    }
   });
 
   count = list_tasks(
@@ -168,9 +164,8 @@ inline void experts_forward(cpu const& on, activation act, std::span<expert_grou
   on.threads(count, [&](std::int64_t i, int) {
     expert_task const& task = tasks[i];
     expert_group const& g = groups[static_cast<std::size_t>(task.group)];
-    float const* rows[block_rows];
-    for (std::int64_t r = 0; r < task.rows; ++r) rows[r] = g.hidden.row(task.first + r);
-    multiply_block(rows, g.width(), transposed(g.down[task.expert]), task.begin, task.end,
+    multiply_block(row_list(g.hidden.middle_rows(task.first, task.rows)), g.width(),
+                   transposed(g.down[task.expert]), task.begin, task.end,
                    g.out.middle_rows(task.first, task.rows), gradients::overwrite);
   });
 }
@@ -191,32 +186,27 @@ inline void backward_through_down(cpu const& on, activation act,
     expert_task const& task = tasks[i];
     expert_group const& g = groups[static_cast<std::size_t>(task.group)];
     straight const b{g.down[task.expert], g.width()};
-    row_list const list = g.rows_of(dy, task.first);
-    float const* rows[block_rows];
-    for (std::int64_t r = 0; r < task.rows; ++r) rows[r] = list[r];
-    vec dots[block_rows] = {};
+    int const rows = static_cast<int>(task.rows);
     room room;
-    for (std::int64_t p = task.begin; p < task.end; ++p) {
-      multiply(rows, static_cast<int>(task.rows), dy.cols, b, p, p + 1 < task.end ? p + 1 : p,
-               room);
-      std::int64_t const c = p * panel_width;
-      std::int64_t const n = std::min<std::int64_t>(panel_width, g.width() - c);
-      for (std::int64_t r = 0; r < task.rows; ++r) {
-        std::int64_t const s = task.first + r;
+    multiply(g.rows_of(dy, task.first), rows, dy.cols, b, task.begin, task.end, room);
+    vec dots[block_rows] = {};
+    for (int r = 0; r < rows; ++r)
+      for (std::int64_t p = task.begin; p < task.end; ++p) {
+        std::int64_t const s = task.first + r, c = p * panel_width;
+        std::int64_t const n = std::min<std::int64_t>(panel_width, g.width() - c);
         float const* const kept = g.gate_up.row(s) + c;
         float* const d = g.dgate_up.row(s) + c;
-        dots[r] +=
-            gated_backward(act, room.sums + r * panel_width, n, g.weight ? g.weight[s] : 1.0f, kept,
-                           kept + g.width(), d, d + g.width(), g.hidden.row(s) + c);
+        dots[r] += gated_backward(act, room.sums + ((p - task.begin) * rows + r) * panel_width, n,
+                                  g.weight ? g.weight[s] : 1.0f, kept, kept + g.width(), d,
+                                  d + g.width(), g.hidden.row(s) + c);
       }
-    }
     if (g.dweight.rows > 0)
       for (std::int64_t r = 0; r < task.rows; ++r)
-        g.dweight(task.first + r, task.begin / task_panels) = total(dots[r]);
+        g.dweight(task.first + r, task.begin / block_panels) = total(dots[r]);
   });
 }
 
-/// Weight gradients, outer_rows rows a task: gate's, up's, down's; most slots first.
+/// Weight gradients, block_rows rows a task: gate's, up's, down's; most slots first.
 inline void weight_gradients(cpu const& on, std::span<expert_group const> groups,
                              matrix<float const> x, matrix<float const> dy, gradients mode,
                              expert_task* tasks) {
@@ -226,13 +216,13 @@ inline void weight_gradients(cpu const& on, std::span<expert_group const> groups
     for (std::int64_t e = 0; e < g.gate.count; ++e)
       for (std::int64_t part = 0; part < 3; ++part) {
         std::int64_t const outputs = part < 2 ? g.width() : x.cols;
-        for (std::int64_t o = 0; o < outputs; o += outer_rows)
+        for (std::int64_t o = 0; o < outputs; o += block_rows)
           tasks[count++] = {static_cast<std::int32_t>(i),
                             static_cast<std::int32_t>(e),
                             part,
                             g.end(e) - g.begin(e),
                             o,
-                            std::min<std::int64_t>(outputs, o + outer_rows)};
+                            std::min<std::int64_t>(outputs, o + block_rows)};
       }
   }
   std::sort(tasks, tasks + count, [](expert_task const& a, expert_task const& b) {
@@ -276,10 +266,9 @@ inline void experts_backward(cpu const& on, activation act, std::span<expert_gro
     expert_task const& task = tasks[i];
     expert_group const& g = groups[static_cast<std::size_t>(task.group)];
     straight const b{g.gate[task.expert], g.gate.cols, g.up[task.expert], g.width()};
-    float const* rows[block_rows];
-    for (std::int64_t r = 0; r < task.rows; ++r) rows[r] = g.dgate_up.row(task.first + r);
-    multiply_block(rows, 2 * g.width(), b, task.begin, task.end,
-                   g.out.middle_rows(task.first, task.rows), gradients::overwrite);
+    multiply_block(row_list(g.dgate_up.middle_rows(task.first, task.rows)), 2 * g.width(), b,
+                   task.begin, task.end, g.out.middle_rows(task.first, task.rows),
+                   gradients::overwrite);
   });
   weight_gradients(on, groups, x, dy, mode, tasks);
 }

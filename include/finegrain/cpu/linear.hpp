@@ -10,22 +10,18 @@ inline namespace FINEGRAIN_ISA {
 
 namespace simd {
 
-inline constexpr std::int64_t task_panels = 8;  // a task's columns share its rows' way to L2
-
-/// y (T, N) = or += rows (T, K) . B, over tasks of block_rows rows and task_panels panels.
+/// y (T, N) = or += rows (T, K) . B: a task is a block of rows and columns.
 template <class B>
 void multiply_all(cpu const& on, matrix<float const> x, B const& b, matrix<float> y,
                   gradients mode) {
-  std::int64_t const blocks = (y.rows + block_rows - 1) / block_rows;
-  std::int64_t const groups = (b.panels() + task_panels - 1) / task_panels;
+  std::int64_t const blocks = ceil_div(y.rows, block_rows);
+  std::int64_t const groups = ceil_div(b.panels(), block_panels);
   on.threads(blocks * groups, [&](std::int64_t task, int) {
-    std::int64_t const block = task / groups, group = task % groups;
+    std::int64_t const block = task / groups, first = task % groups * block_panels;
     std::int64_t const begin = y.rows * block / blocks, end = y.rows * (block + 1) / blocks;
-    float const* rows[block_rows];
-    for (std::int64_t t = begin; t < end; ++t) rows[t - begin] = x.row(t);
-    multiply_block(rows, x.cols, b, group * task_panels,
-                   std::min(b.panels(), (group + 1) * task_panels),
-                   y.middle_rows(begin, end - begin), mode);
+    multiply_block(row_list(x.middle_rows(begin, end - begin)), x.cols, b, first,
+                   std::min(b.panels(), first + block_panels), y.middle_rows(begin, end - begin),
+                   mode);
   });
 }
 
@@ -42,11 +38,11 @@ inline void linear_forward(cpu const& on, matrix<float const> x, matrix<float co
 inline void linear_backward(cpu const& on, matrix<float const> x, matrix<float const> w,
                             matrix<float const> dy, matrix<float> dw, gradients dw_mode,
                             matrix<float> dx, gradients dx_mode) {
-  on.threads((w.rows + simd::outer_rows - 1) / simd::outer_rows, [&](std::int64_t task, int) {
-    std::int64_t const first = task * simd::outer_rows;
+  on.threads(simd::ceil_div(w.rows, simd::block_rows), [&](std::int64_t task, int) {
+    std::int64_t const first = task * simd::block_rows;
     simd::outer_product(
         dy, first, x, dy.rows,
-        dw.middle_rows(first, std::min<std::int64_t>(simd::outer_rows, w.rows - first)), dw_mode);
+        dw.middle_rows(first, std::min<std::int64_t>(simd::block_rows, w.rows - first)), dw_mode);
   });
   if (dx.data) simd::multiply_all(on, dy, simd::straight{w, w.cols}, dx, dx_mode);
 }

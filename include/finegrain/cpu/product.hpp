@@ -1,9 +1,10 @@
 // product: the matrix products that everything here is made of.
 //
-// A product is made panel by panel: so many columns of B are copied, depth by depth, into a packed
-// panel (k by k, each a whole number of vectors), and tiles of up to 6 rows of A run over it. Each
-// sum is one chain over k = 0, 1, 2, ..., whatever the tile's height, its neighbours or the number
-// of rows: that is why a token's result does not depend on its batch.
+// A product is made block by block: up to 96 rows of A and 128 columns of B, depth by depth, are
+// copied to where they stay in the second-level cache (B as panels, k by k, each a whole number of
+// vectors), and tiles of up to 6 rows run over a panel in the first-level cache. Each sum is one
+// chain over k = 0, 1, 2, ..., whatever the tile's height, its neighbours or the number of rows:
+// that is why a token's result does not depend on its batch.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -19,15 +20,20 @@ namespace simd {
 
 inline constexpr int panel_width = vectors * lanes;  // columns of a packed panel
 inline constexpr int tile_rows = 6;                  // with `vectors`, fills the register file
-inline constexpr int depth = 256;      // k's in a packed panel: it and a tile's rows stay in L1
+inline constexpr int depth = 256;      // k's at a time: a panel and a tile's rows stay in L1
 inline constexpr int block_rows = 96;  // rows that share one packing of B
-inline constexpr int outer_rows = 48;  // rows of a weight gradient that are made together
+inline constexpr int block_cols = 128;
+inline constexpr int block_panels = block_cols / panel_width;
+inline constexpr int left_stride = depth + 16;  // a tile's rows on different cache sets
 
 /// What one task needs beside its operands, on its stack.
 struct room {
-  alignas(64) float panel[depth * panel_width];      // (k, column)
-  alignas(64) float sums[block_rows * panel_width];  // (row, column): the product
+  alignas(64) float left[block_rows * left_stride];  // A: (row, k)
+  alignas(64) float right[depth * block_cols];       // B: (panel, k, column)
+  alignas(64) float sums[block_rows * block_cols];   // (panel, row, column): the product
 };
+
+constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 /// Rows of numbers by index: row i, or row index[i].
 struct row_list {
@@ -75,21 +81,28 @@ struct transposed {
     auto const n = width();
     return (c < n ? first : second).row(std::min(panel * n + (c < n ? c : c - n), first.rows - 1));
   }
-  void pack(std::int64_t panel, std::int64_t k0, std::int64_t count, float* to) const {
-    for (int j = 0; j < vectors; ++j) {
-      float const* from[lanes];
-      for (int i = 0; i < lanes; ++i) from[i] = row(panel, j * lanes + i) + k0;
-      float* out = to + j * lanes;
-      for (std::int64_t k = 0; k < count; k += lanes, out += lanes * panel_width) {
-        transpose(from, lanes, std::min<std::int64_t>(lanes, count - k), out, panel_width);
-        for (auto& p : from) p += lanes;
+  void pack(std::int64_t first_panel, std::int64_t last, std::int64_t k0, std::int64_t count,
+            float* to) const {
+    for (std::int64_t p = first_panel; p < last; ++p, to += count * panel_width)
+      for (int j = 0; j < vectors; ++j) {
+        float const* from[lanes];
+        for (int i = 0; i < lanes; ++i) from[i] = row(p, j * lanes + i) + k0;
+        float* out = to + j * lanes;
+        for (std::int64_t k = 0; k < count; k += lanes, out += lanes * panel_width) {
+          transpose(from, lanes, std::min<std::int64_t>(lanes, count - k), out, panel_width);
+          for (auto& p : from) p += lanes;
+        }
       }
-    }
   }
-  void prefetch(std::int64_t panel, std::int64_t k0, std::int64_t count, int part,
-                int parts) const {
-    for (int c = panel_width * part / parts; c < panel_width * (part + 1) / parts; ++c)
-      for (std::int64_t k = 0; k < count; k += 16) __builtin_prefetch(row(panel, c) + k0 + k, 0, 2);
+  /// Fetches a part of what pack would read.
+  void prefetch(std::int64_t first_panel, std::int64_t last, std::int64_t k0, std::int64_t count,
+                std::int64_t part, std::int64_t parts) const {
+    std::int64_t const rows = (last - first_panel) * panel_width;
+    for (std::int64_t r = rows * part / parts; r < rows * (part + 1) / parts; ++r) {
+      float const* const from =
+          row(first_panel + r / panel_width, static_cast<int>(r % panel_width)) + k0;
+      for (std::int64_t k = 0; k < count; k += 16) __builtin_prefetch(from + k, 0, 2);
+    }
   }
 };
 
@@ -103,47 +116,52 @@ struct straight {
   std::int64_t panels() const { return (cols + panel_width - 1) / panel_width; }
   float const* row(std::int64_t k) const { return k < split ? first[k] : second[k - split]; }
 
-  void pack(std::int64_t panel, std::int64_t k0, std::int64_t count, float* to) const {
-    std::int64_t const n0 = panel * panel_width;
-    std::int64_t const n = std::min<std::int64_t>(panel_width, cols - n0);
-    for (std::int64_t k = 0; k < count; ++k, to += panel_width) {
-      float const* const from = row(k0 + k) + n0;
-      if (n == panel_width) {
-        FINEGRAIN_UNROLL
-        for (int j = 0; j < vectors; ++j) store(to + j * lanes, load(from + j * lanes));
-      } else {
-        for (std::int64_t c = 0; c < panel_width; ++c) to[c] = c < n ? from[c] : 0.0f;
+  void pack(std::int64_t first_panel, std::int64_t last, std::int64_t k0, std::int64_t count,
+            float* to) const {
+    for (std::int64_t k = 0; k < count; ++k) {
+      float const* const from = row(k0 + k);
+      for (std::int64_t p = first_panel; p < last; ++p) {
+        float* const out = to + ((p - first_panel) * count + k) * panel_width;
+        std::int64_t const n0 = p * panel_width;
+        if (n0 + panel_width <= cols) {
+          FINEGRAIN_UNROLL
+          for (int j = 0; j < vectors; ++j) store(out + j * lanes, load(from + n0 + j * lanes));
+        } else {
+          for (std::int64_t c = 0; c < panel_width; ++c) out[c] = n0 + c < cols ? from[n0 + c] : 0;
+        }
       }
     }
   }
-  void prefetch(std::int64_t panel, std::int64_t k0, std::int64_t count, int part,
-                int parts) const {
-    std::int64_t const n0 = panel * panel_width;
+  /// Fetches a part of what pack would read.
+  void prefetch(std::int64_t first_panel, std::int64_t last, std::int64_t k0, std::int64_t count,
+                std::int64_t part, std::int64_t parts) const {
+    std::int64_t const begin = first_panel * panel_width, end = std::min(last * panel_width, cols);
     for (std::int64_t k = count * part / parts; k < count * (part + 1) / parts; ++k)
-      for (std::int64_t c = n0; c < std::min<std::int64_t>(n0 + panel_width, cols); c += 16)
-        __builtin_prefetch(row(k0 + k) + c, 0, 2);
+      for (std::int64_t c = begin; c < end; c += 16) __builtin_prefetch(row(k0 + k) + c, 0, 2);
   }
 };
 
-/// sums(Rows, panel_width) += a(Rows, count) . panel(count, panel_width).
+/// sums(Rows, panel_width) = or, if not fresh, += a(Rows, count) . panel(count, panel_width).
 template <int Rows>
-void tile(float const* const* a, std::int64_t k0, std::int64_t count, float const* panel,
+void tile(float const* a, std::int64_t stride, std::int64_t count, float const* panel, bool fresh,
           float* sums) {
-  float const* row[Rows];
   vec sum[Rows][vectors];
   FINEGRAIN_UNROLL
   for (int r = 0; r < Rows; ++r) {
-    row[r] = a[r] + k0;
     FINEGRAIN_UNROLL
-    for (int j = 0; j < vectors; ++j) sum[r][j] = load(sums + r * panel_width + j * lanes);
+    for (int j = 0; j < vectors; ++j)
+      sum[r][j] = fresh ? vec{} : load(sums + r * panel_width + j * lanes);
   }
   for (std::int64_t k = 0; k < count; ++k) {
     vec b[vectors];
     FINEGRAIN_UNROLL
-    for (int j = 0; j < vectors; ++j) b[j] = load(panel + k * panel_width + j * lanes);
+    for (int j = 0; j < vectors; ++j) {
+      b[j] = load(panel + k * panel_width + j * lanes);
+      hold(b[j]);
+    }
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
-      vec const x = broadcast(row[r][k]);
+      vec const x = broadcast(a[r * stride + k]);
       FINEGRAIN_UNROLL
       for (int j = 0; j < vectors; ++j) sum[r][j] += x * b[j];
     }
@@ -154,33 +172,44 @@ void tile(float const* const* a, std::int64_t k0, std::int64_t count, float cons
     for (int j = 0; j < vectors; ++j) store(sums + r * panel_width + j * lanes, sum[r][j]);
   }
 }
-inline void tile(int rows, float const* const* a, std::int64_t k0, std::int64_t count,
-                 float const* panel, float* sums) {
-  using function = void (*)(float const* const*, std::int64_t, std::int64_t, float const*, float*);
+inline void tile(int rows, float const* a, std::int64_t stride, std::int64_t count,
+                 float const* panel, bool fresh, float* sums) {
+  using function = void (*)(float const*, std::int64_t, std::int64_t, float const*, bool, float*);
   static constexpr function height[tile_rows] = {tile<1>, tile<2>, tile<3>,
                                                  tile<4>, tile<5>, tile<6>};
-  height[rows - 1](a, k0, count, panel, sums);
+  height[rows - 1](a, stride, count, panel, fresh, sums);
 }
 
-/// room.sums(rows, panel_width) = a(rows, K) . B(K, columns of the panel), for up to block_rows
-/// rows. The panel that `next` names is fetched meanwhile; the same again if there is none.
-template <class B>
-void multiply(float const* const* a, int rows, std::int64_t K, B const& b, std::int64_t panel,
-              std::int64_t next, room& room) {
-  std::fill_n(room.sums, rows * panel_width, 0.0f);
+/// room.sums = or += room.left(rows, count) . room.right(count, panels); between tiles it calls
+/// meanwhile(part, parts).
+template <class F>
+void multiply_packed(int rows, std::int64_t count, std::int64_t panels, bool fresh, room& room,
+                     F&& meanwhile) {
   int const tiles = (rows + tile_rows - 1) / tile_rows;  // of nearly equal height
+  for (std::int64_t p = 0; p < panels; ++p)
+    for (int t = 0; t < tiles; ++t) {
+      meanwhile(p * tiles + t, panels * tiles);
+      int const begin = rows * t / tiles, end = rows * (t + 1) / tiles;
+      tile(end - begin, room.left + begin * left_stride, left_stride, count,
+           room.right + p * count * panel_width, fresh,
+           room.sums + (p * rows + begin) * panel_width);
+    }
+}
+
+/// room.sums = a(rows, K) . B(K, panels [first, last)), for up to block_rows rows and block_panels
+/// panels.
+template <class B>
+void multiply(row_list a, int rows, std::int64_t K, B const& b, std::int64_t first,
+              std::int64_t last, room& room) {
   for (std::int64_t k0 = 0; k0 < K; k0 += depth) {
     std::int64_t const count = std::min<std::int64_t>(depth, K - k0), k1 = k0 + count;
-    bool const last = k1 == K;
-    b.pack(panel, k0, count, room.panel);
-    for (int t = 0; t < tiles; ++t) {
-      if (!last)
-        b.prefetch(panel, k1, std::min<std::int64_t>(depth, K - k1), t, tiles);
-      else if (next != panel)
-        b.prefetch(next, 0, std::min<std::int64_t>(depth, K), t, tiles);
-      int const begin = rows * t / tiles, end = rows * (t + 1) / tiles;
-      tile(end - begin, a + begin, k0, count, room.panel, room.sums + begin * panel_width);
-    }
+    std::int64_t const then = std::min<std::int64_t>(depth, K - k1);
+    for (int r = 0; r < rows; ++r) std::copy_n(a[r] + k0, count, room.left + r * left_stride);
+    b.pack(first, last, k0, count, room.right);
+    multiply_packed(rows, count, last - first, k0 == 0, room,
+                    [&](std::int64_t part, std::int64_t parts) {
+                      if (then > 0) b.prefetch(first, last, k1, then, part, parts);
+                    });
   }
 }
 
@@ -192,32 +221,36 @@ FINEGRAIN_INLINE void put(float const* sums, std::int64_t n, gradients mode, flo
     store(y + c, add ? load(y + c) + load(sums + c) : load(sums + c));
   for (; c < n; ++c) y[c] = add ? y[c] + sums[c] : sums[c];
 }
+/// Rows of y, columns of panels [first, last).
+inline void put(room const& room, std::int64_t first, std::int64_t last, matrix<float> y,
+                gradients mode) {
+  for (std::int64_t r = 0; r < y.rows; ++r)
+    for (std::int64_t p = first; p < last; ++p)
+      put(room.sums + ((p - first) * y.rows + r) * panel_width,
+          std::min<std::int64_t>(panel_width, y.cols - p * panel_width), mode,
+          y.row(r) + p * panel_width);
+}
 
 /// y(rows, columns of panels [first, last)) = or += a(rows, K) . B, for up to block_rows rows.
 template <class B>
-void multiply_block(float const* const* a, std::int64_t K, B const& b, std::int64_t first,
-                    std::int64_t last, matrix<float> y, gradients mode) {
+void multiply_block(row_list a, std::int64_t K, B const& b, std::int64_t first, std::int64_t last,
+                    matrix<float> y, gradients mode) {
   room room;
-  for (std::int64_t p = first; p < last; ++p) {
-    multiply(a, static_cast<int>(y.rows), K, b, p, p + 1 < last ? p + 1 : p, room);
-    std::int64_t const n0 = p * panel_width;
-    for (std::int64_t r = 0; r < y.rows; ++r)
-      put(room.sums + r * panel_width, std::min<std::int64_t>(panel_width, y.cols - n0), mode,
-          y.row(r) + n0);
+  for (std::int64_t p = first; p < last; p += block_panels) {
+    std::int64_t const end = std::min<std::int64_t>(last, p + block_panels);
+    multiply(a, static_cast<int>(y.rows), K, b, p, end, room);
+    put(room, p, end, y, mode);
   }
 }
 
-/// dw(rows, D) = or += the sum over k < K of a[k][first + row] * b[k][:], for up to outer_rows
+/// dw(rows, D) = or += the sum over k < K of a[k][first + row] * b[k][:], for up to block_rows
 /// rows of dw: so many outputs of a weight gradient.
 inline void outer_product(row_list a, std::int64_t first, row_list b, std::int64_t K,
                           matrix<float> dw, gradients mode) {
-  constexpr int stride = depth + 16;  // rows on different cache sets
   room room;
-  alignas(64) float left[outer_rows * stride];  // a's numbers, (row, k)
-  float const* rows[outer_rows];
-  for (int r = 0; r < outer_rows; ++r) rows[r] = left + r * stride;
   if (K == 0 && mode == gradients::overwrite)
     for (std::int64_t r = 0; r < dw.rows; ++r) std::fill_n(dw.row(r), dw.cols, 0.0f);
+  straight const right{b, dw.cols};
   for (std::int64_t k0 = 0; k0 < K; k0 += depth) {
     std::int64_t const count = std::min<std::int64_t>(depth, K - k0);
     for (std::int64_t k = 0; k < count; k += lanes) {
@@ -225,23 +258,16 @@ inline void outer_product(row_list a, std::int64_t first, row_list b, std::int64
       for (std::int64_t r = 0; r < dw.rows; r += lanes) {
         float const* from[lanes];
         for (std::int64_t i = 0; i < ks; ++i) from[i] = a[k0 + k + i] + first + r;
-        transpose(from, ks, std::min<std::int64_t>(lanes, dw.rows - r), left + r * stride + k,
-                  stride);
+        transpose(from, ks, std::min<std::int64_t>(lanes, dw.rows - r),
+                  room.left + r * left_stride + k, left_stride);
       }
     }
-    row_list rest = b;
-    if (rest.index)
-      rest.index += k0;
-    else
-      rest.data += k0 * rest.stride;
-    straight const right{rest, dw.cols};
-    for (std::int64_t p = 0; p < right.panels(); ++p) {
-      multiply(rows, static_cast<int>(dw.rows), count, right, p, p + 1 < right.panels() ? p + 1 : p,
-               room);
-      std::int64_t const n0 = p * panel_width;
-      for (std::int64_t r = 0; r < dw.rows; ++r)
-        put(room.sums + r * panel_width, std::min<std::int64_t>(panel_width, dw.cols - n0),
-            k0 == 0 ? mode : gradients::accumulate, dw.row(r) + n0);
+    for (std::int64_t p = 0; p < right.panels(); p += block_panels) {
+      std::int64_t const end = std::min(right.panels(), p + block_panels);
+      right.pack(p, end, k0, count, room.right);
+      multiply_packed(static_cast<int>(dw.rows), count, end - p, true, room,
+                      [](std::int64_t, std::int64_t) {});
+      put(room, p, end, dw, k0 == 0 ? mode : gradients::accumulate);
     }
   }
 }

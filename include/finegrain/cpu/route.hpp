@@ -197,15 +197,12 @@ inline void route_forward(cpu const& on, config const& c, routing_request const&
   int const k = chosen(c, request);
   on.threads((x.rows + route_rows - 1) / route_rows, [&](std::int64_t task, int worker) {
     std::int64_t const begin = task * route_rows, end = std::min(x.rows, begin + route_rows);
-    float const* rows[route_rows];
-    for (std::int64_t t = begin; t < end; ++t) {
-      rows[t - begin] = norm ? norm->rows.row(t) : x.row(t);
-      if (norm)
-        norm->inverse_rms[t] =
-            normalise(x.row(t), norm->gain.data, x.cols, norm->epsilon, norm->rows.row(t));
-    }
-    multiply_block(rows, x.cols, b, 0, b.panels(), r.scores.middle_rows(begin, end - begin),
-                   gradients::overwrite);
+    for (std::int64_t t = begin; norm && t < end; ++t)
+      norm->inverse_rms[t] =
+          normalise(x.row(t), norm->gain.data, x.cols, norm->epsilon, norm->rows.row(t));
+    matrix<float const> const from = norm ? matrix<float const>(norm->rows) : x;
+    multiply_block(from.middle_rows(begin, end - begin), x.cols, b, 0, b.panels(),
+                   r.scores.middle_rows(begin, end - begin), gradients::overwrite);
     std::int64_t const mine = std::int64_t{worker} * c.routed;
     for (std::int64_t t = begin; t < end; ++t) {
       score_forward(c, r.scores.row(t));

@@ -39,7 +39,19 @@ FINEGRAIN_INLINE vec load_first(float const* p, std::int64_t n) {
 FINEGRAIN_INLINE void store_first(float* p, vec v, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) p[i] = v[i];
 }
-FINEGRAIN_INLINE vec broadcast(float x) { return vec{} + x; }
+FINEGRAIN_INLINE vec broadcast(float x) { return x - vec{}; }  // minus 0: no instruction
+/// Keeps v in a register where a compiler would rather load it again for every use.
+FINEGRAIN_INLINE void hold(vec& v) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(v));
+#elif defined(__x86_64__)
+  asm("" : "+x"(v));
+#elif defined(__aarch64__)
+  asm("" : "+w"(v));
+#else
+  static_cast<void>(v);
+#endif
+}
 FINEGRAIN_INLINE vec larger(vec a, vec b) { return a > b ? a : b; }
 
 /// All lanes, by halves: one order for every caller.
