@@ -4,6 +4,8 @@ if(PROJECT_IS_TOP_LEVEL AND NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYP
   set(CMAKE_BUILD_TYPE Release)
 endif()
 
+set(CMAKE_CXX_EXTENSIONS OFF)
+
 # finegrain_portable: the flags of every program; finegrain_program: the same for this machine.
 add_library(finegrain_portable INTERFACE)
 target_link_libraries(finegrain_portable INTERFACE finegrain)

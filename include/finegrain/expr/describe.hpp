@@ -94,7 +94,7 @@ constexpr std::string_view node_name() {
 /// 1234567 as 1,234,567.
 inline std::string with_commas(std::int64_t n) {
   std::string text = std::to_string(n);
-  for (std::size_t at = text.size(); at > 3; at -= 3) text.insert(at - 3, ",");
+  for (std::size_t at = text.size(); at > 3; at -= 3) text.insert(at - 3, 1, ',');
   return text;
 }
 

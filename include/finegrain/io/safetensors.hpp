@@ -164,8 +164,10 @@ inline void write_safetensors(std::string const& path, std::span<tensor_view con
     if (header.size() > 1) header += ',';
     detail::append_json(header, tensor.name);
     header += ":{\"dtype\":\"" + std::string(facts(tensor.type).name) + "\",\"shape\":[";
-    for (std::size_t i = 0; i < tensor.shape.size(); ++i)
-      header += (i > 0 ? "," : "") + std::to_string(tensor.shape[i]);
+    for (std::size_t i = 0; i < tensor.shape.size(); ++i) {
+      if (i > 0) header += ',';
+      header += std::to_string(tensor.shape[i]);
+    }
     header += "],\"data_offsets\":[" + std::to_string(end) + ",";
     end += tensor_bytes(tensor.type, tensor.shape);
     header += std::to_string(end) + "]}";
