@@ -1,10 +1,20 @@
-// A user's program: one layer of the reference executor, and the cpu one if it is there.
+// A user's program: a layer on the cpu executor, in a program of two files.
 // SPDX-License-Identifier: Apache-2.0
 #include <finegrain/finegrain.hpp>
 
+#include <cmath>
+#include <vector>
+
+namespace fg = finegrain;
+
+std::int64_t parameters_elsewhere();  // other.cpp
+
 int main() {
-  namespace fg = finegrain;
-  constexpr fg::config moe{.hidden = 8, .width = 4, .routed = 4, .top_k = 2, .shared = 1};
-  static_assert(fg::parameters(fg::mixture<moe>{}) == 8 * 4 + 5 * 3 * 8 * 4);
-  return fg::flops(fg::mixture<moe>{}, 1) > 0 ? 0 : 1;
+  constexpr fg::config moe{.hidden = 16, .width = 8, .routed = 4, .top_k = 2, .shared = 1};
+  fg::network<fg::mixture<moe>, fg::cpu> layer;
+  std::vector<float> x(5 * 16, 1.0F), y(5 * 16, NAN);
+  layer(fg::matrix<float>(x.data(), 5, 16), fg::matrix<float>(y.data(), 5, 16));
+  for (float const value : y)
+    if (!std::isfinite(value)) return 1;
+  return parameters_elsewhere() == fg::parameters(fg::mixture<moe>{}) ? 0 : 1;
 }
