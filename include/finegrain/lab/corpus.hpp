@@ -1,0 +1,188 @@
+// corpus: a text as bytes, cut into training and validation parts, and drawn from in windows.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "../base/error.hpp"
+#include "../model/init.hpp"
+#include "../plan/batch.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// Bytes, and for each the byte that follows it: sequences of equal length, one after the other.
+struct windows {
+  std::vector<std::int32_t> x, y;    // (count * length)
+  std::vector<std::int64_t> starts;  // (count + 1)
+
+  finegrain::batch batch() const {
+    return {.tokens = static_cast<std::int64_t>(x.size()), .ids = x, .starts = starts};
+  }
+};
+
+/// A text of bytes. It is cut into 16 stretches of equal length, and the end of each, a sixteenth,
+/// is kept for validation: both parts come from all over the text, and no window crosses a cut.
+class corpus {
+ public:
+  static constexpr int vocabulary = 256;
+
+  /// `files` is where the text came from, for those who want to compress it.
+  explicit corpus(std::string text, std::vector<std::string> files = {})
+      : text_(std::move(text)), files_(std::move(files)) {}
+
+  /// The files' bytes, one file after the other. Throws file_error.
+  static corpus read(std::vector<std::string> files) {
+    std::string text;
+    for (std::string const& path : files) {
+      std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"),
+                                                           &std::fclose);
+      if (!file) throw file_error("%s cannot be opened", path.c_str());
+      char piece[1 << 16];
+      for (std::size_t got; (got = std::fread(piece, 1, sizeof piece, file.get())) > 0;)
+        text.append(piece, got);
+      if (std::ferror(file.get())) throw file_error("%s cannot be read", path.c_str());
+    }
+    return corpus(std::move(text), std::move(files));
+  }
+
+  /// The first of several lists of files that can all be read. Throws file_error.
+  static corpus first_of(std::vector<std::vector<std::string>> const& choices) {
+    for (auto const& files : choices)
+      if (!files.empty() && std::all_of(files.begin(), files.end(), [](std::string const& path) {
+            return ::access(path.c_str(), R_OK) == 0;
+          }))
+        return read(files);
+    throw file_error("none of the texts is there: name one");
+  }
+
+  std::string_view text() const { return text_; }
+  std::vector<std::string> const& files() const { return files_; }
+  std::int64_t size() const { return static_cast<std::int64_t>(text_.size()); }
+
+  /// So many training windows: the same for a seed and a step, whatever was drawn before. Throws
+  /// invalid_argument when the text is too short for a window.
+  void draw(std::uint64_t seed, std::int64_t step, std::int64_t count, std::int64_t length,
+            windows& to) const {
+    std::int64_t const room = longest(length, true);
+    std::uint64_t const base = random_word(seed, static_cast<std::uint64_t>(step));
+    fill(to, count, length, [&](std::int64_t i) {
+      std::uint64_t const n = static_cast<std::uint64_t>(i);
+      std::int64_t const stretch = uniform(base, 2 * n, stretches);
+      return cut(stretch) + uniform(base, 2 * n + 1, room);
+    });
+  }
+
+  /// How many validation windows lie beside one another.
+  std::int64_t validation_windows(std::int64_t length) const {
+    return stretches * ((longest(length, false) + length - 1) / length);
+  }
+  /// Validation windows [first, first + count) of `of` that are spread evenly over all.
+  void validate(std::int64_t first, std::int64_t count, std::int64_t of, std::int64_t length,
+                windows& to) const {
+    std::int64_t const all = validation_windows(length), each = all / stretches;
+    if (first < 0 || count < 0 || first + count > of || of > all)
+      throw invalid_argument("validation windows %lld to %lld of %lld: there are %lld",
+                             static_cast<long long>(first), static_cast<long long>(first + count),
+                             static_cast<long long>(of), static_cast<long long>(all));
+    fill(to, count, length, [&](std::int64_t i) {
+      std::int64_t const window = (first + i) * all / of;
+      return held(window / each) + window % each * length;
+    });
+  }
+
+ private:
+  static constexpr std::int64_t stretches = 16;
+
+  std::int64_t cut(std::int64_t stretch) const { return size() * stretch / stretches; }
+  std::int64_t held(std::int64_t stretch) const {  // where a stretch's validation part begins
+    return cut(stretch + 1) - size() / (stretches * stretches);
+  }
+  /// Places where a window and the byte after it may start, in every stretch.
+  std::int64_t longest(std::int64_t length, bool training) const {
+    std::int64_t const part = size() / (stretches * stretches);
+    std::int64_t const places = (training ? size() / stretches - part : part) - length;
+    if (length < 1 || places < 1)
+      throw invalid_argument("a text of %lld bytes is too short for windows of %lld",
+                             static_cast<long long>(size()), static_cast<long long>(length));
+    return places;
+  }
+  static std::int64_t uniform(std::uint64_t seed, std::uint64_t n, std::int64_t below) {
+    return static_cast<std::int64_t>(random_uniform(seed, n) * static_cast<double>(below));
+  }
+  template <class Begin>
+  void fill(windows& to, std::int64_t count, std::int64_t length, Begin begin) const {
+    to.x.resize(static_cast<std::size_t>(count * length));
+    to.y.resize(to.x.size());
+    to.starts.resize(static_cast<std::size_t>(count) + 1);
+    for (std::int64_t i = 0, at = 0; i < count; ++i) {
+      to.starts[static_cast<std::size_t>(i)] = at;
+      for (std::int64_t from = begin(i), end = from + length; from < end; ++from, ++at) {
+        to.x[static_cast<std::size_t>(at)] = byte(from);
+        to.y[static_cast<std::size_t>(at)] = byte(from + 1);
+      }
+    }
+    to.starts.back() = count * length;
+  }
+  std::int32_t byte(std::int64_t i) const {
+    return static_cast<unsigned char>(text_[static_cast<std::size_t>(i)]);
+  }
+
+  std::string text_;
+  std::vector<std::string> files_;
+};
+
+/// Bits per byte that the frequencies of single bytes allow (order 0).
+inline double order0_entropy(std::string_view text) {
+  std::array<double, 256> count{};
+  for (char c : text) count[static_cast<unsigned char>(c)] += 1;
+  double bits = 0;
+  for (double n : count)
+    if (n > 0) bits -= n * std::log2(n / static_cast<double>(text.size()));
+  return text.empty() ? 0 : bits / static_cast<double>(text.size());
+}
+
+/// Bits per byte when the byte before is known (order 1): what a table of pairs allows.
+inline double order1_entropy(std::string_view text) {
+  if (text.size() < 2) return 0;
+  std::vector<double> pairs(256 * 256), before(256);
+  for (std::size_t i = 1; i < text.size(); ++i) {
+    std::size_t const a = static_cast<unsigned char>(text[i - 1]);
+    pairs[a * 256 + static_cast<unsigned char>(text[i])] += 1;
+    before[a] += 1;
+  }
+  double bits = 0;
+  for (std::size_t i = 0; i < pairs.size(); ++i)
+    if (pairs[i] > 0) bits -= pairs[i] * std::log2(pairs[i] / before[i / 256]);
+  return bits / static_cast<double>(text.size() - 1);
+}
+
+/// Bits per byte that a compressor of this machine ("gzip", "bzip2", "xz") needs for the corpus's
+/// files at its best setting; nothing where the corpus has no files or the machine not the program.
+inline std::optional<double> compressed_bits(corpus const& text, std::string const& compressor) {
+  if (text.files().empty() || text.size() == 0) return std::nullopt;
+  std::string command = "command -v " + compressor + " >/dev/null && cat";
+  for (std::string const& path : text.files()) {
+    command += " '";
+    for (char c : path) command += c == '\'' ? "'\\''" : std::string(1, c);
+    command += "'";
+  }
+  command += " | " + compressor + " -9 -c | wc -c";
+  std::unique_ptr<std::FILE, int (*)(std::FILE*)> pipe(::popen(command.c_str(), "r"), &::pclose);
+  long long bytes = 0;
+  if (!pipe || std::fscanf(pipe.get(), "%lld", &bytes) != 1 || bytes <= 0) return std::nullopt;
+  return 8.0 * static_cast<double>(bytes) / static_cast<double>(text.size());
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,0 +1,168 @@
+// A picture of curves that fall: axes, grid, bands, and each curve's name where it ends.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "svg.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI::picture {
+
+/// A line, and around it a band of half widths (empty, or one a point).
+struct curve {
+  std::string name;
+  std::vector<point> points;
+  std::vector<double> half = {};
+};
+
+/// A height to compare with.
+struct level {
+  std::string name;
+  double y;
+};
+
+struct curve_plot {
+  std::string title, x_axis, y_axis;
+  std::vector<curve> curves;
+  std::vector<level> levels = {};
+  double highest = std::numeric_limits<double>::infinity();  // what lies above is cut off
+};
+
+namespace detail {
+
+struct plot_frame {
+  scale x, y;
+};
+
+inline plot_frame frame_of(curve_plot const& plot, double left, double right, double top,
+                           double bottom) {
+  double x0 = 0, x1 = 0, low = std::numeric_limits<double>::infinity(), high = -low;
+  auto const widen = [&](double y) {
+    if (std::isfinite(y)) low = std::min(low, y), high = std::max(high, y);
+  };
+  for (curve const& c : plot.curves)
+    for (std::size_t i = 0; i < c.points.size(); ++i) {
+      double const half = i < c.half.size() && std::isfinite(c.half[i]) ? c.half[i] : 0;
+      x1 = std::max(x1, c.points[i].x);
+      widen(c.points[i].y - half);
+      widen(c.points[i].y + half);
+    }
+  for (level const& l : plot.levels) widen(l.y);
+  if (!(low < high)) low = std::isfinite(low) ? low - 0.5 : 0, high = low + 1;
+  high = std::max(std::min(high, plot.highest), low + 1e-6);
+  double const room = 0.04 * (high - low);
+  return {{x0, x1 > x0 ? x1 : 1, left, right}, {low - room, high + room, bottom, top}};
+}
+
+inline void draw_axes(drawing& d, curve_plot const& plot, plot_frame const& f) {
+  for (double y : f.y.ticks(6)) {
+    d.line({f.x.from, f.y(y)}, {f.x.to, f.y(y)}, R"(stroke="#e8e8e8")");
+    d.text({f.x.from - 8, f.y(y) + 4}, text::fixed(y, f.y.tick_digits(6)), R"(text-anchor="end")");
+  }
+  for (double x : f.x.ticks(6)) {
+    d.line({f.x(x), f.y.from}, {f.x(x), f.y.from + 5}, R"(stroke="#444")");
+    d.text({f.x(x), f.y.from + 19}, text::rounded(x), R"(text-anchor="middle")");
+  }
+  d.path({{f.x.from, f.y.to}, {f.x.from, f.y.from}, {f.x.to, f.y.from}},
+         R"(stroke="#444" fill="none")");
+  d.text({f.x.from - 48, f.y.to - 34}, plot.title, R"(font-size="15" font-weight="bold")");
+  d.text({f.x.from - 48, f.y.to - 14}, plot.y_axis, R"(fill="#555")");
+  d.text({(f.x.from + f.x.to) / 2, f.y.from + 40}, plot.x_axis,
+         R"(text-anchor="middle" fill="#555")");
+}
+
+/// A name at the right edge, at the height that it belongs to or as near as there is room.
+struct edge_label {
+  std::string name, value, colour;
+  double wanted, y;
+};
+
+inline void spread(std::vector<edge_label>& labels, double top, double bottom) {
+  constexpr double apart = 15;
+  std::stable_sort(labels.begin(), labels.end(),
+                   [](edge_label const& a, edge_label const& b) { return a.wanted < b.wanted; });
+  // Clusters that would overlap stand around the middle of what their members want.
+  struct cluster {
+    double sum;
+    std::size_t first, count;
+    double begin() const {
+      return sum / static_cast<double>(count) - apart * static_cast<double>(count - 1) / 2;
+    }
+  };
+  std::vector<cluster> clusters;
+  for (std::size_t i = 0; i < labels.size(); ++i) {
+    clusters.push_back({labels[i].wanted, i, 1});
+    while (clusters.size() > 1) {
+      cluster const last = clusters.back();
+      cluster& before = clusters[clusters.size() - 2];
+      if (before.begin() + apart * static_cast<double>(before.count) <= last.begin()) break;
+      before.sum += last.sum;
+      before.count += last.count;
+      clusters.pop_back();
+    }
+  }
+  double free = top;
+  for (cluster const& c : clusters) {
+    double const length = apart * static_cast<double>(c.count - 1);
+    double y = std::max(free, std::min(c.begin(), bottom - length));
+    for (std::size_t i = c.first; i < c.first + c.count; ++i, y += apart) labels[i].y = y;
+    free = y;
+  }
+}
+
+inline void draw_edge_labels(drawing& d, plot_frame const& f, std::vector<edge_label> labels) {
+  spread(labels, f.y.to, f.y.from);
+  double const x = f.x.to;
+  for (edge_label const& l : labels) {
+    d.path({{x + 4, l.wanted}, {x + 10, l.wanted}, {x + 22, l.y}, {x + 28, l.y}},
+           "fill=\"none\" stroke-opacity=\"0.6\" stroke=\"" + l.colour + "\"");
+    d.text({x + 33, l.y + 4}, l.value, "fill=\"" + l.colour + "\"");
+    d.text({x + 65, l.y + 4}, l.name, "fill=\"" + l.colour + "\"");
+  }
+}
+
+inline void draw_curve(drawing& d, curve const& c, plot_frame const& f, std::string const& colour) {
+  std::vector<point> line, band;
+  for (point p : c.points) line.push_back({f.x(p.x), f.y(p.y)});
+  bool const banded = c.half.size() == c.points.size();
+  for (std::size_t i = 0; banded && i < c.points.size(); ++i)
+    band.push_back({f.x(c.points[i].x), f.y(c.points[i].y + c.half[i])});
+  for (std::size_t i = c.points.size(); banded && i-- > 0;)
+    band.push_back({f.x(c.points[i].x), f.y(c.points[i].y - c.half[i])});
+  d.path(band, "stroke=\"none\" fill-opacity=\"0.15\" fill=\"" + colour + "\"", true);
+  d.path(line,
+         "fill=\"none\" stroke-width=\"2\" stroke-linejoin=\"round\" stroke=\"" + colour + "\"");
+  for (point p : line) d.dot(p, 2.4, "fill=\"" + colour + "\"");
+}
+
+}  // namespace detail
+
+/// The picture as SVG.
+inline std::string draw(curve_plot const& plot) {
+  constexpr double width = 780, height = 450;
+  drawing d(width, height);
+  auto const f = detail::frame_of(plot, 60, width - 165, 58, height - 54);
+  detail::draw_axes(d, plot, f);
+  std::vector<detail::edge_label> labels;
+  auto const label = [&](std::string const& name, double y, std::string const& colour) {
+    if (f.y.low <= y && y <= f.y.high)
+      labels.push_back({name, text::fixed(y, 2), colour, f.y(y), 0});
+  };
+  d.clip({f.x.from, f.y.to}, f.x.to - f.x.from + 4, f.y.from - f.y.to);
+  for (level const& l : plot.levels) {
+    d.line({f.x.from, f.y(l.y)}, {f.x.to, f.y(l.y)}, R"(stroke="#888" stroke-dasharray="5 4")");
+    label(l.name, l.y, "#888888");
+  }
+  for (std::size_t i = 0; i < plot.curves.size(); ++i) {
+    detail::draw_curve(d, plot.curves[i], f, series_colour(i));
+    if (!plot.curves[i].points.empty())
+      label(plot.curves[i].name, plot.curves[i].points.back().y, series_colour(i));
+  }
+  d.unclip();
+  detail::draw_edge_labels(d, f, std::move(labels));
+  return d.svg();
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI::picture

@@ -1,0 +1,69 @@
+// A picture of expert load: for each model a strip of layers by experts.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "routing.hpp"
+#include "svg.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI::picture {
+
+/// One model's load: for each layer, what each expert got.
+struct load_map {
+  std::string name;
+  std::vector<std::vector<double>> layers;
+};
+
+/// The picture as SVG. A cell's colour is the expert's load over its layer's mean; experts stand
+/// in order of load, the busiest first, since their numbers mean nothing.
+inline std::string draw_load(std::string const& title, std::vector<load_map> const& maps) {
+  constexpr double left = 150, right = 590, row = 18, top = 64, most = 3;
+  double height = top;
+  for (load_map const& m : maps) height += row * static_cast<double>(m.layers.size()) + 26;
+  drawing d(780, std::max(height + 10, top + 150));
+  d.text({12, 24}, title, R"(font-size="15" font-weight="bold")");
+  d.text({12, 44}, "each layer's experts, the busiest first; load over the layer's mean",
+         R"(fill="#555")");
+  double y = top;
+  for (load_map const& m : maps) {
+    double const first = y;
+    for (std::size_t l = 0; l < m.layers.size(); ++l, y += row) {
+      auto load = m.layers[l];
+      std::sort(load.begin(), load.end(), std::greater<>());
+      double total = 0;
+      for (double n : load) total += n;
+      double const mean = total / static_cast<double>(load.size());
+      double const width = (right - left) / static_cast<double>(load.size());
+      d.text({left - 8, y + 13}, "layer " + std::to_string(l), R"(text-anchor="end" fill="#555")");
+      for (std::size_t e = 0; e < load.size(); ++e)
+        d.box({left + width * static_cast<double>(e), y}, width, row - 1,
+              "stroke=\"#fff\" stroke-width=\"0.5\" fill=\"" + heat_colour(load[e] / mean / most) +
+                  "\"",
+              text::fixed(load[e] / mean, 2));
+    }
+    load_balance const b = balance_of(m.layers);
+    d.text({12, first + 13}, m.name, R"(font-weight="bold")");
+    d.text({right + 10, first + 13}, "max/mean " + text::fixed(b.max_over_mean, 2));
+    if (m.layers.size() > 1)
+      d.text({right + 10, first + 13 + row}, "variation " + text::fixed(b.variation, 2));
+    y += 26;
+  }
+  constexpr double bar = 706, length = 120;
+  for (int i = 0; i < 60; ++i)
+    d.box({bar, top + length * (59 - i) / 60}, 14, length / 60 + 0.5,
+          "fill=\"" + heat_colour(i / 59.0) + "\"");
+  d.box({bar, top}, 14, length, R"(fill="none" stroke="#888" stroke-width="0.7")");
+  for (int i = 0; i <= 3; ++i)
+    d.text({bar + 20, top + length * (3 - i) / 3 + 4},
+           i == 3   ? "3 or more"
+           : i == 1 ? "1 (even)"
+                    : std::to_string(i),
+           R"(font-size="11")");
+  return d.svg();
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI::picture

@@ -1,0 +1,250 @@
+// A log of one JSON object a line, which survives being killed while it is written.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <charconv>
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "../io/atomic_file.hpp"
+#include "text.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// One line: keys in the order that they were set; a value is a text, a number, or numbers.
+class record {
+ public:
+  using value = std::variant<std::string, double, std::vector<double>>;
+
+  record& set(std::string key, value v) {
+    for (auto& [name, old] : fields_)
+      if (name == key) return old = std::move(v), *this;
+    fields_.emplace_back(std::move(key), std::move(v));
+    return *this;
+  }
+
+  bool has(std::string_view key) const { return find(key) != nullptr; }
+  /// A text, or "" where there is none of that name.
+  std::string const& text(std::string_view key) const {
+    static std::string const none;
+    value const* const v = find(key);
+    auto const* const found = v ? std::get_if<std::string>(v) : nullptr;
+    return found ? *found : none;
+  }
+  /// A number, or NaN.
+  double number(std::string_view key) const {
+    value const* const v = find(key);
+    auto const* const found = v ? std::get_if<double>(v) : nullptr;
+    return found ? *found : std::numeric_limits<double>::quiet_NaN();
+  }
+  /// Numbers, or an empty list.
+  std::vector<double> const& numbers(std::string_view key) const {
+    static std::vector<double> const none;
+    value const* const v = find(key);
+    auto const* const found = v ? std::get_if<std::vector<double>>(v) : nullptr;
+    return found ? *found : none;
+  }
+
+  /// As JSON, without the line's end. Numbers read back as the same bits; JSON has no NaN: null.
+  std::string line() const {
+    std::string out = "{";
+    for (auto const& [key, v] : fields_) {
+      if (out.size() > 1) out += ", ";
+      write(out, key);
+      out += ": ";
+      std::visit([&](auto const& x) { write(out, x); }, v);
+    }
+    return out + "}";
+  }
+  /// The record of a line; nothing where the line is no such record.
+  static std::optional<record> parse(std::string_view line) {
+    record r;
+    reader in{line};
+    if (!in.object(r)) return std::nullopt;
+    return r;
+  }
+
+  friend bool operator==(record const& a, record const& b) { return a.line() == b.line(); }
+
+ private:
+  value const* find(std::string_view key) const {
+    for (auto const& [name, v] : fields_)
+      if (name == key) return &v;
+    return nullptr;
+  }
+
+  static void write(std::string& out, double x) {
+    out += std::isfinite(x) ? text::shortest(x) : "null";
+  }
+  static void write(std::string& out, std::vector<double> const& list) {
+    out += '[';
+    for (std::size_t i = 0; i < list.size(); ++i) {
+      if (i > 0) out += ", ";
+      write(out, list[i]);
+    }
+    out += ']';
+  }
+  static void write(std::string& out, std::string const& text) {
+    out += '"';
+    for (char c : text) {
+      if (c == '"' || c == '\\') {
+        out += '\\';
+        out += c;
+      } else if (static_cast<unsigned char>(c) < 0x20) {
+        out += "\\u00";
+        out += "0123456789abcdef"[(c >> 4) & 15];
+        out += "0123456789abcdef"[c & 15];
+      } else {
+        out += c;
+      }
+    }
+    out += '"';
+  }
+
+  /// The JSON that `line` writes: one object, no object inside it.
+  struct reader {
+    std::string_view rest;
+
+    void blanks() {
+      while (!rest.empty() && (rest[0] == ' ' || rest[0] == '\t' || rest[0] == '\r'))
+        rest.remove_prefix(1);
+    }
+    bool take(char c) {
+      blanks();
+      if (rest.empty() || rest[0] != c) return false;
+      rest.remove_prefix(1);
+      return true;
+    }
+    bool number(double& x) {
+      blanks();
+      if (rest.starts_with("null")) {
+        rest.remove_prefix(4);
+        x = std::numeric_limits<double>::quiet_NaN();
+        return true;
+      }
+      auto const end = std::from_chars(rest.data(), rest.data() + rest.size(), x);
+      if (end.ec != std::errc{}) return false;
+      rest.remove_prefix(static_cast<std::size_t>(end.ptr - rest.data()));
+      return true;
+    }
+    bool escaped(std::string& text) {
+      if (rest.empty()) return false;
+      char const c = rest[0];
+      rest.remove_prefix(1);
+      if (c == '"' || c == '\\' || c == '/') return text += c, true;
+      if (c == 'n') return text += '\n', true;
+      if (c == 't') return text += '\t', true;
+      unsigned code = 0;  // \u00XX, the only ones written here
+      if (c != 'u' || rest.size() < 4) return false;
+      auto const end = std::from_chars(rest.data(), rest.data() + 4, code, 16);
+      if (end.ptr != rest.data() + 4 || code > 0x7f) return false;
+      rest.remove_prefix(4);
+      return text += static_cast<char>(code), true;
+    }
+    bool string(std::string& text) {
+      if (!take('"')) return false;
+      while (!rest.empty()) {
+        char const c = rest[0];
+        rest.remove_prefix(1);
+        if (c == '"') return true;
+        if (c != '\\')
+          text += c;
+        else if (!escaped(text))
+          return false;
+      }
+      return false;
+    }
+    bool list(std::vector<double>& numbers) {
+      if (!take('[')) return false;
+      if (take(']')) return true;
+      do {
+        if (!number(numbers.emplace_back())) return false;
+      } while (take(','));
+      return take(']');
+    }
+    bool any(value& v) {
+      blanks();
+      if (rest.starts_with('"')) return string(v.emplace<std::string>());
+      if (rest.starts_with('[')) return list(v.emplace<std::vector<double>>());
+      return number(v.emplace<double>());
+    }
+    bool object(record& r) {
+      if (!take('{')) return false;
+      if (!take('}')) {
+        do {
+          std::string key;
+          value v;
+          if (!string(key) || !take(':') || !any(v)) return false;
+          r.fields_.emplace_back(std::move(key), std::move(v));
+        } while (take(','));
+        if (!take('}')) return false;
+      }
+      blanks();
+      return rest.empty();
+    }
+  };
+
+  std::vector<std::pair<std::string, value>> fields_;
+};
+
+/// A file of records that one process at a time appends to. Opening it reads what is there and
+/// cuts off a last line that is torn; each append is one write, so a kill tears the last line only.
+class record_log {
+ public:
+  /// Throws file_error: the file cannot be opened, another process has it, or a line before the
+  /// last is not a record.
+  explicit record_log(std::string path)
+      : path_(std::move(path)),
+        file_(::open(path_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644)) {
+    if (file_ < 0) throw_file_error("cannot open", path_, errno);
+    if (::flock(file_, LOCK_EX | LOCK_NB) != 0)
+      throw file_error("another process is writing %.300s", path_.c_str());
+    load();
+  }
+
+  std::vector<record> const& records() const { return records_; }
+
+  void append(record r) {
+    std::string const line = r.line() + '\n';
+    if (::write(file_, line.data(), line.size()) != static_cast<ssize_t>(line.size()))
+      throw_file_error("cannot write", path_, errno);
+    records_.push_back(std::move(r));
+  }
+
+ private:
+  void load() {
+    std::string all;
+    char piece[1 << 16];
+    for (ssize_t got; (got = ::read(file_, piece, sizeof piece)) != 0;) {
+      if (got < 0) throw_file_error("cannot read", path_, errno);
+      all.append(piece, static_cast<std::size_t>(got));
+    }
+    std::size_t whole = 0;  // where the last good line ends
+    for (std::size_t end; (end = all.find('\n', whole)) != all.npos; whole = end + 1) {
+      auto r = record::parse(std::string_view(all).substr(whole, end - whole));
+      if (!r && end + 1 < all.size())
+        throw file_error("%s:%zu: this line is not a record", path_.c_str(), records_.size() + 1);
+      if (!r) break;
+      records_.push_back(std::move(*r));
+    }
+    if (whole < all.size() && ::ftruncate(file_, static_cast<off_t>(whole)) != 0)
+      throw_file_error("cannot mend", path_, errno);
+  }
+
+  std::string path_;
+  file_descriptor file_;
+  std::vector<record> records_;
+};
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,0 +1,328 @@
+// study: an ablation. Models times seeds, trained on the same text in the same order, and resumed.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <dirent.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdint>
+#include <cstdio>
+#include <memory>
+#include <numbers>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+#include "../expr/describe.hpp"
+#include "../model/generate.hpp"
+#include "../train/trainer.hpp"
+#include "corpus.hpp"
+#include "interrupt.hpp"
+#include "jsonl.hpp"
+#include "progress.hpp"
+#include "results.hpp"
+#include "routing.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// The paper's name for a mixture: 1+7/63 has one shared expert, and sends a token to 7 of 63.
+inline std::string rung_name(config const& c) {
+  return std::to_string(c.shared) + "+" + std::to_string(c.top_k) + "/" + std::to_string(c.routed);
+}
+
+/// How every model of a study is trained and measured.
+struct study_settings {
+  std::string out = "out/study";  // a folder: log.jsonl, time.jsonl, runs/, and the reports
+  int seeds = 1;                  // runs of each model; run s starts from seed s, on text order s
+  std::int64_t steps = 500;
+  std::int64_t sequences = 16, length = 128;  // windows of a step, and bytes of a window
+  int evaluations = 10;                       // beside the one before the first step
+  std::int64_t validation = 128;              // windows of each, or as many as there are
+  double deviation = 0.02;                    // of the weights at the start
+  adamw optimizer = {};
+  finegrain::training training = {};
+};
+
+/// Models times paired seeds on one executor:
+///
+///   study<cpu> s(text, {.out = "out/ladder", .seeds = 3});
+///   for_each(ladder{}, [&]<config C>(at<C>) { s.add<model<C>>(name(C)); });
+///   if (s.run()) s.report("Validation loss");
+///
+/// What a run is (model, settings, seed, text, version) makes its id. log.jsonl holds what is the
+/// same whenever it is run; times stand apart, in time.jsonl. Runs that the log shows complete are
+/// not run again; one that was stopped, by Ctrl-C or by a kill, goes on from its last checkpoint
+/// and ends with the bits of one that was not.
+template <class X>
+class study {
+ public:
+  /// It tells how it goes on `tell`, or not at all if that is null. Throws file_error when another
+  /// process works in the folder, and invalid_argument when the text is too short.
+  study(corpus const& text, study_settings settings, X on = {}, std::FILE* tell = stderr)
+      : text_(text),
+        settings_(std::move(settings)),
+        on_(std::move(on)),
+        text_hash_(text::hex(text::fingerprint(text.text()))),
+        log_((prepare_folder(settings_), settings_.out + "/log.jsonl")),
+        times_(settings_.out + "/time.jsonl"),
+        progress_(tell) {
+    if (settings_.steps < 1 || settings_.seeds < 1 || settings_.evaluations < 1)
+      throw invalid_argument("a study needs at least one step, one seed and one evaluation");
+    if (settings_.sequences < 1 || settings_.validation < 1)
+      throw invalid_argument("a study needs windows to train on and to validate with");
+    settings_.validation =
+        std::min(settings_.validation, text_.validation_windows(settings_.length));
+    remove_unfinished(settings_.out + "/runs");
+  }
+
+  /// A model: a decoder from bytes to logits over bytes.
+  template <Expr E>
+  void add(std::string name) {
+    static_assert(in_width<E>() == ids && out_width<E>() == corpus::vocabulary,
+                  "study: a model reads bytes and makes 256 logits");
+    studied_model m{.name = std::move(name),
+                    .parameters = parameters(E{}),
+                    .active = active_parameters(E{}),
+                    .flops = flops(E{}, settings_.length) / settings_.length,
+                    .settings = describe(E{}) + settings_text<E>(),
+                    .runs = {}};
+    for (int seed = 0; seed < settings_.seeds; ++seed)
+      m.runs.push_back(text::hex(text::fingerprint(m.settings + "seed " + std::to_string(seed))));
+    models_.push_back({std::move(m), &study::train<E>, &study::continue_text<E>});
+  }
+
+  /// A height to compare with, in the table and in the picture.
+  void compare(std::string name, double bits) { levels_.push_back({std::move(name), bits}); }
+
+  /// Runs what is not done yet. False: it was interrupted, and everything is saved.
+  bool run() {
+    interruption const stop;
+    for (entry const& e : models_)
+      for (int seed = 0; seed < settings_.seeds; ++seed)
+        if (find(run_of(e, seed), settings_.steps) == nullptr)
+          work_left_ += step_work(e) * double(settings_.steps);
+    for (entry const& e : models_)
+      for (int seed = 0; seed < settings_.seeds; ++seed) {
+        if (find(run_of(e, seed), settings_.steps) != nullptr) continue;
+        if (!(this->*e.train)(e, seed, stop)) {
+          progress_.say("stopped, and saved in " + settings_.out +
+                        "; the same command goes on from here");
+          return false;
+        }
+      }
+    return true;
+  }
+
+  /// What the log holds on the models and runs of this study.
+  study_results results() const {
+    std::vector<studied_model> models;
+    for (entry const& e : models_) models.push_back(e);
+    return gather(models, log_.records(), times_.records(), levels_);
+  }
+  /// Writes table.md, table.tex, table.csv, curves.svg and load.svg.
+  study_results report(std::string const& title) const {
+    study_results const all = results();
+    auto const write = [&](char const* name, std::string const& content) {
+      atomic_file file(settings_.out + "/" + name);
+      file.write(content.data(), content.size());
+      file.commit();
+    };
+    table const t = all.summary();
+    write("table.md", t.markdown());
+    write("table.tex", t.latex());
+    write("table.csv", t.csv());
+    write("curves.svg", all.curves(title));
+    write("load.svg", all.load());
+    return all;
+  }
+
+  /// What the best model (of the first seed) writes after a prompt.
+  std::string sample(std::string const& prompt, std::int64_t bytes, sampling how = {}) {
+    entry const* best = nullptr;
+    double least = 0;
+    for (entry const& e : models_)
+      if (record const* r = find(run_of(e, 0), settings_.steps))
+        if (double const bits = r->number("validation"); !best || bits < least)
+          best = &e, least = bits;
+    return best ? (this->*best->sample)(*best, prompt, bytes, how) : std::string();
+  }
+
+ private:
+  struct entry : studied_model {
+    bool (study::*train)(entry const&, int, interruption const&);
+    std::string (study::*sample)(entry const&, std::string const&, std::int64_t, sampling);
+  };
+
+  /// Training since the last evaluation.
+  struct pace {
+    double tokens = 0, seconds = 0;
+    record line(std::string const& run) const {
+      return record().set("run", run).set("tokens", tokens).set("seconds", seconds);
+    }
+  };
+
+  static std::string const& run_of(entry const& e, int seed) {
+    return e.runs[static_cast<std::size_t>(seed)];
+  }
+  std::string checkpoint_of(std::string const& run) const {
+    return settings_.out + "/runs/" + run + ".safetensors";
+  }
+
+  // Everything that decides a run's bits, as text.
+  template <Expr E>
+  std::string settings_text() const {
+    study_settings const& s = settings_;
+    schedule const& rate = s.training.schedule;
+    std::string out = __PRETTY_FUNCTION__;  // names E and X in full
+    auto const add = [&](char const* name, double v) {
+      out += "\n" + (name + (" " + text::shortest(v)));
+    };
+    add("steps", double(s.steps)), add("sequences", double(s.sequences));
+    add("length", double(s.length)), add("evaluations", s.evaluations);
+    add("validation", double(s.validation)), add("deviation", s.deviation);
+    add("lr", s.optimizer.lr), add("beta1", s.optimizer.beta1), add("beta2", s.optimizer.beta2);
+    add("epsilon", s.optimizer.epsilon), add("weight_decay", s.optimizer.weight_decay);
+    add("warmup", double(rate.warmup)), add("schedule", double(rate.steps));
+    add("decay", double(rate.decay)), add("last", rate.last);
+    add("clip", s.training.clip), add("balance", s.training.balance);
+    return out + "\ntext " + text_hash_ + "\nversion " FINEGRAIN_VERSION "\n";
+  }
+
+  // One run, from where its checkpoint stands.
+  template <Expr E>
+  bool train(entry const& e, int seed, interruption const& stop) {
+    std::string const& run = run_of(e, seed);
+    auto const start = static_cast<std::uint64_t>(seed);
+    network<E, X> net({.deviation = settings_.deviation, .seed = start}, on_);
+    trainer<network<E, X>> train{net, settings_.optimizer, settings_.training};
+    if (find(run, 0) && ::access(checkpoint_of(run).c_str(), F_OK) == 0)
+      train.load(checkpoint_of(run));
+    work_left_ -= step_work(e) * static_cast<double>(train.steps());
+
+    windows batch;
+    stopwatch whole, saved;
+    for (pace speed;;) {
+      if (is_due(train.steps()) && !find(run, train.steps())) {
+        log_.append(measure(train, e, seed));
+        if (speed.tokens > 0) times_.append(speed.line(run));
+        speed = {};
+      }
+      if (train.steps() == settings_.steps) break;
+      if (stop) return false;
+
+      stopwatch const step;
+      text_.draw(start, train.steps(), settings_.sequences, settings_.length, batch);
+      step_report const report = train.step(batch.batch(), batch.y);
+      speed.tokens += double(report.tokens);
+      speed.seconds += step.seconds();
+      tell(e, seed, train.steps(), report.loss / std::numbers::ln2, speed);
+      if (is_due(train.steps()) || stop || saved.seconds() > 60) {
+        train.save(checkpoint_of(run));
+        saved.restart();
+      }
+    }
+    progress_.say(e.name + seed_text(seed) + ": " +
+                  text::fixed(find(run, settings_.steps)->number("validation"), 3) +
+                  " bits/byte after " + std::to_string(settings_.steps) + " steps, " +
+                  text::duration(whole.seconds()));
+    return true;
+  }
+
+  // Validation loss and the experts' load.
+  template <class Trainer>
+  record measure(Trainer& train, entry const& e, int seed) const {
+    auto log = std::remove_reference_t<decltype(train.network())>::make_log();
+    load_count load;
+    windows some;
+    double nats = 0;
+    for (std::int64_t first = 0, count; first < settings_.validation; first += count) {
+      count = std::min(settings_.sequences, settings_.validation - first);
+      text_.validate(first, count, settings_.validation, settings_.length, some);
+      batch b = some.batch();
+      b.log = &log;
+      nats += train.evaluate(b, some.y) * double(count);
+      load.add(log);
+    }
+    record r;
+    r.set("run", run_of(e, seed)).set("model", e.name).set("seed", double(seed));
+    r.set("step", double(train.steps())).set("tokens", double(train.steps() * tokens_a_step()));
+    r.set("validation", nats / double(settings_.validation) / std::numbers::ln2);
+    for (std::size_t l = 0; l < load.layers().size(); ++l)
+      r.set("load." + std::to_string(l), load.layers()[l]);
+    return r;
+  }
+
+  template <Expr E>
+  std::string continue_text(entry const& e, std::string const& prompt, std::int64_t bytes,
+                            sampling how) {
+    network<E, X> net({}, on_);
+    trainer<network<E, X>> train{net};
+    train.load(checkpoint_of(run_of(e, 0)));
+    std::vector<std::int32_t> tokens;
+    for (char c : prompt) tokens.push_back(static_cast<unsigned char>(c));
+    std::string text;
+    generate(net, tokens, bytes, how, [&](std::int32_t id) { text += static_cast<char>(id); });
+    return text;
+  }
+
+  /// Evaluations are spread evenly, from before the first step to after the last.
+  bool is_due(std::int64_t step) const {
+    std::int64_t const n = settings_.evaluations;
+    return step == 0 || step * n / settings_.steps != (step - 1) * n / settings_.steps;
+  }
+  record const* find(std::string const& run, std::int64_t step) const {
+    for (record const& r : log_.records())
+      if (r.text("run") == run && r.number("step") == double(step)) return &r;
+    return nullptr;
+  }
+
+  std::int64_t tokens_a_step() const { return settings_.sequences * settings_.length; }
+  double step_work(entry const& e) const {
+    return 3 * double(e.flops) * double(tokens_a_step()) + 10 * double(e.parameters);
+  }
+  std::string seed_text(int seed) const {
+    return settings_.seeds > 1 ? " seed " + std::to_string(seed) : std::string();
+  }
+  void tell(entry const& e, int seed, std::int64_t step, double bits, pace const& speed) {
+    work_left_ -= step_work(e);
+    work_done_ += step_work(e);
+    progress_.show(e.name + seed_text(seed) + "  step " + std::to_string(step) + "/" +
+                   std::to_string(settings_.steps) + "  " + text::fixed(bits, 2) + " bits/byte  " +
+                   text::rounded(speed.tokens / speed.seconds) + " tokens/s  " +
+                   text::duration(work_left_ / work_done_ * since_.seconds()) + " left");
+  }
+
+  /// Makes the folder, and those above it.
+  static void prepare_folder(study_settings const& s) {
+    std::string const runs = s.out + "/runs";
+    for (std::size_t slash = 1; slash != runs.npos; slash = runs.find('/', slash + 1))
+      ::mkdir(runs.substr(0, runs.find('/', slash)).c_str(), 0755);
+    if (::mkdir(runs.c_str(), 0755) != 0 && errno != EEXIST)
+      throw_file_error("cannot make the folder", runs, errno);
+  }
+
+  /// Removes what killed processes left of checkpoints; the log's lock shows that none is at work.
+  static void remove_unfinished(std::string const& folder) {
+    std::unique_ptr<::DIR, int (*)(::DIR*)> files(::opendir(folder.c_str()), &::closedir);
+    while (::dirent const* file = files ? ::readdir(files.get()) : nullptr)
+      if (std::string_view(file->d_name).find(".partial-") != std::string_view::npos)
+        ::unlink((folder + "/" + file->d_name).c_str());
+  }
+
+  corpus const& text_;
+  study_settings settings_;
+  X on_;
+  std::string text_hash_;
+  record_log log_, times_;
+  std::vector<entry> models_;
+  std::vector<picture::level> levels_;
+  progress progress_;
+  stopwatch since_;
+  double work_left_ = 0, work_done_ = 0;
+};
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,0 +1,152 @@
+// A drawing in SVG: lines, boxes, texts, on a sheet of numbers; and scales with round ticks.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "text.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI::picture {
+
+/// A point of a drawing, in pixels from the upper left.
+struct point {
+  double x, y;
+};
+
+/// How something is drawn: any SVG presentation attributes, `stroke="#444" fill="none"`.
+using style = std::string;
+
+class drawing {
+ public:
+  drawing(double width, double height) : width_(width), height_(height) {}
+
+  void line(point a, point b, style const& how) {
+    body_ += "<line" + at("x1", a.x) + at("y1", a.y) + at("x2", b.x) + at("y2", b.y) + " " + how +
+             "/>\n";
+  }
+  void box(point corner, double width, double height, style const& how, std::string_view tip = {}) {
+    body_ += "<rect" + at("x", corner.x) + at("y", corner.y) + at("width", width) +
+             at("height", height) + " " + how;
+    body_ += tip.empty() ? "/>\n" : "><title>" + escaped(tip) + "</title></rect>\n";
+  }
+  void text(point p, std::string_view words, style const& how = {}) {
+    body_ += "<text" + at("x", p.x) + at("y", p.y) + " " + how + ">" + escaped(words) + "</text>\n";
+  }
+  /// Straight from point to point; points that are not finite are left out.
+  void path(std::vector<point> const& points, style const& how, bool closed = false) {
+    std::string d;
+    for (point p : points)
+      if (std::isfinite(p.x) && std::isfinite(p.y))
+        d += (d.empty() ? "M" : "L") + number(p.x) + " " + number(p.y);
+    if (!d.empty()) body_ += "<path d=\"" + d + (closed ? "Z" : "") + "\" " + how + "/>\n";
+  }
+  void dot(point p, double radius, style const& how) {
+    if (std::isfinite(p.x) && std::isfinite(p.y))
+      body_ += "<circle" + at("cx", p.x) + at("cy", p.y) + at("r", radius) + " " + how + "/>\n";
+  }
+  /// What is drawn from here to unclip() shows inside this box only.
+  void clip(point corner, double width, double height) {
+    std::string const id = "clip" + std::to_string(++clips_);
+    body_ += "<clipPath id=\"" + id + "\"><rect" + at("x", corner.x) + at("y", corner.y) +
+             at("width", width) + at("height", height) + "/></clipPath>\n<g clip-path=\"url(#" +
+             id + ")\">\n";
+  }
+  void unclip() { body_ += "</g>\n"; }
+
+  std::string svg() const {
+    return "<svg xmlns=\"http://www.w3.org/2000/svg\"" + at("width", width_) +
+           at("height", height_) + " viewBox=\"0 0 " + number(width_) + " " + number(height_) +
+           "\" font-family=\"Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif\" "
+           "font-size=\"12\" fill=\"#222\">\n"
+           "<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n" +
+           body_ + "</svg>\n";
+  }
+
+  static std::string escaped(std::string_view text) {
+    std::string out;
+    for (char c : text) {
+      if (c == '&')
+        out += "&amp;";
+      else if (c == '<')
+        out += "&lt;";
+      else if (c == '>')
+        out += "&gt;";
+      else if (c == '"')
+        out += "&quot;";
+      else if (static_cast<unsigned char>(c) >= 0x20)
+        out += c;
+    }
+    return out;
+  }
+
+ private:
+  static std::string number(double v) {
+    std::string text = text::fixed(v, 2);
+    text.erase(text.find_last_not_of('0') + 1);
+    if (text.back() == '.') text.pop_back();
+    return text == "-0" ? "0" : text;
+  }
+  static std::string at(char const* name, double v) {
+    return " " + std::string(name) + "=\"" + number(v) + "\"";
+  }
+
+  double width_, height_;
+  int clips_ = 0;
+  std::string body_;
+};
+
+/// Numbers in [low, high] to pixels in [from, to].
+struct scale {
+  double low, high, from, to;
+  double operator()(double v) const { return from + (v - low) / (high - low) * (to - from); }
+
+  /// About `count` round numbers inside: steps of 1, 2 or 5 times a power of ten.
+  std::vector<double> ticks(int count = 5) const {
+    double const step = tick_step(count);
+    std::vector<double> at;
+    for (double n = std::ceil(low / step - 1e-9); n * step <= high + 1e-9 * step; n += 1)
+      at.push_back(n * step);
+    return at;
+  }
+  /// Digits after the point that tell the ticks apart.
+  int tick_digits(int count = 5) const {
+    return std::max(0, static_cast<int>(-std::floor(std::log10(tick_step(count)) + 1e-9)));
+  }
+
+ private:
+  double tick_step(int count) const {
+    double const rough = (high - low) / count, power = std::pow(10, std::floor(std::log10(rough)));
+    double const lead = rough / power;
+    return power * (lead < 1.5 ? 1 : lead < 3.5 ? 2 : lead < 7.5 ? 5 : 10);
+  }
+};
+
+/// Colours that people with any colour vision tell apart [Okabe, Ito], in order of use.
+inline std::string series_colour(std::size_t i) {
+  constexpr std::array<char const*, 7> colours = {"#555555", "#0072b2", "#d55e00", "#009e73",
+                                                  "#cc79a7", "#e69f00", "#56b4e9"};
+  return colours[i % colours.size()];
+}
+
+/// White at 0 to dark blue at 1, evenly darker.
+inline std::string heat_colour(double share) {
+  constexpr std::array<std::array<double, 3>, 5> stops = {
+      {{247, 251, 255}, {198, 219, 239}, {107, 174, 214}, {33, 113, 181}, {8, 40, 94}}};
+  double const place = std::clamp(std::isfinite(share) ? share : 0.0, 0.0, 1.0) * 4;
+  std::size_t const i = std::min<std::size_t>(3, static_cast<std::size_t>(place));
+  std::string text = "#";
+  for (std::size_t c = 0; c < 3; ++c) {
+    double const v =
+        stops[i][c] + (place - static_cast<double>(i)) * (stops[i + 1][c] - stops[i][c]);
+    text += text::hex(static_cast<std::uint64_t>(v + 0.5)).substr(14);
+  }
+  return text;
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI::picture

@@ -1,0 +1,69 @@
+// Numbers as text, the same in every locale.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <charconv>
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "../base/platform.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI::text {
+
+/// With so many digits after the point: fixed(2.5, 2) is "2.50".
+inline std::string fixed(double value, int digits) {
+  char text[64];
+  if (!std::isfinite(value)) return std::isnan(value) ? "nan" : value > 0 ? "inf" : "-inf";
+  auto const end = std::fabs(value) < 1e30 ? std::to_chars(text, text + sizeof text, value,
+                                                           std::chars_format::fixed, digits)
+                                           : std::to_chars(text, text + sizeof text, value);
+  return {text, end.ptr};
+}
+
+/// The shortest text that reads back as the same bits.
+inline std::string shortest(double value) {
+  char text[64];
+  return {text, std::to_chars(text, text + sizeof text, value).ptr};
+}
+
+/// In three digits and a unit: 1.57 M, 842, 12.3 G.
+inline std::string rounded(double value) {
+  char const* const units[] = {"", " k", " M", " G", " T", " P"};
+  int unit = 0;
+  value += 0.0;  // no "-0"
+  while (std::fabs(value) >= 999.5 && unit < 5) value /= 1000, ++unit;
+  if (unit == 0 && value == std::floor(value)) return fixed(value, 0);
+  double const size = std::fabs(value);
+  return fixed(value, size < 9.995 ? 2 : size < 99.95 ? 1 : 0) + units[unit];
+}
+
+/// A time as a person says it: 7 s, 2 min 05 s, 3 h 10 min.
+inline std::string duration(double seconds) {
+  auto const s = static_cast<std::int64_t>(seconds < 0 ? 0 : seconds + 0.5);
+  auto const two = [](std::int64_t n) {
+    return std::string(n < 10 ? "0" : "") + std::to_string(n);
+  };
+  if (s < 60) return std::to_string(s) + " s";
+  if (s < 3600) return std::to_string(s / 60) + " min " + two(s % 60) + " s";
+  return std::to_string(s / 3600) + " h " + two(s / 60 % 60) + " min";
+}
+
+/// 64 bits that stand for a text (FNV-1a, mixed): equal texts, equal numbers, on every machine.
+constexpr std::uint64_t fingerprint(std::string_view text) {
+  std::uint64_t bits = 0xcbf29ce484222325u;
+  for (char c : text) bits = (bits ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
+  bits = (bits ^ (bits >> 30)) * 0xbf58476d1ce4e5b9u;
+  return bits ^ (bits >> 31);
+}
+
+/// 16 hexadecimal digits.
+inline std::string hex(std::uint64_t bits) {
+  std::string text(16, '0');
+  for (int i = 15; i >= 0; --i, bits >>= 4)
+    text[static_cast<std::size_t>(i)] = "0123456789abcdef"[bits & 15];
+  return text;
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI::text

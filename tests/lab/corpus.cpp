@@ -1,0 +1,114 @@
+// Windows of a text: deterministic, apart, and complete; and what a text's statistics allow.
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/lab/corpus.hpp>
+#include <fstream>
+#include <set>
+
+#include "../catch.hpp"
+#include "../folder.hpp"
+
+namespace fg = finegrain;
+
+namespace {
+std::string noise(std::size_t n) {
+  std::string text(n, ' ');
+  for (std::size_t i = 0; i < n; ++i) text[i] = static_cast<char>(fg::random_word(5, i));
+  return text;
+}
+}  // namespace
+
+TEST_CASE("A window's targets are its bytes, one further") {
+  fg::corpus const text(noise(40000));
+  fg::windows w;
+  text.draw(1, 2, 5, 16, w);
+  REQUIRE(w.x.size() == 80);
+  CHECK(w.starts == std::vector<std::int64_t>{0, 16, 32, 48, 64, 80});
+  CHECK(w.batch().sequences() == 5);
+  for (std::size_t i = 0; i < 80; ++i)
+    if (i % 16 != 15) CHECK(w.y[i] == w.x[i + 1]);
+}
+
+TEST_CASE("The same seed and step draw the same windows, whatever came before") {
+  fg::corpus const text(noise(40000));
+  fg::windows a, b, c;
+  text.draw(7, 3, 4, 32, a);
+  text.draw(7, 2, 9, 8, b);
+  text.draw(7, 3, 4, 32, b);
+  CHECK(a.x == b.x);
+  CHECK(a.y == b.y);
+  text.draw(7, 4, 4, 32, c);
+  CHECK(a.x != c.x);
+  text.draw(8, 3, 4, 32, c);
+  CHECK(a.x != c.x);
+}
+
+TEST_CASE("No byte is both trained on and validated with") {
+  std::string text(16 * 1600, 'v');  // 't' where a training window can reach
+  for (std::size_t s = 0; s < 16; ++s)
+    for (std::size_t i = 0; i < 1500; ++i) text[s * 1600 + i] = 't';
+  fg::corpus const marked(text);
+  fg::windows w;
+  std::set<std::int32_t> seen;
+  for (std::int64_t step = 0; step < 200; ++step) {
+    marked.draw(0, step, 8, 64, w);
+    seen.insert(w.x.begin(), w.x.end());
+    seen.insert(w.y.begin(), w.y.end());
+  }
+  CHECK(seen == std::set<std::int32_t>{'t'});
+  marked.validate(0, marked.validation_windows(30), marked.validation_windows(30), 30, w);
+  seen = {w.x.begin(), w.x.end()};
+  seen.insert(w.y.begin(), w.y.end());
+  CHECK(seen == std::set<std::int32_t>{'v'});
+}
+
+TEST_CASE("All validation windows together do not overlap, and a part is spread over the text") {
+  std::string text(16 * 1600, '-');
+  for (std::size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>(i / 1600);
+  fg::corpus const corpus(text);
+  std::int64_t const all = corpus.validation_windows(30);
+  CHECK(all == 16 * 3);
+  fg::windows w, first, rest;
+  corpus.validate(0, 16, 16, 30, w);
+  CHECK(std::set<std::int32_t>(w.x.begin(), w.x.end()).size() == 16);
+  corpus.validate(0, 5, all, 30, first);
+  corpus.validate(5, all - 5, all, 30, rest);
+  corpus.validate(0, all, all, 30, w);
+  first.x.insert(first.x.end(), rest.x.begin(), rest.x.end());
+  CHECK(first.x == w.x);
+  CHECK_THROWS_AS(corpus.validate(0, all + 1, all + 1, 30, w), fg::invalid_argument);
+}
+
+TEST_CASE("A text that is too short is refused with the numbers") {
+  fg::windows w;
+  fg::corpus const text(std::string(1000, 'x'));
+  CHECK_THROWS_WITH(text.draw(0, 0, 1, 64, w),
+                    ContainsSubstring("1000") && ContainsSubstring("64"));
+  CHECK_THROWS_AS(text.validation_windows(16), fg::invalid_argument);
+  CHECK_THROWS_AS(fg::corpus("").validation_windows(1), fg::invalid_argument);
+}
+
+TEST_CASE("Entropies of texts that can be worked out by hand") {
+  CHECK(fg::order0_entropy("") == 0);
+  CHECK(fg::order0_entropy("aaaa") == 0);
+  CHECK(fg::order0_entropy("abcd") == Approx(2));
+  CHECK(fg::order1_entropy("abababab") == Approx(0).margin(1e-12));
+  CHECK(fg::order1_entropy("aabaab"
+                           "aabaab"
+                           "a") == Approx(8 * 1.0 / 12));  // after a: a or b
+}
+
+TEST_CASE("Files are read one after the other, and compressed if the machine can") {
+  folder const dir;
+  std::string const odd = dir / "it's a file", other = dir / "b";
+  std::ofstream(odd) << std::string(5000, 'a');
+  std::ofstream(other) << std::string(3000, 'b');
+  auto const text = fg::corpus::read({odd, other});
+  CHECK(text.size() == 8000);
+  CHECK(text.text().substr(4999, 2) == "ab");
+  if (auto const bits = fg::compressed_bits(text, "gzip")) CHECK((*bits > 0 && *bits < 0.2));
+  CHECK_FALSE(fg::compressed_bits(text, "no-such-program"));
+  CHECK_FALSE(fg::compressed_bits(fg::corpus("text"), "gzip"));
+  CHECK_THROWS_AS(fg::corpus::read({dir / "absent"}), fg::file_error);
+  CHECK(fg::corpus::first_of({{dir / "absent"}, {odd, other}, {odd}}).size() == 8000);
+  CHECK_THROWS_AS(fg::corpus::first_of({{dir / "absent"}}), fg::file_error);
+}

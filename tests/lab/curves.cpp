@@ -1,0 +1,46 @@
+// Curves as pictures: well-formed for good data and for bad, labels apart.
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/lab/curves.hpp>
+
+#include "../catch.hpp"
+#include "wellformed.hpp"
+
+namespace picture = finegrain::picture;
+
+namespace {
+double const none = std::numeric_limits<double>::quiet_NaN();
+}
+
+TEST_CASE("A picture of curves is well-formed and names what it shows") {
+  picture::curve_plot plot{"Loss & more", "tokens", "bits", {}, {{"gzip", 3.1}}, 5};
+  plot.curves.push_back({"0+2/16", {{0, 8}, {100, 4}, {200, 3}}, {0.1, 0.1, 0.1}});
+  plot.curves.push_back({"1+7/63", {{0, 8}, {100, 3.9}, {200, 2.9}}});
+  std::string const svg = picture::draw(plot);
+  CHECK(wellformed(svg) == "");
+  for (char const* words : {"Loss &amp; more", "0+2/16", "1+7/63", "gzip", ">3.10<", ">2.90<"})
+    CHECK_THAT(svg, ContainsSubstring(words));
+}
+
+TEST_CASE("Pictures of nothing, of one point, of equal values and of NaN are well-formed") {
+  CHECK(wellformed(picture::draw({})) == "");
+  CHECK(wellformed(picture::draw({"", "", "", {{"a", {}}}})) == "");
+  CHECK(wellformed(picture::draw({"", "", "", {{"a", {{0, 2}}}}})) == "");
+  CHECK(wellformed(picture::draw({"", "", "", {{"a", {{0, 2}, {1, 2}}}}})) == "");
+  CHECK(wellformed(picture::draw({"", "", "", {{"a", {{0, none}, {1, none}}, {none, none}}}})) == "");
+  CHECK(wellformed(picture::draw({"", "", "", {{"a", {{0, 9}, {1, 8}}}}, {}, 5})) == "");
+}
+
+TEST_CASE("Labels at the edge stand apart, in order, inside, and near where they belong") {
+  std::vector<picture::detail::edge_label> labels;
+  for (double y : {100.0, 101.0, 102.0, 300.0, 399.0, 400.0, 2.0})
+    labels.push_back({"", "", "", y, 0});
+  picture::detail::spread(labels, 0, 400);
+  for (std::size_t i = 1; i < labels.size(); ++i) {
+    CHECK(labels[i].wanted >= labels[i - 1].wanted);
+    CHECK(labels[i].y >= labels[i - 1].y + 15 - 1e-9);
+  }
+  CHECK(labels.front().y >= 0);
+  CHECK(labels.back().y <= 400);
+  CHECK(labels[2].y == Approx(101));  // the middle one of three
+  CHECK(labels[4].y == Approx(300));
+}

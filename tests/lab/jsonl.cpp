@@ -1,0 +1,74 @@
+// Records survive the trip through a file, and a file survives a torn line.
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cmath>
+#include <finegrain/lab/jsonl.hpp>
+
+#include "../catch.hpp"
+#include "../folder.hpp"
+
+namespace fg = finegrain;
+
+TEST_CASE("A record reads back with the same bits") {
+  fg::record r;
+  r.set("text", "a \"quoted\" \\ back\nslash\tand \x01 ±").set("third", 1.0 / 3);
+  r.set("tiny", 5e-324).set("large", -1.7976931348623157e308).set("nan", std::nan(""));
+  r.set("list", std::vector<double>{1, 0.1, -2.5e-7}).set("none", std::vector<double>{});
+  auto const back = fg::record::parse(r.line());
+  REQUIRE(back);
+  CHECK(*back == r);
+  CHECK(back->text("text") == r.text("text"));
+  CHECK(back->number("third") == 1.0 / 3);
+  CHECK(back->number("tiny") == 5e-324);
+  CHECK(std::isnan(back->number("nan")));
+  CHECK(back->numbers("list") == std::vector<double>{1, 0.1, -2.5e-7});
+  CHECK(back->numbers("none").empty());
+  CHECK(back->has("none"));
+  CHECK_FALSE(back->has("other"));
+}
+
+TEST_CASE("What is no record is not read") {
+  for (char const* line : {"", "{", "}", "[]", "{\"a\"}", "{\"a\":}", "{\"a\": 1", "{\"a\": 1}x",
+                           "{\"a\": [1,]}", "{\"a\": \"b}", "{\"a\": {}}", "{a: 1}", "{\"a\": 1,}",
+                           "{\"a\": \"\\u12\"}", "{\"a\": \"\\"}) {
+    CAPTURE(line);
+    CHECK_FALSE(fg::record::parse(line));
+  }
+}
+
+TEST_CASE("Every truncation of a log loses its last line only") {
+  folder const dir;
+  std::string const path = dir / "log.jsonl";
+  {
+    fg::record_log log(path);
+    for (double i : {1.0, 2.0, 3.0}) log.append(fg::record().set("i", i).set("name", "x"));
+  }
+  std::string const whole = contents(path);
+  for (std::size_t length = 0; length <= whole.size(); ++length) {
+    put(path, whole.substr(0, length));
+    auto const lines = static_cast<std::size_t>(
+        std::count(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(length), '\n'));
+    fg::record_log log(path);
+    REQUIRE(log.records().size() == lines);
+    log.append(fg::record().set("i", 9.0));
+    auto const kept = whole.find_last_of('\n', length - 1);
+    REQUIRE(contents(path) ==
+            whole.substr(0, length == 0 || kept == whole.npos ? 0 : kept + 1) + "{\"i\": 9}\n");
+  }
+}
+
+TEST_CASE("A broken line before the last names its file and line") {
+  folder const dir;
+  std::string const path = dir / "log.jsonl";
+  std::string const broken = "{\"a\": 1}\n{\"a\": \n{\"a\": 3}\n";
+  put(path, broken);
+  CHECK_THROWS_WITH(fg::record_log(path), ContainsSubstring("log.jsonl:2: "));
+  CHECK(contents(path) == broken);
+}
+
+TEST_CASE("A log belongs to one writer at a time") {
+  folder const dir;
+  std::string const path = dir / "log.jsonl";
+  fg::record_log const first(path);
+  CHECK_THROWS_WITH(fg::record_log(path), ContainsSubstring("another process"));
+}

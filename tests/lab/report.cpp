@@ -1,0 +1,45 @@
+// One table in four forms.
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/lab/report.hpp>
+
+#include "../catch.hpp"
+
+namespace fg = finegrain;
+
+namespace {
+fg::table example() {
+  fg::table t({"model", "bits/byte"});
+  t.add({"1+7/63", "2.50 ± 0.01"});
+  t.add({"a|b_c", "3,\"x\""});
+  return t;
+}
+}  // namespace
+
+TEST_CASE("Markdown aligns columns by what a reader sees, and escapes bars") {
+  CHECK(example().markdown() ==
+        "| model  |   bits/byte |\n"
+        "| ------ | ----------: |\n"
+        "| 1+7/63 | 2.50 ± 0.01 |\n"
+        "| a\\|b_c |       3,\"x\" |\n");
+}
+
+TEST_CASE("LaTeX escapes what it would read as commands") {
+  CHECK(example().latex() ==
+        "\\begin{tabular}{lr}\n\\toprule\nmodel & bits/byte \\\\\n\\midrule\n"
+        "1+7/63 & 2.50 $\\pm$ 0.01 \\\\\na|b\\_c & 3,\"x\" \\\\\n\\bottomrule\n\\end{tabular}\n");
+}
+
+TEST_CASE("CSV quotes commas and quotes") {
+  CHECK(example().csv() == "model,bits/byte\n1+7/63,2.50 ± 0.01\na|b_c,\"3,\"\"x\"\"\"\n");
+}
+
+TEST_CASE("Lines of the plain form end in no blanks") {
+  fg::table t({"model", "bits"});
+  t.add({"gzip", ""});
+  CHECK(t.plain() == "model  bits\n-----  ----\ngzip\n");
+}
+
+TEST_CASE("A row of another length is refused") {
+  auto t = example();
+  CHECK_THROWS_AS(t.add({"one"}), fg::invalid_argument);
+}

@@ -1,0 +1,57 @@
+// A study's log, gathered.
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/lab/results.hpp>
+
+#include "../catch.hpp"
+#include "wellformed.hpp"
+
+namespace fg = finegrain;
+
+namespace {
+
+fg::record line(std::string run, double tokens, double bits) {
+  fg::record r;
+  r.set("run", run).set("tokens", tokens).set("validation", bits);
+  return r.set("load.0", std::vector<double>{3, 1});
+}
+fg::studied_model model(std::string name, std::vector<std::string> runs) {
+  return {name, 1234567, 345678, 98765, "", runs};
+}
+fg::study_results example() {
+  std::vector<fg::record> const log = {
+      line("a0", 0, 8),   line("a0", 10, 3.0), line("a1", 0, 8.2), line("a1", 10, 3.2),
+      line("old", 10, 1), line("b0", 10, 2.9), line("b1", 10, 3.0)};
+  std::vector<fg::record> times(1);
+  times[0].set("run", "a0").set("tokens", 3000.0).set("seconds", 2.0);
+  return fg::gather({model("A", {"a0", "a1"}), model("B", {"b0", "b1"}), model("C", {"c0", "c1"})},
+                    log, times, {{"gzip", 3.5}});
+}
+
+}  // namespace
+
+TEST_CASE("Runs are gathered by model and seed; what belongs to no run here is left out") {
+  auto const all = example();
+  REQUIRE(all.models.size() == 3);
+  CHECK(all.models[0].validation == std::vector<double>{3.0, 3.2});
+  CHECK(all.models[0].tokens == std::vector<double>{0, 10});
+  CHECK(all.models[0].curve[0] == std::vector<double>{8, 8.2});
+  CHECK(all.models[0].load == std::vector<std::vector<double>>{{6, 2}});
+  CHECK(all.models[0].tokens_per_second == 1500);
+  CHECK(all.models[1].validation == std::vector<double>{2.9, 3.0});
+  CHECK(all.models[2].validation.empty());
+}
+
+TEST_CASE("The summary has means, paired differences, costs, and what is not known as a dash") {
+  std::string const csv = example().summary().csv();
+  CHECK_THAT(csv, ContainsSubstring("A,3.100 ± 1.271,–,1.23 M,346 k,98.8 k,1.50 k,1.50,0.811\n"));
+  CHECK_THAT(csv, ContainsSubstring("B,2.950 ± 0.635,−0.150 ± 0.635,"));
+  CHECK_THAT(csv, ContainsSubstring("C,–,–,1.23 M"));
+  CHECK_THAT(csv, ContainsSubstring("gzip,3.500,"));
+}
+
+TEST_CASE("The pictures of results, whole or empty, are well-formed") {
+  CHECK(wellformed(example().curves("Loss")) == "");
+  CHECK(wellformed(example().load()) == "");
+  CHECK(wellformed(fg::study_results().curves("Loss")) == "");
+  CHECK(wellformed(fg::study_results().load()) == "");
+}

@@ -1,0 +1,223 @@
+// Studies: the same bits however often they are killed, nothing done twice, runs told apart.
+// SPDX-License-Identifier: Apache-2.0
+#include <signal.h>
+#include <sys/wait.h>
+
+#include <finegrain/config/ladder.hpp>
+#include <finegrain/lab/study.hpp>
+#include <finegrain/reference/reference.hpp>
+#include <map>
+#include <set>
+
+#include "../catch.hpp"
+#include "../folder.hpp"
+
+namespace fg = finegrain;
+
+namespace {
+
+constexpr fg::config base = fg::conventional<4, 2>({.hidden = 8, .width = 4});
+using ladder = fg::ladder<base, base.segmented(2).isolated(1)>;
+
+template <fg::config C>
+struct reader : fg::named {
+  static constexpr auto expr = fg::embedding<256, 8>{} |
+                               fg::residual(fg::rmsnorm<8>{} | fg::mixture<C>{}) |
+                               fg::head<8, 256>{};
+};
+
+fg::corpus const& text() {
+  static fg::corpus const corpus = [] {
+    std::string words;
+    while (words.size() < 6000) words += "line " + std::to_string(words.size()) + " of the text\n";
+    return fg::corpus(words);
+  }();
+  return corpus;
+}
+fg::study_settings settings(std::string out) {
+  return {.out = std::move(out),
+          .seeds = 2,
+          .steps = 7,
+          .sequences = 2,
+          .length = 16,
+          .evaluations = 3,
+          .validation = 4,
+          .deviation = 0.1,
+          .optimizer = {.lr = 1e-2},
+          .training = {.balance = 0.01}};
+}
+
+using tiny = fg::study<fg::basic_reference<float>>;
+bool run(fg::study_settings const& how) {
+  tiny study(text(), how, {}, nullptr);
+  fg::for_each(ladder{}, [&]<fg::config C>(fg::at<C>) { study.add<reader<C>>(fg::rung_name(C)); });
+  if (!study.run()) return false;
+  study.report("Loss");
+  return true;
+}
+
+/// What must be equal: the log and every run's weights and moments.
+std::map<std::string, std::string> bits_of(folder const& dir) {
+  std::map<std::string, std::string> all{{"log.jsonl", contents(dir / "log.jsonl")}};
+  for (auto const& file : std::filesystem::directory_iterator(dir / "runs"))
+    all[file.path().filename()] = contents(file.path());
+  return all;
+}
+std::map<std::string, std::string> uninterrupted() {
+  folder const dir;
+  REQUIRE(run(settings(dir.path)));
+  return bits_of(dir);
+}
+
+}  // namespace
+
+TEST_CASE("A study leaves a log of every evaluation, a checkpoint a run, tables and pictures") {
+  folder const dir;
+  REQUIRE(run(settings(dir.path)));
+  auto const bits = bits_of(dir);
+  CHECK(bits.size() == 1 + 4);
+  CHECK(std::count(bits.at("log.jsonl").begin(), bits.at("log.jsonl").end(), '\n') == 4 * 4);
+  for (char const* name : {"table.md", "table.tex", "table.csv", "curves.svg", "load.svg"})
+    CHECK(contents(dir / name).size() > 50);
+}
+
+TEST_CASE("A study that is done does nothing again") {
+  folder const dir;
+  REQUIRE(run(settings(dir.path)));
+  auto const bits = bits_of(dir);
+  std::string const table = contents(dir / "table.csv"), times = contents(dir / "time.jsonl");
+  for (auto const& file : std::filesystem::directory_iterator(dir / "runs"))
+    std::filesystem::last_write_time(file, {});
+  REQUIRE(run(settings(dir.path)));
+  CHECK(bits_of(dir) == bits);
+  CHECK(contents(dir / "table.csv") == table);
+  CHECK(contents(dir / "time.jsonl") == times);
+  for (auto const& file : std::filesystem::directory_iterator(dir / "runs"))
+    CHECK(std::filesystem::last_write_time(file) == std::filesystem::file_time_type{});
+}
+
+TEST_CASE("A study killed at any moment, again and again, ends with the same bits") {
+  auto const whole = uninterrupted();
+  int killed = 0;
+  for (std::uint64_t trial = 0; trial < 12; ++trial) {
+    folder const dir;
+    for (std::uint64_t attempt = 0;; ++attempt) {
+      REQUIRE(attempt < 200);
+      pid_t const child = ::fork();
+      if (child == 0) {
+        bool const done = run(settings(dir.path));
+        ::_exit(done ? 0 : 1);
+      }
+      double const wait = 20e3 * fg::random_uniform(trial, attempt) * (1.0 + 0.1 * double(attempt));
+      ::usleep(static_cast<useconds_t>(wait));
+      ::kill(child, SIGKILL);
+      int status = 0;
+      REQUIRE(::waitpid(child, &status, 0) == child);
+      if (WIFEXITED(status)) {
+        REQUIRE(WEXITSTATUS(status) == 0);
+        break;
+      }
+      ++killed;
+    }
+    REQUIRE(bits_of(dir) == whole);
+  }
+  CHECK(killed > 12);
+}
+
+TEST_CASE("A study that is asked to stop saves, says so, and goes on with the same bits") {
+  auto const whole = uninterrupted();
+  folder const dir;
+  int stopped = 0;
+  for (int attempt = 0; attempt < 200; ++attempt) {
+    pid_t const child = ::fork();
+    if (child == 0) {
+      auto how = settings(dir.path);
+      ::_exit(run(how) ? 0 : 7);
+    }
+    ::usleep(4000);
+    ::kill(child, attempt % 2 ? SIGTERM : SIGINT);
+    int status = 0;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) break;
+    stopped += WIFEXITED(status) && WEXITSTATUS(status) == 7;
+  }
+  CHECK(stopped > 0);
+  CHECK(bits_of(dir) == whole);
+}
+
+TEST_CASE("Another setting, seed, text or model is another run, and the folder holds them all") {
+  folder const dir;
+  auto const how = settings(dir.path);
+  std::set<std::string> distinct;
+  std::size_t expected = 0;
+  auto const count = [&](fg::study_settings const& s, fg::corpus const& c) {
+    tiny study(c, s, {}, nullptr);
+    study.add<reader<base>>("a");
+    for (auto const& m : study.results().models)
+      for (auto const& id : m.model.runs) distinct.insert(id), ++expected;
+  };
+  count(how, text());
+  auto const with = [&](auto change) {
+    auto s = how;
+    change(s);
+    count(s, text());
+  };
+  with([](auto& s) { s.steps = 8; });
+  with([](auto& s) { s.sequences = 3; });
+  with([](auto& s) { s.length = 8; });
+  with([](auto& s) { s.evaluations = 2; });
+  with([](auto& s) { s.validation = 3; });
+  with([](auto& s) { s.deviation = 0.2; });
+  with([](auto& s) { s.optimizer.lr = 2e-2; });
+  with([](auto& s) { s.optimizer.beta1 = 0.8; });
+  with([](auto& s) { s.optimizer.beta2 = 0.8; });
+  with([](auto& s) { s.optimizer.epsilon = 1e-7; });
+  with([](auto& s) { s.optimizer.weight_decay = 0; });
+  with([](auto& s) { s.training.clip = 2; });
+  with([](auto& s) { s.training.balance = 0.1; });
+  with([](auto& s) { s.training.schedule.warmup = 2; });
+  with([](auto& s) { s.training.schedule.decay = fg::decay::steps; });
+  count(how, fg::corpus(std::string(text().text()) + "x"));
+  CHECK(distinct.size() == expected);
+
+  auto more = how;  // seeds that are done already are not run again
+  more.seeds = 1;
+  REQUIRE(run(more));
+  auto const before = contents(dir / "log.jsonl");
+  REQUIRE(run(how));
+  CHECK(contents(dir / "log.jsonl").starts_with(before.substr(0, before.find("\n"))));
+  CHECK(bits_of(dir).size() == 1 + 4);
+}
+
+TEST_CASE("Models that share a seed see the same text in the same order") {
+  folder const dir;
+  REQUIRE(run(settings(dir.path)));
+  fg::record_log const log(dir / "log.jsonl");
+  std::map<double, int> seeds;
+  for (auto const& r : log.records()) ++seeds[r.number("seed")];
+  CHECK(seeds == std::map<double, int>{{0, 8}, {1, 8}});
+}
+
+TEST_CASE("A study samples from its best model, the same for the same seed") {
+  folder const dir;
+  tiny study(text(), settings(dir.path), {}, nullptr);
+  study.add<reader<base>>("a");
+  CHECK(study.sample("line", 5).empty());
+  REQUIRE(study.run());
+  CHECK(study.sample("line", 20, {.temperature = 1}).size() == 20);
+  CHECK(study.sample("line", 20, {.temperature = 1}) ==
+        study.sample("line", 20, {.temperature = 1}));
+}
+
+TEST_CASE("A folder belongs to one study at a time, and what cannot be done is said") {
+  folder const dir;
+  tiny const first(text(), settings(dir.path), {}, nullptr);
+  CHECK_THROWS_AS(tiny(text(), settings(dir.path), {}, nullptr), fg::file_error);
+  CHECK_THROWS_AS(tiny(fg::corpus("short"), settings(dir / "b"), {}, nullptr),
+                  fg::invalid_argument);
+  put(dir / "file", "");
+  CHECK_THROWS_AS(tiny(text(), settings(dir / "file/x"), {}, nullptr), fg::file_error);
+  auto none = settings(dir / "c");
+  none.steps = 0;
+  CHECK_THROWS_AS(tiny(text(), none, {}, nullptr), fg::invalid_argument);
+}

@@ -1,0 +1,66 @@
+// Scales with round ticks, and drawings that are well-formed whatever they are given.
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/lab/svg.hpp>
+#include <limits>
+
+#include "../catch.hpp"
+#include "wellformed.hpp"
+
+namespace picture = finegrain::picture;
+
+TEST_CASE("Ticks are round numbers inside the scale") {
+  picture::scale const s{2.2, 4.6, 0, 100};
+  CHECK(s(2.2) == 0);
+  CHECK(s(4.6) == 100);
+  auto const ticks = s.ticks(5);
+  REQUIRE(ticks.size() == 5);
+  CHECK(ticks.front() == Approx(2.5));
+  CHECK(ticks.back() == Approx(4.5));
+  CHECK(s.tick_digits(5) == 1);
+  CHECK(picture::scale{0, 512000, 0, 1}.ticks(6).back() == Approx(500000));
+  CHECK(picture::scale{0, 512000, 0, 1}.tick_digits(6) == 0);
+  CHECK(picture::scale{1.001, 1.009, 0, 1}.tick_digits(4) == 3);
+}
+
+TEST_CASE("Ticks are few and inside for scales of any size") {
+  for (double low : {-3.7, 0.0, 1e-9, 12345.6})
+    for (double length : {1e-6, 0.3, 1.0, 99.0, 1e12}) {
+      auto const ticks = picture::scale{low, low + length, 0, 1}.ticks(6);
+      CAPTURE(low, length, ticks.size());
+      CHECK((ticks.size() >= 3 && ticks.size() <= 10));
+      CHECK(ticks.front() >= low - 1e-6 * length);
+      CHECK(ticks.back() <= low + length * (1 + 1e-6));
+    }
+}
+
+TEST_CASE("A drawing is well-formed, and words in it are words") {
+  picture::drawing d(100, 50);
+  d.line({0, 0}, {1, 1}, R"(stroke="#444")");
+  d.clip({0, 0}, 10, 10);
+  d.box({1, 2}, 3, 4, R"(fill="none")", "a < b & \"c\"");
+  d.text({5, 5}, "<script>&amp;\x01");
+  d.unclip();
+  double const nan = std::numeric_limits<double>::quiet_NaN();
+  d.path({{0, nan}, {1, 1}, {nan, 2}, {3, 3}}, R"(fill="none")");
+  d.dot({nan, 1}, 2, R"(fill="none")");
+  CHECK(wellformed(d.svg()) == "");
+  CHECK_THAT(d.svg(), ContainsSubstring("&lt;script&gt;&amp;amp;<"));
+  CHECK_THAT(d.svg(), ContainsSubstring("d=\"M1 1L3 3\""));
+}
+
+TEST_CASE("The checker of drawings finds what is wrong") {
+  CHECK(wellformed("<svg><g></g></svg>") == "");
+  CHECK(wellformed("<svg><g></svg>") != "");
+  CHECK(wellformed("<svg><g/>") != "");
+  CHECK(wellformed("<svg a=\"1></svg>") != "");
+  CHECK(wellformed("<svg a=\"nan\"></svg>") != "");
+  CHECK(wellformed("<svg>&bad</svg>") != "");
+}
+
+TEST_CASE("Heat goes from light to dark, and what is no number is cold") {
+  CHECK(picture::heat_colour(0) == "#f7fbff");
+  CHECK(picture::heat_colour(1) == "#08285e");
+  CHECK(picture::heat_colour(9) == "#08285e");
+  CHECK(picture::heat_colour(std::numeric_limits<double>::quiet_NaN()) == "#f7fbff");
+  CHECK(picture::heat_colour(0.5) == "#6baed6");
+}

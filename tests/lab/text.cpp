@@ -1,0 +1,36 @@
+// Numbers as people and files read them.
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/lab/text.hpp>
+#include <limits>
+#include <set>
+
+#include "../catch.hpp"
+
+namespace text = finegrain::text;
+
+TEST_CASE("Numbers are rounded to what is asked") {
+  CHECK(text::fixed(2.499, 2) == "2.50");
+  CHECK(text::fixed(-0.5, 0) == "-0");
+  CHECK(text::fixed(std::numeric_limits<double>::quiet_NaN(), 2) == "nan");
+  CHECK(text::fixed(1e300, 2) == "1e+300");
+  CHECK(text::shortest(0.1) == "0.1");
+  CHECK(text::rounded(-0.0) == "0");
+  CHECK(text::rounded(842) == "842");
+  CHECK(text::rounded(999.6) == "1.00 k");
+  CHECK(text::rounded(1571000) == "1.57 M");
+  CHECK(text::rounded(12.34e9) == "12.3 G");
+}
+
+TEST_CASE("Times are said in two units") {
+  CHECK(text::duration(-1) == "0 s");
+  CHECK(text::duration(59.4) == "59 s");
+  CHECK(text::duration(65) == "1 min 05 s");
+  CHECK(text::duration(2 * 3600 + 61) == "2 h 01 min");
+}
+
+TEST_CASE("Fingerprints of texts differ") {
+  std::set<std::uint64_t> seen;
+  for (int i = 0; i < 1000; ++i) seen.insert(text::fingerprint("seed " + std::to_string(i)));
+  CHECK(seen.size() == 1000);
+  CHECK(text::hex(0x0123456789abcdef) == "0123456789abcdef");
+}
