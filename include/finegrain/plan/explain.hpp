@@ -64,7 +64,7 @@ class explanation {
   template <Expr E>
   void add(E e, int depth, bool inside) {
     char const* const own = Named<E> ? "fused" : "its own";
-    bool const fused = node(e, std::string(name_of<E>()), depth, inside, own);
+    bool const fused = node(e, std::string(node_name<E>()), depth, inside, own);
     if constexpr (Named<E>) add(inner_t<E>{}, depth + 1, inside || fused);
   }
 
