@@ -133,7 +133,7 @@ inline void attend(matrix<float const> q, matrix<float const> keys, matrix<float
     }
     straight const b{values.middle_rows(j0, count).middle_cols(c0, cols), cols};
     for (std::int64_t p = 0; p < b.panels(); ++p) {
-      b.pack(p, p + 1, 0, count, room.right);
+      b.pack(p, p + 1, 0, count, room.right, {});
       float* const to = sums + p * query_rows * panel_width;
       for (int r = 0; r < rows; r += tile_rows) {
         int const height = std::min(tile_rows, rows - r), common = visible[r];

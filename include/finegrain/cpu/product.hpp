@@ -33,6 +33,21 @@ struct room {
   alignas(64) float sums[block_rows * block_cols];   // (panel, row, column): the product
 };
 
+/// Rows of numbers that will be read next: a product fetches `length` of each while it computes.
+struct ahead {
+  static constexpr int most = 64;
+  float const* rows[most];
+  int count = 0;
+  std::int64_t length = 0;
+
+  /// The cache line at place k of every row.
+  FINEGRAIN_INLINE void fetch(std::int64_t k) const {
+    if (k < length)
+      for (int i = 0; i < count; ++i) __builtin_prefetch(rows[i] + k, 0, 2);
+  }
+};
+inline constexpr std::int64_t line = 16;  // floats in a cache line
+
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 /// Rows of numbers by index: row i, or row index[i].
@@ -81,28 +96,28 @@ struct transposed {
     auto const n = width();
     return (c < n ? first : second).row(std::min(panel * n + (c < n ? c : c - n), first.rows - 1));
   }
-  void pack(std::int64_t first_panel, std::int64_t last, std::int64_t k0, std::int64_t count,
-            float* to) const {
-    for (std::int64_t p = first_panel; p < last; ++p, to += count * panel_width)
-      for (int j = 0; j < vectors; ++j) {
-        float const* from[lanes];
-        for (int i = 0; i < lanes; ++i) from[i] = row(p, j * lanes + i) + k0;
-        float* out = to + j * lanes;
-        for (std::int64_t k = 0; k < count; k += lanes, out += lanes * panel_width) {
-          transpose(from, lanes, std::min<std::int64_t>(lanes, count - k), out, panel_width);
-          for (auto& p : from) p += lanes;
-        }
+  /// Panel by panel: the weights are read once, in long rows, while tiles run in between.
+  static constexpr bool whole_blocks = false;
+  void pack(std::int64_t panel, std::int64_t, std::int64_t k0, std::int64_t count, float* to,
+            ahead const& next) const {
+    for (int j = 0; j < vectors; ++j) {
+      float const* from[lanes];
+      for (int i = 0; i < lanes; ++i) from[i] = row(panel, j * lanes + i) + k0;
+      float* out = to + j * lanes;
+      for (std::int64_t k = 0; k < count; k += lanes, out += lanes * panel_width) {
+        if (k % line == 0 && j == 0) next.fetch(k);
+        transpose(from, lanes, std::min<std::int64_t>(lanes, count - k), out, panel_width);
+        for (auto& p : from) p += lanes;
       }
-  }
-  /// Fetches a part of what pack would read.
-  void prefetch(std::int64_t first_panel, std::int64_t last, std::int64_t k0, std::int64_t count,
-                std::int64_t part, std::int64_t parts) const {
-    std::int64_t const rows = (last - first_panel) * panel_width;
-    for (std::int64_t r = rows * part / parts; r < rows * (part + 1) / parts; ++r) {
-      float const* const from =
-          row(first_panel + r / panel_width, static_cast<int>(r % panel_width)) + k0;
-      for (std::int64_t k = 0; k < count; k += 16) __builtin_prefetch(from + k, 0, 2);
     }
+  }
+  /// Lists the part of a panel that pack would read.
+  void list(std::int64_t panel, std::int64_t, std::int64_t k0, std::int64_t count,
+            std::int64_t part, std::int64_t parts, ahead& next) const {
+    next.length = count;
+    next.count = 0;
+    for (std::int64_t c = panel_width * part / parts; c < panel_width * (part + 1) / parts; ++c)
+      next.rows[next.count++] = row(panel, static_cast<int>(c)) + k0;
   }
 };
 
@@ -116,8 +131,10 @@ struct straight {
   std::int64_t panels() const { return (cols + panel_width - 1) / panel_width; }
   float const* row(std::int64_t k) const { return k < split ? first[k] : second[k - split]; }
 
+  /// All panels of a block at once: a row of B gives each its part.
+  static constexpr bool whole_blocks = true;
   void pack(std::int64_t first_panel, std::int64_t last, std::int64_t k0, std::int64_t count,
-            float* to) const {
+            float* to, ahead const&) const {
     for (std::int64_t k = 0; k < count; ++k) {
       float const* const from = row(k0 + k);
       for (std::int64_t p = first_panel; p < last; ++p) {
@@ -132,19 +149,22 @@ struct straight {
       }
     }
   }
-  /// Fetches a part of what pack would read.
-  void prefetch(std::int64_t first_panel, std::int64_t last, std::int64_t k0, std::int64_t count,
-                std::int64_t part, std::int64_t parts) const {
-    std::int64_t const begin = first_panel * panel_width, end = std::min(last * panel_width, cols);
-    for (std::int64_t k = count * part / parts; k < count * (part + 1) / parts; ++k)
-      for (std::int64_t c = begin; c < end; c += 16) __builtin_prefetch(row(k0 + k) + c, 0, 2);
+  /// Lists a part of what pack would read.
+  void list(std::int64_t first_panel, std::int64_t last, std::int64_t k0, std::int64_t count,
+            std::int64_t part, std::int64_t parts, ahead& next) const {
+    std::int64_t const begin = first_panel * panel_width;
+    next.length = std::min(last * panel_width, cols) - begin;
+    next.count = 0;
+    for (std::int64_t k = count * part / parts;
+         k < count * (part + 1) / parts && next.count < ahead::most; ++k)
+      next.rows[next.count++] = row(k0 + k) + begin;
   }
 };
 
 /// sums(Rows, panel_width) = or, if not fresh, += a(Rows, count) . panel(count, panel_width).
 template <int Rows>
 void tile(float const* a, std::int64_t stride, std::int64_t count, float const* panel, bool fresh,
-          float* sums) {
+          float* sums, ahead const& next) {
   vec sum[Rows][vectors];
   FINEGRAIN_UNROLL
   for (int r = 0; r < Rows; ++r) {
@@ -152,7 +172,7 @@ void tile(float const* a, std::int64_t stride, std::int64_t count, float const* 
     for (int j = 0; j < vectors; ++j)
       sum[r][j] = fresh ? vec{} : load(sums + r * panel_width + j * lanes);
   }
-  for (std::int64_t k = 0; k < count; ++k) {
+  auto step = [&](std::int64_t k) __attribute__((always_inline)) {
     vec b[vectors];
     FINEGRAIN_UNROLL
     for (int j = 0; j < vectors; ++j) {
@@ -165,7 +185,13 @@ void tile(float const* a, std::int64_t stride, std::int64_t count, float const* 
       FINEGRAIN_UNROLL
       for (int j = 0; j < vectors; ++j) sum[r][j] += x * b[j];
     }
+  };
+  std::int64_t k = 0;
+  for (; k + line <= count; k += line) {
+    next.fetch(k);
+    for (std::int64_t i = 0; i < line; ++i) step(k + i);
   }
+  for (; k < count; ++k) step(k);
   FINEGRAIN_UNROLL
   for (int r = 0; r < Rows; ++r) {
     FINEGRAIN_UNROLL
@@ -173,31 +199,31 @@ void tile(float const* a, std::int64_t stride, std::int64_t count, float const* 
   }
 }
 inline void tile(int rows, float const* a, std::int64_t stride, std::int64_t count,
-                 float const* panel, bool fresh, float* sums) {
-  using function = void (*)(float const*, std::int64_t, std::int64_t, float const*, bool, float*);
+                 float const* panel, bool fresh, float* sums, ahead const& next = {}) {
+  using function =
+      void (*)(float const*, std::int64_t, std::int64_t, float const*, bool, float*, ahead const&);
   static constexpr function height[tile_rows] = {tile<1>, tile<2>, tile<3>,
                                                  tile<4>, tile<5>, tile<6>};
-  height[rows - 1](a, stride, count, panel, fresh, sums);
+  height[rows - 1](a, stride, count, panel, fresh, sums, next);
 }
 
-/// room.sums = or += room.left(rows, count) . room.right(count, panels); between tiles it calls
-/// meanwhile(part, parts).
-template <class F>
-void multiply_packed(int rows, std::int64_t count, std::int64_t panels, bool fresh, room& room,
-                     F&& meanwhile) {
-  int const tiles = (rows + tile_rows - 1) / tile_rows;  // of nearly equal height
-  for (std::int64_t p = 0; p < panels; ++p)
-    for (int t = 0; t < tiles; ++t) {
-      meanwhile(p * tiles + t, panels * tiles);
-      int const begin = rows * t / tiles, end = rows * (t + 1) / tiles;
-      tile(end - begin, room.left + begin * left_stride, left_stride, count,
-           room.right + p * count * panel_width, fresh,
-           room.sums + (p * rows + begin) * panel_width);
-    }
+/// Tiles of room.left(rows, count) on one packed panel, of nearly equal height. list(t, tiles, next)
+/// says what the tile is to fetch meanwhile.
+template <class List>
+void multiply_panel(room& room, int rows, std::int64_t count, float const* panel, bool fresh,
+                    float* sums, List&& list) {
+  int const tiles = (rows + tile_rows - 1) / tile_rows;
+  ahead next;
+  for (int t = 0; t < tiles; ++t) {
+    int const begin = rows * t / tiles, end = rows * (t + 1) / tiles;
+    list(t, tiles, next);
+    tile(end - begin, room.left + begin * left_stride, left_stride, count, panel, fresh,
+         sums + begin * panel_width, next);
+  }
 }
 
 /// room.sums = a(rows, K) . B(K, panels [first, last)), for up to block_rows rows and block_panels
-/// panels.
+/// panels. What is packed next is fetched while the tiles of the one before run.
 template <class B>
 void multiply(row_list a, int rows, std::int64_t K, B const& b, std::int64_t first,
               std::int64_t last, room& room) {
@@ -205,11 +231,29 @@ void multiply(row_list a, int rows, std::int64_t K, B const& b, std::int64_t fir
     std::int64_t const count = std::min<std::int64_t>(depth, K - k0), k1 = k0 + count;
     std::int64_t const then = std::min<std::int64_t>(depth, K - k1);
     for (int r = 0; r < rows; ++r) std::copy_n(a[r] + k0, count, room.left + r * left_stride);
-    b.pack(first, last, k0, count, room.right);
-    multiply_packed(rows, count, last - first, k0 == 0, room,
-                    [&](std::int64_t part, std::int64_t parts) {
-                      if (then > 0) b.prefetch(first, last, k1, then, part, parts);
-                    });
+    if (B::whole_blocks) b.pack(first, last, k0, count, room.right, {});
+    for (std::int64_t p = first; p < last; ++p) {
+      float* const panel = room.right + (B::whole_blocks ? (p - first) * count * panel_width : 0);
+      bool const more = p + 1 < last;
+      ahead next;
+      if (!B::whole_blocks) {
+        if (more)
+          b.list(p + 1, 0, k0, count, 0, 2, next);
+        else
+          b.list(first, 0, k1, then, 0, 2, next);
+        b.pack(p, 0, k0, count, panel, next);
+      }
+      multiply_panel(
+          room, rows, count, panel, k0 == 0, room.sums + (p - first) * rows * panel_width,
+          [&](int t, int tiles, ahead& list) {
+            if (B::whole_blocks)
+              b.list(first, last, k1, then, (p - first) * tiles + t, (last - first) * tiles, list);
+            else if (more)
+              b.list(p + 1, 0, k0, count, tiles + t, 2 * tiles, list);
+            else
+              b.list(first, 0, k1, then, tiles + t, 2 * tiles, list);
+          });
+    }
   }
 }
 
@@ -264,9 +308,11 @@ inline void outer_product(row_list a, std::int64_t first, row_list b, std::int64
     }
     for (std::int64_t p = 0; p < right.panels(); p += block_panels) {
       std::int64_t const end = std::min(right.panels(), p + block_panels);
-      right.pack(p, end, k0, count, room.right);
-      multiply_packed(static_cast<int>(dw.rows), count, end - p, true, room,
-                      [](std::int64_t, std::int64_t) {});
+      right.pack(p, end, k0, count, room.right, {});
+      for (std::int64_t q = p; q < end; ++q)
+        multiply_panel(room, static_cast<int>(dw.rows), count,
+                       room.right + (q - p) * count * panel_width, true,
+                       room.sums + (q - p) * dw.rows * panel_width, [](int, int, ahead&) {});
       put(room, p, end, dw, k0 == 0 ? mode : gradients::accumulate);
     }
   }
