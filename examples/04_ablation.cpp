@@ -9,7 +9,7 @@
 namespace fg = finegrain;
 
 // The paper's ladder: 16 conventional experts; one isolated as shared; then 2 and 4 times finer.
-constexpr fg::config base = fg::conventional<16, 2>({.hidden = 128, .width = 128});
+constexpr fg::config base = fg::conventional<16, 2>({.hidden = 64, .width = 128});
 using ladder = fg::ladder<base, base.isolated(1), base.segmented(2).isolated(1),
                           base.segmented(4).isolated(1)>;
 static_assert(fg::same_budget(ladder{}), "every rung: as many expert parameters, total and active");
@@ -36,7 +36,7 @@ int main(int count, char** words) try {
   fg::options given(count, words);
   std::string const file = given.text("--text", "");
   std::string const out = given.text("--out", "out/demo");
-  long long const steps = given.number("--steps", 300), seeds = given.number("--seeds", 1);
+  long long const steps = given.number("--steps", 1500), seeds = given.number("--seeds", 1);
   given.done();
 
   auto const text = file.empty() ? fg::corpus::first_of({{"out/corpus/jargon.txt"}, licences()})
@@ -46,9 +46,10 @@ int main(int count, char** words) try {
       {.out = out,
        .seeds = static_cast<int>(seeds),
        .steps = steps,
-       .sequences = 16,
+       .sequences = 4,
        .length = 128,
-       .optimizer = {.lr = 4e-3},
+       .deviation = 0.1,
+       .optimizer = {.lr = 5e-3},
        .training = {.schedule = {.warmup = steps / 20, .steps = steps, .decay = fg::decay::cosine},
                     .balance = 0.01}});
   fg::for_each(ladder{}, [&]<fg::config C>(fg::at<C>) {
