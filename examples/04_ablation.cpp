@@ -61,7 +61,7 @@ int main(int count, char** words) try {
     if (auto const bits = fg::compressed_bits(text, program)) study.compare(program, *bits);
 
   if (!study.run()) return 130;
-  auto const results = study.report("Validation loss of the ladder");
+  auto const results = study.report("The ladder's loss on validation text");
   std::printf("\n%s\nThe best model writes:\n\n%s\n\n", results.summary().plain().c_str(),
               study.sample("The ", 400, {.temperature = 0.7, .top_p = 0.9}).c_str());
   std::printf("%s/ has log.jsonl, table.md, .tex and .csv, curves.svg and load.svg.\n",

@@ -26,7 +26,8 @@ TEST_CASE("Pictures of nothing, of one point, of equal values and of NaN are wel
   CHECK(wellformed(picture::draw({"", "", "", {{"a", {}}}})) == "");
   CHECK(wellformed(picture::draw({"", "", "", {{"a", {{0, 2}}}}})) == "");
   CHECK(wellformed(picture::draw({"", "", "", {{"a", {{0, 2}, {1, 2}}}}})) == "");
-  CHECK(wellformed(picture::draw({"", "", "", {{"a", {{0, none}, {1, none}}, {none, none}}}})) == "");
+  CHECK(wellformed(picture::draw({"", "", "", {{"a", {{0, none}, {1, none}}, {none, none}}}})) ==
+        "");
   CHECK(wellformed(picture::draw({"", "", "", {{"a", {{0, 9}, {1, 8}}}}, {}, 5})) == "");
 }
 

