@@ -164,7 +164,7 @@ inline void experts_forward(cpu const& on, activation act, std::span<expert_grou
   on.threads(count, [&](std::int64_t i, int) {
     expert_task const& task = tasks[i];
     expert_group const& g = groups[static_cast<std::size_t>(task.group)];
-    multiply_block(row_list(g.hidden.middle_rows(task.first, task.rows)), g.width(),
+    multiply_block(g.hidden.middle_rows(task.first, task.rows), g.width(),
                    transposed(g.down[task.expert]), task.begin, task.end,
                    g.out.middle_rows(task.first, task.rows), gradients::overwrite);
   });
@@ -237,12 +237,10 @@ inline void weight_gradients(cpu const& on, std::span<expert_group const> groups
     std::int64_t const slot = g.begin(task.expert), o = task.begin, n = task.end - o;
     if (task.first < 2) {
       matrix<float> const dw = (task.first == 0 ? g.dgate : g.dup)[task.expert];
-      outer_product(matrix<float const>(g.dgate_up.middle_rows(slot, task.rows)),
-                    task.first * g.width() + o, g.rows_of(x, slot), task.rows, dw.middle_rows(o, n),
-                    mode);
+      outer_product(g.dgate_up.middle_rows(slot, task.rows), task.first * g.width() + o,
+                    g.rows_of(x, slot), task.rows, dw.middle_rows(o, n), mode);
     } else {
-      outer_product(g.rows_of(dy, slot), o,
-                    matrix<float const>(g.hidden.middle_rows(slot, task.rows)), task.rows,
+      outer_product(g.rows_of(dy, slot), o, g.hidden.middle_rows(slot, task.rows), task.rows,
                     g.ddown[task.expert].middle_rows(o, n), mode);
     }
   });
@@ -266,9 +264,8 @@ inline void experts_backward(cpu const& on, activation act, std::span<expert_gro
     expert_task const& task = tasks[i];
     expert_group const& g = groups[static_cast<std::size_t>(task.group)];
     straight const b{g.gate[task.expert], g.gate.cols, g.up[task.expert], g.width()};
-    multiply_block(row_list(g.dgate_up.middle_rows(task.first, task.rows)), 2 * g.width(), b,
-                   task.begin, task.end, g.out.middle_rows(task.first, task.rows),
-                   gradients::overwrite);
+    multiply_block(g.dgate_up.middle_rows(task.first, task.rows), 2 * g.width(), b, task.begin,
+                   task.end, g.out.middle_rows(task.first, task.rows), gradients::overwrite);
   });
   weight_gradients(on, groups, x, dy, mode, tasks);
 }

@@ -59,6 +59,7 @@ struct row_list {
   row_list() = default;
   row_list(matrix<float const> m, std::int32_t const* index = nullptr)  // NOLINT(*-explicit*)
       : data(m.data), stride(m.stride), index(index) {}
+  row_list(matrix<float> m) : row_list(matrix<float const>(m)) {}  // NOLINT(*-explicit*)
   float const* operator[](std::int64_t i) const { return data + (index ? index[i] : i) * stride; }
 };
 

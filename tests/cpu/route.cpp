@@ -1,0 +1,98 @@
+// The router on the cpu: the same choices as the specification's, ties and NaN included.
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/cpu/route.hpp>
+#include <finegrain/reference/route.hpp>
+
+#include "../catch.hpp"
+#include "layer.hpp"
+
+namespace {
+
+using namespace under_test;
+
+/// The choice for given keys, by this router and by the specification's.
+void check_choice(fg::config const& c, fg::routing_request const& request, numbers const& scores,
+                  numbers const& bias) {
+  auto const R = static_cast<std::size_t>(c.routed),
+             k = static_cast<std::size_t>(chosen(c, request));
+  std::vector<std::int32_t> got(k, -1), expected(k, -1), ranks(R), allowed(R);
+  numbers keys(R);
+  fg::simd::choose(c, request, scores.data(), c.bias ? bias.data() : nullptr, keys.data(),
+                   ranks.data(), got.data());
+  fg::buffer<> memory(1 << 16);
+  fg::arena arena(memory.data(), memory.size());
+  fg::router_scratch<float> const scratch(arena, {}, c);
+  fg::spec::choose(c, request, scores.data(), bias.data(), scratch, expected.data());
+  CHECK(got == expected);
+}
+
+TEST_CASE("the choice is the specification's for any keys: ties, NaN, infinities, both zeros") {
+  std::vector<fg::config> const configs{
+      {.hidden = 1, .width = 1, .routed = 12, .top_k = 3, .bias = true},
+      {.hidden = 1, .width = 1, .routed = 12, .top_k = 12},
+      {.hidden = 1,
+       .width = 1,
+       .routed = 12,
+       .top_k = 3,
+       .groups = 4,
+       .group_limit = 2,
+       .bias = true},
+      {.hidden = 1,
+       .width = 1,
+       .routed = 12,
+       .top_k = 4,
+       .groups = 3,
+       .group_limit = 2,
+       .group_score = fg::group_score::top2_sum,
+       .bias = true}};
+  float const few[] = {0.0f, -0.0f, 0.5f, 0.5f, 1.0f, poison, -infinity, infinity, 0.25f, -0.25f};
+  for (std::uint64_t n = 0; n < 3000; ++n) {
+    numbers scores(12), bias(12);
+    for (std::size_t i = 0; i < 12; ++i) {
+      scores[i] = few[fg::random_word(n, i) % (n % 3 == 0 ? 5 : 10)];
+      bias[i] = few[fg::random_word(n, 100 + i) % 5];
+    }
+    for (auto const& c : configs)
+      for (int masked = 0; masked + c.top_k <= c.routed / c.groups * c.group_limit && masked < 3;
+           ++masked)
+        check_choice(c, {.top_k = c.top_k > 1 && n % 2 ? c.top_k - 1 : 0, .mask_best = masked},
+                     scores, bias);
+  }
+}
+
+TEST_CASE(
+    "a report counts tokens, averages scores, and has the balance loss of the specification") {
+  constexpr fg::config c{
+      .hidden = 6, .width = 2, .routed = 5, .top_k = 2, .score = fg::score::sigmoid};
+  numbers const x = random_numbers(40 * 6, 1), w = random_numbers(5 * 6, 2);
+  std::vector<double> const wide(x.begin(), x.end()), wide_w(w.begin(), w.end());
+  fg::routing_request const request{.balance = 0.5};
+  fg::extent const e{40, fg::cpu().threads.workers(), true};
+  fg::buffer<> memory(1 << 18);
+  fg::arena arena(memory.data(), memory.size());
+  auto log = [] {
+    return fg::routing_log{{{std::vector<std::int64_t>(5), std::vector<double>(5), 0}}};
+  };
+
+  fg::routing<float> const r(arena, e, c);
+  fg::dispatched const d(arena, 40, 5, 2);
+  route_forward(fg::cpu(), c, request, view(x, 40, 6), nullptr, view(w, 5, 6), {}, r,
+                fg::route_scratch(arena, e, 5));
+  dispatch(fg::cpu(), r.experts, 5, d);
+  fg::routing_log got = log(), expected = log();
+  report_routing(c, request, r, d, got);
+
+  fg::basic_reference<double> const on;
+  fg::routing<double> const exact(arena, e, c);
+  fg::router_scratch<double> const scratch(arena, e, c);
+  route_forward(on, c, request, view(wide, 40, 6), view(wide_w, 5, 6), {}, exact, scratch);
+  report_routing(on, c, request, exact, scratch, expected);
+  CHECK(got.next == 1);
+  CHECK(got.layers[0].load == expected.layers[0].load);
+  CHECK(got.layers[0].balance_loss == Approx(expected.layers[0].balance_loss).epsilon(1e-5));
+  for (std::size_t i = 0; i < 5; ++i)
+    CHECK(got.layers[0].mean_score[i] == Approx(expected.layers[0].mean_score[i]).epsilon(1e-5));
+  CHECK_THROWS_AS(report_routing(c, request, r, d, got), fg::invalid_argument);
+}
+
+}  // namespace
