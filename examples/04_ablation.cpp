@@ -41,7 +41,7 @@ int main(int count, char** words) try {
 
   auto const text = file.empty() ? fg::corpus::first_of({{"out/corpus/jargon.txt"}, licences()})
                                  : fg::corpus::read({file});
-  fg::study<fg::cpu> study(
+  fg::study study(
       text,
       {.out = out,
        .seeds = static_cast<int>(seeds),
@@ -53,9 +53,9 @@ int main(int count, char** words) try {
        .training = {.schedule = {.warmup = steps / 20, .steps = steps, .decay = fg::decay::cosine},
                     .balance = 0.01}});
   fg::for_each(ladder{}, [&]<fg::config C>(fg::at<C>) {
-    study.add<decoder<fg::mixture<C>>>(fg::rung_name(C));
+    study.add<fg::network<decoder<fg::mixture<C>>, fg::cpu>>(fg::rung_name(C));
   });
-  study.add<dense_twin>("dense");
+  study.add<fg::network<dense_twin, fg::cpu>>("dense");
   study.compare("order-1 entropy", fg::order1_entropy(text.text()));
   for (char const* program : {"gzip", "bzip2", "xz"})
     if (auto const bits = fg::compressed_bits(text, program)) study.compare(program, *bits);

@@ -47,10 +47,11 @@ fg::study_settings settings(std::string out) {
           .training = {.balance = 0.01}};
 }
 
-using tiny = fg::study<fg::basic_reference<float>>;
+template <fg::config C>
+using tiny = fg::network<reader<C>, fg::basic_reference<float>>;
 bool run(fg::study_settings const& how) {
-  tiny study(text(), how, {}, nullptr);
-  fg::for_each(ladder{}, [&]<fg::config C>(fg::at<C>) { study.add<reader<C>>(fg::rung_name(C)); });
+  fg::study study(text(), how, nullptr);
+  fg::for_each(ladder{}, [&]<fg::config C>(fg::at<C>) { study.add<tiny<C>>(fg::rung_name(C)); });
   if (!study.run()) return false;
   study.report("Loss");
   return true;
@@ -151,8 +152,8 @@ TEST_CASE("Another setting, seed, text or model is another run, and the folder h
   std::set<std::string> distinct;
   std::size_t expected = 0;
   auto const count = [&](fg::study_settings const& s, fg::corpus const& c) {
-    tiny study(c, s, {}, nullptr);
-    study.add<reader<base>>("a");
+    fg::study study(c, s, nullptr);
+    study.add<tiny<base>>("a");
     for (auto const& m : study.results().models)
       for (auto const& id : m.model.runs) distinct.insert(id), ++expected;
   };
@@ -200,8 +201,8 @@ TEST_CASE("Models that share a seed see the same text in the same order") {
 
 TEST_CASE("A study samples from its best model, the same for the same seed") {
   folder const dir;
-  tiny study(text(), settings(dir.path), {}, nullptr);
-  study.add<reader<base>>("a");
+  fg::study study(text(), settings(dir.path), nullptr);
+  study.add<tiny<base>>("a");
   CHECK(study.sample("line", 5).empty());
   REQUIRE(study.run());
   CHECK(study.sample("line", 20, {.temperature = 1}).size() == 24);
@@ -211,13 +212,13 @@ TEST_CASE("A study samples from its best model, the same for the same seed") {
 
 TEST_CASE("A folder belongs to one study at a time, and what cannot be done is said") {
   folder const dir;
-  tiny const first(text(), settings(dir.path), {}, nullptr);
-  CHECK_THROWS_AS(tiny(text(), settings(dir.path), {}, nullptr), fg::file_error);
-  CHECK_THROWS_AS(tiny(fg::corpus("short"), settings(dir / "b"), {}, nullptr),
+  fg::study const first(text(), settings(dir.path), nullptr);
+  CHECK_THROWS_AS(fg::study(text(), settings(dir.path), nullptr), fg::file_error);
+  CHECK_THROWS_AS(fg::study(fg::corpus("short"), settings(dir / "b"), nullptr),
                   fg::invalid_argument);
   put(dir / "file", "");
-  CHECK_THROWS_AS(tiny(text(), settings(dir / "file/x"), {}, nullptr), fg::file_error);
+  CHECK_THROWS_AS(fg::study(text(), settings(dir / "file/x"), nullptr), fg::file_error);
   auto none = settings(dir / "c");
   none.steps = 0;
-  CHECK_THROWS_AS(tiny(text(), none, {}, nullptr), fg::invalid_argument);
+  CHECK_THROWS_AS(fg::study(text(), none, nullptr), fg::invalid_argument);
 }

@@ -10,19 +10,18 @@
 #include <cerrno>
 #include <cstdint>
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <numbers>
 #include <string>
 #include <string_view>
-#include <type_traits>
 #include <vector>
 
 #include "../expr/describe.hpp"
-#include "../model/generate.hpp"
-#include "../train/trainer.hpp"
 #include "corpus.hpp"
 #include "interrupt.hpp"
 #include "jsonl.hpp"
+#include "learner.hpp"
 #include "progress.hpp"
 #include "results.hpp"
 #include "routing.hpp"
@@ -47,25 +46,23 @@ struct study_settings {
   finegrain::training training = {};
 };
 
-/// Models times paired seeds on one executor:
+/// Models times paired seeds:
 ///
-///   study<cpu> s(text, {.out = "out/ladder", .seeds = 3});
-///   for_each(ladder{}, [&]<config C>(at<C>) { s.add<model<C>>(name(C)); });
+///   study s(text, {.out = "out/ladder", .seeds = 3});
+///   for_each(ladder{}, [&]<config C>(at<C>) { s.add<network<model<C>, cpu>>(rung_name(C)); });
 ///   if (s.run()) s.report("Validation loss");
 ///
 /// What a run is (model, settings, seed, text, version) makes its id. log.jsonl holds what is the
 /// same whenever it is run; times stand apart, in time.jsonl. Runs that the log shows complete are
 /// not run again; one that was stopped, by Ctrl-C or by a kill, goes on from its last checkpoint
 /// and ends with the bits of one that was not.
-template <class X>
 class study {
  public:
   /// It tells how it goes on `tell`, or not at all if that is null. Throws file_error when another
   /// process works in the folder, and invalid_argument when the text is too short.
-  study(corpus const& text, study_settings settings, X on = {}, std::FILE* tell = stderr)
+  study(corpus const& text, study_settings settings, std::FILE* tell = stderr)
       : text_(text),
         settings_(std::move(settings)),
-        on_(std::move(on)),
         text_hash_(text::hex(text::fingerprint(text.text()))),
         log_((prepare_folder(settings_), settings_.out + "/log.jsonl")),
         times_(settings_.out + "/time.jsonl"),
@@ -79,20 +76,23 @@ class study {
     remove_unfinished(settings_.out + "/runs");
   }
 
-  /// A model: a decoder from bytes to logits over bytes.
-  template <Expr E>
-  void add(std::string name) {
-    static_assert(in_width<E>() == ids && out_width<E>() == corpus::vocabulary,
-                  "study: a model reads bytes and makes 256 logits");
+  /// A model: a network from bytes to logits over bytes.
+  template <class Network>
+  void add(std::string name, typename Network::executor on = {}) {
+    using E = typename Network::expression;
     studied_model m{.name = std::move(name),
                     .parameters = parameters(E{}),
                     .active = active_parameters(E{}),
                     .flops = flops(E{}, settings_.length) / settings_.length,
-                    .settings = describe(E{}) + settings_text<E>(),
+                    .settings = describe(E{}) + full_name<Network>() + settings_text(),
                     .runs = {}};
     for (int seed = 0; seed < settings_.seeds; ++seed)
       m.runs.push_back(text::hex(text::fingerprint(m.settings + "seed " + std::to_string(seed))));
-    models_.push_back({std::move(m), &study::train<E>, &study::continue_text<E>});
+    models_.push_back({std::move(m), [this, on](std::uint64_t seed) -> std::unique_ptr<learner> {
+                         return std::make_unique<learner_of<Network>>(
+                             initialisation{settings_.deviation, seed}, on, settings_.optimizer,
+                             settings_.training);
+                       }});
   }
 
   /// A height to compare with, in the table and in the picture.
@@ -108,7 +108,7 @@ class study {
     for (entry const& e : models_)
       for (int seed = 0; seed < settings_.seeds; ++seed) {
         if (find(run_of(e, seed), settings_.steps) != nullptr) continue;
-        if (!(this->*e.train)(e, seed, stop)) {
+        if (!train(e, seed, stop)) {
           progress_.say("stopped, and saved in " + settings_.out +
                         "; the same command goes on from here");
           return false;
@@ -148,13 +148,21 @@ class study {
       if (record const* r = find(run_of(e, 0), settings_.steps))
         if (double const bits = r->number("validation"); !best || bits < least)
           best = &e, least = bits;
-    return best ? (this->*best->sample)(*best, prompt, bytes, how) : std::string();
+    if (!best) return {};
+    auto const model = best->make(0);
+    model->load(checkpoint_of(run_of(*best, 0)));
+    // A model knows places up to the length that it was trained on: it sees the last half of that
+    // at most, and writes on for as long.
+    std::int64_t const half = std::max<std::int64_t>(1, settings_.length / 2);
+    std::string text = prompt;
+    for (std::int64_t left = bytes; left > 0; left -= half, ++how.seed)
+      model->write(text, half, std::min(left, half), how);
+    return text;
   }
 
  private:
   struct entry : studied_model {
-    bool (study::*train)(entry const&, int, interruption const&);
-    std::string (study::*sample)(entry const&, std::string const&, std::int64_t, sampling);
+    std::function<std::unique_ptr<learner>(std::uint64_t seed)> make;
   };
 
   /// Training since the last evaluation.
@@ -173,11 +181,14 @@ class study {
   }
 
   // Everything that decides a run's bits, as text.
-  template <Expr E>
+  template <class Network>
+  static std::string full_name() {
+    return __PRETTY_FUNCTION__;
+  }
   std::string settings_text() const {
     study_settings const& s = settings_;
     schedule const& rate = s.training.schedule;
-    std::string out = __PRETTY_FUNCTION__;  // names E and X in full
+    std::string out;
     auto const add = [&](char const* name, double v) {
       out += "\n" + (name + (" " + text::shortest(v)));
     };
@@ -193,35 +204,33 @@ class study {
   }
 
   // One run, from where its checkpoint stands.
-  template <Expr E>
   bool train(entry const& e, int seed, interruption const& stop) {
     std::string const& run = run_of(e, seed);
     auto const start = static_cast<std::uint64_t>(seed);
-    network<E, X> net({.deviation = settings_.deviation, .seed = start}, on_);
-    trainer<network<E, X>> train{net, settings_.optimizer, settings_.training};
+    auto const model = e.make(start);
     if (find(run, 0) && ::access(checkpoint_of(run).c_str(), F_OK) == 0)
-      train.load(checkpoint_of(run));
-    work_left_ -= step_work(e) * static_cast<double>(train.steps());
+      model->load(checkpoint_of(run));
+    work_left_ -= step_work(e) * double(model->steps());
 
     windows batch;
     stopwatch whole, saved;
     for (pace speed;;) {
-      if (is_due(train.steps()) && !find(run, train.steps())) {
-        log_.append(measure(train, e, seed));
+      if (is_due(model->steps()) && !find(run, model->steps())) {
+        log_.append(measure(*model, e, seed));
         if (speed.tokens > 0) times_.append(speed.line(run));
         speed = {};
       }
-      if (train.steps() == settings_.steps) break;
+      if (model->steps() == settings_.steps) break;
       if (stop) return false;
 
       stopwatch const step;
-      text_.draw(start, train.steps(), settings_.sequences, settings_.length, batch);
-      step_report const report = train.step(batch.batch(), batch.y);
+      text_.draw(start, model->steps(), settings_.sequences, settings_.length, batch);
+      step_report const report = model->step(batch);
       speed.tokens += double(report.tokens);
       speed.seconds += step.seconds();
-      tell(e, seed, train.steps(), report.loss / std::numbers::ln2, speed);
-      if (is_due(train.steps()) || stop || saved.seconds() > 60) {
-        train.save(checkpoint_of(run));
+      tell(e, seed, model->steps(), report.loss / std::numbers::ln2, speed);
+      if (is_due(model->steps()) || stop || saved.seconds() > 60) {
+        model->save(checkpoint_of(run));
         saved.restart();
       }
     }
@@ -233,48 +242,23 @@ class study {
   }
 
   // Validation loss and the experts' load.
-  template <class Trainer>
-  record measure(Trainer& train, entry const& e, int seed) const {
-    auto log = std::remove_reference_t<decltype(train.network())>::make_log();
+  record measure(learner& model, entry const& e, int seed) const {
     load_count load;
     windows some;
     double nats = 0;
     for (std::int64_t first = 0, count; first < settings_.validation; first += count) {
       count = std::min(settings_.sequences, settings_.validation - first);
       text_.validate(first, count, settings_.validation, settings_.length, some);
-      batch b = some.batch();
-      b.log = &log;
-      nats += train.evaluate(b, some.y) * double(count);
-      load.add(log);
+      nats += model.evaluate(some) * double(count);
+      load.add(model.log());
     }
     record r;
     r.set("run", run_of(e, seed)).set("model", e.name).set("seed", double(seed));
-    r.set("step", double(train.steps())).set("tokens", double(train.steps() * tokens_a_step()));
+    r.set("step", double(model.steps())).set("tokens", double(model.steps() * tokens_a_step()));
     r.set("validation", nats / double(settings_.validation) / std::numbers::ln2);
     for (std::size_t l = 0; l < load.layers().size(); ++l)
       r.set("load." + std::to_string(l), load.layers()[l]);
     return r;
-  }
-
-  template <Expr E>
-  std::string continue_text(entry const& e, std::string const& prompt, std::int64_t bytes,
-                            sampling how) {
-    network<E, X> net({}, on_);
-    trainer<network<E, X>> train{net};
-    train.load(checkpoint_of(run_of(e, 0)));
-    // A model knows places up to the length that it was trained on: it sees the last half of that
-    // at most, and writes on for as long.
-    std::int64_t const half = std::max<std::int64_t>(1, settings_.length / 2);
-    std::string text = prompt;
-    for (std::int64_t left = bytes; left > 0; left -= half, ++how.seed) {
-      std::size_t const seen = std::min(text.size(), static_cast<std::size_t>(half));
-      std::vector<std::int32_t> tokens;
-      for (char c : text.substr(text.size() - seen))
-        tokens.push_back(static_cast<unsigned char>(c));
-      generate(net, tokens, std::min(left, half), how,
-               [&](std::int32_t id) { text += static_cast<char>(id); });
-    }
-    return text;
   }
 
   /// Evaluations are spread evenly, from before the first step to after the last.
@@ -323,7 +307,6 @@ class study {
 
   corpus const& text_;
   study_settings settings_;
-  X on_;
   std::string text_hash_;
   record_log log_, times_;
   std::vector<entry> models_;
