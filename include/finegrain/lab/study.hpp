@@ -101,6 +101,7 @@ class study {
   /// Runs what is not done yet. False: it was interrupted, and everything is saved.
   bool run() {
     interruption const stop;
+    since_.restart();
     for (entry const& e : models_)
       for (int seed = 0; seed < settings_.seeds; ++seed)
         if (find(run_of(e, seed), settings_.steps) == nullptr)
