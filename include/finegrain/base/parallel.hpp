@@ -36,20 +36,22 @@ class parallel {
   /// f(task, worker) for every task in [0, tasks). f must not throw.
   template <class F>
   void operator()(std::int64_t tasks, F&& f) const {
-    using function = std::remove_reference_t<F>;
-    if (!run_ || workers_ == 1 || tasks <= 1) {
-      for (std::int64_t task = 0; task < tasks; ++task) f(task, 0);
-      return;
-    }
-    run_(
-        threads_, tasks,
-        [](void* context, std::int64_t task, int worker) noexcept {
-          (*static_cast<function*>(context))(task, worker);
-        },
-        const_cast<void*>(static_cast<void const*>(std::addressof(f))));
+    void* const context = const_cast<void*>(static_cast<void const*>(std::addressof(f)));
+    body const once = call<std::remove_reference_t<F>>;
+    if (!run_ || workers_ == 1 || tasks <= 1)
+      for (std::int64_t task = 0; task < tasks; ++task) once(context, task, 0);
+    else
+      run_(threads_, tasks, once, context);
   }
 
  private:
+  /// One copy of a loop's body for any number of threads: a second one, inlined elsewhere, may be
+  /// given other fused multiply-adds, and then other bits.
+  template <class F>
+  FINEGRAIN_ONE_COPY static void call(void* f, std::int64_t task, int worker) noexcept {
+    (*static_cast<F*>(f))(task, worker);
+  }
+
   runner run_ = nullptr;
   void* threads_ = nullptr;
   int workers_ = 1;

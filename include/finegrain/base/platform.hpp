@@ -39,6 +39,8 @@
 
 #if defined(__clang__)
 #define FINEGRAIN_UNROLL _Pragma("clang loop unroll(full)")
+#define FINEGRAIN_ONE_COPY __attribute__((noinline))
 #else
 #define FINEGRAIN_UNROLL _Pragma("GCC unroll 32")
+#define FINEGRAIN_ONE_COPY __attribute__((noinline, noclone))
 #endif
