@@ -303,6 +303,30 @@ TEMPLATE_TEST_CASE("several threads may infer at a time, each in memory of its o
   for (auto const& y : results) CHECK(y == right);
 }
 
+TEMPLATE_TEST_CASE("forward and backward have the same bits for any number of threads", "",
+                   EXECUTORS) {
+  using S = typename TestType::scalar;
+  auto const x = numbers<S>::random(150, 16, 1), dy = numbers<S>::random(150, 16, 2);
+  numbers<S> right(150, 16), right_dx(150, 16);
+  std::vector<S> right_gradient;
+  for (int workers : {1, 2, 5}) {
+    CAPTURE(workers);
+    fg::thread_pool pool(workers);
+    fg::network<block, TestType> net({.deviation = 0.3}, TestType{pool});
+    numbers<S> y(150, 16), dx(150, 16);
+    net.forward({.tokens = 150, .routing = {.balance = 0.1}}, x, y);
+    net.backward(dy, dx);
+    if (workers == 1) {
+      right = y;
+      right_dx = dx;
+      right_gradient = copy(net.gradient());
+    }
+    CHECK(y == right);
+    CHECK(dx == right_dx);
+    CHECK(copy(net.gradient()) == right_gradient);
+  }
+}
+
 TEMPLATE_TEST_CASE("a cache takes one sequence, up to its end", "", EXECUTORS) {
   using S = typename TestType::scalar;
   fg::network<block, TestType> net({.deviation = 0.3});
