@@ -1,0 +1,94 @@
+// What the library costs a compiler: seconds and lines of including it, and of each further config.
+//
+//   bench_compile [compiler]     default $CXX or c++; out/bench/compile.jsonl
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+namespace {
+
+namespace fs = std::filesystem;
+
+struct cost {
+  double seconds;
+  std::uintmax_t bytes;
+  long lines;
+};
+
+/// Compiles and links a program, three times; the fastest counts.
+cost compile(std::string const& compiler, std::string const& text) {
+  fs::path const folder = fs::temp_directory_path() / "finegrain_compile";
+  fs::create_directories(folder);
+  std::string const source = (folder / "program.cpp").string();
+  std::string const program = (folder / "program").string();
+  std::ofstream(source) << text;
+  std::string const include = (fs::path(__FILE__).parent_path().parent_path() / "include").string();
+  std::string const flags = " -std=c++20 -I\"" + include + "\" \"" + source + "\" ";
+  cost best{1e9, 0, 0};
+  for (int i = 0; i < 3; ++i) {
+    auto const start = std::chrono::steady_clock::now();
+    if (std::system((compiler + flags + "-O2 -s -pthread -o \"" + program + "\"").c_str()) != 0)
+      std::exit(1);
+    best.seconds =
+        std::min(best.seconds,
+                 std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  best.bytes = fs::file_size(program);
+  if (std::FILE* const preprocessed = ::popen((compiler + flags + "-E").c_str(), "r")) {
+    for (int c; (c = std::fgetc(preprocessed)) != EOF;) best.lines += c == '\n';
+    ::pclose(preprocessed);
+  }
+  fs::remove_all(folder);
+  return best;
+}
+
+/// A program that trains layers of so many configs on the cpu.
+std::string layers(int configs) {
+  std::string text =
+      "#include <finegrain/finegrain.hpp>\nnamespace fg = finegrain;\n"
+      "template <fg::config C> void train(fg::matrix<float> m) {\n"
+      "  fg::network<fg::mixture<C>, fg::cpu> net;\n"
+      "  net.forward({.tokens = m.rows}, m, m);\n"
+      "  net.backward(m);\n}\n"
+      "int main() {\n";
+  for (int i = 0; i < configs; ++i)
+    text += "  train<fg::config{.hidden = 64, .width = " + std::to_string(16 * (i + 1)) +
+            ", .routed = 16, .top_k = 2, .shared = 1}>({});\n";
+  return text + "}\n";
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  char const* const named = std::getenv("CXX");
+  std::string const compiler = argc > 1 ? argv[1] : named ? named : "c++";
+  fs::create_directories("out/bench");
+  std::FILE* const json = std::fopen("out/bench/compile.jsonl", "w");
+  if (!json) return 1;
+  auto line = [&](char const* what, double seconds, double bytes, long lines) {
+    std::printf("%-28s %6.2f s  %8.0f bytes  %6ld lines\n", what, seconds, bytes, lines);
+    std::fprintf(json,
+                 "{\"bench\":\"compile\",\"what\":\"%s\",\"seconds\":%.3f,\"bytes\":%.0f,"
+                 "\"lines\":%ld}\n",
+                 what, seconds, bytes, lines);
+    std::fflush(stdout);
+  };
+  auto show = [&](char const* what, cost const& c) {
+    line(what, c.seconds, static_cast<double>(c.bytes), c.lines);
+  };
+  show("nothing", compile(compiler, "int main() {}\n"));
+  show("configs and expressions",
+       compile(compiler, "#include <finegrain/expr/layers.hpp>\nint main() {}\n"));
+  show("the whole library",
+       compile(compiler, "#include <finegrain/finegrain.hpp>\nint main() {}\n"));
+  cost const one = compile(compiler, layers(1)), five = compile(compiler, layers(5));
+  show("a layer on the cpu", one);
+  line("each further config", (five.seconds - one.seconds) / 4,
+       (static_cast<double>(five.bytes) - static_cast<double>(one.bytes)) / 4, 0);
+  std::fclose(json);
+}
