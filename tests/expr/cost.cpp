@@ -87,3 +87,10 @@ TEST_CASE("costs are constants of the compiler") {
   static_assert(fg::parameters(block{}) > 0 && fg::flops(block{}, 1) > 0);
   SUCCEED();
 }
+
+TEST_CASE("a sum of stages costs what both cost, whatever their widths") {
+  using map = fg::linear<4, 3>;
+  CHECK(fg::parameters(map{} + map{}) == 24);
+  CHECK(fg::flops(map{} + map{}, 5) == 2 * fg::flops(map{}, 5));
+  CHECK(fg::parameters((fg::embedding<11, 4>{} + fg::embedding<11, 4>{}) | map{}) == 100);
+}

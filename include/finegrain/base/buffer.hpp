@@ -22,11 +22,7 @@ class buffer {
 
  public:
   buffer() = default;
-  explicit buffer(std::int64_t size)
-      : data_(size > 0 ? static_cast<T*>(::operator new(static_cast<std::size_t>(size) * sizeof(T),
-                                                        std::align_val_t(alignment)))
-                       : nullptr),
-        size_(size > 0 ? size : 0) {}
+  explicit buffer(std::int64_t size) : data_(allocate(size)), size_(size > 0 ? size : 0) {}
   buffer(buffer&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
   buffer& operator=(buffer&& other) noexcept {
@@ -45,23 +41,31 @@ class buffer {
   T& operator[](std::int64_t i) const { return data_[i]; }
 
  private:
+  static T* allocate(std::int64_t size) {
+    if (size <= 0) return nullptr;
+    if (size > INT64_MAX / static_cast<std::int64_t>(sizeof(T))) throw std::bad_alloc();
+    return static_cast<T*>(::operator new(static_cast<std::size_t>(size) * sizeof(T),
+                                          std::align_val_t(alignment)));
+  }
+
   T* data_ = nullptr;
   std::int64_t size_ = 0;
 };
 
-/// Cuts one block of memory into arrays, first to last. An arena without memory only counts: that
+/// Cuts one block of memory into arrays, first to last. A default-constructed one only counts: that
 /// is how sizes are computed, while compiling too, by the very code that later binds the pointers.
 class arena {
  public:
   constexpr arena() = default;
-  constexpr arena(std::byte* memory, std::int64_t bytes) : memory_(memory), bytes_(bytes) {}
+  constexpr arena(std::byte* memory, std::int64_t bytes)
+      : memory_(memory), bytes_(bytes), counting_(false) {}
 
   template <class T>
   constexpr T* take(std::int64_t count) {
     std::int64_t const at = used_;
     used_ += (count * static_cast<std::int64_t>(sizeof(T)) + alignment - 1) / alignment * alignment;
     if (used_ > peak_) peak_ = used_;
-    if (!memory_) return nullptr;
+    if (counting_) return nullptr;
     if (used_ > bytes_)
       throw invalid_argument("the workspace holds %lld bytes and %lld are needed",
                              static_cast<long long>(bytes_), static_cast<long long>(used_));
@@ -81,6 +85,7 @@ class arena {
  private:
   std::byte* memory_ = nullptr;
   std::int64_t bytes_ = 0, used_ = 0, peak_ = 0;
+  bool counting_ = true;
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

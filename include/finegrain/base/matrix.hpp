@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 
 #include "error.hpp"
 
@@ -25,6 +26,8 @@ concept EigenDense = requires(M& m) {
 
 template <class M>
 inline constexpr bool eigen_row_major = bool(std::remove_cvref_t<M>::IsRowMajor);
+template <class M>
+using eigen_number = std::remove_pointer_t<decltype(std::declval<M&>().data())>;
 
 }  // namespace detail
 
@@ -47,13 +50,14 @@ struct matrix {
 
   /// A view of an Eigen matrix, map, block or ref with row-major storage. Nothing is copied.
   template <class M>
-    requires detail::EigenDense<M>
+    requires(detail::EigenDense<M> && std::is_floating_point_v<detail::eigen_number<M>> ==
+                                          std::is_floating_point_v<T>)
   constexpr matrix(M&& m)  // NOLINT(*-explicit*)
       : matrix(m.data(), m.rows(), m.cols(), m.outerStride()) {
     static_assert(detail::eigen_row_major<M>,
                   "finegrain reads row-major matrices: give the Eigen type the option "
                   "Eigen::RowMajor (a column-major one would have to be copied)");
-    using number = std::remove_pointer_t<decltype(m.data())>;
+    using number = detail::eigen_number<M>;
     static_assert(std::is_same_v<number const, T const>,
                   "an Eigen matrix of other numbers than T cannot be seen as matrix<T>");
     static_assert(std::is_const_v<T> || !std::is_const_v<number>,

@@ -47,7 +47,7 @@ inline void turn(cpu const& on, batch const& b, std::int64_t past, int dim, doub
       in_sequences(b, task * rows, std::min(m.rows, (task + 1) * rows),
                    [&](std::int64_t begin, std::int64_t end, std::int64_t s) {
                      for (std::int64_t t = begin; t < end; ++t) {
-                       double const position = static_cast<double>(past + t - b.begin(s));
+                       double const position = static_cast<double>(b.position(t, s, past));
                        for (std::int64_t i = 0; i < n; ++i) {
                          cosine[i] = static_cast<float>(std::cos(position * speed[i]));
                          sine[i] = direction * static_cast<float>(std::sin(position * speed[i]));
@@ -206,7 +206,7 @@ struct attend_gradient {
 }  // namespace simd
 
 /// Turns positions into m (T, heads * dim): half-split rotary embedding, as in DeepSeekMoE 16B.
-/// Row t is at position past + t - (the first row of its sequence).
+/// Row t is at position past + t - (the first row of its sequence), or where the batch says.
 inline void rotate(cpu const& on, batch const& b, std::int64_t past, int dim, double theta,
                    matrix<float> m) {
   simd::turn(on, b, past, dim, theta, 1, m);

@@ -60,7 +60,13 @@ struct leaves<then<A, B>> {
   }
 };
 template <Expr A, Expr B>
-struct leaves<sum<A, B>> : leaves<then<A, B>> {};
+struct leaves<sum<A, B>> {
+  template <class F>
+  static constexpr void visit(F&& f) {
+    leaves<A>::visit(f);
+    leaves<B>::visit(f);
+  }
+};
 template <Expr A>
 struct leaves<residual_of<A>> : leaves<A> {};
 template <int N, Expr A>

@@ -109,7 +109,7 @@ template <config C>
 struct routed_experts : stage<C.hidden> {
   static_assert(valid<C>);
   static constexpr char const* name = "routed_experts";
-  static constexpr config layer = C;
+  static constexpr config layer = C;  // what makes it a router: it has a report in every log
   template <class T>
   struct weights {
     matrix<T> router;    // (R, D)

@@ -10,6 +10,20 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
+/// Token ids that somebody else owns: a vector, array or span of std::int32_t, or an Eigen vector.
+struct id_list : std::span<std::int32_t const> {
+  using span::span;
+  constexpr id_list(std::span<std::int32_t const> s) : span(s) {}  // NOLINT(*-explicit*)
+  template <class V>
+    requires(detail::EigenDense<V> &&
+             std::is_same_v<detail::eigen_number<V> const, std::int32_t const>)
+  constexpr id_list(V&& v)  // NOLINT(*-explicit*)
+      : span(v.data(), static_cast<std::size_t>(v.rows() * v.cols())) {
+    if ((v.rows() != 1 && v.cols() != 1) || v.innerStride() != 1)
+      throw invalid_argument("token ids must be a vector whose numbers are contiguous");
+  }
+};
+
 /// Requests to every router of a network, at run time and at fixed weights. The default asks for
 /// what the config says.
 struct routing_request {
@@ -48,6 +62,10 @@ struct kv_cache {
   std::int64_t length = 0;    // tokens seen
   std::int64_t used = 0;      // numbers handed out in this pass
 
+  /// Whether the numbers are as many as the lengths say, `width` of them a token.
+  bool fits(std::int64_t width) const {
+    return length >= 0 && length <= capacity && numbers.size() == width * capacity;
+  }
   /// The part of the stage that runs now: (capacity, width).
   matrix<T> take(std::int64_t width) {
     T* const at = numbers.data() + used;
@@ -58,11 +76,13 @@ struct kv_cache {
 
 /// T tokens that go through an expression together: one or more sequences, one after the other.
 /// `starts` holds the first row of each sequence and, last, T; empty means one sequence. Attention
-/// sees a sequence's earlier tokens only; every other stage sees tokens one by one.
+/// sees a sequence's earlier rows only, whatever their positions; every other stage sees tokens one
+/// by one.
 struct batch {
   std::int64_t tokens = 0;
-  std::span<std::int32_t const> ids = {};     // (T) for an embedding
-  std::span<std::int64_t const> starts = {};  // (sequences + 1)
+  id_list ids = {};                              // (T) for an embedding
+  std::span<std::int64_t const> starts = {};     // (sequences + 1)
+  std::span<std::int64_t const> positions = {};  // (T) in place of 0, 1, ... in each sequence
   routing_request routing = {};
   routing_log* log = nullptr;
 
@@ -71,6 +91,11 @@ struct batch {
   }
   std::int64_t begin(std::int64_t sequence) const {
     return starts.empty() ? 0 : starts[static_cast<std::size_t>(sequence)];
+  }
+  /// Where a row stands in its sequence, `past` earlier tokens being in a cache.
+  std::int64_t position(std::int64_t row, std::int64_t sequence, std::int64_t past) const {
+    return positions.empty() ? past + row - begin(sequence)
+                             : positions[static_cast<std::size_t>(row)];
   }
   std::int64_t end(std::int64_t sequence) const {
     return starts.empty() ? tokens : starts[static_cast<std::size_t>(sequence) + 1];

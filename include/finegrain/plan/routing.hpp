@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <concepts>
+
 #include "../config/config.hpp"
 #include "plan.hpp"
 
@@ -46,15 +48,16 @@ inline void check_request(config const& c, routing_request const& request, bool 
   if (request.mask_best < 0 || request.mask_best + k > choice)
     throw invalid_argument("with the best %d of %d experts excluded, %d cannot be chosen",
                            request.mask_best, choice, k);
-  if (!(request.balance >= 0))
-    throw invalid_argument("the balance coefficient must not be negative");
+  if (!(request.balance >= 0) || request.balance > 1e30)
+    throw invalid_argument("the balance coefficient must be a number of at least 0");
 }
 
 namespace detail {
+/// A stage that routes: it has a config, `layer`, and its plans write reports.
 template <class L>
-inline constexpr bool is_router = false;
-template <config C>
-inline constexpr bool is_router<routed_experts<C>> = true;
+inline constexpr bool is_router = requires {
+  { L::layer } -> std::convertible_to<config const&>;
+};
 }  // namespace detail
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

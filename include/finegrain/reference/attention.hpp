@@ -18,7 +18,7 @@ void turn(batch const& b, std::int64_t past, int dim, double theta, double direc
   for (std::int64_t s = 0; s < b.sequences(); ++s)
     for (std::int64_t t = b.begin(s); t < b.end(s); ++t)
       for (int i = 0; i < half; ++i) {
-        double const position = double(past + t - b.begin(s));
+        double const position = double(b.position(t, s, past));
         double const angle = direction * position * std::pow(theta, -2.0 * i / dim);
         T const cosine = T(std::cos(angle)), sine = T(std::sin(angle));
         for (T* head = m.row(t); head < m.row(t) + m.cols; head += dim) {
@@ -32,7 +32,7 @@ void turn(batch const& b, std::int64_t past, int dim, double theta, double direc
 }  // namespace spec
 
 /// Turns positions into m (T, heads * dim): half-split rotary embedding, as in DeepSeekMoE 16B.
-/// Row t is at position past + t - (the first row of its sequence).
+/// Row t is at position past + t - (the first row of its sequence), or where the batch says.
 template <class T>
 void rotate(basic_reference<T> const&, batch const& b, std::int64_t past, int dim, double theta,
             spec::output<T> m) {
