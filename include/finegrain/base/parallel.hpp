@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <exception>
 #include <memory>
 #include <mutex>
 #include <thread>
@@ -29,7 +30,7 @@ class parallel {
   constexpr parallel() = default;
   /// A runner over threads of your own, at most `workers` bodies at a time.
   constexpr parallel(runner run, void* threads, int workers)
-      : run_(run), threads_(threads), workers_(workers) {}
+      : run_(run), threads_(threads), workers_(workers < 1 ? 1 : workers) {}
 
   constexpr int workers() const { return workers_; }
 
@@ -64,9 +65,9 @@ class parallel {
 class thread_pool {
  public:
   explicit thread_pool(int workers = static_cast<int>(std::thread::hardware_concurrency()))
-      : workers_(workers < 1 ? 1 : workers), crew_(std::make_unique<crew>(workers_)) {}
+      : workers_(workers < 1 ? 1 : workers), crew_(new crew(workers_)) {}
   ~thread_pool() {
-    if (crew_->process != ::getpid()) static_cast<void>(crew_.release());
+    if (crew const* const mine = crew_.load(); mine->process == ::getpid()) delete mine;
   }
   thread_pool(thread_pool const&) = delete;
   thread_pool& operator=(thread_pool const&) = delete;
@@ -84,16 +85,14 @@ class thread_pool {
     explicit crew(int workers)
         : process(::getpid()),
           patience(workers > static_cast<int>(std::thread::hardware_concurrency()) ? 0 : 200) {
+      threads.reserve(static_cast<std::size_t>(workers));
       try {
         for (int i = 1; i < workers; ++i) threads.emplace_back([this, i] { work(i); });
-      } catch (...) {
-        stop();
-        throw;
+      } catch (std::exception const&) {
+        // No more threads to be had: those that are there, and the caller, do the work.
       }
     }
-    ~crew() { stop(); }
-
-    void stop() {
+    ~crew() {
       start(0, nullptr, nullptr);
       for (auto& thread : threads) thread.join();
     }
@@ -168,11 +167,7 @@ class thread_pool {
       for (std::int64_t task = 0; task < tasks; ++task) f(context, task, 0);
       return;
     }
-    if (crew_->process != ::getpid()) {  // forked: the parent's threads are not here
-      static_cast<void>(crew_.release());
-      crew_ = std::make_unique<crew>(workers_);
-    }
-    crew& c = *crew_;
+    crew& c = here();
     std::lock_guard turn(c.turn);
     c.start(tasks, f, context);
     inside() = true;
@@ -181,8 +176,17 @@ class thread_pool {
     c.finish();
   }
 
+  /// The crew of this process. After a fork the parent's is not here: it is left behind, and the
+  /// first caller's new one is everybody's.
+  crew& here() {
+    crew* known = crew_.load();
+    if (known->process == ::getpid()) return *known;
+    auto fresh = std::make_unique<crew>(workers_);
+    return crew_.compare_exchange_strong(known, fresh.get()) ? *fresh.release() : *known;
+  }
+
   int workers_;
-  std::unique_ptr<crew> crew_;
+  std::atomic<crew*> crew_;
 };
 
 /// The pool that executors use unless told otherwise; it starts when it is first asked for.
