@@ -277,7 +277,7 @@ TEMPLATE_TEST_CASE("weights and gradients are found by their names", "", EXECUTO
   for (auto const& entry : fg::list_weights<tiny::decoder>())
     CHECK(net.weight(entry.name).data == net.parameters().data() + entry.offset);
   CHECK_THROWS_WITH(net.weight("embedding"),
-                    "the network has no weight or gradient named \"embedding\"");
+                    "the network has no weight named \"embedding\"");
   CHECK_THROWS_AS(net.gradient("embedding.table"), fg::invalid_argument);  // nothing trained yet
   net.reserve(1, true);
   CHECK(net.gradient("head.weight").rows == 32);
@@ -351,4 +351,83 @@ TEMPLATE_TEST_CASE("a seed gives the same network for any number of threads", ""
       other({.seed = 6});
   CHECK(copy(one.parameters()) == copy(many.parameters()));
   CHECK(copy(one.parameters()) != copy(other.parameters()));
+}
+
+TEMPLATE_TEST_CASE("gradients may not share memory with what they are made from", "", EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::network<block, TestType> net;
+  auto x = numbers<S>::random(4, 16, 1), dy = numbers<S>::random(4, 16, 2);
+  numbers<S> y(4, 16);
+  net.forward({.tokens = 4}, x, y);
+  CHECK_THROWS_WITH(net.backward(dy, x), "x and dx share memory");
+  CHECK_THROWS_WITH(net.backward(dy, dy), "dy and dx share memory");
+}
+
+TEMPLATE_TEST_CASE("columns of one matrix that lie side by side may be input and output", "",
+                   EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::network<block, TestType> net({.deviation = 0.3});
+  auto both = numbers<S>::random(5, 32, 1);
+  fg::matrix<S> const all = both, left = all.middle_cols(0, 16), right = all.middle_cols(16, 16);
+  numbers<S> x(5, 16), y(5, 16);
+  for (int t = 0; t < 5; ++t) std::copy_n(left.row(t), 16, fg::matrix<S>(x).row(t));
+  net(x, y);
+  net(left, right);
+  for (int t = 0; t < 5; ++t)
+    CHECK(std::memcmp(right.row(t), fg::matrix<S>(y).row(t), 16 * sizeof(S)) == 0);
+  CHECK_THROWS_WITH(net(left, all.middle_cols(15, 16)), "x and y share memory");
+  CHECK_THROWS_WITH(net(all.middle_cols(15, 16), left), "x and y share memory");
+}
+
+TEMPLATE_TEST_CASE("a cache of another network is refused", "", EXECUTORS) {
+  using S = typename TestType::scalar;
+  using other = fg::network<fg::attention<16, 4, 1>, TestType>;
+  fg::network<block, TestType> net;
+  auto const x = numbers<S>::random(4, 16, 1);
+  numbers<S> y(4, 16);
+  auto cache = other::make_cache(8);
+  CHECK_THROWS_WITH(net.infer({.tokens = 4}, x, y, &cache),
+                    "the cache is not this network's: use make_cache()");
+  CHECK(y.untouched());
+  CHECK_THROWS_AS(net.make_cache(INT64_MAX / 8), fg::invalid_argument);
+  CHECK_THROWS_AS(net.make_cache(-1), fg::invalid_argument);
+}
+
+TEMPLATE_TEST_CASE("positions may be given in place of 0, 1, 2, ...", "", EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::network<block, TestType> net({.deviation = 0.3});
+  auto const x = numbers<S>::random(4, 16, 1);
+  numbers<S> usual(4, 16), same(4, 16), apart(4, 16);
+  std::vector<std::int64_t> const count{0, 1, 2, 3}, gap{0, 1, 2, 9};
+  net(x, usual);
+  net.infer({.tokens = 4, .positions = count}, x, same);
+  net.infer({.tokens = 4, .positions = gap}, x, apart);
+  CHECK(same == usual);
+  CHECK_FALSE(apart == usual);
+  CHECK(std::equal(usual.values.begin(), usual.values.begin() + 48, apart.values.begin()));
+  CHECK_THROWS_WITH(net.infer({.tokens = 3, .positions = gap},
+                              fg::matrix<S const>(x.values.data(), 3, 16),
+                              fg::matrix<S>(apart.values.data(), 3, 16)),
+                    "the batch has 3 tokens and 4 positions");
+}
+
+TEMPLATE_TEST_CASE("backward needs forward's number of workers", "", EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::thread_pool pool(3);
+  fg::network<block, TestType> net(TestType{fg::parallel{}});
+  auto const x = numbers<S>::random(4, 16, 1);
+  numbers<S> y(4, 16);
+  net.forward({.tokens = 4}, x, y);
+  net.on().threads = pool;
+  CHECK_THROWS_WITH(net.backward(x), "forward had 1 workers and backward has 3");
+}
+
+TEMPLATE_TEST_CASE("more slots than 32 bits can number are refused", "", EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::network<fg::mixture<moe>, TestType> net;
+  S one[16] = {}, two[16] = {};
+  std::int64_t const tokens = 1LL << 30;  // every row the same: no memory of that size is needed
+  CHECK_THROWS_WITH(net.infer({.tokens = tokens}, fg::matrix<S const>(one, tokens, 16),
+                              fg::matrix<S>(two, tokens, 16)),
+                    ContainsSubstring("share memory") || ContainsSubstring("is too large"));
 }

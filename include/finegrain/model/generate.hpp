@@ -90,7 +90,7 @@ class sampler {
 /// that the network does not know.
 template <Expr E, class X, class Sink>
 requires(network<E, X>::in ==
-         ids) void generate(network<E, X> const& net, std::span<std::int32_t const> prompt,
+         ids) void generate(network<E, X> const& net, id_list prompt,
                             std::int64_t count, sampling const& how, Sink&& sink) {
   using S = typename X::scalar;
   constexpr int vocabulary = network<E, X>::out;

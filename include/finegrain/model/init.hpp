@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -11,10 +12,12 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 
 /// How a network's weights start: every matrix normal with this deviation (DeepSeekMoE trains all
-/// sizes from 0.006; small models learn faster from more), gains 1, selection biases 0.
+/// sizes from 0.006; small models learn faster from more), or with this deviation over the square
+/// root of its inputs; gains 1, selection biases 0.
 struct initialisation {
   double deviation = 0.006;
   std::uint64_t seed = 0;
+  bool by_inputs = false;
 };
 
 /// The n-th of a seed's random 64-bit words (SplitMix64): any order, any thread, the same word.
@@ -49,11 +52,13 @@ void initialise(std::vector<weight_entry> const& entries, T* data, initialisatio
     weight_entry const& entry = entries[static_cast<std::size_t>(task)];
     std::uint64_t seed = how.seed;
     for (char c : entry.name) seed = random_word(seed, static_cast<unsigned char>(c));
+    double const deviation =
+        how.by_inputs ? how.deviation / std::sqrt(static_cast<double>(entry.cols)) : how.deviation;
     for (std::int64_t i = 0; i < entry.rows * entry.cols; ++i)
       data[entry.offset + i] =
           entry.role == role::gain             ? T(1)
           : entry.role == role::selection_bias ? T(0)
-                                               : static_cast<T>(how.deviation *
+                                               : static_cast<T>(deviation *
                                                                 random_normal(
                                                                     seed, static_cast<std::uint64_t>(i)));
   });

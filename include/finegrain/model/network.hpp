@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "../plan/compose.hpp"
-#include "../plan/routing.hpp"
 #include "../plan/stages.hpp"
 #include "../plan/weights.hpp"
+#include "check.hpp"
 #include "init.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -22,7 +22,7 @@ namespace finegrain::inline FINEGRAIN_ABI {
 ///   network<mixture<c>, cpu> layer;
 ///   layer(x, y);                        // (T, D) -> (T, D)
 ///
-/// and for training: forward(batch, x, y); backward(dy, dx); then weights() and gradients(). An
+/// and for training: forward(batch, x, y); backward(dy, dx); then parameters() and gradient(). An
 /// expression that begins with an embedding reads token ids from the batch and takes an empty x.
 /// Memory for saved activations grows when a call brings more tokens than any before, before
 /// anything is written; reserve() does it ahead of time, and no call after that allocates.
@@ -36,24 +36,27 @@ class network {
 
   /// Random weights. Throws std::bad_alloc.
   explicit network(initialisation start = {}, X on = {})
-      : on_(std::move(on)), weights_(weights_size<E>()) {
+      : on_(std::move(on)), entries_(list_weights<E>()), weights_(weights_size<E>()) {
     std::fill(weights_.begin(), weights_.end(), S(0));
-    initialise<S>(list_weights<E>(), weights_.data(), start, on_.threads);
+    initialise<S>(entries_, weights_.data(), start, on_.threads);
   }
+  explicit network(X on, initialisation start = {}) : network(start, std::move(on)) {}
 
-  /// Makes room for batches of up to so many tokens.
+  /// Makes room for batches of up to so many tokens; with training, for inference on them too.
   void reserve(std::int64_t tokens, bool training = false) {
-    extent const e = extent_of(tokens, training);
-    std::int64_t const workspace = workspace_bytes(e);
+    std::int64_t workspace = workspace_bytes(extent_of(tokens));
+    if (training) workspace = std::max(workspace, workspace_bytes(extent_of(tokens, true)));
     if (workspace > workspace_.size()) {
       workspace_ = buffer<>(workspace);
       forwarded_ = false;  // what it kept was in the old memory
     }
-    if (training && gradients_.size() == 0) {
+    if (!training) return;
+    if (gradients_.size() == 0) {
       buffer<S> fresh(weights_size<E>());
       std::fill(fresh.begin(), fresh.end(), S(0));
       gradients_ = std::move(fresh);
     }
+    if (unwanted_.size() < tokens * in) unwanted_ = buffer<S>(tokens * in);
   }
 
   /// Bytes of memory for one pass: saved activations, and scratch. Constexpr.
@@ -70,7 +73,7 @@ class network {
     infer({.tokens = x.rows}, x, y);
   }
   /// y (T, out) from T token ids.
-  void operator()(std::span<std::int32_t const> tokens, matrix<S> y)
+  void operator()(id_list tokens, matrix<S> y)
     requires(in == ids)
   {
     infer({.tokens = static_cast<std::int64_t>(tokens.size()), .ids = tokens}, {}, y);
@@ -78,7 +81,7 @@ class network {
   /// The same for a batch of several sequences, with requests to the routers, or with a cache of
   /// earlier tokens, which then grows by this batch.
   void infer(batch const& b, matrix<S const> x, matrix<S> y, kv_cache<S>* cache = nullptr) {
-    check(b, x, y, false, cache);
+    detail::check_call<E, S>(b, x, y, false, cache);
     reserve(b.tokens);
     forwarded_ = false;  // the memory that it kept things in is used again
     run(b, x, y, {workspace_.data(), static_cast<std::size_t>(workspace_.size())}, false, cache);
@@ -87,19 +90,21 @@ class network {
   /// border. Several threads may call this at a time, each with memory of its own.
   void infer(batch const& b, matrix<S const> x, matrix<S> y, std::span<std::byte> workspace,
              kv_cache<S>* cache = nullptr) const {
-    check(b, x, y, false, cache);
+    detail::check_call<E, S>(b, x, y, false, cache);
     std::int64_t const needed = workspace_bytes(extent_of(b.tokens));
     if (static_cast<std::int64_t>(workspace.size()) < needed)
       throw invalid_argument("the workspace holds %lld bytes; %lld tokens need %lld",
-                             static_cast<long long>(workspace.size()),
-                             static_cast<long long>(b.tokens), static_cast<long long>(needed));
+                             detail::shown(static_cast<std::int64_t>(workspace.size())),
+                             detail::shown(b.tokens), detail::shown(needed));
     if (reinterpret_cast<std::uintptr_t>(workspace.data()) % alignment != 0)
       throw invalid_argument("the workspace must start on a border of %lld bytes",
-                             static_cast<long long>(alignment));
+                             detail::shown(alignment));
     run(b, x, y, workspace, false, cache);
   }
   /// An empty cache for a sequence of at most `tokens`.
-  kv_cache<S> make_cache(std::int64_t tokens) const {
+  static kv_cache<S> make_cache(std::int64_t tokens) {
+    if (tokens < 0 || (cache_width(E{}) > 0 && tokens > INT64_MAX / cache_width(E{})))
+      throw invalid_argument("a cache for %lld tokens", detail::shown(tokens));
     return {buffer<S>(cache_width(E{}) * tokens), tokens, 0, 0};
   }
 
@@ -107,24 +112,30 @@ class network {
 
   /// As infer, and keeps what backward needs. x, and what the batch points to, must stay.
   void forward(batch const& b, matrix<S const> x, matrix<S> y) {
-    check(b, x, y, true, nullptr);
+    detail::check_call<E, S>(b, x, y, true);
     forwarded_ = false;
     reserve(b.tokens, true);
     run(b, x, y, {workspace_.data(), static_cast<std::size_t>(workspace_.size())}, true, nullptr);
     batch_ = b;
     x_ = x;
+    extent_ = extent_of(b.tokens, true);
     forwarded_ = true;
   }
   /// Gradients of the weights, and dx (T, in), from dy (T, out) of the last forward. Overwrites
-  /// gradients(), or adds to them. dx may be left out.
+  /// gradient(), or adds to it. dx may be left out.
   void backward(matrix<S const> dy, matrix<S> dx = {}, gradients mode = gradients::overwrite) {
     if (!forwarded_)
       throw invalid_argument("backward needs a forward before it, and no other call between");
-    extent const e = extent_of(batch_.tokens, true);
-    check_shape("dy", dy, e.tokens, out);
-    if (dx.data) check_shape("dx", dx, e.tokens, in);
-    if (!dx.data && in != ids) {
-      if (unwanted_.size() < e.tokens * in) unwanted_ = buffer<S>(e.tokens * in);
+    extent const e = extent_;
+    if (e.workers != on_.threads.workers())
+      throw invalid_argument("forward had %d workers and backward has %d", e.workers,
+                             on_.threads.workers());
+    detail::check_shape("dy", dy, e.tokens, out);
+    if (dx.data) {
+      detail::check_shape("dx", dx, e.tokens, in);
+      detail::check_apart<S>("dy", dy, "dx", dx);
+      detail::check_apart<S>("x", x_, "dx", dx);
+    } else {
       dx = {unwanted_.data(), e.tokens, in};
     }
     arena memory(workspace_.data(), workspace_.size());
@@ -140,13 +151,19 @@ class network {
   finegrain::weights<E, S const> weights() const { return bind_weights<E, S const>(weights_.data()); }
   finegrain::weights<E, S> weights() { return bind_weights<E, S>(weights_.data()); }
   finegrain::weights<E, S> gradient_views() { return bind_weights<E, S>(gradients_.data()); }
-  /// All weights, or gradients, as one array; list_weights<E>() says what is where.
+  /// All weights, or gradients, as one array; entries() says what is where.
   std::span<S> parameters() { return {weights_.begin(), weights_.end()}; }
   std::span<S const> parameters() const { return {weights_.begin(), weights_.end()}; }
   std::span<S> gradient() { return {gradients_.begin(), gradients_.end()}; }
   /// One weight by its name, "layers.0.mixture.experts.3.gate".
   matrix<S> weight(std::string_view name) { return named_view(weights_, name); }
-  matrix<S> gradient(std::string_view name) { return named_view(gradients_, name); }
+  matrix<S> gradient(std::string_view name) {
+    if (gradients_.size() == 0)
+      throw invalid_argument("there are no gradients yet: reserve for training, or forward first");
+    return named_view(gradients_, name);
+  }
+  /// Name, shape, role and place of every weight.
+  std::vector<weight_entry> const& entries() const { return entries_; }
 
   /// A log with room for what every router of the network reports.
   static routing_log make_log() {
@@ -179,83 +196,21 @@ class network {
     if (cache) cache->length += b.tokens;
   }
 
-  // What a caller can get wrong is found here, before anything is written.
-  static void check_shape(char const* what, matrix<S const> m, std::int64_t rows,
-                          std::int64_t cols) {
-    if (m.rows != rows || m.cols != cols)
-      throw invalid_argument("%s is %lld x %lld; this call needs %lld x %lld", what,
-                             static_cast<long long>(m.rows), static_cast<long long>(m.cols),
-                             static_cast<long long>(rows), static_cast<long long>(cols));
-    if (rows > 1 && m.stride < cols)
-      throw invalid_argument("the rows of %s are %lld numbers apart and %lld long", what,
-                             static_cast<long long>(m.stride), static_cast<long long>(cols));
-    if (!m.data && m.size() > 0) throw invalid_argument("%s has no memory", what);
-  }
-  static void check_apart(char const* one, matrix<S const> a, char const* other,
-                          matrix<S const> b) {
-    if (a.size() == 0 || b.size() == 0) return;
-    auto const begin = [](matrix<S const> m) { return reinterpret_cast<std::uintptr_t>(m.data); };
-    auto const end = [](matrix<S const> m) {
-      return reinterpret_cast<std::uintptr_t>(m.row(m.rows - 1) + m.cols);
-    };
-    if (begin(a) < end(b) && begin(b) < end(a))
-      throw invalid_argument("%s and %s share memory", one, other);
-  }
-  static void check(batch const& b, matrix<S const> x, matrix<S const> y, bool training,
-                    kv_cache<S> const* cache) {
-    if (b.tokens < 0)
-      throw invalid_argument("a batch of %lld tokens", static_cast<long long>(b.tokens));
-    check_shape("y", y, b.tokens, out);
-    if constexpr (in == ids) {
-      if (static_cast<std::int64_t>(b.ids.size()) != b.tokens)
-        throw invalid_argument("the batch has %lld tokens and %lld token ids",
-                               static_cast<long long>(b.tokens),
-                               static_cast<long long>(b.ids.size()));
-    } else {
-      check_shape("x", x, b.tokens, in);
-      check_apart("x", x, "y", y);
-    }
-    if (!b.starts.empty()) {
-      bool rising = b.starts.size() > 1 && b.starts.front() == 0 && b.starts.back() == b.tokens;
-      for (std::size_t i = 1; i < b.starts.size(); ++i) rising &= b.starts[i - 1] <= b.starts[i];
-      if (!rising)
-        throw invalid_argument("the batch's sequence starts must rise from 0 to %lld",
-                               static_cast<long long>(b.tokens));
-    }
-    if (cache && b.sequences() != 1)
-      throw invalid_argument("a cache holds one sequence; the batch has %lld",
-                             static_cast<long long>(b.sequences()));
-    if (cache && cache->length + b.tokens > cache->capacity)
-      throw invalid_argument("the cache has room for %lld tokens; %lld and %lld more do not fit",
-                             static_cast<long long>(cache->capacity),
-                             static_cast<long long>(cache->length),
-                             static_cast<long long>(b.tokens));
-    std::size_t routers = 0;
-    detail::leaves<E>::visit([&]<Expr L>(L) {
-      if constexpr (detail::is_router<L>) {
-        check_request(L::layer, b.routing, training);
-        if (b.log && (b.log->layers.size() <= routers ||
-                      b.log->layers[routers].load.size() != L::layer.routed))
-          throw invalid_argument("the routing log is not this network's: use make_log()");
-        ++routers;
-      }
-    });
-  }
-
-  static matrix<S> named_view(buffer<S> const& numbers, std::string_view name) {
-    for (auto const& entry : list_weights<E>())
-      if (entry.name == name && numbers.size() > 0)
-        return {numbers.data() + entry.offset, entry.rows, entry.cols};
-    throw invalid_argument("the network has no weight or gradient named \"%.*s\"",
-                           static_cast<int>(name.size()), name.data());
+  matrix<S> named_view(buffer<S> const& numbers, std::string_view name) const {
+    for (auto const& entry : entries_)
+      if (entry.name == name) return {numbers.data() + entry.offset, entry.rows, entry.cols};
+    throw invalid_argument("the network has no weight named \"%.*s\"",
+                           static_cast<int>(std::min<std::size_t>(name.size(), 200)), name.data());
   }
 
   X on_;
+  std::vector<weight_entry> entries_;
   buffer<S> weights_, gradients_;
   buffer<> workspace_;
   buffer<S> unwanted_;  // where dx goes when nobody asked for it
   batch batch_;         // of the last forward
   matrix<S const> x_;
+  extent extent_;
   bool forwarded_ = false;
 };
 

@@ -1,0 +1,107 @@
+// What a caller of a network can get wrong, found before anything is written.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "../expr/cost.hpp"
+#include "../plan/routing.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+namespace detail {
+
+constexpr long long shown(std::int64_t n) { return static_cast<long long>(n); }
+
+template <class S>
+void check_shape(char const* what, matrix<S> m, std::int64_t rows, std::int64_t cols) {
+  if (m.rows != rows || m.cols != cols)
+    throw invalid_argument("%s is %lld x %lld; this call needs %lld x %lld", what, shown(m.rows),
+                           shown(m.cols), shown(rows), shown(cols));
+  if (rows > 1 && m.stride < cols)
+    throw invalid_argument("the rows of %s are %lld numbers apart and %lld long", what,
+                           shown(m.stride), shown(cols));
+  if (!m.data && m.size() > 0) throw invalid_argument("%s has no memory", what);
+}
+
+/// Columns of one matrix that lie beside one another do not share memory; rows that interleave do.
+template <class S>
+void check_apart(char const* one, matrix<S const> a, char const* other, matrix<S const> b) {
+  if (a.size() == 0 || b.size() == 0) return;
+  auto const begin = [](matrix<S const> m) { return reinterpret_cast<std::uintptr_t>(m.data); };
+  auto const end = [](matrix<S const> m) {
+    return reinterpret_cast<std::uintptr_t>(m.row(m.rows - 1) + m.cols);
+  };
+  if (begin(a) >= end(b) || begin(b) >= end(a)) return;
+  if (a.stride == b.stride) {
+    auto const distance = static_cast<std::int64_t>(begin(b) - begin(a));  // may be negative
+    std::int64_t const row = a.stride * static_cast<std::int64_t>(sizeof(S));
+    std::int64_t const column = (distance % row + row) % row / static_cast<std::int64_t>(sizeof(S));
+    if (column >= a.cols && column + b.cols <= a.stride) return;
+  }
+  throw invalid_argument("%s and %s share memory", one, other);
+}
+
+inline void check_sequences(batch const& b) {
+  if (!b.starts.empty()) {
+    bool rising = b.starts.size() > 1 && b.starts.front() == 0 && b.starts.back() == b.tokens;
+    for (std::size_t i = 1; i < b.starts.size(); ++i) rising &= b.starts[i - 1] <= b.starts[i];
+    if (!rising)
+      throw invalid_argument("the batch's sequence starts must rise from 0 to %lld",
+                             shown(b.tokens));
+  }
+  if (!b.positions.empty() && static_cast<std::int64_t>(b.positions.size()) != b.tokens)
+    throw invalid_argument("the batch has %lld tokens and %lld positions", shown(b.tokens),
+                           shown(static_cast<std::int64_t>(b.positions.size())));
+}
+
+/// Whether every router of E can do what is asked, and the log is one of E's.
+template <Expr E>
+void check_routing(batch const& b, bool training) {
+  std::size_t routers = 0;
+  leaves<E>::visit([&]<Expr L>(L) {
+    if constexpr (is_router<L>) {
+      constexpr config c = L::layer;
+      check_request(c, b.routing, training);
+      if (b.tokens > INT32_MAX / (c.top_k + 1))  // slots are numbered with 32 bits
+        throw invalid_argument("a batch of %lld tokens with %d experts each is too large",
+                               shown(b.tokens), c.top_k);
+      if (b.log && (b.log->layers.size() <= routers ||
+                    b.log->layers[routers].load.size() != std::size_t{c.routed}))
+        throw invalid_argument("the routing log is not this network's: use make_log()");
+      ++routers;
+    }
+  });
+}
+
+/// Everything about one call of a network of E.
+template <Expr E, class S>
+void check_call(batch const& b, matrix<S const> x, matrix<S const> y, bool training,
+                kv_cache<S> const* cache = nullptr) {
+  constexpr int in = in_width<E>(), out = out_width<E>();
+  if (b.tokens < 0) throw invalid_argument("a batch of %lld tokens", shown(b.tokens));
+  check_shape("y", y, b.tokens, out);
+  if constexpr (in == ids) {
+    if (static_cast<std::int64_t>(b.ids.size()) != b.tokens)
+      throw invalid_argument("the batch has %lld tokens and %lld token ids", shown(b.tokens),
+                             shown(static_cast<std::int64_t>(b.ids.size())));
+  } else {
+    check_shape("x", x, b.tokens, in);
+    check_apart("x", x, "y", y);
+  }
+  check_sequences(b);
+  check_routing<E>(b, training);
+  if (!cache) return;
+  if (b.sequences() != 1)
+    throw invalid_argument("a cache holds one sequence; the batch has %lld",
+                           shown(b.sequences()));
+  if (!cache->fits(cache_width(E{})))
+    throw invalid_argument("the cache is not this network's: use make_cache()");
+  if (b.tokens > cache->capacity - cache->length)
+    throw invalid_argument("the cache has room for %lld tokens; %lld and %lld more do not fit",
+                           shown(cache->capacity), shown(cache->length), shown(b.tokens));
+}
+
+}  // namespace detail
+
+}  // namespace finegrain::inline FINEGRAIN_ABI
