@@ -151,7 +151,7 @@ TEST_CASE("a step that is refused changes nothing, and the next one works") {
       train.step({.tokens = 16, .ids = text.inputs(), .starts = starts}, text.targets()),
       fg::invalid_argument);
   CHECK_THROWS_WITH(train.step(text.inputs(), fg::matrix<float const>()),
-                    "the targets are 0 x 0; the network makes 16 x 32");
+                    "the matrix of targets is 0 x 0; this call needs 16 x 32");
   CHECK(weights_of(net) == before);
   CHECK(train.steps() == 1);
   train.step(text.inputs(), text.targets());

@@ -5,7 +5,6 @@
 #include <fcntl.h>
 #include <unistd.h>
 
-#include <atomic>
 #include <cerrno>
 #include <cstddef>
 #include <cstdio>
@@ -48,7 +47,7 @@ class file_descriptor {
 class atomic_file {
  public:
   explicit atomic_file(std::string path)
-      : path_(std::move(path)), partial_(partial_name()), file_(create(partial_)) {
+      : path_(std::move(path)), file_(create()) {
     if (file_ < 0) throw_file_error("cannot create a file beside", path_, errno);
   }
   ~atomic_file() {
@@ -85,13 +84,14 @@ class atomic_file {
  private:
   static constexpr std::size_t most = std::size_t(1) << 30;  // Linux writes no more at a time
 
-  std::string partial_name() const {
-    static std::atomic<unsigned> number{0};
-    return path_ + ".partial-" + std::to_string(::getpid()) + "-" + std::to_string(number++);
-  }
-  static int create(std::string const& name) {
-    ::unlink(name.c_str());  // what an earlier process of the same number left
-    return ::open(name.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  /// A name that nobody has: what others left, or write at this moment in a process of the same
+  /// number elsewhere, is not touched.
+  int create() {
+    for (unsigned number = 0;; ++number) {
+      partial_ = path_ + ".partial-" + std::to_string(::getpid()) + "-" + std::to_string(number);
+      int const file = ::open(partial_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+      if (file >= 0 || errno != EEXIST) return file;
+    }
   }
 
   std::string path_, partial_;

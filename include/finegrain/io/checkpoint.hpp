@@ -131,7 +131,7 @@ void list_tensors(std::vector<weight_entry> const& weights, char const* prefix, 
 template <Expr E, class X>
 void save_weights(network<E, X> const& net, std::string const& path) {
   std::vector<tensor_view> tensors;
-  list_tensors(list_weights<E>(), "", net.parameters().data(), tensors);
+  list_tensors(net.entries(), "", net.parameters().data(), tensors);
   write_safetensors(path, tensors);
 }
 
@@ -143,7 +143,7 @@ void load_weights(network<E, X>& net, std::string const& path) {
   auto const weights = net.parameters();
   std::vector<S> fresh(weights.begin(), weights.end());
   std::vector<tensor_view> tensors;
-  list_tensors(list_weights<E>(), "", fresh.data(), tensors);
+  list_tensors(net.entries(), "", fresh.data(), tensors);
   read_tensors(safetensors_file(path), tensors);
   std::copy(fresh.begin(), fresh.end(), weights.begin());
 }
@@ -157,9 +157,9 @@ struct training_state {
 
 namespace detail {
 
-template <Expr E, class S>
-std::vector<tensor_view> checkpoint_tensors(S* weights, S* first, S* second, std::int64_t* steps) {
-  auto const entries = list_weights<E>();
+template <class S>
+std::vector<tensor_view> checkpoint_tensors(std::vector<weight_entry> const& entries, S* weights,
+                                            S* first, S* second, std::int64_t* steps) {
   std::vector<tensor_view> tensors{{"steps", dtype::i64, {}, steps}};
   list_tensors(entries, "weights.", weights, tensors);
   list_tensors(entries, "first_moments.", first, tensors);
@@ -175,8 +175,9 @@ void save_checkpoint(network<E, X>& net, training_state<typename X::scalar> stat
                      std::string const& path) {
   std::pair<std::string, std::string> const about[] = {{"architecture", describe(E{})},
                                                        {"format", "finegrain checkpoint 1"}};
-  auto const tensors = detail::checkpoint_tensors<E>(net.parameters().data(), state.first.data(),
-                                                     state.second.data(), &state.steps);
+  auto const tensors = detail::checkpoint_tensors(net.entries(), net.parameters().data(),
+                                                  state.first.data(), state.second.data(),
+                                                  &state.steps);
   write_safetensors(path, tensors, about);
 }
 
@@ -192,8 +193,8 @@ std::int64_t load_checkpoint(network<E, X>& net, training_state<typename X::scal
   for (int i = 0; i < 3; ++i) fresh[i].assign(old[i].begin(), old[i].end());
   std::string const architecture = describe(E{});
   read_tensors(safetensors_file(path),
-               detail::checkpoint_tensors<E>(fresh[0].data(), fresh[1].data(), fresh[2].data(),
-                                             &state.steps),
+               detail::checkpoint_tensors(net.entries(), fresh[0].data(), fresh[1].data(),
+                                          fresh[2].data(), &state.steps),
                &architecture);
   if (state.steps < 0)
     throw file_error("%.300s has done %lld steps", path.c_str(),

@@ -51,7 +51,7 @@ class safetensors_file {
  public:
   /// Throws file_error if the file cannot be read, or is not a valid safetensors file.
   explicit safetensors_file(std::string path)
-      : path_(std::move(path)), file_(::open(path_.c_str(), O_RDONLY | O_CLOEXEC)) {
+      : path_(std::move(path)), file_(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
     if (file_ < 0) throw_file_error("cannot open", path_, errno);
     struct stat status;
     if (::fstat(file_, &status) != 0) throw_file_error("cannot read", path_, errno);

@@ -22,6 +22,15 @@ struct adamw {
   double weight_decay = 0.1;
 };
 
+/// The numbers themselves; throws invalid_argument when they make no sense.
+inline adamw const& checked(adamw const& a) {
+  auto const below_one = [](double beta) { return beta >= 0 && beta < 1; };
+  if (!(a.lr >= 0) || !below_one(a.beta1) || !below_one(a.beta2) || !(a.epsilon > 0) ||
+      !(a.weight_decay >= 0))
+    throw invalid_argument("adamw needs lr, weight_decay >= 0, 0 <= beta1, beta2 < 1, epsilon > 0");
+  return a;
+}
+
 /// Trained weights that lie side by side and are treated alike: the work of one task. The ranges
 /// depend on the weights alone, so that results do not depend on the number of threads.
 struct trained_range {

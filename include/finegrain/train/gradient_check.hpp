@@ -49,6 +49,7 @@ struct gradient_probe {
         dw(numbers(weights_size<E>())),
         saved_memory(numbers(saved_bytes<X, E>(e) / 8)),
         scratch_memory(numbers(scratch_bytes<X, E>(e) / 8)) {
+    check_call<E, double>(b, given, view(y, out), true);
     this->b.log = &log;
     for (std::int64_t t = 0; t < given.rows; ++t) std::copy_n(given.row(t), in, x.begin() + t * in);
     for (std::int64_t i = 0; i < dy.size(); ++i)
@@ -103,13 +104,16 @@ struct gradient_probe {
 /// Compares every gradient of backward (of each weight, and of x where it is numbers) with a
 /// central difference of forward. The loss is a random linear function of y plus the balance
 /// losses that the batch asks for. An error is relative to the largest of the gradient itself, any
-/// gradient of x (of any weight where x is ids), and 0.01. A right backward stays below 1e-7.
+/// gradient of x (of any weight where x is ids), and 0.01. A right backward of a block stays below
+/// 1e-7; through many layers the function bends more, and a smaller eps is the better one.
 ///
 /// Where a token's choice of experts is so close that it flips within eps, the loss has no
 /// derivative: differences to the left and to the right disagree. Such numbers are skipped.
 template <Expr E, class X>
 gradient_report check_gradients(network<E, X>& net, batch const& b, matrix<double const> x,
                                 gradient_options const& how = {}) {
+  if (how.every < 1 || !(how.eps > 0))
+    throw invalid_argument("check_gradients needs eps > 0 and every of at least 1");
   detail::gradient_probe<E, X> probe(net, b, x, how.seed);
   double const loss = probe.loss();
   probe.gradients();
@@ -145,7 +149,7 @@ gradient_report check_gradients(network<E, X>& net, batch const& b, matrix<doubl
       }
     }
   };
-  for (auto const& entry : list_weights<E>())
+  for (auto const& entry : net.entries())
     compare(entry.name, net.parameters().data() + entry.offset, probe.dw.data() + entry.offset,
             entry.rows * entry.cols);
   compare("x", probe.x.data(), probe.dx.data(), probe.x.size());

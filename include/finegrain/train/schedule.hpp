@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <numbers>
 
-#include "../base/platform.hpp"
+#include "../base/error.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -40,5 +40,13 @@ struct schedule {
     return 1;
   }
 };
+
+/// The schedule itself; throws invalid_argument when a run has no length to fall over.
+inline schedule const& checked(schedule const& s) {
+  if (s.warmup < 0 || (s.decay != decay::none && s.steps <= s.warmup))
+    throw invalid_argument("a schedule that decays needs more steps (%lld) than warm-up (%lld)",
+                           static_cast<long long>(s.steps), static_cast<long long>(s.warmup));
+  return s;
+}
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

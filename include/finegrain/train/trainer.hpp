@@ -22,7 +22,7 @@ namespace finegrain::inline FINEGRAIN_ABI {
 struct training {
   finegrain::schedule schedule = {};  // factor of the optimiser's learning rate
   double clip = 1.0;                  // the gradient's norm is cut to this; 0: never
-  double balance = 0;                 // alpha of the expert-level balance loss, for every router
+  double balance = 0;  // alpha of the expert-level balance loss, where the batch has none
 };
 
 /// What one step did.
@@ -48,21 +48,24 @@ class trainer {
   using executor = typename Network::executor;
   static constexpr int in = Network::in, out = Network::out;
   /// Token ids for a network that begins with an embedding; else numbers (T, in).
-  using input = std::conditional_t<in == ids, std::span<std::int32_t const>, matrix<S const>>;
+  using input = std::conditional_t<in == ids, id_list, matrix<S const>>;
 
+  /// Throws invalid_argument when the settings make no sense, std::bad_alloc.
   explicit trainer(Network& net, adamw optimizer = {}, training settings = {})
       : net_(net),
         optimizer_(optimizer),
         settings_(settings),
         log_(Network::make_log()),
-        ranges_(trained_ranges(list_weights<typename Network::expression>())),
+        ranges_(trained_ranges(net.entries())),
         partial_(ranges_.size()),
         moments_(2 * static_cast<std::int64_t>(net.parameters().size())) {
+    static_cast<void>(checked(optimizer_));
+    static_cast<void>(checked(settings_.schedule));
     std::fill(moments_.begin(), moments_.end(), S(0));
   }
 
   /// One step on one sequence.
-  step_report step(input x, std::span<std::int32_t const> targets) {
+  step_report step(input x, id_list targets) {
     return step(batch_of(x), numbers(x), targets);
   }
   step_report step(input x, matrix<S const> targets) {
@@ -70,10 +73,10 @@ class trainer {
   }
   /// One step on several sequences: batch.ids, batch.starts. A log in the batch is filled in place
   /// of the trainer's own.
-  step_report step(batch b, std::span<std::int32_t const> targets) requires(in == ids) {
+  step_report step(batch b, id_list targets) requires(in == ids) {
     return step(b, {}, targets);
   }
-  step_report step(batch b, matrix<S const> x, std::span<std::int32_t const> targets) {
+  step_report step(batch b, matrix<S const> x, id_list targets) {
     return step_on(b, x, cross_entropy_loss(b, targets));
   }
   step_report step(batch b, matrix<S const> x, matrix<S const> targets) {
@@ -81,16 +84,16 @@ class trainer {
   }
 
   /// The loss without training, as the network stands.
-  double evaluate(input x, std::span<std::int32_t const> targets) {
+  double evaluate(input x, id_list targets) {
     return evaluate(batch_of(x), numbers(x), targets);
   }
   double evaluate(input x, matrix<S const> targets) {
     return evaluate(batch_of(x), numbers(x), targets);
   }
-  double evaluate(batch b, std::span<std::int32_t const> targets) requires(in == ids) {
+  double evaluate(batch b, id_list targets) requires(in == ids) {
     return evaluate(b, {}, targets);
   }
-  double evaluate(batch b, matrix<S const> x, std::span<std::int32_t const> targets) {
+  double evaluate(batch b, matrix<S const> x, id_list targets) {
     return evaluate_on(b, x, cross_entropy_loss(b, targets));
   }
   double evaluate(batch b, matrix<S const> x, matrix<S const> targets) {
@@ -136,9 +139,9 @@ class trainer {
   }
 
   // A loss: how many terms it has, and their sum and gradient at the network's output.
-  auto cross_entropy_loss(batch const& b, std::span<std::int32_t const> targets) const {
+  auto cross_entropy_loss(batch const& b, id_list targets) const {
     struct loss {
-      std::span<std::int32_t const> targets;
+      id_list targets;
       std::int64_t terms;
       double operator()(executor const& on, matrix<S const> y, double scale, matrix<S> dy) const {
         return cross_entropy(on, y, targets, scale, dy);
@@ -154,11 +157,7 @@ class trainer {
         return squared_error(on, y, targets, scale, dy);
       }
     };
-    if (targets.rows != b.tokens || targets.cols != out)
-      throw invalid_argument("the targets are %lld x %lld; the network makes %lld x %d",
-                             static_cast<long long>(targets.rows),
-                             static_cast<long long>(targets.cols), static_cast<long long>(b.tokens),
-                             out);
+    detail::check_shape("the matrix of targets", targets, b.tokens, out);
     return loss{targets, targets.size()};
   }
 
@@ -175,7 +174,7 @@ class trainer {
     reserve_outputs(b.tokens, true);
     matrix<S> const y(y_.data(), b.tokens, out), dy(dy_.data(), b.tokens, out);
     if (!b.log) b.log = &log_;
-    b.routing.balance = settings_.balance;
+    if (b.routing.balance == 0) b.routing.balance = settings_.balance;
     net_.forward(b, x, y);
     step_report report{.balance_loss = b.log->balance_loss(), .tokens = b.tokens};
     double const terms = static_cast<double>(std::max<std::int64_t>(loss.terms, 1));
