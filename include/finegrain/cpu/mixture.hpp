@@ -250,13 +250,9 @@ inline void mixture_backward(cpu const& on, config const& c, batch const& b,
   }
 }
 
-}  // namespace FINEGRAIN_ISA
-
-namespace detail {
-
 /// The plan of a config's shared experts, routed experts, or both.
 template <config C, bool Shared, bool Routed>
-struct cpu_mixture {
+struct mixture_plan {
   static constexpr mixture_parts parts{Shared, Routed};
 
   struct saved : mixture_saved {
@@ -293,14 +289,14 @@ struct cpu_mixture {
   }
 };
 
-}  // namespace detail
+}  // namespace FINEGRAIN_ISA
 
 template <config C>
-struct plan<cpu, shared_experts<C>> : detail::cpu_mixture<C, true, false> {};
+struct plan<cpu, shared_experts<C>> : mixture_plan<C, true, false> {};
 template <config C>
-struct plan<cpu, routed_experts<C>> : detail::cpu_mixture<C, false, true> {};
+struct plan<cpu, routed_experts<C>> : mixture_plan<C, false, true> {};
 template <config C>
-struct plan<cpu, mixture<C>> : detail::cpu_mixture<C, (C.shared > 0), true> {};
+struct plan<cpu, mixture<C>> : mixture_plan<C, (C.shared > 0), true> {};
 
 /// x + mixture(rmsnorm(x)): normalised rows are made once, in the router's pass; the residual is
 /// added in the combine.
