@@ -41,9 +41,10 @@ class explanation {
 
   template <Expr A, Expr B>
   void add(then<A, B> e, int depth, bool inside) {
-    if (node(e, "sequence", depth, inside)) inside = true;
-    add(A{}, depth + 1, inside);
-    add(B{}, depth + 1, inside);
+    bool const apart = !inside && !std::is_base_of_v<composed, plan<X, then<A, B>>>;
+    if (apart) node(e, "sequence", depth, inside);  // one plan for both: a line of its own
+    add(A{}, depth + apart, inside || apart);
+    add(B{}, depth + apart, inside || apart);
   }
   template <Expr A, Expr B>
   void add(sum<A, B> e, int depth, bool inside) {
@@ -66,6 +67,11 @@ class explanation {
     char const* const own = Named<E> ? "fused" : "its own";
     bool const fused = node(e, std::string(node_name<E>()), depth, inside, own);
     if constexpr (Named<E>) add(inner_t<E>{}, depth + 1, inside || fused);
+  }
+
+  template <Expr E>
+  void total(E) {
+    push("total", "", cost_of<E, X>(extent_));
   }
 
   std::string text() const {
@@ -92,15 +98,16 @@ class explanation {
     }
     bool composes = std::is_base_of_v<composed, plan<X, E>>;
     if constexpr (Named<E>) composes = std::is_base_of_v<plan<X, inner_t<E>>, plan<X, E>>;
-    plan_cost const cost = cost_of<E, X>(extent_);
-    rows_.push_back({label, composes ? "composed" : own,
-                     number(static_cast<double>(cost.flops) * 1e-9),
-                     number(static_cast<double>(cost.weight_bytes) * 1e-6),
-                     number(static_cast<double>(cost.saved_bytes) * 1e-6),
-                     number(static_cast<double>(cost.scratch_bytes) * 1e-6)});
+    push(label, composes ? "composed" : own, cost_of<E, X>(extent_));
     return !composes;
   }
 
+  void push(std::string const& label, char const* kind, plan_cost const& cost) {
+    rows_.push_back({label, kind, number(static_cast<double>(cost.flops) * 1e-9),
+                     number(static_cast<double>(cost.weight_bytes) * 1e-6),
+                     number(static_cast<double>(cost.saved_bytes) * 1e-6),
+                     number(static_cast<double>(cost.scratch_bytes) * 1e-6)});
+  }
   static std::string number(double value) {
     char text[32];
     std::snprintf(text, sizeof text, value < 10 ? "%.3f" : "%.1f", value);
@@ -125,11 +132,13 @@ class explanation {
 
 /// The plans that executor X has for expression E, as a tree: fused (one plan for a pattern or a
 /// name), composed (of its parts' plans) or a stage's own, each with what a training pass over so
-/// many tokens costs. Includes of a backend decide what is there: include it first.
+/// many tokens costs. A sequence's stages stand one below the other; the last line is the whole,
+/// with what the stages hand to one another. Includes of a backend decide what is there: include it first.
 template <Expr E, class X>
 std::string explain(std::int64_t tokens, int workers = 1) {
   detail::explanation<X> lines({tokens, workers, true});
   lines.add(E{}, 0, false);
+  lines.total(E{});
   return lines.text();
 }
 
