@@ -103,9 +103,10 @@ class network {
   }
   /// An empty cache for a sequence of at most `tokens`.
   static kv_cache<S> make_cache(std::int64_t tokens) {
-    if (tokens < 0 || (cache_width(E{}) > 0 && tokens > INT64_MAX / cache_width(E{})))
+    constexpr std::int64_t width = cache_width(E{});
+    if (tokens < 0 || tokens > INT64_MAX / std::max<std::int64_t>(width, 1))
       throw invalid_argument("a cache for %lld tokens", detail::shown(tokens));
-    return {buffer<S>(cache_width(E{}) * tokens), tokens, 0, 0};
+    return {buffer<S>(width * tokens), tokens, 0, 0};
   }
 
   // ---- training --------------------------------------------------------------------------------

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 #include <span>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "../base/buffer.hpp"
@@ -12,8 +14,10 @@ namespace finegrain::inline FINEGRAIN_ABI {
 
 /// Token ids that somebody else owns: a vector, array or span of std::int32_t, or an Eigen vector.
 struct id_list : std::span<std::int32_t const> {
-  using span::span;
-  constexpr id_list(std::span<std::int32_t const> s) : span(s) {}  // NOLINT(*-explicit*)
+  constexpr id_list() = default;
+  template <class V>  // written out: clang 14 does not inherit span's constructor from ranges
+    requires(!detail::EigenDense<V> && std::is_convertible_v<V &&, std::span<std::int32_t const>>)
+  constexpr id_list(V&& v) : span(std::forward<V>(v)) {}  // NOLINT(*-explicit*)
   template <class V>
     requires(detail::EigenDense<V> &&
              std::is_same_v<detail::eigen_number<V> const, std::int32_t const>)
