@@ -132,8 +132,9 @@ TEST_CASE("A study that is asked to stop saves, says so, and goes on with the sa
   for (int attempt = 0; attempt < 200; ++attempt) {
     pid_t const child = ::fork();
     if (child == 0) {
-      auto how = settings(dir.path);
-      ::_exit(run(how) ? 0 : 7);
+      ::signal(SIGINT, SIG_DFL);  // not the test program's handlers
+      ::signal(SIGTERM, SIG_DFL);
+      ::_exit(run(settings(dir.path)) ? 0 : 7);
     }
     ::usleep(4000);
     ::kill(child, attempt % 2 ? SIGTERM : SIGINT);
