@@ -42,8 +42,10 @@ class drawing {
   void path(std::vector<point> const& points, style const& how, bool closed = false) {
     std::string d;
     for (point p : points)
-      if (std::isfinite(p.x) && std::isfinite(p.y))
-        d += (d.empty() ? "M" : "L") + number(p.x) + " " + number(p.y);
+      if (std::isfinite(p.x) && std::isfinite(p.y)) {
+        d += d.empty() ? 'M' : 'L';
+        d += number(p.x) + ' ' + number(p.y);
+      }
     if (!d.empty()) body_ += "<path d=\"" + d + (closed ? "Z" : "") + "\" " + how + "/>\n";
   }
   void dot(point p, double radius, style const& how) {
@@ -93,7 +95,7 @@ class drawing {
     return text == "-0" ? "0" : text;
   }
   static std::string at(char const* name, double v) {
-    return " " + std::string(name) + "=\"" + number(v) + "\"";
+    return std::string(1, ' ') + name + "=\"" + number(v) + '"';
   }
 
   double width_, height_;
