@@ -15,7 +15,7 @@ namespace simd = fg::simd;
 float chain(float const* a, float const* b, std::int64_t b_stride, std::int64_t K) {
   simd::vec sum{};
   for (std::int64_t k = 0; k < K; ++k)
-    sum += simd::broadcast(a[k]) * simd::broadcast(b[k * b_stride]);
+    simd::add_product(simd::broadcast(a[k]), simd::broadcast(b[k * b_stride]), sum);
   return sum[0];
 }
 

@@ -176,15 +176,12 @@ void tile(float const* a, std::int64_t stride, std::int64_t count, float const* 
   auto step = [&](std::int64_t k) __attribute__((always_inline)) {
     vec b[vectors];
     FINEGRAIN_UNROLL
-    for (int j = 0; j < vectors; ++j) {
-      b[j] = load(panel + k * panel_width + j * lanes);
-      hold(b[j]);
-    }
+    for (int j = 0; j < vectors; ++j) b[j] = load(panel + k * panel_width + j * lanes);
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
       vec const x = broadcast(a[r * stride + k]);
       FINEGRAIN_UNROLL
-      for (int j = 0; j < vectors; ++j) sum[r][j] += x * b[j];
+      for (int j = 0; j < vectors; ++j) add_product(x, b[j], sum[r][j]);
     }
   };
   std::int64_t k = 0;

@@ -40,16 +40,17 @@ FINEGRAIN_INLINE void store_first(float* p, vec v, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) p[i] = v[i];
 }
 FINEGRAIN_INLINE vec broadcast(float x) { return x - vec{}; }  // minus 0: no instruction
-/// Keeps v in a register where a compiler would rather load it again for every use.
-FINEGRAIN_INLINE void hold(vec& v) {
+/// sum += a * b, rounded once wherever the machine can. Written out, because a compiler may fuse
+/// such a sum in one function and not in the next, and then they would differ in bits.
+FINEGRAIN_INLINE void add_product(vec a, vec b, vec& sum) {
 #if defined(__AVX512F__)
-  asm("" : "+v"(v));
-#elif defined(__x86_64__)
-  asm("" : "+x"(v));
+  asm("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+#elif defined(__AVX2__) && defined(__FMA__)
+  asm("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
 #elif defined(__aarch64__)
-  asm("" : "+w"(v));
+  asm("fmla %0.4s, %1.4s, %2.4s" : "+w"(sum) : "w"(a), "w"(b));
 #else
-  static_cast<void>(v);
+  sum += a * b;
 #endif
 }
 FINEGRAIN_INLINE vec larger(vec a, vec b) { return a > b ? a : b; }
