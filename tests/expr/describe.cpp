@@ -98,8 +98,8 @@ TEST_CASE("operands of a sum stand on one level, a sequence among them is kept t
 
 TEST_CASE("a router's rules are told in words") {
   CHECK_THAT(line(fg::mixture<presets::deepseek_v3.moe>{}, "routed_experts"),
-             ContainsSubstring("8 of 256 experts, swiglu of 2048, sigmoid, from 4 of 8 groups, "
-                               "renormalised, times 2.5"));
+             ContainsSubstring("8 of 256 experts, swiglu of 2048, sigmoid, from 4 of 8 groups by "
+                               "their best two, renormalised, times 2.5"));
   CHECK_THAT(line(fg::mixture<presets::deepseek_v3.moe>{}, "- bias"),
              ContainsSubstring("not a parameter"));
   CHECK_THAT(line(fg::mixture<presets::qwen1_5_moe_a2_7b.moe>{}, "shared_experts"),
