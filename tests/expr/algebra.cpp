@@ -47,6 +47,7 @@ TEST_CASE("residual(a) and repeat<n>(a) are as wide as a") {
   CHECK(shaped(fg::repeat<2>(fg::repeat<3>(fg::rmsnorm<8>{})), 8, 8));
 }
 
+#pragma GCC diagnostic ignored "-Wparentheses"  // that is the test
 TEST_CASE("+ binds tighter than |, as in the written formula") {
   CHECK(std::is_same_v<decltype(a{} | b{} + b{}), fg::then<a, fg::sum<b, b>>>);
 }
