@@ -176,7 +176,7 @@ TEST_CASE("backward agrees with differences in 100,000 partials of every stage a
   agree(sum, fg::mixture<qwen>{}, 10, {.shared = false});
 
   agree(sum, block{}, 20);
-  agree(sum, fg::rmsnorm<D>{} + fg::mlp<D, 3>{} | fg::repeat<2>(fg::linear<D, D>{}), 20);
+  agree(sum, (fg::rmsnorm<D>{} + fg::mlp<D, 3>{}) | fg::repeat<2>(fg::linear<D, D>{}), 20);
   agree(sum,
         fg::embedding<5, D>{} |
             fg::repeat<2>(fg::residual(fg::rmsnorm<D>{} | fg::attention<D, 2, 1, 4>{}) |
