@@ -46,6 +46,9 @@
 
 #include "cpu/executor.hpp"
 #include "cpu/simd.hpp"
+#include "cpu/operands.hpp"
+#include "cpu/packed.hpp"
+#include "cpu/in_place.hpp"
 #include "cpu/product.hpp"
 #include "cpu/linear.hpp"
 #include "cpu/route.hpp"

@@ -149,7 +149,7 @@ inline void experts_forward(cpu const& on, activation act, std::span<expert_grou
     transposed const b(g.gate[task.expert], g.up[task.expert]);
     int const rows = static_cast<int>(task.rows);
     room room;
-    multiply(g.rows_of(x, task.first), rows, x.cols, b, task.begin, task.end, room);
+    multiply_rows(g.rows_of(x, task.first), rows, x.cols, b, task.begin, task.end, room);
     for (int r = 0; r < rows; ++r)
       for (std::int64_t p = task.begin; p < task.end; ++p) {
         std::int64_t const c = p * half_panel, n = std::min(half_panel, g.width() - c);
