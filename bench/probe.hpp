@@ -26,9 +26,7 @@ inline double median(std::vector<double> values) {
 }
 
 /// Keeps a result that nobody reads.
-inline void keep(float value) {
-  asm volatile("" : : "m"(value));
-}
+inline void keep(float value) { asm volatile("" : : "m"(value)); }
 
 /// Multiply-adds in registers, 12 independent chains: floating-point operations a second.
 inline double peak_flops(fg::cpu const& on) {

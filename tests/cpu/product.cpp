@@ -94,8 +94,7 @@ TEST_CASE("two matrices side by side give the two products, half a panel each") 
         auto const n = std::size_t(p * b.width() + c);
         float const* const sums = room.sums + t * simd::panel_width;
         CHECK(sums[c] == row_sum(&a[std::size_t(t * K)], &g[n * std::size_t(K)], K));
-        CHECK(sums[b.width() + c] ==
-              row_sum(&a[std::size_t(t * K)], &u[n * std::size_t(K)], K));
+        CHECK(sums[b.width() + c] == row_sum(&a[std::size_t(t * K)], &u[n * std::size_t(K)], K));
       }
   }
 }

@@ -276,8 +276,7 @@ TEMPLATE_TEST_CASE("weights and gradients are found by their names", "", EXECUTO
   CHECK(table.data == net.weights().a.a.a.table.data);
   for (auto const& entry : fg::list_weights<tiny::decoder>())
     CHECK(net.weight(entry.name).data == net.parameters().data() + entry.offset);
-  CHECK_THROWS_WITH(net.weight("embedding"),
-                    "the network has no weight named \"embedding\"");
+  CHECK_THROWS_WITH(net.weight("embedding"), "the network has no weight named \"embedding\"");
   CHECK_THROWS_AS(net.gradient("embedding.table"), fg::invalid_argument);  // nothing trained yet
   net.reserve(1, true);
   CHECK(net.gradient("head.weight").rows == 32);
@@ -405,10 +404,10 @@ TEMPLATE_TEST_CASE("positions may be given in place of 0, 1, 2, ...", "", EXECUT
   CHECK(same == usual);
   CHECK_FALSE(apart == usual);
   CHECK(std::equal(usual.values.begin(), usual.values.begin() + 48, apart.values.begin()));
-  CHECK_THROWS_WITH(net.infer({.tokens = 3, .positions = gap},
-                              fg::matrix<S const>(x.values.data(), 3, 16),
-                              fg::matrix<S>(apart.values.data(), 3, 16)),
-                    "the batch has 3 tokens and 4 positions");
+  CHECK_THROWS_WITH(
+      net.infer({.tokens = 3, .positions = gap}, fg::matrix<S const>(x.values.data(), 3, 16),
+                fg::matrix<S>(apart.values.data(), 3, 16)),
+      "the batch has 3 tokens and 4 positions");
 }
 
 TEMPLATE_TEST_CASE("backward needs forward's number of workers", "", EXECUTORS) {

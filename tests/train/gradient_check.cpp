@@ -227,8 +227,8 @@ TEST_CASE("the check leaves weights and x as they were") {
 
 TEST_CASE("a batch without tokens has gradients of exactly 0") {
   fg::network<decltype(block{} | fg::attention<D, 3>{} | fg::mixture<v3>{}), fg::reference> net;
-  auto const report = fg::check_gradients(net, {.tokens = 0, .routing = {.balance = 1}},
-                                           {nullptr, 0, D});
+  auto const report =
+      fg::check_gradients(net, {.tokens = 0, .routing = {.balance = 1}}, {nullptr, 0, D});
   CHECK(report.worst == 0);
   CHECK(report.partials > 0);
 }

@@ -44,8 +44,8 @@ class buffer {
   static T* allocate(std::int64_t size) {
     if (size <= 0) return nullptr;
     if (size > INT64_MAX / static_cast<std::int64_t>(sizeof(T))) throw std::bad_alloc();
-    return static_cast<T*>(::operator new(static_cast<std::size_t>(size) * sizeof(T),
-                                          std::align_val_t(alignment)));
+    return static_cast<T*>(
+        ::operator new(static_cast<std::size_t>(size) * sizeof(T), std::align_val_t(alignment)));
   }
 
   T* data_ = nullptr;

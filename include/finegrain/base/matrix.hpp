@@ -29,6 +29,15 @@ inline constexpr bool eigen_row_major = bool(std::remove_cvref_t<M>::IsRowMajor)
 template <class M>
 using eigen_number = std::remove_pointer_t<decltype(std::declval<M&>().data())>;
 
+/// An Eigen type of numbers, where T is a number; of integers, where T is one.
+template <class M, class T>
+concept EigenOf = EigenDense<M> &&
+    (std::is_floating_point_v<eigen_number<M>> == std::is_floating_point_v<T>);
+
+/// U is T without its const.
+template <class U, class T>
+concept WritableAs = std::is_same_v<T, U const> && !std::is_same_v<T, U>;
+
 }  // namespace detail
 
 /// rows x cols numbers at data, each row contiguous, rows `stride` numbers apart. It owns nothing.
@@ -44,15 +53,12 @@ struct matrix {
       : data(data), rows(rows), cols(cols), stride(stride) {}
 
   /// A read-only view of a writable one.
-  template <class U>
-    requires(std::is_same_v<T, U const> && !std::is_same_v<T, U>)
-  constexpr matrix(matrix<U> m) : matrix(m.data, m.rows, m.cols, m.stride) {}  // NOLINT(*-explicit*)
+  template <detail::WritableAs<T> U>
+  constexpr matrix(matrix<U> m) : matrix(m.data, m.rows, m.cols, m.stride) {}  // NOLINT
 
   /// A view of an Eigen matrix, map, block or ref with row-major storage. Nothing is copied.
-  template <class M>
-    requires(detail::EigenDense<M> && std::is_floating_point_v<detail::eigen_number<M>> ==
-                                          std::is_floating_point_v<T>)
-  constexpr matrix(M&& m)  // NOLINT(*-explicit*)
+  template <detail::EigenOf<T> M>
+  constexpr matrix(M&& m)  // NOLINT
       : matrix(m.data(), m.rows(), m.cols(), m.outerStride()) {
     static_assert(detail::eigen_row_major<M>,
                   "finegrain reads row-major matrices: give the Eigen type the option "
@@ -63,9 +69,10 @@ struct matrix {
     static_assert(std::is_const_v<T> || !std::is_const_v<number>,
                   "a const Eigen matrix can only be seen as matrix<T const>");
     if (m.innerStride() != 1 && m.cols() > 1)
-      throw invalid_argument("the columns of this Eigen view are %lld numbers apart; finegrain "
-                             "needs rows that are contiguous",
-                             static_cast<long long>(m.innerStride()));
+      throw invalid_argument(
+          "the columns of this Eigen view are %lld numbers apart; finegrain "
+          "needs rows that are contiguous",
+          static_cast<long long>(m.innerStride()));
   }
 
   constexpr T* row(std::int64_t r) const { return data + r * stride; }
@@ -88,9 +95,8 @@ struct stack {
   constexpr stack() = default;
   constexpr stack(T* data, std::int64_t count, std::int64_t rows, std::int64_t cols)
       : data(data), count(count), rows(rows), cols(cols) {}
-  template <class U>
-    requires(std::is_same_v<T, U const> && !std::is_same_v<T, U>)
-  constexpr stack(stack<U> s) : stack(s.data, s.count, s.rows, s.cols) {}  // NOLINT(*-explicit*)
+  template <detail::WritableAs<T> U>
+  constexpr stack(stack<U> s) : stack(s.data, s.count, s.rows, s.cols) {}  // NOLINT
 
   constexpr matrix<T> operator[](std::int64_t i) const {
     return {data + i * rows * cols, rows, cols};

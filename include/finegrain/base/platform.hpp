@@ -34,7 +34,8 @@
 #define FINEGRAIN_INLINE inline __attribute__((always_inline))
 #define FINEGRAIN_RESTRICT __restrict__
 #else
-#error "finegrain needs g++ 12 or clang 14, or newer: its kernels are written with their vector types"
+#error \
+    "finegrain needs g++ 12 or clang 14, or newer: its kernels are written with their vector types"
 #endif
 
 #if defined(__clang__)

@@ -15,7 +15,8 @@ inline namespace FINEGRAIN_ISA {
 namespace simd {
 
 inline constexpr std::int64_t long_row = 512;  // of k: shorter rows spend too much on adding lanes
-inline constexpr int dot_rows = lanes * vectors == 64 ? 6 : 3;  // with 4 columns, fills the registers
+inline constexpr int dot_rows =
+    lanes * vectors == 64 ? 6 : 3;  // with 4 columns, fills the registers
 inline constexpr int dot_cols = 4;
 inline constexpr int few_rows = 2 * dot_rows;  // so few are left in place, and W is read row by row
 
@@ -80,7 +81,8 @@ inline void dot_tile(int rows, float const* const* a, float const* const* w, std
                             float*, float*, ahead const&);
   static constexpr auto height = []<int... R>(std::integer_sequence<int, R...>) {
     return std::array<function, dot_rows>{dot_tile<R + 1>...};
-  }(std::make_integer_sequence<int, dot_rows>());
+  }
+  (std::make_integer_sequence<int, dot_rows>());
   height[static_cast<std::size_t>(rows - 1)](a, w, count, fresh, final, kept, sums, next);
 }
 

@@ -20,7 +20,8 @@ inline constexpr int block_cols = 128;
 inline constexpr int block_panels = block_cols / panel_width;
 inline constexpr int left_stride = depth + 16;  // a tile's rows on different cache sets
 
-inline constexpr int right_size = block_cols * (depth > half_rows * lanes ? depth : half_rows * lanes);
+inline constexpr int right_size =
+    block_cols * (depth > half_rows * lanes ? depth : half_rows * lanes);
 
 /// What one task needs beside its operands, on its stack.
 struct room {

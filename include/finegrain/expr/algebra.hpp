@@ -25,8 +25,7 @@ struct then : node {
     finegrain::weights<A, T> a;
     finegrain::weights<B, T> b;
     template <class Bind>
-    constexpr explicit weights(Bind& bind)
-        : a(bind_part<A, T>(bind)), b(bind_part<B, T>(bind)) {}
+    constexpr explicit weights(Bind& bind) : a(bind_part<A, T>(bind)), b(bind_part<B, T>(bind)) {}
   };
 };
 
@@ -44,8 +43,7 @@ struct sum : node {
     finegrain::weights<A, T> a;
     finegrain::weights<B, T> b;
     template <class Bind>
-    constexpr explicit weights(Bind& bind)
-        : a(bind_part<A, T>(bind)), b(bind_part<B, T>(bind)) {}
+    constexpr explicit weights(Bind& bind) : a(bind_part<A, T>(bind)), b(bind_part<B, T>(bind)) {}
   };
 };
 

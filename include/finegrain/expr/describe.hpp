@@ -59,9 +59,9 @@ std::string details(routed_experts<C>) {
   std::string text = std::to_string(C.top_k) + " of " + std::to_string(C.routed) + " experts, " +
                      name_of(C.act) + " of " + std::to_string(C.width) + ", " + name_of(C.score);
   if (C.group_limit < C.groups)
-    text +=
-        ", from " + std::to_string(C.group_limit) + " of " + std::to_string(C.groups) + " groups" +
-        (C.group_score == group_score::max ? " by their best" : " by their best two");
+    text += ", from " + std::to_string(C.group_limit) + " of " + std::to_string(C.groups) +
+            " groups" +
+            (C.group_score == group_score::max ? " by their best" : " by their best two");
   if (C.renormalise) text += ", renormalised";
   if (C.scale != 1.0f) {
     char scale[32];

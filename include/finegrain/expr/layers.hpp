@@ -112,16 +112,16 @@ struct routed_experts : stage<C.hidden> {
   static constexpr config layer = C;  // what makes it a router: it has a report in every log
   template <class T>
   struct weights {
-    matrix<T> router;    // (R, D)
-    matrix<T> bias;      // (1, R), or empty
-    stack<T> gate, up;   // R x (F, D)
-    stack<T> down;       // R x (D, F)
+    matrix<T> router;   // (R, D)
+    matrix<T> bias;     // (1, R), or empty
+    stack<T> gate, up;  // R x (F, D)
+    stack<T> down;      // R x (D, F)
     template <class Bind>
     constexpr explicit weights(Bind& bind)
         : router(bind.matrix("router", C.routed, C.hidden, role::projection)),
           bias(bind.matrix("bias", C.bias ? 1 : 0, C.routed, role::selection_bias)),
-          gate(bind.stack("experts.*.gate", C.routed, C.width, C.hidden, role::projection,
-                          C.top_k)),
+          gate(
+              bind.stack("experts.*.gate", C.routed, C.width, C.hidden, role::projection, C.top_k)),
           up(bind.stack("experts.*.up", C.routed, C.width, C.hidden, role::projection, C.top_k)),
           down(bind.stack("experts.*.down", C.routed, C.hidden, C.width, role::projection,
                           C.top_k)) {}

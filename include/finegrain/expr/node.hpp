@@ -62,7 +62,7 @@ struct inner {
   using type = E;
 };
 template <class E>
-  requires std::is_base_of_v<named, E>
+requires std::is_base_of_v<named, E>
 struct inner<E> {
   using type = std::remove_cvref_t<decltype(E::expr)>;
 };
@@ -73,7 +73,8 @@ template <class E>
 concept Leaf = requires {
   E::in;
   E::out;
-} && !std::is_base_of_v<named, E>;
+}
+&&!std::is_base_of_v<named, E>;
 
 }  // namespace detail
 
@@ -102,8 +103,9 @@ struct weights_of {
   using type = typename E::template weights<T>;
 };
 template <class E, class T>
-  requires(Named<E> && !requires { typename E::template weights<T>; })
-struct weights_of<E, T> : weights_of<inner_t<E>, T> {};
+requires(Named<E> && !requires { typename E::template weights<T>; }) struct weights_of<E, T>
+    : weights_of<inner_t<E>, T> {
+};
 }  // namespace detail
 
 /// The weights of an expression, as a struct of views on numbers of type T.

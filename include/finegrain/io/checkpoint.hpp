@@ -175,9 +175,9 @@ void save_checkpoint(network<E, X>& net, training_state<typename X::scalar> stat
                      std::string const& path) {
   std::pair<std::string, std::string> const about[] = {{"architecture", describe(E{})},
                                                        {"format", "finegrain checkpoint 1"}};
-  auto const tensors = detail::checkpoint_tensors(net.entries(), net.parameters().data(),
-                                                  state.first.data(), state.second.data(),
-                                                  &state.steps);
+  auto const tensors =
+      detail::checkpoint_tensors(net.entries(), net.parameters().data(), state.first.data(),
+                                 state.second.data(), &state.steps);
   write_safetensors(path, tensors, about);
 }
 

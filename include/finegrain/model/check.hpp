@@ -93,8 +93,7 @@ void check_call(batch const& b, matrix<S const> x, matrix<S const> y, bool train
   check_routing<E>(b, training);
   if (!cache) return;
   if (b.sequences() != 1)
-    throw invalid_argument("a cache holds one sequence; the batch has %lld",
-                           shown(b.sequences()));
+    throw invalid_argument("a cache holds one sequence; the batch has %lld", shown(b.sequences()));
   if (!cache->fits(cache_width(E{})))
     throw invalid_argument("the cache is not this network's: use make_cache()");
   if (b.tokens > cache->capacity - cache->length)

@@ -89,9 +89,9 @@ class sampler {
 /// so several threads may generate at a time. Throws invalid_argument: an empty prompt, or an id
 /// that the network does not know.
 template <Expr E, class X, class Sink>
-requires(network<E, X>::in ==
-         ids) void generate(network<E, X> const& net, id_list prompt,
-                            std::int64_t count, sampling const& how, Sink&& sink) {
+void generate(network<E, X> const& net, id_list prompt, std::int64_t count, sampling const& how,
+              Sink&& sink) {
+  static_assert(network<E, X>::in == ids, "generate needs a network that reads token ids");
   using S = typename X::scalar;
   constexpr int vocabulary = network<E, X>::out;
   constexpr std::int64_t most = 64;  // tokens of the prompt that go through at a time

@@ -56,11 +56,10 @@ void initialise(std::vector<weight_entry> const& entries, T* data, initialisatio
         how.by_inputs ? how.deviation / std::sqrt(static_cast<double>(entry.cols)) : how.deviation;
     for (std::int64_t i = 0; i < entry.rows * entry.cols; ++i)
       data[entry.offset + i] =
-          entry.role == role::gain             ? T(1)
-          : entry.role == role::selection_bias ? T(0)
-                                               : static_cast<T>(deviation *
-                                                                random_normal(
-                                                                    seed, static_cast<std::uint64_t>(i)));
+          entry.role == role::gain ? T(1)
+          : entry.role == role::selection_bias
+              ? T(0)
+              : static_cast<T>(deviation * random_normal(seed, static_cast<std::uint64_t>(i)));
   });
 }
 

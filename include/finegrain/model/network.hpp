@@ -67,15 +67,11 @@ class network {
   // ---- inference -------------------------------------------------------------------------------
 
   /// y (T, out) from x (T, in), as one batch. Throws invalid_argument when the shapes do not fit.
-  void operator()(matrix<S const> x, matrix<S> y)
-    requires(in != ids)
-  {
+  void operator()(matrix<S const> x, matrix<S> y) requires(in != ids) {
     infer({.tokens = x.rows}, x, y);
   }
   /// y (T, out) from T token ids.
-  void operator()(id_list tokens, matrix<S> y)
-    requires(in == ids)
-  {
+  void operator()(id_list tokens, matrix<S> y) requires(in == ids) {
     infer({.tokens = static_cast<std::int64_t>(tokens.size()), .ids = tokens}, {}, y);
   }
   /// The same for a batch of several sequences, with requests to the routers, or with a cache of
@@ -149,7 +145,9 @@ class network {
   // ---- weights ---------------------------------------------------------------------------------
 
   /// The weights as a struct of views, as the expression declares them.
-  finegrain::weights<E, S const> weights() const { return bind_weights<E, S const>(weights_.data()); }
+  finegrain::weights<E, S const> weights() const {
+    return bind_weights<E, S const>(weights_.data());
+  }
   finegrain::weights<E, S> weights() { return bind_weights<E, S>(weights_.data()); }
   finegrain::weights<E, S> gradient_views() { return bind_weights<E, S>(gradients_.data()); }
   /// All weights, or gradients, as one array; entries() says what is where.

@@ -12,16 +12,21 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
+namespace detail {
+template <class V>
+concept IdRange = !EigenDense<V> && std::is_convertible_v<V&&, std::span<std::int32_t const>>;
+template <class V>
+concept EigenIds =
+    EigenDense<V> && std::is_same_v<std::remove_const_t<eigen_number<V>>, std::int32_t>;
+}  // namespace detail
+
 /// Token ids that somebody else owns: a vector, array or span of std::int32_t, or an Eigen vector.
 struct id_list : std::span<std::int32_t const> {
   constexpr id_list() = default;
-  template <class V>  // written out: clang 14 does not inherit span's constructor from ranges
-    requires(!detail::EigenDense<V> && std::is_convertible_v<V &&, std::span<std::int32_t const>>)
-  constexpr id_list(V&& v) : span(std::forward<V>(v)) {}  // NOLINT(*-explicit*)
-  template <class V>
-    requires(detail::EigenDense<V> &&
-             std::is_same_v<detail::eigen_number<V> const, std::int32_t const>)
-  constexpr id_list(V&& v)  // NOLINT(*-explicit*)
+  template <detail::IdRange V>  // clang 14 does not inherit span's constructor from ranges
+  constexpr id_list(V&& v) : span(std::forward<V>(v)) {}  // NOLINT
+  template <detail::EigenIds V>
+  constexpr id_list(V&& v)  // NOLINT
       : span(v.data(), static_cast<std::size_t>(v.rows() * v.cols())) {
     if ((v.rows() != 1 && v.cols() != 1) || v.innerStride() != 1)
       throw invalid_argument("token ids must be a vector whose numbers are contiguous");
@@ -31,10 +36,10 @@ struct id_list : std::span<std::int32_t const> {
 /// Requests to every router of a network, at run time and at fixed weights. The default asks for
 /// what the config says.
 struct routing_request {
-  int top_k = 0;               // experts a token; 0 as configured, else 1 .. K + 1 (K when training)
-  int mask_best = 0;           // first exclude each token's so many best experts [4.5, figure 4]
-  bool shared = true;          // whether the shared experts take part
-  double balance = 0;          // alpha of the expert-level balance loss [eq. 12-14], in training
+  int top_k = 0;       // experts a token; 0 as configured, else 1 .. K + 1 (K when training)
+  int mask_best = 0;   // first exclude each token's so many best experts [4.5, figure 4]
+  bool shared = true;  // whether the shared experts take part
+  double balance = 0;  // alpha of the expert-level balance loss [eq. 12-14], in training
 };
 
 /// What a router did with one batch: the balance loss's terms, and more.

@@ -72,8 +72,8 @@ struct plan<X, then<A, B>> : detail::composed {
     second::forward(p, w.b, s.b, s.middle, y);
   }
   template <class W, class V>
-  static void backward(pass<X> p, W const& w, saved const& s, matrix<S const> x,
-                       matrix<S const> dy, V const& dw, matrix<S> dx) {
+  static void backward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S const> dy,
+                       V const& dw, matrix<S> dx) {
     matrix<S> const dmiddle = p.scratch.template matrix<S>(p.extent.tokens, width);
     second::backward(p, w.b, s.b, s.middle, dy, dw.b, dmiddle);
     first::backward(p, w.a, s.a, x, dmiddle, dw.a, dx);
@@ -106,8 +106,8 @@ struct plan<X, sum<A, B>> : detail::composed {
     detail::add_rows<X, S>(p.on, other, y);
   }
   template <class W, class V>
-  static void backward(pass<X> p, W const& w, saved const& s, matrix<S const> x,
-                       matrix<S const> dy, V const& dw, matrix<S> dx) {
+  static void backward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S const> dy,
+                       V const& dw, matrix<S> dx) {
     matrix<S> const other = p.scratch.template matrix<S>(dx.rows, dx.cols);
     first::backward(p, w.a, s.a, x, dy, dw.a, dx);
     second::backward(p, w.b, s.b, x, dy, dw.b, other);
@@ -132,8 +132,8 @@ struct plan<X, residual_of<A>> : detail::composed {
     detail::add_rows<X, S>(p.on, x, y);
   }
   template <class W, class V>
-  static void backward(pass<X> p, W const& w, saved const& s, matrix<S const> x,
-                       matrix<S const> dy, V const& dw, matrix<S> dx) {
+  static void backward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S const> dy,
+                       V const& dw, matrix<S> dx) {
     inside::backward(p, w.a, s.a, x, dy, dw.a, dx);
     detail::add_rows<X, S>(p.on, dy, dx);
   }
@@ -148,8 +148,8 @@ struct plan<X, repeated<N, A>> : detail::composed {
   static constexpr int width = in_width<A>();
 
   struct saved {
-    arena layers;                       // training: one saved after the other
-    std::array<matrix<S>, 2> streams;   // inference: outputs of the layers but the last, in turn
+    arena layers;                      // training: one saved after the other
+    std::array<matrix<S>, 2> streams;  // inference: outputs of the layers but the last, in turn
     finegrain::extent extent;
     constexpr saved(arena& memory, finegrain::extent e)
         : layers(cut(memory, e)),
@@ -184,8 +184,8 @@ struct plan<X, repeated<N, A>> : detail::composed {
     }
   }
   template <class W, class V>
-  static void backward(pass<X> p, W const& w, saved const& s, matrix<S const> x,
-                       matrix<S const> dy, V const& dw, matrix<S> dx) {
+  static void backward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S const> dy,
+                       V const& dw, matrix<S> dx) {
     std::array<matrix<S>, 2> const gradient{p.scratch.template matrix<S>(p.extent.tokens, width),
                                             p.scratch.template matrix<S>(p.extent.tokens, width)};
     for (std::size_t i = N; i-- > 0;) {

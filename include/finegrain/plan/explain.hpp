@@ -27,8 +27,7 @@ constexpr plan_cost cost_of(extent e) {
     std::int64_t const used = L::multiplies ? active_parameters(leaf) : L::out;
     numbers += std::min(parameters(leaf), used * e.tokens);
   });
-  return {flops(E{}, e.tokens),
-          numbers * static_cast<std::int64_t>(sizeof(typename X::scalar)),
+  return {flops(E{}, e.tokens), numbers * static_cast<std::int64_t>(sizeof(typename X::scalar)),
           saved_bytes<X, E>(e), scratch_bytes<X, E>(e)};
 }
 
@@ -75,8 +74,8 @@ class explanation {
   }
 
   std::string text() const {
-    std::vector<std::string> const head{"", "plan", "GFLOP", "weights MB", "saved MB",
-                                        "scratch MB"};
+    std::vector<std::string> const head{"",           "plan",     "GFLOP",
+                                        "weights MB", "saved MB", "scratch MB"};
     std::vector<std::size_t> width;
     for (std::size_t c = 0; c < head.size(); ++c) {
       width.push_back(head[c].size());

@@ -22,9 +22,9 @@ enum class gradients { overwrite, accumulate };
 /// from its copy is free again when it returns.
 template <class X>
 struct pass {
-  X const& on;                // the executor: on.threads(tasks, body)
+  X const& on;  // the executor: on.threads(tasks, body)
   finegrain::batch const& batch;
-  arena scratch;              // memory that lasts until the plan returns
+  arena scratch;  // memory that lasts until the plan returns
   finegrain::extent extent;
   finegrain::gradients gradients = finegrain::gradients::overwrite;
   kv_cache<typename X::scalar>* cache = nullptr;  // generation: earlier tokens' keys and values

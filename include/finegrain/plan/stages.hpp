@@ -24,8 +24,8 @@ struct plan<X, rmsnorm<D>> {
     rmsnorm_forward(p.on, x, w.gain, S(rmsnorm<D>::epsilon), y, s.inverse_rms);
   }
   template <class W, class V>
-  static void backward(pass<X> p, W const& w, saved const& s, matrix<S const> x,
-                       matrix<S const> dy, V const& dw, matrix<S> dx) {
+  static void backward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S const> dy,
+                       V const& dw, matrix<S> dx) {
     rmsnorm_backward(p.on, x, w.gain, s.inverse_rms, dy, dw.gain, p.gradients, dx);
   }
 };
@@ -43,8 +43,8 @@ struct linear_plan {
     linear_forward(p.on, x, w.weight, y);
   }
   template <class W, class V>
-  static void backward(pass<X> p, W const& w, saved const&, matrix<S const> x,
-                       matrix<S const> dy, V const& dw, matrix<S> dx) {
+  static void backward(pass<X> p, W const& w, saved const&, matrix<S const> x, matrix<S const> dy,
+                       V const& dw, matrix<S> dx) {
     linear_backward(p.on, x, w.weight, dy, dw.weight, p.gradients, dx, gradients::overwrite);
   }
 };
@@ -123,8 +123,8 @@ struct plan<X, attention<D, Heads, KvHeads, HeadDim>> {
     linear_forward(p.on, s.mixed, w.output, y);
   }
   template <class W, class V>
-  static void backward(pass<X> p, W const& w, saved const& s, matrix<S const> x,
-                       matrix<S const> dy, V const& dw, matrix<S> dx) {
+  static void backward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S const> dy,
+                       V const& dw, matrix<S> dx) {
     scratch const t(p.scratch, p.extent);
     auto const mode = p.gradients;
     linear_backward(p.on, s.mixed, w.output, dy, dw.output, mode, t.dmixed, gradients::overwrite);

@@ -74,9 +74,9 @@ class weight_lister {
     std::string const pattern = name;
     auto const star = pattern.find('*');
     for (std::int64_t i = 0; i < n; ++i)
-      entries.push_back({path_ + pattern.substr(0, star) + std::to_string(i) +
-                             pattern.substr(star + 1),
-                         rows, cols, offset_ + i * rows * cols, r});
+      entries.push_back(
+          {path_ + pattern.substr(0, star) + std::to_string(i) + pattern.substr(star + 1), rows,
+           cols, offset_ + i * rows * cols, r});
     offset_ += padded(n * rows * cols);
     return {};
   }

@@ -15,8 +15,7 @@ namespace finegrain::inline FINEGRAIN_ABI {
 /// may be empty.
 template <class T>
 double cross_entropy(basic_reference<T> const&, spec::input<T> logits,
-                     std::span<std::int32_t const> targets, double scale,
-                     spec::output<T> dlogits) {
+                     std::span<std::int32_t const> targets, double scale, spec::output<T> dlogits) {
   double total = 0;
   for (std::int64_t t = 0; t < logits.rows; ++t) {
     std::int32_t const target = targets[static_cast<std::size_t>(t)];

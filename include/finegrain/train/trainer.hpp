@@ -65,17 +65,13 @@ class trainer {
   }
 
   /// One step on one sequence.
-  step_report step(input x, id_list targets) {
-    return step(batch_of(x), numbers(x), targets);
-  }
+  step_report step(input x, id_list targets) { return step(batch_of(x), numbers(x), targets); }
   step_report step(input x, matrix<S const> targets) {
     return step(batch_of(x), numbers(x), targets);
   }
   /// One step on several sequences: batch.ids, batch.starts. A log in the batch is filled in place
   /// of the trainer's own.
-  step_report step(batch b, id_list targets) requires(in == ids) {
-    return step(b, {}, targets);
-  }
+  step_report step(batch b, id_list targets) requires(in == ids) { return step(b, {}, targets); }
   step_report step(batch b, matrix<S const> x, id_list targets) {
     return step_on(b, x, cross_entropy_loss(b, targets));
   }
@@ -84,15 +80,11 @@ class trainer {
   }
 
   /// The loss without training, as the network stands.
-  double evaluate(input x, id_list targets) {
-    return evaluate(batch_of(x), numbers(x), targets);
-  }
+  double evaluate(input x, id_list targets) { return evaluate(batch_of(x), numbers(x), targets); }
   double evaluate(input x, matrix<S const> targets) {
     return evaluate(batch_of(x), numbers(x), targets);
   }
-  double evaluate(batch b, id_list targets) requires(in == ids) {
-    return evaluate(b, {}, targets);
-  }
+  double evaluate(batch b, id_list targets) requires(in == ids) { return evaluate(b, {}, targets); }
   double evaluate(batch b, matrix<S const> x, id_list targets) {
     return evaluate_on(b, x, cross_entropy_loss(b, targets));
   }
