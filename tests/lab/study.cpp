@@ -129,13 +129,11 @@ TEST_CASE("A study that is asked to stop saves, says so, and goes on with the sa
   auto const whole = uninterrupted();
   folder const dir;
   int stopped = 0;
+  ::signal(SIGINT, SIG_DFL);  // not the test program's handlers, which no child is to inherit
+  ::signal(SIGTERM, SIG_DFL);
   for (int attempt = 0; attempt < 200; ++attempt) {
     pid_t const child = ::fork();
-    if (child == 0) {
-      ::signal(SIGINT, SIG_DFL);  // not the test program's handlers
-      ::signal(SIGTERM, SIG_DFL);
-      ::_exit(run(settings(dir.path)) ? 0 : 7);
-    }
+    if (child == 0) ::_exit(run(settings(dir.path)) ? 0 : 7);
     ::usleep(4000);
     ::kill(child, attempt % 2 ? SIGTERM : SIGINT);
     int status = 0;

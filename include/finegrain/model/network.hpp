@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -40,7 +41,8 @@ class network {
     std::fill(weights_.begin(), weights_.end(), S(0));
     initialise<S>(entries_, weights_.data(), start, on_.threads);
   }
-  explicit network(X on, initialisation start = {}) : network(start, std::move(on)) {}
+  template <std::same_as<X> Executor>  // clang 14 would take {.deviation = 1} for an X
+  explicit network(Executor on, initialisation start = {}) : network(start, std::move(on)) {}
 
   /// Makes room for batches of up to so many tokens; with training, for inference on them too.
   void reserve(std::int64_t tokens, bool training = false) {
