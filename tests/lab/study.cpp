@@ -134,7 +134,7 @@ TEST_CASE("A study that is asked to stop saves, says so, and goes on with the sa
   for (int attempt = 0; attempt < 200; ++attempt) {
     pid_t const child = ::fork();
     if (child == 0) ::_exit(run(settings(dir.path)) ? 0 : 7);
-    ::usleep(4000);
+    ::usleep(static_cast<useconds_t>(4000 + 400 * attempt));  // a slow machine gets there too
     ::kill(child, attempt % 2 ? SIGTERM : SIGINT);
     int status = 0;
     REQUIRE(::waitpid(child, &status, 0) == child);
