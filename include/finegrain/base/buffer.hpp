@@ -9,13 +9,15 @@
 #include <utility>
 
 #include "matrix.hpp"
+#include "platform.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
 /// Every array starts on such a border: a cache line, and the widest vector register.
 inline constexpr std::int64_t alignment = 64;
 
-/// Uninitialised memory on a 64-byte border, owned. Throws std::bad_alloc. `std::byte` by default.
+/// Uninitialised memory on a 64-byte border, owned; a large one lies in large pages where the system
+/// has them, which are read faster. Throws std::bad_alloc. `std::byte` by default.
 template <class T = std::byte>
 class buffer {
   static_assert(std::is_trivially_destructible_v<T>, "a buffer holds plain numbers only");
@@ -31,7 +33,7 @@ class buffer {
     return *this;
   }
   ~buffer() {
-    if (data_) ::operator delete(data_, std::align_val_t(alignment));
+    if (data_) ::operator delete(data_, border(size_));
   }
 
   T* data() const { return data_; }
@@ -44,8 +46,14 @@ class buffer {
   static T* allocate(std::int64_t size) {
     if (size <= 0) return nullptr;
     if (size > INT64_MAX / static_cast<std::int64_t>(sizeof(T))) throw std::bad_alloc();
-    return static_cast<T*>(
-        ::operator new(static_cast<std::size_t>(size) * sizeof(T), std::align_val_t(alignment)));
+    std::size_t const bytes = static_cast<std::size_t>(size) * sizeof(T);
+    void* const data = ::operator new(bytes, border(size));
+    if (bytes >= 2 * large_page) ask_for_large_pages(data, bytes);
+    return static_cast<T*>(data);
+  }
+  static std::align_val_t border(std::int64_t size) {
+    std::size_t const bytes = static_cast<std::size_t>(size) * sizeof(T);
+    return std::align_val_t(bytes >= 2 * large_page ? large_page : alignment);
   }
 
   T* data_ = nullptr;

@@ -2,6 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstddef>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #define FINEGRAIN_VERSION "0.1.0"
 
 // Everything lives in `finegrain::<version>`, so that two versions in one program cannot mix.
@@ -45,3 +51,15 @@
 #define FINEGRAIN_UNROLL _Pragma("GCC unroll 32")
 #define FINEGRAIN_ONE_COPY __attribute__((noinline, noclone))
 #endif
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// A large page of memory, and a hint that a block that begins on its border should lie in such.
+inline constexpr std::size_t large_page = std::size_t{1} << 21;
+inline void ask_for_large_pages([[maybe_unused]] void* data, [[maybe_unused]] std::size_t bytes) {
+#if defined(__linux__)
+  ::madvise(data, bytes, MADV_HUGEPAGE);  // without such pages small ones do, slower
+#endif
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI
