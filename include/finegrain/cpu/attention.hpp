@@ -68,7 +68,7 @@ static_assert(key_rows <= block_cols && query_rows <= block_rows && value_cols %
 
 /// scores(row, key) = a . keys for up to key_rows keys.
 inline void score_block(matrix<float const> a, matrix<float const> keys, room& room,
-                        float (*scores)[key_rows]) {
+                        float (*scores)[left_stride]) {
   int const rows = static_cast<int>(a.rows);
   transposed const b(keys);
   multiply(a, rows, keys.cols, b, 0, b.panels(), room);
@@ -109,7 +109,7 @@ inline void attend(matrix<float const> q, matrix<float const> keys, matrix<float
   int const rows = static_cast<int>(q.rows);
   float const scale = 1.0f / std::sqrt(static_cast<float>(q.cols));
   room room;
-  alignas(64) float scores[query_rows][key_rows];
+  alignas(64) float scores[query_rows][left_stride];
   alignas(64) float sums[value_cols * query_rows];  // (panel, row, column)
   float highest[query_rows], total[query_rows];
   for (int r = 0; r < rows; ++r) {
@@ -137,10 +137,12 @@ inline void attend(matrix<float const> q, matrix<float const> keys, matrix<float
       float* const to = sums + p * query_rows * panel_width;
       for (int r = 0; r < rows; r += tile_rows) {
         int const height = std::min(tile_rows, rows - r), common = visible[r];
-        tile(height, scores[r], key_rows, common, room.right, false, to + r * panel_width);
+        panel const first{room.right, room.right + count * lanes};
+        panel const rest{first.first + common * lanes, first.second + common * lanes};
+        tile<format::f32>(height, scores[r], common, first, false, to + r * panel_width, {});
         for (int i = r + 1; i < r + height; ++i)  // keys that only later rows may see
-          tile(1, scores[i] + common, key_rows, visible[i] - common,
-               room.right + common * panel_width, false, to + i * panel_width);
+          tile<format::f32>(1, scores[i] + common, visible[i] - common, rest, false,
+                            to + i * panel_width, {});
       }
     }
   }
@@ -164,7 +166,7 @@ struct attend_gradient {
              room& room) const {
     constexpr int across = query_rows;  // stride of the transposed blocks
     float const scale = 1.0f / std::sqrt(static_cast<float>(q.cols));
-    alignas(64) float p[query_rows][key_rows], ds[query_rows][key_rows];
+    alignas(64) float p[query_rows][left_stride], ds[query_rows][left_stride];
     alignas(64) float turned[key_rows * across];
     score_block(q.middle_rows(i0, rows), k.middle_rows(j0, count), room, p);
     score_block(dmixed.middle_rows(i0, rows), v.middle_rows(j0, count), room, ds);
@@ -180,7 +182,7 @@ struct attend_gradient {
         p[r][c] = ds[r][c] = 0;
     }
     matrix<float const> const across_queries(turned, count, rows, across);
-    add({ds[0], rows, count, key_rows}, k.middle_rows(j0, count), dq.middle_rows(i0, rows));
+    add({ds[0], rows, count, left_stride}, k.middle_rows(j0, count), dq.middle_rows(i0, rows));
     turn_over(ds, rows, count, turned);
     add(across_queries, q.middle_rows(i0, rows), dk.middle_rows(j0, count));
     turn_over(p, rows, count, turned);
@@ -188,7 +190,7 @@ struct attend_gradient {
   }
 
  private:
-  static void turn_over(float const (*m)[key_rows], int rows, int count, float* to) {
+  static void turn_over(float const (*m)[left_stride], int rows, int count, float* to) {
     for (int r = 0; r < rows; r += lanes)
       for (int c = 0; c < count; c += lanes) {
         float const* from[lanes];

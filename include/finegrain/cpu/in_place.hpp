@@ -15,8 +15,7 @@ inline namespace FINEGRAIN_ISA {
 namespace simd {
 
 inline constexpr std::int64_t long_row = 512;  // of k: shorter rows spend too much on adding lanes
-inline constexpr int dot_rows =
-    lanes * vectors == 64 ? 6 : 3;  // with 4 columns, fills the registers
+inline constexpr int dot_rows = registers == 32 ? 6 : 3;  // with 4 columns, fills the registers
 inline constexpr int dot_cols = 4;
 inline constexpr int few_rows = 2 * dot_rows;  // so few are left in place, and W is read row by row
 

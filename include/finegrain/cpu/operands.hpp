@@ -11,8 +11,9 @@ namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 namespace simd {
 
-inline constexpr int panel_width = vectors * lanes;  // columns of a packed panel
-inline constexpr int tile_rows = 6;                  // with `vectors`, fills the register file
+inline constexpr int vectors = 2;                           // side by side in a tile of a product
+inline constexpr int panel_width = vectors * lanes;         // columns of a packed panel
+inline constexpr int tile_rows = registers == 32 ? 14 : 6;  // sums, B and one of A fill registers
 inline constexpr int depth = 256;      // k's at a time: a panel and a tile's rows stay in L1
 inline constexpr int block_rows = 96;  // rows that share one packing of B
 inline constexpr int half_rows = block_rows / 2;
@@ -26,8 +27,8 @@ inline constexpr int right_size =
 /// What one task needs beside its operands, on its stack.
 struct room {
   alignas(64) float left[block_rows * left_stride];  // A: (row, k)
-  alignas(64) float right[right_size];               // B: (panel, k, column), or lanes' sums
-  alignas(64) float sums[block_rows * block_cols];   // (panel, row, column): the product
+  alignas(64) float right[right_size];              // B: (panel, vector, k, column), or lanes' sums
+  alignas(64) float sums[block_rows * block_cols];  // (panel, row, column): the product
 };
 
 /// Rows of numbers that will be read next: a product fetches `length` of each while it computes.
@@ -110,10 +111,10 @@ struct transposed {
     for (int j = 0; j < vectors; ++j) {
       float const* from[lanes];
       for (int i = 0; i < lanes; ++i) from[i] = row(panel, j * lanes + i) + k0;
-      float* out = to + j * lanes;
-      for (std::int64_t k = 0; k < count; k += lanes, out += lanes * panel_width) {
+      float* out = to + j * count * lanes;
+      for (std::int64_t k = 0; k < count; k += lanes, out += lanes * lanes) {
         if (k % line == 0 && j == 0) next.fetch(k);
-        transpose(from, lanes, std::min<std::int64_t>(lanes, count - k), out, panel_width);
+        transpose(from, lanes, std::min<std::int64_t>(lanes, count - k), out, lanes);
         for (auto& p : from) p += lanes;
       }
     }
@@ -145,13 +146,13 @@ struct straight {
     for (std::int64_t k = 0; k < count; ++k) {
       float const* const from = row(k0 + k);
       for (std::int64_t p = first_panel; p < last; ++p) {
-        float* const out = to + ((p - first_panel) * count + k) * panel_width;
+        float* const out = to + (p - first_panel) * count * panel_width + k * lanes;
         std::int64_t const n0 = p * panel_width;
-        if (n0 + panel_width <= cols) {
-          FINEGRAIN_UNROLL
-          for (int j = 0; j < vectors; ++j) store(out + j * lanes, load(from + n0 + j * lanes));
-        } else {
-          for (std::int64_t c = 0; c < panel_width; ++c) out[c] = n0 + c < cols ? from[n0 + c] : 0;
+        FINEGRAIN_UNROLL
+        for (int j = 0; j < vectors; ++j) {
+          std::int64_t const n = std::clamp<std::int64_t>(cols - n0 - j * lanes, 0, lanes);
+          store(out + j * count * lanes,
+                n == lanes ? load(from + n0 + j * lanes) : load_first(from + n0 + j * lanes, n));
         }
       }
     }

@@ -1,21 +1,31 @@
 // packed: products by packed panels, for B as stored and for weights with short rows.
 //
 // Up to 96 rows of A and 128 columns of B, depth by depth, are copied to where they stay in the
-// second-level cache (B as panels, k by k, each a whole number of vectors), and tiles of up to 6
-// rows run over a panel in the first-level cache. Each sum is one chain over k = 0, 1, 2, ...
+// second-level cache (B as panels of two vectors' columns, each vector k by k), and tiles of up to
+// 14 rows (6 where there are 16 registers) run over a panel in the first-level cache. Each sum is
+// one chain over k = 0, 1, 2, ...
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
+#include <utility>
+
 #include "operands.hpp"
+#include "unit.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 namespace simd {
 
-/// sums(Rows, panel_width) = or, if not fresh, += a(Rows, count) . panel(count, panel_width).
-template <int Rows>
-void tile(float const* a, std::int64_t stride, std::int64_t count, float const* panel, bool fresh,
-          float* sums, ahead const& next) {
+/// Where the two vectors of columns of a panel stand: k by k, a vector of units each.
+struct panel {
+  float const *first, *second;
+};
+
+/// sums(Rows, panel_width) = or, if not fresh, += a . panel, over `units` units of k. Of `a`, blocks
+/// of `depth` units follow one another, in each the tile's rows, left_stride apart.
+template <format F, int Rows>
+void tile(float const* a, std::int64_t units, panel b, bool fresh, float* sums, ahead const& next) {
   vec sum[Rows][vectors];
   FINEGRAIN_UNROLL
   for (int r = 0; r < Rows; ++r) {
@@ -23,36 +33,41 @@ void tile(float const* a, std::int64_t stride, std::int64_t count, float const* 
     for (int j = 0; j < vectors; ++j)
       sum[r][j] = fresh ? vec{} : load(sums + r * panel_width + j * lanes);
   }
-  auto step = [&](std::int64_t k) __attribute__((always_inline)) {
-    vec b[vectors];
-    FINEGRAIN_UNROLL
-    for (int j = 0; j < vectors; ++j) b[j] = load(panel + k * panel_width + j * lanes);
+  auto step = [&](float const* from) __attribute__((always_inline)) {
+    vec const b0 = load(b.first), b1 = load(b.second);
+    b.first += lanes;
+    b.second += lanes;
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
-      vec const x = broadcast(a[r * stride + k]);
-      FINEGRAIN_UNROLL
-      for (int j = 0; j < vectors; ++j) add_product(x, b[j], sum[r][j]);
+      vec const x = broadcast(from[r * left_stride]);
+      unit<F>::multiply_add(x, b0, sum[r][0]);
+      unit<F>::multiply_add(x, b1, sum[r][1]);
     }
   };
-  std::int64_t k = 0;
-  for (; k + line <= count; k += line) {
-    next.fetch(k);
-    for (std::int64_t i = 0; i < line; ++i) step(k + i);
+  for (std::int64_t k0 = 0; k0 < units; k0 += depth, a += Rows * left_stride) {
+    std::int64_t const count = std::min<std::int64_t>(depth, units - k0);
+    std::int64_t k = 0;
+    for (; k + line <= count; k += line) {
+      next.fetch(k0 + k);
+      for (std::int64_t i = 0; i < line; ++i) step(a + k + i);
+    }
+    for (; k < count; ++k) step(a + k);
   }
-  for (; k < count; ++k) step(k);
   FINEGRAIN_UNROLL
   for (int r = 0; r < Rows; ++r) {
     FINEGRAIN_UNROLL
     for (int j = 0; j < vectors; ++j) store(sums + r * panel_width + j * lanes, sum[r][j]);
   }
 }
-inline void tile(int rows, float const* a, std::int64_t stride, std::int64_t count,
-                 float const* panel, bool fresh, float* sums, ahead const& next = {}) {
-  using function =
-      void (*)(float const*, std::int64_t, std::int64_t, float const*, bool, float*, ahead const&);
-  static constexpr function height[tile_rows] = {tile<1>, tile<2>, tile<3>,
-                                                 tile<4>, tile<5>, tile<6>};
-  height[rows - 1](a, stride, count, panel, fresh, sums, next);
+template <format F>
+void tile(int rows, float const* a, std::int64_t units, panel b, bool fresh, float* sums,
+          ahead const& next) {
+  using function = void (*)(float const*, std::int64_t, panel, bool, float*, ahead const&);
+  static constexpr auto height = []<int... R>(std::integer_sequence<int, R...>) {
+    return std::array<function, tile_rows>{tile<F, R + 1>...};
+  }
+  (std::make_integer_sequence<int, tile_rows>());
+  height[static_cast<std::size_t>(rows - 1)](a, units, b, fresh, sums, next);
 }
 
 /// Tiles of room.left(rows, count) on one packed panel, of nearly equal height. list(t, tiles, next)
@@ -65,8 +80,8 @@ void multiply_panel(room& room, int rows, std::int64_t count, float const* panel
   for (int t = 0; t < tiles; ++t) {
     int const begin = rows * t / tiles, end = rows * (t + 1) / tiles;
     list(t, tiles, next);
-    tile(end - begin, room.left + begin * left_stride, left_stride, count, panel, fresh,
-         sums + begin * panel_width, next);
+    tile<format::f32>(end - begin, room.left + begin * left_stride, count,
+                      {panel, panel + count * lanes}, fresh, sums + begin * panel_width, next);
   }
 }
 

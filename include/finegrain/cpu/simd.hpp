@@ -12,17 +12,17 @@ namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 namespace simd {
 
-/// Floats in a vector, and vectors that stand side by side in a tile of a product: with 32
-/// registers four, with 16 two, so that 6 rows of them and their operands fit.
+/// Floats in a vector, and how many vectors there are to compute with.
 inline constexpr int lanes = FINEGRAIN_VECTOR_BYTES / 4;
-#if defined(__AVX512F__) || defined(__ARM_NEON)
-inline constexpr int vectors = 4;
+#if defined(__AVX512F__) || defined(__aarch64__)
+inline constexpr int registers = 32;
 #else
-inline constexpr int vectors = 2;
+inline constexpr int registers = 16;
 #endif
 
 using vec = float __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES)));
 using ivec = std::int32_t __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES)));
+using uvec = std::uint32_t __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES)));
 
 FINEGRAIN_INLINE vec load(float const* p) {
   vec v;

@@ -1,0 +1,82 @@
+// unit: the 32 bits that a product takes at a time from each operand, and their multiply-add.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+
+#include "../base/number.hpp"
+#include "simd.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+inline namespace FINEGRAIN_ISA {
+namespace simd {
+
+/// How numbers of a format stand along k in units, one unit in each lane of a vector:
+///
+///   numbers                       of them in a unit
+///   multiply_add(a, b, sum)       each lane's sum += the dot product of the units of a and b
+///   take(from, count, to)         ceil(count / numbers) units from so many floats, 0 behind the last
+template <format F>
+struct unit;
+
+template <>
+struct unit<format::f32> {
+  static constexpr int numbers = 1;
+  FINEGRAIN_INLINE static void multiply_add(vec a, vec b, vec& sum) { add_product(a, b, sum); }
+  static void take(float const* from, std::int64_t count, float* to) {
+    std::copy_n(from, count, to);
+  }
+};
+
+/// Two bf16 numbers, the earlier in the low half. Products and sums are f32: with avx512_bf16 both
+/// products are added in one instruction, which takes subnormal numbers for 0; else one by one.
+template <>
+struct unit<format::bf16> {
+  static constexpr int numbers = 2;
+
+  FINEGRAIN_INLINE static void multiply_add(vec a, vec b, vec& sum) {
+#if defined(__AVX512BF16__)
+    asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+#else
+    add_product(low(a), low(b), sum);
+    add_product(high(a), high(b), sum);
+#endif
+  }
+
+  static void take(float const* from, std::int64_t count, float* to) {
+    std::int64_t k = 0;
+    for (; k + 2 * lanes <= count; k += 2 * lanes)
+      store(to + k / 2, pairs(load(from + k), load(from + k + lanes)));
+    if (k < count) {
+      std::int64_t const first = std::min<std::int64_t>(count - k, lanes),
+                         second = count - k - first;
+      vec const pair = pairs(load_first(from + k, first), load_first(from + k + first, second));
+      store_first(to + k / 2, pair, (count - k + 1) / 2);
+    }
+  }
+
+ private:
+  static constexpr int even(int j) { return 2 * j; }
+  static constexpr int odd(int j) { return 2 * j + 1; }
+
+  FINEGRAIN_INLINE static vec low(vec units) {
+    return reinterpret_cast<vec>(reinterpret_cast<ivec>(units) << 16);
+  }
+  FINEGRAIN_INLINE static vec high(vec units) {
+    return reinterpret_cast<vec>(reinterpret_cast<ivec>(units) & -65536);
+  }
+  /// The bits of a float rounded to bf16, in the upper half: to nearest, ties to even, NaN kept.
+  FINEGRAIN_INLINE static uvec rounded(vec x) {
+    uvec const bits = reinterpret_cast<uvec>(x);
+    uvec const nearest = bits + 0x7fffu + ((bits >> 16) & 1u);
+    return x == x ? nearest : bits | 0x400000u;
+  }
+  FINEGRAIN_INLINE static vec pairs(vec a, vec b) {
+    uvec const first = rounded(detail::pick<even>(a, b)), second = rounded(detail::pick<odd>(a, b));
+    return reinterpret_cast<vec>((first >> 16) | (second & 0xffff0000u));
+  }
+};
+
+}  // namespace simd
+}  // namespace FINEGRAIN_ISA
+}  // namespace finegrain::inline FINEGRAIN_ABI
