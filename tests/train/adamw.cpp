@@ -72,6 +72,7 @@ TEST_CASE("weights and moments follow AdamW's formulas") {
   CHECK(worst_difference<double>(1) < 1e-14);
   CHECK(worst_difference<double>(0.125) < 1e-14);
   CHECK(worst_difference<float>(1) < 1e-5);
+  CHECK(worst_difference<long double>(1) < 1e-14);
 }
 
 TEST_CASE("only projections decay, and selection biases stay") {
@@ -150,4 +151,47 @@ TEST_CASE("an optimiser's step has the same bits for any number of threads") {
                             many.m.data(), many.v.data());
     CHECK(std::memcmp(many.w.data(), one.w.data(), sizeof(float) * one.w.size()) == 0);
   }
+}
+
+TEMPLATE_TEST_CASE("an update's bits do not depend on where an array is cut", "", float, double,
+                   long double) {
+  using S = TestType;
+  constexpr std::int64_t size = 147, margin = 3;
+  auto const draw = [](std::uint64_t seed, double sign) {
+    std::vector<S> x(std::size_t(size + 2 * margin));
+    for (std::size_t i = 0; i < x.size(); ++i)
+      x[i] =
+          S(sign == 0 ? fg::random_normal(seed, i) : sign * std::abs(fg::random_normal(seed, i)));
+    return x;
+  };
+  std::vector<S> const g = draw(1, 0), w = draw(2, 0), m = draw(3, 0), v = draw(4, 1);
+  auto const update = [&](std::vector<fg::trained_range> const& ranges) {
+    std::vector<S> all = w, first = m, second = v;
+    fg::adamw_update<S>({}, how, how.lr, 3, 0.5, ranges, g.data(), all.data(), first.data(),
+                        second.data());
+    all.insert(all.end(), first.begin(), first.end());
+    all.insert(all.end(), second.begin(), second.end());
+    return all;
+  };
+  std::vector<S> const whole = update({{margin, size, true}});
+  for (std::size_t i = 0; i < margin; ++i) {  // what lies beside a range stays
+    CHECK(whole[i] == w[i]);
+    CHECK(whole[margin + size + i] == w[margin + size + i]);
+    CHECK(whole[2 * margin + size + i] == m[i]);
+    CHECK(whole[w.size() + margin + size + i] == m[margin + size + i]);
+  }
+  CHECK(whole[margin] != w[margin]);
+  CHECK(whole[margin + size - 1] != w[margin + size - 1]);
+  for (std::int64_t cut = 1; cut < size; ++cut)
+    REQUIRE(update({{margin, cut, true}, {margin + cut, size - cut, true}}) == whole);
+}
+
+TEST_CASE("a gradient's norm does not depend on the machine's registers") {
+  std::vector<float> g(133);
+  for (std::size_t i = 0; i < g.size(); ++i) g[i] = float(fg::random_normal(5, i));
+  double column[16] = {}, sum = 0, partial = 0;
+  for (std::size_t i = 0; i < g.size(); ++i) column[i % 16] += double(g[i]) * double(g[i]);
+  for (double const c : column) sum += c;
+  std::vector<fg::trained_range> const ranges{{0, 133, false}};
+  CHECK(fg::gradient_norm({}, ranges, g.data(), &partial) == std::sqrt(sum));
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../base/parallel.hpp"
+#include "../base/wide.hpp"
 #include "../plan/weights.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -52,24 +53,90 @@ inline std::vector<trained_range> trained_ranges(std::vector<weight_entry> const
   return ranges;
 }
 
+inline namespace FINEGRAIN_ISA {
+namespace kernel {
+
+/// The numbers of one step, as its formula needs them.
+template <class S>
+struct adamw_step {
+  S beta1, beta2, rest1, rest2, scale, pace, unbias, epsilon;
+};
+
+/// AdamW on whole registers; `keep` is what weight decay leaves.
+template <class S>
+FINEGRAIN_ONE_COPY void adamw_registers(adamw_step<S> const& a, S keep, std::int64_t count,
+                                        S const* g, S* w, S* m, S* v) {
+  using V = wide::vec<S>;
+  V const rest1 = wide::broadcast(a.rest1), unbias = wide::broadcast(a.unbias);
+  V const epsilon = wide::broadcast(a.epsilon), kept = wide::broadcast(keep);
+  for (std::int64_t i = 0; i < count; i += wide::lanes<S>) {
+    V const x = a.scale * wide::load(g + i);
+    V first = a.beta1 * wide::load(m + i), second = a.beta2 * wide::load(v + i);
+    wide::add_product(rest1, x, first);
+    wide::add_product(a.rest2 * x, x, second);
+    V below = epsilon;
+    wide::add_product(wide::square_root(second), unbias, below);
+    V weight = -a.pace * first / below;
+    wide::add_product(kept, wide::load(w + i), weight);
+    wide::store(m + i, first);
+    wide::store(v + i, second);
+    wide::store(w + i, weight);
+  }
+}
+
+/// The same on any count. The last numbers take the same instructions, in a register of their own,
+/// so that it does not matter where an array is cut.
+template <class S>
+void adamw_range(adamw_step<S> const& a, S keep, std::int64_t count, S const* g, S* w, S* m, S* v) {
+  std::int64_t const rest = count % wide::lanes<S>, whole = count - rest;
+  adamw_registers(a, keep, whole, g, w, m, v);
+  if (rest == 0) return;
+  S last[4][wide::lanes<S>] = {};
+  std::copy_n(g + whole, rest, last[0]);
+  std::copy_n(w + whole, rest, last[1]);
+  std::copy_n(m + whole, rest, last[2]);
+  std::copy_n(v + whole, rest, last[3]);
+  adamw_registers(a, keep, wide::lanes<S>, last[0], last[1], last[2], last[3]);
+  std::copy_n(last[1], rest, w + whole);
+  std::copy_n(last[2], rest, m + whole);
+  std::copy_n(last[3], rest, v + whole);
+}
+
+/// The sum of squares in double: 16 sums side by side whatever the machine, then their sum.
+template <class S>
+double sum_of_squares(S const* p, std::int64_t count) {
+  constexpr std::int64_t lanes = wide::lanes<double>, columns = 16;
+  wide::vec<double> sums[columns / lanes] = {};
+  auto const add = [&](S const* row) {
+    FINEGRAIN_UNROLL
+    for (std::int64_t j = 0; j < columns; j += lanes) {
+      wide::vec<double> const x = wide::load_doubles(row + j);
+      wide::add_product(x, x, sums[j / lanes]);
+    }
+  };
+  std::int64_t const rest = count % columns, whole = count - rest;
+  for (std::int64_t i = 0; i < whole; i += columns) add(p + i);
+  S last[columns] = {};
+  std::copy_n(p + whole, rest, last);
+  add(last);
+  double of_column[columns], sum = 0;
+  FINEGRAIN_UNROLL
+  for (std::int64_t j = 0; j < columns; j += lanes) wide::store(of_column + j, sums[j / lanes]);
+  for (double const s : of_column) sum += s;
+  return sum;
+}
+
+}  // namespace kernel
+}  // namespace FINEGRAIN_ISA
+
 /// The Euclidean norm of a gradient, summed in double and always in the same order. `partial` has
 /// room for one number a range.
 template <class S>
 double gradient_norm(parallel threads, std::span<trained_range const> ranges, S const* g,
                      double* partial) {
-  constexpr std::int64_t lanes = 8;
   threads(static_cast<std::int64_t>(ranges.size()), [&](std::int64_t task, int) {
     trained_range const range = ranges[static_cast<std::size_t>(task)];
-    S const* const at = g + range.offset;
-    double sums[lanes] = {};
-    for (std::int64_t i = 0; i < range.count; i += lanes)
-      for (std::int64_t lane = 0; lane < std::min(lanes, range.count - i); ++lane) {
-        double const x = static_cast<double>(at[i + lane]);
-        sums[lane] += x * x;
-      }
-    double sum = 0;
-    for (double s : sums) sum += s;
-    partial[task] = sum;
+    partial[task] = kernel::sum_of_squares(g + range.offset, range.count);
   });
   double total = 0;
   for (std::size_t i = 0; i < ranges.size(); ++i) total += partial[i];
@@ -82,19 +149,18 @@ template <class S>
 void adamw_update(parallel threads, adamw const& how, double rate, std::int64_t step, double scale,
                   std::span<trained_range const> ranges, S const* g, S* w, S* m, S* v) {
   double const t = static_cast<double>(step);
-  S const beta1 = S(how.beta1), beta2 = S(how.beta2), epsilon = S(how.epsilon), factor = S(scale);
-  S const rest1 = S(1 - how.beta1), rest2 = S(1 - how.beta2);
-  S const pace = S(rate / (1 - std::pow(how.beta1, t)));
-  S const unbias = S(1 / std::sqrt(1 - std::pow(how.beta2, t)));
+  kernel::adamw_step<S> const a{.beta1 = S(how.beta1),
+                                .beta2 = S(how.beta2),
+                                .rest1 = S(1 - how.beta1),
+                                .rest2 = S(1 - how.beta2),
+                                .scale = S(scale),
+                                .pace = S(rate / (1 - std::pow(how.beta1, t))),
+                                .unbias = S(1 / std::sqrt(1 - std::pow(how.beta2, t))),
+                                .epsilon = S(how.epsilon)};
   threads(static_cast<std::int64_t>(ranges.size()), [&](std::int64_t task, int) {
-    trained_range const range = ranges[static_cast<std::size_t>(task)];
-    S const keep = range.decays ? S(1 - rate * how.weight_decay) : S(1);
-    for (std::int64_t i = range.offset; i < range.offset + range.count; ++i) {
-      S const x = factor * g[i];
-      m[i] = beta1 * m[i] + rest1 * x;
-      v[i] = beta2 * v[i] + rest2 * x * x;
-      w[i] = keep * w[i] - pace * m[i] / (std::sqrt(v[i]) * unbias + epsilon);
-    }
+    auto const [at, count, decays] = ranges[static_cast<std::size_t>(task)];
+    S const keep = decays ? S(1 - rate * how.weight_decay) : S(1);
+    kernel::adamw_range(a, keep, count, g + at, w + at, m + at, v + at);
   });
 }
 
