@@ -24,7 +24,9 @@ class onednn_engine {
 
   /// Packs the weights. Throws dnnl::error where this processor cannot compute with the type.
   onednn_engine(fg::cpu const& on, std::span<expert const> experts, type number)
-      : experts_(experts), number_(number), scratch_(std::size_t(on.threads.workers())) {
+      : experts_(experts.begin(), experts.end()),
+        number_(number),
+        scratch_(std::size_t(on.threads.workers())) {
     for (int i = 0; i < on.threads.workers(); ++i) streams_.emplace_back(engine_);
     threads(on.threads.workers());
     for (expert const& e : experts) {
@@ -155,7 +157,7 @@ class onednn_engine {
     // streams on the processor are in order and done when execute returns
   }
 
-  std::span<expert const> experts_;
+  std::vector<expert> experts_;
   type number_;
   dnnl::engine engine_{dnnl::engine::kind::cpu, 0};
   std::vector<dnnl::stream> streams_;  // one a worker

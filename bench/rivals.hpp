@@ -24,7 +24,7 @@ class rivals {
     prepare();
     auto const add = [&](auto& engine, dtype const& type) {
       using one = peer<std::decay_t<decltype(engine)>>;
-      each(engine, type, [&](bool outer, std::string name, bool lingers) {
+      each(engine, [&](bool outer, std::string name, bool lingers) {
         one const p(on_, outer, engine, memory_[outer], outer ? r.outer : r.inner, layer_.c.hidden);
         auto const run = [&x, y, p](std::int64_t i) { p.forward(i % x.sets(), x[i], y); };
         to.push_back({std::move(name), &type, run, lingers});
@@ -47,7 +47,7 @@ class rivals {
     prepare();
     auto const add = [&](auto& engine) {
       using one = peer<std::decay_t<decltype(engine)>>;
-      each(engine, f32, [&](bool outer, std::string name, bool lingers) {
+      each(engine, [&](bool outer, std::string name, bool lingers) {
         one const p(on_, outer, engine, memory_[outer], outer ? r.outer : r.inner, layer_.c.hidden,
                     true);
         p.forward(0, x, dx);  // what it keeps lies where the other engines keep the same
@@ -64,7 +64,7 @@ class rivals {
   std::vector<expert> const& experts() const { return experts_; }
 
  private:
-  void each(auto& engine, dtype const&, auto&& f) {
+  void each(auto& engine, auto&& f) {
     for (bool const outer : {true, false})
       f(outer, engine.name + std::string(outer ? " outer" : " inner"), !outer && engine.lingers);
   }

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <finegrain/lab/curves.hpp>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -27,12 +28,12 @@ class roofline_panel {
         x_{0, 1, corner.x + 55, corner.x + width - 140},
         y_{0, 1, corner.y + height - 50, corner.y + 55} {
     std::map<std::string, std::map<double, double>> best;
-    double low = HUGE_VAL, most = 1;
+    double low = HUGE_VAL;
     for (figure const& f : figures) {
       auto const tokens = double(f.task.tokens);
       std::string const name = f.ours ? f.by : f.by.substr(0, f.by.find(' '));
       best[name][tokens] = std::max(best[name][tokens], f.rate);
-      most = std::max(most, tokens);
+      sizes_.insert(tokens);
     }
     for (auto const& [name, rates] : best)
       for (auto const& [tokens, rate] : rates) {
@@ -44,7 +45,7 @@ class roofline_panel {
       for (figure const& f : figures) values.push_back(f.limits.*m);
       limits_.*m = median(values);
     }
-    x_.high = std::log2(most);
+    x_.high = std::log2(*sizes_.rbegin());
     y_.low = std::log10(low) - 0.1;
     y_.high = std::log10(peak_rate()) + 0.15;
   }
@@ -63,7 +64,7 @@ class roofline_panel {
         d_.path(line, "fill=\"none\" stroke-width=\"" + std::string(ours ? "2.5" : "1.5") +
                           "\" stroke=\"" + how + "\"");
         for (auto const& p : line) d_.dot(p, ours ? 4 : 3, "fill=\"" + how + "\"");
-        if (points.back().x == std::exp2(x_.high))
+        if (points.back().x == *sizes_.rbegin())
           labels.push_back({name, fg::text::fixed(points.back().y, 0), how, line.back().y, 0});
       }
     picture::detail::draw_edge_labels(d_, {x_, y_}, std::move(labels));
@@ -96,10 +97,10 @@ class roofline_panel {
         d_.line({x_.from, y}, {x_.to, y}, R"(stroke="#e8e8e8")");
         d_.text({x_.from - 8, y + 4}, fg::text::fixed(rate, 0), R"(text-anchor="end")");
       }
-    for (double x = 0; x <= x_.high; ++x) {
-      d_.line({x_(x), y_.from}, {x_(x), y_.from + 5}, R"(stroke="#444")");
-      if (std::fmod(x_.high - x, 2) == 0)
-        d_.text({x_(x), y_.from + 19}, fg::text::fixed(std::exp2(x), 0), R"(text-anchor="middle")");
+    for (double const tokens : sizes_) {
+      double const x = x_(std::log2(tokens));
+      d_.line({x, y_.from}, {x, y_.from + 5}, R"(stroke="#444")");
+      d_.text({x, y_.from + 19}, fg::text::fixed(tokens, 0), R"(text-anchor="middle")");
     }
     d_.path({{x_.from, y_.to}, {x_.from, y_.from}, {x_.to, y_.from}},
             R"(stroke="#444" fill="none")");
@@ -136,6 +137,7 @@ class roofline_panel {
   layer const& layer_;
   dtype const& type_;
   std::map<std::string, std::vector<picture::point>> curves_;
+  std::set<double> sizes_;  // tokens that were measured
   picture::scale x_, y_;
   limits limits_;
 };

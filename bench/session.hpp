@@ -131,7 +131,7 @@ class session {
   };
 
   std::size_t wanted(std::int64_t tokens) const {
-    if (tokens <= 16) return quick_ ? 24 : 64;
+    if (tokens <= 16) return quick_ ? 12 : 64;
     if (tokens <= 64) return quick_ ? 7 : 15;
     return tokens <= 512 ? (quick_ ? 3 : 7) : 4;
   }
