@@ -86,9 +86,9 @@ TEST_CASE("experts read nothing behind the last weight or token") {
   for (auto* m : {&gate, &up, &down}) *m = random_numbers(F * D, 1, 0.05);
   x = random_numbers(2 * D, 2);
   numbers hidden(2 * F);
-  fg::expert_group const g{.gate = fg::simd::one(fg::matrix<float const>(gate.view())),
-                           .up = fg::simd::one(fg::matrix<float const>(up.view())),
-                           .down = fg::simd::one(fg::matrix<float const>(down.view())),
+  fg::expert_group const g{.gate = fg::simd::stacked(fg::matrix<float const>(gate.view())),
+                           .up = fg::simd::stacked(fg::matrix<float const>(up.view())),
+                           .down = fg::simd::stacked(fg::matrix<float const>(down.view())),
                            .slots = 2,
                            .hidden = view(hidden, 2, F),
                            .out = y.view()};

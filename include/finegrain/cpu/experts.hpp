@@ -271,9 +271,14 @@ inline void experts_backward(cpu const& on, activation act, std::span<expert_gro
 }
 
 namespace simd {
+/// One matrix as a stack of one, or of none if it is empty.
 template <class T>
-stack<T> one(matrix<T> m) {
+stack<T> stacked(matrix<T> m) {
   return {m.data, m.rows * m.cols > 0 ? 1 : 0, m.rows, m.cols};
+}
+template <class T>
+stack<T> stacked(stack<T> s) {
+  return s;
 }
 }  // namespace simd
 
@@ -307,9 +312,9 @@ struct plan<cpu, mlp<D, F, Act>> {
                        matrix<float const> dy, V const& dw, matrix<float> dx) {
     scratch const t(p.scratch, p.extent);
     expert_group g = group(w, s, t, x.rows, dx);
-    g.dgate = simd::one(dw.gate);
-    g.dup = simd::one(dw.up);
-    g.ddown = simd::one(dw.down);
+    g.dgate = simd::stacked(dw.gate);
+    g.dup = simd::stacked(dw.up);
+    g.ddown = simd::stacked(dw.down);
     g.dgate_up = t.dgate_up;
     experts_backward(p.on, Act, {&g, 1}, x, dy, p.gradients, t.tasks);
   }
@@ -318,9 +323,9 @@ struct plan<cpu, mlp<D, F, Act>> {
   template <class W>
   static expert_group group(W const& w, saved const& s, scratch const& t, std::int64_t tokens,
                             matrix<float> out) {
-    return {.gate = simd::one(w.gate),
-            .up = simd::one(w.up),
-            .down = simd::one(w.down),
+    return {.gate = simd::stacked(w.gate),
+            .up = simd::stacked(w.up),
+            .down = simd::stacked(w.down),
             .slots = tokens,
             .gate_up = s.gate_up,
             .hidden = t.hidden,

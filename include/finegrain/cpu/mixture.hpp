@@ -7,8 +7,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../plan/frozen.hpp"
 #include "combine.hpp"
-#include "experts.hpp"
+#include "frozen_experts.hpp"
 #include "route.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -29,19 +30,33 @@ struct layer_weights {
 
   template <class W>
   void set_shared(W const& w) {
-    shared_gate = simd::one(w.gate);
-    shared_up = simd::one(w.up);
-    shared_down = simd::one(w.down);
+    if constexpr (Frozen<W>) {
+      shared_gate = shared_up = simd::stacked(w.gate_up);
+    } else {
+      shared_gate = simd::stacked(w.gate);
+      shared_up = simd::stacked(w.up);
+    }
+    shared_down = simd::stacked(w.down);
     weigh_shared = w.shared_gate;
   }
   template <class W>
   void set_routed(W const& w) {
     router = w.router;
     bias = w.bias;
-    gate = w.gate;
-    up = w.up;
-    down = w.down;
+    if constexpr (Frozen<W>) {
+      gate = up = simd::stacked(w.gate_up);
+    } else {
+      gate = w.gate;
+      up = w.up;
+    }
+    down = simd::stacked(w.down);
   }
+};
+
+/// The same with experts whose numbers are packed: of theirs, layer_weights has the shapes alone.
+template <format F>
+struct frozen_layer : layer_weights<float const> {
+  frozen_experts<F> shared, routed;
 };
 
 struct mixture_saved {
@@ -67,6 +82,8 @@ struct mixture_saved {
 struct mixture_scratch {
   route_scratch route;
   expert_task* tasks;
+  std::int64_t left_size;
+  float* left;                              // (workers, left_size), in inference
   matrix<float> hidden, out;                // (T k, F), (T k, D)
   matrix<float> shared_hidden, shared_out;  // (T, S F), (T, D)
   matrix<float> dgate_up, shared_dgate_up;  // (T k, 2 F), (T, 2 S F)
@@ -83,9 +100,12 @@ struct mixture_scratch {
   constexpr mixture_scratch(arena& memory, extent e, config const& c, std::int64_t slots,
                             std::int64_t shared, std::int64_t routed)
       : route(memory, e, c.routed),
-        tasks(memory.take<expert_task>(
+        tasks(memory.take<expert_task>(std::max(
             simd::most_tasks(slots, c.routed, c.hidden, c.width) +
-            simd::most_tasks(shared, c.shared > 0, c.hidden, shared_width(c)))),
+                simd::most_tasks(shared, c.shared > 0, c.hidden, shared_width(c)),
+            simd::most_frozen_tasks(slots + shared, c.routed + (c.shared > 0), e.workers)))),
+        left_size(simd::left_size(c.hidden, std::max(std::int64_t{c.width}, shared_width(c)))),
+        left(memory.take<float>(e.training ? 0 : e.workers * left_size)),
         hidden(memory.matrix<float>(slots, c.width)),
         out(memory.matrix<float>(slots, c.hidden)),
         shared_hidden(memory.matrix<float>(shared, shared_width(c))),
@@ -158,11 +178,28 @@ void clear(cpu const& on, stack<T> s) {
 
 }  // namespace simd
 
+namespace simd {
+
+inline void run_experts(cpu const& on, activation act, std::span<expert_group const> groups,
+                        layer_weights<float const> const&, matrix<float const> x,
+                        mixture_scratch const& t) {
+  experts_forward(on, act, groups, x, t.tasks);
+}
+template <format F>
+void run_experts(cpu const& on, activation act, std::span<expert_group const> groups,
+                 frozen_layer<F> const& w, matrix<float const> x, mixture_scratch const& t) {
+  auto const weights = [&](expert_group const& g) { return g.offsets ? w.routed : w.shared; };
+  frozen_experts_forward(on, act, groups, weights, x, t.tasks, t.left, t.left_size);
+}
+
+}  // namespace simd
+
 /// y (T, D) = the layer of x (T, D), plus `also` (T, D) if given. With a norm, of its rows.
-inline void mixture_forward(cpu const& on, config const& c, batch const& b,
-                            layer_weights<float const> const& w, mixture_saved const& s,
-                            mixture_scratch const& t, matrix<float const> x, matrix<float> y,
-                            fused_norm const* norm = nullptr, matrix<float const> also = {}) {
+template <class Layer>
+void mixture_forward(cpu const& on, config const& c, batch const& b, Layer const& w,
+                     mixture_saved const& s, mixture_scratch const& t, matrix<float const> x,
+                     matrix<float> y, fused_norm const* norm = nullptr,
+                     matrix<float const> also = {}) {
   int const k = chosen(c, b.routing);
   matrix<std::int32_t> const slot = s.dispatched.slot.middle_cols(0, k);
   if (w.router.rows > 0) {
@@ -180,7 +217,7 @@ inline void mixture_forward(cpu const& on, config const& c, batch const& b,
     linear_forward(on, x, w.weigh_shared, {s.shared_weight, x.rows, 1});
     simd::map(s.shared_weight, x.rows, [](simd::vec z) { return simd::sigmoid(z); });
   }
-  experts_forward(on, c.act, groups, x, t.tasks);
+  simd::run_experts(on, c.act, groups, w, x, t);
 
   combination sum{.also = also};
   if (groups.shared()) sum.shared = t.shared_out;
@@ -242,10 +279,10 @@ inline void mixture_backward(cpu const& on, config const& c, batch const& b,
                    dw.router, mode, dx);
   }
   if (mode == gradients::overwrite) {  // what has no gradient, or took no part
-    simd::clear(on, simd::one(dw.bias));
+    simd::clear(on, simd::stacked(dw.bias));
     if (!groups.shared())
       for (auto const& unused :
-           {dw.shared_gate, dw.shared_up, dw.shared_down, simd::one(dw.weigh_shared)})
+           {dw.shared_gate, dw.shared_up, dw.shared_down, simd::stacked(dw.weigh_shared)})
         simd::clear(on, unused);
   }
 }
@@ -265,7 +302,7 @@ struct mixture_plan {
   template <class W>
   static void forward(pass<cpu> p, W const& w, saved const& s, matrix<float const> x,
                       matrix<float> y) {
-    mixture_forward(p.on, C, p.batch, views<float const>(w), s, scratch(p.scratch, p.extent), x, y);
+    mixture_forward(p.on, C, p.batch, layer(w), s, scratch(p.scratch, p.extent), x, y);
   }
   template <class W, class V>
   static void backward(pass<cpu> p, W const& w, saved const& s, matrix<float const> x,
@@ -277,19 +314,70 @@ struct mixture_plan {
   template <class T, class W>
   static layer_weights<T> views(W const& w) {
     layer_weights<T> v;
-    if constexpr (Shared && Routed) {
-      v.set_shared(w.a);
-      v.set_routed(w.b);
-    } else if constexpr (Shared) {
-      v.set_shared(w);
-    } else {
-      v.set_routed(w);
-    }
+    if constexpr (Shared) v.set_shared(shared_of(w));
+    if constexpr (Routed) v.set_routed(routed_of(w));
     return v;
+  }
+  /// What forward reads: weights as stored, or frozen ones.
+  template <class W>
+  static auto layer(W const& w) {
+    using part = std::remove_cvref_t<decltype(routed_of(w))>;
+    if constexpr (Frozen<part>) {
+      frozen_layer<part::number> v{views<float const>(w), {}, {}};
+      if constexpr (Shared) v.shared = shared_of(w);
+      if constexpr (Routed) v.routed = routed_of(w);
+      return v;
+    } else {
+      return views<float const>(w);
+    }
+  }
+
+ private:
+  /// The weights of a part: a mixture of both has two.
+  template <class W>
+  static auto const& shared_of(W const& w) {
+    if constexpr (Shared && Routed)
+      return w.a;
+    else
+      return w;
+  }
+  template <class W>
+  static auto const& routed_of(W const& w) {
+    if constexpr (Shared && Routed)
+      return w.b;
+    else
+      return w;
   }
 };
 
 }  // namespace FINEGRAIN_ISA
+
+template <format F, config C>
+requires(Packable<F>) struct frozen_weights<cpu, F, shared_experts<C>> : frozen_experts<F> {
+  matrix<float> shared_gate;  // (1, D), or empty
+  constexpr explicit frozen_weights(arena& memory)
+      : frozen_experts<F>(memory, 1, C.hidden, C.shared * C.width),
+        shared_gate(memory.matrix<float>(C.shared_gate ? 1 : 0, C.hidden)) {}
+  void fill(cpu const& on, float const* numbers) const {
+    auto const w = bind_weights<shared_experts<C>, float const>(numbers);
+    frozen_experts<F>::fill(on, w);
+    std::copy_n(w.shared_gate.data, w.shared_gate.size(), shared_gate.data);
+  }
+};
+template <format F, config C>
+requires(Packable<F>) struct frozen_weights<cpu, F, routed_experts<C>> : frozen_experts<F> {
+  matrix<float> router, bias;  // (R, D), (1, R) or empty: in f32, whatever the experts
+  constexpr explicit frozen_weights(arena& memory)
+      : frozen_experts<F>(memory, C.routed, C.hidden, C.width),
+        router(memory.matrix<float>(C.routed, C.hidden)),
+        bias(memory.matrix<float>(C.bias ? 1 : 0, C.routed)) {}
+  void fill(cpu const& on, float const* numbers) const {
+    auto const w = bind_weights<routed_experts<C>, float const>(numbers);
+    frozen_experts<F>::fill(on, w);
+    std::copy_n(w.router.data, w.router.size(), router.data);
+    std::copy_n(w.bias.data, w.bias.size(), bias.data);
+  }
+};
 
 template <config C>
 struct plan<cpu, shared_experts<C>> : mixture_plan<C, true, false> {};
@@ -326,8 +414,7 @@ struct plan<cpu, residual_of<then<rmsnorm<D>, mixture<C>>>> {
     scratch const t(p.scratch, p.extent);
     fused_norm const norm{w.a.a.gain, static_cast<float>(rmsnorm<D>::epsilon), s.rows,
                           s.inverse_rms};
-    mixture_forward(p.on, C, p.batch, layer::template views<float const>(w.a.b), s.mixture,
-                    t.mixture, x, y, &norm, x);
+    mixture_forward(p.on, C, p.batch, layer::layer(w.a.b), s.mixture, t.mixture, x, y, &norm, x);
   }
   template <class W, class V>
   static void backward(pass<cpu> p, W const& w, saved const& s, matrix<float const> x,

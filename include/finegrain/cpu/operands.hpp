@@ -27,21 +27,22 @@ inline constexpr int right_size =
 /// What one task needs beside its operands, on its stack.
 struct room {
   alignas(64) float left[block_rows * left_stride];  // A: (row, k)
-  alignas(64) float right[right_size];              // B: (panel, vector, k, column), or lanes' sums
-  alignas(64) float sums[block_rows * block_cols];  // (panel, row, column): the product
+  alignas(64) float right[right_size];               // B: (panel, k, column), or lanes' sums
+  alignas(64) float sums[block_rows * block_cols];   // (panel, row, column): the product
 };
 
-/// Rows of numbers that will be read next: a product fetches `length` of each while it computes.
+/// Numbers that will be read next, which a product fetches while it computes: at each cache line of
+/// k that it passes, one line of every row, `pace` lines on from the last.
 struct ahead {
   static constexpr int most = 64;
   float const* rows[most];
   int count = 0;
-  std::int64_t length = 0;
+  std::int64_t length = 0;  // of k: behind it, nothing more
+  std::int64_t pace = 1;
 
-  /// The cache line at place k of every row.
   FINEGRAIN_INLINE void fetch(std::int64_t k) const {
     if (k < length)
-      for (int i = 0; i < count; ++i) __builtin_prefetch(rows[i] + k, 0, 2);
+      for (int i = 0; i < count; ++i) __builtin_prefetch(rows[i] + k * pace, 0, 2);
   }
 };
 inline constexpr std::int64_t line = 16;  // floats in a cache line
@@ -111,10 +112,10 @@ struct transposed {
     for (int j = 0; j < vectors; ++j) {
       float const* from[lanes];
       for (int i = 0; i < lanes; ++i) from[i] = row(panel, j * lanes + i) + k0;
-      float* out = to + j * count * lanes;
-      for (std::int64_t k = 0; k < count; k += lanes, out += lanes * lanes) {
+      float* out = to + j * lanes;
+      for (std::int64_t k = 0; k < count; k += lanes, out += lanes * panel_width) {
         if (k % line == 0 && j == 0) next.fetch(k);
-        transpose(from, lanes, std::min<std::int64_t>(lanes, count - k), out, lanes);
+        transpose(from, lanes, std::min<std::int64_t>(lanes, count - k), out, panel_width);
         for (auto& p : from) p += lanes;
       }
     }
@@ -146,12 +147,12 @@ struct straight {
     for (std::int64_t k = 0; k < count; ++k) {
       float const* const from = row(k0 + k);
       for (std::int64_t p = first_panel; p < last; ++p) {
-        float* const out = to + (p - first_panel) * count * panel_width + k * lanes;
+        float* const out = to + ((p - first_panel) * count + k) * panel_width;
         std::int64_t const n0 = p * panel_width;
         FINEGRAIN_UNROLL
         for (int j = 0; j < vectors; ++j) {
           std::int64_t const n = std::clamp<std::int64_t>(cols - n0 - j * lanes, 0, lanes);
-          store(out + j * count * lanes,
+          store(out + j * lanes,
                 n == lanes ? load(from + n0 + j * lanes) : load_first(from + n0 + j * lanes, n));
         }
       }

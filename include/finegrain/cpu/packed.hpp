@@ -1,8 +1,8 @@
 // packed: products by packed panels, for B as stored and for weights with short rows.
 //
 // Up to 96 rows of A and 128 columns of B, depth by depth, are copied to where they stay in the
-// second-level cache (B as panels of two vectors' columns, each vector k by k), and tiles of up to
-// 14 rows (6 where there are 16 registers) run over a panel in the first-level cache. Each sum is
+// second-level cache (B as panels of two vectors' columns, k by k), and tiles of up to 14
+// rows (6 where there are 16 registers) run over a panel in the first-level cache. Each sum is
 // one chain over k = 0, 1, 2, ...
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -17,15 +17,11 @@ namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 namespace simd {
 
-/// Where the two vectors of columns of a panel stand: k by k, a vector of units each.
-struct panel {
-  float const *first, *second;
-};
-
 /// sums(Rows, panel_width) = or, if not fresh, += a . panel, over `units` units of k. Of `a`, blocks
 /// of `depth` units follow one another, in each the tile's rows, left_stride apart.
 template <format F, int Rows>
-void tile(float const* a, std::int64_t units, panel b, bool fresh, float* sums, ahead const& next) {
+void tile(float const* a, std::int64_t units, float const* panel, bool fresh, float* sums,
+          ahead const& next) {
   vec sum[Rows][vectors];
   FINEGRAIN_UNROLL
   for (int r = 0; r < Rows; ++r) {
@@ -34,9 +30,8 @@ void tile(float const* a, std::int64_t units, panel b, bool fresh, float* sums, 
       sum[r][j] = fresh ? vec{} : load(sums + r * panel_width + j * lanes);
   }
   auto step = [&](float const* from) __attribute__((always_inline)) {
-    vec const b0 = load(b.first), b1 = load(b.second);
-    b.first += lanes;
-    b.second += lanes;
+    vec const b0 = load(panel), b1 = load(panel + lanes);
+    panel += panel_width;
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
       vec const x = broadcast(from[r * left_stride]);
@@ -60,14 +55,14 @@ void tile(float const* a, std::int64_t units, panel b, bool fresh, float* sums, 
   }
 }
 template <format F>
-void tile(int rows, float const* a, std::int64_t units, panel b, bool fresh, float* sums,
+void tile(int rows, float const* a, std::int64_t units, float const* panel, bool fresh, float* sums,
           ahead const& next) {
-  using function = void (*)(float const*, std::int64_t, panel, bool, float*, ahead const&);
+  using function = void (*)(float const*, std::int64_t, float const*, bool, float*, ahead const&);
   static constexpr auto height = []<int... R>(std::integer_sequence<int, R...>) {
     return std::array<function, tile_rows>{tile<F, R + 1>...};
   }
   (std::make_integer_sequence<int, tile_rows>());
-  height[static_cast<std::size_t>(rows - 1)](a, units, b, fresh, sums, next);
+  height[static_cast<std::size_t>(rows - 1)](a, units, panel, fresh, sums, next);
 }
 
 /// Tiles of room.left(rows, count) on one packed panel, of nearly equal height. list(t, tiles, next)
@@ -80,8 +75,8 @@ void multiply_panel(room& room, int rows, std::int64_t count, float const* panel
   for (int t = 0; t < tiles; ++t) {
     int const begin = rows * t / tiles, end = rows * (t + 1) / tiles;
     list(t, tiles, next);
-    tile<format::f32>(end - begin, room.left + begin * left_stride, count,
-                      {panel, panel + count * lanes}, fresh, sums + begin * panel_width, next);
+    tile<format::f32>(end - begin, room.left + begin * left_stride, count, panel, fresh,
+                      sums + begin * panel_width, next);
   }
 }
 

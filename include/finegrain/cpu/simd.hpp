@@ -30,10 +30,11 @@ FINEGRAIN_INLINE vec load(float const* p) {
   return v;
 }
 FINEGRAIN_INLINE void store(float* p, vec v) { __builtin_memcpy(p, &v, sizeof v); }
-/// The first n < lanes numbers, and zeros: what lies behind them is not touched.
+/// The first n <= lanes numbers, and zeros: what lies behind them is not touched.
 FINEGRAIN_INLINE vec load_first(float const* p, std::int64_t n) {
   vec v{};
-  for (std::int64_t i = 0; i < n; ++i) v[i] = p[i];
+  for (int i = 0; i < lanes; ++i)
+    if (i < n) v[i] = p[i];
   return v;
 }
 FINEGRAIN_INLINE void store_first(float* p, vec v, std::int64_t n) {

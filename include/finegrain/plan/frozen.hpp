@@ -1,0 +1,84 @@
+// frozen: an expression's weights as an executor wants them when they no longer change.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <utility>
+
+#include "plan.hpp"
+#include "weights.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// frozen_weights<X, F, E> stands in the place of weights<E, S const> in a forward pass: the same
+/// members, or for stages that executor X can compute in format F its own. It declares its memory
+/// as plans do, by a constructor that takes arrays from an arena; fill(on, w) copies weights of
+/// weights_size<E>() numbers into it. A stage that X has no other form for keeps them as they are,
+/// and so works in every format.
+template <class X, format F, Expr E>
+struct frozen_weights : weights<E, typename X::scalar const> {
+  using S = typename X::scalar;
+
+  constexpr explicit frozen_weights(arena& memory)
+      : frozen_weights(memory.template take<S>(weights_size<E>())) {}
+  void fill(X const&, S const* w) const { std::copy_n(w, weights_size<E>(), numbers_); }
+
+ private:
+  constexpr explicit frozen_weights(S* numbers)
+      : weights<E, S const>(bind_weights<E, S const>(numbers)), numbers_(numbers) {}
+  S* numbers_;
+};
+
+template <class X, format F, Named E>
+struct frozen_weights<X, F, E> : frozen_weights<X, F, detail::inner_t<E>> {
+  using frozen_weights<X, F, detail::inner_t<E>>::frozen_weights;
+};
+
+namespace detail {
+
+template <class X, format F, Expr A, Expr B>
+struct frozen_pair {
+  frozen_weights<X, F, A> a;
+  frozen_weights<X, F, B> b;
+  constexpr explicit frozen_pair(arena& memory) : a(memory), b(memory) {}
+  void fill(X const& on, typename X::scalar const* w) const {
+    a.fill(on, w);
+    b.fill(on, w + weights_size<A>());
+  }
+};
+
+}  // namespace detail
+
+template <class X, format F, Expr A, Expr B>
+struct frozen_weights<X, F, then<A, B>> : detail::frozen_pair<X, F, A, B> {
+  using detail::frozen_pair<X, F, A, B>::frozen_pair;
+};
+template <class X, format F, Expr A, Expr B>
+struct frozen_weights<X, F, sum<A, B>> : detail::frozen_pair<X, F, A, B> {
+  using detail::frozen_pair<X, F, A, B>::frozen_pair;
+};
+template <class X, format F, Expr A>
+struct frozen_weights<X, F, residual_of<A>> {
+  frozen_weights<X, F, A> a;
+  constexpr explicit frozen_weights(arena& memory) : a(memory) {}
+  void fill(X const& on, typename X::scalar const* w) const { a.fill(on, w); }
+};
+template <class X, format F, int N, Expr A>
+struct frozen_weights<X, F, repeated<N, A>> {
+  std::array<frozen_weights<X, F, A>, N> layers;
+  constexpr explicit frozen_weights(arena& memory)
+      : frozen_weights(memory, std::make_integer_sequence<int, N>()) {}
+  void fill(X const& on, typename X::scalar const* w) const {
+    for (auto const& layer : layers) {
+      layer.fill(on, w);
+      w += weights_size<A>();
+    }
+  }
+
+ private:
+  template <int... I>
+  constexpr frozen_weights(arena& memory, std::integer_sequence<int, I...>)
+      : layers{(static_cast<void>(I), frozen_weights<X, F, A>(memory))...} {}
+};
+
+}  // namespace finegrain::inline FINEGRAIN_ABI
