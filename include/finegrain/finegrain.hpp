@@ -9,6 +9,7 @@
 #include "base/number.hpp"
 #include "base/buffer.hpp"
 #include "base/parallel.hpp"
+#include "base/wide.hpp"
 
 #include "config/config.hpp"
 #include "config/ladder.hpp"
@@ -30,6 +31,7 @@
 #include "plan/routing.hpp"
 #include "plan/compose.hpp"
 #include "plan/stages.hpp"
+#include "plan/scored.hpp"
 #include "plan/explain.hpp"
 
 #include "reference/executor.hpp"

@@ -39,6 +39,16 @@ TEST_CASE("cross-entropy is the same for any number of threads, and 0 for no tok
   CHECK(cross_entropy(fg::cpu(), {nullptr, 0, 50}, {}, 1, {}) == 0);
 }
 
+TEST_CASE("the largest logit counts wherever it stands") {
+  for (int V : {1, 2, 15, 16, 17, 31, 32, 33, 100})
+    for (int at = 0; at < V; ++at) {
+      numbers logits(std::size_t(V), -200);
+      logits[std::size_t(at)] = 700;  // with another one taken off, its exponential is infinite
+      CHECK(cross_entropy(fg::cpu(), view(std::as_const(logits), 1, V), std::vector{at}, 1, {}) ==
+            0);
+    }
+}
+
 TEST_CASE("large logits overflow nothing, and nothing behind a row is read") {
   guarded logits(2, 19), d(2, 19);
   logits = numbers(38, -1e30f);

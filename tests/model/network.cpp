@@ -430,3 +430,86 @@ TEMPLATE_TEST_CASE("more slots than 32 bits can number are refused", "", EXECUTO
                               fg::matrix<S>(nowhere(46), tokens, 16)),
                     "a batch of 1073741824 tokens with 2 experts each is too large");
 }
+
+namespace {
+
+struct classifier : fg::named {
+  static constexpr auto expr = block{} | fg::rmsnorm<16>{} | fg::head<16, 37>{};
+};
+
+/// Half the sum of squares; it counts the tokens that it is asked for, in their order.
+template <class X>
+struct half_squares {
+  using S = typename X::scalar;
+  std::int64_t* seen;
+  double operator()(X const&, std::int64_t first, fg::matrix<S const> y, fg::matrix<S> dy) const {
+    CHECK(first == *seen);
+    *seen += y.rows;
+    double total = 0;
+    for (std::int64_t t = 0; t < y.rows; ++t)
+      for (std::int64_t c = 0; c < y.cols; ++c) {
+        double const value = double(y(t, c));
+        total += value * value / 2;
+        if (dy.data) dy(t, c) = S(value);
+      }
+    return total;
+  }
+};
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("to learn is forward, the loss and backward", "", EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::network<classifier, TestType> net({.deviation = 0.3}), twin({.deviation = 0.3});
+  for (std::int64_t T : {0, 1, 23}) {
+    auto const x = numbers<S>::random(T, 16, 1);
+    numbers<S> y(T, 37), dx(T, 16), twin_dx(T, 16);
+    fg::batch const b{.tokens = T, .routing = {.balance = 0.1}};
+    twin.forward(b, x, y);
+    double expected = 0;
+    for (S value : y.values) expected += double(value) * double(value) / 2;
+    twin.backward(y, twin_dx);  // y is its own gradient
+    for (auto mode : {fg::gradients::overwrite, fg::gradients::accumulate}) {
+      std::int64_t seen = 0;
+      double const loss = net.learn(b, x, half_squares<TestType>{&seen}, dx, mode);
+      CHECK(seen == T);
+      CHECK(loss == Approx(expected).epsilon(1e-5));
+      seen = 0;
+      CHECK(net.score(b, x, half_squares<TestType>{&seen}) == loss);
+      double const times = mode == fg::gradients::overwrite ? 1 : 2;
+      for (std::size_t i = 0; i < net.gradient().size(); ++i)
+        CHECK(double(net.gradient()[i]) ==
+              Approx(times * double(twin.gradient()[i])).epsilon(1e-5).margin(1e-5));
+      for (std::size_t i = 0; i < dx.values.size(); ++i)
+        CHECK(double(dx.values[i]) == Approx(double(twin_dx.values[i])).epsilon(1e-5).margin(1e-5));
+    }
+  }
+}
+
+TEMPLATE_TEST_CASE("what cannot be learned from is refused before anything is written", "",
+                   EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::network<classifier, TestType> net;
+  auto x = numbers<S>::random(4, 16, 1);
+  numbers<S> y(4, 37), dx(4, 16), narrow(4, 15);
+  std::int64_t seen = 0;
+  half_squares<TestType> const loss{&seen};
+  net.forward({.tokens = 4}, x, y);
+  auto const before = copy(net.gradient());
+  CHECK_THROWS_WITH(net.learn({.tokens = 5}, x, loss), "x is 4 x 16; this call needs 5 x 16");
+  CHECK_THROWS_WITH(net.score({.tokens = 5}, x, loss), "x is 4 x 16; this call needs 5 x 16");
+  CHECK_THROWS_WITH(net.learn({.tokens = 4}, x, loss, narrow),
+                    "dx is 4 x 15; this call needs 4 x 16");
+  CHECK_THROWS_WITH(net.learn({.tokens = 4}, x, loss, x), "x and dx share memory");
+  CHECK_THROWS_AS(net.learn({.tokens = 4, .routing = {.top_k = 3}}, x, loss), fg::invalid_argument);
+  CHECK(seen == 0);
+  CHECK(copy(net.gradient()) == before);
+  CHECK_NOTHROW(net.backward(y));  // what forward kept is still there
+  net.learn({.tokens = 4}, x, loss);
+  CHECK_THROWS_WITH(net.backward(y),
+                    "backward needs a forward before it, and no other call between");
+  net.forward({.tokens = 4}, x, y);
+  seen = 0;
+  net.score({.tokens = 4}, x, loss);
+  CHECK_THROWS_AS(net.backward(y), fg::invalid_argument);
+}

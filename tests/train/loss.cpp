@@ -79,6 +79,26 @@ TEMPLATE_TEST_CASE("cross-entropy and its gradient are what the formula says", "
   }
 }
 
+TEMPLATE_TEST_CASE("a gradient may take the place of what it is the gradient of", "", fg::cpu,
+                   fg::basic_reference<float>, fg::basic_reference<double>) {
+  using S = typename TestType::scalar;
+  for (auto [tokens, classes] : {std::pair{1, 1}, {7, 5}, {130, 37}, {3, 1030}}) {
+    sample<S> s(tokens, classes, 3);
+    std::vector<S> const wanted(s.logits.size(), S(0.5));
+    fg::matrix<S const> const target(wanted.data(), tokens, classes);
+    double const entropy = cross_entropy(TestType{}, s.view(), s.targets, 0.25, s.dview());
+    std::vector<S> both = s.logits;
+    fg::matrix<S> const in_place(both.data(), tokens, classes);
+    CHECK(cross_entropy(TestType{}, in_place, s.targets, 0.25, in_place) == entropy);
+    CHECK(both == s.gradient);
+    double const square = squared_error(TestType{}, s.view(), target, 0.25, s.dview());
+    both = s.logits;
+    CHECK(squared_error(TestType{}, fg::matrix<S const>(in_place), target, 0.25, in_place) ==
+          square);
+    CHECK(both == s.gradient);
+  }
+}
+
 TEMPLATE_TEST_CASE("equal logits cost log V each, however large they are", "", fg::cpu,
                    fg::basic_reference<float>, fg::basic_reference<double>) {
   using S = typename TestType::scalar;

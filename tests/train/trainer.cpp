@@ -110,6 +110,40 @@ TEST_CASE("a step fills the log, its own or the batch's; the balance loss contai
   CHECK(std::accumulate(log.layers[0].load.begin(), log.layers[0].load.end(), 0L) == 64);
 }
 
+TEMPLATE_TEST_CASE("a step's gradient is that of forward, cross-entropy and backward", "", fg::cpu,
+                   fg::reference) {
+  using S = typename TestType::scalar;
+  using network = fg::network<tiny::decoder, TestType>;
+  tiny::text const text(50);
+  std::vector<std::int32_t> targets(text.targets().begin(), text.targets().end());
+  targets[3] = targets[49] = -1;
+  network net({.deviation = 0.3}), twin({.deviation = 0.3});
+  fg::trainer train{net, {}, {.balance = 0.01}};
+  auto const report = train.step(text.inputs(), targets);
+  std::vector<S> y(50 * 32), dy(50 * 32);
+  fg::matrix<S> const out(y.data(), 50, 32), dout(dy.data(), 50, 32);
+  auto log = network::make_log();
+  twin.forward({.tokens = 50, .ids = text.inputs(), .routing = {.balance = 0.01}, .log = &log}, {},
+               out);
+  double const loss = cross_entropy(twin.on(), out, targets, 1.0 / 48, dout) / 48;
+  twin.backward(dout);
+  CHECK(report.loss == Approx(loss).epsilon(1e-6));
+  CHECK(report.balance_loss == log.balance_loss());
+  for (std::size_t i = 0; i < net.gradient().size(); ++i)
+    CHECK(double(net.gradient()[i]) ==
+          Approx(double(twin.gradient()[i])).epsilon(1e-5).margin(1e-7));
+}
+
+TEST_CASE("a trainer keeps no logits of all tokens") {
+  using large =
+      fg::network<std::remove_cvref_t<decltype(fg::embedding<1000, 4>{} | fg::head<4, 50'000>{})>,
+                  fg::cpu>;
+  std::int64_t const tokens = 4096, all = tokens * 50'000 * 4;
+  fg::extent const e{tokens, 1, true};
+  CHECK(large::learning_bytes(e) < all / 10);
+  CHECK(large::learning_bytes(e) < large::workspace_bytes(e) + all / 10);
+}
+
 TEST_CASE("training with a balance coefficient evens the load") {
   auto const spread = [](double balance) {
     network net({.deviation = 0.3, .seed = 3});

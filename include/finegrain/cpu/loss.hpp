@@ -15,10 +15,22 @@ inline namespace FINEGRAIN_ISA {
 
 namespace simd {
 
-/// The sum of e^(x - most), vector by vector; e^(x - most) * factor goes to `out` if given. Sums of
+/// The largest number, whatever the order.
+inline float largest_of(float const* x, std::int64_t cols) {
+  float most = x[0];
+  std::int64_t c = 0;
+  if (cols >= lanes) {
+    vec m = load(x);
+    for (c = lanes; c + lanes <= cols; c += lanes) m = larger(m, load(x + c));
+    most = largest(m);
+  }
+  for (; c < cols; ++c) most = std::max(most, x[c]);
+  return most;
+}
+
+/// The sum of e^(x - most), vector by vector; they go to `out`, which may be x, if given. Sums of
 /// 512 numbers are added in double.
-inline double exponentials(float const* x, std::int64_t cols, float most, float factor,
-                           float* out) {
+inline double exponentials(float const* x, std::int64_t cols, float most, float* out) {
   constexpr std::int64_t stretch = 512;
   double sum = 0;
   for (std::int64_t begin = 0; begin < cols; begin += stretch) {
@@ -28,13 +40,13 @@ inline double exponentials(float const* x, std::int64_t cols, float most, float 
     for (; c + lanes <= end; c += lanes) {
       vec const e = exp(load(x + c) - most);
       part += e;
-      if (out) store(out + c, e * factor);
+      if (out) store(out + c, e);
     }
     sum += static_cast<double>(total(part));
     if (c < end) {
       vec const e = exp(load_first(x + c, end - c) - most);
       for (std::int64_t i = 0; i < end - c; ++i) sum += static_cast<double>(e[i]);
-      if (out) store_first(out + c, e * factor, end - c);
+      if (out) store_first(out + c, e, end - c);
     }
   }
   return sum;
@@ -42,20 +54,21 @@ inline double exponentials(float const* x, std::int64_t cols, float most, float 
 
 inline double token_loss(float const* x, std::int64_t cols, std::int32_t target, double scale,
                          float* dx) {
-  float const most = *std::max_element(x, x + cols);
-  double const sum = exponentials(x, cols, most, 1.0f, nullptr);
+  float const most = largest_of(x, cols), right = x[target];  // dx may be x
+  double const sum = exponentials(x, cols, most, dx);
   if (dx) {
-    exponentials(x, cols, most, static_cast<float>(scale / sum), dx);
+    float const factor = static_cast<float>(scale / sum);
+    for (std::int64_t c = 0; c < cols; ++c) dx[c] *= factor;
     dx[target] -= static_cast<float>(scale);
   }
-  return std::log(sum) + static_cast<double>(most) - static_cast<double>(x[target]);
+  return std::log(sum) + static_cast<double>(most) - static_cast<double>(right);
 }
 
 }  // namespace simd
 
 /// The sum over tokens of -log softmax(logits)[target], in nats; targets below 0 are left out.
 /// dlogits (T, V) = scale * (softmax(logits) - onehot(target)), 0 for tokens that are left out; it
-/// may be empty.
+/// may be empty, and it may be the logits.
 inline double cross_entropy(cpu const& on, matrix<float const> logits,
                             std::span<std::int32_t const> targets, double scale,
                             matrix<float> dlogits) {

@@ -74,20 +74,18 @@ void check_routing(batch const& b, bool training) {
   });
 }
 
-/// Everything about one call of a network of E.
+/// Everything about one call of a network of E but where its output goes.
 template <Expr E, class S>
-void check_call(batch const& b, matrix<S const> x, matrix<S const> y, bool training,
-                kv_cache<S> const* cache = nullptr) {
-  constexpr int in = in_width<E>(), out = out_width<E>();
+void check_input(batch const& b, matrix<S const> x, bool training,
+                 kv_cache<S> const* cache = nullptr) {
+  constexpr int in = in_width<E>();
   if (b.tokens < 0) throw invalid_argument("a batch of %lld tokens", shown(b.tokens));
-  check_shape("y", y, b.tokens, out);
   if constexpr (in == ids) {
     if (static_cast<std::int64_t>(b.ids.size()) != b.tokens)
       throw invalid_argument("the batch has %lld tokens and %lld token ids", shown(b.tokens),
                              shown(static_cast<std::int64_t>(b.ids.size())));
   } else {
     check_shape("x", x, b.tokens, in);
-    check_apart("x", x, "y", y);
   }
   check_sequences(b);
   check_routing<E>(b, training);
@@ -99,6 +97,15 @@ void check_call(batch const& b, matrix<S const> x, matrix<S const> y, bool train
   if (b.tokens > cache->capacity - cache->length)
     throw invalid_argument("the cache has room for %lld tokens; %lld and %lld more do not fit",
                            shown(cache->capacity), shown(cache->length), shown(b.tokens));
+}
+
+/// Everything about one call of a network of E.
+template <Expr E, class S>
+void check_call(batch const& b, matrix<S const> x, matrix<S const> y, bool training,
+                kv_cache<S> const* cache = nullptr) {
+  if (b.tokens >= 0) check_shape("y", y, b.tokens, out_width<E>());
+  check_input<E, S>(b, x, training, cache);
+  if constexpr (in_width<E>() != ids) check_apart("x", x, "y", y);
 }
 
 }  // namespace detail

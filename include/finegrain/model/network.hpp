@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "../plan/compose.hpp"
+#include "../plan/scored.hpp"
 #include "../plan/stages.hpp"
 #include "../plan/weights.hpp"
 #include "check.hpp"
@@ -23,8 +24,9 @@ namespace finegrain::inline FINEGRAIN_ABI {
 ///   network<mixture<c>, cpu> layer;
 ///   layer(x, y);                        // (T, D) -> (T, D)
 ///
-/// and for training: forward(batch, x, y); backward(dy, dx); then parameters() and gradient(). An
-/// expression that begins with an embedding reads token ids from the batch and takes an empty x.
+/// and for training: forward(batch, x, y); backward(dy, dx); then parameters() and gradient(). Or
+/// learn(batch, x, loss), which is both and the loss between them. An expression that begins with an
+/// embedding reads token ids from the batch and takes an empty x.
 /// Memory for saved activations grows when a call brings more tokens than any before, before
 /// anything is written; reserve() does it ahead of time, and no call after that allocates.
 template <Expr E, class X>
@@ -48,22 +50,24 @@ class network {
   void reserve(std::int64_t tokens, bool training = false) {
     std::int64_t workspace = workspace_bytes(extent_of(tokens));
     if (training) workspace = std::max(workspace, workspace_bytes(extent_of(tokens, true)));
-    if (workspace > workspace_.size()) {
-      workspace_ = buffer<>(workspace);
-      forwarded_ = false;  // what it kept was in the old memory
-    }
-    if (!training) return;
-    if (gradients_.size() == 0) {
-      buffer<S> fresh(weights_size<E>());
-      std::fill(fresh.begin(), fresh.end(), S(0));
-      gradients_ = std::move(fresh);
-    }
-    if (unwanted_.size() < tokens * in) unwanted_ = buffer<S>(tokens * in);
+    reserve_workspace(workspace);
+    if (training) reserve_gradients(tokens);
+  }
+  /// The same for learn and score.
+  void reserve_learning(std::int64_t tokens) {
+    reserve_workspace(
+        std::max(learning_bytes(extent_of(tokens)), learning_bytes(extent_of(tokens, true))));
+    reserve_gradients(tokens);
   }
 
   /// Bytes of memory for one pass: saved activations, and scratch. Constexpr.
   static constexpr std::int64_t workspace_bytes(extent e) {
     return saved_bytes<X, E>(e) + scratch_bytes<X, E>(e);
+  }
+  /// The same of one pass under a loss, which makes its outputs itself. Constexpr.
+  static constexpr std::int64_t learning_bytes(extent e) {
+    return memory_bytes<typename scored<X, E>::saved>(e) +
+           memory_bytes<typename scored<X, E>::scratch>(e);
   }
 
   // ---- inference -------------------------------------------------------------------------------
@@ -131,9 +135,8 @@ class network {
                              on_.threads.workers());
     detail::check_shape("dy", dy, e.tokens, out);
     if (dx.data) {
-      detail::check_shape("dx", dx, e.tokens, in);
+      check_dx(dx, x_, e.tokens);
       detail::check_apart<S>("dy", dy, "dx", dx);
-      detail::check_apart<S>("x", x_, "dx", dx);
     } else {
       dx = {unwanted_.data(), e.tokens, in};
     }
@@ -142,6 +145,26 @@ class network {
     arena const scratch(workspace_.data() + memory.used(), workspace_.size() - memory.used());
     plan<X, E>::backward(pass<X>{on_, batch_, scratch, e, mode}, weights(), saved, x_, dy,
                          gradient_views(), dx);
+  }
+
+  /// Forward, a loss (plan/scored.hpp), and backward from its gradient: the sum of the loss over the
+  /// batch. Where the expression ends in a head or a linear map, the outputs are made some tokens at
+  /// a time and never stored. Gradients and dx are as in backward; x and batch need not stay.
+  template <Loss<X> L>
+  double learn(batch const& b, matrix<S const> x, L const& loss, matrix<S> dx = {},
+               gradients mode = gradients::overwrite) {
+    detail::check_input<E, S>(b, x, true);
+    if (dx.data) check_dx(dx, x, b.tokens);
+    reserve_learning(b.tokens);
+    if (!dx.data) dx = {unwanted_.data(), b.tokens, in};
+    return run_scored(b, x, loss, true, gradient_views(), dx, mode);
+  }
+  /// The sum of a loss alone, as the network stands.
+  template <Loss<X> L>
+  double score(batch const& b, matrix<S const> x, L const& loss) {
+    detail::check_input<E, S>(b, x, false);
+    reserve_workspace(learning_bytes(extent_of(b.tokens)));
+    return run_scored(b, x, loss, false, bind_weights<E, S>(nullptr), {}, gradients::overwrite);
   }
 
   // ---- weights ---------------------------------------------------------------------------------
@@ -183,6 +206,37 @@ class network {
   }
 
  private:
+  void reserve_workspace(std::int64_t bytes) {
+    if (bytes <= workspace_.size()) return;
+    workspace_ = buffer<>(bytes);
+    forwarded_ = false;  // what it kept was in the old memory
+  }
+  void reserve_gradients(std::int64_t tokens) {
+    if (gradients_.size() == 0) {
+      buffer<S> fresh(weights_size<E>());
+      std::fill(fresh.begin(), fresh.end(), S(0));
+      gradients_ = std::move(fresh);
+    }
+    if (unwanted_.size() < tokens * in) unwanted_ = buffer<S>(tokens * in);
+  }
+
+  static void check_dx(matrix<S> dx, matrix<S const> x, std::int64_t tokens) {
+    detail::check_shape("dx", dx, tokens, in);
+    detail::check_apart<S>("x", x, "dx", dx);
+  }
+
+  template <class L>
+  double run_scored(batch const& b, matrix<S const> x, L const& loss, bool training,
+                    finegrain::weights<E, S> const& dw, matrix<S> dx, gradients mode) {
+    forwarded_ = false;  // the memory that it kept things in is used again
+    extent const e = extent_of(b.tokens, training);
+    arena memory(workspace_.data(), workspace_.size());
+    typename scored<X, E>::saved const saved(memory, e);
+    arena const scratch(workspace_.data() + memory.used(), workspace_.size() - memory.used());
+    if (b.log) b.log->next = 0;
+    return scored<X, E>::run(pass<X>{on_, b, scratch, e, mode}, weights(), saved, x, loss, dw, dx);
+  }
+
   void run(batch const& b, matrix<S const> x, matrix<S> y, std::span<std::byte> workspace,
            bool training, kv_cache<S>* cache) const {
     extent const e = extent_of(b.tokens, training);

@@ -12,7 +12,7 @@ namespace finegrain::inline FINEGRAIN_ABI {
 
 /// The sum over tokens of -log softmax(logits)[target], in nats; targets below 0 are left out.
 /// dlogits (T, V) = scale * (softmax(logits) - onehot(target)), 0 for tokens that are left out; it
-/// may be empty.
+/// may be empty, and it may be the logits.
 template <class T>
 double cross_entropy(basic_reference<T> const&, spec::input<T> logits,
                      std::span<std::int32_t const> targets, double scale, spec::output<T> dlogits) {

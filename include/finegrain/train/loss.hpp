@@ -16,10 +16,10 @@ namespace finegrain::inline FINEGRAIN_ABI {
 //                        double scale, matrix<S> dlogits);
 //
 // the sum over tokens of -log softmax(logits)[target] in nats, where targets below 0 are left out;
-// and dlogits = scale * its gradient, unless dlogits is empty.
+// and dlogits = scale * its gradient, unless dlogits is empty. It may be the logits themselves.
 
 /// Sum of (y - target)^2 over all numbers, in double and always in the same order;
-/// dy = scale * its gradient, unless dy is empty.
+/// dy = scale * its gradient, unless dy is empty. It may be y itself.
 template <class X, class S = typename X::scalar>
 double squared_error(X const& on, matrix<S const> y, matrix<S const> target, double scale,
                      matrix<S> dy) {

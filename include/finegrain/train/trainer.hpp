@@ -93,10 +93,7 @@ class trainer {
   }
 
   /// Makes room for batches of up to so many tokens; no step within it allocates.
-  void reserve(std::int64_t tokens) {
-    net_.reserve(tokens, true);
-    reserve_outputs(tokens, true);
-  }
+  void reserve(std::int64_t tokens) { net_.reserve_learning(tokens); }
 
   /// Writes weights, moments and steps, atomically: a trainer that loads them goes on with the same
   /// bits. Throws file_error; a file that was there is then still there.
@@ -130,50 +127,48 @@ class trainer {
       return x;
   }
 
-  // A loss: how many terms it has, and their sum and gradient at the network's output.
-  auto cross_entropy_loss(batch const& b, id_list targets) const {
+  // A loss: how many terms it has, the sum of some tokens', and the gradient of all terms' mean.
+  static auto cross_entropy_loss(batch const& b, id_list targets) {
     struct loss {
       id_list targets;
-      std::int64_t terms;
-      double operator()(executor const& on, matrix<S const> y, double scale, matrix<S> dy) const {
-        return cross_entropy(on, y, targets, scale, dy);
+      double terms;
+      double operator()(executor const& on, std::int64_t first, matrix<S const> y,
+                        matrix<S> dy) const {
+        auto const mine =
+            targets.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(y.rows));
+        return cross_entropy(on, y, mine, 1 / terms, dy);
       }
     };
-    return loss{targets, count_targets(targets, b.tokens, out)};
+    return loss{targets, at_least_one(count_targets(targets, b.tokens, out))};
   }
-  auto squared_error_loss(batch const& b, matrix<S const> targets) const {
+  static auto squared_error_loss(batch const& b, matrix<S const> targets) {
     struct loss {
       matrix<S const> targets;
-      std::int64_t terms;
-      double operator()(executor const& on, matrix<S const> y, double scale, matrix<S> dy) const {
-        return squared_error(on, y, targets, scale, dy);
+      double terms;
+      double operator()(executor const& on, std::int64_t first, matrix<S const> y,
+                        matrix<S> dy) const {
+        return squared_error(on, y, targets.middle_rows(first, y.rows), 1 / terms, dy);
       }
     };
     detail::check_shape("the matrix of targets", targets, b.tokens, out);
-    return loss{targets, targets.size()};
+    return loss{targets, at_least_one(targets.size())};
+  }
+  static double at_least_one(std::int64_t terms) {
+    return static_cast<double>(std::max<std::int64_t>(terms, 1));
   }
 
   std::span<S> first() const { return {moments_.data(), net_.parameters().size()}; }
   std::span<S> second() const { return {first().data() + first().size(), first().size()}; }
 
-  void reserve_outputs(std::int64_t tokens, bool training) {
-    if (y_.size() < tokens * out) y_ = buffer<S>(tokens * out);
-    if (training && dy_.size() < tokens * out) dy_ = buffer<S>(tokens * out);
-  }
-
-  template <class Loss>
-  step_report step_on(batch b, matrix<S const> x, Loss const& loss) {
-    reserve_outputs(b.tokens, true);
-    matrix<S> const y(y_.data(), b.tokens, out), dy(dy_.data(), b.tokens, out);
+  template <class L>
+  step_report step_on(batch b, matrix<S const> x, L const& loss) {
     if (!b.log) b.log = &log_;
     if (b.routing.balance == 0) b.routing.balance = settings_.balance;
-    net_.forward(b, x, y);
-    step_report report{.balance_loss = b.log->balance_loss(), .tokens = b.tokens};
-    double const terms = static_cast<double>(std::max<std::int64_t>(loss.terms, 1));
-    report.loss = loss(net_.on(), y, 1 / terms, dy) / terms;
-    net_.backward(dy);
-    report.gradient_norm = update();
-    return report;
+    double const total = net_.learn(b, x, loss);
+    return {.loss = total / loss.terms,
+            .balance_loss = b.log->balance_loss(),
+            .gradient_norm = update(),
+            .tokens = b.tokens};
   }
 
   /// Moves the weights, and returns the gradient's norm.
@@ -190,12 +185,9 @@ class trainer {
     return norm;
   }
 
-  template <class Loss>
-  double evaluate_on(batch b, matrix<S const> x, Loss const& loss) {
-    reserve_outputs(b.tokens, false);
-    matrix<S> const y(y_.data(), b.tokens, out);
-    net_.infer(b, x, y);
-    return loss(net_.on(), y, 0, {}) / static_cast<double>(std::max<std::int64_t>(loss.terms, 1));
+  template <class L>
+  double evaluate_on(batch b, matrix<S const> x, L const& loss) {
+    return net_.score(b, x, loss) / loss.terms;
   }
 
   Network& net_;
@@ -205,7 +197,6 @@ class trainer {
   std::vector<trained_range> ranges_;
   std::vector<double> partial_;
   buffer<S> moments_;  // of the gradient, first and second, each laid out as the weights
-  buffer<S> y_, dy_;   // the network's output and its gradient
   std::int64_t steps_ = 0;
 };
 
