@@ -137,12 +137,10 @@ inline void attend(matrix<float const> q, matrix<float const> keys, matrix<float
       float* const to = sums + p * query_rows * panel_width;
       for (int r = 0; r < rows; r += tile_rows) {
         int const height = std::min(tile_rows, rows - r), common = visible[r];
-        panel const first{room.right, room.right + count * lanes};
-        panel const rest{first.first + common * lanes, first.second + common * lanes};
-        tile<format::f32>(height, scores[r], common, first, false, to + r * panel_width, {});
+        tile<format::f32>(height, scores[r], common, room.right, false, to + r * panel_width, {});
         for (int i = r + 1; i < r + height; ++i)  // keys that only later rows may see
-          tile<format::f32>(1, scores[i] + common, visible[i] - common, rest, false,
-                            to + i * panel_width, {});
+          tile<format::f32>(1, scores[i] + common, visible[i] - common,
+                            room.right + common * panel_width, false, to + i * panel_width, {});
       }
     }
   }
