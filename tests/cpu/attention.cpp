@@ -75,17 +75,6 @@ TEST_CASE("attention gives the same bits for any number of threads") {
   }
 }
 
-TEST_CASE("unrotate undoes rotate") {
-  numbers const before = random_numbers(20 * 24, 1);
-  numbers m = before;
-  std::vector<std::int64_t> const starts{0, 8, 20};
-  fg::batch const b{.tokens = 20, .starts = starts};
-  rotate(fg::cpu(), b, 0, 12, 10000.0, view(m, 20, 24));
-  CHECK(!same(m, before));
-  unrotate(fg::cpu(), b, 12, 10000.0, view(m, 20, 24));
-  for (std::size_t i = 0; i < m.size(); ++i) CHECK(std::abs(m[i] - before[i]) < 1e-5f);
-}
-
 TEST_CASE("attention reads nothing behind its keys and values") {
   int const T = 67, dim = 6;
   guarded q(T, dim), k(T, dim), v(T, dim), mixed(T, dim), sums(T, 1);

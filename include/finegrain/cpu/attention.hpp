@@ -10,6 +10,7 @@
 
 #include "../plan/stages.hpp"
 #include "linear.hpp"
+#include "rotary.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
@@ -18,51 +19,6 @@ namespace simd {
 
 inline constexpr int query_rows = 48, key_rows = 64;
 inline constexpr std::int64_t value_cols = 256;  // of a head that are averaged at a time
-
-/// f(first row, end, sequence) for each sequence's part of rows [begin, end).
-template <class F>
-void in_sequences(batch const& b, std::int64_t begin, std::int64_t end, F&& f) {
-  std::int64_t s = 0;
-  if (!b.starts.empty())
-    s = std::upper_bound(b.starts.begin(), b.starts.end(), begin) - b.starts.begin() - 1;
-  for (; begin < end; ++s) {
-    std::int64_t const stop = std::min(end, b.end(s));
-    if (begin < stop) f(begin, stop, s);
-    begin = std::max(begin, stop);
-  }
-}
-
-/// Turns the pair (i, i + dim/2) of every head by direction * position * theta^(-2i/dim).
-inline void turn(cpu const& on, batch const& b, std::int64_t past, int dim, double theta,
-                 float direction, matrix<float> m) {
-  constexpr std::int64_t rows = 32, pairs = 64;
-  int const half = dim / 2;
-  on.threads((m.rows + rows - 1) / rows, [&](std::int64_t task, int) {
-    for (std::int64_t i0 = 0; i0 < half; i0 += pairs) {
-      std::int64_t const n = std::min(pairs, half - i0);
-      double speed[pairs];
-      float cosine[pairs], sine[pairs];
-      for (std::int64_t i = 0; i < n; ++i)
-        speed[i] = std::pow(theta, -2.0 * static_cast<double>(i0 + i) / dim);
-      in_sequences(b, task * rows, std::min(m.rows, (task + 1) * rows),
-                   [&](std::int64_t begin, std::int64_t end, std::int64_t s) {
-                     for (std::int64_t t = begin; t < end; ++t) {
-                       double const position = static_cast<double>(b.position(t, s, past));
-                       for (std::int64_t i = 0; i < n; ++i) {
-                         cosine[i] = static_cast<float>(std::cos(position * speed[i]));
-                         sine[i] = direction * static_cast<float>(std::sin(position * speed[i]));
-                       }
-                       for (float* at = m.row(t) + i0; at < m.row(t) + m.cols; at += dim)
-                         for (std::int64_t i = 0; i < n; ++i) {
-                           float const u = at[i], v = at[i + half];
-                           at[i] = u * cosine[i] - v * sine[i];
-                           at[i + half] = u * sine[i] + v * cosine[i];
-                         }
-                     }
-                   });
-    }
-  });
-}
 
 static_assert(key_rows <= block_cols && query_rows <= block_rows && value_cols % block_cols == 0);
 
@@ -204,17 +160,6 @@ struct attend_gradient {
 };
 
 }  // namespace simd
-
-/// Turns positions into m (T, heads * dim): half-split rotary embedding, as in DeepSeekMoE 16B.
-/// Row t is at position past + t - (the first row of its sequence), or where the batch says.
-inline void rotate(cpu const& on, batch const& b, std::int64_t past, int dim, double theta,
-                   matrix<float> m) {
-  simd::turn(on, b, past, dim, theta, 1, m);
-}
-/// The inverse of rotate, which is also its gradient.
-inline void unrotate(cpu const& on, batch const& b, int dim, double theta, matrix<float> m) {
-  simd::turn(on, b, 0, dim, theta, -1, m);
-}
 
 /// mixed (T, query heads * dim): for each token and head, values averaged with the weights
 /// softmax(q . k / sqrt(dim)) over its sequence's tokens up to itself. q is (T, query heads * dim),

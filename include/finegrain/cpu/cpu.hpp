@@ -15,5 +15,6 @@
 #include "mixture.hpp"
 #include "norm.hpp"
 #include "product.hpp"
+#include "rotary.hpp"
 #include "route.hpp"
 #include "simd.hpp"

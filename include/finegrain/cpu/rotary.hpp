@@ -1,0 +1,106 @@
+// Rotary positions: pairs of a head's numbers are turned by angles that grow with the position.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "../plan/batch.hpp"
+#include "executor.hpp"
+#include "operands.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+inline namespace FINEGRAIN_ISA {
+
+namespace simd {
+
+/// f(first row, end, sequence) for each sequence's part of rows [begin, end).
+template <class F>
+void in_sequences(batch const& b, std::int64_t begin, std::int64_t end, F&& f) {
+  std::int64_t s = 0;
+  if (!b.starts.empty())
+    s = std::upper_bound(b.starts.begin(), b.starts.end(), begin) - b.starts.begin() - 1;
+  for (; begin < end; ++s) {
+    std::int64_t const stop = std::min(end, b.end(s));
+    if (begin < stop) f(begin, stop, s);
+    begin = std::max(begin, stop);
+  }
+}
+
+/// Sine and cosine of an angle in quarter turns, to a unit in the last place or two: plain
+/// arithmetic, so that a compiler makes vectors of a loop of them.
+FINEGRAIN_INLINE void sine_cosine(double quarters, float& sine, float& cosine) {
+  constexpr double shift = 6755399441055744.0;  // 1.5 * 2^52: adding it rounds to an integer
+  double const shifted = quarters + shift;
+  auto const quadrant = static_cast<std::int32_t>(__builtin_bit_cast(std::int64_t, shifted));
+  float const a = static_cast<float>(quarters - (shifted - shift)), b = a * a;  // |a| <= 1/2
+  float const s =
+      a * (1.57079633f +
+           b * (-0.645964098f + b * (0.0796926262f + b * (-4.68175414e-3f + b * 1.60441185e-4f))));
+  float const c =
+      1.0f + b * (-1.23370055f + b * (0.253669508f + b * (-0.0208634808f +
+                                                          b * (9.1926027e-4f - b * 2.520204e-5f))));
+  float const u = quadrant & 1 ? c : s, v = quadrant & 1 ? s : c;
+  sine = quadrant & 2 ? -u : u;
+  cosine = (quadrant + 1) & 2 ? -v : v;
+}
+
+/// Turns the pair (i, i + dim/2) of every head by direction * position * theta^(-2i/dim), in rows
+/// [begin, end) of q and of k. One copy: inlined twice it may differ in bits.
+FINEGRAIN_ONE_COPY inline void turn_rows(batch const& b, std::int64_t past, int dim, double theta,
+                                         float direction, std::int64_t begin, std::int64_t end,
+                                         matrix<float> q, matrix<float> k) {
+  constexpr std::int64_t pairs = 64;
+  int const half = dim / 2;
+  double const step = std::pow(theta, -2.0 / dim);
+  double speed[pairs];  // quarter turns a position
+  double next = 0.63661977236758134308;
+  for (std::int64_t i0 = 0; i0 < half; i0 += pairs) {
+    std::int64_t const n = std::min(pairs, half - i0);
+    for (std::int64_t i = 0; i < n; ++i, next *= step) speed[i] = next;
+    in_sequences(b, begin, end, [&](std::int64_t first, std::int64_t last, std::int64_t s) {
+      float cosine[pairs], sine[pairs];
+      for (std::int64_t t = first; t < last; ++t) {
+        double const position = static_cast<double>(b.position(t, s, past));
+        for (std::int64_t i = 0; i < n; ++i) {
+          sine_cosine(position * speed[i], sine[i], cosine[i]);
+          sine[i] *= direction;
+        }
+        for (matrix<float> const& m : {q, k})
+          for (std::int64_t c = i0; c < m.cols; c += dim) {
+            float* const FINEGRAIN_RESTRICT first_half = m.row(t) + c;
+            float* const FINEGRAIN_RESTRICT second_half = first_half + half;
+            for (std::int64_t i = 0; i < n; ++i) {
+              float const u = first_half[i], v = second_half[i];
+              first_half[i] = u * cosine[i] - v * sine[i];
+              second_half[i] = u * sine[i] + v * cosine[i];
+            }
+          }
+      }
+    });
+  }
+}
+inline void turn(cpu const& on, batch const& b, std::int64_t past, int dim, double theta,
+                 float direction, matrix<float> q, matrix<float> k = {}) {
+  constexpr std::int64_t rows = 32;
+  on.threads(ceil_div(q.rows, rows), [&](std::int64_t task, int) {
+    turn_rows(b, past, dim, theta, direction, task * rows, std::min(q.rows, (task + 1) * rows), q,
+              k);
+  });
+}
+
+}  // namespace simd
+
+/// Turns positions into m (T, heads * dim): half-split rotary embedding, as in DeepSeekMoE 16B.
+/// Row t is at position past + t - (the first row of its sequence), or where the batch says.
+inline void rotate(cpu const& on, batch const& b, std::int64_t past, int dim, double theta,
+                   matrix<float> m) {
+  simd::turn(on, b, past, dim, theta, 1, m);
+}
+/// The inverse of rotate, which is also its gradient.
+inline void unrotate(cpu const& on, batch const& b, int dim, double theta, matrix<float> m) {
+  simd::turn(on, b, 0, dim, theta, -1, m);
+}
+
+}  // namespace FINEGRAIN_ISA
+}  // namespace finegrain::inline FINEGRAIN_ABI
