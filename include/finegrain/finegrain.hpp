@@ -32,6 +32,7 @@
 #include "plan/compose.hpp"
 #include "plan/stages.hpp"
 #include "plan/scored.hpp"
+#include "plan/frozen.hpp"
 #include "plan/explain.hpp"
 
 #include "reference/executor.hpp"
@@ -48,6 +49,7 @@
 
 #include "cpu/executor.hpp"
 #include "cpu/simd.hpp"
+#include "cpu/unit.hpp"
 #include "cpu/operands.hpp"
 #include "cpu/packed.hpp"
 #include "cpu/in_place.hpp"
@@ -56,6 +58,8 @@
 #include "cpu/route.hpp"
 #include "cpu/dispatch.hpp"
 #include "cpu/experts.hpp"
+#include "cpu/panels.hpp"
+#include "cpu/frozen_experts.hpp"
 #include "cpu/combine.hpp"
 #include "cpu/mixture.hpp"
 #include "cpu/norm.hpp"
@@ -64,7 +68,9 @@
 #include "cpu/loss.hpp"
 #include "cpu/cpu.hpp"
 
+#include "model/inference.hpp"
 #include "model/network.hpp"
+#include "model/frozen.hpp"
 #include "model/init.hpp"
 #include "model/generate.hpp"
 

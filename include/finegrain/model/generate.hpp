@@ -10,7 +10,8 @@
 #include <type_traits>
 #include <vector>
 
-#include "network.hpp"
+#include "inference.hpp"
+#include "init.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -88,12 +89,12 @@ class sampler {
 /// by returning false. All memory is allocated before the first token; the network is only read,
 /// so several threads may generate at a time. Throws invalid_argument: an empty prompt, or an id
 /// that the network does not know.
-template <Expr E, class X, class Sink>
-void generate(network<E, X> const& net, id_list prompt, std::int64_t count, sampling const& how,
-              Sink&& sink) {
-  static_assert(network<E, X>::in == ids, "generate needs a network that reads token ids");
+template <class Net, Expr E, class X, class Sink>
+void generate(inference<Net, E, X> const& net, id_list prompt, std::int64_t count,
+              sampling const& how, Sink&& sink) {
+  static_assert(Net::in == ids, "generate needs a network that reads token ids");
   using S = typename X::scalar;
-  constexpr int vocabulary = network<E, X>::out;
+  constexpr int vocabulary = Net::out;
   constexpr std::int64_t most = 64;  // tokens of the prompt that go through at a time
   auto const length = static_cast<std::int64_t>(prompt.size());
   if (length == 0) throw invalid_argument("generate needs a prompt of at least one token");

@@ -10,11 +10,9 @@
 #include <string_view>
 #include <vector>
 
-#include "../plan/compose.hpp"
 #include "../plan/scored.hpp"
-#include "../plan/stages.hpp"
 #include "../plan/weights.hpp"
-#include "check.hpp"
+#include "inference.hpp"
 #include "init.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -25,21 +23,19 @@ namespace finegrain::inline FINEGRAIN_ABI {
 ///   layer(x, y);                        // (T, D) -> (T, D)
 ///
 /// and for training: forward(batch, x, y); backward(dy, dx); then parameters() and gradient(). Or
-/// learn(batch, x, loss), which is both and the loss between them. An expression that begins with an
-/// embedding reads token ids from the batch and takes an empty x.
-/// Memory for saved activations grows when a call brings more tokens than any before, before
-/// anything is written; reserve() does it ahead of time, and no call after that allocates.
+/// learn(batch, x, loss), which is both and the loss between them.
 template <Expr E, class X>
-class network {
+class network : public inference<network<E, X>, E, X> {
+  using base = inference<network<E, X>, E, X>;
+  using base::on_, base::workspace_, base::uses_;
+
  public:
-  using expression = E;
-  using executor = X;
   using S = typename X::scalar;
-  static constexpr int in = in_width<E>(), out = out_width<E>();
+  using base::in, base::out, base::workspace_bytes, base::extent_of;
 
   /// Random weights. Throws std::bad_alloc.
   explicit network(initialisation start = {}, X on = {})
-      : on_(std::move(on)), entries_(list_weights<E>()), weights_(weights_size<E>()) {
+      : base(std::move(on)), entries_(list_weights<E>()), weights_(weights_size<E>()) {
     std::fill(weights_.begin(), weights_.end(), S(0));
     initialise<S>(entries_, weights_.data(), start, on_.threads);
   }
@@ -48,67 +44,21 @@ class network {
 
   /// Makes room for batches of up to so many tokens; with training, for inference on them too.
   void reserve(std::int64_t tokens, bool training = false) {
-    std::int64_t workspace = workspace_bytes(extent_of(tokens));
-    if (training) workspace = std::max(workspace, workspace_bytes(extent_of(tokens, true)));
-    reserve_workspace(workspace);
+    base::reserve_workspace(std::max(workspace_bytes(extent_of(tokens)),
+                                     training ? workspace_bytes(extent_of(tokens, true)) : 0));
     if (training) reserve_gradients(tokens);
   }
   /// The same for learn and score.
   void reserve_learning(std::int64_t tokens) {
-    reserve_workspace(
+    base::reserve_workspace(
         std::max(learning_bytes(extent_of(tokens)), learning_bytes(extent_of(tokens, true))));
     reserve_gradients(tokens);
   }
 
-  /// Bytes of memory for one pass: saved activations, and scratch. Constexpr.
-  static constexpr std::int64_t workspace_bytes(extent e) {
-    return saved_bytes<X, E>(e) + scratch_bytes<X, E>(e);
-  }
-  /// The same of one pass under a loss, which makes its outputs itself. Constexpr.
+  /// Bytes of memory for one pass under a loss, which makes its outputs itself. Constexpr.
   static constexpr std::int64_t learning_bytes(extent e) {
     return memory_bytes<typename scored<X, E>::saved>(e) +
            memory_bytes<typename scored<X, E>::scratch>(e);
-  }
-
-  // ---- inference -------------------------------------------------------------------------------
-
-  /// y (T, out) from x (T, in), as one batch. Throws invalid_argument when the shapes do not fit.
-  void operator()(matrix<S const> x, matrix<S> y) requires(in != ids) {
-    infer({.tokens = x.rows}, x, y);
-  }
-  /// y (T, out) from T token ids.
-  void operator()(id_list tokens, matrix<S> y) requires(in == ids) {
-    infer({.tokens = static_cast<std::int64_t>(tokens.size()), .ids = tokens}, {}, y);
-  }
-  /// The same for a batch of several sequences, with requests to the routers, or with a cache of
-  /// earlier tokens, which then grows by this batch.
-  void infer(batch const& b, matrix<S const> x, matrix<S> y, kv_cache<S>* cache = nullptr) {
-    detail::check_call<E, S>(b, x, y, false, cache);
-    reserve(b.tokens);
-    forwarded_ = false;  // the memory that it kept things in is used again
-    run(b, x, y, {workspace_.data(), static_cast<std::size_t>(workspace_.size())}, false, cache);
-  }
-  /// The same in the caller's memory, of at least workspace_bytes(extent_of(T)) on a 64-byte
-  /// border. Several threads may call this at a time, each with memory of its own.
-  void infer(batch const& b, matrix<S const> x, matrix<S> y, std::span<std::byte> workspace,
-             kv_cache<S>* cache = nullptr) const {
-    detail::check_call<E, S>(b, x, y, false, cache);
-    std::int64_t const needed = workspace_bytes(extent_of(b.tokens));
-    if (static_cast<std::int64_t>(workspace.size()) < needed)
-      throw invalid_argument("the workspace holds %lld bytes; %lld tokens need %lld",
-                             detail::shown(static_cast<std::int64_t>(workspace.size())),
-                             detail::shown(b.tokens), detail::shown(needed));
-    if (reinterpret_cast<std::uintptr_t>(workspace.data()) % alignment != 0)
-      throw invalid_argument("the workspace must start on a border of %lld bytes",
-                             detail::shown(alignment));
-    run(b, x, y, workspace, false, cache);
-  }
-  /// An empty cache for a sequence of at most `tokens`.
-  static kv_cache<S> make_cache(std::int64_t tokens) {
-    constexpr std::int64_t width = cache_width(E{});
-    if (tokens < 0 || tokens > INT64_MAX / std::max<std::int64_t>(width, 1))
-      throw invalid_argument("a cache for %lld tokens", detail::shown(tokens));
-    return {buffer<S>(width * tokens), tokens, 0, 0};
   }
 
   // ---- training --------------------------------------------------------------------------------
@@ -116,18 +66,17 @@ class network {
   /// As infer, and keeps what backward needs. x, and what the batch points to, must stay.
   void forward(batch const& b, matrix<S const> x, matrix<S> y) {
     detail::check_call<E, S>(b, x, y, true);
-    forwarded_ = false;
     reserve(b.tokens, true);
-    run(b, x, y, {workspace_.data(), static_cast<std::size_t>(workspace_.size())}, true, nullptr);
+    base::run(b, x, y, base::own_workspace(), true, nullptr);
     batch_ = b;
     x_ = x;
     extent_ = extent_of(b.tokens, true);
-    forwarded_ = true;
+    kept_ = uses_;
   }
   /// Gradients of the weights, and dx (T, in), from dy (T, out) of the last forward. Overwrites
   /// gradient(), or adds to it. dx may be left out.
   void backward(matrix<S const> dy, matrix<S> dx = {}, gradients mode = gradients::overwrite) {
-    if (!forwarded_)
+    if (kept_ != uses_)
       throw invalid_argument("backward needs a forward before it, and no other call between");
     extent const e = extent_;
     if (e.workers != on_.threads.workers())
@@ -163,7 +112,7 @@ class network {
   template <Loss<X> L>
   double score(batch const& b, matrix<S const> x, L const& loss) {
     detail::check_input<E, S>(b, x, false);
-    reserve_workspace(learning_bytes(extent_of(b.tokens)));
+    base::reserve_workspace(learning_bytes(extent_of(b.tokens)));
     return run_scored(b, x, loss, false, bind_weights<E, S>(nullptr), {}, gradients::overwrite);
   }
 
@@ -189,28 +138,7 @@ class network {
   /// Name, shape, role and place of every weight.
   std::vector<weight_entry> const& entries() const { return entries_; }
 
-  /// A log with room for what every router of the network reports.
-  static routing_log make_log() {
-    routing_log log;
-    detail::leaves<E>::visit([&]<Expr L>(L) {
-      if constexpr (detail::is_router<L>)
-        log.layers.push_back(
-            {std::vector<std::int64_t>(L::layer.routed), std::vector<double>(L::layer.routed), 0});
-    });
-    return log;
-  }
-
-  X& on() { return on_; }
-  extent extent_of(std::int64_t tokens, bool training = false) const {
-    return {tokens, on_.threads.workers(), training};
-  }
-
  private:
-  void reserve_workspace(std::int64_t bytes) {
-    if (bytes <= workspace_.size()) return;
-    workspace_ = buffer<>(bytes);
-    forwarded_ = false;  // what it kept was in the old memory
-  }
   void reserve_gradients(std::int64_t tokens) {
     if (gradients_.size() == 0) {
       buffer<S> fresh(weights_size<E>());
@@ -228,27 +156,13 @@ class network {
   template <class L>
   double run_scored(batch const& b, matrix<S const> x, L const& loss, bool training,
                     finegrain::weights<E, S> const& dw, matrix<S> dx, gradients mode) {
-    forwarded_ = false;  // the memory that it kept things in is used again
+    auto const workspace = base::own_workspace();
     extent const e = extent_of(b.tokens, training);
-    arena memory(workspace_.data(), workspace_.size());
+    arena memory(workspace.data(), workspace_.size());
     typename scored<X, E>::saved const saved(memory, e);
-    arena const scratch(workspace_.data() + memory.used(), workspace_.size() - memory.used());
+    arena const scratch(workspace.data() + memory.used(), workspace_.size() - memory.used());
     if (b.log) b.log->next = 0;
     return scored<X, E>::run(pass<X>{on_, b, scratch, e, mode}, weights(), saved, x, loss, dw, dx);
-  }
-
-  void run(batch const& b, matrix<S const> x, matrix<S> y, std::span<std::byte> workspace,
-           bool training, kv_cache<S>* cache) const {
-    extent const e = extent_of(b.tokens, training);
-    arena memory(workspace.data(), static_cast<std::int64_t>(workspace.size()));
-    typename plan<X, E>::saved const saved(memory, e);
-    arena const scratch(workspace.data() + memory.used(),
-                        static_cast<std::int64_t>(workspace.size()) - memory.used());
-    if (b.log) b.log->next = 0;
-    if (cache) cache->used = 0;
-    plan<X, E>::forward(pass<X>{on_, b, scratch, e, gradients::overwrite, cache}, weights(), saved,
-                        x, y);
-    if (cache) cache->length += b.tokens;
   }
 
   matrix<S> named_view(buffer<S> const& numbers, std::string_view name) const {
@@ -258,15 +172,13 @@ class network {
                            static_cast<int>(std::min<std::size_t>(name.size(), 200)), name.data());
   }
 
-  X on_;
   std::vector<weight_entry> entries_;
   buffer<S> weights_, gradients_;
-  buffer<> workspace_;
   buffer<S> unwanted_;  // where dx goes when nobody asked for it
   batch batch_;         // of the last forward
   matrix<S const> x_;
   extent extent_;
-  bool forwarded_ = false;
+  std::uint64_t kept_ = ~std::uint64_t{0};  // the use of the workspace that keeps its results
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

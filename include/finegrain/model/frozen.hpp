@@ -1,0 +1,54 @@
+// frozen: a network that no longer changes, its weights packed in a number format.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "../plan/frozen.hpp"
+#include "network.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// A copy of a network for inference, whose weights stand as executor X reads them fastest, in
+/// format F. What X has no such form for stays as it was; activations between stages stay in X's
+/// numbers. It runs as a network does.
+///
+///   frozen<model, cpu, format::bf16> fast(net);
+///   fast(x, y);
+template <Expr E, class X, format F>
+class frozen : public inference<frozen<E, X, F>, E, X> {
+  using base = inference<frozen<E, X, F>, E, X>;
+
+ public:
+  static constexpr format number = F;
+
+  /// Copies the network's weights, and its executor. Throws std::bad_alloc.
+  explicit frozen(network<E, X> const& net)
+      : base(net.on()), numbers_(weight_bytes()), weights_(bound()) {
+    weights_.fill(base::on_, net.parameters().data());
+  }
+
+  /// Bytes of the weights. Constexpr.
+  static constexpr std::int64_t weight_bytes() {
+    arena counting;
+    static_cast<void>(frozen_weights<X, F, E>(counting));
+    return counting.used();
+  }
+  /// The weights as plans read them.
+  frozen_weights<X, F, E> const& weights() const { return weights_; }
+
+ private:
+  frozen_weights<X, F, E> bound() {
+    arena memory(numbers_.data(), numbers_.size());
+    return frozen_weights<X, F, E>(memory);
+  }
+
+  buffer<> numbers_;
+  frozen_weights<X, F, E> weights_;
+};
+
+/// A copy of a network in format F: quantize<format::bf16>(net).
+template <format F, Expr E, class X>
+frozen<E, X, F> quantize(network<E, X> const& net) {
+  return frozen<E, X, F>(net);
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

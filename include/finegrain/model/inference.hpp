@@ -1,0 +1,125 @@
+// inference: what every network can do, whatever its weights are: run forward.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+#include <utility>
+
+#include "../plan/compose.hpp"
+#include "../plan/stages.hpp"
+#include "check.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// The base of a network of expression E on executor X: Self has weights(), which plan<X, E>'s
+/// forward reads. An expression that begins with an embedding reads token ids from the batch and
+/// takes an empty x. Memory for activations grows when a call brings more tokens than any before,
+/// before anything is written; reserve() does it ahead of time, and no call after that allocates.
+template <class Self, Expr E, class X>
+class inference {
+ public:
+  using expression = E;
+  using executor = X;
+  using S = typename X::scalar;
+  static constexpr int in = in_width<E>(), out = out_width<E>();
+
+  /// Makes room for batches of up to so many tokens.
+  void reserve(std::int64_t tokens) { reserve_workspace(workspace_bytes(extent_of(tokens))); }
+
+  /// Bytes of memory for one pass: saved activations, and scratch. Constexpr.
+  static constexpr std::int64_t workspace_bytes(extent e) {
+    return saved_bytes<X, E>(e) + scratch_bytes<X, E>(e);
+  }
+
+  /// y (T, out) from x (T, in), as one batch. Throws invalid_argument when the shapes do not fit.
+  void operator()(matrix<S const> x, matrix<S> y) requires(in != ids) {
+    infer({.tokens = x.rows}, x, y);
+  }
+  /// y (T, out) from T token ids.
+  void operator()(id_list tokens, matrix<S> y) requires(in == ids) {
+    infer({.tokens = static_cast<std::int64_t>(tokens.size()), .ids = tokens}, {}, y);
+  }
+  /// The same for a batch of several sequences, with requests to the routers, or with a cache of
+  /// earlier tokens, which then grows by this batch.
+  void infer(batch const& b, matrix<S const> x, matrix<S> y, kv_cache<S>* cache = nullptr) {
+    detail::check_call<E, S>(b, x, y, false, cache);
+    reserve(b.tokens);
+    run(b, x, y, own_workspace(), false, cache);
+  }
+  /// The same in the caller's memory, of at least workspace_bytes(extent_of(T)) on a 64-byte
+  /// border. Several threads may call this at a time, each with memory of its own.
+  void infer(batch const& b, matrix<S const> x, matrix<S> y, std::span<std::byte> workspace,
+             kv_cache<S>* cache = nullptr) const {
+    detail::check_call<E, S>(b, x, y, false, cache);
+    std::int64_t const needed = workspace_bytes(extent_of(b.tokens));
+    if (static_cast<std::int64_t>(workspace.size()) < needed)
+      throw invalid_argument("the workspace holds %lld bytes; %lld tokens need %lld",
+                             detail::shown(static_cast<std::int64_t>(workspace.size())),
+                             detail::shown(b.tokens), detail::shown(needed));
+    if (reinterpret_cast<std::uintptr_t>(workspace.data()) % alignment != 0)
+      throw invalid_argument("the workspace must start on a border of %lld bytes",
+                             detail::shown(alignment));
+    run(b, x, y, workspace, false, cache);
+  }
+  /// An empty cache for a sequence of at most `tokens`.
+  static kv_cache<S> make_cache(std::int64_t tokens) {
+    constexpr std::int64_t width = cache_width(E{});
+    if (tokens < 0 || tokens > INT64_MAX / std::max<std::int64_t>(width, 1))
+      throw invalid_argument("a cache for %lld tokens", detail::shown(tokens));
+    return {buffer<S>(width * tokens), tokens, 0, 0};
+  }
+  /// A log with room for what every router reports.
+  static routing_log make_log() {
+    routing_log log;
+    detail::leaves<E>::visit([&]<Expr L>(L) {
+      if constexpr (detail::is_router<L>)
+        log.layers.push_back(
+            {std::vector<std::int64_t>(L::layer.routed), std::vector<double>(L::layer.routed), 0});
+    });
+    return log;
+  }
+
+  X& on() { return on_; }
+  X const& on() const { return on_; }
+  extent extent_of(std::int64_t tokens, bool training = false) const {
+    return {tokens, on_.threads.workers(), training};
+  }
+
+ protected:
+  explicit inference(X on) : on_(std::move(on)) {}
+  inference(inference&&) = default;
+  inference& operator=(inference&&) = default;
+  ~inference() = default;
+
+  void reserve_workspace(std::int64_t bytes) {
+    if (bytes <= workspace_.size()) return;
+    workspace_ = buffer<>(bytes);
+    ++uses_;
+  }
+  /// The workspace for a pass that begins now: what an earlier one kept in it is lost.
+  std::span<std::byte> own_workspace() {
+    ++uses_;
+    return {workspace_.data(), static_cast<std::size_t>(workspace_.size())};
+  }
+  void run(batch const& b, matrix<S const> x, matrix<S> y, std::span<std::byte> workspace,
+           bool training, kv_cache<S>* cache) const {
+    extent const e = extent_of(b.tokens, training);
+    arena memory(workspace.data(), static_cast<std::int64_t>(workspace.size()));
+    typename plan<X, E>::saved const saved(memory, e);
+    arena const scratch(workspace.data() + memory.used(),
+                        static_cast<std::int64_t>(workspace.size()) - memory.used());
+    if (b.log) b.log->next = 0;
+    if (cache) cache->used = 0;
+    plan<X, E>::forward(pass<X>{on_, b, scratch, e, gradients::overwrite, cache},
+                        static_cast<Self const&>(*this).weights(), saved, x, y);
+    if (cache) cache->length += b.tokens;
+  }
+
+  X on_;
+  buffer<> workspace_;
+  std::uint64_t uses_ = 0;  // of the workspace, so far
+};
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

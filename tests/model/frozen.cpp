@@ -1,0 +1,167 @@
+// Frozen networks: they compute what the network computed, in the numbers of their format.
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/cpu/cpu.hpp>
+#include <finegrain/expr/decoder.hpp>
+#include <finegrain/model/frozen.hpp>
+#include <finegrain/model/generate.hpp>
+
+#include "../catch.hpp"
+#include "../cpu/layer.hpp"
+#include "../tiny.hpp"
+
+namespace {
+
+using namespace under_test;
+using enum fg::format;
+
+constexpr fg::config odd{.hidden = 37, .width = 21, .routed = 9, .top_k = 3, .shared = 2};
+constexpr fg::config gated{
+    .hidden = 20, .width = 16, .routed = 4, .top_k = 2, .shared = 1, .shared_gate = true};
+
+/// A stage of the user's own: whatever the format, it is given its weights as they were.
+struct scaled : fg::stage<37> {
+  static constexpr char const* name = "scaled";
+  template <class T>
+  struct weights {
+    fg::matrix<T> factor;  // (1, 37)
+    template <class Bind>
+    constexpr explicit weights(Bind& bind)
+        : factor(bind.matrix("factor", 1, 37, fg::role::projection)) {}
+  };
+};
+
+/// The largest difference of two outputs, in units of the largest number.
+double off(numbers const& exact, numbers const& got) {
+  return difference(std::vector<double>(exact.begin(), exact.end()), got);
+}
+
+/// Both outputs for the same random rows.
+template <class E, fg::format F>
+std::pair<numbers, numbers> outputs(std::int64_t T, fg::routing_request request = {}) {
+  fg::network<E, fg::cpu> net({.deviation = 0.2, .seed = 3});
+  auto frozen = fg::quantize<F>(net);
+  numbers const x = random_numbers(T * net.in, 5);
+  numbers y(std::size_t(T * net.out), poison), z = y;
+  fg::batch const b{.tokens = T, .routing = request};
+  net.infer(b, view(x, T, net.in), view(y, T, net.out));
+  frozen.infer(b, view(x, T, net.in), view(z, T, net.out));
+  return {y, z};
+}
+
+}  // namespace
+
+template <>
+struct fg::plan<fg::cpu, scaled> {
+  using saved = fg::nothing;
+  using scratch = fg::nothing;
+  template <class W>
+  static void forward(fg::pass<fg::cpu>, W const& w, saved const&, fg::matrix<float const> x,
+                      fg::matrix<float> y) {
+    fg::matrix<float const> const factor = w.factor;
+    for (std::int64_t t = 0; t < x.rows; ++t)
+      for (int c = 0; c < 37; ++c) y(t, c) = x(t, c) * factor(0, c);
+  }
+};
+
+namespace {
+
+TEST_CASE("a frozen layer is the network's, in f32 and nearly in bf16") {
+  auto const compare = []<class E>(E, double rounding = 2e-2) {
+    for (std::int64_t T : {1, 2, 40, 300}) {
+      auto const [a, b] = outputs<E, f32>(T);
+      CHECK(off(a, b) < 1e-5);
+      auto const [c, d] = outputs<E, bf16>(T);
+      CHECK(off(c, d) < rounding);
+      CHECK(off(c, d) > 1e-5);  // it did round
+    }
+  };
+  compare(fg::mixture<odd>{});
+  compare(fg::mixture<gated>{});
+  compare(fg::shared_experts<odd>{});
+  compare(fg::routed_experts<odd>{});
+  compare(fg::residual(fg::rmsnorm<37>{} | fg::mixture<odd>{}));
+  compare(fg::repeat<3>(fg::residual(fg::rmsnorm<37>{} | fg::mixture<odd>{})), 0.1);
+  compare((fg::shared_experts<odd>{} + fg::routed_experts<odd>{}) | scaled{});
+}
+
+TEST_CASE("requests to the router reach frozen layers") {
+  for (fg::routing_request const request :
+       {fg::routing_request{.top_k = 1}, {.top_k = 4}, {.mask_best = 2}, {.shared = false}}) {
+    auto const [a, b] = outputs<fg::mixture<odd>, f32>(30, request);
+    CHECK(off(a, b) < 1e-5);
+  }
+}
+
+TEMPLATE_TEST_CASE_SIG("a token's bits do not depend on its batch or the threads", "",
+                       ((fg::format F), F), f32, bf16) {
+  using E = fg::residual_of<fg::then<fg::rmsnorm<37>, fg::mixture<odd>>>;
+  std::int64_t const T = 50;
+  numbers const x = random_numbers(T * 37, 7);
+  numbers first;
+  for (int workers : {1, 2, 3, 8}) {
+    fg::thread_pool pool(workers);
+    fg::network<E, fg::cpu> net(fg::cpu(pool), {.deviation = 0.2, .seed = 3});
+    fg::frozen<E, fg::cpu, F> frozen(net);
+    numbers y(x.size(), poison);
+    frozen(view(x, T, 37), view(y, T, 37));
+    if (first.empty()) first = y;
+    CHECK(same(y, first));
+    for (std::int64_t t = 0; t < T; t += 7) {
+      numbers alone(37, poison);
+      frozen(view(x, T, 37).middle_rows(t, 1), view(alone, 1, 37));
+      CHECK(same(alone, rows(first, 37, t, 1)));
+    }
+  }
+}
+
+TEMPLATE_TEST_CASE_SIG("a frozen decoder generates, token by token as in one pass", "",
+                       ((fg::format F), F), f32, bf16) {
+  fg::network<tiny::decoder, fg::cpu> net({.deviation = 0.3});
+  auto const frozen = fg::quantize<F>(net);
+  tiny::text const text(10);
+  std::vector<std::int32_t> ids(text.inputs().begin(), text.inputs().end());
+  std::size_t const prompt = ids.size();
+  fg::generate(frozen, text.inputs(), 20, {.temperature = 0},
+               [&](std::int32_t id) { ids.push_back(id); });
+  auto whole = fg::quantize<F>(net);
+  numbers logits(ids.size() * 32, poison);
+  whole(ids, view(logits, std::int64_t(ids.size()), 32));
+  for (std::size_t i = prompt; i < ids.size(); ++i) {
+    auto const row = logits.begin() + std::ptrdiff_t((i - 1) * 32);
+    CHECK(ids[i] == std::max_element(row, row + 32) - row);
+  }
+}
+
+TEST_CASE("a frozen network is a copy: the network it came from may change or go") {
+  auto net = std::make_unique<fg::network<fg::mixture<odd>, fg::cpu>>(
+      fg::initialisation{.deviation = 0.2});
+  auto made = fg::quantize<bf16>(*net);
+  auto frozen = std::move(made);
+  numbers const x = random_numbers(37, 1);
+  numbers before(37), after(37, poison);
+  frozen(view(x, 1, 37), view(before, 1, 37));
+  std::fill(net->parameters().begin(), net->parameters().end(), poison);
+  net.reset();
+  frozen(view(x, 1, 37), view(after, 1, 37));
+  CHECK(same(before, after));
+}
+
+TEST_CASE("a frozen network checks what it is given, as a network does") {
+  fg::network<fg::mixture<odd>, fg::cpu> net;
+  auto frozen = fg::quantize<bf16>(net);
+  numbers x(2 * 37), y(2 * 36);
+  CHECK_THROWS_WITH(frozen(view(x, 2, 37), view(y, 2, 36)), "y is 2 x 36; this call needs 2 x 37");
+  std::vector<std::byte> small(64);
+  CHECK_THROWS_AS(std::as_const(frozen).infer({.tokens = 2}, view(x, 2, 37), view(x, 2, 37), small),
+                  fg::invalid_argument);
+}
+
+TEST_CASE("the published layer in bf16 is half as large, and a percent of packing at most") {
+  constexpr fg::config c{.hidden = 2048, .width = 1408, .routed = 64, .top_k = 6, .shared = 2};
+  constexpr double raw = double(fg::weights_size<fg::mixture<c>>());
+  constexpr double packed = fg::frozen<fg::mixture<c>, fg::cpu, bf16>::weight_bytes();
+  static_assert(packed < 2.02 * raw);
+  static_assert(packed > 2 * raw);
+}
+
+}  // namespace
