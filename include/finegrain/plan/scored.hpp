@@ -24,11 +24,11 @@ concept Loss = requires(L const& loss, X const& on, matrix<S const> y, matrix<S>
 };
 
 /// Tokens whose logits over so many classes are made at a time. Each chunk reads the weights twice,
-/// and reads and writes their gradient once: with 256 rows that is a product's own traffic, for that
-/// is as many as it adds up at a time anyway; with 64 the pass takes a tenth longer. More rows make
-/// tasks enough for all threads where classes are few, and are taken while 32 MB hold them. Fewer
-/// are taken where 256 would need more than 128 MB; from D = 64 on, a head holds more for its weights,
-/// gradient and moments anyway. Threads have no say: bits must not depend on them.
+/// and reads and writes their gradient once: with 256 rows that is a product's own traffic, for
+/// that is as many as it adds up at a time anyway; with 64 the pass takes a tenth longer. More rows
+/// make tasks enough for all threads where classes are few, and are taken while 32 MB hold them.
+/// Fewer are taken where 256 would need more than 128 MB; from D = 64 on, a head holds more for its
+/// weights, gradient and moments anyway. Threads have no say: bits must not depend on them.
 template <class S>
 constexpr std::int64_t chunk_rows(std::int64_t classes) {
   constexpr std::int64_t mega = std::int64_t{1} << 20, whole = 256, most = 1024, least = 64;
