@@ -1,5 +1,5 @@
-// scored: an expression under a loss. Forward, loss and backward are one pass, so that what only the
-// loss reads, the logits of a vocabulary, is made some tokens at a time and never stored whole.
+// scored: an expression under a loss. Forward, loss and backward are one pass, so that what only
+// the loss reads, the logits of a vocabulary, is made some tokens at a time and never stored whole.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
