@@ -5,6 +5,7 @@
 #include "../plan/compose.hpp"
 #include "../plan/stages.hpp"
 #include "attention.hpp"
+#include "attention_block.hpp"
 #include "combine.hpp"
 #include "dispatch.hpp"
 #include "embed.hpp"

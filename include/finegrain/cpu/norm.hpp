@@ -26,13 +26,42 @@ FINEGRAIN_INLINE float sum_over(std::int64_t cols, F&& f) {
   return total(sum);
 }
 
-/// One row of the norm; returns 1 / sqrt(mean(x^2) + epsilon).
-inline float normalise(float const* x, float const* gain, std::int64_t cols, float epsilon,
-                       float* y) {
+/// One row of the norm; returns 1 / sqrt(mean(x^2) + epsilon). One copy, as everything here that
+/// several loops call: inlined twice it may differ in bits.
+FINEGRAIN_ONE_COPY inline float normalise(float const* x, float const* gain, std::int64_t cols,
+                                          float epsilon, float* y) {
   float const squares = sum_over(cols, [x](auto at) { return at(x) * at(x); });
   float const r = 1.0f / std::sqrt(squares / static_cast<float>(cols) + epsilon);
   for (std::int64_t c = 0; c < cols; ++c) y[c] = x[c] * r * gain[c];
   return r;
+}
+
+/// One row of dx; `also` (D), if given, is added.
+FINEGRAIN_ONE_COPY inline void normalise_backward(float const* x, float const* gain,
+                                                  std::int64_t cols, float r, float const* dy,
+                                                  float* dx, float const* also) {
+  float const dot = sum_over(cols, [&](auto at) { return at(dy) * at(gain) * at(x); });
+  float const mean = dot * r / static_cast<float>(cols);
+  for (std::int64_t c = 0; c < cols; ++c) dx[c] = r * (dy[c] * gain[c] - x[c] * r * mean);
+  if (also)
+    for (std::int64_t c = 0; c < cols; ++c) dx[c] += also[c];
+}
+
+/// dgain's columns [first, first + gain_cols), or what is left of them.
+inline constexpr std::int64_t gain_cols = 32;
+FINEGRAIN_ONE_COPY inline void gain_gradient(matrix<float const> x, float const* inverse_rms,
+                                             matrix<float const> dy, std::int64_t first,
+                                             matrix<float> dgain, gradients mode) {
+  std::int64_t const n = std::min(gain_cols, x.cols - first);
+  float sum[gain_cols] = {};
+  for (std::int64_t t = 0; t < x.rows; ++t) {
+    float const r = inverse_rms[t];
+    float const *const from = x.row(t) + first, *const d = dy.row(t) + first;
+    for (std::int64_t c = 0; c < n; ++c) sum[c] += d[c] * (from[c] * r);
+  }
+  float* const to = dgain.data + first;
+  for (std::int64_t c = 0; c < n; ++c)
+    to[c] = mode == gradients::accumulate ? to[c] + sum[c] : sum[c];
 }
 
 }  // namespace simd
@@ -54,31 +83,14 @@ inline void rmsnorm_backward(cpu const& on, matrix<float const> x, matrix<float 
                              float const* inverse_rms, matrix<float const> dy, matrix<float> dgain,
                              gradients mode, matrix<float> dx, matrix<float const> also = {}) {
   using namespace simd;
-  constexpr std::int64_t columns = 32;
-  on.threads((x.cols + columns - 1) / columns, [&](std::int64_t task, int) {
-    std::int64_t const first = task * columns, n = std::min(columns, x.cols - first);
-    float sum[columns] = {};
-    for (std::int64_t t = 0; t < x.rows; ++t) {
-      float const r = inverse_rms[t];
-      float const *const from = x.row(t) + first, *const d = dy.row(t) + first;
-      for (std::int64_t c = 0; c < n; ++c) sum[c] += d[c] * (from[c] * r);
-    }
-    float* const to = dgain.data + first;
-    for (std::int64_t c = 0; c < n; ++c)
-      to[c] = mode == gradients::accumulate ? to[c] + sum[c] : sum[c];
+  on.threads((x.cols + gain_cols - 1) / gain_cols, [&](std::int64_t task, int) {
+    gain_gradient(x, inverse_rms, dy, task * gain_cols, dgain, mode);
   });
   on.threads((x.rows + norm_rows - 1) / norm_rows, [&](std::int64_t task, int) {
     std::int64_t const end = std::min(x.rows, (task + 1) * norm_rows);
-    for (std::int64_t t = task * norm_rows; t < end; ++t) {
-      float const r = inverse_rms[t];
-      float const *const from = x.row(t), *const d = dy.row(t), *const g = gain.data;
-      float const dot = sum_over(x.cols, [&](auto at) { return at(d) * at(g) * at(from); });
-      float const mean = dot * r / static_cast<float>(x.cols);
-      float* const to = dx.row(t);
-      for (std::int64_t c = 0; c < x.cols; ++c) to[c] = r * (d[c] * g[c] - from[c] * r * mean);
-      if (also.data)
-        for (std::int64_t c = 0; c < x.cols; ++c) to[c] += also(t, c);
-    }
+    for (std::int64_t t = task * norm_rows; t < end; ++t)
+      normalise_backward(x.row(t), gain.data, x.cols, inverse_rms[t], dy.row(t), dx.row(t),
+                         also.data ? also.row(t) : nullptr);
   });
 }
 

@@ -1,0 +1,236 @@
+// residual(rmsnorm | attention): the norm and the residual in the loops of the projections.
+//
+// Small weights stay in a core's cache, and a block of rows with them while it is normalised,
+// projected and turned. Of large weights a task takes some columns of some rows, as every product
+// does; the passes beside it are then too short to matter.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "attention.hpp"
+#include "norm.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+inline namespace FINEGRAIN_ISA {
+
+/// A block's weights, or their gradients, with run-time shapes.
+template <class T>
+struct block_weights {
+  matrix<T> gain;      // (1, D)
+  matrix<T> input[3];  // (heads * dim, D): query, key, value
+  matrix<T> output;    // (D, query heads * dim)
+};
+
+/// What a block's forward leaves for its backward.
+struct block_saved {
+  matrix<float> rows;        // (T, D) of the norm
+  float* inverse_rms;        // (T)
+  matrix<float> q, k, v;     // (T, heads * dim), q and k with their positions turned in
+  matrix<float> mixed;       // (T, query heads * dim)
+  matrix<float> log_weight;  // (T, query heads)
+
+  constexpr block_saved(arena& memory, extent e, int hidden, heads shape)
+      : rows(memory.matrix<float>(e.tokens, hidden)),
+        inverse_rms(memory.take<float>(e.tokens)),
+        q(memory.matrix<float>(e.tokens, shape.query * shape.dim)),
+        k(memory.matrix<float>(e.tokens, shape.key_value * shape.dim)),
+        v(memory.matrix<float>(e.tokens, shape.key_value * shape.dim)),
+        mixed(memory.matrix<float>(e.tokens, shape.query * shape.dim)),
+        log_weight(memory.matrix<float>(e.tokens, shape.query)) {}
+};
+
+/// Gradients of the above while backward runs.
+struct block_scratch {
+  matrix<float> drows, dq, dk, dv, dmixed;
+
+  constexpr block_scratch(arena& memory, extent e, int hidden, heads shape)
+      : block_scratch(memory, e.training ? e.tokens : 0, hidden, shape.query * shape.dim,
+                      shape.key_value * shape.dim) {}
+
+ private:
+  constexpr block_scratch(arena& memory, std::int64_t tokens, int hidden, int q_width, int kv_width)
+      : drows(memory.matrix<float>(tokens, hidden)),
+        dq(memory.matrix<float>(tokens, q_width)),
+        dk(memory.matrix<float>(tokens, kv_width)),
+        dv(memory.matrix<float>(tokens, kv_width)),
+        dmixed(memory.matrix<float>(tokens, q_width)) {}
+};
+
+namespace simd {
+
+/// Numbers of weights that a core's second-level cache holds beside the rows that meet them.
+inline constexpr std::int64_t small_weights = 1 << 17;
+
+constexpr std::int64_t groups_of(std::int64_t cols) { return ceil_div(cols, block_cols); }
+template <class T>
+std::int64_t groups_of(matrix<T> const (&w)[3]) {
+  return groups_of(w[0].rows) + groups_of(w[1].rows) + groups_of(w[2].rows);
+}
+
+/// body(first row, rows, group) for blocks of rows and groups of columns.
+template <class F>
+void in_blocks(cpu const& on, std::int64_t rows, std::int64_t groups, F&& body) {
+  std::int64_t const blocks = ceil_div(rows, block_rows);
+  on.threads(blocks * groups, [&](std::int64_t task, int) {
+    std::int64_t const block = task / groups, begin = rows * block / blocks;
+    body(begin, rows * (block + 1) / blocks - begin, task % groups);
+  });
+}
+/// Whether the blocks of rows alone make tasks enough, each with all columns of small weights.
+template <class T>
+bool by_rows(std::int64_t rows, matrix<T> const (&w)[3]) {
+  return w[0].size() + w[1].size() + w[2].size() <= small_weights &&
+         ceil_div(rows, block_rows) >= groups_of(w);
+}
+
+/// y(rows, columns of a group) = or += a . B.
+template <class B>
+void multiply_group(matrix<float const> a, B const& b, std::int64_t group, matrix<float> y,
+                    gradients mode) {
+  std::int64_t const first = group * block_panels;
+  multiply_block(a, a.cols, b, first, std::min<std::int64_t>(b.panels(), first + block_panels), y,
+                 mode);
+}
+
+}  // namespace simd
+
+/// y (T, D) = x + attention(rmsnorm(x)). The last T rows of keys and values (past + T, key-value
+/// heads * dim) are made here; `past` tokens came in earlier calls.
+inline void attention_block_forward(cpu const& on, heads shape, double theta, float epsilon,
+                                    batch const& b, std::int64_t past,
+                                    block_weights<float const> const& w, block_saved const& s,
+                                    matrix<float const> x, matrix<float> keys, matrix<float> values,
+                                    matrix<float> y) {
+  using namespace simd;
+  std::int64_t const T = x.rows, groups = groups_of(w.input);
+  matrix<float> const made[] = {s.q, keys.middle_rows(past, T), values.middle_rows(past, T)};
+  auto const project = [&](std::int64_t begin, std::int64_t rows, std::int64_t group) {
+    int i = 0;
+    for (; group >= groups_of(w.input[i].rows); ++i) group -= groups_of(w.input[i].rows);
+    multiply_group(s.rows.middle_rows(begin, rows), transposed(w.input[i]), group,
+                   made[i].middle_rows(begin, rows), gradients::overwrite);
+  };
+  if (by_rows(T, w.input)) {
+    in_blocks(on, T, 1, [&](std::int64_t begin, std::int64_t rows, std::int64_t) {
+      for (std::int64_t t = begin; t < begin + rows; ++t)
+        s.inverse_rms[t] = normalise(x.row(t), w.gain.data, x.cols, epsilon, s.rows.row(t));
+      for (std::int64_t group = 0; group < groups; ++group) project(begin, rows, group);
+      turn_rows(b, past, shape.dim, theta, 1, begin, begin + rows, made[0], made[1]);
+    });
+  } else {
+    rmsnorm_forward(on, x, w.gain, epsilon, s.rows, s.inverse_rms);
+    in_blocks(on, T, groups, project);
+    turn(on, b, past, shape.dim, theta, 1, made[0], made[1]);
+  }
+  attend_forward(on, shape, b, past, s.q, keys, values, s.mixed, s.log_weight);
+  in_blocks(on, T, groups_of(y.cols), [&](std::int64_t begin, std::int64_t rows, std::int64_t g) {
+    std::int64_t const c = g * block_cols, cols = std::min<std::int64_t>(block_cols, y.cols - c);
+    for (std::int64_t t = begin; t < begin + rows; ++t)  // the residual: where the product adds
+      std::copy_n(x.row(t) + c, cols, y.row(t) + c);
+    multiply_group(s.mixed.middle_rows(begin, rows), transposed(w.output), g,
+                   y.middle_rows(begin, rows), gradients::accumulate);
+  });
+}
+
+/// dx (T, D), and dw, from dy (T, D). Nothing came earlier: training sees whole sequences.
+inline void attention_block_backward(cpu const& on, heads shape, double theta, batch const& b,
+                                     block_weights<float const> const& w, block_saved const& s,
+                                     block_scratch const& t, matrix<float const> x,
+                                     matrix<float const> dy, block_weights<float> const& dw,
+                                     gradients mode, matrix<float> dx) {
+  using namespace simd;
+  std::int64_t const T = x.rows;
+  multiply_all(on, dy, straight{w.output, w.output.cols}, t.dmixed, gradients::overwrite);
+  attend_backward(on, shape, b, s.q, s.k, s.v, s.mixed, s.log_weight, t.dmixed, t.dq, t.dk, t.dv);
+
+  matrix<float> const made[] = {t.dq, t.dk, t.dv};
+  auto const project = [&](std::int64_t begin, std::int64_t rows, std::int64_t group) {
+    for (int i = 0; i < 3; ++i)
+      multiply_group(made[i].middle_rows(begin, rows), straight{w.input[i], x.cols}, group,
+                     t.drows.middle_rows(begin, rows),
+                     i == 0 ? gradients::overwrite : gradients::accumulate);
+  };
+  auto const through_norm = [&](std::int64_t begin, std::int64_t rows) {
+    for (std::int64_t i = begin; i < begin + rows; ++i)
+      normalise_backward(x.row(i), w.gain.data, x.cols, s.inverse_rms[i], t.drows.row(i), dx.row(i),
+                         dy.row(i));
+  };
+  if (by_rows(T, w.input)) {
+    in_blocks(on, T, 1, [&](std::int64_t begin, std::int64_t rows, std::int64_t) {
+      turn_rows(b, 0, shape.dim, theta, -1, begin, begin + rows, t.dq, t.dk);
+      for (std::int64_t group = 0; group < groups_of(x.cols); ++group) project(begin, rows, group);
+      through_norm(begin, rows);
+    });
+  } else {
+    turn(on, b, 0, shape.dim, theta, -1, t.dq, t.dk);
+    in_blocks(on, T, groups_of(x.cols), project);
+    on.threads(ceil_div(T, norm_rows), [&](std::int64_t task, int) {
+      through_norm(task * norm_rows, std::min(norm_rows, T - task * norm_rows));
+    });
+  }
+
+  struct {
+    matrix<float const> dy, x;
+    matrix<float> dw;
+  } const products[] = {{t.dq, s.rows, dw.input[0]},
+                        {dy, s.mixed, dw.output},
+                        {t.dk, s.rows, dw.input[1]},
+                        {t.dv, s.rows, dw.input[2]}};
+  std::int64_t tasks = 0;
+  for (auto const& p : products) tasks += ceil_div(p.dw.rows, block_rows);
+  on.threads(tasks + ceil_div(x.cols, gain_cols), [&](std::int64_t task, int) {
+    for (auto const& p : products) {
+      std::int64_t const first = task * block_rows;
+      if (first < p.dw.rows) {
+        std::int64_t const rows = std::min<std::int64_t>(block_rows, p.dw.rows - first);
+        return outer_product(p.dy, first, p.x, T, p.dw.middle_rows(first, rows), mode);
+      }
+      task -= ceil_div(p.dw.rows, block_rows);
+    }
+    gain_gradient(x, s.inverse_rms, t.drows, task * gain_cols, dw.gain, mode);
+  });
+}
+
+}  // namespace FINEGRAIN_ISA
+
+/// x + attention(rmsnorm(x)).
+template <int D, int Heads, int KvHeads, int HeadDim>
+struct plan<cpu, residual_of<then<rmsnorm<D>, attention<D, Heads, KvHeads, HeadDim>>>> {
+  using stage = attention<D, Heads, KvHeads, HeadDim>;
+  static constexpr heads shape{Heads, KvHeads, HeadDim};
+
+  struct saved : block_saved {
+    constexpr saved(arena& memory, extent e) : block_saved(memory, e, D, shape) {}
+  };
+  struct scratch : block_scratch {
+    constexpr scratch(arena& memory, extent e) : block_scratch(memory, e, D, shape) {}
+  };
+
+  template <class W>
+  static void forward(pass<cpu> p, W const& w, saved const& s, matrix<float const> x,
+                      matrix<float> y) {
+    std::int64_t const past = p.cache ? p.cache->length : 0;
+    matrix<float> keys = s.k, values = s.v;
+    if (p.cache) {
+      keys = p.cache->take(s.k.cols).middle_rows(0, past + x.rows);
+      values = p.cache->take(s.v.cols).middle_rows(0, past + x.rows);
+    }
+    attention_block_forward(p.on, shape, stage::theta, static_cast<float>(rmsnorm<D>::epsilon),
+                            p.batch, past, views<float const>(w), s, x, keys, values, y);
+  }
+  template <class W, class V>
+  static void backward(pass<cpu> p, W const& w, saved const& s, matrix<float const> x,
+                       matrix<float const> dy, V const& dw, matrix<float> dx) {
+    attention_block_backward(p.on, shape, stage::theta, p.batch, views<float const>(w), s,
+                             scratch(p.scratch, p.extent), x, dy, views<float>(dw), p.gradients,
+                             dx);
+  }
+
+ private:
+  template <class T, class W>
+  static block_weights<T> views(W const& w) {
+    auto const& a = w.a.b;
+    return {w.a.a.gain, {a.query, a.key, a.value}, a.output};
+  }
+};
+
+}  // namespace finegrain::inline FINEGRAIN_ABI
