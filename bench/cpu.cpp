@@ -14,7 +14,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <finegrain/lab/options.hpp>
-#include <finegrain/model/network.hpp>
+#include <finegrain/model/frozen.hpp>
 #include <fstream>
 #include <memory>
 
@@ -101,9 +101,11 @@ class subject {
     made.train_ = [net](const_view x, view y) { net->forward({.tokens = x.rows}, x, y); };
     made.backward_ = [net](const_view dy, view dx) { net->backward(dy, dx); };
 
-    made.ours_.push_back({"finegrain", &bench::f32, [net](auto x, auto y) { (*net)(x, y); }});
-    // Further contenders stand here, a line each, with weights from *net: for example
-    // made.ours_.push_back({"finegrain packed", &bench::bf16, [packed](auto x, auto y) { ... }});
+    made.ours_ = {
+        {"finegrain", &bench::f32, [net](auto x, auto y) { (*net)(x, y); }},
+        {"finegrain frozen", &bench::f32, freeze<fg::format::f32>(net)},
+        {"finegrain frozen", &bench::bf16, freeze<fg::format::bf16>(net)},
+    };
     return made;
   }
 
@@ -201,6 +203,16 @@ class subject {
     bench::dtype const* type;
     std::function<void(const_view, view)> run;
   };
+
+  /// A call on a frozen copy of the network, which is made when it is first called.
+  template <fg::format F, fg::Expr E>
+  static auto freeze(std::shared_ptr<fg::network<E, fg::cpu>> net) {
+    using frozen = fg::frozen<E, fg::cpu, F>;
+    return [net, made = std::shared_ptr<frozen>()](const_view x, view y) mutable {
+      if (!made) made = std::make_shared<frozen>(*net);
+      (*made)(x, y);
+    };
+  }
 
   subject(settings const& s, fg::cpu const& on)
       : settings_(s),
