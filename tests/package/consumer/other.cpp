@@ -1,7 +1,3 @@
-// The second file of a user's program: both include everything, and they link.
+// A second file that includes everything, to be linked with main.cpp: nothing is defined twice.
 // SPDX-License-Identifier: Apache-2.0
 #include <finegrain/finegrain.hpp>
-
-std::int64_t parameters_elsewhere();
-
-std::int64_t parameters_elsewhere() { return 16 * 4 + 5 * 3 * 16 * 8; }
