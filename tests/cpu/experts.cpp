@@ -11,6 +11,23 @@ namespace {
 
 using namespace under_test;
 
+/// What experts work in, poisoned.
+struct expert_memory {
+  fg::buffer<> memory;
+  fg::arena arena;
+  fg::expert_task* tasks;
+  fg::expert_room room;
+
+  expert_memory(std::int64_t slots, std::int64_t experts, std::int64_t D, std::int64_t F)
+      : memory(1 << 24),
+        arena(memory.data(), memory.size()),
+        tasks(arena.take<fg::expert_task>(
+            fg::simd::most_tasks(slots, experts, fg::cpu().threads.workers()))),
+        room(arena, {slots, fg::cpu().threads.workers(), true}, D, F) {
+    std::fill_n(reinterpret_cast<float*>(memory.data()), memory.size() / 4, poison);
+  }
+};
+
 TEST_CASE("a feed-forward block agrees with the specification, values and gradients") {
   CHECK(distance<fg::mlp<33, 50>>(random_numbers(130 * 33, 2), random_numbers(130 * 33, 3)) < 4e-6);
   CHECK(distance<fg::mlp<40, 300, fg::activation::geglu>>(random_numbers(9 * 40, 2),
@@ -59,9 +76,10 @@ TEST_CASE("each expert works on the rows of its slots, and an idle one's gradien
                            .dup = {dup.data(), E, F, D},
                            .ddown = {ddown.data(), E, D, F},
                            .dgate_up = view(dgate_up, slots, 2 * F)};
-  std::vector<fg::expert_task> tasks(std::size_t(fg::simd::most_tasks(slots, E, D, F)));
+  expert_memory const memory(slots, E, D, F);
   fg::cpu const on;
-  experts_forward(on, fg::activation::swiglu, {&g, 1}, view(x, 4, D), tasks.data());
+  experts_forward(on, fg::activation::swiglu, {&g, 1}, fg::simd::stored_experts<fg::format::f32>(),
+                  view(x, 4, D), memory.tasks, memory.room);
   for (int e : {0, 2})
     for (std::int64_t s = offsets[std::size_t(e)]; s < offsets[std::size_t(e) + 1]; ++s) {
       layer<fg::mlp<D, F>> expert;
@@ -72,7 +90,7 @@ TEST_CASE("each expert works on the rows of its slots, and an idle one's gradien
       CHECK(same(rows(out, D, s, 1), expert.forward(rows(x, D, token[std::size_t(s)], 1))));
     }
   experts_backward(on, fg::activation::swiglu, {&g, 1}, view(x, 4, D), view(dy, 4, D),
-                   fg::gradients::overwrite, tasks.data());
+                   fg::gradients::overwrite, memory.tasks, memory.room);
   for (auto* m : {&dgate, &dup, &ddown})
     for (std::size_t i = 0; i < m->size(); ++i) {
       bool const idle = i / std::size_t(F * D) == 1;
@@ -92,8 +110,9 @@ TEST_CASE("experts read nothing behind the last weight or token") {
                            .slots = 2,
                            .hidden = view(hidden, 2, F),
                            .out = y.view()};
-  std::vector<fg::expert_task> tasks(std::size_t(fg::simd::most_tasks(2, 1, D, F)));
-  experts_forward(fg::cpu(), fg::activation::swiglu, {&g, 1}, x.view(), tasks.data());
+  expert_memory const memory(2, 1, D, F);
+  experts_forward(fg::cpu(), fg::activation::swiglu, {&g, 1},
+                  fg::simd::stored_experts<fg::format::f32>(), x.view(), memory.tasks, memory.room);
   CHECK(!std::isnan(y.view()(1, D - 1)));
 }
 

@@ -54,14 +54,11 @@ numbers product(packed<F> const& b, std::int64_t i, fg::matrix<float const> a) {
   for (std::int64_t t = 0; t < a.rows; t += most) {
     int const n = int(std::min(most, a.rows - t));
     simd::left_rows<F> const left(room.data(), a.middle_rows(t, n), n, K);
-    for (std::int64_t p = 0; p < b.panels.size(); ++p)
-      left.multiply(
-          b.panels.panel(i, p), p + 1 < b.panels.size() ? b.panels.panel(i, p + 1) : nullptr,
-          [&](int top, int rows, float const* sums) {
-            for (int r = 0; r < rows; ++r)
-              std::copy_n(sums + r * simd::panel_width, simd::panel_width,
-                          &y[std::size_t((t + top + r) * columns + p * simd::panel_width)]);
-          });
+    left.multiply(b.panels[i], 0, b.panels.size(), [&](std::int64_t p, float const* sums) {
+      for (int r = 0; r < n; ++r)
+        std::copy_n(sums + r * simd::panel_width, simd::panel_width,
+                    &y[std::size_t((t + r) * columns + p * simd::panel_width)]);
+    });
   }
   return y;
 }

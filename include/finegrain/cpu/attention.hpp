@@ -27,7 +27,7 @@ inline void score_block(matrix<float const> a, matrix<float const> keys, room& r
                         float (*scores)[left_stride]) {
   int const rows = static_cast<int>(a.rows);
   transposed const b(keys);
-  multiply(a, rows, keys.cols, b, 0, b.panels(), room);
+  multiply(a, rows, keys.cols, b, 0, b.panels(), room, room.sums);
   for (std::int64_t p = 0; p < b.panels(); ++p)
     for (int r = 0; r < rows; ++r)
       std::copy_n(room.sums + (p * rows + r) * panel_width, panel_width,
@@ -89,14 +89,16 @@ inline void attend(matrix<float const> q, matrix<float const> keys, matrix<float
     }
     straight const b{values.middle_rows(j0, count).middle_cols(c0, cols), cols};
     for (std::int64_t p = 0; p < b.panels(); ++p) {
-      b.pack(p, p + 1, 0, count, room.right, {});
+      b.pack<format::f32>(p, p + 1, 0, count, room.right, count);
       float* const to = sums + p * query_rows * panel_width;
       for (int r = 0; r < rows; r += tile_rows) {
         int const height = std::min(tile_rows, rows - r), common = visible[r];
-        tile<format::f32>(height, scores[r], common, room.right, false, to + r * panel_width, {});
+        tile<format::f32>(height, scores[r], 0, common, room.right, sink::go_on,
+                          to + r * panel_width, panel_width, {});
         for (int i = r + 1; i < r + height; ++i)  // keys that only later rows may see
-          tile<format::f32>(1, scores[i] + common, visible[i] - common,
-                            room.right + common * panel_width, false, to + i * panel_width, {});
+          tile<format::f32>(1, scores[i] + common, 0, visible[i] - common,
+                            room.right + common * panel_width, sink::go_on, to + i * panel_width,
+                            panel_width, {});
       }
     }
   }

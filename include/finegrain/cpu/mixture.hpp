@@ -57,6 +57,13 @@ struct layer_weights {
 template <format F>
 struct frozen_layer : layer_weights<float const> {
   frozen_experts<F> shared, routed;
+
+  static constexpr format number = F;
+  auto gate_up(expert_group const& g, std::int64_t e, float*) const { return of(g).gate_up[e]; }
+  auto down(expert_group const& g, std::int64_t e, float*) const { return of(g).down[e]; }
+
+ private:
+  frozen_experts<F> const& of(expert_group const& g) const { return g.offsets ? routed : shared; }
 };
 
 struct mixture_saved {
@@ -82,8 +89,7 @@ struct mixture_saved {
 struct mixture_scratch {
   route_scratch route;
   expert_task* tasks;
-  std::int64_t left_size;
-  float* left;                              // (workers, left_size), in inference
+  expert_room room;
   matrix<float> hidden, out;                // (T k, F), (T k, D)
   matrix<float> shared_hidden, shared_out;  // (T, S F), (T, D)
   matrix<float> dgate_up, shared_dgate_up;  // (T k, 2 F), (T, 2 S F)
@@ -100,12 +106,9 @@ struct mixture_scratch {
   constexpr mixture_scratch(arena& memory, extent e, config const& c, std::int64_t slots,
                             std::int64_t shared, std::int64_t routed)
       : route(memory, e, c.routed),
-        tasks(memory.take<expert_task>(std::max(
-            simd::most_tasks(slots, c.routed, c.hidden, c.width) +
-                simd::most_tasks(shared, c.shared > 0, c.hidden, shared_width(c)),
-            simd::most_frozen_tasks(slots + shared, c.routed + (c.shared > 0), e.workers)))),
-        left_size(simd::left_size(c.hidden, std::max(std::int64_t{c.width}, shared_width(c)))),
-        left(memory.take<float>(e.training ? 0 : e.workers * left_size)),
+        tasks(memory.take<expert_task>(
+            simd::most_tasks(slots + shared, c.routed + (c.shared > 0), e.workers))),
+        room(memory, e, c.hidden, std::max(std::int64_t{c.width}, shared_width(c))),
         hidden(memory.matrix<float>(slots, c.width)),
         out(memory.matrix<float>(slots, c.hidden)),
         shared_hidden(memory.matrix<float>(shared, shared_width(c))),
@@ -183,13 +186,12 @@ namespace simd {
 inline void run_experts(cpu const& on, activation act, std::span<expert_group const> groups,
                         layer_weights<float const> const&, matrix<float const> x,
                         mixture_scratch const& t) {
-  experts_forward(on, act, groups, x, t.tasks);
+  experts_forward(on, act, groups, stored_experts<format::f32>{}, x, t.tasks, t.room);
 }
 template <format F>
 void run_experts(cpu const& on, activation act, std::span<expert_group const> groups,
                  frozen_layer<F> const& w, matrix<float const> x, mixture_scratch const& t) {
-  auto const weights = [&](expert_group const& g) { return g.offsets ? w.routed : w.shared; };
-  frozen_experts_forward(on, act, groups, weights, x, t.tasks, t.left, t.left_size);
+  experts_forward(on, act, groups, w, x, t.tasks, t.room);
 }
 
 }  // namespace simd
@@ -262,7 +264,7 @@ inline void mixture_backward(cpu const& on, config const& c, batch const& b,
     sum.slots = t.out;
     sum.slot = slot;
   }
-  experts_backward(on, c.act, groups, x, dy, mode, t.tasks);
+  experts_backward(on, c.act, groups, x, dy, mode, t.tasks, t.room);
   combine(on, sum, dx);
 
   if (gated) {

@@ -1,11 +1,12 @@
-// operands: what a product reads, how it is copied to where it stays in a cache, and the room for it.
+// operands: what a product reads, how it is copied to where it stays in a cache, in units of any
+// format, and the room for it.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <algorithm>
 
 #include "../base/matrix.hpp"
-#include "simd.hpp"
+#include "unit.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
@@ -16,33 +17,37 @@ inline constexpr int panel_width = vectors * lanes;         // columns of a pack
 inline constexpr int tile_rows = registers == 32 ? 14 : 6;  // sums, B and one of A fill registers
 inline constexpr int depth = 256;      // k's at a time: a panel and a tile's rows stay in L1
 inline constexpr int block_rows = 96;  // rows that share one packing of B
-inline constexpr int half_rows = block_rows / 2;
 inline constexpr int block_cols = 128;
 inline constexpr int block_panels = block_cols / panel_width;
 inline constexpr int left_stride = depth + 16;  // a tile's rows on different cache sets
 
-inline constexpr int right_size =
-    block_cols * (depth > half_rows * lanes ? depth : half_rows * lanes);
+inline constexpr int right_size = 3 << 15;
 
-/// What one task needs beside its operands, on its stack.
+/// What one task needs beside its operands, on its stack. Numbers, or units of a format.
 struct room {
   alignas(64) float left[block_rows * left_stride];  // A: (row, k)
-  alignas(64) float right[right_size];               // B: (panel, k, column), or lanes' sums
+  alignas(64) float right[right_size];               // B: (panel, k, column)
   alignas(64) float sums[block_rows * block_cols];   // (panel, row, column): the product
 };
 
 /// Numbers that will be read next, which a product fetches while it computes: at each cache line of
-/// k that it passes, one line of every row, `pace` lines on from the last.
+/// k that it passes, one line of every row, `pace` numbers on for each that it passes. What is read
+/// as it stands goes to the first-level cache, what is packed first to the second.
 struct ahead {
-  static constexpr int most = 64;
-  float const* rows[most];
-  int count = 0;
+  float const* first = nullptr;
+  std::int64_t stride = 0;  // from row to row
+  std::int64_t rows = 0;
   std::int64_t length = 0;  // of k: behind it, nothing more
   std::int64_t pace = 1;
+  bool near = false;
 
   FINEGRAIN_INLINE void fetch(std::int64_t k) const {
-    if (k < length)
-      for (int i = 0; i < count; ++i) __builtin_prefetch(rows[i] + k * pace, 0, 2);
+    if (k >= length) return;
+    float const* p = first + k * pace;
+    if (near)
+      for (std::int64_t i = 0; i < rows; ++i, p += stride) __builtin_prefetch(p, 0, 3);
+    else
+      for (std::int64_t i = 0; i < rows; ++i, p += stride) __builtin_prefetch(p, 0, 2);
   }
 };
 inline constexpr std::int64_t line = 16;  // floats in a cache line
@@ -88,6 +93,30 @@ FINEGRAIN_INLINE void transpose(float const* const* from, std::int64_t rows, std
   for (std::int64_t c = 0; c < cols; ++c) store(to + c * stride, row[c]);
 }
 
+/// A vector's columns of a panel, from up to `lanes` rows of `count` numbers each: units of k, one
+/// after the other, panel_width apart. Missing rows are 0.
+template <format F>
+void pack_rows(float const* const* rows, std::int64_t n, std::int64_t count, float* to) {
+  constexpr std::int64_t stretch = lanes * unit<F>::numbers;  // of k, for `lanes` units
+  float const* from[lanes];
+  for (int r = 0; r < lanes; ++r) from[r] = r < n ? rows[r] : nullptr;
+  for (std::int64_t k = 0; k < count; k += stretch, to += lanes * panel_width) {
+    std::int64_t const ks = std::min(stretch, count - k);
+    if constexpr (F == format::f32) {
+      transpose(from, n, ks, to, panel_width);
+    } else {
+      float block[lanes][lanes];
+      float const* units[lanes];
+      for (int r = 0; r < lanes; ++r) {
+        units[r] = block[r];
+        if (r < n) unit<F>::take(from[r], ks, block[r]);
+      }
+      transpose(units, n, ceil_div(ks, unit<F>::numbers), to, panel_width);
+    }
+    for (std::int64_t r = 0; r < n; ++r) from[r] += stretch;
+  }
+}
+
 /// B = W^T for weights stored [out][in]: column n of B is row n of W. Or two of one shape side by
 /// side, gate and up: the first half of a panel's vectors from the one, the second from the other.
 struct transposed {
@@ -100,35 +129,37 @@ struct transposed {
   std::int64_t width() const { return second.data ? panel_width / 2 : panel_width; }
   std::int64_t panels() const { return (first.rows + width() - 1) / width(); }
 
-  /// The row of W that is column c of a panel; behind the last, the last again.
-  float const* row(std::int64_t panel, int c) const {
-    auto const n = width();
-    return (c < n ? first : second).row(std::min(panel * n + (c < n ? c : c - n), first.rows - 1));
-  }
-  /// Panel by panel: the weights are read once, in long rows, while tiles run in between.
-  static constexpr bool whole_blocks = false;
+  /// Panels that are packed at a time: one, and the weights are read in long rows.
+  static constexpr int group = 1;
+  /// Numbers [k0, k0 + count) of k, of one panel. k0 is a multiple of a vector's units.
+  template <format F>
   void pack(std::int64_t panel, std::int64_t, std::int64_t k0, std::int64_t count, float* to,
-            ahead const& next) const {
+            std::int64_t) const {
     for (int j = 0; j < vectors; ++j) {
       float const* from[lanes];
-      for (int i = 0; i < lanes; ++i) from[i] = row(panel, j * lanes + i) + k0;
-      float* out = to + j * lanes;
-      for (std::int64_t k = 0; k < count; k += lanes, out += lanes * panel_width) {
-        if (k % line == 0 && j == 0) next.fetch(k);
-        transpose(from, lanes, std::min<std::int64_t>(lanes, count - k), out, panel_width);
-        for (auto& p : from) p += lanes;
-      }
+      matrix<float const> const& w = side(j);
+      std::int64_t const begin = row(panel, j);
+      std::int64_t const n = std::clamp<std::int64_t>(w.rows - begin, 0, lanes);
+      for (std::int64_t i = 0; i < n; ++i) from[i] = w.row(begin + i) + k0;
+      pack_rows<F>(from, n, count, to + j * lanes);
     }
   }
-  /// Lists the part of a panel that pack would read.
-  void list(std::int64_t panel, std::int64_t, std::int64_t k0, std::int64_t count,
-            std::int64_t part, std::int64_t parts, ahead& next) const {
-    next.length = count;
-    next.count = 0;
-    for (std::int64_t c = panel_width * part / parts; c < panel_width * (part + 1) / parts; ++c)
-      next.rows[next.count++] = row(panel, static_cast<int>(c)) + k0;
+  /// A part of what pack would read, by rows of W.
+  simd::ahead ahead(std::int64_t panel, std::int64_t, std::int64_t k0, std::int64_t count, int part,
+                    int parts) const {
+    std::int64_t const begin = panel_width * part / parts, end = panel_width * (part + 1) / parts;
+    int const j = begin >= lanes;
+    std::int64_t const w = row(panel, j) + begin - j * lanes;
+    return {side(j).row(w) + k0, first.stride, std::min(end - begin, first.rows - w), count};
+  }
+
+ private:
+  matrix<float const> const& side(int j) const { return second.data && j == 1 ? second : first; }
+  std::int64_t row(std::int64_t panel, int j) const {
+    return panel * width() + (second.data ? 0 : j * lanes);
   }
 };
+static_assert(vectors == 2);
 
 /// B as stored: row k of B is row k of a list; after `split` rows those of a second list go on.
 struct straight {
@@ -140,33 +171,41 @@ struct straight {
   std::int64_t panels() const { return (cols + panel_width - 1) / panel_width; }
   float const* row(std::int64_t k) const { return k < split ? first[k] : second[k - split]; }
 
-  /// All panels of a block at once: a row of B gives each its part.
-  static constexpr bool whole_blocks = true;
+  /// Panels that are packed at a time: a row of B gives each its part.
+  static constexpr int group = block_panels;
+  /// Rows [k0, k0 + count); panels stand `distance` units apart.
+  template <format F>
   void pack(std::int64_t first_panel, std::int64_t last, std::int64_t k0, std::int64_t count,
-            float* to, ahead const&) const {
-    for (std::int64_t k = 0; k < count; ++k) {
-      float const* const from = row(k0 + k);
+            float* to, std::int64_t distance) const {
+    constexpr int n = unit<F>::numbers;
+    std::int64_t const units = ceil_div(count, n);
+    for (std::int64_t u = 0; u < units; ++u) {
+      float const* from[n];
+      for (int i = 0; i < n; ++i) from[i] = u * n + i < count ? row(k0 + u * n + i) : nullptr;
       for (std::int64_t p = first_panel; p < last; ++p) {
-        float* const out = to + ((p - first_panel) * count + k) * panel_width;
-        std::int64_t const n0 = p * panel_width;
+        float* const out = to + ((p - first_panel) * distance + u) * panel_width;
         FINEGRAIN_UNROLL
         for (int j = 0; j < vectors; ++j) {
-          std::int64_t const n = std::clamp<std::int64_t>(cols - n0 - j * lanes, 0, lanes);
-          store(out + j * lanes,
-                n == lanes ? load(from + n0 + j * lanes) : load_first(from + n0 + j * lanes, n));
+          std::int64_t const c = p * panel_width + j * lanes;
+          std::int64_t const left = std::clamp<std::int64_t>(cols - c, 0, lanes);
+          vec part[n];
+          for (int i = 0; i < n; ++i)
+            part[i] = !from[i]        ? vec{}
+                      : left == lanes ? load(from[i] + c)
+                                      : load_first(from[i] + c, left);
+          store(out + j * lanes, unit<F>::join(part));
         }
       }
     }
   }
-  /// Lists a part of what pack would read.
-  void list(std::int64_t first_panel, std::int64_t last, std::int64_t k0, std::int64_t count,
-            std::int64_t part, std::int64_t parts, ahead& next) const {
-    std::int64_t const begin = first_panel * panel_width;
-    next.length = std::min(last * panel_width, cols) - begin;
-    next.count = 0;
-    for (std::int64_t k = count * part / parts;
-         k < count * (part + 1) / parts && next.count < ahead::most; ++k)
-      next.rows[next.count++] = row(k0 + k) + begin;
+  /// A part of what pack would read, by rows.
+  simd::ahead ahead(std::int64_t first_panel, std::int64_t last, std::int64_t k0,
+                    std::int64_t count, int part, int parts) const {
+    std::int64_t const begin = first_panel * panel_width, k = k0 + count * part / parts;
+    row_list const& list = k < split ? first : second;
+    if (list.index) return {};
+    return {row(k) + begin, list.stride, k0 + count * (part + 1) / parts - k,
+            std::min(last * panel_width, cols) - begin};
   }
 };
 

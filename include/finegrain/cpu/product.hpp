@@ -1,34 +1,42 @@
-// product: the matrix products that everything here is made of.
-//
-// Short rows, and B as stored, are multiplied panel by panel: so many columns of B are copied, depth
-// by depth, into a packed panel, and tiles of rows of A run over it. Long rows of weights as stored
-// are multiplied in place, lane by lane. Either way a sum has one order, which depends on k's length
-// alone, not on the tile, its neighbours or the number of rows: that is why a token's result does
-// not depend on its batch.
+// product: matrix products of run-time shapes, a block of rows and columns at a time.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <type_traits>
-
 #include "../plan/plan.hpp"
-#include "in_place.hpp"
-#include "packed.hpp"
+#include "tile.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 namespace simd {
 
-/// room.sums = a(rows, K) . W^T(K, panels [first, last)), for up to block_rows rows and
-/// block_panels panels: in place where W's rows are long, packed where they are short.
-inline void multiply_rows(row_list a, int rows, std::int64_t K, transposed const& b,
-                          std::int64_t first, std::int64_t last, room& room) {
-  if (K < long_row) return multiply(a, rows, K, b, first, last, room);
-  int const columns = static_cast<int>(last - first) * panel_width;
-  int const blocks = static_cast<int>(ceil_div(rows, half_rows));
-  for (int i = 0; i < blocks; ++i) {
-    int const begin = rows * i / blocks, end = rows * (i + 1) / blocks;
-    multiply_long(a.from(begin), end - begin, K, b, first, columns, room,
-                  room.sums + begin * panel_width, rows * panel_width);
+/// sums(panel, row, column) = a(rows, K) . B(K, panels [first, last)), for up to block_rows rows.
+/// Depth by depth, both operands are copied to where they stay in a cache, B some panels at a time,
+/// and what is packed next is fetched while the tiles of the one before run.
+template <format F = format::f32, class B>
+void multiply(row_list a, int rows, std::int64_t K, B const& b, std::int64_t first,
+              std::int64_t last, room& room, float* sums) {
+  constexpr std::int64_t step = depth * unit<F>::numbers;
+  for (std::int64_t k = 0; k < K; k += step) {
+    std::int64_t const count = std::min(step, K - k), units = ceil_div(count, unit<F>::numbers);
+    std::int64_t const then = std::min(step, K - k - count);
+    for (int r = 0; r < rows; ++r) unit<F>::take(a[r] + k, count, room.left + r * left_stride);
+    for (std::int64_t p = first; p < last; p += B::group) {
+      std::int64_t const end = std::min<std::int64_t>(last, p + B::group);
+      b.template pack<F>(p, end, k, count, room.right, units);
+      for (std::int64_t q = p; q < end; ++q)
+        tiles<F>(rows, room.left, 0, units, room.right + (q - p) * units * panel_width,
+                 k == 0 ? sink::fresh : sink::go_on, sums + (q - first) * rows * panel_width,
+                 panel_width, [&](int t, int tiles) {
+                   int const part = static_cast<int>(q - p) * tiles + t;
+                   int const parts = static_cast<int>(end - p) * tiles;
+                   if (end < last)
+                     return b.ahead(end, std::min<std::int64_t>(last, end + B::group), k, count,
+                                    part, parts);
+                   if (then == 0) return ahead{};
+                   return b.ahead(first, std::min<std::int64_t>(last, first + B::group), k + count,
+                                  then, part, parts);
+                 });
+    }
   }
 }
 
@@ -39,6 +47,13 @@ FINEGRAIN_INLINE void put(float const* sums, std::int64_t n, gradients mode, flo
   for (; c + lanes <= n; c += lanes)
     store(y + c, add ? load(y + c) + load(sums + c) : load(sums + c));
   for (; c < n; ++c) y[c] = add ? y[c] + sums[c] : sums[c];
+}
+/// The same for numbers that nobody reads soon: whole vectors that are overwritten go past the caches.
+FINEGRAIN_INLINE void put_past(float const* sums, std::int64_t n, gradients mode, float* y) {
+  if (n < panel_width || mode == gradients::accumulate || !can_stream(y))
+    return put(sums, n, mode, y);
+  FINEGRAIN_UNROLL
+  for (int j = 0; j < vectors; ++j) stream(y + j * lanes, load(sums + j * lanes));
 }
 /// Rows of y, columns of panels [first, last).
 inline void put(room const& room, std::int64_t first, std::int64_t last, matrix<float> y,
@@ -51,49 +66,75 @@ inline void put(room const& room, std::int64_t first, std::int64_t last, matrix<
 }
 
 /// y(rows, columns of panels [first, last)) = or += a(rows, K) . B, for up to block_rows rows.
-template <class B>
+template <format F = format::f32, class B>
 void multiply_block(row_list a, std::int64_t K, B const& b, std::int64_t first, std::int64_t last,
                     matrix<float> y, gradients mode) {
   room room;
+  if (K == 0) std::fill_n(room.sums, block_rows * block_cols, 0.0f);  // tiles would not write them
   for (std::int64_t p = first; p < last; p += block_panels) {
     std::int64_t const end = std::min<std::int64_t>(last, p + block_panels);
-    if constexpr (std::is_same_v<B, transposed>)
-      multiply_rows(a, static_cast<int>(y.rows), K, b, p, end, room);
-    else
-      multiply(a, static_cast<int>(y.rows), K, b, p, end, room);
+    multiply<F>(a, static_cast<int>(y.rows), K, b, p, end, room, room.sums);
     put(room, p, end, y, mode);
   }
 }
 
-/// dw(rows, D) = or += the sum over k < K of a[k][first + row] * b[k][:], for up to block_rows
-/// rows of dw: so many outputs of a weight gradient.
-inline void outer_product(row_list a, std::int64_t first, row_list b, std::int64_t K,
-                          matrix<float> dw, gradients mode) {
+/// dw(rows, D) = or += the sum over k < K of a[k][first + row] * b[k][:]: a weight gradient, or some
+/// outputs of it. Of b, as many columns as there is room for are packed at a time, and all rows of
+/// dw pass over them. Overwritten numbers go past the caches.
+template <format F = format::f32>
+void outer_product(row_list a, std::int64_t first, row_list b, std::int64_t K, matrix<float> dw,
+                   gradients mode) {
+  constexpr std::int64_t step = depth * unit<F>::numbers, width = lanes * unit<F>::numbers;
   room room;
   if (K == 0 && mode == gradients::overwrite)
     for (std::int64_t r = 0; r < dw.rows; ++r) std::fill_n(dw.row(r), dw.cols, 0.0f);
   straight const right{b, dw.cols};
-  for (std::int64_t k0 = 0; k0 < K; k0 += depth) {
-    std::int64_t const count = std::min<std::int64_t>(depth, K - k0);
-    for (std::int64_t k = 0; k < count; k += lanes) {
-      std::int64_t const ks = std::min<std::int64_t>(lanes, count - k);
-      for (std::int64_t r = 0; r < dw.rows; r += lanes) {
-        float const* from[lanes];
-        for (std::int64_t i = 0; i < ks; ++i) from[i] = a[k0 + k + i] + first + r;
-        transpose(from, ks, std::min<std::int64_t>(lanes, dw.rows - r),
-                  room.left + r * left_stride + k, left_stride);
+  bool const past = can_stream(dw.data) && dw.stride % lanes == 0;
+  for (std::int64_t k0 = 0; k0 < K; k0 += step) {
+    std::int64_t const count = std::min(step, K - k0), units = ceil_div(count, unit<F>::numbers);
+    gradients const how = k0 == 0 ? mode : gradients::accumulate;
+    std::int64_t const most = right_size / (units * panel_width);  // panels
+    for (std::int64_t p = 0; p < right.panels(); p += most) {
+      std::int64_t const end = std::min(right.panels(), p + most);
+      right.pack<F>(p, end, k0, count, room.right, units);
+      for (std::int64_t top = 0; top < dw.rows; top += block_rows) {
+        int const rows = static_cast<int>(std::min<std::int64_t>(block_rows, dw.rows - top));
+        for (int r = 0; r < rows; r += lanes)
+          for (std::int64_t k = 0; k < count; k += width) {
+            std::int64_t const ks = std::min(width, count - k);
+            std::int64_t const n = std::min<std::int64_t>(lanes, rows - r);
+            alignas(64) float turned[lanes][width];
+            for (std::int64_t i = 0; i < ks; i += lanes) {
+              float const* from[lanes];
+              for (std::int64_t j = 0; j < std::min<std::int64_t>(lanes, ks - i); ++j)
+                from[j] = a[k0 + k + i + j] + first + top + r;
+              transpose(from, std::min<std::int64_t>(lanes, ks - i), n, turned[0] + i, width);
+            }
+            for (std::int64_t i = 0; i < n; ++i)
+              unit<F>::take(turned[i], ks,
+                            room.left + (r + i) * left_stride + k / unit<F>::numbers);
+          }
+        for (std::int64_t q = p; q < end; ++q) {
+          float const* const panel = room.right + (q - p) * units * panel_width;
+          float* const to = dw.row(top) + q * panel_width;
+          std::int64_t const n = std::min<std::int64_t>(panel_width, dw.cols - q * panel_width);
+          if (past && n == panel_width && how == gradients::overwrite) {
+            tiles<F>(rows, room.left, 0, units, panel, sink::past, to, dw.stride,
+                     [](int, int) { return ahead{}; });
+            continue;
+          }
+          tiles<F>(rows, room.left, 0, units, panel, sink::fresh, room.sums, panel_width,
+                   [&](int t, int tiles) {  // what will be added to
+                     int const first = rows * t / tiles, end = rows * (t + 1) / tiles;
+                     return ahead{to + first * dw.stride, dw.stride, end - first, panel_width};
+                   });
+          for (int r = 0; r < rows; ++r)
+            put(room.sums + r * panel_width, n, how, dw.row(top + r) + q * panel_width);
+        }
       }
     }
-    for (std::int64_t p = 0; p < right.panels(); p += block_panels) {
-      std::int64_t const end = std::min(right.panels(), p + block_panels);
-      right.pack(p, end, k0, count, room.right, {});
-      for (std::int64_t q = p; q < end; ++q)
-        multiply_panel(room, static_cast<int>(dw.rows), count,
-                       room.right + (q - p) * count * panel_width, true,
-                       room.sums + (q - p) * dw.rows * panel_width, [](int, int, ahead&) {});
-      put(room, p, end, dw, k0 == 0 ? mode : gradients::accumulate);
-    }
   }
+  fence();
 }
 
 }  // namespace simd

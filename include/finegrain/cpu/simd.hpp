@@ -30,6 +30,26 @@ FINEGRAIN_INLINE vec load(float const* p) {
   return v;
 }
 FINEGRAIN_INLINE void store(float* p, vec v) { __builtin_memcpy(p, &v, sizeof v); }
+
+// Stores past the caches, for whole vectors on their border; what they write is seen by others after
+// a fence. Elsewhere they are stores.
+FINEGRAIN_INLINE bool can_stream(float const* p) {
+  return reinterpret_cast<std::uintptr_t>(p) % sizeof(vec) == 0;
+}
+FINEGRAIN_INLINE void stream(float* p, vec v) {
+#if defined(__AVX512F__) || defined(__AVX__)
+  asm volatile("vmovntps %1, %0" : "=m"(*reinterpret_cast<vec*>(p)) : "v"(v));
+#elif defined(__SSE2__)
+  asm volatile("movntps %1, %0" : "=m"(*reinterpret_cast<vec*>(p)) : "x"(v));
+#else
+  store(p, v);
+#endif
+}
+FINEGRAIN_INLINE void fence() {
+#if defined(__SSE2__)
+  asm volatile("sfence" : : : "memory");
+#endif
+}
 /// The first n <= lanes numbers, and zeros: what lies behind them is not touched.
 FINEGRAIN_INLINE vec load_first(float const* p, std::int64_t n) {
   vec v{};

@@ -16,6 +16,7 @@ namespace simd {
 ///   numbers                       of them in a unit
 ///   multiply_add(a, b, sum)       each lane's sum += the dot product of the units of a and b
 ///   take(from, count, to)         ceil(count / numbers) units from so many floats, 0 behind the last
+///   join(parts)                   units of lanes' numbers: part i has the i-th of each
 template <format F>
 struct unit;
 
@@ -26,6 +27,7 @@ struct unit<format::f32> {
   static void take(float const* from, std::int64_t count, float* to) {
     std::copy_n(from, count, to);
   }
+  FINEGRAIN_INLINE static vec join(vec const (&part)[1]) { return part[0]; }
 };
 
 /// Two bf16 numbers, the earlier in the low half. Products and sums are f32: with avx512_bf16 both
@@ -54,6 +56,9 @@ struct unit<format::bf16> {
       store_first(to + k / 2, pair, (count - k + 1) / 2);
     }
   }
+  FINEGRAIN_INLINE static vec join(vec const (&part)[2]) {
+    return reinterpret_cast<vec>((rounded(part[0]) >> 16) | (rounded(part[1]) & 0xffff0000u));
+  }
 
  private:
   static constexpr int even(int j) { return 2 * j; }
@@ -72,8 +77,7 @@ struct unit<format::bf16> {
     return x == x ? nearest : bits | 0x400000u;
   }
   FINEGRAIN_INLINE static vec pairs(vec a, vec b) {
-    uvec const first = rounded(detail::pick<even>(a, b)), second = rounded(detail::pick<odd>(a, b));
-    return reinterpret_cast<vec>((first >> 16) | (second & 0xffff0000u));
+    return join({detail::pick<even>(a, b), detail::pick<odd>(a, b)});
   }
 };
 

@@ -1,0 +1,113 @@
+// left: rows of A copied once, for products with many panels of B.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "tile.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+inline namespace FINEGRAIN_ISA {
+namespace simd {
+
+/// Units that hold so many numbers along k.
+template <format F>
+constexpr std::int64_t units_of(std::int64_t numbers) {
+  return ceil_div(numbers, unit<F>::numbers);
+}
+
+/// Rows of A in units, as tiles read them: block by block of `depth` units, in each all rows. They
+/// lie in the second-level cache.
+template <format F>
+class left_rows {
+ public:
+  static constexpr int most_rows = 112;
+
+  /// Numbers of room that rows of K numbers want.
+  static constexpr std::int64_t size(std::int64_t K) {
+    constexpr std::int64_t enough = 3 << 16;
+    return std::max(tile_rows * row_size(K), std::min(most_rows * row_size(K), enough));
+  }
+  /// Rows that it is wise to take at a time.
+  static constexpr int most(std::int64_t K) {
+    return static_cast<int>(std::min<std::int64_t>(most_rows, size(K) / row_size(K)));
+  }
+
+  /// Room for rows that are stored later.
+  left_rows(float* room, int rows, std::int64_t K)
+      : room_(room), rows_(rows), units_(units_of<F>(K)) {}
+  left_rows(float* room, row_list a, int rows, std::int64_t K) : left_rows(room, rows, K) {
+    constexpr std::int64_t n = unit<F>::numbers;
+    for (int r = 0; r < rows; ++r)
+      for (std::int64_t k = 0; k < units_; k += depth)
+        unit<F>::take(a[r] + k * n, std::min(depth * n, K - k * n), at(r, k));
+  }
+  /// Up to a vector of a row's numbers, from k on, a multiple of `lanes`.
+  FINEGRAIN_INLINE void store(int row, std::int64_t k, float const* numbers,
+                              std::int64_t count) const {
+    std::int64_t const u = k / unit<F>::numbers;
+    unit<F>::take(numbers, count, at(row, u) + u % depth);
+  }
+
+  /// put(p, sums) with the product with each panel p of [begin, end) of B: sums (rows, panel_width).
+  /// B has
+  ///
+  ///   pass                             units of a panel that stay in the first-level cache
+  ///   load(p, k, units)                so much of a panel
+  ///   next(p, k, units, part, parts)   what is to be fetched in a part of the time that it takes;
+  ///                                    p is behind the last panel if there is nothing more
+  template <class B, class Put>
+  void multiply(B const& b, std::int64_t begin, std::int64_t end, Put&& put) const {
+    alignas(64) float sums[most_rows * panel_width];
+    for (std::int64_t p = begin; p < end; ++p) {
+      for (std::int64_t k = 0; k < units_; k += B::pass) {
+        std::int64_t const units = std::min<std::int64_t>(B::pass, units_ - k);
+        bool const more = k + units < units_;
+        std::int64_t const then = more ? k + units : 0;
+        tiles<F>(rows_, at(0, k), rows_ * left_stride, units, b.load(p, k, units),
+                 k == 0 ? sink::fresh : sink::go_on, sums, panel_width, [&](int part, int parts) {
+                   if (!more && p + 1 == end) return ahead{};
+                   return b.next(more ? p : p + 1, then,
+                                 std::min<std::int64_t>(B::pass, units_ - then), part, parts);
+                 });
+      }
+      put(p, static_cast<float const*>(sums));
+    }
+  }
+
+ private:
+  static constexpr std::int64_t row_size(std::int64_t K) {
+    return ceil_div(units_of<F>(K), depth) * left_stride;
+  }
+  float* at(int row, std::int64_t k) const {
+    return room_ + (k / depth * rows_ + row) * left_stride;
+  }
+
+  float* room_;
+  int rows_;
+  std::int64_t units_;
+};
+
+/// B from weights as they are stored: each block of a panel is packed when it is its turn.
+template <format F>
+struct packing {
+  static constexpr std::int64_t pass = depth;
+  static constexpr std::int64_t room_size = panel_width * depth;
+
+  transposed b;
+  std::int64_t K;
+  float* room;  // room_size numbers
+
+  float const* load(std::int64_t p, std::int64_t k, std::int64_t units) const {
+    b.pack<F>(p, p + 1, k * n, std::min(units * n, K - k * n), room, units);
+    return room;
+  }
+  ahead next(std::int64_t p, std::int64_t k, std::int64_t units, int part, int parts) const {
+    return b.ahead(p, p + 1, k * n, std::min(units * n, K - k * n), part, parts);
+  }
+
+ private:
+  static constexpr std::int64_t n = unit<F>::numbers;
+};
+
+}  // namespace simd
+}  // namespace FINEGRAIN_ISA
+}  // namespace finegrain::inline FINEGRAIN_ABI

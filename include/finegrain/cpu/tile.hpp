@@ -1,0 +1,102 @@
+// tile: a few rows of A times a panel of B, in registers. All products are made of it.
+//
+// Tiles of up to 14 rows (6 where there are 16 registers) run over a panel of two vectors' columns,
+// k by k. Each sum is one chain over k = 0, 1, 2, ..., whatever the tile, its neighbours or the number
+// of rows: that is why a token's result does not depend on its batch.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <utility>
+
+#include "operands.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+inline namespace FINEGRAIN_ISA {
+namespace simd {
+
+/// sum += a . panel, over `units` units of k. Of `a`, blocks of `depth` units stand `block` apart, in
+/// each the rows, left_stride apart.
+template <format F, int Rows>
+FINEGRAIN_INLINE void add_tile(float const* a, std::int64_t block, std::int64_t units,
+                               float const* panel, vec (&sum)[Rows][vectors], ahead const& next) {
+  auto step = [&](float const* from) __attribute__((always_inline)) {
+    vec const b0 = load(panel), b1 = load(panel + lanes);
+    panel += panel_width;
+    FINEGRAIN_UNROLL
+    for (int r = 0; r < Rows; ++r) {
+      vec const x = broadcast(from[r * left_stride]);
+      unit<F>::multiply_add(x, b0, sum[r][0]);
+      unit<F>::multiply_add(x, b1, sum[r][1]);
+    }
+  };
+  for (std::int64_t k0 = 0; k0 < units; k0 += depth, a += block) {
+    std::int64_t const count = std::min<std::int64_t>(depth, units - k0);
+    std::int64_t k = 0;
+    for (; k + line <= count; k += line) {
+      next.fetch(k0 + k);
+      for (std::int64_t i = 0; i < line; ++i) step(a + k + i);
+    }
+    for (; k < count; ++k) step(a + k);
+  }
+}
+
+/// Where a tile's sums come from and go to: rows of them, `stride` apart.
+enum class sink {
+  fresh,  // they begin at 0 and are stored
+  go_on,  // they begin where they were, and are stored
+  past,   // they begin at 0 and go past the caches
+};
+template <format F, int Rows>
+void tile(float const* a, std::int64_t block, std::int64_t units, float const* panel, sink to,
+          float* sums, std::int64_t stride, ahead const& next) {
+  vec sum[Rows][vectors];
+  FINEGRAIN_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    FINEGRAIN_UNROLL
+    for (int j = 0; j < vectors; ++j)
+      sum[r][j] = to == sink::go_on ? load(sums + r * stride + j * lanes) : vec{};
+  }
+  add_tile<F, Rows>(a, block, units, panel, sum, next);
+  if (to == sink::past) {
+    FINEGRAIN_UNROLL
+    for (int r = 0; r < Rows; ++r) {
+      FINEGRAIN_UNROLL
+      for (int j = 0; j < vectors; ++j) stream(sums + r * stride + j * lanes, sum[r][j]);
+    }
+    return;
+  }
+  FINEGRAIN_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    FINEGRAIN_UNROLL
+    for (int j = 0; j < vectors; ++j) store(sums + r * stride + j * lanes, sum[r][j]);
+  }
+}
+template <format F>
+void tile(int rows, float const* a, std::int64_t block, std::int64_t units, float const* panel,
+          sink to, float* sums, std::int64_t stride, ahead const& next) {
+  using function = void (*)(float const*, std::int64_t, std::int64_t, float const*, sink, float*,
+                            std::int64_t, ahead const&);
+  static constexpr auto height = []<int... R>(std::integer_sequence<int, R...>) {
+    return std::array<function, tile_rows>{tile<F, R + 1>...};
+  }
+  (std::make_integer_sequence<int, tile_rows>());
+  height[static_cast<std::size_t>(rows - 1)](a, block, units, panel, to, sums, stride, next);
+}
+
+/// Tiles of nearly equal height over `rows` rows of A, block by block as tile reads them. next(t,
+/// tiles) is what a tile is to fetch meanwhile.
+template <format F, class Next>
+void tiles(int rows, float const* a, std::int64_t block, std::int64_t units, float const* panel,
+           sink to, float* sums, std::int64_t stride, Next&& next) {
+  int const count = (rows + tile_rows - 1) / tile_rows;
+  for (int t = 0; t < count; ++t) {
+    int const top = rows * t / count, height = rows * (t + 1) / count - top;
+    tile<F>(height, a + top * left_stride, block, units, panel, to, sums + top * stride, stride,
+            next(t, count));
+  }
+}
+
+}  // namespace simd
+}  // namespace FINEGRAIN_ISA
+}  // namespace finegrain::inline FINEGRAIN_ABI
