@@ -59,6 +59,8 @@
 #include "cpu/dispatch.hpp"
 #include "cpu/experts.hpp"
 #include "cpu/panels.hpp"
+#include "cpu/codec.hpp"
+#include "cpu/coded.hpp"
 #include "cpu/frozen_experts.hpp"
 #include "cpu/combine.hpp"
 #include "cpu/mixture.hpp"

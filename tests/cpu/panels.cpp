@@ -54,11 +54,12 @@ numbers product(packed<F> const& b, std::int64_t i, fg::matrix<float const> a) {
   for (std::int64_t t = 0; t < a.rows; t += most) {
     int const n = int(std::min(most, a.rows - t));
     simd::left_rows<F> const left(room.data(), a.middle_rows(t, n), n, K);
-    left.multiply(b.panels[i], 0, b.panels.size(), [&](std::int64_t p, float const* sums) {
-      for (int r = 0; r < n; ++r)
-        std::copy_n(sums + r * simd::panel_width, simd::panel_width,
-                    &y[std::size_t((t + r) * columns + p * simd::panel_width)]);
-    });
+    left.multiply(b.panels.matrix(i, nullptr), 0, b.panels.size(),
+                  [&](std::int64_t p, float const* sums) {
+                    for (int r = 0; r < n; ++r)
+                      std::copy_n(sums + r * simd::panel_width, simd::panel_width,
+                                  &y[std::size_t((t + r) * columns + p * simd::panel_width)]);
+                  });
   }
   return y;
 }

@@ -84,6 +84,33 @@ TEST_CASE("a frozen layer has the network's bits in f32, and nearly in bf16") {
   compare((fg::shared_experts<odd>{} + fg::routed_experts<odd>{}) | scaled{});
 }
 
+TEST_CASE("quantised layers come as near as their formats allow") {
+  using E = fg::mixture<odd>;
+  auto const error = []<fg::format F>(std::integral_constant<fg::format, F>) {
+    auto const [a, b] = outputs<E, F>(100);
+    return off(a, b);
+  };
+  using fg::format;
+  double const one = error(std::integral_constant<format, int8>());
+  double const blocks = error(std::integral_constant<format, int8_block>());
+  double const e4m3 = error(std::integral_constant<format, fp8>());
+  double const four = error(std::integral_constant<format, int4>());
+  CHECK(one < 0.03);
+  CHECK(blocks < 0.03);
+  CHECK(e4m3 < 0.08);
+  CHECK(four < 0.25);
+  CHECK(four > e4m3);
+  CHECK(e4m3 > blocks);
+}
+
+TEST_CASE("weights that are not finite are not quantised") {
+  fg::network<fg::mixture<odd>, fg::cpu> net;
+  net.weight("experts.3.gate")(2, 5) = poison;
+  CHECK_THROWS_WITH(fg::quantize<int4>(net),
+                    ContainsSubstring("\"experts.3.gate\" has a weight that is not finite"));
+  CHECK_NOTHROW(fg::quantize<bf16>(net));
+}
+
 TEST_CASE("requests to the router reach frozen layers") {
   for (fg::routing_request const request :
        {fg::routing_request{.top_k = 1}, {.top_k = 4}, {.mask_best = 2}, {.shared = false}}) {
@@ -93,7 +120,7 @@ TEST_CASE("requests to the router reach frozen layers") {
 }
 
 TEMPLATE_TEST_CASE_SIG("a token's bits do not depend on its batch or the threads", "",
-                       ((fg::format F), F), f32, bf16) {
+                       ((fg::format F), F), f32, bf16, fp8, int8, int8_block, int4) {
   using E = fg::residual_of<fg::then<fg::rmsnorm<37>, fg::mixture<odd>>>;
   std::int64_t const T = 50;
   numbers const x = random_numbers(T * 37, 7);
@@ -115,7 +142,7 @@ TEMPLATE_TEST_CASE_SIG("a token's bits do not depend on its batch or the threads
 }
 
 TEMPLATE_TEST_CASE_SIG("a frozen decoder generates, token by token as in one pass", "",
-                       ((fg::format F), F), f32, bf16) {
+                       ((fg::format F), F), f32, bf16, fp8, int4) {
   fg::network<tiny::decoder, fg::cpu> net({.deviation = 0.3});
   auto const frozen = fg::quantize<F>(net);
   tiny::text const text(10);

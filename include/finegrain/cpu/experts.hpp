@@ -58,9 +58,7 @@ struct expert_room {
         sums(e.training ? simd::block_rows * (std::max(D, F) + simd::panel_width) : 0),
         data(memory.take<float>(e.workers * size())) {}
 
-  constexpr std::int64_t size() const {
-    return std::max(left + hidden + simd::packing<format::f32>::room_size, sums);
-  }
+  constexpr std::int64_t size() const { return std::max(left + hidden + simd::right_room, sums); }
   float* left_of(int worker) const { return data + worker * size(); }
   float* hidden_of(int worker) const { return left_of(worker) + left; }
   float* right_of(int worker) const { return hidden_of(worker) + hidden; }

@@ -2,15 +2,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "coded.hpp"
 #include "experts.hpp"
-#include "panels.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 
 /// Formats that experts can be frozen in.
 template <format F>
-concept Packable = F == format::f32 || F == format::bf16;
+concept Packable = F == format::f32 || F == format::bf16 || simd::Quantised<F>;
 
 /// The weights of a group of experts.
 template <format F>

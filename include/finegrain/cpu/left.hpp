@@ -8,10 +8,10 @@ namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 namespace simd {
 
-/// Units that hold so many numbers along k.
+/// Units that hold so many numbers along k; of bf16 four at a time, because codes come so.
 template <format F>
 constexpr std::int64_t units_of(std::int64_t numbers) {
-  return ceil_div(numbers, unit<F>::numbers);
+  return F == format::bf16 ? ceil_div(numbers, 8) * 4 : ceil_div(numbers, unit<F>::numbers);
 }
 
 /// Rows of A in units, as tiles read them: block by block of `depth` units, in each all rows. They
@@ -31,13 +31,17 @@ class left_rows {
     return static_cast<int>(std::min<std::int64_t>(most_rows, size(K) / row_size(K)));
   }
 
-  /// Room for rows that are stored later.
+  /// Room for rows that are stored later. Units behind the last number are 0.
   left_rows(float* room, int rows, std::int64_t K)
-      : room_(room), rows_(rows), units_(units_of<F>(K)) {}
+      : room_(room), rows_(rows), units_(units_of<F>(K)) {
+    constexpr std::int64_t n = unit<F>::numbers;
+    for (int r = 0; r < rows && K < units_ * n; ++r)
+      for (std::int64_t k = K / n; k < units_; ++k) at(r, k)[k % depth] = 0;
+  }
   left_rows(float* room, row_list a, int rows, std::int64_t K) : left_rows(room, rows, K) {
     constexpr std::int64_t n = unit<F>::numbers;
     for (int r = 0; r < rows; ++r)
-      for (std::int64_t k = 0; k < units_; k += depth)
+      for (std::int64_t k = 0; k * n < K; k += depth)
         unit<F>::take(a[r] + k * n, std::min(depth * n, K - k * n), at(r, k));
   }
   /// Up to a vector of a row's numbers, from k on, a multiple of `lanes`.
@@ -51,7 +55,8 @@ class left_rows {
   /// B has
   ///
   ///   pass                             units of a panel that stay in the first-level cache
-  ///   load(p, k, units)                so much of a panel
+  ///   run(rows, a, block, p, k, units, last, sums, next)
+  ///                                    sums = or, from k = 0 on, += a . so much of panel p
   ///   next(p, k, units, part, parts)   what is to be fetched in a part of the time that it takes;
   ///                                    p is behind the last panel if there is nothing more
   template <class B, class Put>
@@ -62,12 +67,12 @@ class left_rows {
         std::int64_t const units = std::min<std::int64_t>(B::pass, units_ - k);
         bool const more = k + units < units_;
         std::int64_t const then = more ? k + units : 0;
-        tiles<F>(rows_, at(0, k), rows_ * left_stride, units, b.load(p, k, units),
-                 k == 0 ? sink::fresh : sink::go_on, sums, panel_width, [&](int part, int parts) {
-                   if (!more && p + 1 == end) return ahead{};
-                   return b.next(more ? p : p + 1, then,
-                                 std::min<std::int64_t>(B::pass, units_ - then), part, parts);
-                 });
+        b.run(rows_, at(0, k), rows_ * left_stride, p, k, units, !more, sums,
+              [&](int part, int parts) {
+                if (!more && p + 1 == end) return ahead{};
+                return b.next(more ? p : p + 1, then,
+                              std::min<std::int64_t>(B::pass, units_ - then), part, parts);
+              });
       }
       put(p, static_cast<float const*>(sums));
     }
@@ -86,19 +91,26 @@ class left_rows {
   std::int64_t units_;
 };
 
+/// Numbers of room in which a block of B is packed or decoded: units, and scales.
+inline constexpr std::int64_t right_room = panel_width * (depth + depth / 16);
+
 /// B from weights as they are stored: each block of a panel is packed when it is its turn.
 template <format F>
 struct packing {
   static constexpr std::int64_t pass = depth;
-  static constexpr std::int64_t room_size = panel_width * depth;
 
   transposed b;
   std::int64_t K;
-  float* room;  // room_size numbers
+  float* room;  // right_room numbers
 
-  float const* load(std::int64_t p, std::int64_t k, std::int64_t units) const {
+  template <class Next>
+  void run(int rows, float const* a, std::int64_t block, std::int64_t p, std::int64_t k,
+           std::int64_t units, bool, float* sums, Next&& next) const {
     b.pack<F>(p, p + 1, k * n, std::min(units * n, K - k * n), room, units);
-    return room;
+    if (std::int64_t const there = ceil_div(K - k * n, n); there < units)  // A is 0 there
+      std::fill(room + there * panel_width, room + units * panel_width, 0.0f);
+    tiles<F>(rows, a, block, units, room, k == 0 ? sink::fresh : sink::go_on, sums, panel_width,
+             next);
   }
   ahead next(std::int64_t p, std::int64_t k, std::int64_t units, int part, int parts) const {
     return b.ahead(p, p + 1, k * n, std::min(units * n, K - k * n), part, parts);

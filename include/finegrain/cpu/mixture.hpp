@@ -58,9 +58,13 @@ template <format F>
 struct frozen_layer : layer_weights<float const> {
   frozen_experts<F> shared, routed;
 
-  static constexpr format number = F;
-  auto gate_up(expert_group const& g, std::int64_t e, float*) const { return of(g).gate_up[e]; }
-  auto down(expert_group const& g, std::int64_t e, float*) const { return of(g).down[e]; }
+  static constexpr format number = F == format::f32 ? format::f32 : format::bf16;  // of products
+  auto gate_up(expert_group const& g, std::int64_t e, float* room) const {
+    return of(g).gate_up.matrix(e, room);
+  }
+  auto down(expert_group const& g, std::int64_t e, float* room) const {
+    return of(g).down.matrix(e, room);
+  }
 
  private:
   frozen_experts<F> const& of(expert_group const& g) const { return g.offsets ? routed : shared; }

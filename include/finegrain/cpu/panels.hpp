@@ -34,8 +34,10 @@ struct panels {
     on.threads(count * size(), [&](std::int64_t task, int) {
       std::int64_t const i = task / size(), p = task % size();
       transposed const b = sides == 2 ? transposed(first[i], second[i]) : transposed(first[i]);
-      b.template pack<F>(p, p + 1, 0, cols,
-                         data + i * matrix_size() + p * units_of<F>(cols) * panel_width, 0);
+      float* const to = data + i * matrix_size() + p * units_of<F>(cols) * panel_width;
+      b.template pack<F>(p, p + 1, 0, cols, to, 0);
+      std::fill(to + ceil_div(cols, unit<F>::numbers) * panel_width,
+                to + units_of<F>(cols) * panel_width, 0.0f);
     });
   }
 
@@ -45,22 +47,26 @@ struct panels {
     float const* data;
     std::int64_t units;  // of k in all
 
-    float const* load(std::int64_t p, std::int64_t k, std::int64_t) const {
-      return data + (p * units + k) * panel_width;
+    template <class Next>
+    void run(int rows, float const* a, std::int64_t block, std::int64_t p, std::int64_t k,
+             std::int64_t count, bool, float* sums, Next&& next) const {
+      tiles<F>(rows, a, block, count, at(p, k), k == 0 ? sink::fresh : sink::go_on, sums,
+               panel_width, next);
     }
     /// One tile alone reads on at the pace of memory, and the machine fetches best by itself.
     ahead next(std::int64_t p, std::int64_t k, std::int64_t count, int part, int parts) const {
       if (parts == 1) return {};
       int const lines = (panel_width + parts - 1) / parts;  // while k passes one
-      return {load(p, k, 0) + part * ceil_div(count, line) * lines * line,
-              line,
-              lines,
-              count,
-              lines,
-              true};
+      return {
+          at(p, k) + part * ceil_div(count, line) * lines * line, line, lines, count, lines, true};
+    }
+    float const* at(std::int64_t p, std::int64_t k) const {
+      return data + (p * units + k) * panel_width;
     }
   };
-  source operator[](std::int64_t i) const { return {data + i * matrix_size(), units_of<F>(cols)}; }
+  source matrix(std::int64_t i, float*) const {
+    return {data + i * matrix_size(), units_of<F>(cols)};
+  }
 
  private:
   constexpr std::int64_t matrix_size() const { return size() * units_of<F>(cols) * panel_width; }

@@ -43,13 +43,14 @@ FINEGRAIN_INLINE void add_tile(float const* a, std::int64_t block, std::int64_t 
 
 /// Where a tile's sums come from and go to: rows of them, `stride` apart.
 enum class sink {
-  fresh,  // they begin at 0 and are stored
-  go_on,  // they begin where they were, and are stored
-  past,   // they begin at 0 and go past the caches
+  fresh,   // they begin at 0 and are stored
+  go_on,   // they begin where they were, and are stored
+  past,    // they begin at 0 and go past the caches
+  scaled,  // they begin at 0, and times the columns' scales are added to what is there
 };
 template <format F, int Rows>
 void tile(float const* a, std::int64_t block, std::int64_t units, float const* panel, sink to,
-          float* sums, std::int64_t stride, ahead const& next) {
+          float* sums, std::int64_t stride, ahead const& next, float const* scales) {
   vec sum[Rows][vectors];
   FINEGRAIN_UNROLL
   for (int r = 0; r < Rows; ++r) {
@@ -64,24 +65,84 @@ void tile(float const* a, std::int64_t block, std::int64_t units, float const* p
       FINEGRAIN_UNROLL
       for (int j = 0; j < vectors; ++j) stream(sums + r * stride + j * lanes, sum[r][j]);
     }
-    return;
-  }
-  FINEGRAIN_UNROLL
-  for (int r = 0; r < Rows; ++r) {
+  } else if (to == sink::scaled) {
+    vec const scale[] = {load(scales), load(scales + lanes)};
     FINEGRAIN_UNROLL
-    for (int j = 0; j < vectors; ++j) store(sums + r * stride + j * lanes, sum[r][j]);
+    for (int r = 0; r < Rows; ++r) {
+      FINEGRAIN_UNROLL
+      for (int j = 0; j < vectors; ++j) {
+        vec total = load(sums + r * stride + j * lanes);
+        add_product(sum[r][j], scale[j], total);
+        store(sums + r * stride + j * lanes, total);
+      }
+    }
+  } else {
+    FINEGRAIN_UNROLL
+    for (int r = 0; r < Rows; ++r) {
+      FINEGRAIN_UNROLL
+      for (int j = 0; j < vectors; ++j) store(sums + r * stride + j * lanes, sum[r][j]);
+    }
   }
 }
 template <format F>
 void tile(int rows, float const* a, std::int64_t block, std::int64_t units, float const* panel,
-          sink to, float* sums, std::int64_t stride, ahead const& next) {
+          sink to, float* sums, std::int64_t stride, ahead const& next,
+          float const* scales = nullptr) {
   using function = void (*)(float const*, std::int64_t, std::int64_t, float const*, sink, float*,
-                            std::int64_t, ahead const&);
+                            std::int64_t, ahead const&, float const*);
   static constexpr auto height = []<int... R>(std::integer_sequence<int, R...>) {
     return std::array<function, tile_rows>{tile<F, R + 1>...};
   }
   (std::make_integer_sequence<int, tile_rows>());
-  height[static_cast<std::size_t>(rows - 1)](a, block, units, panel, to, sums, stride, next);
+  height[static_cast<std::size_t>(rows - 1)](a, block, units, panel, to, sums, stride, next,
+                                             scales);
+}
+
+/// As tile with sink::scaled, for `blocks` blocks of `line` units, each with scales of its own.
+template <int Rows>
+void scaled_tile(float const* a, std::int64_t blocks, float const* panel, float const* scales,
+                 float* sums, ahead const& next) {
+  using u = unit<format::bf16>;
+  for (std::int64_t b = 0; b < blocks; ++b, scales += panel_width) {
+    next.fetch(b * line);
+    vec sum[Rows][vectors];
+    FINEGRAIN_UNROLL
+    for (int r = 0; r < Rows; ++r) {
+      FINEGRAIN_UNROLL
+      for (int j = 0; j < vectors; ++j) sum[r][j] = vec{};
+    }
+    for (std::int64_t i = 0; i < line; ++i, ++a, panel += panel_width) {
+      vec const b0 = load(panel), b1 = load(panel + lanes);
+      FINEGRAIN_UNROLL
+      for (int r = 0; r < Rows; ++r) {
+        vec const x = broadcast(a[r * left_stride]);
+        u::multiply_add(x, b0, sum[r][0]);
+        u::multiply_add(x, b1, sum[r][1]);
+      }
+    }
+    vec const s0 = load(scales), s1 = load(scales + lanes);
+    float* to = sums;
+    asm("" : "+r"(to));  // or compilers keep totals in registers that are not there
+    FINEGRAIN_UNROLL
+    for (int r = 0; r < Rows; ++r) {
+      vec t0 = load(to + r * panel_width), t1 = load(to + r * panel_width + lanes);
+      add_product(sum[r][0], s0, t0);
+      add_product(sum[r][1], s1, t1);
+      store(to + r * panel_width, t0);
+      store(to + r * panel_width + lanes, t1);
+    }
+  }
+}
+
+inline void scaled_tile(int rows, float const* a, std::int64_t blocks, float const* panel,
+                        float const* scales, float* sums, ahead const& next) {
+  using function =
+      void (*)(float const*, std::int64_t, float const*, float const*, float*, ahead const&);
+  static constexpr auto height = []<int... R>(std::integer_sequence<int, R...>) {
+    return std::array<function, tile_rows>{scaled_tile<R + 1>...};
+  }
+  (std::make_integer_sequence<int, tile_rows>());
+  height[static_cast<std::size_t>(rows - 1)](a, blocks, panel, scales, sums, next);
 }
 
 /// Tiles of nearly equal height over `rows` rows of A, block by block as tile reads them. next(t,

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cmath>
+
 #include "../plan/frozen.hpp"
 #include "network.hpp"
 
@@ -20,9 +22,11 @@ class frozen : public inference<frozen<E, X, F>, E, X> {
  public:
   static constexpr format number = F;
 
-  /// Copies the network's weights, and its executor. Throws std::bad_alloc.
+  /// Copies the network's weights, and its executor. Throws std::bad_alloc, and invalid_argument for
+  /// weights that are not finite where the format is quantised.
   explicit frozen(network<E, X> const& net)
       : base(net.on()), numbers_(weight_bytes()), weights_(bound()) {
+    if (bits(F) <= 8) check_finite(net);
     weights_.fill(base::on_, net.parameters().data());
   }
 
@@ -36,6 +40,13 @@ class frozen : public inference<frozen<E, X, F>, E, X> {
   frozen_weights<X, F, E> const& weights() const { return weights_; }
 
  private:
+  static void check_finite(network<E, X> const& net) {
+    for (auto const& entry : net.entries())
+      for (std::int64_t i = 0; i < entry.rows * entry.cols; ++i)
+        if (!std::isfinite(net.parameters()[static_cast<std::size_t>(entry.offset + i)]))
+          throw invalid_argument("\"%s\" has a weight that is not finite and cannot be quantised",
+                                 entry.name.c_str());
+  }
   frozen_weights<X, F, E> bound() {
     arena memory(numbers_.data(), numbers_.size());
     return frozen_weights<X, F, E>(memory);

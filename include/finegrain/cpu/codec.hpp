@@ -1,0 +1,183 @@
+// codec: what the codes of a quantised format mean, and how they become bf16 units.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <array>
+#include <bit>
+#include <cmath>
+
+#include "unit.hpp"
+
+#if defined(__AVX512BW__)
+#include <immintrin.h>
+#endif
+
+namespace finegrain::inline FINEGRAIN_ABI {
+inline namespace FINEGRAIN_ISA {
+namespace simd {
+
+/// Formats whose numbers are codes with scales.
+template <format F>
+concept Quantised =
+    F == format::fp8 || F == format::int8 || F == format::int8_block || F == format::int4;
+
+/// A quantised format. A number is scale * value(code); bf16 holds every value.
+///
+///   bits            of a code
+///   block           numbers along k that share a scale; 0: all of them
+///   outputs         channels that share it
+///   scale(most)     for numbers of which `most` is the largest, with its sign
+///   code(x)         the code nearest to x, a number without its scale
+///   value(code)
+template <format F>
+struct codec;
+
+template <>
+struct codec<format::int8> {
+  static constexpr int bits = 8, block = 0, outputs = 1;
+  static float scale(float most) { return std::abs(most) / 127; }
+  /// Sign and magnitude: half a table is enough.
+  static std::uint32_t code(float x) {
+    auto const m = static_cast<std::uint32_t>(std::min(std::nearbyint(std::abs(x)), 127.0f));
+    return m | (x < 0 && m > 0 ? 128u : 0u);
+  }
+  static constexpr float value(std::uint32_t code) {
+    return static_cast<float>(code & 127) * (code & 128 ? -1.0f : 1.0f);
+  }
+};
+template <>
+struct codec<format::int8_block> : codec<format::int8> {
+  static constexpr int block = 32;
+};
+
+template <>
+struct codec<format::int4> {
+  static constexpr int bits = 4, block = 32, outputs = 1;
+  static float scale(float most) { return most / -8; }  // that number is met exactly
+  static std::uint32_t code(float x) {
+    return static_cast<std::uint32_t>(std::clamp(std::nearbyint(x), -8.0f, 7.0f) + 8);
+  }
+  static constexpr float value(std::uint32_t code) { return static_cast<float>(code) - 8; }
+};
+
+template <>
+struct codec<format::fp8> {
+  static constexpr int bits = 8, block = 128, outputs = 128;
+  static float scale(float most) { return std::abs(most) / 448; }
+  static std::uint32_t code(float x) {
+    float const a = std::min(std::abs(x), 448.0f);
+    int const e = a < 0x1p-6f ? -6 : std::ilogb(a);
+    // a = q * 2^(e - 3) with q in 8 ... 16, or below 8 where numbers are subnormal; 16 carries over
+    auto const q = static_cast<std::uint32_t>(std::nearbyint(std::ldexp(a, 3 - e)));
+    return ((static_cast<std::uint32_t>(e + 6) << 3) + q) | (std::signbit(x) ? 128u : 0u);
+  }
+  static constexpr float value(std::uint32_t code) {
+    int const e = static_cast<int>(code >> 3 & 15), m = static_cast<int>(code & 7);
+    float v = static_cast<float>(e == 0 ? m : m + 8);
+    for (int i = e == 0 ? 1 : e; i > 10; --i) v *= 2;
+    for (int i = e == 0 ? 1 : e; i < 10; ++i) v /= 2;
+    return code & 128 ? -v : v;
+  }
+};
+
+/// Codes stand in 32 bits a lane: of unit u, the first number's code from bit bits * u on, and the
+/// second's 16 bits higher.
+template <format F>
+inline constexpr int units_of_codes = 16 / codec<F>::bits;
+template <format F>
+inline constexpr int numbers_of_codes = 2 * units_of_codes<F>;
+
+namespace detail {
+
+/// The upper half of each value's bits, which is all of bf16.
+template <format F, int N>
+constexpr std::array<std::uint16_t, N> value_table() {
+  std::array<std::uint16_t, N> table{};
+  constexpr std::uint32_t codes = 1u << codec<F>::bits;
+  for (std::uint32_t i = 0; i < N; ++i)
+    table[i] =
+        static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(codec<F>::value(i % codes)) >> 16);
+  return table;
+}
+template <format F>
+inline constexpr auto values = value_table<F, 1 << codec<F>::bits>();
+
+template <format F>
+std::uint32_t value_bits(std::uint32_t code) {
+  return values<F>[code & ((1u << codec<F>::bits) - 1)];
+}
+
+}  // namespace detail
+
+/// Makes bf16 units of codes, with tables that stay in registers.
+template <format F>
+struct decoder {
+  void units(ivec codes, vec (&to)[units_of_codes<F>]) const {
+    for (int u = 0; u < units_of_codes<F>; ++u) {
+      ivec unit{};
+      for (int i = 0; i < lanes; ++i) {
+        auto const c = static_cast<std::uint32_t>(codes[i]) >> (codec<F>::bits * u);
+        unit[i] = static_cast<std::int32_t>(detail::value_bits<F>(c) |
+                                            detail::value_bits<F>(c >> 16) << 16);
+      }
+      to[u] = reinterpret_cast<vec>(unit);
+    }
+  }
+};
+
+#if defined(__AVX512VBMI__)
+/// Byte by byte: the low and the high half of a magnitude's bf16, and the sign.
+template <format F>
+requires(codec<F>::bits == 8) struct decoder<F> {
+  __m512i low[2], high[2];
+
+  decoder() {
+    alignas(64) static constexpr auto halves = [] {
+      std::array<std::array<std::uint8_t, 128>, 2> t{};
+      for (std::size_t i = 0; i < 128; ++i) {
+        t[0][i] = static_cast<std::uint8_t>(detail::values<F>[i]);
+        t[1][i] = static_cast<std::uint8_t>(detail::values<F>[i] >> 8);
+      }
+      return t;
+    }();
+    for (int i = 0; i < 2; ++i) {
+      low[i] = _mm512_load_si512(halves[0].data() + 64 * i);
+      high[i] = _mm512_load_si512(halves[1].data() + 64 * i);
+    }
+  }
+  FINEGRAIN_INLINE void units(ivec codes, vec (&to)[2]) const {
+    __m512i const c = reinterpret_cast<__m512i>(codes);
+    __m512i const l = _mm512_permutex2var_epi8(low[0], c, low[1]);
+    __m512i const magnitude = _mm512_permutex2var_epi8(high[0], c, high[1]);
+    __m512i const sign = _mm512_set1_epi8(-128), evens = _mm512_set1_epi16(0x00ff);
+    __m512i const h = _mm512_ternarylogic_epi32(magnitude, c, sign, 0xf8);  // m | (c & sign)
+    to[0] =
+        reinterpret_cast<vec>(_mm512_ternarylogic_epi32(_mm512_slli_epi16(h, 8), l, evens, 0xf8));
+    to[1] = reinterpret_cast<vec>(
+        _mm512_ternarylogic_epi32(h, _mm512_srli_epi16(l, 8), evens, 0xd8));  // evens ? l : h
+  }
+};
+#endif
+#if defined(__AVX512BW__)
+/// Word by word, by the lowest five bits: the table stands there twice.
+template <format F>
+requires(codec<F>::bits == 4) struct decoder<F> {
+  __m512i table;
+
+  decoder() {
+    alignas(64) static constexpr auto twice = detail::value_table<F, 32>();
+    table = _mm512_load_si512(twice.data());
+  }
+  FINEGRAIN_INLINE void units(ivec codes, vec (&to)[4]) const {
+    __m512i const c = reinterpret_cast<__m512i>(codes);
+    to[0] = reinterpret_cast<vec>(_mm512_permutexvar_epi16(c, table));
+    to[1] = reinterpret_cast<vec>(_mm512_permutexvar_epi16(_mm512_srli_epi16(c, 4), table));
+    to[2] = reinterpret_cast<vec>(_mm512_permutexvar_epi16(_mm512_srli_epi16(c, 8), table));
+    to[3] = reinterpret_cast<vec>(_mm512_permutexvar_epi16(_mm512_srli_epi16(c, 12), table));
+  }
+};
+#endif
+
+}  // namespace simd
+}  // namespace FINEGRAIN_ISA
+}  // namespace finegrain::inline FINEGRAIN_ABI

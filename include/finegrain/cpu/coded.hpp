@@ -1,0 +1,330 @@
+// coded: weights copied once into panels of codes and scales, and products with them.
+//
+// Numbers of x are taken as bf16. Within a block that shares a scale, products with the codes' values
+// are summed in one chain; the block's sum times its scale is added to the total. A few rows meet the
+// codes as they are decoded; for more, codes are decoded into a panel of bf16 that all tiles share.
+// Either way it is the same sums.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstring>
+
+#include "codec.hpp"
+#include "panels.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+inline namespace FINEGRAIN_ISA {
+namespace simd {
+
+/// A bf16 scale for each lane.
+FINEGRAIN_INLINE vec load_scales(std::uint16_t const* p) {
+  uvec wide{};
+  for (int i = 0; i < lanes; ++i) wide[i] = std::uint32_t{p[i]} << 16;
+  return reinterpret_cast<vec>(wide);
+}
+
+/// Where things stand in a panel: block after block of k, in each the codes, k by k two vectors of
+/// them, and then panel_width scales.
+template <format F>
+struct code_layout {
+  using code = codec<F>;
+  static constexpr int step_units = units_of_codes<F>, step_numbers = numbers_of_codes<F>;
+  static constexpr std::int64_t step_bytes = panel_width * 4, scale_bytes = panel_width * 2;
+  std::int64_t K;  // numbers along k
+
+  constexpr std::int64_t steps() const { return units_of<format::bf16>(K) / step_units; }
+  constexpr std::int64_t block_steps() const {
+    return code::block == 0 ? steps() : code::block / step_numbers;
+  }
+  constexpr std::int64_t blocks() const { return ceil_div(steps(), block_steps()); }
+  constexpr std::int64_t panel_bytes() const {
+    return steps() * step_bytes + ceil_div(steps(), block_steps()) * scale_bytes;
+  }
+  /// The bytes before a step's codes.
+  constexpr std::int64_t at(std::int64_t step) const {
+    return step * step_bytes + step / block_steps() * scale_bytes;
+  }
+  /// The bytes before a block's scales.
+  constexpr std::int64_t scales_at(std::int64_t block) const {
+    return std::min(steps(), (block + 1) * block_steps()) * step_bytes + block * scale_bytes;
+  }
+};
+
+/// sums(Rows, panel_width) = or += a . the values of steps [begin, end) of a panel.
+template <format F, int Rows>
+void coded_tile(float const* a, std::int64_t block, code_layout<F> const& layout,
+                std::byte const* panel, std::int64_t begin, std::int64_t end, float* sums,
+                decoder<F> const& decode) {
+  constexpr int n = units_of_codes<F>;
+  constexpr bool scaled = codec<F>::block > 0;
+  vec total[Rows][vectors];
+  FINEGRAIN_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    FINEGRAIN_UNROLL
+    for (int j = 0; j < vectors; ++j)
+      total[r][j] = begin == 0 ? vec{} : load(sums + r * panel_width + j * lanes);
+  }
+  while (begin < end) {
+    std::int64_t const b = begin / layout.block_steps();
+    std::int64_t const stop = std::min(end, (b + 1) * layout.block_steps());
+    std::byte const* codes = panel + layout.at(begin);
+    vec sum[Rows][vectors];
+    FINEGRAIN_UNROLL
+    for (int r = 0; r < Rows; ++r) {
+      FINEGRAIN_UNROLL
+      for (int j = 0; j < vectors; ++j) sum[r][j] = scaled ? vec{} : total[r][j];
+    }
+    for (; begin < stop; ++begin, codes += code_layout<F>::step_bytes) {
+      std::int64_t const u = begin * n;
+      float const* const from = a + u / depth * block + u % depth;
+      vec unit[vectors][n];
+      FINEGRAIN_UNROLL
+      for (int j = 0; j < vectors; ++j) {
+        ivec c;
+        __builtin_memcpy(&c, codes + j * sizeof c, sizeof c);
+        decode.units(c, unit[j]);
+      }
+      FINEGRAIN_UNROLL
+      for (int i = 0; i < n; ++i) {
+        FINEGRAIN_UNROLL
+        for (int r = 0; r < Rows; ++r) {
+          vec const x = broadcast(from[r * left_stride + i]);
+          FINEGRAIN_UNROLL
+          for (int j = 0; j < vectors; ++j)
+            simd::unit<format::bf16>::multiply_add(x, unit[j][i], sum[r][j]);
+        }
+      }
+    }
+    auto const* const scales = reinterpret_cast<std::uint16_t const*>(panel + layout.scales_at(b));
+    FINEGRAIN_UNROLL
+    for (int j = 0; j < vectors; ++j) {
+      vec const scale = scaled ? load_scales(scales + j * lanes) : vec{};
+      FINEGRAIN_UNROLL
+      for (int r = 0; r < Rows; ++r)
+        if (scaled)
+          add_product(sum[r][j], scale, total[r][j]);
+        else
+          total[r][j] = sum[r][j];
+    }
+  }
+  FINEGRAIN_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    FINEGRAIN_UNROLL
+    for (int j = 0; j < vectors; ++j) store(sums + r * panel_width + j * lanes, total[r][j]);
+  }
+}
+
+/// As panels of numbers, of codes.
+template <format F>
+requires(Quantised<F>) struct panels<F> {
+  using code = codec<F>;
+  static constexpr finegrain::format number = F;
+  std::byte* data = nullptr;
+  std::int64_t count = 0, rows = 0, cols = 0;
+  int sides = 1;
+
+  constexpr panels() = default;
+  constexpr panels(arena& memory, std::int64_t count, std::int64_t rows, std::int64_t cols,
+                   int sides = 1)
+      : count(count), rows(rows), cols(cols), sides(sides) {
+    data = memory.take<std::byte>(count * matrix_bytes());
+  }
+
+  constexpr std::int64_t width() const { return panel_width / sides; }
+  constexpr std::int64_t size() const { return ceil_div(rows, width()); }
+
+  /// Quantises the weights, count x (rows, cols) each.
+  void fill(cpu const& on, stack<float const> first, stack<float const> second = {}) const {
+    std::int64_t const sharing = std::max<std::int64_t>(1, code::outputs / width());  // panels
+    std::int64_t const groups = ceil_div(size(), sharing);
+    on.threads(count * groups, [&](std::int64_t task, int) {
+      std::int64_t const i = task / groups, p = task % groups * sharing;
+      for (int j = 0; j < vectors; ++j)
+        pack(sides == 2 && j == 1 ? second[i] : first[i], j, i, p, std::min(size(), p + sharing));
+    });
+  }
+
+  /// One matrix's panels, as left_rows reads them.
+  struct source {
+    static constexpr std::int64_t pass = depth;
+    static constexpr int few = registers == 32 ? 4 : 1;  // rows that meet the codes themselves
+    std::byte const* data;
+    code_layout<F> layout;
+    float* room;  // right_room numbers
+
+    /// sums(rows, panel_width) = or += a . units [k, k + units) of panel p; `last`: none follow.
+    template <class Next>
+    void run(int rows, float const* a, std::int64_t block, std::int64_t p, std::int64_t k,
+             std::int64_t units, bool last, float* sums, Next&& next) const {
+      constexpr int n = units_of_codes<F>;
+      std::byte const* const panel = data + p * layout.panel_bytes();
+      std::int64_t const begin = k / n, end = begin + units / n;
+      if (rows <= few) {
+        a -= k / depth * block;  // steps count from the panel's first
+        few_rows(rows, a, block, panel, begin, end, sums, std::make_integer_sequence<int, few>());
+      } else {
+        decode(panel, begin, end);
+        if constexpr (code::block == 0)
+          tiles<format::bf16>(rows, a, block, units, room, k == 0 ? sink::fresh : sink::go_on, sums,
+                              panel_width, next);
+        else
+          scaled_tiles(rows, a, k == 0, units, sums, next);
+      }
+      if constexpr (code::block == 0)
+        if (last) scale(panel, rows, sums);
+    }
+    ahead next(std::int64_t p, std::int64_t k, std::int64_t units, int part, int parts) const {
+      constexpr std::int64_t a_line = 64;
+      std::int64_t const begin = p * layout.panel_bytes() + layout.at(k / units_of_codes<F>);
+      std::int64_t const bytes = units / units_of_codes<F> * layout.step_bytes;
+      std::int64_t const first = bytes / a_line * part / parts,
+                         lines = bytes / a_line * (part + 1) / parts - first;
+      // so many lines while k passes one: all of them at the pace of a tile
+      std::int64_t const steps = std::max<std::int64_t>(1, units / line);
+      std::int64_t const each = ceil_div(lines, steps);
+      return {reinterpret_cast<float const*>(data + begin) + first * line,
+              line,
+              each,
+              units,
+              each,
+              true};
+    }
+
+   private:
+    template <int... R>
+    void few_rows(int rows, float const* a, std::int64_t block, std::byte const* panel,
+                  std::int64_t begin, std::int64_t end, float* sums,
+                  std::integer_sequence<int, R...>) const {
+      decoder<F> const tables;
+      static_cast<void>(
+          ((rows == R + 1 &&
+            (coded_tile<F, R + 1>(a, block, layout, panel, begin, end, sums, tables), true)) ||
+           ...));
+    }
+    /// Tiles over what was decoded, block by block that shares scales.
+    template <class Next>
+    void scaled_tiles(int rows, float const* a, bool fresh, std::int64_t units, float* sums,
+                      Next&& next) const {
+      constexpr std::int64_t together = code::block / 2;
+      if (fresh) std::fill_n(sums, rows * panel_width, 0.0f);
+      int const count = (rows + tile_rows - 1) / tile_rows;
+      for (int t = 0; t < count; ++t) {
+        int const top = rows * t / count, height = rows * (t + 1) / count - top;
+        float const* const from = a + top * left_stride;
+        float* const to = sums + top * panel_width;
+        float const* const scales = room + depth * panel_width;
+        ahead fetched = next(t, count);
+        std::int64_t k = 0;
+        if (together == line) {
+          k = units / line * line;
+          scaled_tile(height, from, units / line, room, scales, to, fetched);
+        }
+        for (; k < units; k += together) {
+          std::int64_t const n = std::min(together, units - k);
+          tile<format::bf16>(height, from + k, 0, n, room + k * panel_width, sink::scaled, to,
+                             panel_width, fetched.after(k), scales + k / together * panel_width);
+        }
+      }
+    }
+    /// Steps [begin, end) into bf16 units, and their scales.
+    FINEGRAIN_ONE_COPY void decode(std::byte const* panel, std::int64_t begin,
+                                   std::int64_t end) const {
+      constexpr int n = units_of_codes<F>;
+      decoder<F> const tables;
+      float* to = room;
+      float* scales = room + depth * panel_width;
+      for (std::int64_t s = begin; s < end;) {
+        std::int64_t const b = s / layout.block_steps();
+        std::int64_t const stop = std::min(end, (b + 1) * layout.block_steps());
+        std::byte const* codes = panel + layout.at(s);
+        for (; s < stop; ++s, codes += layout.step_bytes, to += n * panel_width)
+          for (int j = 0; j < vectors; ++j) {
+            ivec c;
+            vec unit[n];
+            __builtin_memcpy(&c, codes + j * sizeof c, sizeof c);
+            tables.units(c, unit);
+            FINEGRAIN_UNROLL
+            for (int i = 0; i < n; ++i) store(to + i * panel_width + j * lanes, unit[i]);
+          }
+        if constexpr (code::block > 0) {
+          auto const* const stored =
+              reinterpret_cast<std::uint16_t const*>(panel + layout.scales_at(b));
+          for (int j = 0; j < vectors; ++j)
+            store(scales + j * lanes, load_scales(stored + j * lanes));
+          scales += panel_width;
+        }
+      }
+    }
+    void scale(std::byte const* panel, int rows, float* sums) const {
+      auto const* const stored =
+          reinterpret_cast<std::uint16_t const*>(panel + layout.scales_at(0));
+      for (int j = 0; j < vectors; ++j) {
+        vec const by = load_scales(stored + j * lanes);
+        for (int r = 0; r < rows; ++r) {
+          float* const at = sums + r * panel_width + j * lanes;
+          store(at, load(at) * by);
+        }
+      }
+    }
+  };
+  source matrix(std::int64_t i, float* room) const {
+    return {data + i * matrix_bytes(), {cols}, room};
+  }
+
+ private:
+  constexpr code_layout<F> layout() const { return {cols}; }
+  constexpr std::int64_t matrix_bytes() const { return size() * layout().panel_bytes(); }
+
+  /// Vector j of panels [p, last), whose rows may share scales.
+  void pack(finegrain::matrix<float const> w, int j, std::int64_t i, std::int64_t p,
+            std::int64_t last) const {
+    auto const at = layout();
+    std::int64_t const top = p * width() + (sides == 1 ? j * lanes : 0);
+    for (std::int64_t b = 0; b < at.blocks(); ++b) {
+      std::int64_t const step = b * at.block_steps(), k = step * at.step_numbers;
+      std::int64_t const stop = std::min(at.steps(), step + at.block_steps());
+      std::int64_t const ks = std::min(cols, stop * at.step_numbers) - k;
+      float common = 0;
+      if constexpr (code::outputs > 1)  // of both vectors' rows: the whole square
+        for (std::int64_t r = p * width(); r < std::min(rows, p * width() + code::outputs); ++r)
+          common = larger_of(common, most_of(w.row(r) + k, ks));
+      for (std::int64_t q = p; q < last; ++q) {
+        std::byte* const panel = data + i * matrix_bytes() + q * at.panel_bytes();
+        for (int lane = 0; lane < lanes; ++lane) {
+          std::int64_t const r = top + (q - p) * width() + lane;
+          float const* const numbers = r < rows ? w.row(r) + k : nullptr;
+          float const most = code::outputs > 1 ? common : numbers ? most_of(numbers, ks) : 0.0f;
+          float const scale = rounded_scale(code::scale(most));
+          auto const bits = std::bit_cast<std::uint32_t>(scale);
+          auto const half = static_cast<std::uint16_t>(bits >> 16);
+          std::memcpy(panel + at.scales_at(b) + (j * lanes + lane) * 2, &half, 2);
+          for (std::int64_t s = step; s < stop; ++s) {
+            std::uint32_t word = 0;
+            for (int n = 0; n < at.step_numbers; ++n) {
+              std::int64_t const c = (s - step) * at.step_numbers + n;
+              bool const there = numbers && c < ks && scale != 0;
+              word |= code::code(there ? numbers[c] / scale : 0.0f)
+                      << (code::bits * (n / 2) + 16 * (n % 2));
+            }
+            std::memcpy(panel + at.at(s) + (j * lanes + lane) * 4, &word, 4);
+          }
+        }
+      }
+    }
+  }
+  static float larger_of(float a, float b) { return std::abs(b) > std::abs(a) ? b : a; }
+  static float most_of(float const* x, std::int64_t count) {
+    float most = 0;
+    for (std::int64_t c = 0; c < count; ++c) most = larger_of(most, x[c]);
+    return most;
+  }
+  /// The nearest bf16.
+  static float rounded_scale(float x) {
+    auto const bits = std::bit_cast<std::uint32_t>(x);
+    return std::bit_cast<float>((bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u);
+  }
+};
+
+}  // namespace simd
+}  // namespace FINEGRAIN_ISA
+}  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,0 +1,89 @@
+// Codes of quantised formats: what they mean, what is nearest, and how they become bf16.
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/cpu/codec.hpp>
+
+#include "../catch.hpp"
+#include "layer.hpp"
+
+namespace {
+
+using namespace under_test;
+namespace simd = fg::simd;
+using enum fg::format;
+
+#define EVERY_FORMAT ((fg::format F), F), fp8, int8, int8_block, int4
+
+template <fg::format F>
+constexpr std::uint32_t codes = 1u << simd::codec<F>::bits;
+/// e4m3 has a NaN, which no number is coded as.
+template <fg::format F>
+bool a_number(std::uint32_t code) {
+  return F != fp8 || (code & 127) != 127;
+}
+
+TEMPLATE_TEST_CASE_SIG("every value has a code, and a number the nearest value's", "",
+                       EVERY_FORMAT) {
+  using codec = simd::codec<F>;
+  std::vector<float> values;
+  for (std::uint32_t c = 0; c < codes<F>; ++c)
+    if (a_number<F>(c)) values.push_back(codec::value(c));
+  for (float const v : values) CHECK(codec::value(codec::code(v)) == v);
+  std::sort(values.begin(), values.end());
+  for (float const n : random_numbers(3000, 1, 100)) {
+    float const x = n / float(1 << (std::abs(int(n)) % 18));
+    float const got = codec::value(codec::code(x));
+    float nearest = values[0];
+    for (float const v : values)
+      if (std::abs(v - x) < std::abs(nearest - x)) nearest = v;
+    INFO(x);
+    CHECK(std::abs(got - x) == std::abs(nearest - x));
+  }
+}
+
+TEST_CASE("e4m3's values are those of its definition") {
+  using codec = simd::codec<fp8>;
+  CHECK(codec::value(0) == 0);
+  CHECK(codec::value(1) == 0x1p-9f);  // the least subnormal number
+  CHECK(codec::value(7) == 7 * 0x1p-9f);
+  CHECK(codec::value(8) == 0x1p-6f);  // the least normal one
+  CHECK(codec::value(0x38) == 1);
+  CHECK(codec::value(0x7e) == 448);
+  CHECK(codec::value(0xfe) == -448);
+  CHECK(codec::code(1000) == 0x7e);
+  CHECK(codec::code(9.5f) == codec::code(10));  // a tie goes to the even code: 10 of 9 and 10
+  CHECK(codec::code(0x1p-10f) == 0);
+  CHECK(codec::code(0.99f * 0x1p-6f) == 8);  // rounds up into the normal numbers
+}
+
+TEMPLATE_TEST_CASE_SIG("decoders make bf16 of every code in every place", "", EVERY_FORMAT) {
+  constexpr int n = simd::units_of_codes<F>, bits = simd::codec<F>::bits;
+  simd::decoder<F> const decode;
+  std::uint32_t state = 1;
+  int wrong = 0;
+  for (int round = 0; round < 2000; ++round) {
+    simd::ivec word{};
+    for (int lane = 0; lane < simd::lanes; ++lane) {
+      std::uint32_t w = 0;
+      for (int i = 0; i < 32 / bits; ++i) {
+        do state = state * 1664525u + 1013904223u;
+        while (!a_number<F>((state >> 16) % codes<F>));
+        w |= (state >> 16) % codes<F> << (bits * i);
+      }
+      word[lane] = std::int32_t(w);
+    }
+    simd::vec units[n];
+    decode.units(word, units);
+    for (int u = 0; u < n; ++u)
+      for (int lane = 0; lane < simd::lanes; ++lane)
+        for (int half = 0; half < 2; ++half) {
+          auto const code = std::uint32_t(word[lane]) >> (bits * u + 16 * half) & (codes<F> - 1);
+          float const number = units[u][lane];
+          auto const pair = std::bit_cast<std::uint32_t>(number);
+          float const got = std::bit_cast<float>(half ? pair & 0xffff0000u : pair << 16);
+          wrong += got != simd::codec<F>::value(code);
+        }
+  }
+  CHECK(wrong == 0);
+}
+
+}  // namespace

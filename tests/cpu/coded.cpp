@@ -1,0 +1,174 @@
+// Products with quantised weights: of the weights that the format keeps, in one order of summing.
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/cpu/coded.hpp>
+
+#include "../catch.hpp"
+#include "guarded.hpp"
+#include "layer.hpp"
+
+namespace {
+
+using namespace under_test;
+namespace simd = fg::simd;
+using enum fg::format;
+
+#define EVERY_FORMAT ((fg::format F), F), fp8, int8, int8_block, int4
+
+float bf16_of(float x) {
+  auto const bits = std::bit_cast<std::uint32_t>(x);
+  return std::bit_cast<float>((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u);
+}
+
+template <fg::format F>
+struct coded {
+  fg::buffer<> memory;
+  simd::panels<F> panels;
+
+  coded(std::int64_t count, std::int64_t rows, std::int64_t cols, int sides, float const* first,
+        float const* second = nullptr)
+      : memory(bytes(count, rows, cols, sides)) {
+    std::fill_n(memory.data(), memory.size(), std::byte{0xff});
+    fg::arena arena(memory.data(), memory.size());
+    panels = simd::panels<F>(arena, count, rows, cols, sides);
+    panels.fill(fg::cpu(), {first, count, rows, cols}, {second, count, rows, cols});
+  }
+  static std::int64_t bytes(std::int64_t count, std::int64_t rows, std::int64_t cols, int sides) {
+    fg::arena counting;
+    static_cast<void>(simd::panels<F>(counting, count, rows, cols, sides));
+    return counting.used();
+  }
+  /// (T, panels * panel_width) of matrix i.
+  numbers product(std::int64_t i, fg::matrix<float const> a) const {
+    auto const K = a.cols, columns = panels.size() * simd::panel_width;
+    numbers room(std::size_t(simd::left_rows<bf16>::size(K)), poison);
+    numbers right(std::size_t(simd::right_room), poison);
+    numbers y(std::size_t(a.rows * columns), poison);
+    std::int64_t const most = simd::left_rows<bf16>::most(K);
+    for (std::int64_t t = 0; t < a.rows; t += most) {
+      int const n = int(std::min(most, a.rows - t));
+      simd::left_rows<bf16> const left(room.data(), a.middle_rows(t, n), n, K);
+      left.multiply(panels.matrix(i, right.data()), 0, panels.size(),
+                    [&](std::int64_t p, float const* sums) {
+                      for (int r = 0; r < n; ++r)
+                        std::copy_n(sums + r * simd::panel_width, simd::panel_width,
+                                    &y[std::size_t((t + r) * columns + p * simd::panel_width)]);
+                    });
+    }
+    return y;
+  }
+};
+
+/// The weights that a format keeps of w (N, K), by its definition.
+template <fg::format F>
+numbers kept(numbers const& w, int N, int K) {
+  using codec = simd::codec<F>;
+  numbers made(w.size());
+  int const deep = codec::block == 0 ? K : codec::block;
+  for (int n0 = 0; n0 < N; n0 += codec::outputs)
+    for (int k0 = 0; k0 < K; k0 += deep) {
+      int const n1 = std::min(N, n0 + codec::outputs), k1 = std::min(K, k0 + deep);
+      float most = 0;
+      for (int n = n0; n < n1; ++n)
+        for (int k = k0; k < k1; ++k)
+          if (std::abs(w[std::size_t(n * K + k)]) > std::abs(most))
+            most = w[std::size_t(n * K + k)];
+      float const scale = bf16_of(codec::scale(most));
+      for (int n = n0; n < n1; ++n)
+        for (int k = k0; k < k1; ++k) {
+          auto const i = std::size_t(n * K + k);
+          made[i] = scale == 0 ? 0 : scale * codec::value(codec::code(w[i] / scale));
+        }
+    }
+  return made;
+}
+
+TEMPLATE_TEST_CASE_SIG("a product is that of the weights that the format keeps", "", EVERY_FORMAT) {
+  for (auto [T, K, N] : {std::array<int, 3>{1, 1, 1},
+                         {2, 31, 40},
+                         {4, 32, 32},
+                         {5, 130, 150},
+                         {14, 1029, 33},
+                         {30, 853, 16},
+                         {113, 515, 48}}) {
+    INFO("T " << T << ", K " << K << ", N " << N);
+    numbers const a = random_numbers(T * K, 1), w = random_numbers(2 * N * K, 2, 0.1);
+    guarded rows(T, K);
+    rows = a;
+    coded<F> const b(2, N, K, 1, w.data());
+    for (int i = 0; i < 2; ++i) {
+      numbers const y = b.product(i, rows.view());
+      numbers const exact = kept<F>({w.begin() + i * N * K, w.begin() + (i + 1) * N * K}, N, K);
+      std::int64_t const stride = b.panels.size() * simd::panel_width;
+      int wrong = 0;
+      for (int t = 0; t < T; ++t)
+        for (int n = 0; n < stride; ++n) {
+          double sum = 0, size = 0;
+          for (int k = 0; k < K && n < N; ++k) {
+            double const one =
+                double(bf16_of(a[std::size_t(t * K + k)])) * double(exact[std::size_t(n * K + k)]);
+            sum += one;
+            size += std::abs(one);
+          }
+          wrong += !(std::abs(double(y[std::size_t(t * stride + n)]) - sum) <= 2e-6 * size);
+        }
+      CHECK(wrong == 0);
+    }
+  }
+}
+
+TEMPLATE_TEST_CASE_SIG("gate and up stand side by side in a coded panel", "", EVERY_FORMAT) {
+  int const T = 6, K = 150, N = 200;
+  numbers const a = random_numbers(T * K, 1), g = random_numbers(N * K, 2),
+                u = random_numbers(N * K, 2 + (F != fp8));  // fp8 shares scales between neighbours
+  coded<F> const both(1, N, K, 2, g.data(), u.data()), gate(1, N, K, 1, g.data()),
+      up(1, N, K, 1, u.data());
+  numbers const y = both.product(0, view(a, T, K)), one = gate.product(0, view(a, T, K)),
+                two = up.product(0, view(a, T, K));
+  std::int64_t const stride = both.panels.size() * simd::panel_width,
+                     apart = gate.panels.size() * simd::panel_width;
+  for (int t = 0; t < T; ++t)
+    for (int n = 0; n < N; ++n) {
+      auto const at =
+          std::size_t(t * stride + n / simd::lanes * simd::panel_width + n % simd::lanes);
+      REQUIRE(y[at] == one[std::size_t(t * apart + n)]);
+      REQUIRE(y[at + simd::lanes] == two[std::size_t(t * apart + n)]);
+    }
+}
+
+TEMPLATE_TEST_CASE_SIG("a row's product with codes does not depend on the rows beside it", "",
+                       EVERY_FORMAT) {
+  int const T = 40, K = 1777, N = 50;
+  numbers const a = random_numbers(T * K, 1), w = random_numbers(N * K, 2);
+  coded<F> const b(1, N, K, 1, w.data());
+  numbers const together = b.product(0, view(a, T, K));
+  auto const stride = std::int64_t(together.size()) / T;
+  for (int t = 0; t < T; ++t) {
+    int const n = std::min(T - t, t % 6 + 1);  // few rows meet the codes, more what was decoded
+    REQUIRE(same(b.product(0, view(a, T, K).middle_rows(t, n)), rows(together, stride, t, n)));
+  }
+}
+
+TEST_CASE("weights of zeros, and ones too small for a scale, are kept as zeros") {
+  for (float const tiny : {0.0f, 1e-40f}) {
+    numbers w(40 * 64, tiny), a(3 * 64, 1);
+    auto const all_zero = [&](auto const& b) {
+      for (float const y : b.product(0, view(std::as_const(a), 3, 64))) CHECK(std::abs(y) < 1e-37f);
+    };
+    all_zero(coded<fp8>(1, 40, 64, 1, w.data()));
+    all_zero(coded<int8>(1, 40, 64, 1, w.data()));
+    all_zero(coded<int8_block>(1, 40, 64, 1, w.data()));
+    all_zero(coded<int4>(1, 40, 64, 1, w.data()));
+  }
+}
+
+TEST_CASE("codes and scales take the bytes that they should") {
+  auto const bits = []<fg::format F>(coded<F> const*) {
+    return 8.0 * double(coded<F>::bytes(3, 1408, 2048, 2)) / (3.0 * 2 * 1408 * 2048);
+  };
+  CHECK(bits(static_cast<coded<int8>*>(nullptr)) <= 8.01);
+  CHECK(bits(static_cast<coded<int8_block>*>(nullptr)) <= 8.51);
+  CHECK(bits(static_cast<coded<fp8>*>(nullptr)) <= 8.13);
+  CHECK(bits(static_cast<coded<int4>*>(nullptr)) <= 4.51);
+}
+
+}  // namespace
