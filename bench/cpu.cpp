@@ -105,6 +105,10 @@ class subject {
         {"finegrain", &bench::f32, [net](auto x, auto y) { (*net)(x, y); }},
         {"finegrain frozen", &bench::f32, freeze<fg::format::f32>(net)},
         {"finegrain frozen", &bench::bf16, freeze<fg::format::bf16>(net)},
+        {"finegrain frozen", &bench::int8, freeze<fg::format::int8>(net)},
+        {"finegrain frozen", &bench::int8_block, freeze<fg::format::int8_block>(net)},
+        {"finegrain frozen", &bench::fp8, freeze<fg::format::fp8>(net)},
+        {"finegrain frozen", &bench::int4, freeze<fg::format::int4>(net)},
     };
     return made;
   }

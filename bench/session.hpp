@@ -14,14 +14,15 @@
 
 namespace bench {
 
-/// How weights are stored, and which products are the limit of computing with them.
+/// How weights are stored, with their scales, and which products are the limit of computing with them.
 struct dtype {
   char const* name;
   double bytes;  // a number
   double limits::*peak;
 };
 inline constexpr dtype f32{"f32", 4, &limits::f32}, bf16{"bf16", 2, &limits::bf16},
-    int8{"int8", 1, &limits::int8}, fp8{"fp8", 1, &limits::bf16}, int4{"int4", 0.5, &limits::int8};
+    int8{"int8", 1, &limits::bf16}, int8_block{"int8_block", 8.5 / 8, &limits::bf16},
+    fp8{"fp8", 8.125 / 8, &limits::bf16}, int4{"int4", 4.5 / 8, &limits::bf16};
 
 /// Someone who computes a layer. `run(i)` is one call, on the i-th of the line's routings.
 struct contender {
@@ -201,9 +202,9 @@ class session {
         if (!f.ours && other.ours && other.type == f.type)
           times += "  " + other.by + " is " + fg::text::fixed(other.rate / f.rate, 2) + "x";
       }
-      std::printf("  %-4s  %-15s %9.1f tokens/s%c %6.1f %% of %-9s%s\n", f.type->name, f.by.c_str(),
-                  f.rate, f.clean > 0 ? ' ' : '*', 100 * f.fraction, limit_of(f).c_str(),
-                  times.c_str());
+      std::printf("  %-10s  %-17s %9.1f tokens/s%c %6.1f %% of %-9s%s\n", f.type->name,
+                  f.by.c_str(), f.rate, f.clean > 0 ? ' ' : '*', 100 * f.fraction,
+                  limit_of(f).c_str(), times.c_str());
       fg::record r = start_of(t, f.by, f.type->name);
       r.set("median", f.median).set("min", f.best).set("value", f.rate).set("unit", "tokens/s");
       r.set("limit", limit_of(f)).set("fraction", f.fraction);

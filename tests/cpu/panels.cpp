@@ -156,6 +156,15 @@ TEST_CASE("a bf16 product is that of the rounded numbers") {
     }
 }
 
+/// With avx512_bf16, products take subnormal numbers for 0, and so does rounding.
+bool lost(float x) {
+#if defined(__AVX512BF16__)
+  return std::abs(x) < 1.17549435e-38f;
+#else
+  return static_cast<void>(x), false;
+#endif
+}
+
 TEST_CASE("bf16 units round to nearest, ties to even, and keep what is not a number") {
   numbers from{0.0f,       -0.0f,           1.0f,     -1.0f,     1.00390625f, 1.01171875f,
                1.0039063f, 3.4028235e38f,   infinity, -infinity, poison,      -poison,
@@ -170,7 +179,7 @@ TEST_CASE("bf16 units round to nearest, ties to even, and keep what is not a num
     std::vector<std::uint16_t> halves(units.size() * 2);
     std::memcpy(halves.data(), units.data(), units.size() * 4);
     for (std::size_t i = 0; i < count; ++i) {
-      float const expected = rounded_to_bf16(from[i]);
+      float const expected = lost(from[i]) ? from[i] * 0 : rounded_to_bf16(from[i]);
       std::uint32_t bits;
       std::memcpy(&bits, &expected, 4);
       REQUIRE(halves[i] == bits >> 16);

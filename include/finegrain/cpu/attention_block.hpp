@@ -84,11 +84,13 @@ bool by_rows(std::int64_t rows, matrix<T> const (&w)[3]) {
 
 /// y(rows, columns of a group) = or += a . B.
 template <class B>
-void multiply_group(matrix<float const> a, B const& b, std::int64_t group, matrix<float> y,
-                    gradients mode) {
+void multiply_group(cpu const& on, matrix<float const> a, B const& b, std::int64_t group,
+                    matrix<float> y, gradients mode) {
   std::int64_t const first = group * block_panels;
-  multiply_block(a, a.cols, b, first, std::min<std::int64_t>(b.panels(), first + block_panels), y,
-                 mode);
+  in_products_of(on, [&]<format F>() {
+    multiply_block<F>(a, a.cols, b, first, std::min<std::int64_t>(b.panels(), first + block_panels),
+                      y, mode);
+  });
 }
 
 }  // namespace simd
@@ -106,7 +108,7 @@ inline void attention_block_forward(cpu const& on, heads shape, double theta, fl
   auto const project = [&](std::int64_t begin, std::int64_t rows, std::int64_t group) {
     int i = 0;
     for (; group >= groups_of(w.input[i].rows); ++i) group -= groups_of(w.input[i].rows);
-    multiply_group(s.rows.middle_rows(begin, rows), transposed(w.input[i]), group,
+    multiply_group(on, s.rows.middle_rows(begin, rows), transposed(w.input[i]), group,
                    made[i].middle_rows(begin, rows), gradients::overwrite);
   };
   if (by_rows(T, w.input)) {
@@ -126,7 +128,7 @@ inline void attention_block_forward(cpu const& on, heads shape, double theta, fl
     std::int64_t const c = g * block_cols, cols = std::min<std::int64_t>(block_cols, y.cols - c);
     for (std::int64_t t = begin; t < begin + rows; ++t)  // the residual: where the product adds
       std::copy_n(x.row(t) + c, cols, y.row(t) + c);
-    multiply_group(s.mixed.middle_rows(begin, rows), transposed(w.output), g,
+    multiply_group(on, s.mixed.middle_rows(begin, rows), transposed(w.output), g,
                    y.middle_rows(begin, rows), gradients::accumulate);
   });
 }
@@ -145,7 +147,7 @@ inline void attention_block_backward(cpu const& on, heads shape, double theta, b
   matrix<float> const made[] = {t.dq, t.dk, t.dv};
   auto const project = [&](std::int64_t begin, std::int64_t rows, std::int64_t group) {
     for (int i = 0; i < 3; ++i)
-      multiply_group(made[i].middle_rows(begin, rows), straight{w.input[i], x.cols}, group,
+      multiply_group(on, made[i].middle_rows(begin, rows), straight{w.input[i], x.cols}, group,
                      t.drows.middle_rows(begin, rows),
                      i == 0 ? gradients::overwrite : gradients::accumulate);
   };
@@ -182,7 +184,9 @@ inline void attention_block_backward(cpu const& on, heads shape, double theta, b
       std::int64_t const first = task * block_rows;
       if (first < p.dw.rows) {
         std::int64_t const rows = std::min<std::int64_t>(block_rows, p.dw.rows - first);
-        return outer_product(p.dy, first, p.x, T, p.dw.middle_rows(first, rows), mode);
+        return in_products_of(on, [&]<format F>() {
+          outer_product<F>(p.dy, first, p.x, T, p.dw.middle_rows(first, rows), mode);
+        });
       }
       task -= ceil_div(p.dw.rows, block_rows);
     }

@@ -388,13 +388,14 @@ void weight_gradients(cpu const& on, std::span<expert_group const> groups, matri
 }  // namespace simd
 
 /// Weight gradients, group.dweight, and the slots' shares of dx in group.out, from dy (T, D).
-template <format F = format::f32>
-void experts_backward(cpu const& on, activation act, std::span<expert_group const> groups,
-                      matrix<float const> x, matrix<float const> dy, gradients mode,
-                      expert_task* tasks, expert_room const& room) {
-  simd::backward_through_down<F>(on, act, groups, dy, tasks, room);
-  simd::backward_through_gate_up<F>(on, groups, tasks, room);
-  simd::weight_gradients<F>(on, groups, x, dy, mode, tasks);
+inline void experts_backward(cpu const& on, activation act, std::span<expert_group const> groups,
+                             matrix<float const> x, matrix<float const> dy, gradients mode,
+                             expert_task* tasks, expert_room const& room) {
+  simd::in_products_of(on, [&]<format F>() {
+    simd::backward_through_down<F>(on, act, groups, dy, tasks, room);
+    simd::backward_through_gate_up<F>(on, groups, tasks, room);
+    simd::weight_gradients<F>(on, groups, x, dy, mode, tasks);
+  });
 }
 
 namespace simd {
@@ -434,7 +435,9 @@ struct plan<cpu, mlp<D, F, Act>> {
                       matrix<float> y) {
     scratch const t(p.scratch, p.extent);
     expert_group const g = group(w, s, t, x.rows, y);
-    experts_forward(p.on, Act, {&g, 1}, simd::stored_experts<format::f32>{}, x, t.tasks, t.room);
+    simd::in_products_of(p.on, [&]<format N>() {
+      experts_forward(p.on, Act, {&g, 1}, simd::stored_experts<N>{}, x, t.tasks, t.room);
+    });
   }
   template <class W, class V>
   static void backward(pass<cpu> p, W const& w, saved const& s, matrix<float const> x,

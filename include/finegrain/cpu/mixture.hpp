@@ -190,7 +190,9 @@ namespace simd {
 inline void run_experts(cpu const& on, activation act, std::span<expert_group const> groups,
                         layer_weights<float const> const&, matrix<float const> x,
                         mixture_scratch const& t) {
-  experts_forward(on, act, groups, stored_experts<format::f32>{}, x, t.tasks, t.room);
+  in_products_of(on, [&]<format F>() {
+    experts_forward(on, act, groups, stored_experts<F>{}, x, t.tasks, t.room);
+  });
 }
 template <format F>
 void run_experts(cpu const& on, activation act, std::span<expert_group const> groups,
@@ -220,7 +222,7 @@ void mixture_forward(cpu const& on, config const& c, batch const& b, Layer const
   simd::mixture_groups groups(w, s, t, x.rows, k, b.routing.shared);
   bool const gated = groups.shared() && w.weigh_shared.rows > 0;
   if (gated) {
-    linear_forward(on, x, w.weigh_shared, {s.shared_weight, x.rows, 1});
+    linear_forward(on.exact(), x, w.weigh_shared, {s.shared_weight, x.rows, 1});
     simd::map(s.shared_weight, x.rows, [](simd::vec z) { return simd::sigmoid(z); });
   }
   simd::run_experts(on, c.act, groups, w, x, t);
@@ -275,7 +277,7 @@ inline void mixture_backward(cpu const& on, config const& c, batch const& b,
     for (std::int64_t i = 0; i < x.rows; ++i)
       t.dgate(i, 0) =
           simd::sum_parts(t.shared_dweight, i) * s.shared_weight[i] * (1 - s.shared_weight[i]);
-    linear_backward(on, x, w.weigh_shared, t.dgate, dw.weigh_shared, mode, dx,
+    linear_backward(on.exact(), x, w.weigh_shared, t.dgate, dw.weigh_shared, mode, dx,
                     gradients::accumulate);
   }
   if (groups.routed()) {

@@ -257,7 +257,7 @@ inline void route_backward(cpu const& on, config const& c, routing_request const
       score_backward(c, r.scores.row(t), ds);
     }
   });
-  linear_backward(on, x, router, dlogits, drouter, mode, dx, gradients::accumulate);
+  linear_backward(on.exact(), x, router, dlogits, drouter, mode, dx, gradients::accumulate);
 }
 
 }  // namespace FINEGRAIN_ISA

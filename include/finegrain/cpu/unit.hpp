@@ -57,7 +57,11 @@ struct unit<format::bf16> {
     }
   }
   FINEGRAIN_INLINE static vec join(vec const (&part)[2]) {
+#if defined(__AVX512BF16__)
+    return alternate(rounded(part[0], part[1]), std::make_integer_sequence<int, 2 * lanes>());
+#else
     return reinterpret_cast<vec>((rounded(part[0]) >> 16) | (rounded(part[1]) & 0xffff0000u));
+#endif
   }
 
  private:
@@ -76,9 +80,24 @@ struct unit<format::bf16> {
     uvec const nearest = bits + 0x7fffu + ((bits >> 16) & 1u);
     return x == x ? nearest : bits | 0x400000u;
   }
+#if defined(__AVX512BF16__)
+  using halves = std::uint16_t __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES)));
+  /// All of a, then all of b. Subnormal numbers become 0, as they would in the product.
+  FINEGRAIN_INLINE static halves rounded(vec a, vec b) {
+    halves both;
+    asm("vcvtne2ps2bf16 %1, %2, %0" : "=v"(both) : "v"(a), "v"(b));
+    return both;
+  }
+  template <int... J>
+  FINEGRAIN_INLINE static vec alternate(halves ab, std::integer_sequence<int, J...>) {
+    return reinterpret_cast<vec>(__builtin_shufflevector(ab, ab, (J / 2 + J % 2 * lanes)...));
+  }
+  FINEGRAIN_INLINE static vec pairs(vec a, vec b) { return reinterpret_cast<vec>(rounded(a, b)); }
+#else
   FINEGRAIN_INLINE static vec pairs(vec a, vec b) {
     return join({detail::pick<even>(a, b), detail::pick<odd>(a, b)});
   }
+#endif
 };
 
 }  // namespace simd
