@@ -99,7 +99,11 @@ class subject {
                       : fg::layer_weights<float>();
     };
     made.train_ = [net](const_view x, view y) { net->forward({.tokens = x.rows}, x, y); };
-    made.backward_ = [net](const_view dy, view dx) { net->backward(dy, dx); };
+    made.backward_ = [net](const_view dy, view dx, fg::format products) {
+      net->on().products = products;
+      net->backward(dy, dx);
+      net->on().products = fg::format::f32;
+    };
 
     made.ours_ = {
         {"finegrain", &bench::f32, [net](auto x, auto y) { (*net)(x, y); }},
@@ -144,10 +148,15 @@ class subject {
     view const dx(numbers.data(), tokens, hidden);
 
     std::vector<bench::contender> all;
-    if (settings_.wants("finegrain", bench::f32)) {
+    using enum fg::format;
+    if (settings_.wants("finegrain", bench::f32) || settings_.wants("finegrain", bench::mixed))
       train_(x[0], dx);
-      all.push_back({"finegrain", &bench::f32, [&](std::int64_t) { backward_(dy[0], dx); }});
+    if (settings_.wants("finegrain", bench::f32)) {
+      all.push_back({"finegrain", &bench::f32, [&](std::int64_t) { backward_(dy[0], dx, f32); }});
     }
+    if (settings_.wants("finegrain", bench::mixed))
+      all.push_back(
+          {"finegrain", &bench::mixed, [&](std::int64_t) { backward_(dy[0], dx, bf16); }});
     rivals_.add_backward(all, x[0], dy[0], routings, dx);
     bench::task const task{layer_->name, "backward", tokens, 2 * layer_->flops(tokens),
                            2 * routings.numbers};
@@ -229,7 +238,8 @@ class subject {
   fg::cpu const& on_;
   std::unique_ptr<bench::layer> layer_;
   std::function<fg::layer_weights<float>(std::int64_t, bool)> reserve_;
-  std::function<void(const_view, view)> train_, backward_;
+  std::function<void(const_view, view)> train_;
+  std::function<void(const_view, view, fg::format)> backward_;
   std::vector<entrant> ours_;
   bench::rivals rivals_;
 };

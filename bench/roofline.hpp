@@ -145,7 +145,7 @@ class roofline_panel {
 /// A panel for each dtype of which two batch sizes were measured; nothing where there is none.
 inline std::string draw_roofline(layer const& l, std::vector<figure> const& all, int threads) {
   std::vector<std::vector<figure>> panels;
-  for (dtype const* type : {&f32, &bf16, &int8, &fp8, &int4}) {
+  for (dtype const* type : {&f32, &bf16, &int8, &int8_block, &fp8, &int4}) {
     std::vector<figure> of_type;
     std::set<std::int64_t> sizes;
     for (figure const& f : all)

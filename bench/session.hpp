@@ -22,6 +22,7 @@ struct dtype {
 };
 inline constexpr dtype f32{"f32", 4, &limits::f32}, bf16{"bf16", 2, &limits::bf16},
     int8{"int8", 1, &limits::bf16}, int8_block{"int8_block", 8.5 / 8, &limits::bf16},
+    mixed{"mixed", 4, &limits::bf16},  // f32 weights, products in bf16
     fp8{"fp8", 8.125 / 8, &limits::bf16}, int4{"int4", 4.5 / 8, &limits::bf16};
 
 /// Someone who computes a layer. `run(i)` is one call, on the i-th of the line's routings.
@@ -156,7 +157,10 @@ class session {
       size += std::pow(double(expected[i]), 2);
     }
     double const relative = std::sqrt(difference / size);
-    double const most = c.type->bytes == 4 ? 1e-4 : c.type->bytes == 2 ? 0.02 : 0.4;
+    double const most = c.type == &f32       ? 1e-4
+                        : c.type == &mixed   ? 0.02
+                        : c.type->bytes == 2 ? 0.02
+                                             : 0.4;
     if (!(relative <= most))
       throw std::runtime_error(c.name + " in " + c.type->name + " differs by " +
                                fg::text::shortest(relative) + " in " + t.config + ", " + t.phase +

@@ -1,0 +1,34 @@
+#!/bin/sh
+# The kernels' tests for another instruction set than this machine's build:
+#
+#   tests/isa.sh x86-64-v3 | x86-64-v4 | aarch64
+#
+# aarch64 is cross-compiled and runs under qemu (Debian: g++-aarch64-linux-gnu qemu-user-static).
+# Needs Catch2 2 where the compiler's own headers are. SPDX-License-Identifier: Apache-2.0
+set -eu
+cd "$(dirname "$0")/.."
+isa=$1
+build=build/isa/$isa
+mkdir -p "$build/include"
+case $isa in
+aarch64)
+  compile="aarch64-linux-gnu-g++"
+  run="qemu-aarch64-static -L /usr/aarch64-linux-gnu"
+  ;;
+*)
+  compile="${CXX:-c++} -march=$isa"
+  run=
+  ;;
+esac
+for package in catch2; do # alone: nothing else of this machine's headers is for another one
+  for prefix in /usr /usr/local; do
+    [ ! -e $prefix/include/$package ] || ln -sfn $prefix/include/$package "$build/include/$package"
+  done
+done
+printf '#define CATCH_CONFIG_MAIN\n#include <catch2/catch.hpp>\n' >"$build/main.cpp"
+for file in "$build/main.cpp" tests/cpu/*.cpp; do
+  echo "$file"
+done | xargs -P 2 -I {} sh -c "$compile -std=c++20 -O1 -Iinclude -I$build/include -Itests/cpu \
+  -c {} -o $build/\$(basename {} .cpp).o"
+$compile "$build"/*.o -o "$build/tests_cpu" -pthread
+exec $run "$build/tests_cpu"
