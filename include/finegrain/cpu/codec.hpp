@@ -28,7 +28,7 @@ concept Quantised =
 ///   outputs         channels that share it
 ///   scale(most)     for numbers of which `most` is the largest, with its sign
 ///   code(x)         the code nearest to x, a number without its scale
-///   value(code)
+///   value(code), values(codes)      of one, and of a vector of them
 template <format F>
 struct codec;
 
@@ -44,6 +44,14 @@ struct codec<format::int8> {
   static constexpr float value(std::uint32_t code) {
     return static_cast<float>(code & 127) * (code & 128 ? -1.0f : 1.0f);
   }
+  FINEGRAIN_INLINE static vec values(ivec codes) {
+    return with_sign(__builtin_convertvector(codes & 127, vec), codes);
+  }
+  /// x, negative where bit 7 says so.
+  FINEGRAIN_INLINE static vec with_sign(vec x, ivec codes) {
+    return reinterpret_cast<vec>(reinterpret_cast<uvec>(x) | reinterpret_cast<uvec>(codes & 128)
+                                                                 << 24);
+  }
 };
 template <>
 struct codec<format::int8_block> : codec<format::int8> {
@@ -58,6 +66,7 @@ struct codec<format::int4> {
     return static_cast<std::uint32_t>(std::clamp(std::nearbyint(x), -8.0f, 7.0f) + 8);
   }
   static constexpr float value(std::uint32_t code) { return static_cast<float>(code) - 8; }
+  FINEGRAIN_INLINE static vec values(ivec codes) { return __builtin_convertvector(codes - 8, vec); }
 };
 
 template <>
@@ -78,6 +87,12 @@ struct codec<format::fp8> {
     for (int i = e == 0 ? 1 : e; i < 10; ++i) v /= 2;
     return code & 128 ? -v : v;
   }
+  FINEGRAIN_INLINE static vec values(ivec codes) {
+    ivec const magnitude = codes & 127;
+    vec const subnormal = __builtin_convertvector(magnitude, vec) * 0x1p-9f;
+    vec const normal = reinterpret_cast<vec>((magnitude << 20) + (120 << 23));
+    return codec<format::int8>::with_sign(magnitude < 8 ? subnormal : normal, codes);
+  }
 };
 
 /// Codes stand in 32 bits a lane: of unit u, the first number's code from bit bits * u on, and the
@@ -87,9 +102,23 @@ inline constexpr int units_of_codes = 16 / codec<F>::bits;
 template <format F>
 inline constexpr int numbers_of_codes = 2 * units_of_codes<F>;
 
-namespace detail {
+/// Makes bf16 units of codes.
+template <format F>
+struct decoder {
+  FINEGRAIN_INLINE void units(ivec codes, vec (&to)[units_of_codes<F>]) const {
+    constexpr int mask = (1 << codec<F>::bits) - 1;
+    FINEGRAIN_UNROLL
+    for (int u = 0; u < units_of_codes<F>; ++u) {
+      ivec const low = codes >> (codec<F>::bits * u), high = codes >> (codec<F>::bits * u + 16);
+      auto const first = reinterpret_cast<uvec>(codec<F>::values(low & mask));
+      auto const second = reinterpret_cast<uvec>(codec<F>::values(high & mask));
+      to[u] = reinterpret_cast<vec>((first >> 16) | second);  // whose lower halves are 0
+    }
+  }
+};
 
-/// The upper half of each value's bits, which is all of bf16.
+#if defined(__AVX512BW__)
+/// The upper half of each value's bits, which is all of bf16; again and again if there are more.
 template <format F, int N>
 constexpr std::array<std::uint16_t, N> value_table() {
   std::array<std::uint16_t, N> table{};
@@ -99,32 +128,7 @@ constexpr std::array<std::uint16_t, N> value_table() {
         static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(codec<F>::value(i % codes)) >> 16);
   return table;
 }
-template <format F>
-inline constexpr auto values = value_table<F, 1 << codec<F>::bits>();
-
-template <format F>
-std::uint32_t value_bits(std::uint32_t code) {
-  return values<F>[code & ((1u << codec<F>::bits) - 1)];
-}
-
-}  // namespace detail
-
-/// Makes bf16 units of codes, with tables that stay in registers.
-template <format F>
-struct decoder {
-  void units(ivec codes, vec (&to)[units_of_codes<F>]) const {
-    for (int u = 0; u < units_of_codes<F>; ++u) {
-      ivec unit{};
-      for (int i = 0; i < lanes; ++i) {
-        auto const c = static_cast<std::uint32_t>(codes[i]) >> (codec<F>::bits * u);
-        unit[i] = static_cast<std::int32_t>(detail::value_bits<F>(c) |
-                                            detail::value_bits<F>(c >> 16) << 16);
-      }
-      to[u] = reinterpret_cast<vec>(unit);
-    }
-  }
-};
-
+#endif
 #if defined(__AVX512VBMI__)
 /// Byte by byte: the low and the high half of a magnitude's bf16, and the sign.
 template <format F>
@@ -133,10 +137,11 @@ requires(codec<F>::bits == 8) struct decoder<F> {
 
   decoder() {
     alignas(64) static constexpr auto halves = [] {
+      constexpr auto values = value_table<F, 128>();
       std::array<std::array<std::uint8_t, 128>, 2> t{};
       for (std::size_t i = 0; i < 128; ++i) {
-        t[0][i] = static_cast<std::uint8_t>(detail::values<F>[i]);
-        t[1][i] = static_cast<std::uint8_t>(detail::values<F>[i] >> 8);
+        t[0][i] = static_cast<std::uint8_t>(values[i]);
+        t[1][i] = static_cast<std::uint8_t>(values[i] >> 8);
       }
       return t;
     }();
@@ -165,7 +170,7 @@ requires(codec<F>::bits == 4) struct decoder<F> {
   __m512i table;
 
   decoder() {
-    alignas(64) static constexpr auto twice = detail::value_table<F, 32>();
+    alignas(64) static constexpr auto twice = value_table<F, 32>();
     table = _mm512_load_si512(twice.data());
   }
   FINEGRAIN_INLINE void units(ivec codes, vec (&to)[4]) const {

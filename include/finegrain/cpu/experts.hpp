@@ -163,18 +163,18 @@ FINEGRAIN_INLINE void store_up_to(float* p, vec v, std::int64_t n) {
   n >= lanes ? store(p, v) : store_first(p, v, n);
 }
 
-/// hidden = act(gate) * up for n columns; gate and up as a product left them; kept where asked.
-inline void gated_forward(activation act, float const* sums, std::int64_t n, float* hidden,
-                          float* gate, float* up) {
-  for (std::int64_t c = 0; c < n; c += lanes) {
-    vec const g = load(sums + c), u = load(sums + half_panel + c);
-    store_up_to(hidden + c, g * sigmoid(argument(act, g)) * u, n - c);
-    if (gate) {
-      store_up_to(gate + c, g, n - c);
-      store_up_to(up + c, u, n - c);
-    }
+/// act(gate) * up for a vector's columns, the first n of which count; gate and up as a product left
+/// them; kept where asked.
+FINEGRAIN_INLINE vec gated_forward(activation act, float const* sums, std::int64_t n, float* gate,
+                                   float* up) {
+  vec const g = load(sums), u = load(sums + lanes);
+  if (gate) {
+    store_up_to(gate, g, n);
+    store_up_to(up, u, n);
   }
+  return g * sigmoid(argument(act, g)) * u;
 }
+static_assert(half_panel == lanes);
 /// From dh (n columns), the gradient before the slot's weight w: dgate, dup, hidden * w. Returns
 /// the sum of dh * hidden, lane by lane: the weight's gradient.
 inline vec gated_backward(activation act, float const* dh, std::int64_t n, float w,
@@ -258,10 +258,12 @@ void experts_forward(cpu const& on, activation act, std::span<expert_group const
       for (int r = 0; r < rows; ++r) {
         std::int64_t const slot = task.first + r;
         float* const kept = g.gate_up.rows > 0 ? g.gate_up.row(slot) + c : nullptr;
-        alignas(64) float h[half_panel];
-        gated_forward(act, sums + r * panel_width, n, whole ? h : g.hidden.row(slot) + c, kept,
-                      kept ? kept + g.width() : nullptr);
-        if (whole) hidden.store(r, c, h, n);
+        vec const h =
+            gated_forward(act, sums + r * panel_width, n, kept, kept ? kept + g.width() : nullptr);
+        if (whole)
+          hidden.store(r, c, h);
+        else
+          store_up_to(g.hidden.row(slot) + c, h, n);
       }
     });
     if (whole) make_out(g, task, hidden, 0, outer(g), worker);

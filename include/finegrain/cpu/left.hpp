@@ -44,11 +44,10 @@ class left_rows {
       for (std::int64_t k = 0; k * n < K; k += depth)
         unit<F>::take(a[r] + k * n, std::min(depth * n, K - k * n), at(r, k));
   }
-  /// Up to a vector of a row's numbers, from k on, a multiple of `lanes`.
-  FINEGRAIN_INLINE void store(int row, std::int64_t k, float const* numbers,
-                              std::int64_t count) const {
+  /// A vector of a row's numbers, from k on, a multiple of `lanes`; 0 behind the row's end.
+  FINEGRAIN_INLINE void store(int row, std::int64_t k, vec numbers) const {
     std::int64_t const u = k / unit<F>::numbers;
-    unit<F>::take(numbers, count, at(row, u) + u % depth);
+    unit<F>::take(numbers, at(row, u) + u % depth);
   }
 
   /// put(p, sums) with the product with each panel p of [begin, end) of B: sums (rows, panel_width).

@@ -16,6 +16,7 @@ namespace simd {
 ///   numbers                       of them in a unit
 ///   multiply_add(a, b, sum)       each lane's sum += the dot product of the units of a and b
 ///   take(from, count, to)         ceil(count / numbers) units from so many floats, 0 behind the last
+///   take(vec, to)                 the same for a vector
 ///   join(parts)                   units of lanes' numbers: part i has the i-th of each
 template <format F>
 struct unit;
@@ -27,6 +28,7 @@ struct unit<format::f32> {
   static void take(float const* from, std::int64_t count, float* to) {
     std::copy_n(from, count, to);
   }
+  FINEGRAIN_INLINE static void take(vec from, float* to) { store(to, from); }
   FINEGRAIN_INLINE static vec join(vec const (&part)[1]) { return part[0]; }
 };
 
@@ -55,6 +57,10 @@ struct unit<format::bf16> {
       vec const pair = pairs(load_first(from + k, first), load_first(from + k + first, second));
       store_first(to + k / 2, pair, (count - k + 1) / 2);
     }
+  }
+  FINEGRAIN_INLINE static void take(vec from, float* to) {
+    vec const both = pairs(from, vec{});
+    __builtin_memcpy(to, &both, sizeof both / 2);
   }
   FINEGRAIN_INLINE static vec join(vec const (&part)[2]) {
 #if defined(__AVX512BF16__)

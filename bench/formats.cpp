@@ -1,0 +1,133 @@
+// What number formats cost in accuracy: on a layer of random weights, and on a model that was trained.
+//
+//   bench_formats [--text FILE] [--steps N]
+//
+// The layer has the 16B's widths; its error is that of y, relative, in the mean square. The model is
+// the finest rung of the demo's ladder, trained as the demo does; its loss is on validation text.
+// Experts are in the format, everything else in f32. Writes out/bench/formats.md too.
+// SPDX-License-Identifier: Apache-2.0
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <finegrain/finegrain.hpp>
+
+namespace {
+
+namespace fg = finegrain;
+using fg::format;
+
+constexpr fg::config wide{.hidden = 2048, .width = 1408, .routed = 8, .top_k = 2, .shared = 1};
+constexpr fg::config base = fg::conventional<16, 2>({.hidden = 64, .width = 128});
+constexpr fg::config finest = base.segmented(4).isolated(1);
+struct model : fg::named {
+  static constexpr int D = finest.hidden;
+  static constexpr auto block = fg::residual(fg::rmsnorm<D>{} | fg::attention<D, 4>{}) |
+                                fg::residual(fg::rmsnorm<D>{} | fg::mixture<finest>{});
+  static constexpr auto expr =
+      fg::embedding<256, D>{} | fg::repeat<2>(block) | fg::rmsnorm<D>{} | fg::head<D, 256>{};
+};
+
+class layer {
+ public:
+  layer() : net_(fg::initialisation{.seed = 1}), x_(tokens * wide.hidden), y_(x_.size()) {
+    for (std::size_t i = 0; i < x_.size(); ++i) x_[i] = float(fg::random_normal(2, i));
+    net_(view(x_), view(y_));
+  }
+  template <format F>
+  double error() {
+    auto made = fg::quantize<F>(net_);
+    std::vector<float> y(y_.size());
+    made(view(x_), view(y));
+    double off = 0, size = 0;
+    for (std::size_t i = 0; i < y.size(); ++i) {
+      off += std::pow(double(y[i]) - double(y_[i]), 2);
+      size += std::pow(double(y_[i]), 2);
+    }
+    return std::sqrt(off / size);
+  }
+
+ private:
+  static constexpr std::int64_t tokens = 128;
+  static fg::matrix<float> view(std::vector<float>& m) { return {m.data(), tokens, wide.hidden}; }
+  fg::network<fg::mixture<wide>, fg::cpu> net_;
+  std::vector<float> x_, y_;
+};
+
+class reader {
+ public:
+  reader(fg::corpus const& text, std::int64_t steps) : net_({.deviation = 0.1}) {
+    fg::trainer train{
+        net_, fg::adamw{.lr = 5e-3},
+        fg::training{.schedule = {.warmup = steps / 20, .steps = steps, .decay = fg::decay::cosine},
+                     .balance = 0.01}};
+    fg::windows batch;
+    while (train.steps() < steps) {
+      text.draw(0, train.steps(), 4, 128, batch);
+      train.step(batch.batch(), batch.y);
+    }
+    std::int64_t const all = std::min<std::int64_t>(256, text.validation_windows(128));
+    text.validate(0, all, all, 128, held_);
+  }
+  double bits() { return bits_of(net_); }
+  template <format F>
+  double bits() {
+    auto made = fg::quantize<F>(net_);
+    return bits_of(made);
+  }
+
+ private:
+  double bits_of(auto& net) {
+    auto const b = held_.batch();
+    fg::buffer<float> numbers(b.tokens * 256);
+    fg::matrix<float> const logits(numbers.data(), b.tokens, 256);
+    net.infer(b, {}, logits);
+    return fg::cross_entropy(net.on(), logits, held_.y, 1, fg::matrix<float>()) / double(b.tokens) /
+           std::log(2);
+  }
+  fg::network<model, fg::cpu> net_;
+  fg::windows held_;
+};
+
+}  // namespace
+
+int main(int count, char** words) try {
+  fg::options given(count, words);
+  std::string const file = given.text("--text", "out/corpus/jargon.txt");
+  long long const steps = given.number("--steps", 1500);
+  given.done();
+
+  layer random;
+  reader trained(fg::corpus::read({file}), steps);
+  double const exact = trained.bits();
+  std::string table =
+      "| experts in | bits a weight | error of a random layer | validation bits/byte | change |\n"
+      "|---|---|---|---|---|\n";
+  char line[200];
+  std::snprintf(line, sizeof line, "| f32 | 32 | 0 | %.4f | |\n", exact);
+  table += line;
+  auto const row = [&]<format F>(char const* name, std::integral_constant<format, F>) {
+    double const bits = trained.bits<F>();
+    double const weights = double(wide.routed + wide.shared) * 3 * wide.hidden * wide.width;
+    fg::arena counting;
+    static_cast<void>(fg::frozen_weights<fg::cpu, F, fg::mixture<wide>>(counting));
+    double const router = 4.0 * wide.routed * wide.hidden;
+    std::snprintf(line, sizeof line, "| %s | %.2f | %.4f | %.4f | %+.4f |\n", name,
+                  8 * (double(counting.used()) - router) / weights, random.error<F>(), bits,
+                  bits - exact);
+    table += line;
+  };
+  row("bf16", std::integral_constant<format, format::bf16>());
+  row("int8, a scale for 32", std::integral_constant<format, format::int8_block>());
+  row("int8, a scale an output", std::integral_constant<format, format::int8>());
+  row("fp8 e4m3, a scale for 128 x 128", std::integral_constant<format, format::fp8>());
+  row("int4, a scale for 32", std::integral_constant<format, format::int4>());
+  std::printf("%s", table.c_str());
+  std::filesystem::create_directories("out/bench");
+  if (std::FILE* const out = std::fopen("out/bench/formats.md", "w")) {
+    std::fputs(table.c_str(), out);
+    std::fclose(out);
+  }
+} catch (std::exception const& e) {
+  std::fprintf(stderr, "bench formats: %s\n", e.what());
+  return 1;
+}
