@@ -4,7 +4,7 @@
 //             [--dtype f32,bf16,...] [--by finegrain,Eigen,OpenBLAS,oneDNN] [--threads N]
 //             [--seconds a line] [--out out/bench/cpu]
 //
-// Writes OUT.jsonl and, of forward passes, OUT.svg. Every sample stands beside samples of the
+// Writes OUT.jsonl, OUT.md and, of forward passes, OUT.svg. Every sample stands beside samples of the
 // machine's limits; samples in which others used the cores are taken again. A star marks a line
 // without a clean sample. Medians.
 // SPDX-License-Identifier: Apache-2.0
@@ -22,6 +22,7 @@
 #include "rivals.hpp"
 #include "roofline.hpp"
 #include "session.hpp"
+#include "table.hpp"
 
 namespace {
 
@@ -312,6 +313,7 @@ void measure(settings const& s, fg::cpu const& on) {
     one.operator()<bench::moe_2b>("2B", {1, 64, 512});
     one.operator()<bench::moe_odd>("odd", {1, 64, 512});
   }
+  std::ofstream(s.out + ".md") << bench::markdown(session.figures());
 }
 
 }  // namespace
@@ -325,7 +327,7 @@ int main(int argc, char** argv) try {
   fg::thread_pool threads(s.threads);
   fg::cpu const on{threads};
   measure(s, on);
-  std::printf("\nwritten: %s.jsonl\n", s.out.c_str());
+  std::printf("\nwritten: %s.jsonl, %s.md\n", s.out.c_str(), s.out.c_str());
 } catch (std::exception const& e) {
   std::fprintf(stderr, "bench cpu: %s\n", e.what());
   return 1;

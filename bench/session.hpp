@@ -77,6 +77,11 @@ class session {
   ~session() { std::fclose(json_); }
 
   std::vector<figure> const& figures() const { return figures_; }
+  static std::string limit_of(figure const& f) {
+    if (f.reading) return "reading";
+    double limits::*const peak = f.limits.*f.type->peak > 0 ? f.type->peak : &limits::f32;
+    return peak == &limits::f32 ? "f32 peak" : peak == &limits::bf16 ? "bf16 peak" : "int8 peak";
+  }
 
   /// Measures everyone in turn, with the limits between, until all have the clean samples that are
   /// wanted or the time is up; prints the lines. `result` reads what a call computed: all must
@@ -220,11 +225,6 @@ class session {
       write(text + ", \"peers\": " + peers.line() + "}");
     }
     std::fflush(stdout);
-  }
-  static std::string limit_of(figure const& f) {
-    if (f.reading) return "reading";
-    double limits::*const peak = f.limits.*f.type->peak > 0 ? f.type->peak : &limits::f32;
-    return peak == &limits::f32 ? "f32 peak" : peak == &limits::bf16 ? "bf16 peak" : "int8 peak";
   }
   fg::record start_of(task const& t, std::string const& by, char const* type) const {
     fg::record r;

@@ -57,6 +57,7 @@
 #include "cpu/linear.hpp"
 #include "cpu/route.hpp"
 #include "cpu/dispatch.hpp"
+#include "cpu/expert_tasks.hpp"
 #include "cpu/experts.hpp"
 #include "cpu/panels.hpp"
 #include "cpu/codec.hpp"

@@ -35,7 +35,7 @@ double off(layer<block> const& exact, layer<block> const& got) {
 TEST_CASE("a cpu whose products are bf16 is near one whose products are f32") {
   std::int64_t const T = 130;
   numbers const x = random_numbers(T * 45, 2), dy = random_numbers(T * 45, 3);
-  layer<block> exact, rounded(fg::cpu(fg::format::bf16));
+  layer<block> exact, rounded(fg::cpu{fg::format::bf16});
   double const error = off(exact.train(x, dy), rounded.train(x, dy));
   CHECK(error < 0.02);
   CHECK(error > 1e-4);
@@ -55,7 +55,7 @@ TEST_CASE("bf16 products have the same bits for any threads, and for a token alo
     CHECK(same(one.all_gradients(), many.all_gradients()));
   }
   using expert = fg::mixture<moe>;
-  layer<expert> both(fg::cpu(fg::format::bf16)), alone(fg::cpu(fg::format::bf16));
+  layer<expert> both(fg::cpu{fg::format::bf16}), alone(fg::cpu{fg::format::bf16});
   numbers const y = both.forward(x);
   for (std::int64_t t = 0; t < T; t += 9)
     CHECK(same(alone.forward(rows(x, 45, t, 1)), rows(y, 45, t, 1)));
@@ -77,7 +77,7 @@ TEST_CASE("whole numbers that bf16 holds give exact products, forward and backwa
                     fg::gradients::overwrite, view(dx, T, K), fg::gradients::overwrite);
     return joined(joined(y, dw), dx);
   };
-  CHECK(same(run(fg::cpu(fg::format::bf16)), run(fg::cpu())));
+  CHECK(same(run(fg::cpu{fg::format::bf16}), run(fg::cpu())));
 }
 
 TEST_CASE("a step of training in mixed precision lowers the loss as one in f32 does") {
@@ -89,12 +89,12 @@ TEST_CASE("a step of training in mixed precision lowers the loss as one in f32 d
     for (int i = 0; i < 20; ++i) loss = train.step(text.inputs(), text.targets()).loss;
     return loss;
   };
-  double const exact = learn(fg::cpu()), rounded = learn(fg::cpu(fg::format::bf16));
+  double const exact = learn(fg::cpu()), rounded = learn(fg::cpu{fg::format::bf16});
   CHECK(rounded == Approx(exact).epsilon(0.05));
 }
 
 TEST_CASE("products in other formats are refused") {
-  CHECK_THROWS_WITH(fg::cpu(fg::format::int8), "the cpu executor multiplies in f32 or in bf16");
+  CHECK_THROWS_WITH(fg::cpu{fg::format::int8}, "the cpu executor multiplies in f32 or in bf16");
 }
 
 }  // namespace

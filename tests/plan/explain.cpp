@@ -50,4 +50,14 @@ TEST_CASE("explain's costs are the constexpr ones") {
   CHECK_THAT((fg::explain<E, toy::executor>(64)), ContainsSubstring("0.008"));
 }
 
+TEST_CASE("given a machine's limits, explain says how long a pass takes at least") {
+  constexpr fg::plan_cost cost{.flops = 3'000'000, .weight_bytes = 8'000};
+  static_assert(fg::machine_limits{1e9, 1e9}.least_seconds(cost) == 3e-3);   // computing
+  static_assert(fg::machine_limits{1e12, 1e6}.least_seconds(cost) == 8e-3);  // reading
+  using E = decltype(fg::residual(toy::fused<4>{}) | toy::plain<4>{});
+  std::string const text = fg::explain<E, toy::executor>(64, 1, {1e9, 1e9});
+  CHECK_THAT(text, ContainsSubstring("ms at least"));
+  CHECK_THAT((fg::explain<E, toy::executor>(64)), !ContainsSubstring("ms at least"));
+}
+
 }  // namespace

@@ -81,7 +81,7 @@ void coded_tile(float const* a, std::int64_t block, code_layout<F> const& layout
       FINEGRAIN_UNROLL
       for (int j = 0; j < vectors; ++j) {
         ivec c;
-        __builtin_memcpy(&c, codes + j * sizeof c, sizeof c);
+        __builtin_memcpy(&c, codes + j * std::int64_t{sizeof c}, sizeof c);
         decode.units(c, unit[j]);
       }
       FINEGRAIN_UNROLL
@@ -241,7 +241,7 @@ requires(Quantised<F>) struct panels<F> {
           for (int j = 0; j < vectors; ++j) {
             ivec c;
             vec unit[n];
-            __builtin_memcpy(&c, codes + j * sizeof c, sizeof c);
+            __builtin_memcpy(&c, codes + j * std::int64_t{sizeof c}, sizeof c);
             tables.units(c, unit);
             FINEGRAIN_UNROLL
             for (int i = 0; i < n; ++i) store(to + i * panel_width + j * lanes, unit[i]);

@@ -20,6 +20,18 @@ struct plan_cost {
   std::int64_t scratch_bytes = 0;  // needed while a pass runs
 };
 
+/// What a machine can do in a second: floating-point operations, and bytes read from memory.
+struct machine_limits {
+  double flops = 0, bytes = 0;
+
+  /// The least seconds of a forward pass: of arithmetic or of reading weights, whichever is longer.
+  constexpr double least_seconds(plan_cost const& cost) const {
+    double const computing = static_cast<double>(cost.flops) / flops;
+    double const reading = static_cast<double>(cost.weight_bytes) / bytes;
+    return computing > reading ? computing : reading;
+  }
+};
+
 template <Expr E, class X>
 constexpr plan_cost cost_of(extent e) {
   std::int64_t numbers = 0;
@@ -36,7 +48,7 @@ namespace detail {
 template <class X>
 class explanation {
  public:
-  explicit explanation(extent e) : extent_(e) {}
+  explanation(extent e, machine_limits limits) : extent_(e), limits_(limits) {}
 
   template <Expr A, Expr B>
   void add(then<A, B> e, int depth, bool inside) {
@@ -74,8 +86,8 @@ class explanation {
   }
 
   std::string text() const {
-    std::vector<std::string> const head{"",           "plan",     "GFLOP",
-                                        "weights MB", "saved MB", "scratch MB"};
+    std::vector<std::string> head{"", "plan", "GFLOP", "weights MB", "saved MB", "scratch MB"};
+    if (limited()) head.push_back("ms at least");
     std::vector<std::size_t> width;
     for (std::size_t c = 0; c < head.size(); ++c) {
       width.push_back(head[c].size());
@@ -92,7 +104,8 @@ class explanation {
   bool node(E, std::string const& name, int depth, bool inside, char const* own = "fused") {
     std::string const label = std::string(static_cast<std::size_t>(2 * depth), ' ') + name;
     if (inside) {
-      rows_.push_back({label, "(in the above)", "", "", "", ""});
+      rows_.push_back({label, "(in the above)"});
+      rows_.back().resize(limited() ? 7 : 6);
       return false;
     }
     bool composes = std::is_base_of_v<composed, plan<X, E>>;
@@ -106,7 +119,9 @@ class explanation {
                      number(static_cast<double>(cost.weight_bytes) * 1e-6),
                      number(static_cast<double>(cost.saved_bytes) * 1e-6),
                      number(static_cast<double>(cost.scratch_bytes) * 1e-6)});
+    if (limited()) rows_.back().push_back(number(limits_.least_seconds(cost) * 1e3));
   }
+  bool limited() const { return limits_.flops > 0 && limits_.bytes > 0; }
   static std::string number(double value) {
     char text[32];
     std::snprintf(text, sizeof text, value < 10 ? "%.3f" : "%.1f", value);
@@ -124,6 +139,7 @@ class explanation {
   }
 
   extent extent_;
+  machine_limits limits_;
   std::vector<std::vector<std::string>> rows_;
 };
 
@@ -132,10 +148,11 @@ class explanation {
 /// The plans that executor X has for expression E, as a tree: fused (one plan for a pattern or a
 /// name), composed (of its parts' plans) or a stage's own, each with what a training pass over so
 /// many tokens costs. A sequence's stages stand one below the other; the last line is the whole,
-/// with what the stages hand to one another. Includes of a backend decide what is there: include it first.
+/// with what the stages hand to one another. Given a machine's limits, each line also says how long a
+/// forward pass takes at least. Includes of a backend decide what is there: include it first.
 template <Expr E, class X>
-std::string explain(std::int64_t tokens, int workers = 1) {
-  detail::explanation<X> lines({tokens, workers, true});
+std::string explain(std::int64_t tokens, int workers = 1, machine_limits limits = {}) {
+  detail::explanation<X> lines({tokens, workers, true}, limits);
   lines.add(E{}, 0, false);
   lines.total(E{});
   return lines.text();

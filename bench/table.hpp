@@ -1,0 +1,46 @@
+// The figures of a session as a Markdown table: finegrain's, and how many times the peers' they are.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "session.hpp"
+
+namespace bench {
+
+/// The best that a library reaches, in whichever way it uses threads; 0 if it was not measured.
+inline double best_of(std::vector<figure> const& figures, task const& t, dtype const* type,
+                      std::string const& library) {
+  double best = 0;
+  for (figure const& f : figures)
+    if (!f.ours && f.type == type && f.by.rfind(library, 0) == 0 && f.task.config == t.config &&
+        f.task.phase == t.phase && f.task.tokens == t.tokens)
+      best = std::max(best, f.rate);
+  return best;
+}
+
+inline std::string markdown(std::vector<figure> const& figures) {
+  char const* const peers[] = {"Eigen", "OpenBLAS", "oneDNN"};
+  std::string text = "| layer | pass | tokens | weights | | tokens/s | of the limit |";
+  for (char const* peer : peers) text += std::string(" x ") + peer + " |";
+  text += "\n|---|---|---|---|---|---|---|---|---|---|\n";
+  for (figure const& f : figures) {
+    if (!f.ours) continue;
+    char line[200];
+    std::snprintf(line, sizeof line, "| %s | %s | %lld | %s | %s | %.0f%s | %.0f %% of %s |",
+                  f.task.config.c_str(), f.task.phase.c_str(),
+                  static_cast<long long>(f.task.tokens), f.type->name,
+                  f.by == "finegrain" ? "as stored" : "frozen", f.rate, f.clean > 0 ? "" : "*",
+                  100 * f.fraction, session::limit_of(f).c_str());
+    text += line;
+    for (char const* peer : peers) {
+      double const rate = best_of(figures, f.task, f.type, peer);
+      text += rate > 0 ? " " + fg::text::fixed(f.rate / rate, 2) + " |" : " |";
+    }
+    text += "\n";
+  }
+  return text;
+}
+
+}  // namespace bench

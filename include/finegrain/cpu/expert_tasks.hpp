@@ -1,0 +1,152 @@
+// Expert tasks: the slots of experts, cut into pieces of work for threads.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <span>
+
+#include "../plan/plan.hpp"
+#include "executor.hpp"
+#include "left.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+inline namespace FINEGRAIN_ISA {
+
+/// Experts of one shape and their slots: expert e takes the slots [offsets[e], offsets[e + 1]);
+/// a slot is a row of x. Without offsets one expert takes all rows as they stand.
+struct expert_group {
+  stack<float const> gate = {}, up = {};  // E x (F, D)
+  stack<float const> down = {};           // E x (D, F)
+  std::int64_t slots = 0;
+  std::int64_t const* offsets = nullptr;  // (E + 1)
+  std::int32_t const* token = nullptr;    // (slots) row of x
+
+  matrix<float> gate_up = {};  // (slots, 2 F): gate's output, then up's; kept for backward
+  matrix<float> hidden = {};   // (slots, F); in backward times the weight
+  matrix<float> out = {};      // (slots, D): y, or the slot's share of dx
+
+  stack<float> dgate = {}, dup = {}, ddown = {};
+  float const* weight = nullptr;  // (slots) with which out went into y; null where it is 1
+  matrix<float> dgate_up = {};    // (slots, 2 F)
+  matrix<float> dweight = {};     // (slots, partial sums); empty if nobody asks
+
+  std::int64_t width() const { return gate.rows; }
+  std::int64_t begin(std::int64_t e) const { return offsets ? offsets[e] : 0; }
+  std::int64_t end(std::int64_t e) const { return offsets ? offsets[e + 1] : slots; }
+  simd::row_list rows_of(matrix<float const> m, std::int64_t first) const {
+    return token ? simd::row_list(m, token + first)
+                 : simd::row_list(m.middle_rows(first, slots - first));
+  }
+};
+
+/// A block of one expert's slots and a range of panels; or, of weight gradients, of outputs.
+struct expert_task {
+  std::int32_t group, expert;
+  std::int64_t first, rows;
+  std::int64_t begin, end;
+  std::int64_t place;  // tasks run in its order
+};
+
+/// Memory of each worker while experts run: rows of A, an expert's hidden rows and a block of B
+/// forward; sums backward.
+struct expert_room {
+  std::int64_t left = 0, hidden = 0, sums = 0;  // numbers
+  float* data = nullptr;
+
+  constexpr expert_room() = default;
+  constexpr expert_room(arena& memory, extent e, std::int64_t D, std::int64_t F)
+      : left(simd::left_rows<format::f32>::size(std::max(D, F))),
+        hidden(simd::left_rows<format::f32>::size(F)),
+        sums(e.training ? simd::block_rows * (std::max(D, F) + simd::panel_width) : 0),
+        data(memory.take<float>(e.workers * size())) {}
+
+  constexpr std::int64_t size() const { return std::max(left + hidden + simd::right_room, sums); }
+  float* left_of(int worker) const { return data + worker * size(); }
+  float* hidden_of(int worker) const { return left_of(worker) + left; }
+  float* right_of(int worker) const { return hidden_of(worker) + hidden; }
+  float* sums_of(int worker) const { return data + worker * size(); }
+};
+
+namespace simd {
+
+inline constexpr std::int64_t half_panel = panel_width / 2;
+inline constexpr int tasks_a_worker = 16;
+
+/// Partial sums that a weight's gradient comes in.
+constexpr std::int64_t weight_parts(std::int64_t width) {
+  return ceil_div(ceil_div(width, panel_width), block_panels);
+}
+/// Tasks that there can be at a time, for any routing.
+constexpr std::int64_t most_tasks(std::int64_t slots, std::int64_t experts, int workers) {
+  return slots / tile_rows + 3 * experts + tasks_a_worker * std::int64_t{workers};
+}
+
+/// Puts tasks in order: a group's from the biggest to the smallest, and the groups spread evenly among
+/// one another. Shared experts compute much with few weights, routed ones little with many: side by
+/// side they use the cores and the memory.
+inline void order_tasks(expert_task* tasks, std::int64_t count) {
+  auto const cost = [](expert_task const& t) { return t.rows * (t.end - t.begin); };
+  std::sort(tasks, tasks + count, [&](expert_task const& a, expert_task const& b) {
+    if (a.group != b.group) return a.group < b.group;
+    if (cost(a) != cost(b)) return cost(a) > cost(b);
+    if (a.expert != b.expert) return a.expert < b.expert;
+    return a.first != b.first ? a.first < b.first : a.begin < b.begin;
+  });
+  for (std::int64_t begin = 0, end = 0; begin < count; begin = end) {
+    while (end < count && tasks[end].group == tasks[begin].group) ++end;
+    for (std::int64_t i = begin; i < end; ++i)
+      tasks[i].place = ((2 * (i - begin) + 1) << 32) / (end - begin);
+  }
+  std::sort(tasks, tasks + count, [](expert_task const& a, expert_task const& b) {
+    return a.place != b.place ? a.place < b.place : a.group < b.group;
+  });
+}
+
+/// What one task may cost at most, of `total`.
+constexpr std::int64_t fair_share(std::int64_t total, int workers) {
+  return ceil_div(std::max<std::int64_t>(total, 1), tasks_a_worker * std::int64_t{workers});
+}
+
+/// Cuts the experts' slots into blocks of at most `most` rows, and takes those that `wanted(group,
+/// rows)` is true for. The `panels(group)` of each are cut, at multiples of `step`, so that no task
+/// has much more than its share. What a task computes does not depend on how it was cut, and so
+/// neither on the number of workers. Returns how many there are.
+template <class Panels, class Wanted>
+std::int64_t list_tasks(std::span<expert_group const> groups, std::int64_t most, int workers,
+                        std::int64_t step, Panels&& panels, Wanted&& wanted, expert_task* tasks) {
+  auto const each_block = [&](auto&& f) {
+    for (std::size_t i = 0; i < groups.size(); ++i)
+      for (std::int64_t e = 0; e < groups[i].gate.count; ++e) {
+        std::int64_t const first = groups[i].begin(e), n = groups[i].end(e) - first;
+        std::int64_t const blocks = ceil_div(n, most);
+        for (std::int64_t b = 0; b < blocks; ++b) {
+          std::int64_t const top = n * b / blocks, rows = n * (b + 1) / blocks - top;
+          if (wanted(groups[i], rows)) f(i, e, first + top, rows);
+        }
+      }
+  };
+  std::int64_t total = 0, count = 0;
+  each_block([&](std::size_t i, std::int64_t, std::int64_t, std::int64_t rows) {
+    total += rows * panels(groups[i]);
+  });
+  std::int64_t const share = fair_share(total, workers);
+  each_block([&](std::size_t i, std::int64_t e, std::int64_t first, std::int64_t rows) {
+    std::int64_t const all = panels(groups[i]), steps = ceil_div(all, step);
+    std::int64_t const ranges = std::min(steps, ceil_div(rows * all, share));
+    for (std::int64_t r = 0; r < ranges; ++r)
+      tasks[count++] = {static_cast<std::int32_t>(i),
+                        static_cast<std::int32_t>(e),
+                        first,
+                        rows,
+                        steps * r / ranges * step,
+                        std::min(all, steps * (r + 1) / ranges * step),
+                        0};
+  });
+  order_tasks(tasks, count);
+  return count;
+}
+inline bool all_blocks(expert_group const&, std::int64_t) { return true; }
+
+}  // namespace simd
+}  // namespace FINEGRAIN_ISA
+}  // namespace finegrain::inline FINEGRAIN_ABI
