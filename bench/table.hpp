@@ -23,7 +23,11 @@ inline double best_of(std::vector<figure> const& figures, task const& t, dtype c
 inline std::string markdown(std::vector<figure> const& figures) {
   char const* const peers[] = {"Eigen", "OpenBLAS", "oneDNN"};
   std::string text = "| layer | pass | tokens | weights | | tokens/s | of the limit |";
-  for (char const* peer : peers) text += std::string(" x ") + peer + " |";
+  for (char const* peer : peers) {
+    text += " x ";
+    text += peer;
+    text += " |";
+  }
   text += "\n|---|---|---|---|---|---|---|---|---|---|\n";
   for (figure const& f : figures) {
     if (!f.ours) continue;
@@ -36,7 +40,9 @@ inline std::string markdown(std::vector<figure> const& figures) {
     text += line;
     for (char const* peer : peers) {
       double const rate = best_of(figures, f.task, f.type, peer);
-      text += rate > 0 ? " " + fg::text::fixed(f.rate / rate, 2) + " |" : " |";
+      char ratio[40] = " |";
+      if (rate > 0) std::snprintf(ratio, sizeof ratio, " %.2f |", f.rate / rate);
+      text += ratio;
     }
     text += "\n";
   }
