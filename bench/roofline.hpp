@@ -25,7 +25,7 @@ class roofline_panel {
       : d_(d),
         layer_(l),
         type_(*figures[0].type),
-        x_{0, 1, corner.x + 55, corner.x + width - 140},
+        x_{0, 1, corner.x + 55, corner.x + width - 175},
         y_{0, 1, corner.y + height - 50, corner.y + 55} {
     std::map<std::string, std::map<double, double>> best;
     double low = HUGE_VAL;
@@ -65,12 +65,13 @@ class roofline_panel {
                           "\" stroke=\"" + how + "\"");
         for (auto const& p : line) d_.dot(p, ours ? 4 : 3, "fill=\"" + how + "\"");
         if (points.back().x == *sizes_.rbegin())
-          labels.push_back({name, fg::text::fixed(points.back().y, 0), how, line.back().y, 0});
+          labels.push_back(
+              {"", fg::text::fixed(points.back().y, 0) + "  " + name, how, line.back().y, 0});
       }
     picture::detail::draw_edge_labels(d_, {x_, y_}, std::move(labels));
   }
 
-  static constexpr double width = 520, height = 430;
+  static constexpr double width = 550, height = 430;
 
  private:
   static std::string colour_of(std::string const& peer) {
