@@ -141,6 +141,30 @@ TEMPLATE_TEST_CASE_SIG("a token's bits do not depend on its batch or the threads
   }
 }
 
+TEMPLATE_TEST_CASE_SIG("what is not finite stays in its row, with the same bits in any batch", "",
+                       ((fg::format F), F), f32, bf16, fp8, int8, int8_block, int4) {
+  using E = fg::shared_experts<odd>;  // of width 42: no whole number of vectors
+  std::int64_t const T = 60;
+  fg::network<E, fg::cpu> net({.deviation = 0.2, .seed = 3});
+  fg::frozen<E, fg::cpu, F> frozen(net);
+  numbers x = random_numbers(T * 37, 7), clean(x.size()), y(x.size(), poison);
+  frozen(view(x, T, 37), view(clean, T, 37));
+  x[5 * 37 + 3] = infinity;
+  x[9 * 37] = poison;
+  frozen(view(x, T, 37), view(y, T, 37));
+  for (std::int64_t t = 0; t < T; ++t) {
+    bool const bad = t == 5 || t == 9;
+    if (!bad) REQUIRE(same(rows(y, 37, t, 1), rows(clean, 37, t, 1)));
+    numbers alone(37);
+    frozen(view(x, T, 37).middle_rows(t, 1), view(alone, 1, 37));
+    for (int c = 0; c < 37; ++c) {
+      float const one = alone[std::size_t(c)], all = y[std::size_t(t * 37 + c)];
+      REQUIRE((one == all || (std::isnan(one) && std::isnan(all))));
+      if (bad) REQUIRE(!std::isfinite(one));
+    }
+  }
+}
+
 TEMPLATE_TEST_CASE_SIG("a frozen decoder generates, token by token as in one pass", "",
                        ((fg::format F), F), f32, bf16, fp8, int4) {
   fg::network<tiny::decoder, fg::cpu> net({.deviation = 0.3});

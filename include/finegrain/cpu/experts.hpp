@@ -27,6 +27,13 @@ FINEGRAIN_INLINE vec load_up_to(float const* p, std::int64_t n) {
 FINEGRAIN_INLINE void store_up_to(float* p, vec v, std::int64_t n) {
   n >= lanes ? store(p, v) : store_first(p, v, n);
 }
+/// The first n lanes, and zeros.
+FINEGRAIN_INLINE vec first_of(vec v, std::int64_t n) {
+  if (n >= lanes) return v;
+  float all[lanes];
+  store(all, v);
+  return load_first(all, n);
+}
 
 /// act(gate) * up for a vector's columns, the first n of which count; gate and up as a product left
 /// them; kept where asked.
@@ -126,7 +133,7 @@ void experts_forward(cpu const& on, activation act, std::span<expert_group const
         vec const h =
             gated_forward(act, sums + r * panel_width, n, kept, kept ? kept + g.width() : nullptr);
         if (whole)
-          hidden.store(r, c, h);
+          hidden.store(r, c, first_of(h, n));  // behind the last, 0 times infinity may stand
         else
           store_up_to(g.hidden.row(slot) + c, h, n);
       }

@@ -53,7 +53,7 @@ class left_rows {
   /// put(p, sums) with the product with each panel p of [begin, end) of B: sums (rows, panel_width).
   /// B has
   ///
-  ///   pass                             units of a panel that stay in the first-level cache
+  ///   pass                             units of a panel that all rows meet before the next
   ///   run(rows, a, block, p, k, units, last, sums, next)
   ///                                    sums = or, from k = 0 on, += a . so much of panel p
   ///   next(p, k, units, part, parts)   what is to be fetched in a part of the time that it takes;
