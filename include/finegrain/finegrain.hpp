@@ -64,6 +64,7 @@
 #include "cpu/coded.hpp"
 #include "cpu/frozen_experts.hpp"
 #include "cpu/combine.hpp"
+#include "cpu/mixture_memory.hpp"
 #include "cpu/mixture.hpp"
 #include "cpu/norm.hpp"
 #include "cpu/rotary.hpp"

@@ -38,7 +38,7 @@ struct code_layout {
   }
   constexpr std::int64_t blocks() const { return ceil_div(steps(), block_steps()); }
   constexpr std::int64_t panel_bytes() const {
-    return steps() * step_bytes + ceil_div(steps(), block_steps()) * scale_bytes;
+    return steps() * step_bytes + blocks() * scale_bytes;
   }
   /// The bytes before a step's codes.
   constexpr std::int64_t at(std::int64_t step) const {

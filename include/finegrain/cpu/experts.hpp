@@ -65,16 +65,11 @@ inline vec gated_backward(activation act, float const* dh, std::int64_t n, float
   return dot;
 }
 
-}  // namespace simd
-
-namespace simd {
-
 /// Experts whose weights are as they are stored; products of numbers in format F.
 template <format F>
 struct stored_experts {
   static constexpr format number = F;
 
-  static std::int64_t hidden(expert_group const& g) { return g.gate.cols; }
   static auto gate_up(expert_group const& g, std::int64_t e, float* room) {
     return packing<F>{{g.gate[e], g.up[e]}, g.gate.cols, room};
   }
@@ -156,66 +151,80 @@ void experts_forward(cpu const& on, activation act, std::span<expert_group const
 
 namespace simd {
 
-/// dgate_up, weighted hidden and dweight from dy (T, D).
-template <format F>
-void backward_through_down(cpu const& on, activation act, std::span<expert_group const> groups,
-                           matrix<float const> dy, expert_task* tasks, expert_room const& room) {
-  auto const panels = [](expert_group const& g) { return ceil_div(g.width(), panel_width); };
+/// A product of rows (K) of each slot with something of its expert as it is stored, `cols` columns.
+struct slot_product {
+  row_list rows;  // from the task's first slot on
+  std::int64_t K;
+  straight with;
+};
+/// put(group, task, sums) for products of every block of slots; sums (panel, row, column) of the
+/// task's panels. cols(group) says how wide they are, product(group, task) what they are.
+template <format F, class Cols, class Product, class Put>
+void slot_products(cpu const& on, std::span<expert_group const> groups, Cols&& cols,
+                   Product&& product, Put&& put, expert_task* tasks, expert_room const& room) {
+  auto const panels = [&](expert_group const& g) { return ceil_div(cols(g), panel_width); };
   std::int64_t const count =
       list_tasks(groups, block_rows, on.threads.workers(), block_panels, panels, all_blocks, tasks);
   on.threads(count, [&](std::int64_t i, int worker) {
     expert_task const& task = tasks[i];
     expert_group const& g = groups[static_cast<std::size_t>(task.group)];
-    int const rows = static_cast<int>(task.rows);
-    straight const b{g.down[task.expert], g.width()};
-    vec dots[block_rows] = {};
-    float* const all = room.sums_of(worker);
+    slot_product const p = product(g, task);
+    float* const sums = room.sums_of(worker);
     simd::room own;
-    multiply<F>(g.rows_of(dy, task.first), rows, dy.cols, b, task.begin, task.end, own, all);
+    multiply<F>(p.rows, static_cast<int>(task.rows), p.K, p.with, task.begin, task.end, own, sums);
+    put(g, task, static_cast<float const*>(sums));
+  });
+}
+
+/// dgate_up, weighted hidden and dweight from dy (T, D).
+template <format F>
+void backward_through_down(cpu const& on, activation act, std::span<expert_group const> groups,
+                           matrix<float const> dy, expert_task* tasks, expert_room const& room) {
+  auto const product = [&](expert_group const& g, expert_task const& task) {
+    return slot_product{g.rows_of(dy, task.first), dy.cols, {g.down[task.expert], g.width()}};
+  };
+  auto const put = [act](expert_group const& g, expert_task const& task, float const* sums) {
+    vec dots[block_rows] = {};
     for (std::int64_t p = task.begin; p < task.end; ++p) {
-      float const* const sums = all + (p - task.begin) * rows * panel_width;
       std::int64_t const c = p * panel_width;
       std::int64_t const n = std::min<std::int64_t>(panel_width, g.width() - c);
       bool const last = (p + 1) % block_panels == 0 || p + 1 == task.end;
-      for (int r = 0; r < rows; ++r) {
+      for (std::int64_t r = 0; r < task.rows; ++r, sums += panel_width) {
         std::int64_t const s = task.first + r;
         float const* const kept = g.gate_up.row(s) + c;
         float* const d = g.dgate_up.row(s) + c;
-        dots[r] += gated_backward(act, sums + r * panel_width, n, g.weight ? g.weight[s] : 1.0f,
-                                  kept, kept + g.width(), d, d + g.width(), g.hidden.row(s) + c);
+        dots[r] += gated_backward(act, sums, n, g.weight ? g.weight[s] : 1.0f, kept,
+                                  kept + g.width(), d, d + g.width(), g.hidden.row(s) + c);
         if (!last) continue;
         if (g.dweight.rows > 0) g.dweight(s, p / block_panels) = total(dots[r]);
         dots[r] = vec{};
       }
     }
-  });
+  };
+  slot_products<F>(
+      on, groups, [](expert_group const& g) { return g.width(); }, product, put, tasks, room);
 }
 
 /// The slots' shares of dx in group.out, from dgate_up.
 template <format F>
 void backward_through_gate_up(cpu const& on, std::span<expert_group const> groups,
                               expert_task* tasks, expert_room const& room) {
-  auto const panels = [](expert_group const& g) { return ceil_div(g.gate.cols, panel_width); };
-  std::int64_t const count =
-      list_tasks(groups, block_rows, on.threads.workers(), block_panels, panels, all_blocks, tasks);
-  on.threads(count, [&](std::int64_t i, int worker) {
-    expert_task const& task = tasks[i];
-    expert_group const& g = groups[static_cast<std::size_t>(task.group)];
-    int const rows = static_cast<int>(task.rows);
-    straight const b{g.gate[task.expert], g.gate.cols, g.up[task.expert], g.width()};
-    float* const sums = room.sums_of(worker);
-    simd::room own;
-    multiply<F>(g.dgate_up.middle_rows(task.first, rows), rows, 2 * g.width(), b, task.begin,
-                task.end, own, sums);
+  auto const product = [](expert_group const& g, expert_task const& task) {
+    return slot_product{g.dgate_up.middle_rows(task.first, task.rows),
+                        2 * g.width(),
+                        {g.gate[task.expert], g.gate.cols, g.up[task.expert], g.width()}};
+  };
+  auto const put = [](expert_group const& g, expert_task const& task, float const* sums) {
     for (std::int64_t p = task.begin; p < task.end; ++p) {
       std::int64_t const c = p * panel_width;
       std::int64_t const n = std::min<std::int64_t>(panel_width, g.gate.cols - c);
-      for (std::int64_t r = 0; r < rows; ++r)
-        put_past(sums + ((p - task.begin) * rows + r) * panel_width, n, gradients::overwrite,
-                 g.out.row(task.first + r) + c);
+      for (std::int64_t r = 0; r < task.rows; ++r, sums += panel_width)
+        put_past(sums, n, gradients::overwrite, g.out.row(task.first + r) + c);
     }
     fence();
-  });
+  };
+  slot_products<F>(
+      on, groups, [](expert_group const& g) { return g.gate.cols; }, product, put, tasks, room);
 }
 
 /// Weight gradients: a task makes some outputs of an expert's gate, up or down.

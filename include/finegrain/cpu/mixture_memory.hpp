@@ -1,0 +1,168 @@
+// What a DeepSeekMoE layer works with: its weights, what it saves, its scratch, its groups of experts.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "frozen_experts.hpp"
+#include "route.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+inline namespace FINEGRAIN_ISA {
+
+/// Which experts a plan computes.
+struct mixture_parts {
+  bool shared, routed;
+};
+
+/// A layer's weights, or their gradients, with run-time shapes. Parts that are not there are empty.
+template <class T>
+struct layer_weights {
+  matrix<T> router, bias;                        // (R, D), (1, R)
+  stack<T> gate, up, down;                       // R x (F, D), R x (F, D), R x (D, F)
+  stack<T> shared_gate, shared_up, shared_down;  // 1 x (S F, D), ..., 1 x (D, S F)
+  matrix<T> weigh_shared;                        // (1, D)
+
+  template <class W>
+  void set_shared(W const& w) {
+    if constexpr (Frozen<W>) {
+      shared_gate = shared_up = simd::stacked(w.gate_up);
+    } else {
+      shared_gate = simd::stacked(w.gate);
+      shared_up = simd::stacked(w.up);
+    }
+    shared_down = simd::stacked(w.down);
+    weigh_shared = w.shared_gate;
+  }
+  template <class W>
+  void set_routed(W const& w) {
+    router = w.router;
+    bias = w.bias;
+    if constexpr (Frozen<W>) {
+      gate = up = simd::stacked(w.gate_up);
+    } else {
+      gate = w.gate;
+      up = w.up;
+    }
+    down = simd::stacked(w.down);
+  }
+};
+
+/// The same with experts whose numbers are packed: of theirs, layer_weights has the shapes alone.
+template <format F>
+struct frozen_layer : layer_weights<float const> {
+  frozen_experts<F> shared, routed;
+
+  static constexpr format number = F == format::f32 ? format::f32 : format::bf16;  // of products
+  auto gate_up(expert_group const& g, std::int64_t e, float* room) const {
+    return of(g).gate_up.matrix(e, room);
+  }
+  auto down(expert_group const& g, std::int64_t e, float* room) const {
+    return of(g).down.matrix(e, room);
+  }
+
+ private:
+  frozen_experts<F> const& of(expert_group const& g) const { return g.offsets ? routed : shared; }
+};
+
+struct mixture_saved {
+  finegrain::routing<float> routing;
+  finegrain::dispatched dispatched;
+  matrix<float> gate_up, shared_gate_up;  // (T k, 2 F), (T, 2 S F), in training
+  float* shared_weight;                   // (T) with a shared gate
+
+  constexpr mixture_saved(arena& memory, extent e, config const& c, mixture_parts parts)
+      : routing(memory, parts.routed ? e : extent{0, e.workers, e.training}, c),
+        dispatched(memory, parts.routed ? e.tokens : 0, c.routed, slots(c, e)),
+        gate_up(memory.matrix<float>(e.training && parts.routed ? e.tokens * slots(c, e) : 0,
+                                     2 * std::int64_t{c.width})),
+        shared_gate_up(memory.matrix<float>(e.training && parts.shared ? e.tokens : 0,
+                                            2 * std::int64_t{c.shared} * c.width)),
+        shared_weight(memory.take<float>(c.shared_gate ? e.tokens : 0)) {}
+
+  static constexpr int slots(config const& c, extent e) {
+    return finegrain::routing<float>::slots(c, e);
+  }
+};
+
+struct mixture_scratch {
+  route_scratch route;
+  expert_task* tasks;
+  expert_room room;
+  matrix<float> hidden, out;                // (T k, F), (T k, D)
+  matrix<float> shared_hidden, shared_out;  // (T, S F), (T, D)
+  matrix<float> dgate_up, shared_dgate_up;  // (T k, 2 F), (T, 2 S F)
+  matrix<float> dweight, shared_dweight;    // (T k, parts), (T, parts): partial sums
+  float* weight;                            // (T k) by slot
+  matrix<float> dweights, dlogits;          // (T, k), (T, R)
+  matrix<float> dgate;                      // (T, 1) of the shared gate's logit
+
+  constexpr mixture_scratch(arena& memory, extent e, config const& c, mixture_parts parts)
+      : mixture_scratch(memory, e, c, parts.routed ? e.tokens * mixture_saved::slots(c, e) : 0,
+                        parts.shared ? e.tokens : 0, parts.routed ? e.tokens : 0) {}
+
+ private:
+  constexpr mixture_scratch(arena& memory, extent e, config const& c, std::int64_t slots,
+                            std::int64_t shared, std::int64_t routed)
+      : route(memory, e, c.routed),
+        tasks(memory.take<expert_task>(
+            simd::most_tasks(slots + shared, c.routed + (c.shared > 0), e.workers))),
+        room(memory, e, c.hidden, std::max(std::int64_t{c.width}, shared_width(c))),
+        hidden(memory.matrix<float>(slots, c.width)),
+        out(memory.matrix<float>(slots, c.hidden)),
+        shared_hidden(memory.matrix<float>(shared, shared_width(c))),
+        shared_out(memory.matrix<float>(shared, c.hidden)),
+        dgate_up(memory.matrix<float>(e.training ? slots : 0, 2 * std::int64_t{c.width})),
+        shared_dgate_up(memory.matrix<float>(e.training ? shared : 0, 2 * shared_width(c))),
+        dweight(memory.matrix<float>(e.training ? slots : 0, simd::weight_parts(c.width))),
+        shared_dweight(memory.matrix<float>(e.training && c.shared_gate ? shared : 0,
+                                            simd::weight_parts(shared_width(c)))),
+        weight(memory.take<float>(e.training ? slots : 0)),
+        dweights(memory.matrix<float>(e.training ? routed : 0, c.top_k)),
+        dlogits(memory.matrix<float>(e.training ? routed : 0, c.routed)),
+        dgate(memory.matrix<float>(e.training && c.shared_gate ? shared : 0, 1)) {}
+
+  static constexpr std::int64_t shared_width(config const& c) {
+    return std::int64_t{c.shared} * c.width;
+  }
+};
+
+namespace simd {
+
+/// The groups of experts of one pass over the layer: shared, routed, or both.
+class mixture_groups {
+ public:
+  mixture_groups(layer_weights<float const> const& w, mixture_saved const& s,
+                 mixture_scratch const& t, std::int64_t tokens, std::int64_t k, bool shared)
+      : has_shared_(shared && w.shared_gate.count > 0), has_routed_(w.router.rows > 0) {
+    if (has_shared_)
+      groups_[0] = {.gate = w.shared_gate,
+                    .up = w.shared_up,
+                    .down = w.shared_down,
+                    .slots = tokens,
+                    .gate_up = s.shared_gate_up,
+                    .hidden = t.shared_hidden,
+                    .out = t.shared_out};
+    if (has_routed_)
+      groups_[has_shared_] = {.gate = w.gate,
+                              .up = w.up,
+                              .down = w.down,
+                              .slots = tokens * k,
+                              .offsets = s.dispatched.offsets,
+                              .token = s.dispatched.token,
+                              .gate_up = s.gate_up,
+                              .hidden = t.hidden,
+                              .out = t.out};
+  }
+  expert_group* shared() { return has_shared_ ? &groups_[0] : nullptr; }
+  expert_group* routed() { return has_routed_ ? &groups_[has_shared_] : nullptr; }
+  operator std::span<expert_group const>() const {  // NOLINT(*-explicit*)
+    return {groups_, std::size_t{has_shared_} + has_routed_};
+  }
+
+ private:
+  bool has_shared_, has_routed_;
+  expert_group groups_[2];
+};
+
+}  // namespace simd
+}  // namespace FINEGRAIN_ISA
+}  // namespace finegrain::inline FINEGRAIN_ABI
