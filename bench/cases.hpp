@@ -127,11 +127,11 @@ struct router_memory {
         memory(count(e, c)),
         arena(memory.data(), memory.size()),
         routing(arena, e, c),
-        scratch(arena, e, c.routed),
-        places(arena, tokens, c.routed, c.top_k) {}
+        scratch(arena, e, c),
+        places(arena, tokens, c.routed, c.top_k, tokens * c.top_k) {}
 
   void route(fg::cpu const& on, layer const& l, const_view x) const {
-    fg::route_forward(on, l.c, {}, x, nullptr, l.w.router, l.w.bias, routing, scratch);
+    fg::route_forward(on, l.c, {}, x, nullptr, l.w.router, routing, scratch);
   }
   void dispatch(fg::cpu const& on, layer const& l) const {
     fg::dispatch(on, routing.experts, l.c.routed, places);
@@ -141,8 +141,8 @@ struct router_memory {
   static std::int64_t count(fg::extent e, fg::config const& c) {
     fg::arena counting;
     static_cast<void>(fg::routing<float>(counting, e, c));
-    static_cast<void>(fg::route_scratch(counting, e, c.routed));
-    static_cast<void>(fg::dispatched(counting, e.tokens, c.routed, c.top_k));
+    static_cast<void>(fg::route_scratch(counting, e, c));
+    static_cast<void>(fg::dispatched(counting, e.tokens, c.routed, c.top_k, e.tokens * c.top_k));
     return counting.used();
   }
 };

@@ -59,7 +59,7 @@ class reader {
     fg::trainer train{
         net_, fg::adamw{.lr = 5e-3},
         fg::training{.schedule = {.warmup = steps / 20, .steps = steps, .decay = fg::decay::cosine},
-                     .balance = 0.01}};
+                     .routing = {.balance = {.expert = 0.01}}}};
     fg::windows batch;
     while (train.steps() < steps) {
       text.draw(0, train.steps(), 4, 128, batch);

@@ -18,8 +18,9 @@ int main(int count, char** words) try {
 
   // [example]
   fg::network<byte_model, fg::cpu> net({.deviation = 0.1, .seed = 1});
-  fg::trainer train{net, fg::adamw{.lr = 4e-3},
-                    fg::training{.schedule = {.warmup = 10}, .balance = 0.01}};
+  fg::trainer train{
+      net, fg::adamw{.lr = 4e-3},
+      fg::training{.schedule = {.warmup = 10}, .routing = {.balance = {.expert = 0.01}}}};
   fg::windows batch;  // bytes, and for each the byte that follows
   while (train.steps() < steps) {
     text.draw(/*seed*/ 0, train.steps(), /*windows*/ 8, /*bytes*/ 64, batch);

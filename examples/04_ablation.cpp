@@ -51,7 +51,7 @@ int main(int count, char** words) try {
        .deviation = 0.1,
        .optimizer = {.lr = 5e-3},
        .training = {.schedule = {.warmup = steps / 20, .steps = steps, .decay = fg::decay::cosine},
-                    .balance = 0.01}});
+                    .routing = {.balance = {.expert = 0.01}}}});
   fg::for_each(ladder{}, [&]<fg::config C>(fg::at<C>) {
     study.add<fg::network<decoder<fg::mixture<C>>, fg::cpu>>(fg::rung_name(C));
   });

@@ -77,7 +77,7 @@ random_count compare_random_layers(int count, std::int64_t tokens, std::uint64_t
     if (below(3) == 0) b.routing.top_k = static_cast<int>(least + below(C.top_k - least + 1));
     if (C.routed / C.groups * C.group_limit > C.top_k && below(4) == 0) b.routing.mask_best = 1;
     if (below(5) == 0) b.routing.shared = false;
-    if (below(3) == 0) b.routing.balance = 0.1;
+    if (below(3) == 0) b.routing.balance.expert = 0.1;
     bool const add = below(4) == 0;
     fast.mode = exact.mode = add ? fg::gradients::accumulate : fg::gradients::overwrite;
     fast.before = add ? 0.25f : poison;
@@ -107,7 +107,7 @@ random_count compare_random_layers(int count, std::int64_t tokens, std::uint64_t
     double const y_off = difference(exact.y, fast.y), dx_off = difference(exact.dx, fast.dx);
     INFO("layer " << n << ", " << T << " tokens, k " << b.routing.top_k << ", masked "
                   << b.routing.mask_best << ", shared " << b.routing.shared << ", balance "
-                  << b.routing.balance << ", adding " << add);
+                  << b.routing.balance.expert << ", adding " << add);
     if (!(y_off < allowed)) CHECK(y_off < allowed);
     if (!(dx_off < allowed)) CHECK(dx_off < allowed);
     for (auto const& entry : entries) {

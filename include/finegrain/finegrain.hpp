@@ -12,6 +12,7 @@
 #include "base/wide.hpp"
 
 #include "config/config.hpp"
+#include "config/profiles.hpp"
 #include "config/ladder.hpp"
 #include "config/architecture.hpp"
 #include "config/budget.hpp"
@@ -29,6 +30,10 @@
 #include "plan/plan.hpp"
 #include "plan/weights.hpp"
 #include "plan/routing.hpp"
+#include "plan/logits.hpp"
+#include "plan/weigh.hpp"
+#include "plan/assign.hpp"
+#include "plan/balance.hpp"
 #include "plan/compose.hpp"
 #include "plan/stages.hpp"
 #include "plan/scored.hpp"

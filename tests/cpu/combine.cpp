@@ -18,7 +18,7 @@ TEST_CASE("combine after dispatch with unit weights is the identity") {
     experts.push_back(std::int32_t(fg::random_word(3, std::uint64_t(t)) % R));
   fg::buffer<> memory(1 << 16);
   fg::arena arena(memory.data(), memory.size());
-  fg::dispatched const places(arena, T, R, 1);
+  fg::dispatched const places(arena, T, R, 1, T);
   fg::dispatch(fg::cpu(), view(std::as_const(experts), T, 1), R, places);
   numbers gathered(x.size()), y(x.size(), poison);
   for (std::int64_t s = 0; s < T; ++s)

@@ -25,7 +25,7 @@ struct sorted {
  private:
   fg::dispatched cut(std::int64_t T, int R, int k) {
     fg::arena arena(memory.data(), memory.size());
-    return {arena, T, R, k};
+    return {arena, T, R, k, T * k};
   }
 };
 

@@ -47,7 +47,7 @@ TEST_CASE("the layer's parts agree with the specification, values and gradients"
   numbers const x = random_numbers(60 * D, 2), dy = random_numbers(60 * D, 3);
   CHECK(distance<fg::shared_experts<moe>>(x, dy) < 2e-5);
   CHECK(distance<fg::routed_experts<moe>>(x, dy) < 2e-5);
-  CHECK(distance<fg::mixture<moe>>(x, dy, {.routing = {.balance = 0.5}}) < 2e-5);
+  CHECK(distance<fg::mixture<moe>>(x, dy, {.routing = {.balance = {.expert = 0.5}}}) < 2e-5);
   CHECK(distance<fused<moe>>(x, dy) < 2e-5);
   CHECK(distance<fused<plain>>(x, dy) < 2e-5);
 }

@@ -15,7 +15,8 @@ void check_choice(fg::config const& c, fg::routing_request const& request, numbe
                   numbers const& bias) {
   auto const R = static_cast<std::size_t>(c.routed),
              k = static_cast<std::size_t>(chosen(c, request));
-  std::vector<std::int32_t> got(k, -1), expected(k, -1), ranks(R), allowed(R);
+  std::vector<std::int32_t> got(k, -1), expected(k, -1);
+  std::vector<std::int64_t> ranks(2 * R);
   numbers keys(R);
   fg::simd::choose(c, request, scores.data(), c.bias ? bias.data() : nullptr, keys.data(),
                    ranks.data(), got.data());
@@ -66,33 +67,35 @@ TEST_CASE(
       .hidden = 6, .width = 2, .routed = 5, .top_k = 2, .score = fg::score::sigmoid};
   numbers const x = random_numbers(40 * 6, 1), w = random_numbers(5 * 6, 2);
   std::vector<double> const wide(x.begin(), x.end()), wide_w(w.begin(), w.end());
-  fg::routing_request const request{.balance = 0.5};
+  fg::batch const b{.tokens = 40, .routing = {.balance = {.expert = 0.5}}};
   fg::extent const e{40, fg::cpu().threads.workers(), true};
   fg::buffer<> memory(1 << 18);
   fg::arena arena(memory.data(), memory.size());
-  auto log = [] {
-    return fg::routing_log{{{std::vector<std::int64_t>(5), std::vector<double>(5), 0}}};
+  fg::routing_log got{{fg::routing_report(5)}}, expected = got;
+  auto const logs = [&b](fg::routing_log& log) {
+    fg::batch with = b;
+    with.log = &log;
+    return with;
   };
 
   fg::routing<float> const r(arena, e, c);
-  fg::dispatched const d(arena, 40, 5, 2);
-  route_forward(fg::cpu(), c, request, view(x, 40, 6), nullptr, view(w, 5, 6), {}, r,
-                fg::route_scratch(arena, e, 5));
-  dispatch(fg::cpu(), r.experts, 5, d);
-  fg::routing_log got = log(), expected = log();
-  report_routing(c, request, r, d, got);
+  fg::route_scratch const t(arena, e, c);
+  fg::router_weights<float const> rw;
+  rw.router = view(w, 5, 6);
+  route_forward(fg::cpu(), c, logs(got), view(x, 40, 6), nullptr, rw, r, t);
 
   fg::basic_reference<double> const on;
   fg::routing<double> const exact(arena, e, c);
   fg::router_scratch<double> const scratch(arena, e, c);
-  route_forward(on, c, request, view(wide, 40, 6), view(wide_w, 5, 6), {}, exact, scratch);
-  report_routing(on, c, request, exact, scratch, expected);
+  fg::router_weights<double const> wide_router;
+  wide_router.router = view(wide_w, 5, 6);
+  route_forward(on, c, logs(expected), view(wide, 40, 6), wide_router, exact, scratch);
   CHECK(got.next == 1);
   CHECK(got.layers[0].load == expected.layers[0].load);
   CHECK(got.layers[0].balance_loss == Approx(expected.layers[0].balance_loss).epsilon(1e-5));
   for (std::size_t i = 0; i < 5; ++i)
     CHECK(got.layers[0].mean_score[i] == Approx(expected.layers[0].mean_score[i]).epsilon(1e-5));
-  CHECK_THROWS_AS(report_routing(c, request, r, d, got), fg::invalid_argument);
+  CHECK_THROWS_AS(report_routing(c, b, r, rw, t.balance, got), fg::invalid_argument);
 }
 
 }  // namespace

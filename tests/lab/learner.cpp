@@ -28,9 +28,10 @@ fg::windows some() {
 TEST_CASE("A learner does what its trainer would, and says where tokens went") {
   auto const w = some();
   network net({.deviation = 0.1, .seed = 3});
-  fg::trainer train{net, fg::adamw{.lr = 1e-2}, fg::training{.balance = 0.01}};
+  fg::trainer train{net, fg::adamw{.lr = 1e-2},
+                    fg::training{.routing = {.balance = {.expert = 0.01}}}};
   fg::learner_of<network> learns({.deviation = 0.1, .seed = 3}, {}, {.lr = 1e-2},
-                                 {.balance = 0.01});
+                                 {.routing = {.balance = {.expert = 0.01}}});
   for (int step = 0; step < 3; ++step)
     CHECK(learns.step(w).loss == train.step(w.batch(), w.y).loss);
   CHECK(learns.steps() == 3);

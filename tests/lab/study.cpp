@@ -44,7 +44,7 @@ fg::study_settings settings(std::string out) {
           .validation = 4,
           .deviation = 0.1,
           .optimizer = {.lr = 1e-2},
-          .training = {.balance = 0.01}};
+          .training = {.routing = {.balance = {.expert = 0.01}}}};
 }
 
 template <fg::config C>
@@ -174,7 +174,7 @@ TEST_CASE("Another setting, seed, text or model is another run, and the folder h
   with([](auto& s) { s.optimizer.epsilon = 1e-7; });
   with([](auto& s) { s.optimizer.weight_decay = 0; });
   with([](auto& s) { s.training.clip = 2; });
-  with([](auto& s) { s.training.balance = 0.1; });
+  with([](auto& s) { s.training.routing.balance.expert = 0.1; });
   with([](auto& s) { s.training.schedule.warmup = 2; });
   with([](auto& s) { s.training.schedule.decay = fg::decay::steps; });
   count(how, fg::corpus(std::string(text().text()) + "x"));

@@ -93,7 +93,8 @@ TEMPLATE_TEST_CASE("after reserve, forward and backward take no memory", "", EXE
   std::vector<S> y(50 * 32), dy(50 * 32, S(0.1));
   fg::matrix<S> const out(y.data(), 50, 32);
   auto log = net.make_log();
-  fg::batch const b{.tokens = 50, .ids = text.inputs(), .routing = {.balance = 0.1}, .log = &log};
+  fg::batch const b{
+      .tokens = 50, .ids = text.inputs(), .routing = {.balance = {.expert = 0.1}}, .log = &log};
   net.reserve(50, true);
   auto cache = net.make_cache(50);
   CHECK(allocations_of([&] {

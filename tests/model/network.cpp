@@ -114,8 +114,8 @@ TEMPLATE_TEST_CASE("what a router cannot do is refused", "", EXECUTORS) {
   refused({.top_k = -1, .mask_best = -1});
   refused({.mask_best = 5});
   refused({.mask_best = -1});
-  refused({.balance = -1}, true);
-  refused({.balance = NAN}, true);
+  refused({.balance = {.expert = -1}}, true);
+  refused({.balance = {.expert = NAN}}, true);
   CHECK(y.untouched());
   CHECK_NOTHROW(net.infer({.tokens = 4, .routing = {.top_k = 3, .mask_best = 3}}, x, y));
 }
@@ -234,7 +234,7 @@ TEMPLATE_TEST_CASE("no tokens: nothing is written, and gradients are zero", "", 
   auto log = net.make_log();
   net.infer({.tokens = 0, .log = &log}, none, nowhere);
   CHECK(std::isfinite(log.balance_loss()));
-  net.forward({.tokens = 0, .routing = {.balance = 1}, .log = &log}, none, nowhere);
+  net.forward({.tokens = 0, .routing = {.balance = {.expert = 1}}, .log = &log}, none, nowhere);
   CHECK(std::isfinite(log.balance_loss()));
   net.backward(none, nowhere);
   for (S g : net.gradient()) REQUIRE(g == 0);
@@ -313,7 +313,7 @@ TEMPLATE_TEST_CASE("forward and backward have the same bits for any number of th
     fg::thread_pool pool(workers);
     fg::network<block, TestType> net({.deviation = 0.3}, TestType{pool});
     numbers<S> y(150, 16), dx(150, 16);
-    net.forward({.tokens = 150, .routing = {.balance = 0.1}}, x, y);
+    net.forward({.tokens = 150, .routing = {.balance = {.expert = 0.1}}}, x, y);
     net.backward(dy, dx);
     if (workers == 1) {
       right = y;
@@ -464,7 +464,7 @@ TEMPLATE_TEST_CASE("to learn is forward, the loss and backward", "", EXECUTORS) 
   for (std::int64_t T : {0, 1, 23}) {
     auto const x = numbers<S>::random(T, 16, 1);
     numbers<S> y(T, 37), dx(T, 16), twin_dx(T, 16);
-    fg::batch const b{.tokens = T, .routing = {.balance = 0.1}};
+    fg::batch const b{.tokens = T, .routing = {.balance = {.expert = 0.1}}};
     twin.forward(b, x, y);
     double expected = 0;
     for (S value : y.values) expected += double(value) * double(value) / 2;

@@ -315,7 +315,7 @@ TEMPLATE_TEST_CASE("a decoder under its loss has the gradients of forward and ba
   under_loss<tiny::decoder, TestType> const u{{.tokens = 45,
                                                .ids = text.inputs(),
                                                .starts = starts,
-                                               .routing = {.balance = 0.1},
+                                               .routing = {.balance = {.expert = 0.1}},
                                                .log = &log},
                                               {text.targets().begin(), text.targets().end()}};
   auto const right = u.one_by_one();

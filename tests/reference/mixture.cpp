@@ -216,7 +216,7 @@ TEST_CASE("the selection bias has a gradient of 0") {
 
 TEST_CASE("a layer takes a batch without tokens") {
   layer<fg::mixture<v3>> moe;
-  CHECK(moe.train({}, {}, {.routing = {.balance = 1}}).empty());
+  CHECK(moe.train({}, {}, {.routing = {.balance = {.expert = 1}}}).empty());
   for (double g : moe.all_gradients()) CHECK(g == 0);
 }
 
@@ -269,8 +269,8 @@ TEST_CASE("a request for k experts is what a layer configured so computes") {
   fewer.w = more.w = moe.w;
   numbers const x = random_numbers(3 * D, 2), dy = random_numbers(3 * D, 3);
   CHECK(same(moe.forward(x, {.routing = {.top_k = 3}}), more.forward(x)));
-  CHECK(same(moe.train(x, dy, {.routing = {.top_k = 1, .balance = 0.3}}),
-             fewer.train(x, dy, {.routing = {.balance = 0.3}})));
+  CHECK(same(moe.train(x, dy, {.routing = {.top_k = 1, .balance = {.expert = 0.3}}}),
+             fewer.train(x, dy, {.routing = {.balance = {.expert = 0.3}}})));
   CHECK(same(moe.all_gradients(), fewer.all_gradients()));
   CHECK_THROWS_AS(moe.train(x, dy, {.routing = {.top_k = 3}}), fg::invalid_argument);
 }
@@ -297,7 +297,7 @@ TEST_CASE("the balance loss moves the router's gradient and no expert's") {
   numbers const x = random_numbers(4 * D, 2), dy = random_numbers(4 * D, 3);
   moe.train(x, dy);
   auto const before = moe.dw;
-  moe.train(x, dy, {.routing = {.balance = 1}});
+  moe.train(x, dy, {.routing = {.balance = {.expert = 1}}});
   CHECK(before[0] != moe.dw[0]);
   for (auto const& entry : fg::list_weights<fg::routed_experts<small>>())
     if (entry.name != "router")

@@ -27,8 +27,11 @@ routed route(config const& c, numbers const& logits, numbers const& bias = {},
   fg::extent const e{1, 1, false};
   fg::routing<double> const r(arena, e, c);
   fg::router_scratch<double> const scratch(arena, e, c);
-  fg::route_forward(on, c, request, view(numbers{1}, 1, 1), view(logits, c.routed, 1),
-                    view(bias, bias.empty() ? 0 : 1, c.routed), r, scratch);
+  fg::router_weights<double const> w;
+  w.router = view(logits, c.routed, 1);
+  w.bias = view(bias, bias.empty() ? 0 : 1, c.routed);
+  fg::batch const b{.tokens = 1, .routing = request};
+  fg::route_forward(on, c, b, view(numbers{1}, 1, 1), w, r, scratch);
   routed result;
   for (int slot = 0; slot < fg::chosen(c, request); ++slot) {
     result.experts.push_back(r.experts(0, slot));
@@ -198,7 +201,7 @@ TEST_CASE("a request that cannot be met is refused") {
   numbers const logits(5, 0);
   for (auto request :
        {routing_request{.top_k = 4}, routing_request{.top_k = 6}, routing_request{.mask_best = 4},
-        routing_request{.mask_best = -1}, routing_request{.balance = -1}})
+        routing_request{.mask_best = -1}, routing_request{.balance = {.expert = -1}}})
     CHECK_THROWS_AS(route(c, logits, {}, request), fg::invalid_argument);
 }
 
@@ -217,7 +220,9 @@ fg::routing_report report(config const& c, numbers scores, std::vector<std::int3
   std::copy(experts.begin(), experts.end(), r.experts.data);
   fg::routing_log log;
   log.layers.resize(1);
-  fg::report_routing(on, c, {.balance = alpha}, r, scratch, log);
+  fg::batch const b{.tokens = tokens, .routing = {.balance = {.expert = alpha}}};
+  fg::balance_forward(on, c, b, r, scratch.balance);
+  fg::report_routing(c, b, r, {}, scratch.balance, log);
   CHECK(log.next == 1);
   return log.layers[0];
 }
@@ -267,7 +272,7 @@ TEST_CASE("a log without room for another router is refused") {
   fg::extent const e{0, 1, true};
   fg::routing<double> const r(arena, e, c);
   fg::router_scratch<double> const scratch(arena, e, c);
-  CHECK_THROWS_AS(fg::report_routing(on, c, {}, r, scratch, log), fg::invalid_argument);
+  CHECK_THROWS_AS(fg::report_routing(c, {}, r, {}, scratch.balance, log), fg::invalid_argument);
 }
 
 }  // namespace

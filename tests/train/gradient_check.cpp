@@ -169,10 +169,10 @@ TEST_CASE("backward agrees with differences in 100,000 partials of every stage a
   agree(sum, fg::mixture<raw_root>{}, 10);
   agree(sum, fg::mixture<all>{}, 10);
 
-  agree(sum, fg::mixture<v1>{}, 10, {.balance = 0.8});
-  agree(sum, fg::mixture<v3>{}, 10, {.balance = 0.8});
-  agree(sum, fg::mixture<v4>{}, 10, {.balance = 0.8});
-  agree(sum, fg::mixture<v3>{}, 10, {.top_k = 1, .mask_best = 2, .balance = 0.8});
+  agree(sum, fg::mixture<v1>{}, 10, {.balance = {.expert = 0.8}});
+  agree(sum, fg::mixture<v3>{}, 10, {.balance = {.expert = 0.8}});
+  agree(sum, fg::mixture<v4>{}, 10, {.balance = {.expert = 0.8}});
+  agree(sum, fg::mixture<v3>{}, 10, {.top_k = 1, .mask_best = 2, .balance = {.expert = 0.8}});
   agree(sum, fg::mixture<qwen>{}, 10, {.shared = false});
 
   agree(sum, block{}, 20);
@@ -182,7 +182,7 @@ TEST_CASE("backward agrees with differences in 100,000 partials of every stage a
             fg::repeat<2>(fg::residual(fg::rmsnorm<D>{} | fg::attention<D, 2, 1, 4>{}) |
                           fg::residual(fg::rmsnorm<D>{} | fg::mixture<v3>{})) |
             fg::rmsnorm<D>{} | fg::head<D, 5>{},
-        12, {.balance = 0.5}, 2e-6);  // norms of small embeddings bend sharply
+        12, {.balance = {.expert = 0.5}}, 2e-6);  // norms of small embeddings bend sharply
 
   CHECK(sum.partials >= 100'000);
   CHECK(sum.skipped < sum.partials / 100);
@@ -227,8 +227,8 @@ TEST_CASE("the check leaves weights and x as they were") {
 
 TEST_CASE("a batch without tokens has gradients of exactly 0") {
   fg::network<decltype(block{} | fg::attention<D, 3>{} | fg::mixture<v3>{}), fg::reference> net;
-  auto const report =
-      fg::check_gradients(net, {.tokens = 0, .routing = {.balance = 1}}, {nullptr, 0, D});
+  auto const report = fg::check_gradients(net, {.tokens = 0, .routing = {.balance = {.expert = 1}}},
+                                          {nullptr, 0, D});
   CHECK(report.worst == 0);
   CHECK(report.partials > 0);
 }

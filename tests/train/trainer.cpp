@@ -96,7 +96,7 @@ TEST_CASE("sequences in one batch cost the mean of what each costs") {
 
 TEST_CASE("a step fills the log, its own or the batch's; the balance loss contains alpha") {
   network net({.deviation = 0.1});
-  fg::trainer train{net, {}, {.balance = 0.5}};
+  fg::trainer train{net, {}, {.routing = {.balance = {.expert = 0.5}}}};
   tiny::text const text(32);
   auto const report = train.step(text.inputs(), text.targets());
   REQUIRE(train.log().layers.size() == 1);
@@ -118,13 +118,14 @@ TEMPLATE_TEST_CASE("a step's gradient is that of forward, cross-entropy and back
   std::vector<std::int32_t> targets(text.targets().begin(), text.targets().end());
   targets[3] = targets[49] = -1;
   network net({.deviation = 0.3}), twin({.deviation = 0.3});
-  fg::trainer train{net, {}, {.balance = 0.01}};
+  fg::trainer train{net, {}, {.routing = {.balance = {.expert = 0.01}}}};
   auto const report = train.step(text.inputs(), targets);
   std::vector<S> y(50 * 32), dy(50 * 32);
   fg::matrix<S> const out(y.data(), 50, 32), dout(dy.data(), 50, 32);
   auto log = network::make_log();
-  twin.forward({.tokens = 50, .ids = text.inputs(), .routing = {.balance = 0.01}, .log = &log}, {},
-               out);
+  twin.forward(
+      {.tokens = 50, .ids = text.inputs(), .routing = {.balance = {.expert = 0.01}}, .log = &log},
+      {}, out);
   double const loss = cross_entropy(twin.on(), out, targets, 1.0 / 48, dout) / 48;
   twin.backward(dout);
   CHECK(report.loss == Approx(loss).epsilon(1e-6));
@@ -147,7 +148,7 @@ TEST_CASE("a trainer keeps no logits of all tokens") {
 TEST_CASE("training with a balance coefficient evens the load") {
   auto const spread = [](double balance) {
     network net({.deviation = 0.3, .seed = 3});
-    fg::trainer train{net, {.lr = 1e-2}, {.balance = balance}};
+    fg::trainer train{net, {.lr = 1e-2}, {.routing = {.balance = {.expert = balance}}}};
     tiny::text const text(68);
     for (int i = 0; i < 60; ++i) train.step(text.inputs(), text.targets());
     auto const& load = train.log().layers[0].load;
@@ -230,7 +231,7 @@ TEMPLATE_TEST_CASE("a run that is saved and resumed has the bits of one that was
   folder const here;
   tiny::text const text(40);
   fg::training const settings{.schedule = {.warmup = 3, .steps = 12, .decay = fg::decay::cosine},
-                              .balance = 0.01};
+                              .routing = {.balance = {.expert = 0.01}}};
   network whole({.deviation = 0.1, .seed = 4});
   fg::trainer through{whole, {.lr = 1e-2}, settings};
   for (int i = 0; i < 10; ++i) through.step(text.inputs(), text.targets());
@@ -257,7 +258,7 @@ TEMPLATE_TEST_CASE("training has the same bits for any number of threads", "", f
   for (int workers : {1, 2, 5}) {
     fg::thread_pool pool(workers);
     network net({.deviation = 0.1}, TestType{pool});
-    fg::trainer train{net, {.lr = 1e-2}, {.balance = 0.1}};
+    fg::trainer train{net, {.lr = 1e-2}, {.routing = {.balance = {.expert = 0.1}}}};
     for (int i = 0; i < 3; ++i) train.step(text.inputs(), text.targets());
     results.push_back(weights_of(net));
   }

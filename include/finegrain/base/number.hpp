@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "platform.hpp"
@@ -25,5 +26,15 @@ constexpr int bits(format f) {
 
 /// Bytes of so many numbers, packed, rounded up to a whole byte.
 constexpr std::int64_t bytes(std::int64_t numbers, format f) { return (numbers * bits(f) + 7) / 8; }
+
+/// The nearest number that bf16 has, ties to even; NaN stays.
+template <class S>
+S rounded_to_bf16(S x) {
+  auto const number = static_cast<float>(x);
+  if (std::isnan(number)) return x;
+  auto const bits = __builtin_bit_cast(std::uint32_t, number);
+  return static_cast<S>(
+      __builtin_bit_cast(float, (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u));
+}
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

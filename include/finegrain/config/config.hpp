@@ -10,9 +10,19 @@ namespace finegrain::inline FINEGRAIN_ABI {
 /// itself (sigmoid: V3; sqrt(softplus): V4).
 enum class score { softmax, sigmoid, sqrt_softplus };
 
-/// What a group of experts is worth when groups are limited: its best biased score (V2), or the
-/// sum of its best two (V3).
-enum class group_score { max, top2_sum };
+/// What a group of experts is worth when groups are limited: its best biased score (V2), the sum of
+/// its best two (V3), or of its best top_k / group_limit (Megatron).
+enum class group_score { max, top2_sum, top_share_sum };
+
+/// Who is sent where: each token to its K best experts; to those that a table has for its id (Hash
+/// layers, V4's first layers); each expert takes its T K / R best tokens (expert choice); or, in
+/// training, tokens go by logits that Sinkhorn's iteration has balanced over the batch.
+enum class selection { top_k, hash, expert_choice, sinkhorn };
+
+/// The router's arithmetic, whatever the experts': products and all else in f32; products in f64;
+/// inputs, logits and final weights rounded to bf16 with f32 between (a bf16 model whose softmax is
+/// upcast); or rounded to bf16 after every operation (DeepSeekMoE V1, V3's own inference).
+enum class precision { f32, f64, bf16_logits, bf16 };
 
 /// The gate's nonlinearity in an expert, down(act(gate(x)) * up(x)): SiLU, or GELU (tanh form).
 enum class activation { swiglu, geglu };
@@ -26,15 +36,33 @@ struct config {
   int top_k = 0;   // K: routed experts that each token is sent to
   int shared = 0;  // S: experts that every token is sent to; stored as one of width S * F
 
+  // How experts are chosen, and weighed.
   finegrain::score score = finegrain::score::softmax;
-  bool renormalise = false;  // divide the K chosen scores by their sum
+  bool renormalise = false;  // divide the K chosen scores by their sum + epsilon
   float scale = 1.0f;        // times this, after renormalising
   int groups = 1;            // routed experts stand in so many groups of equal size,
   int group_limit = 1;       // and a token's experts come from at most so many of them
   finegrain::group_score group_score = finegrain::group_score::max;
-  bool bias = false;         // a selection bias: it moves the choice, never the weights
-  bool shared_gate = false;  // the shared experts' sum is weighted by sigmoid(a linear map of x)
+  bool bias = false;  // a selection bias: it moves the choice, never the weights
+
+  // The experts.
+  bool shared_gate = false;   // the shared experts' sum is weighted by sigmoid(a linear map of x)
+  float shared_scale = 1.0f;  // and by this
   activation act = activation::swiglu;
+
+  // Other members of the family. Softmax after top-k is by_logits, renormalise and epsilon 0.
+  finegrain::selection selection = finegrain::selection::top_k;
+  finegrain::precision precision = finegrain::precision::f32;
+  bool by_logits = false;        // the choice goes by logits + bias in place of scores + bias
+  bool uniform = false;          // hash: every weight is scale / K, and there is no router
+  bool constant_weight = false;  // top_k = 1 may renormalise: every weight is then scale
+  bool chance_second = false;    // training uses a second expert with probability 2 g2 [GShard]
+  bool jitter = false;  // training may multiply the router's input by random factors [Switch]
+  bool noisy = false;   // training adds noise of a learned deviation to logits [Shazeer 2017]
+  int cosine = 0;  // over 0: logits are cosines in so many dimensions, over a temperature [X-MoE]
+  int vocabulary = 0;      // hash: token ids that the table has
+  float epsilon = 1e-20f;  // what the sum that divides is increased by,
+  float floor = 0.0f;      // having been raised to at least this
 
   /// m times the experts, each 1/m as wide, m times as many chosen [DeepSeekMoE 3.1].
   constexpr config segmented(int m) const;
@@ -75,8 +103,23 @@ constexpr config const& checked(config const& c) {
   if (c.group_limit < 1 || c.group_limit > c.groups) throw invalid_config("finegrain::config: group_limit must lie between 1 and groups");
   if (c.routed / c.groups * c.group_limit < c.top_k) throw invalid_config("finegrain::config: top_k experts must fit into group_limit groups");
   if (c.group_score == group_score::top2_sum && c.groups > 1 && c.routed / c.groups < 2) throw invalid_config("finegrain::config: group_score top2_sum needs groups of at least two experts");
-  if (c.top_k == 1 && c.renormalise) throw invalid_config("finegrain::config: with top_k = 1, renormalise makes every weight 1 and the router learns nothing");
+  if (c.group_score == group_score::top_share_sum && c.top_k % c.group_limit != 0) throw invalid_config("finegrain::config: group_score top_share_sum needs group_limit to divide top_k");
+  if (c.top_k == 1 && c.renormalise && !c.constant_weight) throw invalid_config("finegrain::config: with top_k = 1, renormalise makes every weight 1 and the router learns nothing; constant_weight says that this is meant");
+  if (!(c.epsilon >= 0) || c.epsilon > 1 || !(c.floor >= 0) || c.floor > 1) throw invalid_config("finegrain::config: epsilon and floor must lie between 0 and 1");
   if (!(c.scale > 0) || c.scale > 1e6) throw invalid_config("finegrain::config: scale must be positive and finite");
+  if (c.selection != selection::top_k && c.groups != 1) throw invalid_config("finegrain::config: groups limit selection::top_k, and no other selection");
+  if (c.selection != selection::top_k && c.bias) throw invalid_config("finegrain::config: bias moves selection::top_k, and no other selection");
+  if (c.selection != selection::top_k && c.by_logits) throw invalid_config("finegrain::config: by_logits is for selection::top_k");
+  if (c.selection == selection::expert_choice && c.renormalise) throw invalid_config("finegrain::config: with expert_choice a token may have no expert, so renormalise has no meaning");
+  if (c.selection == selection::hash && c.vocabulary < 1) throw invalid_config("finegrain::config: selection::hash needs vocabulary, the number of token ids");
+  if (c.selection != selection::hash && c.vocabulary != 0) throw invalid_config("finegrain::config: vocabulary is for selection::hash");
+  if (c.uniform && c.selection != selection::hash) throw invalid_config("finegrain::config: uniform weights are for selection::hash: a router that is not read learns nothing");
+  if (c.uniform && (c.renormalise || c.cosine > 0 || c.jitter || c.noisy)) throw invalid_config("finegrain::config: with uniform weights there is no router to renormalise, jitter or make noisy");
+  if (c.chance_second && (c.selection != selection::top_k || c.top_k != 2)) throw invalid_config("finegrain::config: chance_second needs selection::top_k with top_k = 2");
+  if (c.cosine > 0 && c.precision != precision::f32) throw invalid_config("finegrain::config: a cosine router computes in f32");
+  if (c.cosine < 0) throw invalid_config("finegrain::config: cosine, the dimensions of a cosine router, must not be negative");
+  if (!(c.shared_scale > 0) || c.shared_scale > 1e6) throw invalid_config("finegrain::config: shared_scale must be positive and finite");
+  if (c.shared_scale != 1 && c.shared == 0) throw invalid_config("finegrain::config: shared_scale needs shared experts");
   if (c.shared_gate && c.shared == 0) throw invalid_config("finegrain::config: shared_gate needs shared experts");
   // clang-format on
   return c;

@@ -15,8 +15,8 @@ inline namespace FINEGRAIN_ISA {
 struct combination {
   matrix<float const> shared = {};       // (T, D)
   float const* shared_weight = nullptr;  // (T)
-  matrix<float const> slots = {};        // (T k, D), sorted by expert
-  matrix<std::int32_t const> slot = {};  // (T, k)
+  matrix<float const> slots = {};        // (pairs, D), sorted by expert
+  matrix<std::int32_t const> slot = {};  // (T, k), below 0 where there is none
   matrix<float const> weights = {};      // (T, k)
   matrix<float const> also = {};         // (T, D), e.g. a residual
 };
@@ -35,6 +35,7 @@ inline void combine(cpu const& on, combination const& c, matrix<float> y) {
         for (std::int64_t d = 0; d < y.cols; ++d) to[d] = w * from[d];
       }
       for (std::int64_t k = 0; k < c.slot.cols; ++k) {
+        if (c.slot(t, k) < 0) continue;
         float const* const from = c.slots.row(c.slot(t, k));
         float const w = c.weights.data ? c.weights(t, k) : 1.0f;
         for (std::int64_t d = 0; d < y.cols; ++d) to[d] += w * from[d];

@@ -54,28 +54,30 @@ void mixture_forward(cpu const& on, config const& c, batch const& b, Layer const
                      mixture_saved const& s, mixture_scratch const& t, matrix<float const> x,
                      matrix<float> y, fused_norm const* norm = nullptr,
                      matrix<float const> also = {}) {
-  int const k = chosen(c, b.routing);
+  int const k = slots(c, b.routing);
   matrix<std::int32_t> const slot = s.dispatched.slot.middle_cols(0, k);
-  if (w.router.rows > 0) {
-    route_forward(on, c, b.routing, x, norm, w.router, w.bias, s.routing, t.route);
+  if (w.gate.count > 0) {
+    route_forward(on, c, b, x, norm, w.router, s.routing, t.route);
     dispatched places = s.dispatched;
     places.slot = slot;
     dispatch(on, s.routing.experts.middle_cols(0, k), c.routed, places);
-    if (b.log) report_routing(c, b.routing, s.routing, s.dispatched, *b.log);
   }
   if (norm) x = norm->rows;
 
-  simd::mixture_groups groups(w, s, t, x.rows, k, b.routing.shared);
-  bool const gated = groups.shared() && w.weigh_shared.rows > 0;
-  if (gated) {
+  simd::mixture_groups groups(w, s, t, x.rows, b.routing.shared);
+  bool const weighed = groups.shared() && mixture_saved::weighs_shared(c);
+  if (weighed && c.shared_gate) {
     linear_forward(on.exact(), x, w.weigh_shared, {s.shared_weight, x.rows, 1});
-    simd::map(s.shared_weight, x.rows, [](simd::vec z) { return simd::sigmoid(z); });
+    simd::map(s.shared_weight, x.rows,
+              [&c](simd::vec z) { return c.shared_scale * simd::sigmoid(z); });
+  } else if (weighed) {
+    std::fill_n(s.shared_weight, x.rows, c.shared_scale);
   }
   simd::run_experts(on, c.act, groups, w, x, t);
 
   combination sum{.also = also};
   if (groups.shared()) sum.shared = t.shared_out;
-  if (gated) sum.shared_weight = s.shared_weight;
+  if (weighed) sum.shared_weight = s.shared_weight;
   if (groups.routed()) {
     sum.slots = t.out;
     sum.slot = slot;
@@ -90,23 +92,24 @@ inline void mixture_backward(cpu const& on, config const& c, batch const& b,
                              mixture_scratch const& t, matrix<float const> x,
                              matrix<float const> dy, layer_weights<float> const& dw, gradients mode,
                              matrix<float> dx) {
-  int const k = chosen(c, b.routing);
+  int const k = slots(c, b.routing);
   matrix<std::int32_t const> const slot = s.dispatched.slot.middle_cols(0, k);
-  simd::mixture_groups groups(w, s, t, x.rows, k, b.routing.shared);
-  bool const gated = groups.shared() && w.weigh_shared.rows > 0;
+  simd::mixture_groups groups(w, s, t, x.rows, b.routing.shared);
+  bool const gated = groups.shared() && c.shared_gate;
   combination sum;
   if (expert_group* const g = groups.shared()) {
     g->dgate = dw.shared_gate;
     g->dup = dw.shared_up;
     g->ddown = dw.shared_down;
     g->dgate_up = t.shared_dgate_up;
-    g->weight = gated ? s.shared_weight : nullptr;
+    g->weight = mixture_saved::weighs_shared(c) ? s.shared_weight : nullptr;
     g->dweight = t.shared_dweight;
     sum.shared = t.shared_out;
   }
   if (expert_group* const g = groups.routed()) {
     for (std::int64_t i = 0; i < x.rows; ++i)
-      for (int j = 0; j < k; ++j) t.weight[slot(i, j)] = s.routing.weights(i, j);
+      for (int j = 0; j < k; ++j)
+        if (slot(i, j) >= 0) t.weight[slot(i, j)] = s.routing.weights(i, j);
     g->dgate = dw.gate;
     g->dup = dw.up;
     g->ddown = dw.down;
@@ -121,19 +124,20 @@ inline void mixture_backward(cpu const& on, config const& c, batch const& b,
 
   if (gated) {
     for (std::int64_t i = 0; i < x.rows; ++i)
-      t.dgate(i, 0) =
-          simd::sum_parts(t.shared_dweight, i) * s.shared_weight[i] * (1 - s.shared_weight[i]);
+      t.dgate(i, 0) = simd::sum_parts(t.shared_dweight, i) * s.shared_weight[i] *
+                      (1 - s.shared_weight[i] / c.shared_scale);
     linear_backward(on.exact(), x, w.weigh_shared, t.dgate, dw.weigh_shared, mode, dx,
                     gradients::accumulate);
   }
   if (groups.routed()) {
     for (std::int64_t i = 0; i < x.rows; ++i)
-      for (int j = 0; j < k; ++j) t.dweights(i, j) = simd::sum_parts(t.dweight, slot(i, j));
-    route_backward(on, c, b.routing, x, w.router, s.routing, s.dispatched, t.dweights, t.dlogits,
-                   dw.router, mode, dx);
+      for (int j = 0; j < k; ++j)
+        t.route.dweights(i, j) = slot(i, j) < 0 ? 0 : simd::sum_parts(t.dweight, slot(i, j));
+    route_backward(on, c, b, x, w.router, s.routing, t.route, dw.router, mode, dx);
   }
   if (mode == gradients::overwrite) {  // what has no gradient, or took no part
-    simd::clear(on, simd::stacked(dw.bias));
+    for (auto const& fixed : {dw.router.bias, dw.router.table})
+      simd::clear(on, simd::stacked(fixed));
     if (!groups.shared())
       for (auto const& unused :
            {dw.shared_gate, dw.shared_up, dw.shared_down, simd::stacked(dw.weigh_shared)})
@@ -220,16 +224,25 @@ requires(Packable<F>) struct frozen_weights<cpu, F, shared_experts<C>> : frozen_
 };
 template <format F, config C>
 requires(Packable<F>) struct frozen_weights<cpu, F, routed_experts<C>> : frozen_experts<F> {
-  matrix<float> router, bias;  // (R, D), (1, R) or empty: in f32, whatever the experts
+  matrix<float> router, bias, table, project, temperature, noise;  // in f32, whatever the experts
   constexpr explicit frozen_weights(arena& memory)
-      : frozen_experts<F>(memory, C.routed, C.hidden, C.width),
-        router(memory.matrix<float>(C.routed, C.hidden)),
-        bias(memory.matrix<float>(C.bias ? 1 : 0, C.routed)) {}
+      : frozen_experts<F>(memory, C.routed, C.hidden, C.width) {
+    constexpr auto w = bind_weights<routed_experts<C>, float const>(nullptr);
+    router = memory.matrix<float>(w.router.rows, w.router.cols);
+    bias = memory.matrix<float>(w.bias.rows, w.bias.cols);
+    table = memory.matrix<float>(w.table.rows, w.table.cols);
+    project = memory.matrix<float>(w.project.rows, w.project.cols);
+    temperature = memory.matrix<float>(w.temperature.rows, w.temperature.cols);
+    noise = memory.matrix<float>(0, C.hidden);  // of training alone
+  }
   void fill(cpu const& on, float const* numbers) const {
     auto const w = bind_weights<routed_experts<C>, float const>(numbers);
     frozen_experts<F>::fill(on, w);
-    std::copy_n(w.router.data, w.router.size(), router.data);
-    std::copy_n(w.bias.data, w.bias.size(), bias.data);
+    auto const copy = [](auto from, matrix<float> to) {
+      std::copy_n(from.data, to.size(), to.data);
+    };
+    copy(w.router, router), copy(w.bias, bias), copy(w.table, table);
+    copy(w.project, project), copy(w.temperature, temperature);
   }
 };
 

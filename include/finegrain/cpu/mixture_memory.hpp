@@ -16,7 +16,7 @@ struct mixture_parts {
 /// A layer's weights, or their gradients, with run-time shapes. Parts that are not there are empty.
 template <class T>
 struct layer_weights {
-  matrix<T> router, bias;                        // (R, D), (1, R)
+  router_weights<T> router;
   stack<T> gate, up, down;                       // R x (F, D), R x (F, D), R x (D, F)
   stack<T> shared_gate, shared_up, shared_down;  // 1 x (S F, D), ..., 1 x (D, S F)
   matrix<T> weigh_shared;                        // (1, D)
@@ -34,8 +34,7 @@ struct layer_weights {
   }
   template <class W>
   void set_routed(W const& w) {
-    router = w.router;
-    bias = w.bias;
+    router = router_weights<T>(w);
     if constexpr (Frozen<W>) {
       gate = up = simd::stacked(w.gate_up);
     } else {
@@ -66,20 +65,26 @@ struct frozen_layer : layer_weights<float const> {
 struct mixture_saved {
   finegrain::routing<float> routing;
   finegrain::dispatched dispatched;
-  matrix<float> gate_up, shared_gate_up;  // (T k, 2 F), (T, 2 S F), in training
-  float* shared_weight;                   // (T) with a shared gate
+  matrix<float> gate_up, shared_gate_up;  // (pairs, 2 F), (T, 2 S F), in training
+  float* shared_weight;                   // (T) with a shared gate or scale
 
   constexpr mixture_saved(arena& memory, extent e, config const& c, mixture_parts parts)
       : routing(memory, parts.routed ? e : extent{0, e.workers, e.training}, c),
-        dispatched(memory, parts.routed ? e.tokens : 0, c.routed, slots(c, e)),
-        gate_up(memory.matrix<float>(e.training && parts.routed ? e.tokens * slots(c, e) : 0,
-                                     2 * std::int64_t{c.width})),
+        dispatched(memory, parts.routed ? e.tokens : 0, c.routed,
+                   finegrain::routing<float>::slots(c, e), pairs(c, e, parts)),
+        gate_up(
+            memory.matrix<float>(e.training ? pairs(c, e, parts) : 0, 2 * std::int64_t{c.width})),
         shared_gate_up(memory.matrix<float>(e.training && parts.shared ? e.tokens : 0,
                                             2 * std::int64_t{c.shared} * c.width)),
-        shared_weight(memory.take<float>(c.shared_gate ? e.tokens : 0)) {}
+        shared_weight(memory.take<float>(weighs_shared(c) ? e.tokens : 0)) {}
 
-  static constexpr int slots(config const& c, extent e) {
-    return finegrain::routing<float>::slots(c, e);
+  /// Used slots that there is room for.
+  static constexpr std::int64_t pairs(config const& c, extent e, mixture_parts parts) {
+    return parts.routed ? finegrain::routing<float>::pairs(c, e) : 0;
+  }
+  /// Whether the shared experts' sum has a weight other than 1.
+  static constexpr bool weighs_shared(config const& c) {
+    return c.shared_gate || c.shared_scale != 1;
   }
 };
 
@@ -87,22 +92,22 @@ struct mixture_scratch {
   route_scratch route;
   expert_task* tasks;
   expert_room room;
-  matrix<float> hidden, out;                // (T k, F), (T k, D)
+  matrix<float> hidden, out;                // (pairs, F), (pairs, D)
   matrix<float> shared_hidden, shared_out;  // (T, S F), (T, D)
-  matrix<float> dgate_up, shared_dgate_up;  // (T k, 2 F), (T, 2 S F)
-  matrix<float> dweight, shared_dweight;    // (T k, parts), (T, parts): partial sums
-  float* weight;                            // (T k) by slot
-  matrix<float> dweights, dlogits;          // (T, k), (T, R)
+  matrix<float> dgate_up, shared_dgate_up;  // (pairs, 2 F), (T, 2 S F)
+  matrix<float> dweight, shared_dweight;    // (pairs, parts), (T, parts): partial sums
+  float* weight;                            // (pairs) by slot
   matrix<float> dgate;                      // (T, 1) of the shared gate's logit
 
   constexpr mixture_scratch(arena& memory, extent e, config const& c, mixture_parts parts)
-      : mixture_scratch(memory, e, c, parts.routed ? e.tokens * mixture_saved::slots(c, e) : 0,
-                        parts.shared ? e.tokens : 0, parts.routed ? e.tokens : 0) {}
+      : mixture_scratch(memory, e, c, mixture_saved::pairs(c, e, parts),
+                        parts.shared ? e.tokens : 0,
+                        parts.routed ? e : extent{0, e.workers, e.training}) {}
 
  private:
   constexpr mixture_scratch(arena& memory, extent e, config const& c, std::int64_t slots,
-                            std::int64_t shared, std::int64_t routed)
-      : route(memory, e, c.routed),
+                            std::int64_t shared, extent routed)
+      : route(memory, routed, c),
         tasks(memory.take<expert_task>(
             simd::most_tasks(slots + shared, c.routed + (c.shared > 0), e.workers))),
         room(memory, e, c.hidden, std::max(std::int64_t{c.width}, shared_width(c))),
@@ -116,8 +121,6 @@ struct mixture_scratch {
         shared_dweight(memory.matrix<float>(e.training && c.shared_gate ? shared : 0,
                                             simd::weight_parts(shared_width(c)))),
         weight(memory.take<float>(e.training ? slots : 0)),
-        dweights(memory.matrix<float>(e.training ? routed : 0, c.top_k)),
-        dlogits(memory.matrix<float>(e.training ? routed : 0, c.routed)),
         dgate(memory.matrix<float>(e.training && c.shared_gate ? shared : 0, 1)) {}
 
   static constexpr std::int64_t shared_width(config const& c) {
@@ -131,8 +134,8 @@ namespace simd {
 class mixture_groups {
  public:
   mixture_groups(layer_weights<float const> const& w, mixture_saved const& s,
-                 mixture_scratch const& t, std::int64_t tokens, std::int64_t k, bool shared)
-      : has_shared_(shared && w.shared_gate.count > 0), has_routed_(w.router.rows > 0) {
+                 mixture_scratch const& t, std::int64_t tokens, bool shared)
+      : has_shared_(shared && w.shared_gate.count > 0), has_routed_(w.gate.count > 0) {
     if (has_shared_)
       groups_[0] = {.gate = w.shared_gate,
                     .up = w.shared_up,
@@ -145,7 +148,7 @@ class mixture_groups {
       groups_[has_shared_] = {.gate = w.gate,
                               .up = w.up,
                               .down = w.down,
-                              .slots = tokens * k,
+                              .slots = s.dispatched.offsets[w.gate.count],
                               .offsets = s.dispatched.offsets,
                               .token = s.dispatched.token,
                               .gate_up = s.gate_up,

@@ -1,11 +1,12 @@
-// The router: scores, the choice of k experts for each token, their weights, and the balance loss.
+// The router: scores and the choice of k experts for each token, in one pass over x.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cmath>
 
-#include "../plan/routing.hpp"
-#include "dispatch.hpp"
+#include "../plan/balance.hpp"
+#include "../plan/weigh.hpp"
+#include "executor.hpp"
 #include "linear.hpp"
 #include "norm.hpp"
 
@@ -22,7 +23,6 @@ struct fused_norm {
 
 namespace simd {
 
-inline constexpr float tiny = 1e-20f;  // keeps a sum of scores that divides away from zero
 inline constexpr std::int64_t route_rows = 32;
 
 /// f(vector at c, lanes that count) stored back, for every c.
@@ -41,13 +41,14 @@ inline void score_forward(config const& c, float* s) {
       map(s, c.routed, [highest](vec x) { return exp(x - highest); });
       float const sum = sum_over(c.routed, [s](auto at) { return at(s); });
       map(s, c.routed, [sum](vec x) { return x / sum; });
-      return;
+      break;
     }
-    case score::sigmoid: map(s, c.routed, [](vec x) { return sigmoid(x); }); return;
+    case score::sigmoid: map(s, c.routed, [](vec x) { return sigmoid(x); }); break;
     case score::sqrt_softplus:
-      for (int i = 0; i < c.routed; ++i)
-        s[i] = std::sqrt(std::max(s[i], 0.0f) + std::log1p(std::exp(-std::abs(s[i]))));
+      for (int i = 0; i < c.routed; ++i) s[i] = std::sqrt(finegrain::detail::softplus(s[i]));
   }
+  if (c.precision == precision::bf16)
+    for (int i = 0; i < c.routed; ++i) s[i] = rounded_to_bf16(s[i]);
 }
 /// Gradients of scores become gradients of logits. The scores say all that is needed:
 /// sigmoid' = s (1 - s), and sqrt(softplus)' = sigmoid / (2 s) with sigmoid = 1 - exp(-s^2).
@@ -69,110 +70,79 @@ inline void score_backward(config const& c, float const* s, float* ds) {
 
 // ---- the choice, on integers in the order of the keys -------------------------------------------
 
-inline constexpr std::int32_t out = INT32_MIN, not_a_number = INT32_MIN + 1;
+/// Keys of experts that are out.
+inline constexpr std::int64_t out = INT64_MIN;
 
-/// An integer that is larger for a larger key, the same for equal ones, lowest for NaN.
-inline std::int32_t rank(float key) {
-  if (key != key) return not_a_number;
+/// An integer that is larger for a larger key, and in equal keys for a lower index; lowest for NaN.
+/// No two are the same.
+inline std::int64_t rank(float key, int index) {
   auto const bits = __builtin_bit_cast(std::int32_t, key + 0.0f);  // -0 becomes +0
-  return bits < 0 ? bits ^ INT32_MAX : bits;
+  std::int32_t const high = key != key ? INT32_MIN + 1 : bits < 0 ? bits ^ INT32_MAX : bits;
+  return std::int64_t{high} << 32 | (0xffffffff - static_cast<std::uint32_t>(index));
 }
-/// The first of the highest; it is out then.
-inline int take_best(std::int32_t* ranks, int n) {
-  std::int32_t best = ranks[0];
-  for (int i = 1; i < n; ++i) best = std::max(best, ranks[i]);
-  int at = 0;
-  while (ranks[at] != best) ++at;
-  ranks[at] = out;
-  return at;
+inline int index_of(std::int64_t rank) {
+  return static_cast<int>(0xffffffff - static_cast<std::uint32_t>(rank));
 }
 
-/// What a group is worth: its best key, or the sum of its best two.
-inline float worth(group_score how, float const* keys, int n) {
-  int first = 0, second = -1;
-  for (int i = 1; i < n; ++i) {
-    if (rank(keys[i]) > rank(keys[first])) {
-      second = first;
-      first = i;
-    } else if (second < 0 || rank(keys[i]) > rank(keys[second])) {
-      second = i;
+/// The highest of n ranks below a limit. Ranks that were taken are passed by, not removed: nothing
+/// is written between one choice and the next.
+inline std::int64_t best_below(std::int64_t limit, std::int64_t const* ranks, int n) {
+  using vec64 = std::int64_t __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES)));
+  constexpr int wide = FINEGRAIN_VECTOR_BYTES / 8;
+  std::int64_t best = out;
+  int i = 0;
+  if (n >= wide) {
+    vec64 const bound = vec64{} + limit;
+    vec64 most = vec64{} + out;
+    for (; i + wide <= n; i += wide) {
+      vec64 v;
+      __builtin_memcpy(&v, ranks + i, sizeof v);
+      v = v < bound ? v : vec64{} + out;
+      most = v > most ? v : most;
     }
+    for (int lane = 0; lane < wide; ++lane) best = std::max(best, std::int64_t{most[lane]});
   }
-  return how == group_score::max ? keys[first] : keys[first] + keys[second];
+  for (; i < n; ++i)
+    if (ranks[i] < limit) best = std::max(best, ranks[i]);
+  return best;
 }
-/// Leaves the experts of the best group_limit groups in.
-inline void limit_groups(config const& c, float const* keys, std::int32_t* ranks) {
+
+/// Leaves the experts of the best group_limit groups in. `groups` has room for their ranks.
+inline void limit_groups(config const& c, float const* keys, std::int64_t* ranks,
+                         std::int64_t* groups) {
   int const size = c.routed / c.groups;
+  int const counted = c.group_score == group_score::max        ? 1
+                      : c.group_score == group_score::top2_sum ? 2
+                                                               : c.top_k / c.group_limit;
   for (int g = 0; g < c.groups; ++g) {
-    std::int32_t const mine = rank(worth(c.group_score, keys + g * size, size));
-    int better = 0;
-    for (int other = 0; other < c.groups; ++other) {
-      std::int32_t const theirs = rank(worth(c.group_score, keys + other * size, size));
-      better += theirs > mine || (theirs == mine && other < g);
+    std::int64_t best = best_below(INT64_MAX, ranks + g * size, size);
+    float worth = keys[index_of(best)];
+    for (int n = 1; n < counted; ++n) {
+      best = best_below(best, ranks + g * size, size);
+      worth += keys[index_of(best)];
     }
-    if (better >= c.group_limit) std::fill_n(ranks + g * size, size, out);
+    groups[g] = rank(worth, g);
   }
+  std::int64_t last = INT64_MAX;
+  for (int n = 0; n < c.group_limit; ++n) last = best_below(last, groups, c.groups);
+  for (int g = 0; g < c.groups; ++g)
+    if (groups[g] < last) std::fill_n(ranks + g * size, size, out);
 }
 
-/// One token's experts. `keys` has room for R numbers, `ranks` too.
+/// One token's experts. `keys` has room for R numbers, `ranks` for 2 R.
 inline void choose(config const& c, routing_request const& request, float const* scores,
-                   float const* bias, float* keys, std::int32_t* ranks, std::int32_t* experts) {
+                   float const* bias, float* keys, std::int64_t* ranks, std::int32_t* experts) {
   for (int i = 0; i < c.routed; ++i) {
     keys[i] = scores[i] + (bias ? bias[i] : 0.0f);
-    ranks[i] = rank(keys[i]);
+    ranks[i] = rank(keys[i], i);
   }
-  if (c.group_limit < c.groups) limit_groups(c, keys, ranks);
-  for (int i = 0; i < request.mask_best; ++i) take_best(ranks, c.routed);
-  for (int slot = 0; slot < chosen(c, request); ++slot) experts[slot] = take_best(ranks, c.routed);
-}
-
-// ---- weights of the chosen: scale * s, or scale * s / (sum of the chosen s) ---------------------
-
-inline float divisor(config const& c, int k, float const* scores, std::int32_t const* experts) {
-  if (!c.renormalise) return 1;
-  float total = tiny;
-  for (int slot = 0; slot < k; ++slot) total += scores[experts[slot]];
-  return total;
-}
-inline void weigh_forward(config const& c, int k, float const* scores, std::int32_t const* experts,
-                          float* weights) {
-  float const scale = static_cast<float>(c.scale), total = divisor(c, k, scores, experts);
-  for (int slot = 0; slot < k; ++slot) weights[slot] = scale * scores[experts[slot]] / total;
-}
-inline void weigh_backward(config const& c, int k, float const* scores, std::int32_t const* experts,
-                           float const* dweights, float* dscores) {
-  float const scale = static_cast<float>(c.scale), total = divisor(c, k, scores, experts);
-  float mean = 0;
-  if (c.renormalise)
-    for (int slot = 0; slot < k; ++slot) mean += dweights[slot] * scores[experts[slot]] / total;
-  for (int slot = 0; slot < k; ++slot)
-    dscores[experts[slot]] += scale * (dweights[slot] - mean) / total;
-}
-
-// ---- the balance loss: alpha * sum over experts of f P [eq. 12-14] ------------------------------
-
-/// f = R / (k T) * the number of tokens sent to the expert. It has no gradient.
-inline double balance_factor(config const& c, int k, std::int64_t tokens, dispatched const& d,
-                             int expert) {
-  return double(c.routed) / (double(k) * double(tokens)) *
-         double(d.offsets[expert + 1] - d.offsets[expert]);
-}
-/// P is the mean over tokens of s / sum(s), where softmax has a sum of 1 already.
-inline float score_sum(config const& c, float const* scores) {
-  if (c.score == score::softmax) return 1;
-  return tiny + sum_over(c.routed, [scores](auto at) { return at(scores); });
-}
-inline void balance_backward(config const& c, double alpha, int k, std::int64_t tokens,
-                             dispatched const& d, float const* s, float* dscores) {
-  float const total = score_sum(c, s);
-  double mean = 0;
-  if (c.score != score::softmax)
-    for (int i = 0; i < c.routed; ++i)
-      mean += balance_factor(c, k, tokens, d, i) * double(s[i] / total);
-  for (int i = 0; i < c.routed; ++i)
-    dscores[i] +=
-        static_cast<float>(alpha / double(tokens) * (balance_factor(c, k, tokens, d, i) - mean)) /
-        total;
+  if (c.group_limit < c.groups) limit_groups(c, keys, ranks, ranks + c.routed);
+  std::int64_t best = INT64_MAX;
+  for (int i = 0; i < request.mask_best; ++i) best = best_below(best, ranks, c.routed);
+  for (int slot = 0; slot < chosen(c, request); ++slot) {
+    best = best_below(best, ranks, c.routed);
+    experts[slot] = index_of(best);
+  }
 }
 
 }  // namespace simd
@@ -180,84 +150,105 @@ inline void balance_backward(config const& c, double alpha, int k, std::int64_t 
 /// Memory of a router while it runs.
 struct route_scratch {
   float* keys;          // (workers, R) a token's
-  std::int32_t* ranks;  // (workers, R)
-  constexpr route_scratch(arena& memory, extent e, int routed)
-      : keys(memory.take<float>(std::int64_t{e.workers} * routed)),
-        ranks(memory.take<std::int32_t>(std::int64_t{e.workers} * routed)) {}
+  std::int64_t* ranks;  // (workers, 2 R)
+  logit_scratch<float> logits;
+  assign_scratch<float> assign;
+  balance_scratch<float> balance;
+  matrix<float> dweights, dlogits;  // (T, k), (T, R) in training
+
+  constexpr route_scratch(arena& memory, extent e, config const& c)
+      : keys(memory.take<float>(std::int64_t{e.workers} * c.routed)),
+        ranks(memory.take<std::int64_t>(std::int64_t{e.workers} * 2 * c.routed)),
+        logits(memory, e, c),
+        assign(memory, e, c),
+        balance(memory, e, c),
+        dweights(memory.matrix<float>(e.training ? e.tokens : 0,
+                                      finegrain::routing<float>::slots(c, e))),
+        dlogits(memory.matrix<float>(e.training ? e.tokens : 0, c.routed)) {}
 };
 
-/// Scores, experts and weights of each token, from x (T, D) and router (R, D). The order of the
-/// rules is `routing`'s. With a norm, its rows are made from x first, in the same pass.
-inline void route_forward(cpu const& on, config const& c, routing_request const& request,
-                          matrix<float const> x, fused_norm const* norm, matrix<float const> router,
-                          matrix<float const> bias, routing<float> const& r,
-                          route_scratch const& scratch) {
+/// Scores, experts and weights of each token, from x (T, D). The order of the rules is `routing`'s.
+/// With a norm, its rows are made from x first, in the same pass.
+inline void route_forward(cpu const& on, config const& c, batch const& b, matrix<float const> x,
+                          fused_norm const* norm, router_weights<float const> const& w,
+                          routing<float> const& r, route_scratch const& scratch) {
   using namespace simd;
-  transposed const b(router);
-  int const k = chosen(c, request);
-  on.threads((x.rows + route_rows - 1) / route_rows, [&](std::int64_t task, int worker) {
-    std::int64_t const begin = task * route_rows, end = std::min(x.rows, begin + route_rows);
-    for (std::int64_t t = begin; norm && t < end; ++t)
-      norm->inverse_rms[t] =
-          normalise(x.row(t), norm->gain.data, x.cols, norm->epsilon, norm->rows.row(t));
-    matrix<float const> const from = norm ? matrix<float const>(norm->rows) : x;
-    multiply_block(from.middle_rows(begin, end - begin), x.cols, b, 0, b.panels(),
-                   r.scores.middle_rows(begin, end - begin), gradients::overwrite);
-    std::int64_t const mine = std::int64_t{worker} * c.routed;
-    for (std::int64_t t = begin; t < end; ++t) {
-      score_forward(c, r.scores.row(t));
-      choose(c, request, r.scores.row(t), c.bias ? bias.data : nullptr, scratch.keys + mine,
-             scratch.ranks + mine, r.experts.row(t));
-      weigh_forward(c, k, r.scores.row(t), r.experts.row(t), r.weights.row(t));
-    }
+  int const k = slots(c, b.routing);
+  *r.seed = random_word(b.routing.seed, b.log ? b.log->next : 0);
+  matrix<float const> const from = norm ? matrix<float const>(norm->rows) : x;
+  bool const together =
+      c.selection == selection::expert_choice || (c.selection == selection::sinkhorn && r.training);
+  matrix<float const> keys = c.by_logits ? r.logits : r.scores;
+
+  auto const normalise_row = [&](std::int64_t t) {
+    norm->inverse_rms[t] =
+        normalise(x.row(t), norm->gain.data, x.cols, norm->epsilon, norm->rows.row(t));
+  };
+  auto const score_row = [&](std::int64_t t) {
+    std::copy_n(r.logits.row(t), c.routed, r.scores.row(t));
+    score_forward(c, r.scores.row(t));
+  };
+  auto const choose_row = [&](std::int64_t t, int worker) {
+    if (c.selection == selection::hash)
+      look_up(c, k, w.table, b.ids[static_cast<std::size_t>(t)], r.experts.row(t));
+    else if (c.selection != selection::expert_choice)
+      choose(c, b.routing, keys.row(t), c.bias ? w.bias.data : nullptr,
+             scratch.keys + std::int64_t{worker} * c.routed,
+             scratch.ranks + std::int64_t{worker} * 2 * c.routed, r.experts.row(t));
+    weigh_forward(c, k, r.logits.row(t), r.scores.row(t), r.experts.row(t), r.weights.row(t));
+  };
+  auto const in_blocks = [&](auto&& body) {
+    on.threads((x.rows + route_rows - 1) / route_rows, [&](std::int64_t task, int worker) {
+      body(task * route_rows, std::min(x.rows, (task + 1) * route_rows), worker);
+    });
+  };
+
+  bool const plain = plain_logits(c);
+  if (!plain) {
+    if (norm) finegrain::detail::for_rows(on, x.rows, normalise_row);
+    logits_forward(on, c, b.routing, from, w, r, scratch.logits);
+  }
+  transposed const router(plain ? w.router : matrix<float const>());
+  in_blocks([&](std::int64_t begin, std::int64_t end, int worker) {
+    for (std::int64_t t = begin; plain && norm && t < end; ++t) normalise_row(t);
+    if (plain)
+      multiply_block(from.middle_rows(begin, end - begin), x.cols, router, 0, router.panels(),
+                     r.logits.middle_rows(begin, end - begin), gradients::overwrite);
+    for (std::int64_t t = begin; t < end; ++t) score_row(t);
+    for (std::int64_t t = begin; !together && t < end; ++t) choose_row(t, worker);
   });
+  if (together) {
+    if (c.selection == selection::expert_choice)
+      choose_tokens(on, c, chosen(c, b.routing), r, scratch.assign);
+    else
+      keys = sinkhorn_keys(r, scratch.assign);
+    in_blocks([&](std::int64_t begin, std::int64_t end, int worker) {
+      for (std::int64_t t = begin; t < end; ++t) choose_row(t, worker);
+    });
+  }
+  drop_slots(on, c, b, r, scratch.assign);
+  balance_forward(on, c, b, r, scratch.balance);
+  if (b.log) report_routing(c, b, r, w, scratch.balance, *b.log);
 }
 
-/// Writes what the router did with a batch into the log's next report.
-inline void report_routing(config const& c, routing_request const& request, routing<float> const& r,
-                           dispatched const& d, routing_log& log) {
-  if (log.next >= log.layers.size())
-    throw invalid_argument("the routing log has room for %lld routers and there are more",
-                           static_cast<long long>(log.layers.size()));
-  std::int64_t const tokens = r.scores.rows;
-  routing_report& report = log.layers[log.next++];
-  report.load.assign(static_cast<std::size_t>(c.routed), 0);
-  report.mean_score.assign(static_cast<std::size_t>(c.routed), 0.0);
-  report.balance_loss = 0;
-  for (std::int64_t t = 0; t < tokens; ++t) {
-    float const total = simd::score_sum(c, r.scores.row(t));
-    for (int i = 0; i < c.routed; ++i)
-      report.mean_score[static_cast<std::size_t>(i)] +=
-          double(r.scores(t, i) / total) / double(tokens);
-  }
-  for (int i = 0; i < c.routed && tokens > 0; ++i) {
-    auto const at = static_cast<std::size_t>(i);
-    report.load[at] = d.offsets[i + 1] - d.offsets[i];
-    report.balance_loss += request.balance * report.mean_score[at] *
-                           simd::balance_factor(c, chosen(c, request), tokens, d, i);
-  }
-}
-
-/// drouter (R, D), and what it adds to dx (T, D). dweights (T, k) are the gradients of the weights;
-/// dlogits (T, R) is scratch.
-inline void route_backward(cpu const& on, config const& c, routing_request const& request,
-                           matrix<float const> x, matrix<float const> router,
-                           routing<float> const& r, dispatched const& d,
-                           matrix<float const> dweights, matrix<float> dlogits,
-                           matrix<float> drouter, gradients mode, matrix<float> dx) {
-  using namespace simd;
-  int const k = chosen(c, request);
-  on.threads((x.rows + route_rows - 1) / route_rows, [&](std::int64_t task, int) {
-    for (std::int64_t t = task * route_rows; t < std::min(x.rows, (task + 1) * route_rows); ++t) {
-      float* const ds = dlogits.row(t);
-      std::fill_n(ds, c.routed, 0.0f);
-      weigh_backward(c, k, r.scores.row(t), r.experts.row(t), dweights.row(t), ds);
-      if (request.balance > 0)
-        balance_backward(c, request.balance, k, x.rows, d, r.scores.row(t), ds);
-      score_backward(c, r.scores.row(t), ds);
-    }
+/// Gradients of the router's weights, and what they add to dx (T, D), from those of the weights in
+/// scratch.dweights (T, k) and the balance losses.
+inline void route_backward(cpu const& on, config const& c, batch const& b, matrix<float const> x,
+                           router_weights<float const> const& w, routing<float> const& r,
+                           route_scratch const& scratch, router_weights<float> const& dw,
+                           gradients mode, matrix<float> dx) {
+  int const k = slots(c, b.routing);
+  balance_weights_backward(c, b, r, scratch.dweights);
+  finegrain::detail::for_rows(on, x.rows, [&](std::int64_t t) {
+    float* const ds = scratch.dlogits.row(t);
+    std::fill_n(ds, c.routed, 0.0f);
+    weigh_backward(c, k, r.scores.row(t), r.experts.row(t), scratch.dweights.row(t), ds);
+    balance_scores_backward(c, b, r, t, ds);
+    simd::score_backward(c, r.scores.row(t), ds);
+    weigh_logits_backward(c, k, r.logits.row(t), r.experts.row(t), scratch.dweights.row(t), ds);
+    balance_logits_backward(c, b, r, t, ds);
   });
-  linear_backward(on.exact(), x, router, dlogits, drouter, mode, dx, gradients::accumulate);
+  logits_backward(on, c, b.routing, x, w, r, scratch.logits, scratch.dlogits, dw, mode, dx);
 }
 
 }  // namespace FINEGRAIN_ISA

@@ -18,7 +18,7 @@ struct weight_count {
   constexpr void leave() {}
   constexpr finegrain::matrix<char> matrix(char const*, std::int64_t rows, std::int64_t cols,
                                            role r) {
-    if (r == role::selection_bias) {
+    if (!is_trained(r)) {
       fixed += rows * cols;
     } else {
       total += rows * cols;

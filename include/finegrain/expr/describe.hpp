@@ -142,7 +142,9 @@ class description {
   finegrain::matrix<char> matrix(char const* name, std::int64_t rows, std::int64_t cols, role r) {
     if (rows * cols > 0)
       weight(name, std::to_string(rows) + " x " + std::to_string(cols),
-             r == role::selection_bias ? "moved by balance, not a parameter" : "");
+             r == role::selection_bias ? "moved by balance, not a parameter"
+             : r == role::table        ? "experts of token ids, not a parameter"
+                                       : "");
     return {};
   }
   finegrain::stack<char> stack(char const* name, std::int64_t count, std::int64_t rows,

@@ -81,7 +81,7 @@ struct mlp : stage<D> {
 };
 
 /// The experts that every token runs through: one feed-forward block of width S * F, which is the
-/// sum of S blocks of width F. With a shared gate, times sigmoid(x . shared_gate).
+/// sum of S blocks of width F; times shared_scale and, with a shared gate, sigmoid(x . shared_gate).
 template <config C>
 struct shared_experts : stage<C.hidden> {
   static_assert(valid<C>);
@@ -104,7 +104,8 @@ struct shared_experts : stage<C.hidden> {
 };
 
 /// A router and R experts, K of which each token runs through; their outputs are added, each times
-/// its weight. Scores, choice and weights are as C says.
+/// its weight. Scores, choice and weights are as C says. A router's weights that C has no use for
+/// are empty: all but `router` as a rule, and `router` too where every weight is the same.
 template <config C>
 struct routed_experts : stage<C.hidden> {
   static_assert(valid<C>);
@@ -112,14 +113,23 @@ struct routed_experts : stage<C.hidden> {
   static constexpr config layer = C;  // what makes it a router: it has a report in every log
   template <class T>
   struct weights {
-    matrix<T> router;   // (R, D)
-    matrix<T> bias;     // (1, R), or empty
-    stack<T> gate, up;  // R x (F, D)
-    stack<T> down;      // R x (D, F)
+    matrix<T> router;       // (R, D), or (R, P) of a cosine router
+    matrix<T> bias;         // (1, R)
+    matrix<T> table;        // (V, K) of hash: whole numbers, taken modulo R
+    matrix<T> project;      // (P, D) of a cosine router,
+    matrix<T> temperature;  // (1, 1) whose cosines are times e^temperature, 100 at most
+    matrix<T> noise;        // (R, D) of a noisy router
+    stack<T> gate, up;      // R x (F, D)
+    stack<T> down;          // R x (D, F)
     template <class Bind>
     constexpr explicit weights(Bind& bind)
-        : router(bind.matrix("router", C.routed, C.hidden, role::projection)),
+        : router(bind.matrix("router", C.uniform ? 0 : C.routed, C.cosine > 0 ? C.cosine : C.hidden,
+                             role::projection)),
           bias(bind.matrix("bias", C.bias ? 1 : 0, C.routed, role::selection_bias)),
+          table(bind.matrix("table", C.vocabulary, C.top_k, role::table)),
+          project(bind.matrix("project", C.cosine, C.hidden, role::projection)),
+          temperature(bind.matrix("temperature", C.cosine > 0 ? 1 : 0, 1, role::gain)),
+          noise(bind.matrix("noise", C.noisy ? C.routed : 0, C.hidden, role::projection)),
           gate(
               bind.stack("experts.*.gate", C.routed, C.width, C.hidden, role::projection, C.top_k)),
           up(bind.stack("experts.*.up", C.routed, C.width, C.hidden, role::projection, C.top_k)),

@@ -200,7 +200,16 @@ class study {
     add("epsilon", s.optimizer.epsilon), add("weight_decay", s.optimizer.weight_decay);
     add("warmup", double(rate.warmup)), add("schedule", double(rate.steps));
     add("decay", double(rate.decay)), add("last", rate.last);
-    add("clip", s.training.clip), add("balance", s.training.balance);
+    add("clip", s.training.clip);
+    routing_request const& r = s.training.routing;
+    balance_losses const& b = r.balance;
+    add("expert", b.expert), add("device", b.device), add("communication", b.communication);
+    add("sequence", b.sequence), add("z", b.z), add("importance", b.importance);
+    add("window", double(b.over)), add("devices", r.devices), add("capacity", r.capacity);
+    add("drop", double(r.drop)), add("device_capacity", r.device_capacity);
+    add("exempt", r.exempt), add("jitter", r.jitter), add("routing seed", double(r.seed));
+    bias_update const& bias = s.training.bias;
+    add("speed", bias.speed), add("centre", bias.centre), add("quantile", bias.quantile);
     return out + "\ntext " + text_hash_ + "\nversion " FINEGRAIN_VERSION "\n";
   }
 

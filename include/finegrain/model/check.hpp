@@ -55,6 +55,17 @@ inline void check_sequences(batch const& b) {
                            shown(static_cast<std::int64_t>(b.positions.size())));
 }
 
+/// Hash routers read token ids, in a network of numbers too.
+inline void check_ids(batch const& b, int vocabulary) {
+  if (static_cast<std::int64_t>(b.ids.size()) != b.tokens)
+    throw invalid_argument(
+        "hash routing needs the batch's token ids: there are %lld for %lld tokens",
+        shown(static_cast<std::int64_t>(b.ids.size())), shown(b.tokens));
+  for (std::int32_t id : b.ids)
+    if (id < 0 || id >= vocabulary)
+      throw invalid_argument("token id %d is not in the router's table of %d", id, vocabulary);
+}
+
 /// Whether every router of E can do what is asked, and the log is one of E's.
 template <Expr E>
 void check_routing(batch const& b, bool training) {
@@ -63,9 +74,10 @@ void check_routing(batch const& b, bool training) {
     if constexpr (is_router<L>) {
       constexpr config c = L::layer;
       check_request(c, b.routing, training);
-      if (b.tokens > INT32_MAX / (c.top_k + 1))  // slots are numbered with 32 bits
+      if (b.tokens > INT32_MAX / (slots(c, b.routing) + 1))  // slots are numbered with 32 bits
         throw invalid_argument("a batch of %lld tokens with %d experts each is too large",
-                               shown(b.tokens), c.top_k);
+                               shown(b.tokens), slots(c, b.routing));
+      if constexpr (c.selection == selection::hash) check_ids(b, c.vocabulary);
       if (b.log && (b.log->layers.size() <= routers ||
                     b.log->layers[routers].load.size() != std::size_t{c.routed}))
         throw invalid_argument("the routing log is not this network's: use make_log()");

@@ -74,9 +74,7 @@ class inference {
   static routing_log make_log() {
     routing_log log;
     detail::leaves<E>::visit([&]<Expr L>(L) {
-      if constexpr (detail::is_router<L>)
-        log.layers.push_back(
-            {std::vector<std::int64_t>(L::layer.routed), std::vector<double>(L::layer.routed), 0});
+      if constexpr (detail::is_router<L>) log.layers.push_back(routing_report(L::layer.routed));
     });
     return log;
   }

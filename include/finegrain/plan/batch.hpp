@@ -33,20 +33,67 @@ struct id_list : std::span<std::int32_t const> {
   }
 };
 
-/// Requests to every router of a network, at run time and at fixed weights. The default asks for
-/// what the config says.
+/// The tokens over which balance losses take their means: all of the batch, or each sequence.
+enum class window { batch, sequence };
+
+/// Coefficients of the losses that routers add in training. Each of the first four is its
+/// coefficient at perfect balance, and has a gradient through scores alone, never through counts.
+struct balance_losses {
+  double expert = 0;            // alpha1 [DeepSeekMoE eq. 12-14]
+  double device = 0;            // alpha2 [eq. 15-17]
+  double communication = 0;     // alpha3 [DeepSeek-V2 2.2]
+  double sequence = 0;          // V3's: each sequence's, counting choices without bias and groups
+  double z = 0;                 // times the mean of (log sum exp logits)^2 [ST-MoE]
+  double importance = 0;        // times CV^2 of the experts' sums of weights [Shazeer 2017]
+  window over = window::batch;  // expert, device, communication
+
+  friend constexpr bool operator==(balance_losses const&, balance_losses const&) = default;
+};
+
+/// Which slots a full expert drops: those of least weight, or those of later choices and tokens.
+enum class drop { least_weight, last };
+
+struct routing_log;
+
+/// Requests to every router of a network, at run time. The default asks for what the config says,
+/// and drops nothing.
 struct routing_request {
   int top_k = 0;       // experts a token; 0 as configured, else 1 .. K + 1 (K when training)
   int mask_best = 0;   // first exclude each token's so many best experts [4.5, figure 4]
   bool shared = true;  // whether the shared experts take part
-  double balance = 0;  // alpha of the expert-level balance loss [eq. 12-14], in training
+  balance_losses balance = {};
+  int devices = 1;  // that the experts stand on in equal parts: of losses, budget and statistics
+
+  double capacity = 0;  // an expert takes ceil(capacity T K / R) slots at most; 0: all
+  finegrain::drop drop = finegrain::drop::least_weight;
+  double device_capacity = 0;  // and a device ceil(capacity T K / devices), least weights dropped,
+  double exempt = 0;           // but those of this share of sequences [DeepSeek-V2 2.2]
+
+  double jitter = 0;       // training, config.jitter: factors are uniform in 1 - jitter, 1 + jitter
+  std::uint64_t seed = 0;  // of jitter, noise, chance and exemption; a trainer's steps move it
+  bool quantiles = false;  // whether the report has them, for quantile balancing
+  routing_log const* earlier = nullptr;  // counts of the step's earlier batches join the losses'
+
+  friend constexpr bool operator==(routing_request const&, routing_request const&) = default;
 };
 
-/// What a router did with one batch: the balance loss's terms, and more.
+/// What a router did with one batch.
 struct routing_report {
-  std::vector<std::int64_t> load;  // (R) tokens sent to each expert
-  std::vector<double> mean_score;  // (R) P: mean over tokens of scores normalised to sum 1
-  double balance_loss = 0;         // alpha * sum f P; alpha at perfect balance
+  std::vector<std::int64_t> load;     // (R) slots of each expert that were chosen,
+  std::vector<std::int64_t> dropped;  // (R) and of these, dropped
+  std::vector<double> mean_score;     // (R) P: mean over tokens of scores normalised to sum 1
+  std::vector<double> quantile;       // (R) the bias with which each would be chosen K T / R times
+  double balance_loss = 0;            // all losses, coefficients included
+  double entropy = 0;  // mean over tokens of the entropy of their scores, over that of equal ones
+  double devices = 0;  // mean over tokens of the devices that their kept slots are on
+  std::int64_t tokens = 0;
+
+  routing_report() = default;
+  explicit routing_report(int routed)
+      : load(std::size_t(routed)),
+        dropped(std::size_t(routed)),
+        mean_score(std::size_t(routed)),
+        quantile(std::size_t(routed)) {}
 };
 
 /// One report for each router that a forward pass comes by, in its order. Sized by the network

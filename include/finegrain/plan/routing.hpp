@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <concepts>
 
 #include "../config/config.hpp"
@@ -9,27 +10,79 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
-/// For T tokens and R routed experts: every score, and the k chosen experts of each token with
-/// their weights, best first. k is the config's top_k, or what the request asks for.
+/// A router's weights, or their gradients, with run-time shapes. What a config has no use for is
+/// empty.
+template <class T>
+struct router_weights {
+  matrix<T> router, bias, table, project, temperature, noise;
+
+  constexpr router_weights() = default;
+  template <class W>
+  constexpr explicit router_weights(W const& w)  // the weights of routed_experts
+      : router(w.router),
+        bias(w.bias),
+        table(w.table),
+        project(w.project),
+        temperature(w.temperature),
+        noise(w.noise) {}
+};
+
+/// Slots: a token's places for experts, best first. Dropping leaves a slot its expert, as ~expert.
+inline constexpr std::int32_t no_expert = INT32_MIN;  // an unused slot, of expert choice
+constexpr bool is_kept(std::int32_t slot) { return slot >= 0; }
+constexpr std::int32_t expert_in(std::int32_t slot) { return slot < 0 ? ~slot : slot; }
+
+/// For T tokens and R routed experts: logits, scores, and the chosen experts of each token with
+/// their weights, in k slots. k is the config's top_k, or what the request asks for; with expert
+/// choice it is R, and the first slots are used.
 ///
-/// The choice, in order: keys = scores + selection bias; NaN ranks below -inf; in equal keys the
-/// lowest index wins; groups beyond the best group_limit are out; the best mask_best experts are
-/// out; then the k highest keys. Weights are scores without bias: raw, or divided by the sum of
-/// the chosen (plus 1e-20), then times scale.
+/// The choice of selection::top_k, in order: keys = scores (or logits) + selection bias; NaN ranks
+/// below -inf; in equal keys the lowest index wins; groups beyond the best group_limit are out; the
+/// best mask_best experts are out; then the k highest keys. Weights are scores without bias: raw,
+/// or divided by max(the sum of the chosen, floor) + epsilon; then times scale. The weight of a
+/// dropped slot is 0, and other weights do not change.
 template <class S>
 struct routing {
+  matrix<S> logits;              // (T, R)
   matrix<S> scores;              // (T, R) softmax, sigmoid or sqrt(softplus) of the logits
   matrix<std::int32_t> experts;  // (T, k)
   matrix<S> weights;             // (T, k)
+  matrix<S> factors;             // (T, R) at sequences' first tokens: see balance.hpp
+  S* importance;                 // (R) d loss / d an expert's sum of weights
+  matrix<S> projected;           // (T, P) of a cosine router
+  matrix<S> spread;     // (T, R) of a noisy router in training: the deviation's softplus^-1
+  std::uint64_t* seed;  // (1) of this router's random numbers in this pass
+  bool training;
 
   constexpr routing(arena& memory, extent e, config const& c)
-      : scores(memory.matrix<S>(e.tokens, c.routed)),
+      : logits(memory.matrix<S>(e.tokens, c.routed)),
+        scores(memory.matrix<S>(e.tokens, c.routed)),
         experts(memory.matrix<std::int32_t>(e.tokens, slots(c, e))),
-        weights(memory.matrix<S>(e.tokens, slots(c, e))) {}
+        weights(memory.matrix<S>(e.tokens, slots(c, e))),
+        factors(memory.matrix<S>(std::max<std::int64_t>(e.tokens, 1), c.routed)),
+        importance(memory.take<S>(c.routed)),
+        projected(memory.matrix<S>(e.tokens, c.cosine)),
+        spread(memory.matrix<S>(e.training && c.noisy ? e.tokens : 0, c.routed)),
+        seed(memory.take<std::uint64_t>(1)),
+        training(e.training) {}
 
-  /// Slots that there is room for: one more than configured where nothing is trained.
+  /// Slots of a token that there is room for: one more than configured where nothing is trained.
   static constexpr int slots(config const& c, extent e) {
-    return c.top_k + (!e.training && c.top_k < c.routed ? 1 : 0);
+    if (c.selection == selection::expert_choice) return c.routed;
+    return c.top_k + (may_add(c, e.training) ? 1 : 0);
+  }
+  /// Used slots of all tokens that there is room for.
+  static constexpr std::int64_t pairs(config const& c, extent e) {
+    if (c.selection != selection::expert_choice) return e.tokens * slots(c, e);
+    return c.routed * share_of(c, c.top_k + (may_add(c, e.training) ? 1 : 0), e.tokens);
+  }
+  /// ceil(tokens k / R): an expert's part of all slots.
+  static constexpr std::int64_t share_of(config const& c, int k, std::int64_t tokens) {
+    return (tokens * k + c.routed - 1) / c.routed;
+  }
+  /// Whether a request may ask for one expert more than configured.
+  static constexpr bool may_add(config const& c, bool training) {
+    return !training && c.top_k < c.routed && c.selection != selection::hash;
   }
 };
 
@@ -37,19 +90,51 @@ struct routing {
 constexpr int chosen(config const& c, routing_request const& request) {
   return request.top_k > 0 ? request.top_k : c.top_k;
 }
+/// The number of slots that a token has under a request.
+constexpr int slots(config const& c, routing_request const& request) {
+  return c.selection == selection::expert_choice ? c.routed : chosen(c, request);
+}
+/// What a chosen expert's balance loss sees as M, the devices that a token may be sent to.
+constexpr int most_devices(config const& c, routing_request const& request) {
+  if (c.groups > 1 && c.groups == request.devices) return c.group_limit;
+  int const k = chosen(c, request);
+  return k < request.devices ? k : request.devices;
+}
 
 /// Throws invalid_argument when a router of this config cannot do what is asked.
 inline void check_request(config const& c, routing_request const& request, bool training) {
-  int const k = chosen(c, request), most = c.top_k + (!training && c.top_k < c.routed ? 1 : 0);
+  int const k = chosen(c, request);
+  int const most = c.top_k + (routing<float>::may_add(c, training) ? 1 : 0);
   int const choice = c.routed / c.groups * c.group_limit;
+  bool const by_tokens = c.selection == selection::top_k || c.selection == selection::sinkhorn;
   if (request.top_k < 0 || k > most)
     throw invalid_argument("a token can be sent to 1 to %d experts here, not %d", most,
                            request.top_k);
+  if (request.mask_best != 0 && !by_tokens)
+    throw invalid_argument("only where tokens choose can their best experts be excluded");
   if (request.mask_best < 0 || request.mask_best + k > choice)
     throw invalid_argument("with the best %d of %d experts excluded, %d cannot be chosen",
                            request.mask_best, choice, k);
-  if (!(request.balance >= 0) || request.balance > 1e30)
-    throw invalid_argument("the balance coefficient must be a number of at least 0");
+  auto const number = [](double x) { return x >= 0 && x <= 1e30; };
+  balance_losses const& b = request.balance;
+  for (double x : {b.expert, b.device, b.communication, b.sequence, b.z, b.importance})
+    if (!number(x)) throw invalid_argument("a balance coefficient must be a number of at least 0");
+  if (c.uniform && b != balance_losses{})
+    throw invalid_argument("balance losses move a router, and with uniform weights there is none");
+  if (request.devices < 1 || c.routed % request.devices != 0)
+    throw invalid_argument("%d experts cannot stand in equal parts on %d devices", c.routed,
+                           request.devices);
+  if (!number(request.capacity) || !number(request.device_capacity))
+    throw invalid_argument("a capacity factor must be a number of at least 0");
+  if ((request.capacity > 0 || request.device_capacity > 0) &&
+      c.selection == selection::expert_choice)
+    throw invalid_argument("with expert choice every expert is full: there is no capacity to set");
+  if (!(request.exempt >= 0 && request.exempt <= 1))
+    throw invalid_argument("the share of exempt sequences must lie between 0 and 1");
+  if (request.jitter != 0 && !(request.jitter > 0 && request.jitter < 1))
+    throw invalid_argument("jitter must lie between 0 and 1");
+  if (request.jitter > 0 && !c.jitter)
+    throw invalid_argument("jitter needs a config that has it: .jitter = true");
 }
 
 namespace detail {
@@ -58,6 +143,14 @@ template <class L>
 inline constexpr bool is_router = requires {
   { L::layer } -> std::convertible_to<config const&>;
 };
+
+/// The report that the next router of this pass writes.
+inline routing_report& next_report(routing_log& log) {
+  if (log.next >= log.layers.size())
+    throw invalid_argument("the routing log has room for %lld routers and there are more",
+                           static_cast<long long>(log.layers.size()));
+  return log.layers[log.next++];
+}
 }  // namespace detail
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <type_traits>
 
 #include "../plan/plan.hpp"
@@ -15,6 +16,9 @@ template <class T>
 struct basic_reference {
   using scalar = T;
   parallel threads{};
+
+  /// The same with exact products: all of them are.
+  basic_reference const& exact() const { return *this; }
 };
 
 /// What the functions below share: views as parameters, and formulas on single numbers and rows.
@@ -36,6 +40,11 @@ void begin(matrix<T> gradient, gradients mode) {
   if (mode == gradients::overwrite) clear(gradient);
 }
 
+template <class T>
+T sigmoid(T z) {
+  if (z < 0) return std::exp(z) / (1 + std::exp(z));
+  return 1 / (1 + std::exp(-z));
+}
 template <class T>
 T dot(T const* a, T const* b, std::int64_t n) {
   T total = 0;

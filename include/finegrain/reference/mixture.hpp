@@ -13,26 +13,27 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 
 /// The shared experts: one feed-forward block of width S F, for every token. With a shared gate
-/// its output is weighted by sigmoid(x . shared_gate).
+/// its output is weighted by sigmoid(x . shared_gate), and by shared_scale always.
 template <class T, config C>
 struct plan<basic_reference<T>, shared_experts<C>> {
   using X = basic_reference<T>;
   static constexpr int width = shared_experts<C>::width;
+  static constexpr bool weighed = C.shared_gate || C.shared_scale != 1;
 
   struct saved {
     expert_saved<T> expert;  // (T, S F)
-    matrix<T> gate;          // (T, 1) the sigmoid, or empty
+    matrix<T> weight;        // (T, 1), or empty
     constexpr saved(arena& memory, extent e)
-        : expert(memory, e.tokens, width), gate(memory.matrix<T>(e.tokens, C.shared_gate)) {}
+        : expert(memory, e.tokens, width), weight(memory.matrix<T>(e.tokens, weighed)) {}
   };
   struct scratch {
     expert_scratch<T> expert;
-    matrix<T> out, dout, dgate;  // (T, D), (T, D), (T, 1), for a shared gate
+    matrix<T> out, dout, dgate;  // (T, D), (T, D), (T, 1), for a weight
     constexpr scratch(arena& memory, extent e)
         : expert(memory, e, e.tokens, width),
-          out(memory.matrix<T>(C.shared_gate ? e.tokens : 0, C.hidden)),
-          dout(memory.matrix<T>(C.shared_gate ? e.tokens : 0, C.hidden)),
-          dgate(memory.matrix<T>(C.shared_gate ? e.tokens : 0, 1)) {}
+          out(memory.matrix<T>(weighed ? e.tokens : 0, C.hidden)),
+          dout(memory.matrix<T>(weighed ? e.tokens : 0, C.hidden)),
+          dgate(memory.matrix<T>(weighed ? e.tokens : 0, 1)) {}
   };
 
   template <class W>
@@ -40,14 +41,15 @@ struct plan<basic_reference<T>, shared_experts<C>> {
     scratch const t(p.scratch, p.extent);
     if (!p.batch.routing.shared) {
       spec::clear(y);
-    } else if (!C.shared_gate) {
+    } else if (!weighed) {
       expert_forward<T>(p.on, C.act, x, w, s.expert, t.expert, y);
     } else {
-      linear_forward(p.on, x, w.shared_gate, s.gate);
-      for (std::int64_t i = 0; i < x.rows; ++i) s.gate(i, 0) = spec::sigmoid(s.gate(i, 0));
+      if (C.shared_gate) linear_forward(p.on, x, w.shared_gate, s.weight);
+      for (std::int64_t i = 0; i < x.rows; ++i)
+        s.weight(i, 0) = T(C.shared_scale) * (C.shared_gate ? spec::sigmoid(s.weight(i, 0)) : T(1));
       expert_forward<T>(p.on, C.act, x, w, s.expert, t.expert, t.out);
       spec::clear(y);
-      combine_forward(p.on, s.gate, t.out, y);
+      combine_forward(p.on, s.weight, t.out, y);
     }
   }
   template <class W, class V>
@@ -58,16 +60,18 @@ struct plan<basic_reference<T>, shared_experts<C>> {
       for (auto gradient : {dw.gate, dw.up, dw.down, dw.shared_gate})
         spec::begin(gradient, p.gradients);
       spec::clear(dx);
-    } else if (!C.shared_gate) {
+    } else if (!weighed) {
       expert_backward<T>(p.on, C.act, x, w, s.expert, t.expert, dy, dw, p.gradients, dx,
                          gradients::overwrite);
     } else {
       gated_forward(p.on, C.act, s.expert.gate, s.expert.up, t.expert.hidden);
       linear_forward(p.on, t.expert.hidden, w.down, t.out);
-      combine_backward(p.on, s.gate, t.out, dy, t.dgate, t.dout);
+      combine_backward(p.on, s.weight, t.out, dy, t.dgate, t.dout);
       expert_backward<T>(p.on, C.act, x, w, s.expert, t.expert, t.dout, dw, p.gradients, dx,
                          gradients::overwrite);
-      for (std::int64_t i = 0; i < x.rows; ++i) t.dgate(i, 0) *= s.gate(i, 0) * (1 - s.gate(i, 0));
+      if (!C.shared_gate) return;
+      for (std::int64_t i = 0; i < x.rows; ++i)  // scale sigmoid' = weight (1 - sigmoid)
+        t.dgate(i, 0) *= s.weight(i, 0) * (1 - s.weight(i, 0) / T(C.shared_scale));
       linear_backward(p.on, x, w.shared_gate, t.dgate, dw.shared_gate, p.gradients, dx,
                       gradients::accumulate);
     }
@@ -99,13 +103,12 @@ struct plan<basic_reference<T>, routed_experts<C>> {
   template <class W>
   static void forward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T> y) {
     scratch const t(p.scratch, p.extent);
-    auto const& request = p.batch.routing;
-    route_forward(p.on, C, request, x, w.router, w.bias, s.routing, t.router);
-    if (p.batch.log) report_routing(p.on, C, request, s.routing, t.router, *p.batch.log);
+    route_forward(p.on, C, p.batch, x, router_weights<T const>(w), s.routing, t.router);
 
     spec::clear(y);
     for (std::int64_t token = 0; token < x.rows; ++token)
-      for (int slot = 0; slot < chosen(C, request); ++slot) {
+      for (int slot = 0; slot < slots(C, p.batch.routing); ++slot) {
+        if (!is_kept(s.routing.experts(token, slot))) continue;
         auto const expert = spec::expert_of<T const>(w, s.routing.experts(token, slot));
         expert_forward<T>(p.on, C.act, x.middle_rows(token, 1), expert, at(s, token, slot),
                           t.expert, t.out);
@@ -116,15 +119,16 @@ struct plan<basic_reference<T>, routed_experts<C>> {
   static void backward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T const> dy,
                        V const& dw, matrix<T> dx) {
     scratch const t(p.scratch, p.extent);
-    auto const& request = p.batch.routing;
     for (int i = 0; i < C.routed; ++i)
       for (auto gradient : {dw.gate[i], dw.up[i], dw.down[i]}) spec::begin(gradient, p.gradients);
-    spec::begin(dw.bias, p.gradients);  // the selection bias has no gradient
+    for (auto fixed : {dw.bias, dw.table}) spec::begin(fixed, p.gradients);  // no gradient
     spec::clear(dx);
+    spec::clear(t.router.dweights);
 
     for (std::int64_t token = 0; token < x.rows; ++token)
-      for (int slot = 0; slot < chosen(C, request); ++slot) {
+      for (int slot = 0; slot < slots(C, p.batch.routing); ++slot) {
         std::int32_t const i = s.routing.experts(token, slot);
+        if (!is_kept(i)) continue;
         auto const expert = spec::expert_of<T const>(w, i);
         auto const saved = at(s, token, slot);
         gated_forward(p.on, C.act, saved.gate, saved.up, t.expert.hidden);
@@ -135,7 +139,8 @@ struct plan<basic_reference<T>, routed_experts<C>> {
                            spec::expert_of<T>(dw, i), gradients::accumulate,
                            dx.middle_rows(token, 1), gradients::accumulate);
       }
-    route_backward(p.on, C, request, x, w.router, s.routing, t.router, dw.router, p.gradients, dx);
+    route_backward(p.on, C, p.batch, x, router_weights<T const>(w), s.routing, t.router,
+                   router_weights<T>(dw), p.gradients, dx);
   }
 
  private:

@@ -1,10 +1,11 @@
-// The router: scores, the choice of k experts for each token, their weights, and the balance loss.
+// The router: scores, and the choice of k experts for each token.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cmath>
 
-#include "../plan/routing.hpp"
+#include "../plan/balance.hpp"
+#include "../plan/weigh.hpp"
 #include "linear.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -14,31 +15,23 @@ template <class T>
 struct router_scratch {
   T* keys;                // (R) one token's
   std::int32_t* allowed;  // (R) the experts that it may be sent to
-  double* f;              // (R) the balance loss's factors
-  matrix<T> dlogits;      // (T, R)
-  matrix<T> dweights;     // (T, k)
+  logit_scratch<T> logits;
+  assign_scratch<T> assign;
+  balance_scratch<T> balance;
+  matrix<T> dlogits;   // (T, R)
+  matrix<T> dweights;  // (T, k)
 
   constexpr router_scratch(arena& memory, extent e, config const& c)
       : keys(memory.take<T>(c.routed)),
         allowed(memory.take<std::int32_t>(c.routed)),
-        f(memory.take<double>(c.routed)),
+        logits(memory, e, c),
+        assign(memory, e, c),
+        balance(memory, e, c),
         dlogits(memory.matrix<T>(e.training ? e.tokens : 0, c.routed)),
-        dweights(memory.matrix<T>(e.training ? e.tokens : 0, c.top_k)) {}
+        dweights(memory.matrix<T>(e.training ? e.tokens : 0, routing<T>::slots(c, e))) {}
 };
 
 namespace spec {
-
-inline constexpr double tiny = 1e-20;  // keeps a sum of scores that divides away from zero
-
-template <class T>
-T sigmoid(T z) {
-  if (z < 0) return std::exp(z) / (1 + std::exp(z));
-  return 1 / (1 + std::exp(-z));
-}
-template <class T>
-T softplus(T z) {
-  return std::max(z, T(0)) + std::log1p(std::exp(-std::abs(z)));
-}
 
 // ---- scores: logits -> scores, in place ---------------------------------------------------------
 
@@ -51,8 +44,9 @@ void score_forward(config const& c, T* s) {
     for (int i = 0; i < c.routed; ++i) s[i] /= total;
   } else {
     for (int i = 0; i < c.routed; ++i)
-      s[i] = c.score == score::sigmoid ? sigmoid(s[i]) : std::sqrt(softplus(s[i]));
+      s[i] = c.score == score::sigmoid ? sigmoid(s[i]) : std::sqrt(detail::softplus(s[i]));
   }
+  for (int i = 0; i < c.routed; ++i) s[i] = detail::operation(c, s[i]);
 }
 /// Gradients of scores become gradients of logits, in place. The scores say all that is needed:
 /// sigmoid' = s (1 - s), and sqrt(softplus)' = sigmoid / (2 s) with sigmoid = 1 - exp(-s^2).
@@ -71,26 +65,34 @@ void score_backward(config const& c, T const* s, T* ds) {
 
 // ---- the choice ---------------------------------------------------------------------------------
 
-/// Whether key a at index i ranks before key b at index j: the higher one, then the lower index.
-/// NaN ranks below everything.
-template <class T>
-bool before(T a, int i, T b, int j) {
-  if (a > b || (std::isnan(b) && !std::isnan(a))) return true;
-  return (a == b || (std::isnan(a) && std::isnan(b))) && i < j;
-}
+using detail::ranks_before;
 
-/// What a group of experts is worth: its best key, or the sum of its best two.
+/// How many of a group's best keys say what it is worth.
+constexpr int counted(config const& c) {
+  switch (c.group_score) {
+    case group_score::max: break;
+    case group_score::top2_sum: return 2;
+    case group_score::top_share_sum: return c.top_k / c.group_limit;
+  }
+  return 1;
+}
+/// What a group of experts is worth: the sum of its best keys, added best first.
 template <class T>
 T group_worth(config const& c, T const* keys, int group) {
   int const size = c.routed / c.groups, begin = group * size, end = begin + size;
-  auto best = [&](int except) {
-    int at = -1;
-    for (int i = begin; i < end; ++i)
-      if (i != except && (at < 0 || before(keys[i], i, keys[at], at))) at = i;
-    return at;
-  };
-  int const first = best(-1);
-  return c.group_score == group_score::max ? keys[first] : keys[first] + keys[best(first)];
+  T total = 0;
+  for (int i = begin; i < end; ++i) {
+    int better = 0;
+    for (int j = begin; j < end; ++j) better += ranks_before(keys[j], j, keys[i], i);
+    if (better == 0) total = keys[i];
+  }
+  for (int place = 1; place < counted(c); ++place)
+    for (int i = begin; i < end; ++i) {
+      int better = 0;
+      for (int j = begin; j < end; ++j) better += ranks_before(keys[j], j, keys[i], i);
+      if (better == place) total += keys[i];
+    }
+  return total;
 }
 
 /// Lists the experts of the best group_limit groups, in order; returns how many.
@@ -102,7 +104,7 @@ int list_allowed(config const& c, T const* keys, std::int32_t* allowed) {
     int better = 0;
     if (c.group_limit < c.groups)
       for (int other = 0; other < c.groups; ++other)
-        better += before(group_worth(c, keys, other), other, group_worth(c, keys, g), g);
+        better += ranks_before(group_worth(c, keys, other), other, group_worth(c, keys, g), g);
     if (better >= c.group_limit) continue;
     for (int i = g * size; i < (g + 1) * size; ++i) allowed[count++] = i;
   }
@@ -120,129 +122,63 @@ void choose(config const& c, routing_request const& request, T const* scores, T 
     int slot = -request.mask_best;
     for (int m = 0; m < count; ++m) {
       int const j = t.allowed[m];
-      slot += before(t.keys[j], j, t.keys[i], i);
+      slot += ranks_before(t.keys[j], j, t.keys[i], i);
     }
     if (slot >= 0 && slot < chosen(c, request)) experts[slot] = i;
   }
 }
 
-// ---- weights of the chosen: scale * s, or scale * s / (sum of the chosen s) ---------------------
-
-template <class T>
-T divisor(config const& c, int k, T const* scores, std::int32_t const* experts) {
-  if (!c.renormalise) return 1;
-  T total = T(tiny);
-  for (int slot = 0; slot < k; ++slot) total += scores[experts[slot]];
-  return total;
-}
-template <class T>
-void weigh_forward(config const& c, int k, T const* scores, std::int32_t const* experts,
-                   T* weights) {
-  T const total = divisor(c, k, scores, experts);
-  for (int slot = 0; slot < k; ++slot) weights[slot] = T(c.scale) * scores[experts[slot]] / total;
-}
-template <class T>
-void weigh_backward(config const& c, int k, T const* scores, std::int32_t const* experts,
-                    T const* dweights, T* dscores) {
-  T const total = divisor(c, k, scores, experts);
-  T mean = 0;
-  if (c.renormalise)
-    for (int slot = 0; slot < k; ++slot) mean += dweights[slot] * scores[experts[slot]] / total;
-  for (int slot = 0; slot < k; ++slot)
-    dscores[experts[slot]] += T(c.scale) * (dweights[slot] - mean) / total;
-}
-
-// ---- the balance loss: alpha * sum over experts of f P [eq. 12-14] ------------------------------
-
-/// f = R / (k T) * the number of tokens sent to each expert. It has no gradient.
-template <class T>
-void balance_factors(config const& c, int k, routing<T> const& r, double* f) {
-  std::fill_n(f, c.routed, 0.0);
-  for (std::int64_t t = 0; t < r.scores.rows; ++t)
-    for (int slot = 0; slot < k; ++slot)
-      f[r.experts(t, slot)] += double(c.routed) / (double(k) * double(r.scores.rows));
-}
-/// P is the mean over tokens of s / sum(s), where softmax has a sum of 1 already.
-template <class T>
-T score_sum(config const& c, T const* scores) {
-  if (c.score == score::softmax) return 1;
-  T total = T(tiny);
-  for (int i = 0; i < c.routed; ++i) total += scores[i];
-  return total;
-}
-template <class T>
-void balance_backward(config const& c, double alpha, routing<T> const& r, double const* f,
-                      matrix<T> dscores) {
-  for (std::int64_t t = 0; t < r.scores.rows; ++t) {
-    T const* const s = r.scores.row(t);
-    T const total = score_sum(c, s);
-    double mean = 0;
-    if (c.score != score::softmax)
-      for (int i = 0; i < c.routed; ++i) mean += f[i] * double(s[i] / total);
-    for (int i = 0; i < c.routed; ++i)
-      dscores(t, i) += T(alpha / double(r.scores.rows) * (f[i] - mean)) / total;
-  }
-}
-
 }  // namespace spec
 
-/// Writes what the router did with a batch into the log's next report.
+/// Scores, experts and weights of each token, from x (T, D). The order of the rules is `routing`'s.
+/// Throws invalid_argument if the request cannot be met.
 template <class T>
-void report_routing(basic_reference<T> const&, config const& c, routing_request const& request,
-                    routing<T> const& r, router_scratch<T> const& scratch, routing_log& log) {
-  if (log.next >= log.layers.size())
-    throw invalid_argument("the routing log has room for %lld routers and there are more",
-                           static_cast<long long>(log.layers.size()));
-  int const k = chosen(c, request);
-  std::int64_t const tokens = r.scores.rows;
-  routing_report& report = log.layers[log.next++];
-  report.load.assign(std::size_t(c.routed), 0);
-  report.mean_score.assign(std::size_t(c.routed), 0.0);
-  report.balance_loss = 0;
-  for (std::int64_t t = 0; t < tokens; ++t) {
-    for (int slot = 0; slot < k; ++slot) ++report.load[std::size_t(r.experts(t, slot))];
-    T const total = spec::score_sum(c, r.scores.row(t));
-    for (int i = 0; i < c.routed; ++i)
-      report.mean_score[std::size_t(i)] += double(r.scores(t, i) / total) / double(tokens);
-  }
-  spec::balance_factors(c, k, r, scratch.f);
-  for (int i = 0; i < c.routed; ++i)
-    report.balance_loss += request.balance * scratch.f[i] * report.mean_score[std::size_t(i)];
-}
-
-/// Scores, experts and weights of each token, from x (T, D) and router (R, D). The order of the
-/// rules is `routing`'s. Throws invalid_argument if the request cannot be met.
-template <class T>
-void route_forward(basic_reference<T> const& on, config const& c, routing_request const& request,
-                   spec::input<T> x, spec::input<T> router, spec::input<T> bias,
-                   routing<T> const& r, router_scratch<T> const& scratch) {
-  check_request(c, request, r.experts.cols == c.top_k);
-  linear_forward(on, x, router, r.scores);
+void route_forward(basic_reference<T> const& on, config const& c, batch const& b, spec::input<T> x,
+                   router_weights<T const> const& w, routing<T> const& r,
+                   router_scratch<T> const& scratch) {
+  check_request(c, b.routing, r.training);
+  *r.seed = random_word(b.routing.seed, b.log ? b.log->next : 0);
+  int const k = slots(c, b.routing);
+  logits_forward(on, c, b.routing, x, w, r, scratch.logits);
   for (std::int64_t t = 0; t < x.rows; ++t) {
+    std::copy_n(r.logits.row(t), c.routed, r.scores.row(t));
     spec::score_forward(c, r.scores.row(t));
-    spec::choose(c, request, r.scores.row(t), bias.data, scratch, r.experts.row(t));
-    spec::weigh_forward(c, chosen(c, request), r.scores.row(t), r.experts.row(t), r.weights.row(t));
   }
+  matrix<T const> keys = c.by_logits ? r.logits : r.scores;
+  if (c.selection == selection::sinkhorn && r.training) keys = sinkhorn_keys(r, scratch.assign);
+  if (c.selection == selection::expert_choice)
+    choose_tokens(on, c, chosen(c, b.routing), r, scratch.assign);
+  for (std::int64_t t = 0; t < x.rows; ++t) {
+    if (c.selection == selection::hash)
+      look_up(c, k, w.table, b.ids[std::size_t(t)], r.experts.row(t));
+    else if (c.selection != selection::expert_choice)
+      spec::choose(c, b.routing, keys.row(t), w.bias.data, scratch, r.experts.row(t));
+    weigh_forward(c, k, r.logits.row(t), r.scores.row(t), r.experts.row(t), r.weights.row(t));
+  }
+  drop_slots(on, c, b, r, scratch.assign);
+  balance_forward(on, c, b, r, scratch.balance);
+  if (b.log) report_routing(c, b, r, w, scratch.balance, *b.log);
 }
 
-/// drouter (R, D), and what it adds to dx (T, D), from the weights' gradients in
-/// scratch.dweights (T, k) and the balance loss.
+/// Gradients of the router's weights, and what they add to dx (T, D), from the weights' gradients
+/// in scratch.dweights (T, k) and the balance losses.
 template <class T>
-void route_backward(basic_reference<T> const& on, config const& c, routing_request const& request,
-                    spec::input<T> x, spec::input<T> router, routing<T> const& r,
-                    router_scratch<T> const& scratch, spec::output<T> drouter, gradients mode,
+void route_backward(basic_reference<T> const& on, config const& c, batch const& b, spec::input<T> x,
+                    router_weights<T const> const& w, routing<T> const& r,
+                    router_scratch<T> const& scratch, router_weights<T> const& dw, gradients mode,
                     spec::output<T> dx) {
-  spec::clear(scratch.dlogits);
-  for (std::int64_t t = 0; t < x.rows; ++t)
-    spec::weigh_backward(c, chosen(c, request), r.scores.row(t), r.experts.row(t),
-                         scratch.dweights.row(t), scratch.dlogits.row(t));
-  if (request.balance > 0) {
-    spec::balance_factors(c, chosen(c, request), r, scratch.f);
-    spec::balance_backward(c, request.balance, r, scratch.f, scratch.dlogits);
+  int const k = slots(c, b.routing);
+  balance_weights_backward(c, b, r, scratch.dweights);
+  for (std::int64_t t = 0; t < x.rows; ++t) {
+    T* const ds = scratch.dlogits.row(t);
+    std::fill_n(ds, c.routed, T(0));
+    weigh_backward(c, k, r.scores.row(t), r.experts.row(t), scratch.dweights.row(t), ds);
+    balance_scores_backward(c, b, r, t, ds);
+    spec::score_backward(c, r.scores.row(t), ds);
+    weigh_logits_backward(c, k, r.logits.row(t), r.experts.row(t), scratch.dweights.row(t), ds);
+    balance_logits_backward(c, b, r, t, ds);
   }
-  for (std::int64_t t = 0; t < x.rows; ++t)
-    spec::score_backward(c, r.scores.row(t), scratch.dlogits.row(t));
-  linear_backward(on, x, router, scratch.dlogits, drouter, mode, dx, gradients::accumulate);
+  logits_backward(on, c, b.routing, x, w, r, scratch.logits, scratch.dlogits, dw, mode, dx);
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

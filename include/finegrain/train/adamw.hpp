@@ -44,7 +44,7 @@ inline std::vector<trained_range> trained_ranges(std::vector<weight_entry> const
   constexpr std::int64_t most = 16384;
   std::vector<trained_range> ranges;
   for (weight_entry const& entry : entries) {
-    if (entry.role == role::selection_bias) continue;
+    if (!is_trained(entry.role)) continue;
     std::int64_t const size = entry.rows * entry.cols;
     for (std::int64_t at = 0; at < size; at += most)
       ranges.push_back(

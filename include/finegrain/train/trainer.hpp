@@ -18,17 +18,29 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
+/// How selection biases move, once a step, from the counts of all its batches. By their sign
+/// [DeepSeek-V3]: an expert that was chosen less often than the mean gains `speed`, one more often
+/// loses it. Or to the routers' quantiles, averaged over the step's batches [quantile balancing].
+struct bias_update {
+  double speed = 0;       // gamma; V3: 0.001, then 0
+  bool centre = false;    // and then their mean is taken off: no choice changes
+  bool quantile = false;  // in place of speed
+
+  friend constexpr bool operator==(bias_update const&, bias_update const&) = default;
+};
+
 /// How a network is trained, beside the optimiser's own numbers.
 struct training {
   finegrain::schedule schedule = {};  // factor of the optimiser's learning rate
   double clip = 1.0;                  // the gradient's norm is cut to this; 0: never
-  double balance = 0;  // alpha of the expert-level balance loss, where the batch has none
+  routing_request routing = {};       // balance losses and more, where the batch asks for nothing
+  bias_update bias = {};
 };
 
 /// What one step did.
 struct step_report {
   double loss = 0;           // mean over targets, in nats; of squared error, mean over numbers
-  double balance_loss = 0;   // of all routers, alpha included
+  double balance_loss = 0;   // of all routers, coefficients included
   double gradient_norm = 0;  // before clipping
   std::int64_t tokens = 0;
 };
@@ -56,11 +68,14 @@ class trainer {
         optimizer_(optimizer),
         settings_(settings),
         log_(Network::make_log()),
+        counts_(Network::make_log()),
         ranges_(trained_ranges(net.entries())),
         partial_(ranges_.size()),
         moments_(2 * static_cast<std::int64_t>(net.parameters().size())) {
     static_cast<void>(checked(optimizer_));
     static_cast<void>(checked(settings_.schedule));
+    if (!(settings_.bias.speed >= 0) || settings_.bias.speed > 1e30)
+      throw invalid_argument("the speed of selection biases must be a number of at least 0");
     std::fill(moments_.begin(), moments_.end(), S(0));
   }
 
@@ -77,6 +92,26 @@ class trainer {
   }
   step_report step(batch b, matrix<S const> x, matrix<S const> targets) {
     return step_on(b, x, squared_error_loss(b, targets));
+  }
+
+  /// Several batches of one step: gather each, then finish. Gradients are averaged; losses over the
+  /// batch count the choices of the step's earlier ones too; biases move by the counts of all.
+  step_report gather(batch b, id_list targets) requires(in == ids) {
+    return gather(b, {}, targets);
+  }
+  step_report gather(batch b, matrix<S const> x, id_list targets) {
+    return gather_on(b, x, cross_entropy_loss(b, targets));
+  }
+  step_report gather(batch b, matrix<S const> x, matrix<S const> targets) {
+    return gather_on(b, x, squared_error_loss(b, targets));
+  }
+  /// Moves weights and biases; returns the gradient's norm. Throws invalid_argument when nothing
+  /// was gathered.
+  double finish() {
+    if (gathered_ == 0) throw invalid_argument("a step needs a batch before it is finished");
+    double const norm = update();
+    gathered_ = 0;
+    return norm;
   }
 
   /// The loss without training, as the network stands.
@@ -162,26 +197,87 @@ class trainer {
 
   template <class L>
   step_report step_on(batch b, matrix<S const> x, L const& loss) {
+    gathered_ = 0;
+    step_report report = gather_on(b, x, loss);
+    report.gradient_norm = finish();
+    return report;
+  }
+  template <class L>
+  step_report gather_on(batch b, matrix<S const> x, L const& loss) {
     if (!b.log) b.log = &log_;
-    if (b.routing.balance == 0) b.routing.balance = settings_.balance;
-    double const total = net_.learn(b, x, loss);
+    if (b.routing == routing_request{}) b.routing = settings_.routing;
+    b.routing.seed = random_word(random_word(b.routing.seed, static_cast<std::uint64_t>(steps_)),
+                                 static_cast<std::uint64_t>(gathered_));
+    b.routing.quantiles |= settings_.bias.quantile;
+    if (gathered_ > 0) b.routing.earlier = &counts_;
+    double const total =
+        net_.learn(b, x, loss, {}, gathered_ > 0 ? gradients::accumulate : gradients::overwrite);
+    count(*b.log);
     return {.loss = total / loss.terms,
             .balance_loss = b.log->balance_loss(),
-            .gradient_norm = update(),
+            .gradient_norm = 0,
             .tokens = b.tokens};
+  }
+
+  /// Adds a batch's counts to the step's. They are whole numbers: any order, any size, the same.
+  void count(routing_log const& log) {
+    for (std::size_t l = 0; l < counts_.layers.size(); ++l) {
+      routing_report& sum = counts_.layers[l];
+      routing_report const& one = log.layers[l];
+      if (gathered_ == 0) sum.tokens = 0;
+      sum.tokens += one.tokens;
+      for (std::size_t e = 0; e < sum.load.size(); ++e) {
+        if (gathered_ == 0) sum.load[e] = 0, sum.quantile[e] = 0;
+        sum.load[e] += one.load[e];
+        sum.quantile[e] += one.quantile[e];
+      }
+    }
+    ++gathered_;
+  }
+
+  /// Moves the routers' selection biases.
+  void move_biases() {
+    bias_update const& how = settings_.bias;
+    if (how.speed == 0 && !how.quantile) return;
+    std::size_t router = 0, at = 0;
+    auto const& entries = net_.entries();
+    detail::leaves<typename Network::expression>::visit([&]<Expr L>(L) {
+      if constexpr (detail::is_router<L>) {
+        routing_report const& did = counts_.layers[router++];
+        if constexpr (!L::layer.bias) return;
+        while (entries[at].role != role::selection_bias) ++at;
+        S* const bias = net_.parameters().data() + entries[at++].offset;
+        auto const R = static_cast<std::int64_t>(did.load.size());
+        std::int64_t all = 0;
+        for (std::int64_t n : did.load) all += n;
+        for (std::int64_t e = 0; e < R && all > 0; ++e) {
+          std::int64_t const excess = did.load[std::size_t(e)] * R - all;
+          if (how.quantile)
+            bias[e] = static_cast<S>(did.quantile[std::size_t(e)] / static_cast<double>(gathered_));
+          else
+            bias[e] -= static_cast<S>(how.speed) * static_cast<S>((excess > 0) - (excess < 0));
+        }
+        S mean = 0;
+        for (std::int64_t e = 0; e < R; ++e) mean += bias[e] / static_cast<S>(R);
+        for (std::int64_t e = 0; e < R && how.centre; ++e) bias[e] -= mean;
+      }
+    });
   }
 
   /// Moves the weights, and returns the gradient's norm.
   double update() {
     parallel const threads = net_.on().threads;
     S const* const g = net_.gradient().data();
-    double const norm = gradient_norm(threads, ranges_, g, partial_.data());
+    double const norm =
+        gradient_norm(threads, ranges_, g, partial_.data()) / static_cast<double>(gathered_);
     double const rate = optimizer_.lr * settings_.schedule.at(steps_);
     ++steps_;
     if (!std::isfinite(norm)) return norm;
-    double const scale = settings_.clip > 0 && norm > settings_.clip ? settings_.clip / norm : 1;
+    double const scale = (settings_.clip > 0 && norm > settings_.clip ? settings_.clip / norm : 1) /
+                         static_cast<double>(gathered_);
     adamw_update(threads, optimizer_, rate, steps_, scale, ranges_, g, net_.parameters().data(),
                  first().data(), second().data());
+    move_biases();
     return norm;
   }
 
@@ -194,6 +290,8 @@ class trainer {
   adamw optimizer_;
   training settings_;
   routing_log log_;
+  routing_log counts_;         // of the batches of this step
+  std::int64_t gathered_ = 0;  // so many
   std::vector<trained_range> ranges_;
   std::vector<double> partial_;
   buffer<S> moments_;  // of the gradient, first and second, each laid out as the weights

@@ -1,0 +1,325 @@
+// balance: the losses that routers add in training, their gradients, and the routers' reports. For
+// every executor.
+//
+// All losses but z and importance are sums over windows of tokens of f P, where f counts choices and
+// has no gradient, and P_i is the mean over the window of p_i, a token's scores divided by their
+// sum. They are linear in p: `routing::factors` holds, in the row of a sequence's first token, what
+// p of each of its tokens is multiplied with in the sum of all of them.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "assign.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// Memory of the losses and of the report while they are made.
+template <class S>
+struct balance_scratch {
+  double* counts;         // (workers, R)
+  double* sent;           // (workers, R) by device
+  std::int32_t* best;     // (workers, R)
+  S *column, *admission;  // (T), (T) of quantiles
+
+  constexpr balance_scratch(arena& memory, extent e, config const& c)
+      : counts(memory.take<double>(std::int64_t{e.workers} * c.routed)),
+        sent(memory.take<double>(std::int64_t{e.workers} * c.routed)),
+        best(memory.take<std::int32_t>(std::int64_t{e.workers} * c.routed)),
+        column(memory.take<S>(c.bias ? e.tokens : 0)),
+        admission(memory.take<S>(c.bias ? e.tokens : 0)) {}
+};
+
+namespace detail {
+
+/// What a token's scores are divided by to add up to 1: softmax does already.
+template <class S>
+S score_sum(config const& c, S const* scores) {
+  if (c.score == score::softmax) return 1;
+  S total = S(1e-20);
+  for (int i = 0; i < c.routed; ++i) total += scores[i];
+  return total;
+}
+
+template <class S>
+S const* factors_of(batch const& b, routing<S> const& r, std::int64_t row) {
+  return r.factors.row(b.begin(sequence_of(b, row)));
+}
+
+/// The range of a sequence's rows.
+struct rows_of {
+  std::int64_t begin, end;
+  double count() const { return static_cast<double>(end - begin); }
+};
+inline double sequences_with_tokens(batch const& b) {
+  double count = 0;
+  for (std::int64_t s = 0; s < b.sequences(); ++s) count += b.end(s) > b.begin(s);
+  return count;
+}
+
+/// counts[i] = the slots in a window that chose expert i, dropped ones included.
+template <class S>
+void count_choices(int k, routing<S> const& r, rows_of window, double* counts) {
+  std::fill_n(counts, r.logits.cols, 0.0);
+  for (std::int64_t t = window.begin; t < window.end; ++t)
+    for (int slot = 0; slot < k; ++slot)
+      if (r.experts(t, slot) != no_expert) ++counts[expert_in(r.experts(t, slot))];
+}
+/// counts[i] = the tokens in a window one of whose K best scores, without bias and groups, is i's.
+template <class S>
+void count_best(int k, routing<S> const& r, rows_of window, std::int32_t* best, double* counts) {
+  auto const R = static_cast<int>(r.scores.cols);
+  std::fill_n(counts, R, 0.0);
+  for (std::int64_t t = window.begin; t < window.end; ++t) {
+    S const* const s = r.scores.row(t);
+    int kept = 0;  // the best so far, best first
+    for (int i = 0; i < R; ++i) {
+      int at = kept;
+      while (at > 0 && ranks_before(s[i], i, s[best[at - 1]], best[at - 1])) --at;
+      if (at == k) continue;
+      if (kept < k) ++kept;
+      for (int move = kept - 1; move > at; --move) best[move] = best[move - 1];
+      best[at] = i;
+    }
+    for (int n = 0; n < kept; ++n) ++counts[best[n]];
+  }
+}
+
+/// The report of this router for the step's earlier batches, or null.
+inline routing_report const* earlier_report(batch const& b) {
+  routing_log const* const log = b.routing.earlier;
+  return log && b.log && b.log->next < log->layers.size() ? &log->layers[b.log->next] : nullptr;
+}
+
+/// Adds the factors of the expert-level, device-level and communication losses of one window,
+/// times `share`, to `to`.
+template <class S>
+void add_window(config const& c, batch const& b, routing<S> const& r, rows_of window, double share,
+                balance_scratch<S> const& t, int worker, S* to) {
+  balance_losses const& loss = b.routing.balance;
+  int const k = slots(c, b.routing), R = c.routed, D = b.routing.devices, size = R / D;
+  double *const f = t.counts + worker * R, *const sent = t.sent + worker * R;
+  double tokens = window.count();
+  count_choices(k, r, window, f);
+  if (auto const* before = loss.over == window::batch ? earlier_report(b) : nullptr) {
+    tokens += static_cast<double>(before->tokens);
+    for (int i = 0; i < R; ++i) f[i] += static_cast<double>(before->load[std::size_t(i)]);
+  }
+  for (int i = 0; i < R; ++i) f[i] *= R / (double(chosen(c, b.routing)) * tokens);
+  if (loss.communication > 0) {
+    std::fill_n(sent, D, 0.0);
+    for (std::int64_t row = window.begin; row < window.end; ++row)
+      for (int slot = 0; slot < k; ++slot) {
+        auto const device = [&](int n) { return expert_in(r.experts(row, n)) / size; };
+        if (r.experts(row, slot) == no_expert) continue;
+        bool first = true;
+        for (int n = 0; n < slot; ++n) first &= device(n) != device(slot);
+        sent[device(slot)] += first;
+      }
+  }
+  for (int d = 0; d < D; ++d) {
+    double mean = 0;
+    for (int i = d * size; i < (d + 1) * size; ++i) mean += f[i] / size;
+    double const by_device =
+        loss.device * mean +
+        (loss.communication > 0
+             ? loss.communication * sent[d] * D / (most_devices(c, b.routing) * window.count())
+             : 0.0);
+    for (int i = d * size; i < (d + 1) * size; ++i)
+      to[i] += S(share / window.count() * (loss.expert * f[i] + by_device));
+  }
+}
+
+}  // namespace detail
+
+/// Makes the losses' factors, from scores and experts. A no-op without coefficients.
+template <class X, class S>
+void balance_forward(X const& on, config const& c, batch const& b, routing<S> const& r,
+                     balance_scratch<S> const& t) {
+  balance_losses const& loss = b.routing.balance;
+  std::int64_t const T = r.logits.rows;
+  int const R = c.routed, k = slots(c, b.routing);
+  if (loss == balance_losses{} || T == 0) return;
+  bool const windows = loss.expert > 0 || loss.device > 0 || loss.communication > 0;
+  double const sequences = detail::sequences_with_tokens(b);
+  on.threads(b.sequences(), [&](std::int64_t s, int worker) {
+    detail::rows_of const rows{b.begin(s), b.end(s)};
+    if (rows.begin == rows.end) return;
+    S* const to = r.factors.row(rows.begin);
+    std::fill_n(to, R, S(0));
+    if (windows && loss.over == window::sequence)
+      detail::add_window(c, b, r, rows, 1 / sequences, t, worker, to);
+    if (loss.sequence > 0) {
+      double* const f = t.counts + worker * R;
+      detail::count_best(chosen(c, b.routing), r, rows, t.best + worker * R, f);
+      double const share = loss.sequence * R / (chosen(c, b.routing) * rows.count());
+      for (int i = 0; i < R; ++i) to[i] += S(share * f[i] / (sequences * rows.count()));
+    }
+  });
+  if (windows && loss.over == window::batch) {
+    std::fill_n(r.importance, R, S(0));
+    detail::add_window(c, b, r, {0, T}, 1.0, t, 0, r.importance);
+    for (std::int64_t s = 0; s < b.sequences(); ++s)
+      for (int i = 0; i < R && b.begin(s) < b.end(s); ++i)
+        r.factors(b.begin(s), i) += r.importance[i];
+  }
+  // d CV^2 / d I_i = 2 / R * ((I_i - mean) / mean^2 - variance / mean^3)
+  std::fill_n(r.importance, R, S(0));
+  if (loss.importance > 0) {
+    for (std::int64_t row = 0; row < T; ++row)
+      for (int slot = 0; slot < k; ++slot)
+        if (is_kept(r.experts(row, slot)))
+          r.importance[r.experts(row, slot)] += r.weights(row, slot);
+    double mean = 0, variance = 0;
+    for (int i = 0; i < R; ++i) mean += double(r.importance[i]) / R;
+    for (int i = 0; i < R; ++i) variance += std::pow(double(r.importance[i]) - mean, 2) / R;
+    for (int i = 0; i < R && mean > 0; ++i)
+      r.importance[i] =
+          S(loss.importance * 2 / R *
+            ((double(r.importance[i]) - mean) / (mean * mean) - variance / (mean * mean * mean)));
+  }
+}
+
+namespace detail {
+
+/// log sum exp of a token's logits. A softmax score says it: its logit minus its logarithm.
+template <class S>
+S log_sum_exp(config const& c, S const* logits, S const* scores) {
+  auto const at = std::max_element(logits, logits + c.routed) - logits;
+  if (c.score == score::softmax && c.precision != precision::bf16)
+    return logits[at] - std::log(scores[at]);
+  S sum = 0;
+  for (int i = 0; i < c.routed; ++i) sum += std::exp(logits[i] - logits[at]);
+  return logits[at] + std::log(sum);
+}
+
+}  // namespace detail
+
+/// Adds the losses' gradients to those of the weights (T, k).
+template <class S>
+void balance_weights_backward(config const& c, batch const& b, routing<S> const& r,
+                              matrix<S> dweights) {
+  if (!(b.routing.balance.importance > 0)) return;
+  for (std::int64_t t = 0; t < r.logits.rows; ++t)
+    for (int slot = 0; slot < slots(c, b.routing); ++slot)
+      if (is_kept(r.experts(t, slot))) dweights(t, slot) += r.importance[r.experts(t, slot)];
+}
+/// Adds to the gradients of row t's scores.
+template <class S>
+void balance_scores_backward(config const& c, batch const& b, routing<S> const& r, std::int64_t t,
+                             S* dscores) {
+  balance_losses const& loss = b.routing.balance;
+  if (!(loss.expert > 0 || loss.device > 0 || loss.communication > 0 || loss.sequence > 0)) return;
+  S const *const factor = detail::factors_of(b, r, t), *const s = r.scores.row(t);
+  S const total = detail::score_sum(c, s);
+  S mean = 0;
+  for (int i = 0; i < c.routed && c.score != score::softmax; ++i) mean += factor[i] * s[i] / total;
+  for (int i = 0; i < c.routed; ++i) dscores[i] += (factor[i] - mean) / total;
+}
+/// Adds to the gradients of row t's logits.
+template <class S>
+void balance_logits_backward(config const& c, batch const& b, routing<S> const& r, std::int64_t t,
+                             S* dlogits) {
+  if (!(b.routing.balance.z > 0)) return;
+  S const* const logits = r.logits.row(t);
+  S const log_sum = detail::log_sum_exp(c, logits, r.scores.row(t));
+  S const factor = S(2 * b.routing.balance.z / double(r.logits.rows)) * log_sum;
+  for (int i = 0; i < c.routed; ++i) dlogits[i] += factor * std::exp(logits[i] - log_sum);
+}
+
+namespace detail {
+
+/// The bias with which each expert would have been chosen by K T / R tokens, had only its own
+/// moved: minus that order statistic of keys without it, over the first key that is not chosen.
+template <class S>
+void report_quantiles(config const& c, int k, routing<S> const& r, matrix<S const> bias,
+                      balance_scratch<S> const& t, routing_report& report) {
+  std::int64_t const T = r.logits.rows, target = T * k / c.routed;
+  if (!c.bias || T == 0 || k == c.routed) return;
+  matrix<S> const from = c.by_logits ? r.logits : r.scores;
+  for (std::int64_t i = 0; i < T; ++i) {
+    for (int e = 0; e < c.routed; ++e) t.best[e] = e;
+    auto const key = [&](std::int32_t e) { return from(i, e) + bias(0, e); };
+    std::nth_element(t.best, t.best + k, t.best + c.routed, [&](std::int32_t a, std::int32_t b) {
+      return ranks_before(key(a), a, key(b), b);
+    });
+    t.admission[i] = key(t.best[k]);
+  }
+  for (int e = 0; e < c.routed; ++e) {
+    for (std::int64_t i = 0; i < T; ++i) t.column[i] = from(i, e) - t.admission[i];
+    std::nth_element(t.column, t.column + target, t.column + T,
+                     [](S a, S b) { return ranks_before(a, 0, b, 0); });
+    report.quantile[std::size_t(e)] = -static_cast<double>(t.column[target]);
+  }
+}
+
+}  // namespace detail
+
+/// Writes what a router did with a batch into the log's next report.
+template <class S>
+void report_routing(config const& c, batch const& b, routing<S> const& r,
+                    router_weights<S const> const& w, balance_scratch<S> const& t,
+                    routing_log& log) {
+  std::int64_t const T = r.logits.rows;
+  balance_losses const& loss = b.routing.balance;
+  int const k = slots(c, b.routing), R = c.routed, size = R / b.routing.devices;
+  routing_report& report = detail::next_report(log);
+  report.load.assign(std::size_t(R), 0);
+  report.dropped.assign(std::size_t(R), 0);
+  report.mean_score.assign(std::size_t(R), 0.0);
+  report.quantile.assign(std::size_t(R), 0.0);
+  report.balance_loss = report.entropy = report.devices = 0;
+  report.tokens = T;
+  bool const linear =
+      loss.expert > 0 || loss.device > 0 || loss.communication > 0 || loss.sequence > 0;
+  double const each = 1 / double(std::max<std::int64_t>(T, 1));
+  std::fill_n(t.counts, R, 0.0);  // sums of weights
+  for (std::int64_t row = 0; row < T; ++row) {
+    std::int32_t const* const experts = r.experts.row(row);
+    for (int slot = 0; slot < k; ++slot) {
+      if (experts[slot] == no_expert) continue;
+      ++report.load[std::size_t(expert_in(experts[slot]))];
+      if (!is_kept(experts[slot])) {
+        ++report.dropped[std::size_t(expert_in(experts[slot]))];
+        continue;
+      }
+      t.counts[experts[slot]] += double(r.weights(row, slot));
+      bool first = true;
+      for (int n = 0; n < slot && first; ++n)
+        first = !is_kept(experts[n]) || experts[n] / size != experts[slot] / size;
+      report.devices += first ? each : 0.0;
+    }
+    S const* const s = r.scores.row(row);
+    S const total = detail::score_sum(c, s);
+    double entropy = 0, losses = 0;
+    S const* const factor = detail::factors_of(b, r, row);
+    for (int i = 0; i < R; ++i) {
+      double const p = double(s[i] / total);
+      report.mean_score[std::size_t(i)] += p * each;
+      if (linear) losses += p * double(factor[i]);
+    }
+    if (c.score == score::softmax) {  // sum p log p = sum p logit - log sum exp
+      for (int i = 0; i < R; ++i)
+        if (s[i] > 0) entropy -= double(s[i]) * double(r.logits(row, i));
+      entropy += double(detail::log_sum_exp(c, r.logits.row(row), s));
+    } else {
+      for (int i = 0; i < R; ++i)
+        if (s[i] > 0) entropy -= double(s[i] / total) * std::log(double(s[i] / total));
+    }
+    if (R > 1) report.entropy += entropy / std::log(double(R)) * each;
+    report.balance_loss += losses;
+    if (loss.z > 0)
+      report.balance_loss +=
+          loss.z * each * std::pow(double(detail::log_sum_exp(c, r.logits.row(row), s)), 2);
+  }
+  if (loss.importance > 0) {
+    double mean = 0, variance = 0;
+    for (int i = 0; i < R; ++i) mean += t.counts[i] / R;
+    for (int i = 0; i < R; ++i) variance += std::pow(t.counts[i] - mean, 2) / R;
+    if (mean > 0) report.balance_loss += loss.importance * variance / (mean * mean);
+  }
+  if (b.routing.quantiles) detail::report_quantiles(c, chosen(c, b.routing), r, w.bias, t, report);
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,0 +1,99 @@
+// weigh: the weights of a token's chosen experts, from its scores. For every executor.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "../base/number.hpp"
+#include "routing.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+namespace detail {
+
+/// Softmax over the chosen logits alone: it is what dividing softmax by the bare sum of the chosen
+/// comes to, and cannot be 0 / 0 where they all are small.
+constexpr bool softmax_of_chosen(config const& c) {
+  return c.score == score::softmax && c.renormalise && c.epsilon == 0 && c.floor == 0;
+}
+
+/// As one operation of the router's arithmetic leaves a number.
+template <class S>
+S operation(config const& c, S x) {
+  return c.precision == precision::bf16 ? rounded_to_bf16(x) : x;
+}
+
+/// What scores are divided by.
+template <class S>
+S divisor(config const& c, int k, S const* scores, std::int32_t const* experts) {
+  if (!c.renormalise) return 1;
+  S total = 0;
+  for (int slot = 0; slot < k; ++slot) total += scores[experts[slot]];
+  return std::max(operation(c, total), S(c.floor)) + S(c.epsilon);
+}
+
+}  // namespace detail
+
+/// A token's weights of k chosen experts, none of them dropped yet.
+template <class S>
+void weigh_forward(config const& c, int k, S const* logits, S const* scores,
+                   std::int32_t const* experts, S* weights) {
+  S const total = detail::divisor(c, k, scores, experts);
+  if (detail::softmax_of_chosen(c)) {
+    S highest = logits[experts[0]], sum = 0;
+    for (int slot = 1; slot < k; ++slot) highest = std::max(highest, logits[experts[slot]]);
+    for (int slot = 0; slot < k; ++slot)
+      sum += weights[slot] = std::exp(logits[experts[slot]] - highest);
+    for (int slot = 0; slot < k; ++slot) weights[slot] /= sum;
+  } else {
+    for (int slot = 0; slot < k; ++slot)
+      weights[slot] = experts[slot] == no_expert ? S(0)
+                      : c.uniform                ? S(1) / S(k)
+                      : c.renormalise ? detail::operation(c, scores[experts[slot]] / total)
+                                      : scores[experts[slot]];
+  }
+  for (int slot = 0; slot < k; ++slot) {
+    S const w = detail::operation(c, S(c.scale) * weights[slot]);
+    weights[slot] = c.precision == precision::bf16_logits ? rounded_to_bf16(w) : w;
+  }
+}
+
+/// Adds to the gradients of a token's scores. Where softmax is of the chosen logits alone, it adds
+/// to nothing: see weigh_logits_backward.
+template <class S>
+void weigh_backward(config const& c, int k, S const* scores, std::int32_t const* experts,
+                    S const* dweights, S* dscores) {
+  if (c.uniform || detail::softmax_of_chosen(c)) return;
+  S total = 1, mean = 0;
+  if (c.renormalise) {
+    S sum = 0;
+    for (int slot = 0; slot < k; ++slot) sum += scores[expert_in(experts[slot])];
+    bool const at_floor = detail::operation(c, sum) < S(c.floor);  // and then it is a constant
+    total = std::max(detail::operation(c, sum), S(c.floor)) + S(c.epsilon);
+    for (int slot = 0; slot < k && !at_floor; ++slot)
+      mean += dweights[slot] * scores[expert_in(experts[slot])] / total;
+  }
+  for (int slot = 0; slot < k; ++slot)
+    if (experts[slot] != no_expert)
+      dscores[expert_in(experts[slot])] += S(c.scale) * (dweights[slot] - mean) / total;
+}
+/// Adds to the gradients of a token's logits, where softmax is of the chosen ones alone.
+template <class S>
+void weigh_logits_backward(config const& c, int k, S const* logits, std::int32_t const* experts,
+                           S const* dweights, S* dlogits) {
+  if (!detail::softmax_of_chosen(c)) return;
+  S highest = logits[expert_in(experts[0])], sum = 0, mean = 0;
+  for (int slot = 1; slot < k; ++slot)
+    highest = std::max(highest, logits[expert_in(experts[slot])]);
+  for (int slot = 0; slot < k; ++slot) {
+    S const part = std::exp(logits[expert_in(experts[slot])] - highest);
+    sum += part;
+    mean += part * dweights[slot];
+  }
+  for (int slot = 0; slot < k; ++slot) {
+    int const e = expert_in(experts[slot]);
+    dlogits[e] += S(c.scale) * std::exp(logits[e] - highest) / sum * (dweights[slot] - mean / sum);
+  }
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI
