@@ -15,9 +15,10 @@ enum class score { softmax, sigmoid, sqrt_softplus };
 enum class group_score { max, top2_sum, top_share_sum };
 
 /// Who is sent where: each token to its K best experts; to those that a table has for its id (Hash
-/// layers, V4's first layers); each expert takes its T K / R best tokens (expert choice); or, in
-/// training, tokens go by logits that Sinkhorn's iteration has balanced over the batch.
-enum class selection { top_k, hash, expert_choice, sinkhorn };
+/// layers, V4's first layers); each expert takes its T K / R best tokens (expert choice); in
+/// training, tokens go by logits that Sinkhorn's iteration has balanced over the batch; or as a
+/// rule of your own says, which comes with the batch.
+enum class selection { top_k, hash, expert_choice, sinkhorn, rule };
 
 /// The router's arithmetic, whatever the experts': products and all else in f32; products in f64;
 /// inputs, logits and final weights rounded to bf16 with f32 between (a bf16 model whose softmax is

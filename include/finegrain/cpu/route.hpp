@@ -176,8 +176,8 @@ inline void route_forward(cpu const& on, config const& c, batch const& b, matrix
   int const k = slots(c, b.routing);
   *r.seed = random_word(b.routing.seed, b.log ? b.log->next : 0);
   matrix<float const> const from = norm ? matrix<float const>(norm->rows) : x;
-  bool const together =
-      c.selection == selection::expert_choice || (c.selection == selection::sinkhorn && r.training);
+  bool const made = c.selection == selection::expert_choice || c.selection == selection::rule;
+  bool const together = made || (c.selection == selection::sinkhorn && r.training);
   matrix<float const> keys = c.by_logits ? r.logits : r.scores;
 
   auto const normalise_row = [&](std::int64_t t) {
@@ -191,7 +191,7 @@ inline void route_forward(cpu const& on, config const& c, batch const& b, matrix
   auto const choose_row = [&](std::int64_t t, int worker) {
     if (c.selection == selection::hash)
       look_up(c, k, w.table, b.ids[static_cast<std::size_t>(t)], r.experts.row(t));
-    else if (c.selection != selection::expert_choice)
+    else if (!made)
       choose(c, b.routing, keys.row(t), c.bias ? w.bias.data : nullptr,
              scratch.keys + std::int64_t{worker} * c.routed,
              scratch.ranks + std::int64_t{worker} * 2 * c.routed, r.experts.row(t));
@@ -220,6 +220,8 @@ inline void route_forward(cpu const& on, config const& c, batch const& b, matrix
   if (together) {
     if (c.selection == selection::expert_choice)
       choose_tokens(on, c, chosen(c, b.routing), r, scratch.assign);
+    else if (c.selection == selection::rule)
+      choose_by_rule(c, b, r, scratch.assign);
     else
       keys = sinkhorn_keys(r, scratch.assign);
     in_blocks([&](std::int64_t begin, std::int64_t end, int worker) {

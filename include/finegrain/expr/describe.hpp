@@ -43,6 +43,27 @@ constexpr char const* name_of(score s) {
   return "sqrt_softplus";
 }
 
+/// What differs from a choice by tokens, in f32.
+constexpr char const* name_of(selection s) {
+  switch (s) {
+    case selection::top_k: break;
+    case selection::hash: return ", by token id";
+    case selection::expert_choice: return ", experts choose";
+    case selection::sinkhorn: return ", by Sinkhorn in training";
+    case selection::rule: return ", by a rule";
+  }
+  return "";
+}
+constexpr char const* name_of(precision p) {
+  switch (p) {
+    case precision::f32: break;
+    case precision::f64: return ", f64";
+    case precision::bf16_logits: return ", bf16 logits";
+    case precision::bf16: return ", bf16";
+  }
+  return "";
+}
+
 template <int D, int F, activation Act>
 std::string details(mlp<D, F, Act>) {
   return std::string(name_of(Act)) + " of " + std::to_string(F);
@@ -51,17 +72,27 @@ std::string details(mlp<D, F, Act>) {
 template <config C>
 std::string details(shared_experts<C>) {
   return std::to_string(C.shared) + (C.shared == 1 ? " expert, " : " experts, ") + name_of(C.act) +
-         " of " + std::to_string(C.width) + (C.shared_gate ? ", gated" : "");
+         " of " + std::to_string(C.width) + (C.shared_gate ? ", gated" : "") +
+         (C.shared_scale != 1 ? ", scaled" : "");
 }
 
 template <config C>
 std::string details(routed_experts<C>) {
   std::string text = std::to_string(C.top_k) + " of " + std::to_string(C.routed) + " experts, " +
-                     name_of(C.act) + " of " + std::to_string(C.width) + ", " + name_of(C.score);
+                     name_of(C.act) + " of " + std::to_string(C.width) + ", " + name_of(C.score) +
+                     name_of(C.selection) + name_of(C.precision);
+  if (C.by_logits) text += ", by logits";
+  if (C.cosine > 0) text += ", cosines in " + std::to_string(C.cosine);
+  if (C.noisy) text += ", noisy";
+  if (C.jitter) text += ", jittered";
+  if (C.chance_second) text += ", the second by chance";
+  if (C.uniform) text += ", equal weights";
   if (C.group_limit < C.groups)
     text += ", from " + std::to_string(C.group_limit) + " of " + std::to_string(C.groups) +
             " groups" +
-            (C.group_score == group_score::max ? " by their best" : " by their best two");
+            (C.group_score == group_score::max        ? " by their best"
+             : C.group_score == group_score::top2_sum ? " by their best two"
+                                                      : " by their best few");
   if (C.renormalise) text += ", renormalised";
   if (C.scale != 1.0f) {
     char scale[32];

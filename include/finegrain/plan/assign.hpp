@@ -14,13 +14,15 @@ namespace finegrain::inline FINEGRAIN_ABI {
 /// Memory of these rules while they run.
 template <class S>
 struct assign_scratch {
+  matrix<double> scores;    // (T, R) for a rule
   matrix<S> keys;           // (T, R) of Sinkhorn
   S *by_token, *by_expert;  // (T), (R) of Sinkhorn
   std::int32_t* order;      // (T k) slots, or (workers, T) tokens
   std::int64_t* ends;       // (R + 1)
 
   constexpr assign_scratch(arena& memory, extent e, config const& c)
-      : keys(memory.matrix<S>(balanced(c) ? e.tokens : 0, c.routed)),
+      : scores(memory.matrix<double>(c.selection == selection::rule ? e.tokens : 0, c.routed)),
+        keys(memory.matrix<S>(balanced(c) ? e.tokens : 0, c.routed)),
         by_token(memory.take<S>(balanced(c) ? e.tokens : 0)),
         by_expert(memory.take<S>(balanced(c) ? c.routed : 0)),
         order(memory.take<std::int32_t>(e.tokens * (c.selection == selection::expert_choice
@@ -146,6 +148,27 @@ void look_up(config const& c, int k, matrix<S const> table, std::int32_t id,
       expert = expert + 1 < c.routed ? expert + 1 : 0;
     experts[slot] = expert;
   }
+}
+
+/// Experts as the batch's rule chooses them. Throws invalid_argument when they are none of its.
+template <class S>
+void choose_by_rule(config const& c, batch const& b, routing<S> const& r,
+                    assign_scratch<S> const& t) {
+  int const k = slots(c, b.routing);
+  for (std::int64_t i = 0; i < r.scores.rows; ++i) {
+    std::fill_n(r.experts.row(i), k, no_expert);
+    for (int e = 0; e < c.routed; ++e) t.scores(i, e) = static_cast<double>(r.scores(i, e));
+  }
+  b.routing.rule->choose(b, t.scores, r.experts.middle_cols(0, k));
+  for (std::int64_t i = 0; i < r.scores.rows; ++i)
+    for (int slot = 0; slot < k; ++slot) {
+      std::int32_t const e = r.experts(i, slot), *const row = r.experts.row(i);
+      if (e == no_expert) continue;
+      if (e < 0 || e >= c.routed || std::find(row, row + slot, e) != row + slot)
+        throw invalid_argument("the routing rule sent token %lld to expert %d %s",
+                               static_cast<long long>(i), e,
+                               e < 0 || e >= c.routed ? "which is not there" : "twice");
+    }
 }
 
 /// Drops slots: second experts by chance, then what devices and experts have no room for.

@@ -20,18 +20,26 @@ template <class S>
 struct balance_scratch {
   double* counts;         // (workers, R)
   double* sent;           // (workers, R) by device
+  double* factors;        // (workers, R) of a rule
   std::int32_t* best;     // (workers, R)
   S *column, *admission;  // (T), (T) of quantiles
 
   constexpr balance_scratch(arena& memory, extent e, config const& c)
       : counts(memory.take<double>(std::int64_t{e.workers} * c.routed)),
         sent(memory.take<double>(std::int64_t{e.workers} * c.routed)),
+        factors(memory.take<double>(std::int64_t{e.workers} * c.routed)),
         best(memory.take<std::int32_t>(std::int64_t{e.workers} * c.routed)),
         column(memory.take<S>(c.bias ? e.tokens : 0)),
         admission(memory.take<S>(c.bias ? e.tokens : 0)) {}
 };
 
 namespace detail {
+
+/// Whether there is a loss of windows.
+inline bool reads_scores(balance_losses const& loss) {
+  return loss.expert > 0 || loss.device > 0 || loss.communication > 0 || loss.sequence > 0 ||
+         loss.rule;
+}
 
 /// What a token's scores are divided by to add up to 1: softmax does already.
 template <class S>
@@ -118,6 +126,11 @@ void add_window(config const& c, batch const& b, routing<S> const& r, rows_of wi
         sent[device(slot)] += first;
       }
   }
+  if (loss.rule) {
+    std::span<double> const factors(t.factors + worker * R, std::size_t(R));
+    loss.rule->factors({f, std::size_t(R)}, factors);
+    for (int i = 0; i < R; ++i) to[i] += S(share / window.count() * factors[std::size_t(i)]);
+  }
   for (int d = 0; d < D; ++d) {
     double mean = 0;
     for (int i = d * size; i < (d + 1) * size; ++i) mean += f[i] / size;
@@ -141,7 +154,7 @@ void balance_forward(X const& on, config const& c, batch const& b, routing<S> co
   std::int64_t const T = r.logits.rows;
   int const R = c.routed, k = slots(c, b.routing);
   if (loss == balance_losses{} || T == 0) return;
-  bool const windows = loss.expert > 0 || loss.device > 0 || loss.communication > 0;
+  bool const windows = loss.expert > 0 || loss.device > 0 || loss.communication > 0 || loss.rule;
   double const sequences = detail::sequences_with_tokens(b);
   on.threads(b.sequences(), [&](std::int64_t s, int worker) {
     detail::rows_of const rows{b.begin(s), b.end(s)};
@@ -210,7 +223,7 @@ template <class S>
 void balance_scores_backward(config const& c, batch const& b, routing<S> const& r, std::int64_t t,
                              S* dscores) {
   balance_losses const& loss = b.routing.balance;
-  if (!(loss.expert > 0 || loss.device > 0 || loss.communication > 0 || loss.sequence > 0)) return;
+  if (!detail::reads_scores(loss)) return;
   S const *const factor = detail::factors_of(b, r, t), *const s = r.scores.row(t);
   S const total = detail::score_sum(c, s);
   S mean = 0;
@@ -271,8 +284,7 @@ void report_routing(config const& c, batch const& b, routing<S> const& r,
   report.quantile.assign(std::size_t(R), 0.0);
   report.balance_loss = report.entropy = report.devices = 0;
   report.tokens = T;
-  bool const linear =
-      loss.expert > 0 || loss.device > 0 || loss.communication > 0 || loss.sequence > 0;
+  bool const linear = detail::reads_scores(loss);
   double const each = 1 / double(std::max<std::int64_t>(T, 1));
   std::fill_n(t.counts, R, 0.0);  // sums of weights
   for (std::int64_t row = 0; row < T; ++row) {

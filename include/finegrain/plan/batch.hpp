@@ -36,6 +36,14 @@ struct id_list : std::span<std::int32_t const> {
 /// The tokens over which balance losses take their means: all of the batch, or each sequence.
 enum class window { batch, sequence };
 
+/// A balance loss of your own: the sum over experts of factor P. P is differentiated, factors are
+/// not.
+struct balance_rule {
+  virtual ~balance_rule() = default;
+  /// From f (R), how many times an expert was chosen over the mean, in a window of tokens.
+  virtual void factors(std::span<double const> f, std::span<double> factors) const = 0;
+};
+
 /// Coefficients of the losses that routers add in training. Each of the first four is its
 /// coefficient at perfect balance, and has a gradient through scores alone, never through counts.
 struct balance_losses {
@@ -45,7 +53,8 @@ struct balance_losses {
   double sequence = 0;          // V3's: each sequence's, counting choices without bias and groups
   double z = 0;                 // times the mean of (log sum exp logits)^2 [ST-MoE]
   double importance = 0;        // times CV^2 of the experts' sums of weights [Shazeer 2017]
-  window over = window::batch;  // expert, device, communication
+  window over = window::batch;  // expert, device, communication, rule
+  balance_rule const* rule = nullptr;  // added to them; not owned
 
   friend constexpr bool operator==(balance_losses const&, balance_losses const&) = default;
 };
@@ -54,6 +63,19 @@ struct balance_losses {
 enum class drop { least_weight, last };
 
 struct routing_log;
+struct batch;
+
+/// A choice of your own, for selection::rule.
+struct routing_rule {
+  virtual ~routing_rule() = default;
+  /// Fills experts (T, K), best first, from scores (T, R): distinct experts, or no_expert in slots
+  /// that a token does not use. Anything else is refused with invalid_argument.
+  virtual void choose(batch const& b, matrix<double const> scores,
+                      matrix<std::int32_t> experts) const = 0;
+};
+
+/// Slots are a token's places for experts. This is in those that it does not use.
+inline constexpr std::int32_t no_expert = INT32_MIN;
 
 /// Requests to every router of a network, at run time. The default asks for what the config says,
 /// and drops nothing.
@@ -73,6 +95,7 @@ struct routing_request {
   std::uint64_t seed = 0;  // of jitter, noise, chance and exemption; a trainer's steps move it
   bool quantiles = false;  // whether the report has them, for quantile balancing
   routing_log const* earlier = nullptr;  // counts of the step's earlier batches join the losses'
+  routing_rule const* rule = nullptr;    // for selection::rule; not owned
 
   friend constexpr bool operator==(routing_request const&, routing_request const&) = default;
 };

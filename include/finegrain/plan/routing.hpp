@@ -27,8 +27,7 @@ struct router_weights {
         noise(w.noise) {}
 };
 
-/// Slots: a token's places for experts, best first. Dropping leaves a slot its expert, as ~expert.
-inline constexpr std::int32_t no_expert = INT32_MIN;  // an unused slot, of expert choice
+/// Slots: a token's places for experts, best first. A dropped slot keeps its expert, as ~expert.
 constexpr bool is_kept(std::int32_t slot) { return slot >= 0; }
 constexpr std::int32_t expert_in(std::int32_t slot) { return slot < 0 ? ~slot : slot; }
 
@@ -82,7 +81,8 @@ struct routing {
   }
   /// Whether a request may ask for one expert more than configured.
   static constexpr bool may_add(config const& c, bool training) {
-    return !training && c.top_k < c.routed && c.selection != selection::hash;
+    return !training && c.top_k < c.routed && c.selection != selection::hash &&
+           c.selection != selection::rule;
   }
 };
 
@@ -119,6 +119,10 @@ inline void check_request(config const& c, routing_request const& request, bool 
   balance_losses const& b = request.balance;
   for (double x : {b.expert, b.device, b.communication, b.sequence, b.z, b.importance})
     if (!number(x)) throw invalid_argument("a balance coefficient must be a number of at least 0");
+  if ((c.selection == selection::rule) != (request.rule != nullptr))
+    throw invalid_argument(c.selection == selection::rule
+                               ? "selection::rule needs a rule in the batch's routing request"
+                               : "a routing rule is for configs with selection::rule");
   if (c.uniform && b != balance_losses{})
     throw invalid_argument("balance losses move a router, and with uniform weights there is none");
   if (request.devices < 1 || c.routed % request.devices != 0)

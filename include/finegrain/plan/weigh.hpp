@@ -23,12 +23,23 @@ S operation(config const& c, S x) {
   return c.precision == precision::bf16 ? rounded_to_bf16(x) : x;
 }
 
+/// e to a chosen logit, over the highest of them; 0 of an unused slot.
+template <class S>
+S above_highest(int k, S const* logits, std::int32_t const* experts, int slot) {
+  if (experts[slot] == no_expert) return 0;
+  S highest = logits[expert_in(experts[slot])];
+  for (int n = 0; n < k; ++n)
+    if (experts[n] != no_expert) highest = std::max(highest, logits[expert_in(experts[n])]);
+  return std::exp(logits[expert_in(experts[slot])] - highest);
+}
+
 /// What scores are divided by.
 template <class S>
 S divisor(config const& c, int k, S const* scores, std::int32_t const* experts) {
   if (!c.renormalise) return 1;
   S total = 0;
-  for (int slot = 0; slot < k; ++slot) total += scores[experts[slot]];
+  for (int slot = 0; slot < k; ++slot)
+    if (experts[slot] != no_expert) total += scores[expert_in(experts[slot])];
   return std::max(operation(c, total), S(c.floor)) + S(c.epsilon);
 }
 
@@ -40,11 +51,10 @@ void weigh_forward(config const& c, int k, S const* logits, S const* scores,
                    std::int32_t const* experts, S* weights) {
   S const total = detail::divisor(c, k, scores, experts);
   if (detail::softmax_of_chosen(c)) {
-    S highest = logits[experts[0]], sum = 0;
-    for (int slot = 1; slot < k; ++slot) highest = std::max(highest, logits[experts[slot]]);
+    S sum = 0;
     for (int slot = 0; slot < k; ++slot)
-      sum += weights[slot] = std::exp(logits[experts[slot]] - highest);
-    for (int slot = 0; slot < k; ++slot) weights[slot] /= sum;
+      sum += weights[slot] = detail::above_highest(k, logits, experts, slot);
+    for (int slot = 0; slot < k && sum > 0; ++slot) weights[slot] /= sum;
   } else {
     for (int slot = 0; slot < k; ++slot)
       weights[slot] = experts[slot] == no_expert ? S(0)
@@ -67,11 +77,13 @@ void weigh_backward(config const& c, int k, S const* scores, std::int32_t const*
   S total = 1, mean = 0;
   if (c.renormalise) {
     S sum = 0;
-    for (int slot = 0; slot < k; ++slot) sum += scores[expert_in(experts[slot])];
+    for (int slot = 0; slot < k; ++slot)
+      if (experts[slot] != no_expert) sum += scores[expert_in(experts[slot])];
     bool const at_floor = detail::operation(c, sum) < S(c.floor);  // and then it is a constant
     total = std::max(detail::operation(c, sum), S(c.floor)) + S(c.epsilon);
     for (int slot = 0; slot < k && !at_floor; ++slot)
-      mean += dweights[slot] * scores[expert_in(experts[slot])] / total;
+      if (experts[slot] != no_expert)
+        mean += dweights[slot] * scores[expert_in(experts[slot])] / total;
   }
   for (int slot = 0; slot < k; ++slot)
     if (experts[slot] != no_expert)
@@ -82,18 +94,16 @@ template <class S>
 void weigh_logits_backward(config const& c, int k, S const* logits, std::int32_t const* experts,
                            S const* dweights, S* dlogits) {
   if (!detail::softmax_of_chosen(c)) return;
-  S highest = logits[expert_in(experts[0])], sum = 0, mean = 0;
-  for (int slot = 1; slot < k; ++slot)
-    highest = std::max(highest, logits[expert_in(experts[slot])]);
+  S sum = 0, mean = 0;
   for (int slot = 0; slot < k; ++slot) {
-    S const part = std::exp(logits[expert_in(experts[slot])] - highest);
+    S const part = detail::above_highest(k, logits, experts, slot);
     sum += part;
     mean += part * dweights[slot];
   }
-  for (int slot = 0; slot < k; ++slot) {
-    int const e = expert_in(experts[slot]);
-    dlogits[e] += S(c.scale) * std::exp(logits[e] - highest) / sum * (dweights[slot] - mean / sum);
-  }
+  for (int slot = 0; slot < k; ++slot)
+    if (experts[slot] != no_expert)
+      dlogits[expert_in(experts[slot])] += S(c.scale) / sum * (dweights[slot] - mean / sum) *
+                                           detail::above_highest(k, logits, experts, slot);
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

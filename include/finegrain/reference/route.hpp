@@ -148,10 +148,11 @@ void route_forward(basic_reference<T> const& on, config const& c, batch const& b
   if (c.selection == selection::sinkhorn && r.training) keys = sinkhorn_keys(r, scratch.assign);
   if (c.selection == selection::expert_choice)
     choose_tokens(on, c, chosen(c, b.routing), r, scratch.assign);
+  if (c.selection == selection::rule) choose_by_rule(c, b, r, scratch.assign);
   for (std::int64_t t = 0; t < x.rows; ++t) {
     if (c.selection == selection::hash)
       look_up(c, k, w.table, b.ids[std::size_t(t)], r.experts.row(t));
-    else if (c.selection != selection::expert_choice)
+    else if (c.selection != selection::expert_choice && c.selection != selection::rule)
       spec::choose(c, b.routing, keys.row(t), w.bias.data, scratch, r.experts.row(t));
     weigh_forward(c, k, r.logits.row(t), r.scores.row(t), r.experts.row(t), r.weights.row(t));
   }
