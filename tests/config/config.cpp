@@ -120,6 +120,41 @@ TEST_CASE("a config that no layer can have is refused at run time with the compi
   CHECK_THAT(complaint(with([](c& x) { x.shared_gate = true; })), ContainsSubstring("shared_gate"));
 }
 
+TEST_CASE("routers that cannot be are refused in a sentence") {
+  using c = fg::config;
+  auto const hash = [](c& x) { x.selection = fg::selection::hash, x.vocabulary = 10; };
+  auto const says = [](auto change) { return complaint(with(change)); };
+  CHECK_THAT(says([](c& x) { x.selection = fg::selection::hash; }),
+             ContainsSubstring("needs vocabulary"));
+  CHECK_THAT(says([](c& x) { x.vocabulary = 10; }), ContainsSubstring("is for selection::hash"));
+  CHECK_THAT(says([&](c& x) { hash(x), x.bias = true; }), ContainsSubstring("bias moves"));
+  CHECK_THAT(says([&](c& x) { hash(x), x.by_logits = true; }), ContainsSubstring("by_logits"));
+  CHECK_THAT(says([&](c& x) { hash(x), x.groups = x.group_limit = 2; }),
+             ContainsSubstring("groups limit selection::top_k"));
+  CHECK_THAT(says([](c& x) { x.uniform = true; }), ContainsSubstring("learns nothing"));
+  CHECK_THAT(says([&](c& x) { hash(x), x.uniform = x.renormalise = true; }),
+             ContainsSubstring("no router"));
+  CHECK_THAT(says([](c& x) { x.selection = fg::selection::expert_choice, x.renormalise = true; }),
+             ContainsSubstring("may have no expert"));
+  CHECK_THAT(says([](c& x) { x.top_k = 3, x.chance_second = true; }),
+             ContainsSubstring("top_k = 2"));
+  CHECK_THAT(says([](c& x) { x.cosine = -1; }), ContainsSubstring("cosine"));
+  CHECK_THAT(says([](c& x) { x.cosine = 4, x.precision = fg::precision::bf16; }),
+             ContainsSubstring("computes in f32"));
+  CHECK_THAT(says([](c& x) {
+               x.top_k = 3, x.groups = 4, x.group_limit = 2;
+               x.group_score = fg::group_score::top_share_sum;
+             }),
+             ContainsSubstring("group_limit to divide top_k"));
+  CHECK_THAT(says([](c& x) { x.epsilon = -1; }), ContainsSubstring("epsilon"));
+  CHECK_THAT(says([](c& x) { x.floor = 2; }), ContainsSubstring("floor"));
+  CHECK_THAT(says([](c& x) { x.shared_scale = 0; }), ContainsSubstring("shared_scale"));
+  CHECK_THAT(says([](c& x) { x.shared = 0, x.shared_scale = 0.5f; }),
+             ContainsSubstring("shared_scale needs"));
+  fg::config once = with([](c& x) { x.top_k = 1, x.renormalise = x.constant_weight = true; });
+  CHECK_NOTHROW(fg::checked(once));
+}
+
 TEST_CASE("a transformation that cannot be made is refused at run time") {
   CHECK_THROWS_WITH(base.segmented(0), ContainsSubstring("at least 1"));
   CHECK_THROWS_WITH(base.segmented(3), ContainsSubstring("divide width"));

@@ -98,4 +98,49 @@ TEST_CASE(
   CHECK_THROWS_AS(report_routing(c, b, r, rw, t.balance, got), fg::invalid_argument);
 }
 
+/// Whether the experts are as many as asked, distinct, and in range.
+bool sound(fg::config const& c, std::int32_t const* experts, int k) {
+  std::uint64_t seen = 0;
+  for (int slot = 0; slot < k; ++slot) {
+    if (experts[slot] < 0 || experts[slot] >= c.routed) return false;
+    seen |= std::uint64_t{1} << experts[slot];
+  }
+  return __builtin_popcountll(seen) == k;
+}
+
+TEST_CASE("experts are distinct and in range for any bits at all: ten million tokens") {
+  fg::config plain{.hidden = 1, .width = 1, .routed = 21, .top_k = 6, .bias = true};
+  fg::config groups{.hidden = 1,
+                    .width = 1,
+                    .routed = 24,
+                    .top_k = 6,
+                    .groups = 8,
+                    .group_limit = 4,
+                    .group_score = fg::group_score::top2_sum,
+                    .bias = true};
+  numbers scores(24), bias(24), keys(24);
+  std::vector<std::int64_t> ranks(48);
+  std::int32_t experts[8];
+  std::int64_t wrong = 0;
+  std::uint64_t word = 1;
+  for (int n = 0; n < 10'000'000; ++n) {
+    if (n % 1000 == 0)
+      for (float& b : bias) {
+        word = word * 6364136223846793005u + 1442695040888963407u;
+        b = __builtin_bit_cast(float, static_cast<std::uint32_t>(word >> 32));
+      }
+    for (std::size_t i = 0; i < 24; i += 2) {
+      word = word * 6364136223846793005u + 1442695040888963407u;
+      std::uint64_t const bits = word ^ word >> 29;
+      scores[i] = __builtin_bit_cast(float, static_cast<std::uint32_t>(bits));
+      scores[i + 1] = __builtin_bit_cast(float, static_cast<std::uint32_t>(bits >> 32));
+    }
+    auto const& c = n % 2 ? groups : plain;
+    fg::simd::choose(c, {}, scores.data(), n % 4 < 2 ? bias.data() : nullptr, keys.data(),
+                     ranks.data(), experts);
+    wrong += !sound(c, experts, c.top_k);
+  }
+  CHECK(wrong == 0);
+}
+
 }  // namespace

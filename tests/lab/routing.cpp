@@ -35,7 +35,9 @@ TEST_CASE("Balance does not depend on the order of experts or on the number of t
 
 TEST_CASE("Loads add up over batches, layer by layer") {
   fg::routing_log log;
-  log.layers = {{{1, 3}, {}, 0}, {{4, 0}, {}, 0}};
+  log.layers.assign(2, fg::routing_report(2));
+  log.layers[0].load = {1, 3};
+  log.layers[1].load = {4, 0};
   fg::load_count count;
   count.add(log);
   count.add(log);

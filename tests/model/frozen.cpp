@@ -112,7 +112,7 @@ TEST_CASE("weights that are not finite are not quantised") {
 }
 
 TEST_CASE("requests to the router reach frozen layers") {
-  for (fg::routing_request const request :
+  for (fg::routing_request const& request :
        {fg::routing_request{.top_k = 1}, {.top_k = 4}, {.mask_best = 2}, {.shared = false}}) {
     auto const [a, b] = outputs<fg::mixture<odd>, f32>(30, request);
     CHECK(off(a, b) < 1e-5);

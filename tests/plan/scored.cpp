@@ -311,7 +311,7 @@ TEMPLATE_TEST_CASE("a decoder under its loss has the gradients of forward and ba
                    fg::cpu, fg::reference) {
   tiny::text const text(45);
   std::int64_t const starts[] = {0, 17, 45};
-  auto log = fg::routing_log{{{std::vector<std::int64_t>(4), std::vector<double>(4), 0}}};
+  fg::routing_log log{{fg::routing_report(4)}};
   under_loss<tiny::decoder, TestType> const u{{.tokens = 45,
                                                .ids = text.inputs(),
                                                .starts = starts,

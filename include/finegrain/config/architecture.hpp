@@ -19,7 +19,8 @@ struct latent {
 };
 
 /// A decoder: embedding, `layers` blocks of attention and feed-forward, norm, head. The first
-/// dense_layers blocks have a feed-forward block of dense_width, the others the mixture.
+/// dense_layers blocks have a feed-forward block of dense_width, the others the mixture; of these
+/// the first hash_layers send tokens by their ids, weighed by scores [DeepSeek-V4].
 struct architecture {
   int hidden = 0;  // D
   int layers = 0;
@@ -29,6 +30,7 @@ struct architecture {
   int head_dim = 0;      // numbers of a head; 0 with latent attention
   int dense_layers = 0;  // layers, if the whole model is dense: it then has no moe
   int dense_width = 0;
+  int hash_layers = 0;
   config moe = {};
   finegrain::latent latent = {};
 
@@ -40,6 +42,16 @@ static_assert(detail::ends_without_padding<latent> && detail::ends_without_paddi
 
 constexpr bool has_latent_attention(architecture const& a) { return a.latent != latent{}; }
 constexpr bool is_dense(architecture const& a) { return a.dense_layers == a.layers; }
+
+/// The mixture of the first hash_layers: the other layers', but for the choice.
+constexpr config hash_moe(architecture const& a) {
+  config c = a.moe;
+  c.selection = selection::hash;
+  c.vocabulary = a.vocabulary;
+  c.bias = false;
+  c.groups = c.group_limit = 1;
+  return c;
+}
 
 /// The numbers themselves if latent attention can have them; throws invalid_config if not.
 constexpr latent const& checked(latent const& n) {
@@ -69,6 +81,8 @@ constexpr architecture const& checked(architecture const& a) {
   }
   if (a.dense_layers < 0 || a.dense_layers > a.layers) throw invalid_config("finegrain::architecture: dense_layers must lie between 0 and layers");
   if ((a.dense_layers > 0) != (a.dense_width > 0)) throw invalid_config("finegrain::architecture: dense_width must be positive where there are dense layers, and 0 where there are none");
+  if (a.hash_layers < 0 || a.hash_layers > a.layers - a.dense_layers) throw invalid_config("finegrain::architecture: hash_layers must lie between 0 and the layers that are not dense");
+  if (a.hash_layers > 0) checked(hash_moe(a));
   if (is_dense(a)) {
     if (a.moe != config{}) throw invalid_config("finegrain::architecture: a model whose layers are all dense must not have a moe");
   } else {

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "dispatch.hpp"
 #include "frozen_experts.hpp"
 #include "route.hpp"
 

@@ -27,24 +27,35 @@ struct dense_block : named {
                                residual(rmsnorm<A.hidden>{} | mlp<A.hidden, A.dense_width>{});
 };
 
-/// Attention, then a mixture: the architecture's other layers.
-template <architecture A>
+/// Attention, then a mixture: the architecture's other layers, or its hash layers.
+template <architecture A, config C = A.moe>
 struct moe_block : named {
   static constexpr auto expr = residual(rmsnorm<A.hidden>{} | detail::attention_of<A>()) |
-                               residual(rmsnorm<A.hidden>{} | mixture<A.moe>{});
+                               residual(rmsnorm<A.hidden>{} | mixture<C>{});
 };
 
 namespace detail {
 
+/// `before`, then n times a block.
+template <int N, class Before, Expr Block>
+constexpr auto then_repeat(Before before, Block block) {
+  if constexpr (N == 0)
+    return before;
+  else
+    return before | repeat<N>(block);
+}
+
+/// The embedding and all layers.
 template <architecture A>
 constexpr auto layers_of() {
-  constexpr int mixtures = A.layers - A.dense_layers;
-  if constexpr (is_dense(A))
-    return repeat<A.layers>(dense_block<A>{});
-  else if constexpr (A.dense_layers == 0)
-    return repeat<A.layers>(moe_block<A>{});
-  else
-    return repeat<A.dense_layers>(dense_block<A>{}) | repeat<mixtures>(moe_block<A>{});
+  constexpr embedding<A.vocabulary, A.hidden> start;
+  constexpr auto dense = then_repeat<A.dense_layers>(start, dense_block<A>{});
+  if constexpr (is_dense(A)) {
+    return dense;
+  } else {
+    constexpr auto hash = then_repeat<A.hash_layers>(dense, moe_block<A, hash_moe(A)>{});
+    return then_repeat<A.layers - A.dense_layers - A.hash_layers>(hash, moe_block<A>{});
+  }
 }
 
 }  // namespace detail
@@ -54,8 +65,8 @@ constexpr auto layers_of() {
 template <architecture A>
 struct decoder : named {
   static_assert((checked(A), true));
-  static constexpr auto expr = embedding<A.vocabulary, A.hidden>{} | detail::layers_of<A>() |
-                               rmsnorm<A.hidden>{} | head<A.hidden, A.vocabulary>{};
+  static constexpr auto expr =
+      detail::layers_of<A>() | rmsnorm<A.hidden>{} | head<A.hidden, A.vocabulary>{};
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI
