@@ -52,6 +52,21 @@ TEST_CASE("every loss and every way to drop agrees, for both ways to make scores
   }
 }
 
+TEST_CASE("a learned mix agrees, and one of equal parts is half the sum") {
+  using mix =
+      decltype(fg::blend(fg::shared_experts<family::base>{}, fg::routed_experts<family::base>{}));
+  numbers const x = random_numbers(21 * D, 2), dy = random_numbers(21 * D, 3);
+  CHECK(distance<mix>(x, dy) < 5e-5);
+  layer<mix> even;
+  layer<fg::mixture<family::base>> sum;
+  for (float* n = even.weights().mix.data; n < even.weights().mix.data + 2 * D; ++n) *n = 0;
+  std::copy_n(even.w.begin() + 64, sum.w.size(), sum.w.begin());
+  even.forward(x);
+  sum.forward(x);
+  for (float& n : even.y) n *= 2;
+  CHECK(difference({sum.y.begin(), sum.y.end()}, even.y) < 1e-6);
+}
+
 /// The routers' reports on both executors.
 template <fg::config C>
 void check_reports(fg::batch b, numbers const& x) {

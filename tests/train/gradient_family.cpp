@@ -53,6 +53,20 @@ TEST_CASE("gradients of every loss are those of differences, for both ways to ma
   }
 }
 
+TEST_CASE("gradients of a learned mix of shared and routed experts are those of differences") {
+  using mix = decltype(fg::blend(fg::shared_experts<family::base>{},
+                                 fg::routed_experts<family::base>{} | fg::rmsnorm<D>{}));
+  static_assert(fg::parameters(mix{}) == fg::parameters(fg::mixture<family::base>{}) + D + 2 * D);
+  for (std::uint64_t seed = 0; seed < 4; ++seed) {
+    fg::network<mix, fg::reference> net({.deviation = 0.6, .seed = seed});
+    std::vector<double> x(T * D);
+    for (std::size_t i = 0; i < x.size(); ++i) x[i] = fg::random_normal(seed, i);
+    auto const report = fg::check_gradients(net, {.tokens = T}, {x.data(), T, D});
+    CHECK(report.worst < 2e-7);
+    CHECK(report.partials > 10 * report.skipped);
+  }
+}
+
 TEST_CASE("gradients know what was dropped") {
   CHECK(worst<family::base>({.capacity = 0.7}) < 2e-7);
   CHECK(worst<family::base>({.capacity = 0.7, .drop = fg::drop::last}) < 2e-7);

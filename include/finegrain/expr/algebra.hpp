@@ -1,4 +1,4 @@
-// a | b, a + b, residual(a), repeat<n>(a): expressions made of expressions.
+// a | b, a + b, blend(a, b), residual(a), repeat<n>(a): expressions made of expressions.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -44,6 +44,30 @@ struct sum : node {
     finegrain::weights<B, T> b;
     template <class Bind>
     constexpr explicit weights(Bind& bind) : a(bind_part<A, T>(bind)), b(bind_part<B, T>(bind)) {}
+  };
+};
+
+/// c_0 a(x) + c_1 b(x) with c = softmax(x mix^T), a token's own: a learned mix of two stages, as of
+/// shared and routed experts [residual MoE].
+template <Expr A, Expr B>
+struct blended : node {
+  static constexpr int in = in_width<A>(), out = out_width<A>();
+  static_assert(same_width<in_width<A>(), in_width<B>()>,
+                "blend(a, b): both stages must expect the same width");
+  static_assert(same_width<out_width<A>(), out_width<B>()>,
+                "blend(a, b): both stages must produce the same width");
+  static_assert(in != ids, "blend(a, b): the mix is made from numbers, not from token ids");
+
+  template <class T>
+  struct weights {
+    matrix<T> mix;  // (2, in)
+    finegrain::weights<A, T> a;
+    finegrain::weights<B, T> b;
+    template <class Bind>
+    constexpr explicit weights(Bind& bind)
+        : mix(bind.matrix("mix", 2, in, role::projection)),
+          a(bind_part<A, T>(bind)),
+          b(bind_part<B, T>(bind)) {}
   };
 };
 
@@ -93,6 +117,10 @@ constexpr then<A, B> operator|(A, B) {
 }
 template <Expr A, Expr B>
 constexpr sum<A, B> operator+(A, B) {
+  return {};
+}
+template <Expr A, Expr B>
+constexpr blended<A, B> blend(A, B) {
   return {};
 }
 template <Expr A>

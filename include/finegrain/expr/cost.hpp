@@ -67,6 +67,15 @@ struct leaves<sum<A, B>> {
     leaves<B>::visit(f);
   }
 };
+template <Expr A, Expr B>
+struct leaves<blended<A, B>> {
+  template <class F>
+  static constexpr void visit(F&& f) {
+    f(linear<in_width<A>(), 2>{});  // the mix
+    leaves<A>::visit(f);
+    leaves<B>::visit(f);
+  }
+};
 template <Expr A>
 struct leaves<residual_of<A>> : leaves<A> {};
 template <int N, Expr A>

@@ -148,6 +148,14 @@ class description {
     head(e, "sum", depth);
     add_operands(e, depth + 1);
   }
+  template <Expr A, Expr B>
+  void add(blended<A, B> e, int depth) {
+    head(e, "blend", depth);
+    depth_ = depth;
+    matrix("mix", 2, in_width<A>(), role::projection);
+    add_operands(A{}, depth + 1);
+    add_operands(B{}, depth + 1);
+  }
   template <Expr A>
   void add(residual_of<A> e, int depth) {
     head(e, "residual", depth);

@@ -1,9 +1,11 @@
-// Plans of the algebra itself, for every executor: a | b, a + b, residual(a), repeat<n>(a), names.
+// Plans of the algebra itself, for every executor: a | b, a + b, blend(a, b), residual(a),
+// repeat<n>(a), names.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <utility>
 
 #include "plan.hpp"
@@ -112,6 +114,84 @@ struct plan<X, sum<A, B>> : detail::composed {
     first::backward(p, w.a, s.a, x, dy, dw.a, dx);
     second::backward(p, w.b, s.b, x, dy, dw.b, other);
     detail::add_rows<X, S>(p.on, other, dx);
+  }
+};
+
+template <class X, Expr A, Expr B>
+struct plan<X, blended<A, B>> : detail::composed {
+  using S = typename X::scalar;
+  using first = plan<X, A>;
+  using second = plan<X, B>;
+  static constexpr int in = in_width<A>(), out = out_width<A>();
+
+  struct saved {
+    typename first::saved a;
+    typename second::saved b;
+    matrix<S> ya, yb, mix;  // (T, out), (T, out), (T, 2)
+    constexpr saved(arena& memory, extent e)
+        : a(memory, e),
+          b(memory, e),
+          ya(memory.matrix<S>(e.tokens, out)),
+          yb(memory.matrix<S>(e.tokens, out)),
+          mix(memory.matrix<S>(e.tokens, 2)) {}
+  };
+  struct scratch {
+    constexpr scratch(arena& memory, extent e) {
+      if (e.training) {  // gradients of an output, of b's input, of the mix
+        memory.matrix<S>(e.tokens, out);
+        memory.matrix<S>(e.tokens, in);
+        memory.matrix<S>(e.tokens, 2);
+      }
+      detail::in_turn<typename first::scratch, typename second::scratch>(memory, e);
+    }
+  };
+
+  template <class W>
+  static void forward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S> y) {
+    linear_forward(p.on.exact(), x, w.mix, s.mix);
+    first::forward(p, w.a, s.a, x, s.ya);
+    second::forward(p, w.b, s.b, x, s.yb);
+    rows(p.on, y.rows, [&](std::int64_t t) {
+      S const part = 1 / (1 + std::exp(s.mix(t, 1) - s.mix(t, 0)));
+      s.mix(t, 0) = part;
+      s.mix(t, 1) = 1 - part;
+      for (std::int64_t c = 0; c < out; ++c)
+        y(t, c) = s.mix(t, 0) * s.ya(t, c) + s.mix(t, 1) * s.yb(t, c);
+    });
+  }
+  template <class W, class V>
+  static void backward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S const> dy,
+                       V const& dw, matrix<S> dx) {
+    matrix<S> const dpart = p.scratch.template matrix<S>(dy.rows, out);
+    matrix<S> const other = p.scratch.template matrix<S>(dy.rows, in);
+    matrix<S> const dmix = p.scratch.template matrix<S>(dy.rows, 2);
+    auto const part_of = [&](int n) {
+      rows(p.on, dy.rows, [&](std::int64_t t) {
+        for (std::int64_t c = 0; c < out; ++c) dpart(t, c) = s.mix(t, n) * dy(t, c);
+      });
+    };
+    part_of(0);
+    first::backward(p, w.a, s.a, x, dpart, dw.a, dx);
+    part_of(1);
+    second::backward(p, w.b, s.b, x, dpart, dw.b, other);
+    detail::add_rows<X, S>(p.on, other, dx);
+    rows(p.on, dy.rows, [&](std::int64_t t) {  // softmax' of two: c_0 c_1 (dc_0 - dc_1)
+      S difference = 0;
+      for (std::int64_t c = 0; c < out; ++c) difference += dy(t, c) * (s.ya(t, c) - s.yb(t, c));
+      dmix(t, 0) = s.mix(t, 0) * s.mix(t, 1) * difference;
+      dmix(t, 1) = -dmix(t, 0);
+    });
+    linear_backward(p.on.exact(), x, w.mix, dmix, dw.mix, p.gradients, dx, gradients::accumulate);
+  }
+
+ private:
+  template <class Body>
+  static void rows(X const& on, std::int64_t count, Body&& body) {
+    constexpr std::int64_t rows_a_task = 64;
+    on.threads((count + rows_a_task - 1) / rows_a_task, [&](std::int64_t task, int) {
+      std::int64_t const end = std::min(count, (task + 1) * rows_a_task);
+      for (std::int64_t t = task * rows_a_task; t < end; ++t) body(t);
+    });
   }
 };
 

@@ -63,6 +63,12 @@ class explanation {
     add(A{}, depth + 1, inside);
     add(B{}, depth + 1, inside);
   }
+  template <Expr A, Expr B>
+  void add(blended<A, B> e, int depth, bool inside) {
+    if (node(e, "blend", depth, inside)) inside = true;
+    add(A{}, depth + 1, inside);
+    add(B{}, depth + 1, inside);
+  }
   template <Expr A>
   void add(residual_of<A> e, int depth, bool inside) {
     if (node(e, "residual", depth, inside)) inside = true;

@@ -58,6 +58,17 @@ template <class X, format F, Expr A, Expr B>
 struct frozen_weights<X, F, sum<A, B>> : detail::frozen_pair<X, F, A, B> {
   using detail::frozen_pair<X, F, A, B>::frozen_pair;
 };
+template <class X, format F, Expr A, Expr B>
+struct frozen_weights<X, F, blended<A, B>> : detail::frozen_pair<X, F, A, B> {
+  using S = typename X::scalar;
+  matrix<S> mix;  // (2, in)
+  constexpr explicit frozen_weights(arena& memory)
+      : detail::frozen_pair<X, F, A, B>(memory), mix(memory.matrix<S>(2, in_width<A>())) {}
+  void fill(X const& on, S const* w) const {
+    std::copy_n(w, mix.size(), mix.data);
+    detail::frozen_pair<X, F, A, B>::fill(on, w + weights_size<linear<in_width<A>(), 2>>());
+  }
+};
 template <class X, format F, Expr A>
 struct frozen_weights<X, F, residual_of<A>> {
   frozen_weights<X, F, A> a;
