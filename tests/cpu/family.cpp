@@ -52,6 +52,14 @@ TEST_CASE("every loss and every way to drop agrees, for both ways to make scores
   }
 }
 
+TEST_CASE("the load loss agrees") {
+  constexpr fg::config noisy = family::with(
+      [](fg::config& c) { c.by_logits = c.renormalise = c.noisy = true, c.epsilon = 0; });
+  family::tokens const some(21);
+  numbers const x = random_numbers(21 * D, 2), dy = random_numbers(21 * D, 3);
+  CHECK(distance<fg::mixture<noisy>>(x, dy, some.batch({.balance = {.load = 0.5}})) < 5e-5);
+}
+
 TEST_CASE("a learned mix agrees, and one of equal parts is half the sum") {
   using mix =
       decltype(fg::blend(fg::shared_experts<family::base>{}, fg::routed_experts<family::base>{}));

@@ -53,6 +53,24 @@ TEST_CASE("gradients of every loss are those of differences, for both ways to ma
   }
 }
 
+TEST_CASE("gradients of the load loss are those of differences, and it is 0 at balance") {
+  constexpr fg::config noisy = family::with(
+      [](fg::config& c) { c.by_logits = c.renormalise = c.noisy = true, c.epsilon = 0; });
+  CHECK(worst<noisy>({.balance = {.load = 0.5}}) < 2e-7);
+  CHECK(worst<noisy>({.balance = {.expert = 0.1, .importance = 0.2, .load = 0.5}}) < 2e-7);
+  constexpr fg::config two = family::with(
+      [](fg::config& c) { c.by_logits = c.renormalise = c.noisy = true, c.routed = 3; });
+  fg::network<fg::mixture<two>, fg::reference> net({.deviation = 0});
+  auto log = net.make_log();
+  std::vector<double> const x(T * D, 1);
+  std::vector<double> y(T * D);
+  fg::routing_request const request{.balance = {.load = 1}};
+  net.forward({.tokens = T, .routing = request, .log = &log}, {x.data(), T, D}, {y.data(), T, D});
+  CHECK(log.balance_loss() < 0.1);  // equal logits: what differs is the draw of noise
+  CHECK(log.balance_loss() > 0);
+  CHECK_THROWS_WITH(worst<family::base>(request), ContainsSubstring("averages over noise"));
+}
+
 TEST_CASE("gradients of a learned mix of shared and routed experts are those of differences") {
   using mix = decltype(fg::blend(fg::shared_experts<family::base>{},
                                  fg::routed_experts<family::base>{} | fg::rmsnorm<D>{}));

@@ -205,7 +205,8 @@ inline void route_forward(cpu const& on, config const& c, batch const& b, matrix
 
   bool const plain = plain_logits(c);
   if (!plain) {
-    if (norm) finegrain::detail::for_rows(on, x.rows, normalise_row);
+    if (norm)
+      finegrain::detail::for_rows(on, x.rows, [&](std::int64_t t, int) { normalise_row(t); });
     logits_forward(on, c, b.routing, from, w, r, scratch.logits);
   }
   transposed const router(plain ? w.router : matrix<float const>());
@@ -241,14 +242,15 @@ inline void route_backward(cpu const& on, config const& c, batch const& b, matri
                            gradients mode, matrix<float> dx) {
   int const k = slots(c, b.routing);
   balance_weights_backward(c, b, r, scratch.dweights);
-  finegrain::detail::for_rows(on, x.rows, [&](std::int64_t t) {
+  finegrain::detail::for_rows(on, x.rows, [&](std::int64_t t, int worker) {
     float* const ds = scratch.dlogits.row(t);
     std::fill_n(ds, c.routed, 0.0f);
     weigh_backward(c, k, r.scores.row(t), r.experts.row(t), scratch.dweights.row(t), ds);
     balance_scores_backward(c, b, r, t, ds);
     simd::score_backward(c, r.scores.row(t), ds);
     weigh_logits_backward(c, k, r.logits.row(t), r.experts.row(t), scratch.dweights.row(t), ds);
-    balance_logits_backward(c, b, r, t, ds);
+    balance_logits_backward(c, b, r, t, scratch.balance.best + worker * c.routed, scratch.logits,
+                            ds);
   });
   logits_backward(on, c, b.routing, x, w, r, scratch.logits, scratch.dlogits, dw, mode, dx);
 }

@@ -130,7 +130,7 @@ void choose_tokens(X const& on, config const& c, int k, routing<S> const& r,
     for (std::int64_t i = 0; i < T; ++i)
       r.experts(order[i], e) = i < share ? static_cast<std::int32_t>(e) : no_expert;
   });
-  detail::for_rows(on, T, [&](std::int64_t i) {
+  detail::for_rows(on, T, [&](std::int64_t i, int) {
     std::int32_t* const slots = r.experts.row(i);
     std::fill(std::remove(slots, slots + c.routed, no_expert), slots + c.routed, no_expert);
   });

@@ -74,25 +74,56 @@ void count_choices(int k, routing<S> const& r, rows_of window, double* counts) {
     for (int slot = 0; slot < k; ++slot)
       if (r.experts(t, slot) != no_expert) ++counts[expert_in(r.experts(t, slot))];
 }
+/// The n best of R numbers, best first. (Above n numbers, fewer are compared with the last.)
+template <class S>
+void rank_first(S const* numbers, int R, int n, std::int32_t* best) {
+  int kept = 0;
+  for (int i = 0; i < R; ++i) {
+    int at = kept;
+    while (at > 0 && ranks_before(numbers[i], i, numbers[best[at - 1]], best[at - 1])) --at;
+    if (at == n) continue;
+    if (kept < n) ++kept;
+    for (int move = kept - 1; move > at; --move) best[move] = best[move - 1];
+    best[at] = i;
+  }
+}
+
 /// counts[i] = the tokens in a window one of whose K best scores, without bias and groups, is i's.
 template <class S>
 void count_best(int k, routing<S> const& r, rows_of window, std::int32_t* best, double* counts) {
   auto const R = static_cast<int>(r.scores.cols);
   std::fill_n(counts, R, 0.0);
   for (std::int64_t t = window.begin; t < window.end; ++t) {
-    S const* const s = r.scores.row(t);
-    int kept = 0;  // the best so far, best first
-    for (int i = 0; i < R; ++i) {
-      int at = kept;
-      while (at > 0 && ranks_before(s[i], i, s[best[at - 1]], best[at - 1])) --at;
-      if (at == k) continue;
-      if (kept < k) ++kept;
-      for (int move = kept - 1; move > at; --move) best[move] = best[move - 1];
-      best[at] = i;
-    }
-    for (int n = 0; n < kept; ++n) ++counts[best[n]];
+    rank_first(r.scores.row(t), R, k, best);
+    for (int n = 0; n < k; ++n) ++counts[best[n]];
   }
 }
+
+/// What the load loss is made of: the probability that fresh noise on its own logit alone would
+/// have token t choose expert i is Phi(z), z = (logit before noise - the logit to beat) / deviation
+/// [Shazeer 2017, A].
+template <class S>
+struct noisy_choice {
+  int k;
+  std::int32_t* best;  // (k + 1), best first
+  routing<S> const& r;
+  std::int64_t t;
+
+  noisy_choice(int k, std::int32_t* best, routing<S> const& r, std::int64_t t)
+      : k(k), best(best), r(r), t(t) {
+    S const* const h = r.logits.row(t);
+    rank_first(h, static_cast<int>(r.logits.cols), k + 1, best);
+  }
+  /// Whose logit expert i must beat: the last chosen one's, or the next one's if i is chosen.
+  std::int32_t rival(int i) const {
+    return best[std::find(best, best + k, i) != best + k ? k : k - 1];
+  }
+  S deviation(int i) const { return softplus(r.spread(t, i)) + S(1e-10); }
+  S z(int i) const {
+    S const clean = r.logits(t, i) - noise_of(r, t, i) * softplus(r.spread(t, i));
+    return (clean - r.logits(t, rival(i))) / deviation(i);
+  }
+};
 
 /// The report of this router for the step's earlier batches, or null.
 inline routing_report const* earlier_report(batch const& b) {
@@ -146,6 +177,30 @@ void add_window(config const& c, batch const& b, routing<S> const& r, rows_of wi
 
 }  // namespace detail
 
+namespace detail {
+
+/// CV^2 of n numbers: their variance over their squared mean.
+template <class S>
+double squared_variation(int n, S const* x) {
+  double mean = 0, variance = 0;
+  for (int i = 0; i < n; ++i) mean += double(x[i]) / n;
+  for (int i = 0; i < n; ++i) variance += std::pow(double(x[i]) - mean, 2) / n;
+  return mean > 0 ? variance / (mean * mean) : 0;
+}
+/// dx = coefficient * d CV^2 / dx = coefficient * 2 / n * ((x - mean) / mean^2 - CV^2 / mean).
+template <class S>
+void variation_backward(double coefficient, int n, S const* x, S* dx) {
+  double const squared = squared_variation(n, x);
+  double mean = 0;
+  for (int i = 0; i < n; ++i) mean += double(x[i]) / n;
+  for (int i = 0; i < n; ++i)
+    dx[i] = mean > 0
+                ? S(coefficient * 2 / n * ((double(x[i]) - mean) / (mean * mean) - squared / mean))
+                : S(0);
+}
+
+}  // namespace detail
+
 /// Makes the losses' factors, from scores and experts. A no-op without coefficients.
 template <class X, class S>
 void balance_forward(X const& on, config const& c, batch const& b, routing<S> const& r,
@@ -177,20 +232,21 @@ void balance_forward(X const& on, config const& c, batch const& b, routing<S> co
       for (int i = 0; i < R && b.begin(s) < b.end(s); ++i)
         r.factors(b.begin(s), i) += r.importance[i];
   }
-  // d CV^2 / d I_i = 2 / R * ((I_i - mean) / mean^2 - variance / mean^3)
   std::fill_n(r.importance, R, S(0));
   if (loss.importance > 0) {
     for (std::int64_t row = 0; row < T; ++row)
       for (int slot = 0; slot < k; ++slot)
         if (is_kept(r.experts(row, slot)))
           r.importance[r.experts(row, slot)] += r.weights(row, slot);
-    double mean = 0, variance = 0;
-    for (int i = 0; i < R; ++i) mean += double(r.importance[i]) / R;
-    for (int i = 0; i < R; ++i) variance += std::pow(double(r.importance[i]) - mean, 2) / R;
-    for (int i = 0; i < R && mean > 0; ++i)
-      r.importance[i] =
-          S(loss.importance * 2 / R *
-            ((double(r.importance[i]) - mean) / (mean * mean) - variance / (mean * mean * mean)));
+    detail::variation_backward(loss.importance, R, r.importance, r.importance);
+  }
+  if (loss.load > 0 && r.training) {
+    std::fill_n(r.smooth.data, 2 * R, S(0));
+    for (std::int64_t row = 0; row < T; ++row) {
+      detail::noisy_choice<S> const choice(k, t.best, r, row);
+      for (int i = 0; i < R; ++i) r.smooth(0, i) += std::erfc(-choice.z(i) / std::sqrt(S(2))) / 2;
+    }
+    detail::variation_backward(loss.load, R, r.smooth.row(0), r.smooth.row(1));
   }
 }
 
@@ -230,10 +286,22 @@ void balance_scores_backward(config const& c, batch const& b, routing<S> const& 
   for (int i = 0; i < c.routed && c.score != score::softmax; ++i) mean += factor[i] * s[i] / total;
   for (int i = 0; i < c.routed; ++i) dscores[i] += (factor[i] - mean) / total;
 }
-/// Adds to the gradients of row t's logits.
+/// Adds to the gradients of row t's logits; `best` has room for R.
 template <class S>
 void balance_logits_backward(config const& c, batch const& b, routing<S> const& r, std::int64_t t,
-                             S* dlogits) {
+                             std::int32_t* best, logit_scratch<S> const& to, S* dlogits) {
+  if (b.routing.balance.load > 0) {
+    detail::noisy_choice<S> const choice(slots(c, b.routing), best, r, t);
+    for (int i = 0; i < c.routed; ++i) to.dclean(t, i) = 0;
+    for (int i = 0; i < c.routed; ++i) {
+      S const z = choice.z(i);
+      S const step = r.smooth(1, i) * std::exp(-z * z / 2) / std::sqrt(2 * std::numbers::pi_v<S>) /
+                     choice.deviation(i);
+      to.dclean(t, i) += step;
+      to.ddeviation(t, i) = -step * z;
+      dlogits[choice.rival(i)] -= step;
+    }
+  }
   if (!(b.routing.balance.z > 0)) return;
   S const* const logits = r.logits.row(t);
   S const log_sum = detail::log_sum_exp(c, logits, r.scores.row(t));
@@ -325,12 +393,10 @@ void report_routing(config const& c, batch const& b, routing<S> const& r,
       report.balance_loss +=
           loss.z * each * std::pow(double(detail::log_sum_exp(c, r.logits.row(row), s)), 2);
   }
-  if (loss.importance > 0) {
-    double mean = 0, variance = 0;
-    for (int i = 0; i < R; ++i) mean += t.counts[i] / R;
-    for (int i = 0; i < R; ++i) variance += std::pow(t.counts[i] - mean, 2) / R;
-    if (mean > 0) report.balance_loss += loss.importance * variance / (mean * mean);
-  }
+  if (loss.importance > 0)
+    report.balance_loss += loss.importance * detail::squared_variation(R, t.counts);
+  if (loss.load > 0 && r.training)
+    report.balance_loss += loss.load * detail::squared_variation(R, r.smooth.row(0));
   if (b.routing.quantiles) detail::report_quantiles(c, chosen(c, b.routing), r, w.bias, t, report);
 }
 

@@ -47,13 +47,14 @@ struct balance_rule {
 /// Coefficients of the losses that routers add in training. Each of the first four is its
 /// coefficient at perfect balance, and has a gradient through scores alone, never through counts.
 struct balance_losses {
-  double expert = 0;            // alpha1 [DeepSeekMoE eq. 12-14]
-  double device = 0;            // alpha2 [eq. 15-17]
-  double communication = 0;     // alpha3 [DeepSeek-V2 2.2]
-  double sequence = 0;          // V3's: each sequence's, counting choices without bias and groups
-  double z = 0;                 // times the mean of (log sum exp logits)^2 [ST-MoE]
-  double importance = 0;        // times CV^2 of the experts' sums of weights [Shazeer 2017]
-  window over = window::batch;  // expert, device, communication, rule
+  double expert = 0;         // alpha1 [DeepSeekMoE eq. 12-14]
+  double device = 0;         // alpha2 [eq. 15-17]
+  double communication = 0;  // alpha3 [DeepSeek-V2 2.2]
+  double sequence = 0;       // V3's: each sequence's, counting choices without bias and groups
+  double z = 0;              // times the mean of (log sum exp logits)^2 [ST-MoE]
+  double importance = 0;     // times CV^2 of the experts' sums of weights [Shazeer 2017]
+  double load = 0;  // noisy: times CV^2 of tokens an expert would get on average over its noise
+  window over = window::batch;         // expert, device, communication, rule
   balance_rule const* rule = nullptr;  // added to them; not owned
 
   friend constexpr bool operator==(balance_losses const&, balance_losses const&) = default;

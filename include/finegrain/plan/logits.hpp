@@ -27,6 +27,7 @@ template <class S>
 struct logit_scratch {
   matrix<S> input, dinput;        // (T, D) x as the router reads it
   matrix<S> router;               // (R, D) rounded
+  matrix<S> dclean, ddeviation;   // (T, R) of the load loss: logits before noise, deviations
   matrix<S> dprojected, dspread;  // (T, P), (T, R)
 
   constexpr logit_scratch(arena& memory, extent e, config const& c)
@@ -34,6 +35,8 @@ struct logit_scratch {
                                c.hidden)),
         dinput(memory.matrix<S>(c.jitter && e.training ? e.tokens : 0, c.hidden)),
         router(memory.matrix<S>(rounds_logits(c) ? c.routed : 0, c.hidden)),
+        dclean(memory.matrix<S>(c.noisy && e.training ? e.tokens : 0, c.routed)),
+        ddeviation(memory.matrix<S>(c.noisy && e.training ? e.tokens : 0, c.routed)),
         dprojected(memory.matrix<S>(e.training ? e.tokens : 0, c.cosine)),
         dspread(memory.matrix<S>(c.noisy && e.training ? e.tokens : 0, c.routed)) {}
 };
@@ -46,12 +49,12 @@ inline std::uint64_t seed_of(std::uint64_t router, stream s) {
   return random_word(router, static_cast<std::uint64_t>(s));
 }
 
-/// body(t) for every row, some rows a task.
+/// body(t, worker) for every row, some rows a task.
 template <class X, class Body>
 void for_rows(X const& on, std::int64_t rows, Body&& body) {
   constexpr std::int64_t some = 32;
-  on.threads((rows + some - 1) / some, [&](std::int64_t task, int) {
-    for (std::int64_t t = task * some; t < std::min(rows, (task + 1) * some); ++t) body(t);
+  on.threads((rows + some - 1) / some, [&](std::int64_t task, int worker) {
+    for (std::int64_t t = task * some; t < std::min(rows, (task + 1) * some); ++t) body(t, worker);
   });
 }
 
@@ -62,6 +65,13 @@ S softplus(S z) {
 template <class S>
 S logistic(S z) {
   return z < 0 ? std::exp(z) / (1 + std::exp(z)) : 1 / (1 + std::exp(-z));
+}
+
+/// The noise of token t's logit e, in deviations.
+template <class S>
+S noise_of(routing<S> const& r, std::int64_t t, int e) {
+  return static_cast<S>(random_normal(seed_of(*r.seed, stream::noise),
+                                      static_cast<std::uint64_t>(t * r.logits.cols + e)));
 }
 
 template <class S>
@@ -75,7 +85,7 @@ matrix<S const> router_input(X const& on, config const& c, double jitter, matrix
                              routing<S> const& r, logit_scratch<S> const& t) {
   if (!rounds_logits(c) && jitter == 0) return x;
   std::uint64_t const seed = seed_of(*r.seed, stream::jitter);
-  for_rows(on, x.rows, [&](std::int64_t i) {
+  for_rows(on, x.rows, [&](std::int64_t i, int) {
     for (std::int64_t d = 0; d < x.cols; ++d) {
       S v = rounds_logits(c) ? rounded_to_bf16(x(i, d)) : x(i, d);
       if (jitter > 0) v *= jitter_factor<S>(jitter, seed, i * x.cols + d);
@@ -98,7 +108,7 @@ inline namespace FINEGRAIN_ISA {
 template <class X, class S>
 void multiply_f64(X const& on, matrix<S const> x, matrix<S const> w, matrix<S> y) {
   constexpr std::int64_t lanes = wide::lanes<double>;
-  for_rows(on, x.rows, [&](std::int64_t t) {
+  for_rows(on, x.rows, [&](std::int64_t t, int) {
     for (std::int64_t i = 0; i < w.rows; ++i) {
       wide::vec<double> sums{};
       std::int64_t d = 0;
@@ -129,7 +139,7 @@ S cosine_scale(S temperature) {
 template <class X, class S>
 void cosine_forward(X const& on, router_weights<S const> const& w, routing<S> const& r) {
   S const scale = cosine_scale(w.temperature(0, 0));
-  for_rows(on, r.logits.rows, [&](std::int64_t t) {
+  for_rows(on, r.logits.rows, [&](std::int64_t t, int) {
     S const* const p = r.projected.row(t);
     S const size = length_of(p, r.projected.cols);
     for (std::int64_t i = 0; i < r.logits.cols; ++i) {
@@ -151,7 +161,7 @@ void cosine_backward(X const& on, router_weights<S const> const& w, routing<S> c
   for (std::int64_t t = 0; scale < 100 && t < dlogits.rows; ++t)
     for (std::int64_t i = 0; i < R; ++i) dw.temperature(0, 0) += dlogits(t, i) * r.logits(t, i);
 
-  for_rows(on, dlogits.rows, [&](std::int64_t t) {
+  for_rows(on, dlogits.rows, [&](std::int64_t t, int) {
     S const size = length_of(r.projected.row(t), P);
     for (std::int64_t n = 0; n < P; ++n) dprojected(t, n) = 0;
     for (std::int64_t i = 0; i < R; ++i) {
@@ -161,7 +171,7 @@ void cosine_backward(X const& on, router_weights<S const> const& w, routing<S> c
         dprojected(t, n) += g * (scale * w.router(i, n) / e - c * r.projected(t, n) / size);
     }
   });
-  for_rows(on, R, [&](std::int64_t i) {
+  for_rows(on, R, [&](std::int64_t i, int) {
     S const e = length_of(w.router.row(i), P);
     for (std::int64_t n = 0; n < P && mode == gradients::overwrite; ++n) dw.router(i, n) = 0;
     for (std::int64_t t = 0; t < dlogits.rows; ++t) {
@@ -193,17 +203,14 @@ void logits_forward(X const& on, config const& c, routing_request const& request
     linear_forward(exact, from, detail::router_matrix(c, w.router, t), r.logits);
   }
   if (rounds_logits(c))
-    detail::for_rows(on, x.rows, [&](std::int64_t i) {
+    detail::for_rows(on, x.rows, [&](std::int64_t i, int) {
       for (int e = 0; e < c.routed; ++e) r.logits(i, e) = rounded_to_bf16(r.logits(i, e));
     });
   if (c.noisy && r.training) {
     linear_forward(exact, from, w.noise, r.spread);
-    std::uint64_t const seed = detail::seed_of(*r.seed, detail::stream::noise);
-    detail::for_rows(on, x.rows, [&](std::int64_t i) {
+    detail::for_rows(on, x.rows, [&](std::int64_t i, int) {
       for (int e = 0; e < c.routed; ++e)
-        r.logits(i, e) +=
-            static_cast<S>(random_normal(seed, static_cast<std::uint64_t>(i * c.routed + e))) *
-            detail::softplus(r.spread(i, e));
+        r.logits(i, e) += detail::noise_of(r, i, e) * detail::softplus(r.spread(i, e));
     });
   }
 }
@@ -224,12 +231,14 @@ void logits_backward(X const& on, config const& c, routing_request const& reques
     for (std::int64_t i = 0; i < to.rows; ++i) std::fill_n(to.row(i), to.cols, S(0));
   }
   if (c.noisy) {
-    std::uint64_t const seed = detail::seed_of(*r.seed, detail::stream::noise);
-    detail::for_rows(on, x.rows, [&](std::int64_t i) {
-      for (int e = 0; e < c.routed; ++e)
-        t.dspread(i, e) =
-            dlogits(i, e) * detail::logistic(r.spread(i, e)) *
-            static_cast<S>(random_normal(seed, static_cast<std::uint64_t>(i * c.routed + e)));
+    bool const load = request.balance.load > 0;
+    detail::for_rows(on, x.rows, [&](std::int64_t i, int) {
+      for (int e = 0; e < c.routed; ++e) {
+        S const deviation =
+            dlogits(i, e) * detail::noise_of(r, i, e) + (load ? t.ddeviation(i, e) : S(0));
+        t.dspread(i, e) = deviation * detail::logistic(r.spread(i, e));
+        if (load) dlogits(i, e) += t.dclean(i, e);
+      }
     });
     linear_backward(exact, from, w.noise, t.dspread, dw.noise, mode, to, gradients::accumulate);
   }
@@ -243,7 +252,7 @@ void logits_backward(X const& on, config const& c, routing_request const& reques
   }
   if (request.jitter > 0) {
     std::uint64_t const seed = detail::seed_of(*r.seed, detail::stream::jitter);
-    detail::for_rows(on, x.rows, [&](std::int64_t i) {
+    detail::for_rows(on, x.rows, [&](std::int64_t i, int) {
       for (std::int64_t d = 0; d < x.cols; ++d)
         dx(i, d) += to(i, d) * detail::jitter_factor<S>(request.jitter, seed, i * x.cols + d);
     });

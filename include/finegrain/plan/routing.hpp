@@ -49,6 +49,7 @@ struct routing {
   matrix<S> factors;             // (T, R) at sequences' first tokens: see balance.hpp
   S* importance;                 // (R) d loss / d an expert's sum of weights
   matrix<S> projected;           // (T, P) of a cosine router
+  matrix<S> smooth;              // (2, R) of a noisy one: mean tokens, d loss / d these
   matrix<S> spread;     // (T, R) of a noisy router in training: the deviation's softplus^-1
   std::uint64_t* seed;  // (1) of this router's random numbers in this pass
   bool training;
@@ -61,6 +62,7 @@ struct routing {
         factors(memory.matrix<S>(std::max<std::int64_t>(e.tokens, 1), c.routed)),
         importance(memory.take<S>(c.routed)),
         projected(memory.matrix<S>(e.tokens, c.cosine)),
+        smooth(memory.matrix<S>(e.training && c.noisy ? 2 : 0, c.routed)),
         spread(memory.matrix<S>(e.training && c.noisy ? e.tokens : 0, c.routed)),
         seed(memory.take<std::uint64_t>(1)),
         training(e.training) {}
@@ -117,12 +119,16 @@ inline void check_request(config const& c, routing_request const& request, bool 
                            request.mask_best, choice, k);
   auto const number = [](double x) { return x >= 0 && x <= 1e30; };
   balance_losses const& b = request.balance;
-  for (double x : {b.expert, b.device, b.communication, b.sequence, b.z, b.importance})
+  for (double x : {b.expert, b.device, b.communication, b.sequence, b.z, b.importance, b.load})
     if (!number(x)) throw invalid_argument("a balance coefficient must be a number of at least 0");
   if ((c.selection == selection::rule) != (request.rule != nullptr))
     throw invalid_argument(c.selection == selection::rule
                                ? "selection::rule needs a rule in the batch's routing request"
                                : "a routing rule is for configs with selection::rule");
+  if (b.load > 0 && !(c.noisy && c.selection == selection::top_k && c.groups == 1 && k < c.routed))
+    throw invalid_argument(
+        "the load loss averages over noise: it needs .noisy = true, no groups and fewer experts "
+        "a token than there are");
   if (c.uniform && b != balance_losses{})
     throw invalid_argument("balance losses move a router, and with uniform weights there is none");
   if (request.devices < 1 || c.routed % request.devices != 0)

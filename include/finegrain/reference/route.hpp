@@ -177,7 +177,7 @@ void route_backward(basic_reference<T> const& on, config const& c, batch const& 
     balance_scores_backward(c, b, r, t, ds);
     spec::score_backward(c, r.scores.row(t), ds);
     weigh_logits_backward(c, k, r.logits.row(t), r.experts.row(t), scratch.dweights.row(t), ds);
-    balance_logits_backward(c, b, r, t, ds);
+    balance_logits_backward(c, b, r, t, scratch.balance.best, scratch.logits, ds);
   }
   logits_backward(on, c, b.routing, x, w, r, scratch.logits, scratch.dlogits, dw, mode, dx);
 }
