@@ -75,6 +75,49 @@ TEST_CASE("a learned mix agrees, and one of equal parts is half the sum") {
   CHECK(difference({sum.y.begin(), sum.y.end()}, even.y) < 1e-6);
 }
 
+TEST_CASE("dropping changes nothing for tokens that lose no slot, and only takes from the others") {
+  family::tokens const some(60);
+  numbers const x = random_numbers(60 * D, 2);
+  layer<fg::mixture<family::base>> all, dropping;
+  fg::routing_log log{{fg::routing_report(family::base.routed)}};
+  all.forward(x, some.batch());
+  for (fg::routing_request const& request :
+       {fg::routing_request{.capacity = 0.8}, {.devices = 3, .device_capacity = 0.8}}) {
+    fg::batch b = some.batch(request);
+    b.log = &log;
+    dropping.forward(x, b);
+    std::int64_t dropped = 0, changed = 0;
+    for (std::int64_t n : log.layers[0].dropped) dropped += n;
+    for (std::int64_t t = 0; t < 60; ++t)
+      changed += !same(rows(all.y, D, t, 1), rows(dropping.y, D, t, 1));
+    CHECK(dropped > 0);
+    CHECK(changed > 0);
+    CHECK(changed <= dropped);
+  }
+}
+
+TEST_CASE("routers that mathematics says are one choose and weigh with the same bits") {
+  family::tokens const some(60);
+  numbers const x = random_numbers(60 * D, 2);
+  constexpr auto grouped = family::with([](fg::config& c) {
+    c.score = fg::score::sigmoid, c.bias = true, c.routed = 8, c.top_k = 4, c.groups = 4;
+    c.group_limit = 2, c.scale = 2.5f;
+  });
+  layer<fg::mixture<fg::profiles::megatron(grouped)>> megatron;
+  layer<fg::mixture<fg::profiles::deepseek_v3_hf(grouped)>> deepseek;
+  CHECK(same(megatron.forward(x), deepseek.forward(x)));
+
+  constexpr auto before = family::with([](fg::config& c) { c.renormalise = true, c.epsilon = 0; });
+  layer<fg::mixture<before>> softmax_first;
+  layer<fg::mixture<fg::profiles::megatron(family::base)>> softmax_last;
+  CHECK(same(softmax_first.forward(x), softmax_last.forward(x)));
+
+  constexpr auto one_group = family::with([](fg::config& c) { c.groups = c.group_limit = 3; });
+  layer<fg::mixture<one_group>> all_groups;
+  layer<fg::mixture<family::base>> none;
+  CHECK(same(all_groups.forward(x), none.forward(x)));
+}
+
 /// The routers' reports on both executors.
 template <fg::config C>
 void check_reports(fg::batch b, numbers const& x) {

@@ -350,6 +350,9 @@ void report_routing(config const& c, batch const& b, routing<S> const& r,
   report.dropped.assign(std::size_t(R), 0);
   report.mean_score.assign(std::size_t(R), 0.0);
   report.quantile.assign(std::size_t(R), 0.0);
+  report.bias.assign(std::size_t(R), 0.0);
+  for (int e = 0; c.bias && e < R; ++e)
+    report.bias[std::size_t(e)] = static_cast<double>(w.bias(0, e));
   report.balance_loss = report.entropy = report.devices = 0;
   report.tokens = T;
   bool const linear = detail::reads_scores(loss);

@@ -106,6 +106,7 @@ struct routing_report {
   std::vector<std::int64_t> load;     // (R) slots of each expert that were chosen,
   std::vector<std::int64_t> dropped;  // (R) and of these, dropped
   std::vector<double> mean_score;     // (R) P: mean over tokens of scores normalised to sum 1
+  std::vector<double> bias;           // (R) the selection bias that it chose with
   std::vector<double> quantile;       // (R) the bias with which each would be chosen K T / R times
   double balance_loss = 0;            // all losses, coefficients included
   double entropy = 0;  // mean over tokens of the entropy of their scores, over that of equal ones
@@ -117,6 +118,7 @@ struct routing_report {
       : load(std::size_t(routed)),
         dropped(std::size_t(routed)),
         mean_score(std::size_t(routed)),
+        bias(std::size_t(routed)),
         quantile(std::size_t(routed)) {}
 };
 
