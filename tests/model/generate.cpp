@@ -84,6 +84,16 @@ TEST_CASE("a seed gives the same text again, another seed another") {
   CHECK(generated(net, text.inputs(), 30, how) != first);
 }
 
+TEST_CASE("what is asked of the routers is asked for every token") {
+  fg::network<tiny::decoder, fg::cpu> net({.deviation = 0.4, .seed = 2});
+  tiny::text const text(8);
+  auto const with = [&](int top_k) {
+    return generated(net, text.inputs(), 40, {.routing = {.top_k = top_k}});
+  };
+  CHECK(with(2) == with(0));
+  CHECK(with(1) != with(0));
+}
+
 TEST_CASE("a sink that returns false ends the text") {
   fg::network<tiny::decoder, fg::cpu> const net({.deviation = 0.4});
   tiny::text const text(5);

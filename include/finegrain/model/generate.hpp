@@ -23,6 +23,7 @@ struct sampling {
   int top_k = 0;
   double top_p = 1;
   std::uint64_t seed = 0;
+  routing_request routing = {};  // what is asked of the routers
 };
 
 /// Draws tokens from logits: always the same ones for the same seed. NaN ranks last; in equal
@@ -109,7 +110,7 @@ void generate(inference<Net, E, X> const& net, id_list prompt, std::int64_t coun
   auto const read = [&](std::span<std::int32_t const> some) {  // the logits after the last of them
     auto const n = static_cast<std::int64_t>(some.size());
     matrix<S> const y(logits.data(), n, vocabulary);
-    net.infer({.tokens = n, .ids = some}, {}, y, workspace, &cache);
+    net.infer({.tokens = n, .ids = some, .routing = how.routing}, {}, y, workspace, &cache);
     return y.row(n - 1);
   };
 

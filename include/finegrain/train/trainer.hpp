@@ -283,6 +283,7 @@ class trainer {
 
   template <class L>
   double evaluate_on(batch b, matrix<S const> x, L const& loss) {
+    if (!b.routing.rule) b.routing.rule = settings_.routing.rule;
     return net_.score(b, x, loss) / loss.terms;
   }
 
