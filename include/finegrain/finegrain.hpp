@@ -34,6 +34,7 @@
 #include "plan/weigh.hpp"
 #include "plan/assign.hpp"
 #include "plan/balance.hpp"
+#include "plan/report.hpp"
 #include "plan/compose.hpp"
 #include "plan/stages.hpp"
 #include "plan/scored.hpp"

@@ -1,6 +1,6 @@
 // Balance losses: their values at perfect balance and at collapse, their windows, and reports.
 // SPDX-License-Identifier: Apache-2.0
-#include <finegrain/plan/balance.hpp>
+#include <finegrain/plan/report.hpp>
 #include <finegrain/reference/mixture.hpp>
 
 #include "../catch.hpp"

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "../plan/balance.hpp"
+#include "../plan/report.hpp"
 #include "../plan/weigh.hpp"
 #include "executor.hpp"
 #include "linear.hpp"

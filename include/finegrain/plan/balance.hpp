@@ -1,5 +1,4 @@
-// balance: the losses that routers add in training, their gradients, and the routers' reports. For
-// every executor.
+// balance: the losses that routers add in training, and their gradients. For every executor.
 //
 // All losses but z and importance are sums over windows of tokens of f P, where f counts choices and
 // has no gradient, and P_i is the mean over the window of p_i, a token's scores divided by their
@@ -307,100 +306,6 @@ void balance_logits_backward(config const& c, batch const& b, routing<S> const& 
   S const log_sum = detail::log_sum_exp(c, logits, r.scores.row(t));
   S const factor = S(2 * b.routing.balance.z / double(r.logits.rows)) * log_sum;
   for (int i = 0; i < c.routed; ++i) dlogits[i] += factor * std::exp(logits[i] - log_sum);
-}
-
-namespace detail {
-
-/// The bias with which each expert would have been chosen by K T / R tokens, had only its own
-/// moved: minus that order statistic of keys without it, over the first key that is not chosen.
-template <class S>
-void report_quantiles(config const& c, int k, routing<S> const& r, matrix<S const> bias,
-                      balance_scratch<S> const& t, routing_report& report) {
-  std::int64_t const T = r.logits.rows, target = T * k / c.routed;
-  if (!c.bias || T == 0 || k == c.routed) return;
-  matrix<S> const from = c.by_logits ? r.logits : r.scores;
-  for (std::int64_t i = 0; i < T; ++i) {
-    for (int e = 0; e < c.routed; ++e) t.best[e] = e;
-    auto const key = [&](std::int32_t e) { return from(i, e) + bias(0, e); };
-    std::nth_element(t.best, t.best + k, t.best + c.routed, [&](std::int32_t a, std::int32_t b) {
-      return ranks_before(key(a), a, key(b), b);
-    });
-    t.admission[i] = key(t.best[k]);
-  }
-  for (int e = 0; e < c.routed; ++e) {
-    for (std::int64_t i = 0; i < T; ++i) t.column[i] = from(i, e) - t.admission[i];
-    std::nth_element(t.column, t.column + target, t.column + T,
-                     [](S a, S b) { return ranks_before(a, 0, b, 0); });
-    report.quantile[std::size_t(e)] = -static_cast<double>(t.column[target]);
-  }
-}
-
-}  // namespace detail
-
-/// Writes what a router did with a batch into the log's next report.
-template <class S>
-void report_routing(config const& c, batch const& b, routing<S> const& r,
-                    router_weights<S const> const& w, balance_scratch<S> const& t,
-                    routing_log& log) {
-  std::int64_t const T = r.logits.rows;
-  balance_losses const& loss = b.routing.balance;
-  int const k = slots(c, b.routing), R = c.routed, size = R / b.routing.devices;
-  routing_report& report = detail::next_report(log);
-  report.load.assign(std::size_t(R), 0);
-  report.dropped.assign(std::size_t(R), 0);
-  report.mean_score.assign(std::size_t(R), 0.0);
-  report.quantile.assign(std::size_t(R), 0.0);
-  report.bias.assign(std::size_t(R), 0.0);
-  for (int e = 0; c.bias && e < R; ++e)
-    report.bias[std::size_t(e)] = static_cast<double>(w.bias(0, e));
-  report.balance_loss = report.entropy = report.devices = 0;
-  report.tokens = T;
-  bool const linear = detail::reads_scores(loss);
-  double const each = 1 / double(std::max<std::int64_t>(T, 1));
-  std::fill_n(t.counts, R, 0.0);  // sums of weights
-  for (std::int64_t row = 0; row < T; ++row) {
-    std::int32_t const* const experts = r.experts.row(row);
-    for (int slot = 0; slot < k; ++slot) {
-      if (experts[slot] == no_expert) continue;
-      ++report.load[std::size_t(expert_in(experts[slot]))];
-      if (!is_kept(experts[slot])) {
-        ++report.dropped[std::size_t(expert_in(experts[slot]))];
-        continue;
-      }
-      t.counts[experts[slot]] += double(r.weights(row, slot));
-      bool first = true;
-      for (int n = 0; n < slot && first; ++n)
-        first = !is_kept(experts[n]) || experts[n] / size != experts[slot] / size;
-      report.devices += first ? each : 0.0;
-    }
-    S const* const s = r.scores.row(row);
-    S const total = detail::score_sum(c, s);
-    double entropy = 0, losses = 0;
-    S const* const factor = detail::factors_of(b, r, row);
-    for (int i = 0; i < R; ++i) {
-      double const p = double(s[i] / total);
-      report.mean_score[std::size_t(i)] += p * each;
-      if (linear) losses += p * double(factor[i]);
-    }
-    if (c.score == score::softmax) {  // sum p log p = sum p logit - log sum exp
-      for (int i = 0; i < R; ++i)
-        if (s[i] > 0) entropy -= double(s[i]) * double(r.logits(row, i));
-      entropy += double(detail::log_sum_exp(c, r.logits.row(row), s));
-    } else {
-      for (int i = 0; i < R; ++i)
-        if (s[i] > 0) entropy -= double(s[i] / total) * std::log(double(s[i] / total));
-    }
-    if (R > 1) report.entropy += entropy / std::log(double(R)) * each;
-    report.balance_loss += losses;
-    if (loss.z > 0)
-      report.balance_loss +=
-          loss.z * each * std::pow(double(detail::log_sum_exp(c, r.logits.row(row), s)), 2);
-  }
-  if (loss.importance > 0)
-    report.balance_loss += loss.importance * detail::squared_variation(R, t.counts);
-  if (loss.load > 0 && r.training)
-    report.balance_loss += loss.load * detail::squared_variation(R, r.smooth.row(0));
-  if (b.routing.quantiles) detail::report_quantiles(c, chosen(c, b.routing), r, w.bias, t, report);
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI
