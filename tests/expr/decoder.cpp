@@ -80,6 +80,21 @@ TEST_CASE("a decoder may have no dense layers, or only such") {
   for (auto const& name : names<all_dense>()) CHECK(name.find("mixture") == std::string::npos);
 }
 
+TEST_CASE("the first layers with a mixture may send tokens by their ids") {
+  constexpr fg::architecture hashed = [] {
+    fg::architecture a = tiny;
+    a.hash_layers = 1;
+    return fg::checked(a);
+  }();
+  auto const weights = names<hashed>();
+  CHECK(has(weights, "layers.0.mlp.gate"));
+  CHECK(has(weights, "layers.1.mixture.table"));
+  CHECK(has(weights, "layers.1.mixture.router"));  // it weighs what the table chose
+  CHECK_FALSE(has(weights, "layers.2.mixture.table"));
+  CHECK(has(weights, "layers.2.mixture.router"));
+  CHECK(fg::parameters(fg::decoder<hashed>{}) == fg::parameters(fg::decoder<tiny>{}));
+}
+
 TEST_CASE("the released models have as many named weights as their checkpoints have tensors") {
   CHECK(names<presets::deepseek_moe_16b>().size() == 5466);
   CHECK(names<presets::deepseek_v2_lite>().size() == 5291);

@@ -159,6 +159,35 @@ TEST_CASE("jitter and noise differ from step to step and not from run to run") {
   CHECK(still[0] == Approx(still[1]).epsilon(1e-6));
 }
 
+TEST_CASE("a model whose layers route differently learns: dense, by id, by score with biases") {
+  constexpr fg::architecture mixed{
+      .hidden = 16,
+      .layers = 3,
+      .vocabulary = 32,
+      .heads = 2,
+      .kv_heads = 1,
+      .head_dim = 8,
+      .dense_layers = 1,
+      .dense_width = 24,
+      .hash_layers = 1,
+      .moe = {.hidden = 16, .width = 16, .routed = 4, .top_k = 2, .shared = 1, .bias = true}};
+  fg::network<fg::decoder<mixed>, fg::reference> net({.deviation = 0.1, .seed = 1});
+  fg::trainer train{net, {.lr = 1e-2}, {.bias = {.speed = 0.01}}};
+  std::vector<std::int32_t> ids, next;
+  for (int i = 0; i < 40; ++i) ids.push_back(i * 7 % 9), next.push_back((i + 1) * 7 % 9);
+  std::vector<double> const table(net.weight("layers.1.mixture.table").data,
+                                  net.weight("layers.1.mixture.table").data + 64);
+  double const before = train.evaluate(ids, next);
+  for (int i = 0; i < 40; ++i) train.step(ids, next);
+  CHECK(train.evaluate(ids, next) < before / 2);
+  CHECK(train.log().layers.size() == 2);
+  CHECK(std::equal(table.begin(), table.end(), net.weight("layers.1.mixture.table").data));
+  double moved = 0;
+  for (int e = 0; e < 4; ++e) moved += std::abs(net.weight("layers.2.mixture.bias")(0, e));
+  CHECK(moved > 0);
+  CHECK_THROWS_WITH(net.weight("layers.1.mixture.bias"), ContainsSubstring("no weight"));
+}
+
 TEST_CASE("settings of biases that make no sense are refused") {
   net_of<biased> net;
   CHECK_THROWS_WITH((fg::trainer{net, {}, {.bias = {.speed = -1}}}), ContainsSubstring("speed"));

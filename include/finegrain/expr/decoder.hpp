@@ -36,26 +36,25 @@ struct moe_block : named {
 
 namespace detail {
 
-/// `before`, then n times a block.
-template <int N, class Before, Expr Block>
-constexpr auto then_repeat(Before before, Block block) {
-  if constexpr (N == 0)
-    return before;
+/// The layers that have a mixture: hash layers first.
+template <architecture A>
+constexpr auto mixtures_of() {
+  constexpr int rest = A.layers - A.dense_layers - A.hash_layers;
+  if constexpr (A.hash_layers == 0)
+    return repeat<rest>(moe_block<A>{});
+  else if constexpr (rest == 0)
+    return repeat<A.hash_layers>(moe_block<A, hash_moe(A)>{});
   else
-    return before | repeat<N>(block);
+    return repeat<A.hash_layers>(moe_block<A, hash_moe(A)>{}) | repeat<rest>(moe_block<A>{});
 }
-
-/// The embedding and all layers.
 template <architecture A>
 constexpr auto layers_of() {
-  constexpr embedding<A.vocabulary, A.hidden> start;
-  constexpr auto dense = then_repeat<A.dense_layers>(start, dense_block<A>{});
-  if constexpr (is_dense(A)) {
-    return dense;
-  } else {
-    constexpr auto hash = then_repeat<A.hash_layers>(dense, moe_block<A, hash_moe(A)>{});
-    return then_repeat<A.layers - A.dense_layers - A.hash_layers>(hash, moe_block<A>{});
-  }
+  if constexpr (is_dense(A))
+    return repeat<A.layers>(dense_block<A>{});
+  else if constexpr (A.dense_layers == 0)
+    return mixtures_of<A>();
+  else
+    return repeat<A.dense_layers>(dense_block<A>{}) | mixtures_of<A>();
 }
 
 }  // namespace detail
@@ -65,8 +64,8 @@ constexpr auto layers_of() {
 template <architecture A>
 struct decoder : named {
   static_assert((checked(A), true));
-  static constexpr auto expr =
-      detail::layers_of<A>() | rmsnorm<A.hidden>{} | head<A.hidden, A.vocabulary>{};
+  static constexpr auto expr = embedding<A.vocabulary, A.hidden>{} | detail::layers_of<A>() |
+                               rmsnorm<A.hidden>{} | head<A.hidden, A.vocabulary>{};
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI
