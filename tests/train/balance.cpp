@@ -1,5 +1,6 @@
 // Balance in training: selection biases, steps of several batches, jitter and noise.
 // SPDX-License-Identifier: Apache-2.0
+#include <finegrain/expr/decoder.hpp>
 #include <finegrain/reference/reference.hpp>
 #include <finegrain/train/trainer.hpp>
 
