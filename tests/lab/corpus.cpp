@@ -42,6 +42,45 @@ TEST_CASE("The same seed and step draw the same windows, whatever came before") 
   CHECK(a.x != c.x);
 }
 
+TEST_CASE("A mixture has equal parts of its texts, and windows say which they are of") {
+  std::string const a(5000, 'a'), b(20000, 'b');
+  fg::corpus const text = fg::corpus::mixture({"A", "B"}, {a, b});
+  CHECK(text.domains() == std::vector<std::string>{"A", "B"});
+  CHECK(std::count(text.text().begin(), text.text().end(), 'a') == 5000);
+  CHECK(text.size() == 10000);
+  fg::windows w;
+  std::set<int> seen;
+  auto const check = [&] {
+    REQUIRE(w.domains.size() + 1 == w.starts.size());
+    for (std::size_t i = 0; i < w.domains.size(); ++i) {
+      seen.insert(w.domains[i]);
+      for (std::int64_t at = w.starts[i]; at < w.starts[i + 1]; ++at)
+        CHECK(w.x[static_cast<std::size_t>(at)] == 'a' + w.domains[i]);
+    }
+  };
+  text.draw(0, 0, 12, 8, w);
+  check();
+  CHECK(seen.size() == 2);
+  text.validate(0, 10, 20, 8, w);
+  check();
+  CHECK(w.domains == std::vector<int>(10, 0));
+  text.validate(10, 10, 20, 8, w);
+  CHECK(w.domains == std::vector<int>(10, 1));
+}
+
+TEST_CASE("A mixture takes its part from all over a long text") {
+  std::string longer(16000, 'x');
+  for (std::size_t i = 0; i < longer.size(); ++i) longer[i] = static_cast<char>('a' + i / 2000);
+  std::string const brief(1600, 's');
+  auto const mixed = fg::corpus::mixture({"short", "long"}, {brief, longer});
+  std::set<char> const seen(mixed.text().begin() + 1600, mixed.text().end());
+  CHECK(seen.size() == 8);
+  CHECK_THROWS_AS(fg::corpus::mixture({"a", "b", "c"}, {brief, brief, brief}),
+                  fg::invalid_argument);
+  CHECK_THROWS_AS(fg::corpus::mixture({"a"}, {brief, brief}), fg::invalid_argument);
+  CHECK_THROWS_AS(fg::corpus::mixture({}, {}), fg::invalid_argument);
+}
+
 TEST_CASE("No byte is both trained on and validated with") {
   std::string text(16 * 1600, 'v');  // 't' where a training window can reach
   for (std::size_t s = 0; s < 16; ++s)

@@ -31,6 +31,17 @@ TEST_CASE("Pictures of nothing, of one point, of equal values and of NaN are wel
   CHECK(wellformed(picture::draw({"", "", "", {{"a", {{0, 9}, {1, 8}}}}, {}, 5})) == "");
 }
 
+TEST_CASE("Curves may begin anywhere, and places may be whole numbers alone") {
+  picture::curve_plot plot{"", "", "", {{"a", {{1, 2}, {3, 1}}}}};
+  CHECK_THAT(picture::draw(plot), ContainsSubstring(">1.40</text>\n<line"));
+  plot.whole = true;
+  std::string const svg = picture::draw(plot);
+  CHECK(wellformed(svg) == "");
+  CHECK(svg.find("text-anchor=\"middle\">1.40<") == svg.npos);
+  CHECK_THAT(svg, ContainsSubstring(">3<"));
+  CHECK(svg.find("text-anchor=\"middle\">0<") == svg.npos);
+}
+
 TEST_CASE("Labels at the edge stand apart, in order, inside, and near where they belong") {
   std::vector<picture::detail::edge_label> labels;
   for (double y : {100.0, 101.0, 102.0, 300.0, 399.0, 400.0, 2.0})

@@ -57,3 +57,22 @@ TEST_CASE("A learner writes from the end of a text, and goes on from a file") {
   CHECK(b == c);
   CHECK(b.size() == 14);
 }
+
+TEST_CASE("A learner is asked under a request, and shows the rows of its routers") {
+  auto const w = some();
+  network net({.deviation = 0.1, .seed = 3});
+  fg::learner_of<network> learns({.deviation = 0.1, .seed = 3}, {}, {}, {});
+  double const whole = learns.evaluate(w);
+  CHECK(learns.evaluate(w, {.top_k = 1}) != whole);
+  std::int64_t routed = 0;
+  for (std::int64_t n : learns.log().layers[0].load) routed += n;
+  CHECK(routed == 48);
+  CHECK(learns.evaluate(w, {.mask_best = 1}) != whole);
+  CHECK(learns.evaluate(w) == whole);
+
+  auto const rows = learns.routers();
+  REQUIRE(rows.size() == 1);
+  REQUIRE(rows[0].size() == 4);
+  REQUIRE(rows[0][3].size() == 8);
+  CHECK(rows[0][3][5] == net.weight("mixture.router")(3, 5));
+}

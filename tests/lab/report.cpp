@@ -29,6 +29,14 @@ TEST_CASE("LaTeX escapes what it would read as commands") {
         "1+7/63 & 2.50 $\\pm$ 0.01 \\\\\na|b\\_c & 3,\"x\" \\\\\n\\bottomrule\n\\end{tabular}\n");
 }
 
+TEST_CASE("HTML has a head and a body, and escapes what it would read as tags") {
+  fg::table t({"a", "b < c"});
+  t.add({"x & y", "1"});
+  CHECK(t.html() ==
+        "<table>\n<thead>\n<tr><th>a</th><th>b &lt; c</th></tr>\n</thead>\n<tbody>\n"
+        "<tr><td>x &amp; y</td><td>1</td></tr>\n</tbody>\n</table>\n");
+}
+
 TEST_CASE("CSV quotes commas and quotes") {
   CHECK(example().csv() == "model,bits/byte\n1+7/63,2.50 ± 0.01\na|b_c,\"3,\"\"x\"\"\"\n");
 }

@@ -35,13 +35,19 @@ TEST_CASE("Runs are gathered by model and seed; what belongs to no run here is l
   CHECK(all.models[0].validation == std::vector<double>{3.0, 3.2});
   CHECK(all.models[0].tokens == std::vector<double>{0, 10});
   CHECK(all.models[0].curve[0] == std::vector<double>{8, 8.2});
-  CHECK(all.models[0].load == std::vector<std::vector<double>>{{6, 2}});
+  CHECK(all.models[0].load == std::vector<std::vector<double>>{{3, 1}});
+  CHECK(all.models[0].balance_at(1, &fg::load_balance::max_over_mean) ==
+        std::vector<double>{1.5, 1.5});
+  CHECK(all.of("B").validation == all.models[1].validation);
+  CHECK_THROWS_AS(all.of("D"), fg::invalid_argument);
   CHECK(all.models[0].tokens_per_second == 1500);
   CHECK(all.models[1].validation == std::vector<double>{2.9, 3.0});
   CHECK(all.models[2].validation.empty());
 }
 
 TEST_CASE("The summary has means, paired differences, costs, and what is not known as a dash") {
+  CHECK(example().summary().csv().find("tokens/s") != std::string::npos);
+  CHECK(example().summary(false).csv().find("tokens/s") == std::string::npos);
   std::string const csv = example().summary().csv();
   CHECK_THAT(csv, ContainsSubstring("A,3.100 ± 1.271,–,1.23 M,346 k,98.8 k,1.50 k,1.50,0.811\n"));
   CHECK_THAT(csv, ContainsSubstring("B,2.950 ± 0.635,−0.150 ± 0.635,"));
@@ -52,6 +58,11 @@ TEST_CASE("The summary has means, paired differences, costs, and what is not kno
 TEST_CASE("The pictures of results, whole or empty, are well-formed") {
   CHECK(wellformed(example().curves("Loss")) == "");
   CHECK(wellformed(example().load()) == "");
+  CHECK(wellformed(example().differences("Loss")) == "");
+  CHECK_THAT(example().differences("Loss"), ContainsSubstring("−0.150 ± 0.635"));
+  CHECK(wellformed(example().load_over_training("Load")) == "");
+  CHECK(wellformed(fg::study_results().differences("Loss")) == "");
+  CHECK(wellformed(fg::study_results().load_over_training("Load")) == "");
   CHECK(wellformed(fg::study_results().curves("Loss")) == "");
   CHECK(wellformed(fg::study_results().load()) == "");
 }

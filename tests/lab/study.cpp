@@ -198,6 +198,87 @@ TEST_CASE("Models that share a seed see the same text in the same order") {
   CHECK(seeds == std::map<double, int>{{0, 8}, {1, 8}});
 }
 
+TEST_CASE("Studies that share a pool train a model once, whatever they call it") {
+  folder const dir;
+  auto first = settings(dir / "a"), second = settings(dir / "b");
+  first.pool = second.pool = dir / "pool";
+  REQUIRE(run(first));
+  CHECK(!std::filesystem::exists(dir / "a/log.jsonl"));
+  auto const log = contents(dir / "pool/log.jsonl");
+  {
+    fg::study study(text(), second, nullptr);
+    study.add<tiny<base>>("another name");
+    REQUIRE(study.run());
+    study.report("Loss");
+  }
+  CHECK(contents(dir / "pool/log.jsonl") == log);
+  CHECK(contents(dir / "b/table.csv").find("another name") != std::string::npos);
+  CHECK(contents(dir / "a/table.csv").find("another name") == std::string::npos);
+}
+
+TEST_CASE("A model may be trained otherwise than the others: another run") {
+  folder const dir;
+  auto const how = settings(dir.path);
+  auto other = how.training;
+  other.routing.balance.expert = 0.5;
+  fg::study study(text(), how, nullptr);
+  study.add<tiny<base>>("a");
+  study.add<tiny<base>>("b", other);
+  study.add<tiny<base>>("c", how.training);
+  auto const models = study.results().models;
+  CHECK(models[0].model.runs != models[1].model.runs);
+  CHECK(models[0].model.runs == models[2].model.runs);
+  REQUIRE(study.run());
+  CHECK(study.results().of("a").validation != study.results().of("b").validation);
+}
+
+TEST_CASE("Trained models are asked at fixed weights, and what they said is kept") {
+  folder const dir;
+  std::vector<fg::answer> before;
+  for (int time = 0; time < 2; ++time) {
+    fg::study study(text(), settings(dir.path), nullptr);
+    study.add<tiny<base>>("a");
+    if (time == 0) CHECK_THROWS_AS(study.ask("a"), fg::file_error);
+    REQUIRE(study.run());
+    auto const all = study.ask("a");
+    CHECK(fg::means(all) == study.results().of("a").validation);
+    CHECK(all[0].total_load() == study.results().of("a").load);
+    auto const one = study.ask("a", {.top_k = 1});
+    CHECK(fg::means(one) != fg::means(all));
+    CHECK(fg::means(study.ask("a", {}, false)) != fg::means(all));
+    CHECK(study.routers("a")[0].size() == 4);
+    CHECK_THROWS_AS(study.ask("no such"), fg::invalid_argument);
+    CHECK_THROWS_AS(study.ask("a", {.top_k = 9}), fg::invalid_argument);
+    if (time == 1) CHECK(fg::means(before) == fg::means(one));
+    before = one;
+  }
+  auto const asked = contents(dir / "asked.jsonl");
+  CHECK(std::count(asked.begin(), asked.end(), '\n') == 3 * 2);
+}
+
+TEST_CASE("A mixture's texts are validated one by one") {
+  folder const dir;
+  std::string const other(6000, 'z');
+  auto const mixed = fg::corpus::mixture({"lines", "z"}, {text().text(), other});
+  auto how = settings(dir.path);
+  how.validation = 5;  // and so 2 of each
+  fg::study study(mixed, how, nullptr);
+  study.add<tiny<base>>("a");
+  REQUIRE(study.run());
+  auto const answers = study.ask("a");
+  REQUIRE(answers.size() == 2);
+  CHECK(answers[0].bits.size() == 2);
+  CHECK(answers[0].bits[1] < answers[0].bits[0]);  // a text of one letter is easy
+  CHECK(fg::means(answers) == study.results().of("a").validation);
+  auto const counts = answers[0].by_domain(0);
+  REQUIRE(counts.size() == 2);
+  for (auto const& row : counts) {
+    double sum = 0;
+    for (double n : row) sum += n;
+    CHECK(sum == 2 * 2 * 16);
+  }
+}
+
 TEST_CASE("A study samples from its best model, the same for the same seed") {
   folder const dir;
   fg::study study(text(), settings(dir.path), nullptr);

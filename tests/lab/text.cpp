@@ -34,3 +34,9 @@ TEST_CASE("Fingerprints of texts differ") {
   CHECK(seen.size() == 1000);
   CHECK(text::hex(0x0123456789abcdef) == "0123456789abcdef");
 }
+
+TEST_CASE("Width counts characters, not bytes") {
+  CHECK(text::width("") == 0);
+  CHECK(text::width("abc") == 3);
+  CHECK(text::width("±×α") == 3);
+}

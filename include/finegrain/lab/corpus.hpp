@@ -26,6 +26,7 @@ namespace finegrain::inline FINEGRAIN_ABI {
 struct windows {
   std::vector<std::int32_t> x, y;    // (count * length)
   std::vector<std::int64_t> starts;  // (count + 1)
+  std::vector<int> domains;          // (count) of each sequence: which text of a mixture
 
   finegrain::batch batch() const {
     return {.tokens = static_cast<std::int64_t>(x.size()), .ids = x, .starts = starts};
@@ -67,6 +68,25 @@ class corpus {
     throw file_error("none of the texts is there: name one");
   }
 
+  /// Several texts in equal parts. Each gives as many stretches as the others, spread over it, all
+  /// as long as the shortest text allows. Throws invalid_argument if there are not 1, 2, 4, 8 or 16.
+  static corpus mixture(std::vector<std::string> names, std::vector<std::string_view> texts) {
+    std::size_t const n = texts.size();
+    if (n == 0 || stretches % n != 0 || names.size() != n)
+      throw invalid_argument("a mixture is of 1, 2, 4, 8 or 16 texts, each with a name");
+    std::size_t const each = stretches / n;
+    std::size_t shortest = texts[0].size();
+    for (std::string_view t : texts) shortest = std::min(shortest, t.size());
+    std::string all;
+    for (std::string_view t : texts)
+      for (std::size_t i = 0; i < each; ++i) all += t.substr(t.size() / each * i, shortest / each);
+    corpus mixed(std::move(all));
+    mixed.domains_ = std::move(names);
+    return mixed;
+  }
+
+  /// The names of a mixture's texts; none for one text.
+  std::vector<std::string> const& domains() const { return domains_; }
   std::string_view text() const { return text_; }
   std::vector<std::string> const& files() const { return files_; }
   std::int64_t size() const { return static_cast<std::int64_t>(text_.size()); }
@@ -80,6 +100,7 @@ class corpus {
     fill(to, count, length, [&](std::int64_t i) {
       std::uint64_t const n = static_cast<std::uint64_t>(i);
       std::int64_t const stretch = uniform(base, 2 * n, stretches);
+      to.domains.push_back(domain_of(stretch));
       return cut(stretch) + uniform(base, 2 * n + 1, room);
     });
   }
@@ -88,7 +109,8 @@ class corpus {
   std::int64_t validation_windows(std::int64_t length) const {
     return stretches * ((longest(length, false) + length - 1) / length);
   }
-  /// Validation windows [first, first + count) of `of` that are spread evenly over all.
+  /// Validation windows [first, first + count) of `of` that are spread evenly over all. Those of a
+  /// mixture's texts follow one another.
   void validate(std::int64_t first, std::int64_t count, std::int64_t of, std::int64_t length,
                 windows& to) const {
     std::int64_t const all = validation_windows(length), each = all / stretches;
@@ -98,6 +120,7 @@ class corpus {
                              static_cast<long long>(of), static_cast<long long>(all));
     fill(to, count, length, [&](std::int64_t i) {
       std::int64_t const window = (first + i) * all / of;
+      to.domains.push_back(domain_of(window / each));
       return held(window / each) + window % each * length;
     });
   }
@@ -105,6 +128,9 @@ class corpus {
  private:
   static constexpr std::int64_t stretches = 16;
 
+  int domain_of(std::int64_t stretch) const {
+    return static_cast<int>(stretch * static_cast<std::int64_t>(domains_.size()) / stretches);
+  }
   std::int64_t cut(std::int64_t stretch) const { return size() * stretch / stretches; }
   std::int64_t held(std::int64_t stretch) const {  // where a stretch's validation part begins
     return cut(stretch + 1) - size() / (stretches * stretches);
@@ -126,6 +152,7 @@ class corpus {
     to.x.resize(static_cast<std::size_t>(count * length));
     to.y.resize(to.x.size());
     to.starts.resize(static_cast<std::size_t>(count) + 1);
+    to.domains.clear();
     for (std::int64_t i = 0, at = 0; i < count; ++i) {
       to.starts[static_cast<std::size_t>(i)] = at;
       for (std::int64_t from = begin(i), end = from + length; from < end; ++from, ++at) {
@@ -140,7 +167,7 @@ class corpus {
   }
 
   std::string text_;
-  std::vector<std::string> files_;
+  std::vector<std::string> files_, domains_;
 };
 
 /// Bits per byte that the frequencies of single bytes allow (order 0).

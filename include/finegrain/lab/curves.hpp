@@ -1,4 +1,4 @@
-// A picture of curves that fall: axes, grid, bands, and each curve's name where it ends.
+// A picture of curves: axes, grid, bands, and each curve's name where it ends.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "statistics.hpp"
 #include "svg.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI::picture {
@@ -15,6 +16,11 @@ struct curve {
   std::string name;
   std::vector<point> points;
   std::vector<double> half = {};
+
+  void add(double x, estimate const& e) {
+    points.push_back({x, e.mean});
+    if (e.has_interval()) half.push_back(e.half);
+  }
 };
 
 /// A height to compare with.
@@ -28,6 +34,7 @@ struct curve_plot {
   std::vector<curve> curves;
   std::vector<level> levels = {};
   double highest = std::numeric_limits<double>::infinity();  // what lies above is cut off
+  bool whole = false;                                        // places are whole numbers
 };
 
 namespace detail {
@@ -38,14 +45,15 @@ struct plot_frame {
 
 inline plot_frame frame_of(curve_plot const& plot, double left, double right, double top,
                            double bottom) {
-  double x0 = 0, x1 = 0, low = std::numeric_limits<double>::infinity(), high = -low;
+  double x0 = std::numeric_limits<double>::infinity(), x1 = -x0,
+         low = std::numeric_limits<double>::infinity(), high = -low;
   auto const widen = [&](double y) {
     if (std::isfinite(y)) low = std::min(low, y), high = std::max(high, y);
   };
   for (curve const& c : plot.curves)
     for (std::size_t i = 0; i < c.points.size(); ++i) {
       double const half = i < c.half.size() && std::isfinite(c.half[i]) ? c.half[i] : 0;
-      x1 = std::max(x1, c.points[i].x);
+      x0 = std::min(x0, c.points[i].x), x1 = std::max(x1, c.points[i].x);
       widen(c.points[i].y - half);
       widen(c.points[i].y + half);
     }
@@ -53,7 +61,8 @@ inline plot_frame frame_of(curve_plot const& plot, double left, double right, do
   if (!(low < high)) low = std::isfinite(low) ? low - 0.5 : 0, high = low + 1;
   high = std::max(std::min(high, plot.highest), low + 1e-6);
   double const room = 0.04 * (high - low);
-  return {{x0, x1 > x0 ? x1 : 1, left, right}, {low - room, high + room, bottom, top}};
+  if (!(x0 <= x1)) x0 = 0, x1 = 1;
+  return {{x0, x1 > x0 ? x1 : x0 + 1, left, right}, {low - room, high + room, bottom, top}};
 }
 
 inline void draw_axes(drawing& d, curve_plot const& plot, plot_frame const& f) {
@@ -62,6 +71,7 @@ inline void draw_axes(drawing& d, curve_plot const& plot, plot_frame const& f) {
     d.text({f.x.from - 8, f.y(y) + 4}, text::fixed(y, f.y.tick_digits(6)), R"(text-anchor="end")");
   }
   for (double x : f.x.ticks(6)) {
+    if (plot.whole && x != std::floor(x)) continue;
     d.line({f.x(x), f.y.from}, {f.x(x), f.y.from + 5}, R"(stroke="#444")");
     d.text({f.x(x), f.y.from + 19}, text::rounded(x), R"(text-anchor="middle")");
   }
@@ -123,7 +133,8 @@ inline void draw_edge_labels(drawing& d, plot_frame const& f, std::vector<edge_l
   }
 }
 
-inline void draw_curve(drawing& d, curve const& c, plot_frame const& f, std::string const& colour) {
+inline void draw_curve(drawing& d, curve const& c, plot_frame const& f, std::string const& colour,
+                       bool faint) {
   std::vector<point> line, band;
   for (point p : c.points) line.push_back({f.x(p.x), f.y(p.y)});
   bool const banded = c.half.size() == c.points.size();
@@ -131,7 +142,10 @@ inline void draw_curve(drawing& d, curve const& c, plot_frame const& f, std::str
     band.push_back({f.x(c.points[i].x), f.y(c.points[i].y + c.half[i])});
   for (std::size_t i = c.points.size(); banded && i-- > 0;)
     band.push_back({f.x(c.points[i].x), f.y(c.points[i].y - c.half[i])});
-  d.path(band, "stroke=\"none\" fill-opacity=\"0.15\" fill=\"" + colour + "\"", true);
+  d.path(band,
+         std::string("stroke=\"none\" fill-opacity=\"") + (faint ? "0.06" : "0.15") + "\" fill=\"" +
+             colour + "\"",
+         true);
   d.path(line,
          "fill=\"none\" stroke-width=\"2\" stroke-linejoin=\"round\" stroke=\"" + colour + "\"");
   for (point p : line) d.dot(p, 2.4, "fill=\"" + colour + "\"");
@@ -143,7 +157,11 @@ inline void draw_curve(drawing& d, curve const& c, plot_frame const& f, std::str
 inline std::string draw(curve_plot const& plot) {
   constexpr double width = 780, height = 450;
   drawing d(width, height);
-  auto const f = detail::frame_of(plot, 60, width - 165, 58, height - 54);
+  std::size_t longest = 0;
+  for (curve const& c : plot.curves) longest = std::max(longest, text::width(c.name));
+  for (level const& l : plot.levels) longest = std::max(longest, text::width(l.name));
+  double const names = std::clamp(75 + 6.6 * static_cast<double>(longest), 165.0, 300.0);
+  auto const f = detail::frame_of(plot, 60, width - names, 58, height - 54);
   detail::draw_axes(d, plot, f);
   std::vector<detail::edge_label> labels;
   auto const label = [&](std::string const& name, double y, std::string const& colour) {
@@ -156,7 +174,7 @@ inline std::string draw(curve_plot const& plot) {
     label(l.name, l.y, "#888888");
   }
   for (std::size_t i = 0; i < plot.curves.size(); ++i) {
-    detail::draw_curve(d, plot.curves[i], f, series_colour(i));
+    detail::draw_curve(d, plot.curves[i], f, series_colour(i), plot.curves.size() > 3);
     if (!plot.curves[i].points.empty())
       label(plot.curves[i].name, plot.curves[i].points.back().y, series_colour(i));
   }

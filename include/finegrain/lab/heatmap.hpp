@@ -21,7 +21,10 @@ struct load_map {
 /// The picture as SVG. A cell's colour is the expert's load over its layer's mean; experts stand
 /// in order of load, the busiest first, since their numbers mean nothing.
 inline std::string draw_load(std::string const& title, std::vector<load_map> const& maps) {
-  constexpr double left = 150, right = 590, row = 18, top = 64, most = 3;
+  constexpr double right = 590, row = 18, top = 64, most = 3;
+  std::size_t longest = 0;
+  for (load_map const& m : maps) longest = std::max(longest, text::width(m.name));
+  double const left = std::clamp(75 + 7.2 * static_cast<double>(longest), 150.0, 300.0);
   double height = top;
   for (load_map const& m : maps) height += row * static_cast<double>(m.layers.size()) + 26;
   drawing d(780, std::max(height + 10, top + 150));

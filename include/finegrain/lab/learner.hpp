@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "../model/generate.hpp"
 #include "../train/trainer.hpp"
@@ -17,13 +18,16 @@ struct learner {
   virtual ~learner() = default;
   virtual std::int64_t steps() const = 0;
   virtual step_report step(windows const& w) = 0;
-  /// Mean loss in nats, without training; log() then tells where tokens went.
-  virtual double evaluate(windows const& w) = 0;
+  /// Mean loss in nats, without training, under a request to the routers; log() then tells where
+  /// tokens went.
+  virtual double evaluate(windows const& w, routing_request const& how = {}) = 0;
   virtual void save(std::string const& path) const = 0;
   virtual void load(std::string const& path) = 0;
   /// Appends so many bytes to a text, having seen its last `context` bytes.
   virtual void write(std::string& text, std::int64_t context, std::int64_t bytes,
                      sampling const& how) const = 0;
+  /// The rows of each router, in the order of the forward pass: [layer][expert][hidden].
+  virtual std::vector<std::vector<std::vector<double>>> routers() const = 0;
 
   routing_log const& log() const { return log_; }
 
@@ -46,8 +50,9 @@ class learner_of final : public learner {
 
   std::int64_t steps() const override { return train_.steps(); }
   step_report step(windows const& w) override { return train_.step(w.batch(), w.y); }
-  double evaluate(windows const& w) override {
+  double evaluate(windows const& w, routing_request const& how = {}) override {
     batch b = w.batch();
+    b.routing = how;
     b.log = &log_;
     return train_.evaluate(b, w.y);
   }
@@ -60,6 +65,17 @@ class learner_of final : public learner {
          at < text.size(); ++at)
       seen.push_back(static_cast<unsigned char>(text[at]));
     generate(net_, seen, bytes, how, [&](std::int32_t id) { text += static_cast<char>(id); });
+  }
+  std::vector<std::vector<std::vector<double>>> routers() const override {
+    std::vector<std::vector<std::vector<double>>> all;
+    for (weight_entry const& e : net_.entries()) {
+      if (!e.name.ends_with(".router")) continue;
+      all.emplace_back();
+      auto const* row = net_.parameters().data() + e.offset;
+      for (std::int64_t r = 0; r < e.rows; ++r, row += e.cols)
+        all.back().emplace_back(row, row + e.cols);
+    }
+    return all;
   }
 
  private:

@@ -1,4 +1,4 @@
-// One table, as Markdown, LaTeX, CSV, or columns for a terminal.
+// One table, as Markdown, HTML, LaTeX, CSV, or columns for a terminal.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "../base/error.hpp"
+#include "text.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -42,6 +43,19 @@ class table {
       out += r == 0 ? " \\\\\n\\midrule\n" : " \\\\\n";
     }
     return out + "\\bottomrule\n\\end{tabular}\n";
+  }
+  /// A table element.
+  std::string html() const {
+    std::string out = "<table>\n";
+    for (std::size_t r = 0; r < rows_.size(); ++r) {
+      out += r == 0 ? "<thead>\n<tr>" : "<tr>";
+      for (std::string const& cell : rows_[r])
+        out += (r == 0 ? "<th>" : "<td>") +
+               replaced(cell, {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}}) +
+               (r == 0 ? "</th>" : "</td>");
+      out += r == 0 ? "</tr>\n</thead>\n<tbody>\n" : "</tr>\n";
+    }
+    return out + "</tbody>\n</table>\n";
   }
   /// As RFC 4180 says, with line feeds.
   std::string csv() const {
@@ -88,26 +102,20 @@ class table {
                            {"−", "$-$"},
                            {"α", "$\\alpha$"}});
   }
-  /// Columns that a reader sees: bytes that do not continue a character.
-  static std::size_t width(std::string_view cell) {
-    return static_cast<std::size_t>(std::count_if(cell.begin(), cell.end(), [](char c) {
-      return (static_cast<unsigned char>(c) & 0xc0) != 0x80;
-    }));
-  }
-
   template <class Cell>
   std::string lines(std::string const& open, std::string const& between, std::string const& close,
                     Cell cell) const {
     std::vector<std::size_t> widths(rows_[0].size(), 3);
     for (auto const& row : rows_)
       for (std::size_t c = 0; c < row.size(); ++c)
-        widths[c] = std::max(widths[c], width(cell(row[c])));
+        widths[c] = std::max(widths[c], text::width(cell(row[c])));
     std::string out;
     for (std::size_t r = 0; r < rows_.size(); ++r) {
       std::string line = open;
       for (std::size_t c = 0; c < rows_[r].size(); ++c) {
-        std::string const text = cell(rows_[r][c]), space(widths[c] - width(text), ' ');
-        line += (c > 0 ? between : "") + (c == 0 ? text + space : space + text);
+        std::string const words = cell(rows_[r][c]);
+        std::string const space(widths[c] - text::width(words), ' ');
+        line += (c > 0 ? between : "") + (c == 0 ? words + space : space + words);
       }
       line += close;
       line.erase(line.find_last_not_of(' ') + 1);

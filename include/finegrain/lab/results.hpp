@@ -8,8 +8,11 @@
 #include <utility>
 #include <vector>
 
+#include "answer.hpp"
+#include "claims.hpp"
 #include "curves.hpp"
 #include "heatmap.hpp"
+#include "intervals.hpp"
 #include "jsonl.hpp"
 #include "report.hpp"
 #include "routing.hpp"
@@ -29,11 +32,19 @@ struct studied_model {
 /// A model's runs, measured. Values of different models at one place belong to one seed.
 struct model_results {
   studied_model model;
-  std::vector<double> validation;          // bits per byte at the end, a seed each
-  std::vector<double> tokens;              // the curve's places, in training tokens,
-  std::vector<std::vector<double>> curve;  // and at each the seeds' bits per byte
-  std::vector<std::vector<double>> load;   // per layer and expert, at the end, all seeds
+  std::vector<double> validation = {};                  // bits per byte at the end, a seed each
+  std::vector<double> tokens = {};                      // the curve's places, in training tokens,
+  std::vector<std::vector<double>> curve = {};          // and at each the seeds' bits per byte,
+  std::vector<std::vector<load_balance>> balance = {};  // and how even their experts' load was
+  number_table load = {};  // [layer][expert] at the end, of the first seed
   double tokens_per_second = std::numeric_limits<double>::quiet_NaN();
+
+  /// One number of the seeds' balances at a place: balance_at(i, &load_balance::entropy).
+  std::vector<double> balance_at(std::size_t place, double load_balance::*what) const {
+    std::vector<double> out;
+    for (load_balance const& b : balance[place]) out.push_back(b.*what);
+    return out;
+  }
 };
 
 struct study_results {
@@ -41,26 +52,33 @@ struct study_results {
   std::vector<picture::level> levels;  // what was given to compare with
 
   /// Mean bits per byte with 95 % intervals, paired differences to the first model, costs, speed
-  /// and balance; below, what was given to compare with.
-  table summary() const {
-    table t({"model", "bits/byte", "difference", "parameters", "active", "FLOPs/token", "tokens/s",
-             "max/mean load", "load entropy"});
+  /// and balance; below, what was given to compare with. Speed is worth telling only where all runs
+  /// were made on one machine, with nothing beside them.
+  table summary(bool speed = true) const {
+    auto const cells = [speed](std::vector<std::string> row) {
+      if (!speed) row.erase(row.begin() + 6);
+      return row;
+    };
+    table t(cells({"model", "bits/byte", "difference", "parameters", "active", "FLOPs/token",
+                   "tokens/s", "max/mean load", "load entropy"}));
     for (model_results const& m : models) {
       bool const first = &m == &models.front();
       auto const difference =
           first || m.validation.size() != models[0].validation.size()
               ? std::string("–")
-              : text(estimate_difference(m.validation, models[0].validation), true);
-      load_balance const b = balance_of(m.load);
-      t.add({m.model.name, text(estimate_mean(m.validation), false), difference,
-             text::rounded(double(m.model.parameters)), text::rounded(double(m.model.active)),
-             text::rounded(double(m.model.flops)),
-             m.tokens_per_second > 0 ? text::rounded(m.tokens_per_second) : "–",
-             m.load.empty() ? "–" : text::fixed(b.max_over_mean, 2),
-             m.load.empty() ? "–" : text::fixed(b.entropy, 3)});
+              : signed_text(estimate_difference(m.validation, models[0].validation));
+      auto const balance = [&](double load_balance::*what, int digits) {
+        if (m.load.empty()) return std::string("–");
+        return text::fixed(estimate_mean(m.balance_at(m.balance.size() - 1, what)).mean, digits);
+      };
+      t.add(cells({m.model.name, mean_text(estimate_mean(m.validation)), difference,
+                   text::rounded(double(m.model.parameters)), text::rounded(double(m.model.active)),
+                   text::rounded(double(m.model.flops)),
+                   m.tokens_per_second > 0 ? text::rounded(m.tokens_per_second) : "–",
+                   balance(&load_balance::max_over_mean, 2), balance(&load_balance::entropy, 3)}));
     }
     for (picture::level const& l : levels)
-      t.add({l.name, text::fixed(l.y, 3), "", "", "", "", "", "", ""});
+      t.add(cells({l.name, text::fixed(l.y, 3), "", "", "", "", "", "", ""}));
     return t;
   }
 
@@ -69,16 +87,48 @@ struct study_results {
     picture::curve_plot plot{title, "training tokens", "bits per byte", {}, levels};
     for (model_results const& m : models) {
       picture::curve c{m.model.name, {}, {}};
-      for (std::size_t i = 0; i < m.tokens.size(); ++i) {
-        estimate const e = estimate_mean(m.curve[i]);
-        c.points.push_back({m.tokens[i], e.mean});
-        if (e.has_interval()) c.half.push_back(e.half);
-      }
+      for (std::size_t i = 0; i < m.tokens.size(); ++i)
+        c.add(m.tokens[i], estimate_mean(m.curve[i]));
       if (c.points.size() > 1) plot.highest = std::min(plot.highest, first_below(c));
       plot.curves.push_back(std::move(c));
     }
     for (picture::level const& l : levels) plot.highest = std::max(plot.highest, l.y + 0.2);
     return picture::draw(plot);
+  }
+
+  /// What each model's bits per byte differ by from the first's, seed by seed.
+  std::string differences(std::string const& title) const {
+    picture::interval_plot plot{title, "difference in bits per byte (left is better)", {}};
+    for (model_results const& m : models) {
+      if (&m == &models[0] || m.validation.size() != models[0].validation.size()) continue;
+      estimate const e = estimate_difference(m.validation, models[0].validation);
+      if (e.count == 0) continue;
+      plot.rows.push_back({m.model.name, e.mean, e.half, {}});
+      for (std::size_t s = 0; s < m.validation.size(); ++s)
+        plot.rows.back().values.push_back(m.validation[s] - models[0].validation[s]);
+    }
+    if (!models.empty()) plot.x_axis += ", against " + models[0].model.name;
+    return picture::draw(plot);
+  }
+
+  /// How much the busiest expert had, against training tokens.
+  std::string load_over_training(std::string const& title) const {
+    picture::curve_plot plot{title, "training tokens", "busiest expert's load over the mean", {}};
+    for (model_results const& m : models) {
+      if (m.load.empty()) continue;
+      plot.curves.push_back({m.model.name, {}, {}});
+      for (std::size_t i = 0; i < m.tokens.size(); ++i)
+        plot.curves.back().add(m.tokens[i],
+                               estimate_mean(m.balance_at(i, &load_balance::max_over_mean)));
+    }
+    return picture::draw(plot);
+  }
+
+  /// A model's results by its name. Throws invalid_argument.
+  model_results const& of(std::string const& name) const {
+    for (model_results const& m : models)
+      if (m.model.name == name) return m;
+    throw invalid_argument("the study has no model named \"%.200s\"", name.c_str());
   }
 
   /// Each model's load of experts on the validation text.
@@ -90,15 +140,17 @@ struct study_results {
   }
 
  private:
-  static std::string text(estimate const& e, bool sign) {
-    if (e.count == 0) return "–";
-    std::string out = text::fixed(e.mean, 3);
-    if (sign) out = e.mean < 0 ? "−" + out.substr(1) : "+" + out;
-    return e.has_interval() ? out + " ± " + text::fixed(e.half, 3) : out;
-  }
   /// The first measured value after the start: what lies above tells nothing of the models apart.
   static double first_below(picture::curve const& c) { return c.points[1].y + 0.1; }
 };
+
+/// What a line of the log holds on the load: [layer][expert].
+inline number_table load_in(record const& line) {
+  number_table load;
+  for (std::size_t l = 0; line.has("load." + std::to_string(l)); ++l)
+    load.push_back(line.numbers("load." + std::to_string(l)));
+  return load;
+}
 
 /// Gathers what logs hold on these models' runs.
 inline study_results gather(std::vector<studied_model> const& models,
@@ -106,7 +158,7 @@ inline study_results gather(std::vector<studied_model> const& models,
                             std::vector<picture::level> const& levels) {
   study_results all{{}, levels};
   for (studied_model const& m : models) {
-    model_results r{m, {}, {}, {}, {}};
+    model_results r{.model = m};
     double tokens = 0, seconds = 0;
     for (std::string const& run : m.runs) {
       record const* last = nullptr;
@@ -118,19 +170,17 @@ inline study_results gather(std::vector<studied_model> const& models,
         if (place == r.tokens.end()) {
           r.tokens.push_back(line.number("tokens"));
           r.curve.emplace_back();
+          r.balance.emplace_back();
         }
         r.curve[i].push_back(line.number("validation"));
+        r.balance[i].push_back(balance_of(load_in(line)));
       }
       for (record const& line : times)
         if (line.text("run") == run)
           tokens += line.number("tokens"), seconds += line.number("seconds");
       if (!last) continue;
       r.validation.push_back(last->number("validation"));
-      for (std::size_t l = 0; last->has("load." + std::to_string(l)); ++l) {
-        auto const& load = last->numbers("load." + std::to_string(l));
-        if (r.load.size() <= l) r.load.emplace_back(load.size());
-        for (std::size_t e = 0; e < load.size(); ++e) r.load[l][e] += load[e];
-      }
+      if (r.load.empty()) r.load = load_in(*last);
     }
     if (seconds > 0) r.tokens_per_second = tokens / seconds;
     all.models.push_back(std::move(r));

@@ -2,29 +2,27 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <dirent.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstdint>
 #include <cstdio>
 #include <functional>
 #include <memory>
 #include <numbers>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "../expr/describe.hpp"
 #include "corpus.hpp"
+#include "folder.hpp"
 #include "interrupt.hpp"
 #include "jsonl.hpp"
 #include "learner.hpp"
 #include "progress.hpp"
 #include "results.hpp"
 #include "routing.hpp"
+#include "settings.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -33,19 +31,6 @@ inline std::string rung_name(config const& c) {
   return std::to_string(c.shared) + "+" + std::to_string(c.top_k) + "/" + std::to_string(c.routed);
 }
 
-/// How every model of a study is trained and measured.
-struct study_settings {
-  std::string out = "out/study";  // a folder: log.jsonl, time.jsonl, runs/, and the reports
-  int seeds = 1;                  // runs of each model; run s starts from seed s, on text order s
-  std::int64_t steps = 500;
-  std::int64_t sequences = 16, length = 128;  // windows of a step, and bytes of a window
-  int evaluations = 10;                       // beside the one before the first step
-  std::int64_t validation = 128;              // windows of each, or as many as there are
-  double deviation = 0.02;                    // of the weights at the start
-  adamw optimizer = {};
-  finegrain::training training = {};
-};
-
 /// Models times paired seeds:
 ///
 ///   study s(text, {.out = "out/ladder", .seeds = 3});
@@ -53,9 +38,10 @@ struct study_settings {
 ///   if (s.run()) s.report("Validation loss");
 ///
 /// What a run is (model, settings, seed, text, version) makes its id. log.jsonl holds what is the
-/// same whenever it is run; times stand apart, in time.jsonl. Runs that the log shows complete are
-/// not run again; one that was stopped, by Ctrl-C or by a kill, goes on from its last checkpoint
-/// and ends with the bits of one that was not.
+/// same whenever it is run; times stand apart, in time.jsonl, and what trained models are asked, in
+/// asked.jsonl. Runs that the log shows complete are not run again; one that was stopped, by Ctrl-C
+/// or by a kill, goes on from its last checkpoint and ends with the bits of one that was not.
+/// Studies that name the same pool share its runs: a model that two of them have is trained once.
 class study {
  public:
   /// It tells how it goes on `tell`, or not at all if that is null. Throws file_error when another
@@ -64,8 +50,9 @@ class study {
       : text_(text),
         settings_(std::move(settings)),
         text_hash_(text::hex(text::fingerprint(text.text()))),
-        log_((prepare_folder(settings_), settings_.out + "/log.jsonl")),
-        times_(settings_.out + "/time.jsonl"),
+        log_((prepare_folders(), settings_.pool + "/log.jsonl")),
+        times_(settings_.pool + "/time.jsonl"),
+        asked_(settings_.pool + "/asked.jsonl"),
         progress_(tell) {
     if (settings_.steps < 1 || settings_.seeds < 1 || settings_.evaluations < 1)
       throw invalid_argument("a study needs at least one step, one seed and one evaluation");
@@ -73,27 +60,38 @@ class study {
       throw invalid_argument("a study needs windows to train on and to validate with");
     settings_.validation =
         std::min(settings_.validation, text_.validation_windows(settings_.length));
-    remove_unfinished(settings_.out + "/runs");
+    settings_.validation = std::max(settings_.validation / parts(), std::int64_t{1}) * parts();
+    remove_unfinished(settings_.pool + "/runs");
   }
 
   /// A model: a network from bytes to logits over bytes.
   template <class Network>
   void add(std::string name, typename Network::executor on = {}) {
+    add<Network>(std::move(name), settings_.training, on);
+  }
+  /// The same, trained as `how` says in place of the study's settings.
+  template <class Network>
+  void add(std::string name, training const& how, typename Network::executor on = {}) {
     using E = typename Network::expression;
     studied_model m{.name = std::move(name),
                     .parameters = parameters(E{}),
                     .active = active_parameters(E{}),
                     .flops = flops(E{}, settings_.length) / settings_.length,
-                    .settings = describe(E{}) + full_name<Network>() + settings_text(),
+                    .settings = describe(E{}) + full_name<Network>() +
+                                settings_text(settings_, how) + "\ntext " + text_hash_ +
+                                "\nversion " FINEGRAIN_VERSION "\n",
                     .runs = {}};
     for (int seed = 0; seed < settings_.seeds; ++seed)
       m.runs.push_back(text::hex(text::fingerprint(m.settings + "seed " + std::to_string(seed))));
-    models_.push_back({std::move(m), [this, on](std::uint64_t seed) -> std::unique_ptr<learner> {
-                         return std::make_unique<learner_of<Network>>(
-                             initialisation{settings_.deviation, seed}, on, settings_.optimizer,
-                             settings_.training);
-                       }});
+    models_.push_back(
+        {std::move(m), [this, how, on](std::uint64_t seed) -> std::unique_ptr<learner> {
+           return std::make_unique<learner_of<Network>>(initialisation{settings_.deviation, seed},
+                                                        on, settings_.optimizer, how);
+         }});
   }
+  study_settings const& settings() const { return settings_; }
+  /// The names of a mixture's texts.
+  std::vector<std::string> const& domains() const { return text_.domains(); }
 
   /// A height to compare with, in the table and in the picture.
   void compare(std::string name, double bits) { levels_.push_back({std::move(name), bits}); }
@@ -110,7 +108,7 @@ class study {
       for (int seed = 0; seed < settings_.seeds; ++seed) {
         if (find(run_of(e, seed), settings_.steps) != nullptr) continue;
         if (!train(e, seed, stop)) {
-          progress_.say("stopped, and saved in " + settings_.out +
+          progress_.say("stopped, and saved in " + settings_.pool +
                         "; the same command goes on from here");
           return false;
         }
@@ -141,6 +139,31 @@ class study {
     return all;
   }
 
+  /// How a model does, at the weights of its trained runs, under a request to its routers: an answer
+  /// a seed. Untrained: at the weights that training started from.
+  std::vector<answer> ask(std::string const& model, routing_request const& how = {},
+                          bool trained = true) {
+    entry const& e = entry_of(model);
+    std::string const question = request_text(how) + (trained ? "" : "\nuntrained");
+    std::vector<answer> all;
+    for (int seed = 0; seed < settings_.seeds; ++seed) {
+      record const* known = nullptr;
+      for (record const& r : asked_.records())
+        if (r.text("run") == run_of(e, seed) && r.text("request") == question) known = &r;
+      if (!known) {
+        asked_.append(answer_of(*made(e, seed, trained), how)
+                          .line(record().set("run", run_of(e, seed)).set("request", question)));
+        known = &asked_.records().back();
+      }
+      all.push_back(answer(*known));
+    }
+    return all;
+  }
+  /// The rows of a trained model's routers, of the first seed: [layer][expert][hidden].
+  std::vector<number_table> routers(std::string const& model) const {
+    return made(entry_of(model), 0, true)->routers();
+  }
+
   /// A prompt, and what the best model (of the first seed) writes after it.
   std::string sample(std::string const& prompt, std::int64_t bytes, sampling how = {}) {
     entry const* best = nullptr;
@@ -150,8 +173,7 @@ class study {
         if (double const bits = r->number("validation"); !best || bits < least)
           best = &e, least = bits;
     if (!best) return {};
-    auto const model = best->make(0);
-    model->load(checkpoint_of(run_of(*best, 0)));
+    auto const model = made(*best, 0, true);
     // A model knows places up to the length that it was trained on: it sees the last half of that
     // at most, and writes on for as long.
     std::int64_t const half = std::max<std::int64_t>(1, settings_.length / 2);
@@ -178,7 +200,7 @@ class study {
     return e.runs[static_cast<std::size_t>(seed)];
   }
   std::string checkpoint_of(std::string const& run) const {
-    return settings_.out + "/runs/" + run + ".safetensors";
+    return settings_.pool + "/runs/" + run + ".safetensors";
   }
 
   // Everything that decides a run's bits, as text.
@@ -186,31 +208,15 @@ class study {
   static std::string full_name() {
     return __PRETTY_FUNCTION__;
   }
-  std::string settings_text() const {
-    study_settings const& s = settings_;
-    schedule const& rate = s.training.schedule;
-    std::string out;
-    auto const add = [&](char const* name, double v) {
-      out += "\n" + (name + (" " + text::shortest(v)));
-    };
-    add("steps", double(s.steps)), add("sequences", double(s.sequences));
-    add("length", double(s.length)), add("evaluations", s.evaluations);
-    add("validation", double(s.validation)), add("deviation", s.deviation);
-    add("lr", s.optimizer.lr), add("beta1", s.optimizer.beta1), add("beta2", s.optimizer.beta2);
-    add("epsilon", s.optimizer.epsilon), add("weight_decay", s.optimizer.weight_decay);
-    add("warmup", double(rate.warmup)), add("schedule", double(rate.steps));
-    add("decay", double(rate.decay)), add("last", rate.last);
-    add("clip", s.training.clip);
-    routing_request const& r = s.training.routing;
-    balance_losses const& b = r.balance;
-    add("expert", b.expert), add("device", b.device), add("communication", b.communication);
-    add("sequence", b.sequence), add("z", b.z), add("importance", b.importance);
-    add("window", double(b.over)), add("devices", r.devices), add("capacity", r.capacity);
-    add("drop", double(r.drop)), add("device_capacity", r.device_capacity);
-    add("exempt", r.exempt), add("jitter", r.jitter), add("routing seed", double(r.seed));
-    bias_update const& bias = s.training.bias;
-    add("speed", bias.speed), add("centre", bias.centre), add("quantile", bias.quantile);
-    return out + "\ntext " + text_hash_ + "\nversion " FINEGRAIN_VERSION "\n";
+  entry const& entry_of(std::string const& model) const {
+    for (entry const& e : models_)
+      if (e.name == model) return e;
+    throw invalid_argument("the study has no model named \"%.200s\"", model.c_str());
+  }
+  std::unique_ptr<learner> made(entry const& e, int seed, bool trained) const {
+    auto model = e.make(static_cast<std::uint64_t>(seed));
+    if (trained) model->load(checkpoint_of(run_of(e, seed)));
+    return model;
   }
 
   // One run, from where its checkpoint stands.
@@ -251,23 +257,33 @@ class study {
     return true;
   }
 
-  // Validation loss and the experts' load.
-  record measure(learner& model, entry const& e, int seed) const {
-    load_count load;
+  // Validation loss and the experts' load, of each domain by itself.
+  answer answer_of(learner& model, routing_request const& how) const {
+    answer a;
     windows some;
-    double nats = 0;
-    for (std::int64_t first = 0, count; first < settings_.validation; first += count) {
-      count = std::min(settings_.sequences, settings_.validation - first);
-      text_.validate(first, count, settings_.validation, settings_.length, some);
-      nats += model.evaluate(some) * double(count);
-      load.add(model.log());
+    std::int64_t const each = settings_.validation / parts();
+    for (std::int64_t d = 0; d < parts(); ++d) {
+      load_count load;
+      double nats = 0;
+      for (std::int64_t first = d * each, count; first < (d + 1) * each; first += count) {
+        count = std::min(settings_.sequences, (d + 1) * each - first);
+        text_.validate(first, count, settings_.validation, settings_.length, some);
+        nats += model.evaluate(some, how) * double(count);
+        load.add(model.log());
+      }
+      a.bits.push_back(nats / double(each) / std::numbers::ln2);
+      a.load.push_back(load.layers());
     }
+    return a;
+  }
+  record measure(learner& model, entry const& e, int seed) const {
+    answer const a = answer_of(model, {});
     record r;
     r.set("run", run_of(e, seed)).set("model", e.name).set("seed", double(seed));
     r.set("step", double(model.steps())).set("tokens", double(model.steps() * tokens_a_step()));
-    r.set("validation", nats / double(settings_.validation) / std::numbers::ln2);
-    for (std::size_t l = 0; l < load.layers().size(); ++l)
-      r.set("load." + std::to_string(l), load.layers()[l]);
+    r.set("validation", a.mean());
+    number_table const load = a.total_load();
+    for (std::size_t l = 0; l < load.size(); ++l) r.set("load." + std::to_string(l), load[l]);
     return r;
   }
 
@@ -298,27 +314,19 @@ class study {
                    text::duration(work_left_ / work_done_ * since_.seconds()) + " left");
   }
 
-  /// Makes the folder, and those above it.
-  static void prepare_folder(study_settings const& s) {
-    std::string const runs = s.out + "/runs";
-    for (std::size_t slash = 1; slash != runs.npos; slash = runs.find('/', slash + 1))
-      ::mkdir(runs.substr(0, runs.find('/', slash)).c_str(), 0755);
-    if (::mkdir(runs.c_str(), 0755) != 0 && errno != EEXIST)
-      throw_file_error("cannot make the folder", runs, errno);
+  std::int64_t parts() const {
+    return std::max<std::int64_t>(1, static_cast<std::int64_t>(text_.domains().size()));
   }
-
-  /// Removes what killed processes left of checkpoints; the log's lock shows that none is at work.
-  static void remove_unfinished(std::string const& folder) {
-    std::unique_ptr<::DIR, int (*)(::DIR*)> files(::opendir(folder.c_str()), &::closedir);
-    while (::dirent const* file = files ? ::readdir(files.get()) : nullptr)
-      if (std::string_view(file->d_name).find(".partial-") != std::string_view::npos)
-        ::unlink((folder + "/" + file->d_name).c_str());
+  void prepare_folders() {
+    if (settings_.pool.empty()) settings_.pool = settings_.out;
+    make_folder(settings_.out);
+    make_folder(settings_.pool + "/runs");
   }
 
   corpus const& text_;
   study_settings settings_;
   std::string text_hash_;
-  record_log log_, times_;
+  record_log log_, times_, asked_;
   std::vector<entry> models_;
   std::vector<picture::level> levels_;
   progress progress_;

@@ -52,14 +52,14 @@ class drawing {
     if (std::isfinite(p.x) && std::isfinite(p.y))
       body_ += "<circle" + at("cx", p.x) + at("cy", p.y) + at("r", radius) + " " + how + "/>\n";
   }
-  /// What is drawn from here to unclip() shows inside this box only.
+  /// What is drawn from here to unclip() shows inside this box only. (A picture inside the picture:
+  /// a clip path would need an id, and several pictures may stand in one page.)
   void clip(point corner, double width, double height) {
-    std::string const id = "clip" + std::to_string(++clips_);
-    body_ += "<clipPath id=\"" + id + "\"><rect" + at("x", corner.x) + at("y", corner.y) +
-             at("width", width) + at("height", height) + "/></clipPath>\n<g clip-path=\"url(#" +
-             id + ")\">\n";
+    body_ += "<svg" + at("x", corner.x) + at("y", corner.y) + at("width", width) +
+             at("height", height) + " viewBox=\"" + number(corner.x) + ' ' + number(corner.y) +
+             ' ' + number(width) + ' ' + number(height) + "\" overflow=\"hidden\">\n";
   }
-  void unclip() { body_ += "</g>\n"; }
+  void unclip() { body_ += "</svg>\n"; }
 
   std::string svg() const {
     return "<svg xmlns=\"http://www.w3.org/2000/svg\"" + at("width", width_) +
@@ -99,7 +99,6 @@ class drawing {
   }
 
   double width_, height_;
-  int clips_ = 0;
   std::string body_;
 };
 

@@ -4,6 +4,7 @@
 
 #include <charconv>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -48,6 +49,13 @@ inline std::string duration(double seconds) {
   if (s < 60) return std::to_string(s) + " s";
   if (s < 3600) return std::to_string(s / 60) + " min " + two(s % 60) + " s";
   return std::to_string(s / 3600) + " h " + two(s / 60 % 60) + " min";
+}
+
+/// Characters that a reader sees in UTF-8: bytes that do not continue one.
+inline std::size_t width(std::string_view text) {
+  std::size_t n = 0;
+  for (char c : text) n += (static_cast<unsigned char>(c) & 0xc0) != 0x80;
+  return n;
 }
 
 /// 64 bits that stand for a text (FNV-1a, mixed): equal texts, equal numbers, on every machine.

@@ -1,0 +1,73 @@
+// Claims: what a paper says of two models, held against paired runs.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "report.hpp"
+#include "statistics.hpp"
+#include "text.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// What the 95 % interval of lower - higher says of "lower is below higher".
+enum class verdict { holds, reversed, undecided };
+
+inline verdict verdict_on(estimate const& difference) {
+  if (!difference.has_interval()) return verdict::undecided;
+  if (difference.mean + difference.half < 0) return verdict::holds;
+  if (difference.mean - difference.half > 0) return verdict::reversed;
+  return verdict::undecided;
+}
+
+/// As a reader is told it.
+inline std::string sentence(estimate const& difference) {
+  if (difference.count == 0) return "not measured";
+  if (!difference.has_interval())
+    return std::string("undecided: one seed, which points ") +
+           (difference.mean < 0 ? "this way" : "the other way");
+  switch (verdict_on(difference)) {
+    case verdict::holds: return "holds";
+    case verdict::reversed: return "does not hold: the opposite does";
+    default:
+      return std::string("undecided at 95 %: the mean points ") +
+             (difference.mean < 0 ? "this way" : "the other way");
+  }
+}
+
+/// That values of one model lie below those of another, seed by seed.
+struct claim {
+  std::string text;
+  estimate difference;  // lower - higher
+
+  claim(std::string words, std::vector<double> const& lower, std::vector<double> const& higher)
+      : text(std::move(words)),
+        difference(lower.size() == higher.size() ? estimate_difference(lower, higher)
+                                                 : estimate{}) {}
+};
+
+/// A mean with its interval: 2.560 ± 0.010; a dash where nothing was measured.
+inline std::string mean_text(estimate const& e, int digits = 3) {
+  if (e.count == 0) return "–";
+  std::string const out = text::fixed(e.mean, digits);
+  return e.has_interval() ? out + " ± " + text::fixed(e.half, digits) : out;
+}
+
+/// A difference with its sign and interval: −0.044 ± 0.010; a dash where nothing was measured.
+inline std::string signed_text(estimate const& e, int digits = 3) {
+  if (e.count == 0) return "–";
+  std::string out = text::fixed(e.mean, digits);
+  out = out[0] == '-' ? "−" + out.substr(1) : "+" + out;
+  return e.has_interval() ? out + " ± " + text::fixed(e.half, digits) : out;
+}
+
+/// One line a claim: what is said, the difference, and what the interval says to it.
+inline table claims_table(std::vector<claim> const& claims) {
+  table t({"claim: the first is lower", "difference", "here"});
+  for (claim const& c : claims) t.add({c.text, signed_text(c.difference), sentence(c.difference)});
+  return t;
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

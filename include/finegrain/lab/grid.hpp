@@ -1,0 +1,85 @@
+// A picture of a matrix: a box for each number, darker for more.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "svg.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI::picture {
+
+/// Rows of equal length. Rows' names may be left out.
+struct grid {
+  std::string name;
+  std::vector<std::vector<double>> cells;
+  std::vector<std::string> rows = {};
+  double square = 0;  // cells are squares of so many pixels, in place of rows of full width
+};
+
+/// White in the middle, blue towards 1, orange towards -1.
+inline std::string signed_colour(double v) {
+  if (v >= 0) return heat_colour(v);
+  double const share = std::min(-v, 1.0);
+  std::string out = "#";
+  for (std::pair<double, double> stop : {std::pair{251.0, 176.0}, {249.0, 76.0}, {247.0, 0.0}})
+    out +=
+        text::hex(static_cast<std::uint64_t>(stop.first + share * (stop.second - stop.first) + 0.5))
+            .substr(14);
+  return out;
+}
+
+/// The picture as SVG: grids below one another; colours go from `low` to `high`. A low below 0
+/// makes them signed. Cells that are not too small tell their number.
+inline std::string draw_grids(std::string const& title, std::string const& note,
+                              std::vector<grid> const& grids, double low, double high) {
+  constexpr double right = 640, top = 64;
+  std::size_t longest = 0;
+  for (grid const& g : grids) {
+    std::size_t rows = 0;
+    for (auto const& name : g.rows) rows = std::max(rows, text::width(name) + 2);
+    longest = std::max(longest, text::width(g.name) + rows);
+  }
+  double const left = std::clamp(20 + 7.2 * static_cast<double>(longest), 150.0, 300.0);
+  auto const row_of = [](grid const& g) { return g.square > 0 ? g.square : 18; };
+  double height = top;
+  for (grid const& g : grids) height += row_of(g) * static_cast<double>(g.cells.size()) + 26;
+  drawing d(780, std::max(height + 10, top + 150));
+  d.text({12, 24}, title, R"(font-size="15" font-weight="bold")");
+  d.text({12, 44}, note, R"(fill="#555")");
+  auto const colour = [&](double v) {
+    return low < 0 ? signed_colour(v / (v < 0 ? -low : high))
+                   : heat_colour((v - low) / (high - low));
+  };
+  double y = top;
+  for (grid const& g : grids) {
+    d.text({12, y + 13}, g.name, R"(font-weight="bold")");
+    double const row = row_of(g);
+    std::string const edge = row < 10 ? "" : R"(stroke="#fff" stroke-width="0.5" )";
+    for (std::size_t r = 0; r < g.cells.size(); ++r, y += row) {
+      auto const& cells = g.cells[r];
+      double const width =
+          g.square > 0 ? g.square : (right - left) / static_cast<double>(cells.size());
+      if (r < g.rows.size())
+        d.text({left - 8, y + row / 2 + 4}, g.rows[r], R"(text-anchor="end" fill="#555")");
+      for (std::size_t c = 0; c < cells.size(); ++c)
+        d.box({left + width * static_cast<double>(c), y}, width, row,
+              edge + "fill=\"" + colour(cells[c]) + "\"",
+              row < 10 ? std::string() : text::fixed(cells[c], 2));
+    }
+    y += 26;
+  }
+  constexpr double bar = 690, length = 120;
+  for (int i = 0; i < 60; ++i)
+    d.box({bar, top + length * (59 - i) / 60}, 14, length / 60 + 0.5,
+          "fill=\"" + colour(low + (high - low) * i / 59.0) + "\"");
+  d.box({bar, top}, 14, length, R"(fill="none" stroke="#888" stroke-width="0.7")");
+  for (int i = 0; i <= 2; ++i)
+    d.text({bar + 20, top + length * (2 - i) / 2 + 4}, text::fixed(low + (high - low) * i / 2, 1),
+           R"(font-size="11")");
+  return d.svg();
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI::picture

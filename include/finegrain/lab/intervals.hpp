@@ -1,0 +1,76 @@
+// A picture of means with their 95 % intervals, one row each: what models differ by.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "svg.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI::picture {
+
+/// A mean, the half width of its interval (NaN: none), and the values that it is of.
+struct interval_row {
+  std::string name;
+  double mean, half;
+  std::vector<double> values = {};
+};
+
+struct interval_plot {
+  std::string title, x_axis;
+  std::vector<interval_row> rows;
+};
+
+/// The picture as SVG. Zero is always shown; a row whose interval is clear of it is filled.
+inline std::string draw(interval_plot const& plot) {
+  constexpr double width = 780, row = 30, top = 66, left = 190, right = 620;
+  double const bottom = top + row * static_cast<double>(std::max<std::size_t>(plot.rows.size(), 1));
+  double low = 0, high = 0;
+  auto const widen = [&](double x) {
+    if (std::isfinite(x)) low = std::min(low, x), high = std::max(high, x);
+  };
+  for (interval_row const& r : plot.rows) {
+    double const half = std::isfinite(r.half) ? r.half : 0;
+    widen(r.mean - half), widen(r.mean + half);
+    for (double v : r.values) widen(v);
+  }
+  if (!(low < high)) low = -1, high = 1;
+  double const room = 0.06 * (high - low);
+  scale const x{low - room, high + room, left, right};
+
+  drawing d(width, bottom + 54);
+  d.text({12, 24}, plot.title, R"(font-size="15" font-weight="bold")");
+  d.text({12, 44}, "mean, 95 % interval where there are seeds, and each seed", R"(fill="#555")");
+  for (double tick : x.ticks(6)) {
+    d.line({x(tick), top}, {x(tick), bottom}, R"(stroke="#e8e8e8")");
+    d.text({x(tick), bottom + 18}, text::fixed(tick, x.tick_digits(6)), R"(text-anchor="middle")");
+  }
+  d.line({x(0), top - 6}, {x(0), bottom + 4}, R"(stroke="#444")");
+  d.text({(left + right) / 2, bottom + 40}, plot.x_axis, R"(text-anchor="middle" fill="#555")");
+  for (std::size_t i = 0; i < plot.rows.size(); ++i) {
+    interval_row const& r = plot.rows[i];
+    double const y = top + row * (static_cast<double>(i) + 0.5);
+    bool const known = std::isfinite(r.half), clear = known && std::fabs(r.mean) > r.half;
+    std::string const colour = !clear ? "#777777" : r.mean < 0 ? "#0072b2" : "#d55e00";
+    d.text({left - 12, y + 4}, r.name, R"(text-anchor="end")");
+    for (double v : r.values)
+      d.dot({x(v), y + 9}, 2.2, "fill=\"" + colour + "\" fill-opacity=\"0.6\"");
+    if (known)
+      d.line({x(r.mean - r.half), y}, {x(r.mean + r.half), y},
+             "stroke-width=\"2.5\" stroke-linecap=\"round\" stroke=\"" + colour + "\"");
+    d.dot({x(r.mean), y}, 5,
+          "stroke-width=\"2\" stroke=\"" + colour + "\" fill=\"" + (clear ? colour : "#ffffff") +
+              "\"");
+    std::string value = text::fixed(r.mean, 3);
+    if (value[0] == '-') value = "−" + value.substr(1);
+    d.text({right + 14, y + 4},
+           (r.mean > 0 ? "+" : "") + value + (known ? " ± " + text::fixed(r.half, 3) : ""),
+           "fill=\"" + colour + "\"");
+  }
+  return d.svg();
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI::picture

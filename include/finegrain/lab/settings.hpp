@@ -1,0 +1,81 @@
+// How every model of a study is trained and measured, and all of it as text.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <typeinfo>
+
+#include "../train/trainer.hpp"
+#include "text.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+struct study_settings {
+  std::string out = "out/study";  // a folder for the reports
+  std::string pool = {};  // one that studies may share: log.jsonl, time.jsonl, runs/; or as `out`
+  int seeds = 1;          // runs of each model; run s starts from seed s, on text order s
+  std::int64_t steps = 500;
+  std::int64_t sequences = 16, length = 128;  // windows of a step, and bytes of a window
+  int evaluations = 10;                       // beside the one before the first step
+  std::int64_t validation = 128;              // windows of each, or as many as there are
+  double deviation = 0.02;                    // of the weights at the start
+  adamw optimizer = {};
+  finegrain::training training = {};
+};
+
+namespace detail {
+
+/// Numbers with their names, a line each.
+class number_lines {
+ public:
+  number_lines& add(char const* name, double v) {
+    text_ += "\n" + (name + (" " + text::shortest(v)));
+    return *this;
+  }
+  /// A rule of the user's own stands for itself by its type.
+  template <class Rule>
+  number_lines& add(char const* name, Rule const* rule) {
+    if (rule) text_ += "\n" + (name + (" " + std::string(typeid(*rule).name())));
+    return *this;
+  }
+  number_lines& add(routing_request const& r) {
+    balance_losses const& b = r.balance;
+    add("top_k", r.top_k).add("mask_best", r.mask_best).add("shared", r.shared);
+    add("expert", b.expert).add("device", b.device).add("communication", b.communication);
+    add("sequence", b.sequence).add("z", b.z).add("importance", b.importance);
+    if (b.load != 0) add("load", b.load);  // younger than the others: earlier runs keep their ids
+    add("window", double(b.over)).add("balance_rule", b.rule).add("devices", r.devices);
+    add("capacity", r.capacity).add("drop", double(r.drop)).add("exempt", r.exempt);
+    add("device_capacity", r.device_capacity).add("jitter", r.jitter);
+    return add("routing_seed", double(r.seed)).add("routing_rule", r.rule);
+  }
+  std::string const& text() const { return text_; }
+
+ private:
+  std::string text_;
+};
+
+}  // namespace detail
+
+/// Everything in the settings that decides a run's bits, for a model that is trained as `t` says.
+/// What a rule of the user's own holds is not in it: a rule that changes needs another name.
+inline std::string settings_text(study_settings const& s, training const& t) {
+  detail::number_lines out;
+  out.add("steps", double(s.steps)).add("sequences", double(s.sequences));
+  out.add("length", double(s.length)).add("evaluations", s.evaluations);
+  out.add("validation", double(s.validation)).add("deviation", s.deviation);
+  out.add("lr", s.optimizer.lr).add("beta1", s.optimizer.beta1).add("beta2", s.optimizer.beta2);
+  out.add("epsilon", s.optimizer.epsilon).add("weight_decay", s.optimizer.weight_decay);
+  out.add("warmup", double(t.schedule.warmup)).add("schedule", double(t.schedule.steps));
+  out.add("decay", double(t.schedule.decay)).add("last", t.schedule.last).add("clip", t.clip);
+  out.add(t.routing).add("speed", t.bias.speed).add("centre", t.bias.centre);
+  return out.add("quantile", t.bias.quantile).text();
+}
+
+/// A request to routers as text: equal texts, equal answers of a network that is not in training.
+inline std::string request_text(routing_request const& r) {
+  return detail::number_lines().add(r).text().substr(1);
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

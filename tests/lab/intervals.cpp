@@ -1,0 +1,27 @@
+// Intervals as a picture.
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/lab/intervals.hpp>
+
+#include "../catch.hpp"
+#include "wellformed.hpp"
+
+namespace picture = finegrain::picture;
+
+namespace {
+double const none = std::numeric_limits<double>::quiet_NaN();
+}
+
+TEST_CASE("A picture of intervals is well-formed and says each mean with its sign") {
+  std::string const svg = picture::draw(picture::interval_plot{
+      "A & b", "difference", {{"1+7/63", -0.05, 0.01, {-0.06, -0.04}}, {"dense", 0.02, none, {}}}});
+  CHECK(wellformed(svg) == "");
+  for (char const* words : {"A &amp; b", "1+7/63", "−0.050 ± 0.010", "+0.020<"})
+    CHECK_THAT(svg, ContainsSubstring(words));
+}
+
+TEST_CASE("Pictures of no rows, and of what is no number, are well-formed") {
+  CHECK(wellformed(picture::draw(picture::interval_plot{})) == "");
+  CHECK(wellformed(picture::draw(picture::interval_plot{"", "", {{"a", none, none, {none}}}})) ==
+        "");
+  CHECK(wellformed(picture::draw(picture::interval_plot{"", "", {{"a", 0, 0, {0}}}})) == "");
+}

@@ -1,0 +1,53 @@
+// Settings as text.
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/lab/settings.hpp>
+#include <set>
+
+#include "../catch.hpp"
+
+namespace fg = finegrain;
+
+TEST_CASE("Requests that ask for something else have another text") {
+  std::vector<fg::routing_request> const all = {
+      {}, {.top_k = 1}, {.mask_best = 1}, {.shared = false}, {.top_k = 1, .mask_best = 1}};
+  for (std::size_t i = 0; i < all.size(); ++i)
+    for (std::size_t j = 0; j < all.size(); ++j)
+      CHECK((fg::request_text(all[i]) == fg::request_text(all[j])) == (i == j));
+}
+
+TEST_CASE("Settings' text has what decides bits, and not where or how often") {
+  fg::study_settings a, b;
+  b.out = "elsewhere", b.pool = "pool", b.seeds = 9;
+  CHECK(fg::settings_text(a, a.training) == fg::settings_text(b, b.training));
+  std::set<std::string> texts{fg::settings_text(a, a.training)};
+  std::size_t expected = 1;
+  auto const with = [&](auto change) {
+    fg::training t;
+    change(t);
+    texts.insert(fg::settings_text(a, t));
+    CHECK(texts.size() == ++expected);
+  };
+  struct tutor : fg::balance_rule {
+    void factors(std::span<double const>, std::span<double>) const override {}
+  } rule;
+  with([](auto& t) { t.clip = 2; });
+  with([](auto& t) { t.routing.balance.expert = 1; });
+  with([](auto& t) { t.routing.balance.device = 1; });
+  with([](auto& t) { t.routing.balance.communication = 1; });
+  with([](auto& t) { t.routing.balance.sequence = 1; });
+  with([](auto& t) { t.routing.balance.z = 1; });
+  with([](auto& t) { t.routing.balance.importance = 1; });
+  with([](auto& t) { t.routing.balance.load = 1; });
+  with([](auto& t) { t.routing.balance.over = fg::window::sequence; });
+  with([&](auto& t) { t.routing.balance.rule = &rule; });
+  with([](auto& t) { t.routing.devices = 2; });
+  with([](auto& t) { t.routing.capacity = 1; });
+  with([](auto& t) { t.routing.drop = fg::drop::last; });
+  with([](auto& t) { t.routing.device_capacity = 1; });
+  with([](auto& t) { t.routing.exempt = 0.5; });
+  with([](auto& t) { t.routing.jitter = 0.5; });
+  with([](auto& t) { t.routing.seed = 1; });
+  with([](auto& t) { t.bias.speed = 1; });
+  with([](auto& t) { t.bias.centre = true; });
+  with([](auto& t) { t.bias.quantile = true; });
+}
