@@ -64,3 +64,7 @@ TEST_CASE("Heat goes from light to dark, and what is no number is cold") {
   CHECK(picture::heat_colour(std::numeric_limits<double>::quiet_NaN()) == "#f7fbff");
   CHECK(picture::heat_colour(0.5) == "#6baed6");
 }
+
+TEST_CASE("A tick at zero has no sign") {
+  for (double at : picture::scale{-0.5, 1, 0, 100}.ticks()) CHECK((at != 0 || !std::signbit(at)));
+}

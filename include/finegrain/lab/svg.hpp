@@ -112,7 +112,7 @@ struct scale {
     double const step = tick_step(count);
     std::vector<double> at;
     for (double n = std::ceil(low / step - 1e-9); n * step <= high + 1e-9 * step; n += 1)
-      at.push_back(n * step);
+      at.push_back(n * step + 0.0);  // no -0
     return at;
   }
   /// Digits after the point that tell the ticks apart.
