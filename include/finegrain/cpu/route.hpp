@@ -70,7 +70,7 @@ inline void score_backward(config const& c, float const* s, float* ds) {
 
 // ---- the choice, on integers in the order of the keys -------------------------------------------
 
-/// Keys of experts that are out.
+/// Below every rank.
 inline constexpr std::int64_t out = INT64_MIN;
 
 /// An integer that is larger for a larger key, and in equal keys for a lower index; lowest for NaN.
@@ -79,6 +79,29 @@ inline std::int64_t rank(float key, int index) {
   auto const bits = __builtin_bit_cast(std::int32_t, key + 0.0f);  // -0 becomes +0
   std::int32_t const high = key != key ? INT32_MIN + 1 : bits < 0 ? bits ^ INT32_MAX : bits;
   return std::int64_t{high} << 32 | (0xffffffff - static_cast<std::uint32_t>(index));
+}
+/// ranks[i] of keys[i], for n of them.
+inline void rank_all(float const* keys, int n, std::int64_t* ranks) {
+  int i = 0;
+#if FINEGRAIN_VECTOR_BYTES > 16
+  constexpr int wide = FINEGRAIN_VECTOR_BYTES / 8;
+  using vec64 = std::int64_t __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES)));
+  using half_float = float __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES / 2)));
+  using half_int = std::int32_t __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES / 2)));
+  vec64 low;
+  for (int lane = 0; lane < wide; ++lane) low[lane] = 0xffffffff - lane;
+  for (; i + wide <= n; i += wide, low -= wide) {
+    half_float key;
+    __builtin_memcpy(&key, keys + i, sizeof key);
+    key += 0.0f;
+    auto const bits = reinterpret_cast<half_int>(key);
+    half_int const ordered = bits < 0 ? bits ^ INT32_MAX : bits;
+    half_int const high = key != key ? half_int{} + (INT32_MIN + 1) : ordered;
+    vec64 const rank = __builtin_convertvector(high, vec64) << 32 | low;
+    __builtin_memcpy(ranks + i, &rank, sizeof rank);
+  }
+#endif
+  for (; i < n; ++i) ranks[i] = rank(keys[i], i);
 }
 inline int index_of(std::int64_t rank) {
   return static_cast<int>(0xffffffff - static_cast<std::uint32_t>(rank));
@@ -107,9 +130,10 @@ inline std::int64_t best_below(std::int64_t limit, std::int64_t const* ranks, in
   return best;
 }
 
-/// Leaves the experts of the best group_limit groups in. `groups` has room for their ranks.
-inline void limit_groups(config const& c, float const* keys, std::int64_t* ranks,
-                         std::int64_t* groups) {
+/// Moves the ranks of experts in the best group_limit groups to the front; returns how many there
+/// are. `groups` has room for the groups' ranks.
+inline int limit_groups(config const& c, float const* keys, std::int64_t* ranks,
+                        std::int64_t* groups) {
   int const size = c.routed / c.groups;
   int const counted = c.group_score == group_score::max        ? 1
                       : c.group_score == group_score::top2_sum ? 2
@@ -125,22 +149,23 @@ inline void limit_groups(config const& c, float const* keys, std::int64_t* ranks
   }
   std::int64_t last = INT64_MAX;
   for (int n = 0; n < c.group_limit; ++n) last = best_below(last, groups, c.groups);
+  std::int64_t* end = ranks;
   for (int g = 0; g < c.groups; ++g)
-    if (groups[g] < last) std::fill_n(ranks + g * size, size, out);
+    if (groups[g] >= last) end = std::copy_n(ranks + g * size, size, end);
+  return static_cast<int>(end - ranks);
 }
 
 /// One token's experts. `keys` has room for R numbers, `ranks` for 2 R.
 inline void choose(config const& c, routing_request const& request, float const* scores,
                    float const* bias, float* keys, std::int64_t* ranks, std::int32_t* experts) {
-  for (int i = 0; i < c.routed; ++i) {
-    keys[i] = scores[i] + (bias ? bias[i] : 0.0f);
-    ranks[i] = rank(keys[i], i);
-  }
-  if (c.group_limit < c.groups) limit_groups(c, keys, ranks, ranks + c.routed);
+  for (int i = 0; i < c.routed; ++i) keys[i] = scores[i] + (bias ? bias[i] : 0.0f);
+  rank_all(keys, c.routed, ranks);
+  int const n =
+      c.group_limit < c.groups ? limit_groups(c, keys, ranks, ranks + c.routed) : c.routed;
   std::int64_t best = INT64_MAX;
-  for (int i = 0; i < request.mask_best; ++i) best = best_below(best, ranks, c.routed);
+  for (int i = 0; i < request.mask_best; ++i) best = best_below(best, ranks, n);
   for (int slot = 0; slot < chosen(c, request); ++slot) {
-    best = best_below(best, ranks, c.routed);
+    best = best_below(best, ranks, n);
     experts[slot] = index_of(best);
   }
 }
