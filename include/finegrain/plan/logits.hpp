@@ -104,21 +104,25 @@ matrix<S const> router_matrix(config const& c, matrix<S const> router, logit_scr
 }
 
 inline namespace FINEGRAIN_ISA {
+/// The sum of n products, in f64.
+template <class S>
+double dot_f64(S const* a, S const* b, std::int64_t n) {
+  constexpr std::int64_t lanes = wide::lanes<double>;
+  wide::vec<double> sums{};
+  std::int64_t i = 0;
+  for (; i + lanes <= n; i += lanes)
+    wide::add_product(wide::load_doubles(a + i), wide::load_doubles(b + i), sums);
+  double total = 0;
+  for (std::int64_t l = 0; l < lanes; ++l) total += sums[l];
+  for (; i < n; ++i) total += double(a[i]) * double(b[i]);
+  return total;
+}
 /// y = x W^T with products and sums in f64, rounded once.
 template <class X, class S>
 void multiply_f64(X const& on, matrix<S const> x, matrix<S const> w, matrix<S> y) {
-  constexpr std::int64_t lanes = wide::lanes<double>;
   for_rows(on, x.rows, [&](std::int64_t t, int) {
-    for (std::int64_t i = 0; i < w.rows; ++i) {
-      wide::vec<double> sums{};
-      std::int64_t d = 0;
-      for (; d + lanes <= x.cols; d += lanes)
-        wide::add_product(wide::load_doubles(x.row(t) + d), wide::load_doubles(w.row(i) + d), sums);
-      double total = 0;
-      for (std::int64_t l = 0; l < lanes; ++l) total += sums[l];
-      for (; d < x.cols; ++d) total += double(x(t, d)) * double(w(i, d));
-      y(t, i) = static_cast<S>(total);
-    }
+    for (std::int64_t i = 0; i < w.rows; ++i)
+      y(t, i) = static_cast<S>(dot_f64(x.row(t), w.row(i), x.cols));
   });
 }
 }  // namespace FINEGRAIN_ISA

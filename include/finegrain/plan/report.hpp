@@ -52,7 +52,8 @@ void report_routing(config const& c, batch const& b, routing<S> const& r,
   report.bias.assign(std::size_t(R), 0.0);
   for (int e = 0; c.bias && e < R; ++e)
     report.bias[std::size_t(e)] = static_cast<double>(w.bias(0, e));
-  report.balance_loss = report.entropy = report.devices = 0;
+  report.balance_loss = report.entropy = 0;
+  std::int64_t devices = 0;
   report.tokens = T;
   bool const linear = detail::reads_scores(loss);
   double const each = 1 / double(std::max<std::int64_t>(T, 1));
@@ -67,34 +68,38 @@ void report_routing(config const& c, batch const& b, routing<S> const& r,
         continue;
       }
       t.counts[experts[slot]] += double(r.weights(row, slot));
-      bool first = true;
+      bool first = true;  // on its device
       for (int n = 0; n < slot && first; ++n)
-        first = !is_kept(experts[n]) || experts[n] / size != experts[slot] / size;
-      report.devices += first ? each : 0.0;
+        first = !is_kept(experts[n]) || (size < R && experts[n] / size != experts[slot] / size);
+      devices += first;
     }
     S const* const s = r.scores.row(row);
     S const total = detail::score_sum(c, s);
-    double entropy = 0, losses = 0;
-    S const* const factor = detail::factors_of(b, r, row);
-    for (int i = 0; i < R; ++i) {
-      double const p = double(s[i] / total);
-      report.mean_score[std::size_t(i)] += p * each;
-      if (linear) losses += p * double(factor[i]);
-    }
+    for (int i = 0; i < R; ++i)
+      report.mean_score[std::size_t(i)] += double(s[i]) * (each / double(total));
+    if (linear)
+      report.balance_loss += detail::dot_f64(s, detail::factors_of(b, r, row), R) / double(total);
+    double entropy = 0;
     if (c.score == score::softmax) {  // sum p log p = sum p logit - log sum exp
-      for (int i = 0; i < R; ++i)
-        if (s[i] > 0) entropy -= double(s[i]) * double(r.logits(row, i));
-      entropy += double(detail::log_sum_exp(c, r.logits.row(row), s));
+      S const* const logits = r.logits.row(row);
+      double const log_sum = double(detail::log_sum_exp(c, logits, s));
+      entropy = log_sum - detail::dot_f64(s, logits, R);
+      if (std::isnan(entropy)) {  // 0 times -infinity
+        entropy = log_sum;
+        for (int i = 0; i < R; ++i)
+          if (s[i] > 0) entropy -= double(s[i]) * double(logits[i]);
+      }
     } else {
       for (int i = 0; i < R; ++i)
         if (s[i] > 0) entropy -= double(s[i] / total) * std::log(double(s[i] / total));
     }
-    if (R > 1) report.entropy += entropy / std::log(double(R)) * each;
-    report.balance_loss += losses;
+    report.entropy += entropy;
     if (loss.z > 0)
       report.balance_loss +=
           loss.z * each * std::pow(double(detail::log_sum_exp(c, r.logits.row(row), s)), 2);
   }
+  report.entropy *= R > 1 ? each / std::log(double(R)) : 0;
+  report.devices = static_cast<double>(devices) * each;
   if (loss.importance > 0)
     report.balance_loss += loss.importance * detail::squared_variation(R, t.counts);
   if (loss.load > 0 && r.training)
