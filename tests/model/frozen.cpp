@@ -2,11 +2,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <finegrain/cpu/cpu.hpp>
 #include <finegrain/expr/decoder.hpp>
+#include <finegrain/expr/describe.hpp>
 #include <finegrain/model/frozen.hpp>
 #include <finegrain/model/generate.hpp>
 
 #include "../catch.hpp"
 #include "../cpu/layer.hpp"
+#include "../family.hpp"
 #include "../tiny.hpp"
 
 namespace {
@@ -109,6 +111,38 @@ TEST_CASE("weights that are not finite are not quantised") {
   CHECK_THROWS_WITH(fg::quantize<int4>(net),
                     ContainsSubstring("\"experts.3.gate\" has a weight that is not finite"));
   CHECK_NOTHROW(fg::quantize<bf16>(net));
+}
+
+TEST_CASE("frozen layers choose and weigh as the network does, whatever the kind of router") {
+  using family::base, family::with;
+  using kinds = fg::ladder<fg::profiles::hash_layer(base, family::vocabulary),
+                           fg::profiles::deepseek_v4_hash(base, family::vocabulary),
+                           fg::profiles::mixtral(base), with([](fg::config& c) { c.cosine = 4; }),
+                           with([](fg::config& c) { c.noisy = true; }),
+                           with([](fg::config& c) { c.selection = fg::selection::expert_choice; })>;
+  family::tokens const some(30);
+  numbers const x = random_numbers(30 * family::D, 5);
+  fg::for_each(kinds{}, [&]<fg::config C>(fg::at<C>) {
+    CAPTURE(fg::details(fg::routed_experts<C>{}));
+    fg::network<fg::mixture<C>, fg::cpu> net({.deviation = 0.4, .seed = 3});
+    auto const exact = fg::quantize<f32>(net);
+    auto const coded = fg::quantize<int8>(net);
+    numbers y(x.size(), poison), z = y, q = y;
+    auto const b = some.batch();
+    net.infer(b, view(x, 30, family::D), view(y, 30, family::D));
+    auto const run = [&](auto const& frozen, numbers& to) {
+      auto log = frozen.make_log();
+      fg::batch with_log = b;
+      with_log.log = &log;
+      fg::buffer<> const memory(frozen.workspace_bytes(frozen.extent_of(30)));
+      frozen.infer(with_log, view(x, 30, family::D), view(to, 30, family::D),
+                   {memory.data(), static_cast<std::size_t>(memory.size())});
+      return log.layers[0].load;
+    };
+    CHECK(run(exact, z) == run(coded, q));
+    CHECK(same(y, z));
+    CHECK(off(y, q) < 0.05);
+  });
 }
 
 TEST_CASE("requests to the router reach frozen layers") {
