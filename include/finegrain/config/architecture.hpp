@@ -43,16 +43,6 @@ static_assert(detail::ends_without_padding<latent> && detail::ends_without_paddi
 constexpr bool has_latent_attention(architecture const& a) { return a.latent != latent{}; }
 constexpr bool is_dense(architecture const& a) { return a.dense_layers == a.layers; }
 
-/// The mixture of the first hash_layers: the other layers', but for the choice.
-constexpr config hash_moe(architecture const& a) {
-  config c = a.moe;
-  c.selection = selection::hash;
-  c.vocabulary = a.vocabulary;
-  c.bias = false;
-  c.groups = c.group_limit = 1;
-  return c;
-}
-
 /// The numbers themselves if latent attention can have them; throws invalid_config if not.
 constexpr latent const& checked(latent const& n) {
   // clang-format off
@@ -82,7 +72,7 @@ constexpr architecture const& checked(architecture const& a) {
   if (a.dense_layers < 0 || a.dense_layers > a.layers) throw invalid_config("finegrain::architecture: dense_layers must lie between 0 and layers");
   if ((a.dense_layers > 0) != (a.dense_width > 0)) throw invalid_config("finegrain::architecture: dense_width must be positive where there are dense layers, and 0 where there are none");
   if (a.hash_layers < 0 || a.hash_layers > a.layers - a.dense_layers) throw invalid_config("finegrain::architecture: hash_layers must lie between 0 and the layers that are not dense");
-  if (a.hash_layers > 0) checked(hash_moe(a));
+  if (a.hash_layers > 0) a.moe.by_id(a.vocabulary);
   if (is_dense(a)) {
     if (a.moe != config{}) throw invalid_config("finegrain::architecture: a model whose layers are all dense must not have a moe");
   } else {

@@ -69,6 +69,8 @@ struct config {
   constexpr config segmented(int m) const;
   /// k of the chosen experts leave the router and are shared [DeepSeekMoE 3.2].
   constexpr config isolated(int k) const;
+  /// The choice goes by token id, of so many, without groups and bias; scores still weigh [V4].
+  constexpr config by_id(int ids) const;
   /// Experts that a token runs through: top_k + shared.
   constexpr int active() const { return top_k + shared; }
 
@@ -148,6 +150,15 @@ constexpr config config::segmented(int m) const {
   c.routed *= m;
   c.top_k *= m;
   c.shared *= m;
+  return checked(c);
+}
+
+constexpr config config::by_id(int ids) const {
+  config c = *this;
+  c.selection = selection::hash;
+  c.vocabulary = ids;
+  c.bias = false;
+  c.groups = c.group_limit = 1;
   return checked(c);
 }
 

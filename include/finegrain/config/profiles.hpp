@@ -128,14 +128,7 @@ constexpr config deepseek_v4(config c) {
 
 /// DeepSeek-V4's first layers: experts by token id, weighed by their scores.
 constexpr config deepseek_v4_hash(config c, int vocabulary) {
-  c.selection = selection::hash;
-  c.vocabulary = vocabulary;
-  c.score = score::sqrt_softplus;
-  c.precision = precision::f32;
-  c.bias = false;
-  c.renormalise = c.top_k > 1;
-  c.epsilon = 1e-20f;
-  return checked(c);
+  return deepseek_v4(c).by_id(vocabulary);
 }
 
 // ---- baselines of the paper's section 4 ---------------------------------------------------------
@@ -160,10 +153,9 @@ constexpr config gshard_top2(config c) {
 
 /// Hash layers: experts by token id, all weights alike.
 constexpr config hash_layer(config c, int vocabulary) {
-  c.selection = selection::hash;
-  c.vocabulary = vocabulary;
-  c.uniform = true;
   c.renormalise = false;
+  c = c.by_id(vocabulary);
+  c.uniform = true;
   return checked(c);
 }
 

@@ -43,9 +43,10 @@ constexpr auto mixtures_of() {
   if constexpr (A.hash_layers == 0)
     return repeat<rest>(moe_block<A>{});
   else if constexpr (rest == 0)
-    return repeat<A.hash_layers>(moe_block<A, hash_moe(A)>{});
+    return repeat<A.hash_layers>(moe_block<A, A.moe.by_id(A.vocabulary)>{});
   else
-    return repeat<A.hash_layers>(moe_block<A, hash_moe(A)>{}) | repeat<rest>(moe_block<A>{});
+    return repeat<A.hash_layers>(moe_block<A, A.moe.by_id(A.vocabulary)>{}) |
+           repeat<rest>(moe_block<A>{});
 }
 template <architecture A>
 constexpr auto layers_of() {
