@@ -225,7 +225,7 @@ void balance_forward(X const& on, config const& c, batch const& b, routing<S> co
     }
   });
   if (windows && loss.over == window::batch) {
-    std::fill_n(r.importance, R, S(0));
+    std::fill_n(r.importance, R, S(0));  // until its own turn, room for the window's factors
     detail::add_window(c, b, r, {0, T}, 1.0, t, 0, r.importance);
     for (std::int64_t s = 0; s < b.sequences(); ++s)
       for (int i = 0; i < R && b.begin(s) < b.end(s); ++i)

@@ -96,7 +96,7 @@ constexpr int chosen(config const& c, routing_request const& request) {
 constexpr int slots(config const& c, routing_request const& request) {
   return c.selection == selection::expert_choice ? c.routed : chosen(c, request);
 }
-/// What a chosen expert's balance loss sees as M, the devices that a token may be sent to.
+/// M of the communication loss: the most devices that a token may be sent to.
 constexpr int most_devices(config const& c, routing_request const& request) {
   if (c.groups > 1 && c.groups == request.devices) return c.group_limit;
   int const k = chosen(c, request);

@@ -49,13 +49,13 @@ S divisor(config const& c, int k, S const* scores, std::int32_t const* experts) 
 template <class S>
 void weigh_forward(config const& c, int k, S const* logits, S const* scores,
                    std::int32_t const* experts, S* weights) {
-  S const total = detail::divisor(c, k, scores, experts);
   if (detail::softmax_of_chosen(c)) {
     S sum = 0;
     for (int slot = 0; slot < k; ++slot)
       sum += weights[slot] = detail::above_highest(k, logits, experts, slot);
     for (int slot = 0; slot < k && sum > 0; ++slot) weights[slot] /= sum;
   } else {
+    S const total = detail::divisor(c, k, scores, experts);
     for (int slot = 0; slot < k; ++slot)
       weights[slot] = experts[slot] == no_expert ? S(0)
                       : c.uniform                ? S(1) / S(k)
@@ -74,17 +74,12 @@ template <class S>
 void weigh_backward(config const& c, int k, S const* scores, std::int32_t const* experts,
                     S const* dweights, S* dscores) {
   if (c.uniform || detail::softmax_of_chosen(c)) return;
-  S total = 1, mean = 0;
-  if (c.renormalise) {
-    S sum = 0;
-    for (int slot = 0; slot < k; ++slot)
-      if (experts[slot] != no_expert) sum += scores[expert_in(experts[slot])];
-    bool const at_floor = detail::operation(c, sum) < S(c.floor);  // and then it is a constant
-    total = std::max(detail::operation(c, sum), S(c.floor)) + S(c.epsilon);
-    for (int slot = 0; slot < k && !at_floor; ++slot)
-      if (experts[slot] != no_expert)
-        mean += dweights[slot] * scores[expert_in(experts[slot])] / total;
-  }
+  S const total = detail::divisor(c, k, scores, experts);
+  bool const constant = !c.renormalise || (c.floor > 0 && total <= S(c.floor) + S(c.epsilon));
+  S mean = 0;
+  for (int slot = 0; slot < k && !constant; ++slot)
+    if (experts[slot] != no_expert)
+      mean += dweights[slot] * scores[expert_in(experts[slot])] / total;
   for (int slot = 0; slot < k; ++slot)
     if (experts[slot] != no_expert)
       dscores[expert_in(experts[slot])] += S(c.scale) * (dweights[slot] - mean) / total;
