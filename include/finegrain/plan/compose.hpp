@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <utility>
 
 #include "plan.hpp"
@@ -26,14 +25,10 @@ struct in_turn {
 /// y += x, row by row: the composed residual.
 template <class X, class S>
 void add_rows(X const& on, matrix<S const> x, matrix<S> y) {
-  constexpr std::int64_t rows_a_task = 64;
-  on.threads((y.rows + rows_a_task - 1) / rows_a_task, [&](std::int64_t task, int) {
-    std::int64_t const end = std::min(y.rows, (task + 1) * rows_a_task);
-    for (std::int64_t t = task * rows_a_task; t < end; ++t) {
-      S const* const from = x.row(t);
-      S* const to = y.row(t);
-      for (std::int64_t c = 0; c < y.cols; ++c) to[c] += from[c];
-    }
+  for_rows(on, y.rows, [&](std::int64_t t, int) {
+    S const* const from = x.row(t);
+    S* const to = y.row(t);
+    for (std::int64_t c = 0; c < y.cols; ++c) to[c] += from[c];
   });
 }
 
@@ -151,8 +146,8 @@ struct plan<X, blended<A, B>> : detail::composed {
     linear_forward(p.on.exact(), x, w.mix, s.mix);
     first::forward(p, w.a, s.a, x, s.ya);
     second::forward(p, w.b, s.b, x, s.yb);
-    rows(p.on, y.rows, [&](std::int64_t t) {
-      S const part = 1 / (1 + std::exp(s.mix(t, 1) - s.mix(t, 0)));
+    detail::for_rows(p.on, y.rows, [&](std::int64_t t, int) {
+      S const part = detail::logistic(s.mix(t, 0) - s.mix(t, 1));
       s.mix(t, 0) = part;
       s.mix(t, 1) = 1 - part;
       for (std::int64_t c = 0; c < out; ++c)
@@ -166,7 +161,7 @@ struct plan<X, blended<A, B>> : detail::composed {
     matrix<S> const other = p.scratch.template matrix<S>(dy.rows, in);
     matrix<S> const dmix = p.scratch.template matrix<S>(dy.rows, 2);
     auto const part_of = [&](int n) {
-      rows(p.on, dy.rows, [&](std::int64_t t) {
+      detail::for_rows(p.on, dy.rows, [&](std::int64_t t, int) {
         for (std::int64_t c = 0; c < out; ++c) dpart(t, c) = s.mix(t, n) * dy(t, c);
       });
     };
@@ -175,23 +170,15 @@ struct plan<X, blended<A, B>> : detail::composed {
     part_of(1);
     second::backward(p, w.b, s.b, x, dpart, dw.b, other);
     detail::add_rows<X, S>(p.on, other, dx);
-    rows(p.on, dy.rows, [&](std::int64_t t) {  // softmax' of two: c_0 c_1 (dc_0 - dc_1)
-      S difference = 0;
-      for (std::int64_t c = 0; c < out; ++c) difference += dy(t, c) * (s.ya(t, c) - s.yb(t, c));
-      dmix(t, 0) = s.mix(t, 0) * s.mix(t, 1) * difference;
-      dmix(t, 1) = -dmix(t, 0);
-    });
+    detail::for_rows(p.on, dy.rows,
+                     [&](std::int64_t t, int) {  // softmax' of two: c_0 c_1 (dc_0 - dc_1)
+                       S difference = 0;
+                       for (std::int64_t c = 0; c < out; ++c)
+                         difference += dy(t, c) * (s.ya(t, c) - s.yb(t, c));
+                       dmix(t, 0) = s.mix(t, 0) * s.mix(t, 1) * difference;
+                       dmix(t, 1) = -dmix(t, 0);
+                     });
     linear_backward(p.on.exact(), x, w.mix, dmix, dw.mix, p.gradients, dx, gradients::accumulate);
-  }
-
- private:
-  template <class Body>
-  static void rows(X const& on, std::int64_t count, Body&& body) {
-    constexpr std::int64_t rows_a_task = 64;
-    on.threads((count + rows_a_task - 1) / rows_a_task, [&](std::int64_t task, int) {
-      std::int64_t const end = std::min(count, (task + 1) * rows_a_task);
-      for (std::int64_t t = task * rows_a_task; t < end; ++t) body(t);
-    });
   }
 };
 

@@ -49,24 +49,6 @@ inline std::uint64_t seed_of(std::uint64_t router, stream s) {
   return random_word(router, static_cast<std::uint64_t>(s));
 }
 
-/// body(t, worker) for every row, some rows a task.
-template <class X, class Body>
-void for_rows(X const& on, std::int64_t rows, Body&& body) {
-  constexpr std::int64_t some = 32;
-  on.threads((rows + some - 1) / some, [&](std::int64_t task, int worker) {
-    for (std::int64_t t = task * some; t < std::min(rows, (task + 1) * some); ++t) body(t, worker);
-  });
-}
-
-template <class S>
-S softplus(S z) {
-  return std::max(z, S(0)) + std::log1p(std::exp(-std::abs(z)));
-}
-template <class S>
-S logistic(S z) {
-  return z < 0 ? std::exp(z) / (1 + std::exp(z)) : 1 / (1 + std::exp(-z));
-}
-
 /// The noise of token t's logit e, in deviations.
 template <class S>
 S noise_of(routing<S> const& r, std::int64_t t, int e) {

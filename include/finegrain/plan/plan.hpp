@@ -2,6 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
+#include <cmath>
+
 #include "../base/parallel.hpp"
 #include "../expr/layers.hpp"
 #include "batch.hpp"
@@ -76,5 +79,28 @@ template <class X, Expr E>
 constexpr std::int64_t scratch_bytes(extent e) {
   return memory_bytes<typename plan<X, E>::scratch>(e);
 }
+
+namespace detail {
+
+/// body(t, worker) for every row, some rows a task.
+template <class X, class Body>
+void for_rows(X const& on, std::int64_t rows, Body&& body) {
+  constexpr std::int64_t some = 32;
+  on.threads((rows + some - 1) / some, [&](std::int64_t task, int worker) {
+    for (std::int64_t t = task * some; t < std::min(rows, (task + 1) * some); ++t) body(t, worker);
+  });
+}
+
+// Formulas of one number, which do not overflow.
+template <class S>
+S softplus(S z) {
+  return std::max(z, S(0)) + std::log1p(std::exp(-std::abs(z)));
+}
+template <class S>
+S logistic(S z) {
+  return z < 0 ? std::exp(z) / (1 + std::exp(z)) : 1 / (1 + std::exp(-z));
+}
+
+}  // namespace detail
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <type_traits>
 
 #include "../plan/plan.hpp"
@@ -40,11 +39,6 @@ void begin(matrix<T> gradient, gradients mode) {
   if (mode == gradients::overwrite) clear(gradient);
 }
 
-template <class T>
-T sigmoid(T z) {
-  if (z < 0) return std::exp(z) / (1 + std::exp(z));
-  return 1 / (1 + std::exp(-z));
-}
 template <class T>
 T dot(T const* a, T const* b, std::int64_t n) {
   T total = 0;

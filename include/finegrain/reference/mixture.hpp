@@ -46,7 +46,8 @@ struct plan<basic_reference<T>, shared_experts<C>> {
     } else {
       if (C.shared_gate) linear_forward(p.on, x, w.shared_gate, s.weight);
       for (std::int64_t i = 0; i < x.rows; ++i)
-        s.weight(i, 0) = T(C.shared_scale) * (C.shared_gate ? spec::sigmoid(s.weight(i, 0)) : T(1));
+        s.weight(i, 0) =
+            T(C.shared_scale) * (C.shared_gate ? detail::logistic(s.weight(i, 0)) : T(1));
       expert_forward<T>(p.on, C.act, x, w, s.expert, t.expert, t.out);
       spec::clear(y);
       combine_forward(p.on, s.weight, t.out, y);

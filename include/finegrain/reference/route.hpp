@@ -44,7 +44,7 @@ void score_forward(config const& c, T* s) {
     for (int i = 0; i < c.routed; ++i) s[i] /= total;
   } else {
     for (int i = 0; i < c.routed; ++i)
-      s[i] = c.score == score::sigmoid ? sigmoid(s[i]) : std::sqrt(detail::softplus(s[i]));
+      s[i] = c.score == score::sigmoid ? detail::logistic(s[i]) : std::sqrt(detail::softplus(s[i]));
   }
   for (int i = 0; i < c.routed; ++i) s[i] = detail::operation(c, s[i]);
 }
