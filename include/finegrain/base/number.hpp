@@ -37,4 +37,20 @@ S rounded_to_bf16(S x) {
       __builtin_bit_cast(float, (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u));
 }
 
+/// A number stored in 16 bits, the upper half of an f32. It is converted and stored, not computed
+/// with.
+struct bf16 {
+  std::uint16_t bits = 0;
+
+  bf16() = default;
+  FINEGRAIN_HD explicit bf16(float x) {
+    auto const word = __builtin_bit_cast(std::uint32_t, x);
+    bits = static_cast<std::uint16_t>(x != x ? (word >> 16) | 0x40
+                                             : (word + 0x7fff + (word >> 16 & 1)) >> 16);
+  }
+  FINEGRAIN_HD explicit operator float() const {
+    return __builtin_bit_cast(float, std::uint32_t{bits} << 16);
+  }
+};
+
 }  // namespace finegrain::inline FINEGRAIN_ABI

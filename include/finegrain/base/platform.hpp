@@ -21,7 +21,10 @@
 
 // The instruction set that this translation unit is compiled for. The `cpu` executor carries it in
 // its type's name: files built with different -march flags then never share one inline function.
-#if defined(__AVX512F__)
+#if defined(__CUDACC__)  // nvcc drops pragmas that the cpu's kernels need: code of another speed
+#define FINEGRAIN_ISA nvcc
+#define FINEGRAIN_VECTOR_BYTES 16
+#elif defined(__AVX512F__)
 #define FINEGRAIN_ISA avx512
 #define FINEGRAIN_VECTOR_BYTES 64
 #elif defined(__AVX2__) && defined(__FMA__)
@@ -44,7 +47,10 @@
     "finegrain needs g++ 12 or clang 14, or newer: its kernels are written with their vector types"
 #endif
 
-#if defined(__clang__)
+#if defined(__CUDACC__)
+#define FINEGRAIN_UNROLL
+#define FINEGRAIN_ONE_COPY __attribute__((noinline))
+#elif defined(__clang__)
 #define FINEGRAIN_UNROLL _Pragma("clang loop unroll(full)")
 #define FINEGRAIN_ONE_COPY __attribute__((noinline))
 #else

@@ -110,9 +110,9 @@ struct decoder {
     FINEGRAIN_UNROLL
     for (int u = 0; u < units_of_codes<F>; ++u) {
       ivec const low = codes >> (codec<F>::bits * u), high = codes >> (codec<F>::bits * u + 16);
-      auto const first = reinterpret_cast<uvec>(codec<F>::values(low & mask));
-      auto const second = reinterpret_cast<uvec>(codec<F>::values(high & mask));
-      to[u] = reinterpret_cast<vec>((first >> 16) | second);  // whose lower halves are 0
+      auto const first = __builtin_bit_cast(uvec, codec<F>::values(low & mask));
+      auto const second = __builtin_bit_cast(uvec, codec<F>::values(high & mask));
+      to[u] = __builtin_bit_cast(vec, (first >> 16) | second);  // whose lower halves are 0
     }
   }
 };

@@ -169,31 +169,28 @@ std::vector<tensor_view> checkpoint_tensors(std::vector<weight_entry> const& ent
 
 }  // namespace detail
 
-/// Writes a network and the state of its training, atomically.
-template <Expr E, class X>
-void save_checkpoint(network<E, X>& net, training_state<typename X::scalar> state,
-                     std::string const& path) {
+/// Writes the weights of an expression E and the state of their training, atomically.
+template <Expr E, class N>
+void save_checkpoint(std::vector<weight_entry> const& entries, std::span<N> weights,
+                     training_state<N> state, std::string const& path) {
   std::pair<std::string, std::string> const about[] = {{"architecture", describe(E{})},
                                                        {"format", "finegrain checkpoint 1"}};
-  auto const tensors =
-      detail::checkpoint_tensors(net.entries(), net.parameters().data(), state.first.data(),
-                                 state.second.data(), &state.steps);
+  auto const tensors = detail::checkpoint_tensors(entries, weights.data(), state.first.data(),
+                                                  state.second.data(), &state.steps);
   write_safetensors(path, tensors, about);
 }
 
 /// Reads both back: weights and moments are overwritten, and the steps returned. Throws file_error,
 /// or mismatch if the file is another architecture's; nothing is then changed.
-template <Expr E, class X>
-std::int64_t load_checkpoint(network<E, X>& net, training_state<typename X::scalar> state,
-                             std::string const& path) {
-  using S = typename X::scalar;
-  auto const weights = net.parameters();
-  std::vector<S> fresh[3];
-  std::span<S> const old[3] = {weights, state.first, state.second};
+template <Expr E, class N>
+std::int64_t load_checkpoint(std::vector<weight_entry> const& entries, std::span<N> weights,
+                             training_state<N> state, std::string const& path) {
+  std::vector<N> fresh[3];
+  std::span<N> const old[3] = {weights, state.first, state.second};
   for (int i = 0; i < 3; ++i) fresh[i].assign(old[i].begin(), old[i].end());
   std::string const architecture = describe(E{});
   read_tensors(safetensors_file(path),
-               detail::checkpoint_tensors(net.entries(), fresh[0].data(), fresh[1].data(),
+               detail::checkpoint_tensors(entries, fresh[0].data(), fresh[1].data(),
                                           fresh[2].data(), &state.steps),
                &architecture);
   if (state.steps < 0)
@@ -201,6 +198,18 @@ std::int64_t load_checkpoint(network<E, X>& net, training_state<typename X::scal
                      static_cast<long long>(state.steps));
   for (int i = 0; i < 3; ++i) std::copy(fresh[i].begin(), fresh[i].end(), old[i].begin());
   return state.steps;
+}
+
+/// The same of a network on the host, whose own weights learn.
+template <Expr E, class X>
+void save_checkpoint(network<E, X>& net, training_state<typename X::scalar> state,
+                     std::string const& path) {
+  save_checkpoint<E>(net.entries(), net.parameters(), state, path);
+}
+template <Expr E, class X>
+std::int64_t load_checkpoint(network<E, X>& net, training_state<typename X::scalar> state,
+                             std::string const& path) {
+  return load_checkpoint<E>(net.entries(), net.parameters(), state, path);
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -71,7 +71,9 @@ class learner_of final : public learner {
     for (weight_entry const& e : net_.entries()) {
       if (!e.name.ends_with(".router")) continue;
       all.emplace_back();
-      auto const* row = net_.parameters().data() + e.offset;
+      std::vector<typename place<typename Network::executor>::sum> memory;
+      auto const* row = place<typename Network::executor>::seen(
+          net_.on(), memory, net_.parameters().data() + e.offset, e.rows * e.cols);
       for (std::int64_t r = 0; r < e.rows; ++r, row += e.cols)
         all.back().emplace_back(row, row + e.cols);
     }

@@ -42,8 +42,9 @@ void check_apart(char const* one, matrix<S const> a, char const* other, matrix<S
   throw invalid_argument("%s and %s share memory", one, other);
 }
 
-inline void check_sequences(batch const& b) {
-  if (!b.starts.empty()) {
+template <class X>
+void check_sequences(batch const& b) {
+  if (!b.starts.empty() && place<X>::readable(b.starts.data())) {
     bool rising = b.starts.size() > 1 && b.starts.front() == 0 && b.starts.back() == b.tokens;
     for (std::size_t i = 1; i < b.starts.size(); ++i) rising &= b.starts[i - 1] <= b.starts[i];
     if (!rising)
@@ -56,30 +57,33 @@ inline void check_sequences(batch const& b) {
 }
 
 /// Hash routers read token ids, in a network of numbers too.
-inline void check_ids(batch const& b, int vocabulary) {
+template <class X>
+void check_ids(batch const& b, int vocabulary) {
   if (static_cast<std::int64_t>(b.ids.size()) != b.tokens)
     throw invalid_argument(
         "hash routing needs the batch's token ids: there are %lld for %lld tokens",
         shown(static_cast<std::int64_t>(b.ids.size())), shown(b.tokens));
+  if (!place<X>::readable(b.ids.data())) return;
   for (std::int32_t id : b.ids)
     if (id < 0 || id >= vocabulary)
       throw invalid_argument("token id %d is not in the router's table of %d", id, vocabulary);
 }
 
 /// Whether every router of E can do what is asked, and the log is one of E's.
-template <Expr E>
+template <Expr E, class X>
 void check_routing(batch const& b, bool training) {
   std::size_t routers = 0;
   leaves<E>::visit([&]<Expr L>(L) {
     if constexpr (is_router<L>) {
       constexpr config c = L::layer;
       check_request(c, b.routing, training);
+      place<X>::check(c, b.routing, training);
       if (b.tokens > INT32_MAX / (slots(c, b.routing) + 1))  // slots are numbered with 32 bits
         throw invalid_argument("a batch of %lld tokens with %d experts each is too large",
                                shown(b.tokens), slots(c, b.routing));
-      if constexpr (c.selection == selection::hash) check_ids(b, c.vocabulary);
+      if constexpr (c.selection == selection::hash) check_ids<X>(b, c.vocabulary);
       if (b.log && (b.log->layers.size() <= routers ||
-                    b.log->layers[routers].load.size() != std::size_t{c.routed}))
+                    b.log->layers[routers].load.size() != static_cast<std::size_t>(c.routed)))
         throw invalid_argument("the routing log is not this network's: use make_log()");
       ++routers;
     }
@@ -87,9 +91,9 @@ void check_routing(batch const& b, bool training) {
 }
 
 /// Everything about one call of a network of E but where its output goes.
-template <Expr E, class S>
-void check_input(batch const& b, matrix<S const> x, bool training,
-                 kv_cache<S> const* cache = nullptr) {
+template <Expr E, class X>
+void check_input(batch const& b, matrix<typename X::scalar const> x, bool training,
+                 cache_of<X> const* cache = nullptr) {
   constexpr int in = in_width<E>();
   if (b.tokens < 0) throw invalid_argument("a batch of %lld tokens", shown(b.tokens));
   if constexpr (in == ids) {
@@ -99,8 +103,8 @@ void check_input(batch const& b, matrix<S const> x, bool training,
   } else {
     check_shape("x", x, b.tokens, in);
   }
-  check_sequences(b);
-  check_routing<E>(b, training);
+  check_sequences<X>(b);
+  check_routing<E, X>(b, training);
   if (!cache) return;
   if (b.sequences() != 1)
     throw invalid_argument("a cache holds one sequence; the batch has %lld", shown(b.sequences()));
@@ -112,11 +116,12 @@ void check_input(batch const& b, matrix<S const> x, bool training,
 }
 
 /// Everything about one call of a network of E.
-template <Expr E, class S>
-void check_call(batch const& b, matrix<S const> x, matrix<S const> y, bool training,
-                kv_cache<S> const* cache = nullptr) {
+template <Expr E, class X>
+void check_call(batch const& b, matrix<typename X::scalar const> x,
+                matrix<typename X::scalar const> y, bool training,
+                cache_of<X> const* cache = nullptr) {
   if (b.tokens >= 0) check_shape("y", y, b.tokens, out_width<E>());
-  check_input<E, S>(b, x, training, cache);
+  check_input<E, X>(b, x, training, cache);
   if constexpr (in_width<E>() != ids) check_apart("x", x, "y", y);
 }
 

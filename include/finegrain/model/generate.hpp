@@ -104,17 +104,19 @@ void generate(inference<Net, E, X> const& net, id_list prompt, std::int64_t coun
   std::int64_t const rows = std::min(most, length);
   sampler draw(how, vocabulary);
   auto cache = net.make_cache(length + count - 1);
-  buffer<S> const logits(rows * vocabulary);
-  buffer<> const memory(net.workspace_bytes(net.extent_of(rows)));
+  typename place<X>::template buffer<S> const logits(rows * vocabulary);
+  typename place<X>::template buffer<std::byte> const memory(
+      net.workspace_bytes(net.extent_of(rows)));
+  std::vector<typename place<X>::sum> row;
   std::span<std::byte> const workspace(memory.data(), static_cast<std::size_t>(memory.size()));
   auto const read = [&](std::span<std::int32_t const> some) {  // the logits after the last of them
     auto const n = static_cast<std::int64_t>(some.size());
     matrix<S> const y(logits.data(), n, vocabulary);
     net.infer({.tokens = n, .ids = some, .routing = how.routing}, {}, y, workspace, &cache);
-    return y.row(n - 1);
+    return place<X>::seen(net.on(), row, y.row(n - 1), vocabulary);
   };
 
-  S const* last = nullptr;
+  typename place<X>::sum const* last = nullptr;
   for (std::int64_t at = 0; at < length; at += rows)
     last = read(prompt.subspan(static_cast<std::size_t>(at),
                                static_cast<std::size_t>(std::min(rows, length - at))));

@@ -30,7 +30,7 @@ class inference {
 
   /// Bytes of memory for one pass: saved activations, and scratch. Constexpr.
   static constexpr std::int64_t workspace_bytes(extent e) {
-    return saved_bytes<X, E>(e) + scratch_bytes<X, E>(e);
+    return saved_bytes<X, E>(e) + scratch_bytes<X, E>(e) + place<X>::staging_bytes(e.tokens);
   }
 
   /// y (T, out) from x (T, in), as one batch. Throws invalid_argument when the shapes do not fit.
@@ -43,16 +43,16 @@ class inference {
   }
   /// The same for a batch of several sequences, with requests to the routers, or with a cache of
   /// earlier tokens, which then grows by this batch.
-  void infer(batch const& b, matrix<S const> x, matrix<S> y, kv_cache<S>* cache = nullptr) {
-    detail::check_call<E, S>(b, x, y, false, cache);
+  void infer(batch const& b, matrix<S const> x, matrix<S> y, cache_of<X>* cache = nullptr) {
+    detail::check_call<E, X>(b, x, y, false, cache);
     reserve(b.tokens);
     run(b, x, y, own_workspace(), false, cache);
   }
   /// The same in the caller's memory, of at least workspace_bytes(extent_of(T)) on a 64-byte
   /// border. Several threads may call this at a time, each with memory of its own.
   void infer(batch const& b, matrix<S const> x, matrix<S> y, std::span<std::byte> workspace,
-             kv_cache<S>* cache = nullptr) const {
-    detail::check_call<E, S>(b, x, y, false, cache);
+             cache_of<X>* cache = nullptr) const {
+    detail::check_call<E, X>(b, x, y, false, cache);
     std::int64_t const needed = workspace_bytes(extent_of(b.tokens));
     if (static_cast<std::int64_t>(workspace.size()) < needed)
       throw invalid_argument("the workspace holds %lld bytes; %lld tokens need %lld",
@@ -64,11 +64,11 @@ class inference {
     run(b, x, y, workspace, false, cache);
   }
   /// An empty cache for a sequence of at most `tokens`.
-  static kv_cache<S> make_cache(std::int64_t tokens) {
+  static cache_of<X> make_cache(std::int64_t tokens) {
     constexpr std::int64_t width = cache_width(E{});
     if (tokens < 0 || tokens > INT64_MAX / std::max<std::int64_t>(width, 1))
       throw invalid_argument("a cache for %lld tokens", detail::shown(tokens));
-    return {buffer<S>(width * tokens), tokens, 0, 0};
+    return {buffer_of<S>(width * tokens), tokens, 0, 0};
   }
   /// A log with room for what every router reports.
   static routing_log make_log() {
@@ -82,10 +82,13 @@ class inference {
   X& on() { return on_; }
   X const& on() const { return on_; }
   extent extent_of(std::int64_t tokens, bool training = false) const {
-    return {tokens, on_.threads.workers(), training};
+    return {tokens, place<X>::workers(on_), training};
   }
 
  protected:
+  template <class T>
+  using buffer_of = typename place<X>::template buffer<T>;
+
   explicit inference(X on) : on_(std::move(on)) {}
   inference(inference&&) = default;
   inference& operator=(inference&&) = default;
@@ -93,7 +96,7 @@ class inference {
 
   void reserve_workspace(std::int64_t bytes) {
     if (bytes <= workspace_.size()) return;
-    workspace_ = buffer<>(bytes);
+    workspace_ = buffer_of<std::byte>(bytes);
     ++uses_;
   }
   /// The workspace for a pass that begins now: what an earlier one kept in it is lost.
@@ -101,10 +104,12 @@ class inference {
     ++uses_;
     return {workspace_.data(), static_cast<std::size_t>(workspace_.size())};
   }
-  void run(batch const& b, matrix<S const> x, matrix<S> y, std::span<std::byte> workspace,
-           bool training, kv_cache<S>* cache) const {
-    extent const e = extent_of(b.tokens, training);
+  /// Returns the batch as the executor read it.
+  batch run(batch const& given, matrix<S const> x, matrix<S> y, std::span<std::byte> workspace,
+            bool training, cache_of<X>* cache) const {
+    extent const e = extent_of(given.tokens, training);
     arena memory(workspace.data(), static_cast<std::int64_t>(workspace.size()));
+    batch const b = place<X>::staged(on_, given, staging(memory, e));
     typename plan<X, E>::saved const saved(memory, e);
     arena const scratch(workspace.data() + memory.used(),
                         static_cast<std::int64_t>(workspace.size()) - memory.used());
@@ -113,10 +118,17 @@ class inference {
     plan<X, E>::forward(pass<X>{on_, b, scratch, e, gradients::overwrite, cache},
                         static_cast<Self const&>(*this).weights(), saved, x, y);
     if (cache) cache->length += b.tokens;
+    if (b.log) place<X>::read_log(on_, *b.log);
+    return b;
+  }
+  /// Takes the memory of a batch's lists.
+  static arena staging(arena& memory, extent e) {
+    std::int64_t const bytes = place<X>::staging_bytes(e.tokens);
+    return {memory.take<std::byte>(bytes), bytes};
   }
 
   X on_;
-  buffer<> workspace_;
+  buffer_of<std::byte> workspace_;
   std::uint64_t uses_ = 0;  // of the workspace, so far
 };
 

@@ -21,6 +21,16 @@ struct initialisation {
   bool by_inputs = false;
 };
 
+namespace detail {
+template <class T>
+T number(double x) {
+  if constexpr (sizeof(T) < 4)
+    return T(static_cast<float>(x));
+  else
+    return static_cast<T>(x);
+}
+}  // namespace detail
+
 /// Fills an array of weights. A weight's numbers depend on its name, its place in its matrix and
 /// the seed alone: a layer starts alike whatever stands before it.
 template <class T>
@@ -32,13 +42,15 @@ void initialise(std::vector<weight_entry> const& entries, T* data, initialisatio
     for (char c : entry.name) seed = random_word(seed, static_cast<unsigned char>(c));
     double const deviation =
         how.by_inputs ? how.deviation / std::sqrt(static_cast<double>(entry.cols)) : how.deviation;
-    for (std::int64_t i = 0; i < entry.rows * entry.cols; ++i)
-      data[entry.offset + i] =
-          entry.role == role::gain             ? T(1)
-          : entry.role == role::selection_bias ? T(0)
+    for (std::int64_t i = 0; i < entry.rows * entry.cols; ++i) {
+      auto const place = static_cast<std::uint64_t>(i);
+      data[entry.offset + i] = detail::number<T>(
+          entry.role == role::gain             ? 1
+          : entry.role == role::selection_bias ? 0
           : entry.role == role::table
-              ? T(random_word(seed, static_cast<std::uint64_t>(i)) >> 40)  // 24 bits: exact
-              : static_cast<T>(deviation * random_normal(seed, static_cast<std::uint64_t>(i)));
+              ? static_cast<double>(random_word(seed, place) >> (sizeof(T) < 4 ? 56 : 40))  // exact
+              : deviation * random_normal(seed, place));
+    }
   });
 }
 

@@ -36,8 +36,10 @@ class network : public inference<network<E, X>, E, X> {
   /// Random weights. Throws std::bad_alloc.
   explicit network(initialisation start = {}, X on = {})
       : base(std::move(on)), entries_(list_weights<E>()), weights_(weights_size<E>()) {
-    std::fill(weights_.begin(), weights_.end(), S(0));
-    initialise<S>(entries_, weights_.data(), start, on_.threads);
+    place<X>::write(on_, weights_, [&](S* numbers, parallel threads) {
+      std::fill_n(numbers, weights_size<E>(), S(0));
+      initialise<S>(entries_, numbers, start, threads);
+    });
   }
   template <std::same_as<X> Executor>  // clang 14 would take {.deviation = 1} for an X
   explicit network(Executor on, initialisation start = {}) : network(start, std::move(on)) {}
@@ -58,17 +60,16 @@ class network : public inference<network<E, X>, E, X> {
   /// Bytes of memory for one pass under a loss, which makes its outputs itself. Constexpr.
   static constexpr std::int64_t learning_bytes(extent e) {
     return memory_bytes<typename scored<X, E>::saved>(e) +
-           memory_bytes<typename scored<X, E>::scratch>(e);
+           memory_bytes<typename scored<X, E>::scratch>(e) + place<X>::staging_bytes(e.tokens);
   }
 
   // ---- training --------------------------------------------------------------------------------
 
   /// As infer, and keeps what backward needs. x, and what the batch points to, must stay.
   void forward(batch const& b, matrix<S const> x, matrix<S> y) {
-    detail::check_call<E, S>(b, x, y, true);
+    detail::check_call<E, X>(b, x, y, true);
     reserve(b.tokens, true);
-    base::run(b, x, y, base::own_workspace(), true, nullptr);
-    batch_ = b;
+    batch_ = base::run(b, x, y, base::own_workspace(), true, nullptr);
     x_ = x;
     extent_ = extent_of(b.tokens, true);
     kept_ = uses_;
@@ -79,9 +80,9 @@ class network : public inference<network<E, X>, E, X> {
     if (kept_ != uses_)
       throw invalid_argument("backward needs a forward before it, and no other call between");
     extent const e = extent_;
-    if (e.workers != on_.threads.workers())
+    if (e.workers != place<X>::workers(on_))
       throw invalid_argument("forward had %d workers and backward has %d", e.workers,
-                             on_.threads.workers());
+                             place<X>::workers(on_));
     detail::check_shape("dy", dy, e.tokens, out);
     if (dx.data) {
       check_dx(dx, x_, e.tokens);
@@ -90,6 +91,7 @@ class network : public inference<network<E, X>, E, X> {
       dx = {unwanted_.data(), e.tokens, in};
     }
     arena memory(workspace_.data(), workspace_.size());
+    static_cast<void>(base::staging(memory, e));
     typename plan<X, E>::saved const saved(memory, e);
     arena const scratch(workspace_.data() + memory.used(), workspace_.size() - memory.used());
     plan<X, E>::backward(pass<X>{on_, batch_, scratch, e, mode}, weights(), saved, x_, dy,
@@ -102,7 +104,7 @@ class network : public inference<network<E, X>, E, X> {
   template <Loss<X> L>
   double learn(batch const& b, matrix<S const> x, L const& loss, matrix<S> dx = {},
                gradients mode = gradients::overwrite) {
-    detail::check_input<E, S>(b, x, true);
+    detail::check_input<E, X>(b, x, true);
     if (dx.data) check_dx(dx, x, b.tokens);
     reserve_learning(b.tokens);
     if (!dx.data) dx = {unwanted_.data(), b.tokens, in};
@@ -111,7 +113,7 @@ class network : public inference<network<E, X>, E, X> {
   /// The sum of a loss alone, as the network stands.
   template <Loss<X> L>
   double score(batch const& b, matrix<S const> x, L const& loss) {
-    detail::check_input<E, S>(b, x, false);
+    detail::check_input<E, X>(b, x, false);
     base::reserve_workspace(learning_bytes(extent_of(b.tokens)));
     return run_scored(b, x, loss, false, bind_weights<E, S>(nullptr), {}, gradients::overwrite);
   }
@@ -125,9 +127,9 @@ class network : public inference<network<E, X>, E, X> {
   finegrain::weights<E, S> weights() { return bind_weights<E, S>(weights_.data()); }
   finegrain::weights<E, S> gradient_views() { return bind_weights<E, S>(gradients_.data()); }
   /// All weights, or gradients, as one array; entries() says what is where.
-  std::span<S> parameters() { return {weights_.begin(), weights_.end()}; }
-  std::span<S const> parameters() const { return {weights_.begin(), weights_.end()}; }
-  std::span<S> gradient() { return {gradients_.begin(), gradients_.end()}; }
+  std::span<S> parameters() { return all(weights_); }
+  std::span<S const> parameters() const { return all(weights_); }
+  std::span<S> gradient() { return all(gradients_); }
   /// One weight by its name, "layers.0.mixture.experts.3.gate".
   matrix<S> weight(std::string_view name) { return named_view(weights_, name); }
   matrix<S> gradient(std::string_view name) {
@@ -139,13 +141,19 @@ class network : public inference<network<E, X>, E, X> {
   std::vector<weight_entry> const& entries() const { return entries_; }
 
  private:
+  template <class T>
+  using buffer_of = typename base::template buffer_of<T>;
+
+  static std::span<S> all(buffer_of<S> const& numbers) {
+    return {numbers.data(), static_cast<std::size_t>(numbers.size())};
+  }
   void reserve_gradients(std::int64_t tokens) {
     if (gradients_.size() == 0) {
-      buffer<S> fresh(weights_size<E>());
-      std::fill(fresh.begin(), fresh.end(), S(0));
+      buffer_of<S> fresh(weights_size<E>());
+      place<X>::clear(on_, fresh);
       gradients_ = std::move(fresh);
     }
-    if (unwanted_.size() < tokens * in) unwanted_ = buffer<S>(tokens * in);
+    if (unwanted_.size() < tokens * in) unwanted_ = buffer_of<S>(tokens * in);
   }
 
   static void check_dx(matrix<S> dx, matrix<S const> x, std::int64_t tokens) {
@@ -154,18 +162,23 @@ class network : public inference<network<E, X>, E, X> {
   }
 
   template <class L>
-  double run_scored(batch const& b, matrix<S const> x, L const& loss, bool training,
+  double run_scored(batch const& given, matrix<S const> x, L const& loss, bool training,
                     finegrain::weights<E, S> const& dw, matrix<S> dx, gradients mode) {
     auto const workspace = base::own_workspace();
-    extent const e = extent_of(b.tokens, training);
+    extent const e = extent_of(given.tokens, training);
     arena memory(workspace.data(), workspace_.size());
+    batch const b = place<X>::staged(on_, given, base::staging(memory, e));
     typename scored<X, E>::saved const saved(memory, e);
     arena const scratch(workspace.data() + memory.used(), workspace_.size() - memory.used());
     if (b.log) b.log->next = 0;
-    return scored<X, E>::run(pass<X>{on_, b, scratch, e, mode}, weights(), saved, x, loss, dw, dx);
+    place<X>::begin_total(on_);
+    double const made =
+        scored<X, E>::run(pass<X>{on_, b, scratch, e, mode}, weights(), saved, x, loss, dw, dx);
+    if (b.log) place<X>::read_log(on_, *b.log);
+    return place<X>::total(on_, made);
   }
 
-  matrix<S> named_view(buffer<S> const& numbers, std::string_view name) const {
+  matrix<S> named_view(buffer_of<S> const& numbers, std::string_view name) const {
     for (auto const& entry : entries_)
       if (entry.name == name) return {numbers.data() + entry.offset, entry.rows, entry.cols};
     throw invalid_argument("the network has no weight named \"%.*s\"",
@@ -173,8 +186,8 @@ class network : public inference<network<E, X>, E, X> {
   }
 
   std::vector<weight_entry> entries_;
-  buffer<S> weights_, gradients_;
-  buffer<S> unwanted_;  // where dx goes when nobody asked for it
+  buffer_of<S> weights_, gradients_;
+  buffer_of<S> unwanted_;  // where dx goes when nobody asked for it
   batch batch_;         // of the last forward
   matrix<S const> x_;
   extent extent_;

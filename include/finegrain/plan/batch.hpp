@@ -137,9 +137,9 @@ struct routing_log {
 
 /// Keys and values that generation keeps, one sequence. Attention stages take their parts of it
 /// in the order of the forward pass.
-template <class T>
+template <class T, class Numbers = buffer<T>>
 struct kv_cache {
-  buffer<T> numbers;          // cache_width(E) * capacity
+  Numbers numbers;            // cache_width(E) * capacity
   std::int64_t capacity = 0;  // tokens there is room for
   std::int64_t length = 0;    // tokens seen
   std::int64_t used = 0;      // numbers handed out in this pass

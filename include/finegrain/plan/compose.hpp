@@ -22,15 +22,19 @@ struct in_turn {
   }
 };
 
+}  // namespace detail
+
 /// y += x, row by row: the composed residual.
 template <class X, class S>
 void add_rows(X const& on, matrix<S const> x, matrix<S> y) {
-  for_rows(on, y.rows, [&](std::int64_t t, int) {
+  detail::for_rows(on, y.rows, [&](std::int64_t t, int) {
     S const* const from = x.row(t);
     S* const to = y.row(t);
     for (std::int64_t c = 0; c < y.cols; ++c) to[c] += from[c];
   });
 }
+
+namespace detail {
 
 /// Marks the plans below: what they compute is put together from their parts' plans. A fused plan
 /// does not carry it.
@@ -100,7 +104,7 @@ struct plan<X, sum<A, B>> : detail::composed {
     matrix<S> const other = p.scratch.template matrix<S>(y.rows, y.cols);
     first::forward(p, w.a, s.a, x, y);
     second::forward(p, w.b, s.b, x, other);
-    detail::add_rows<X, S>(p.on, other, y);
+    add_rows(p.on, matrix<S const>(other), y);
   }
   template <class W, class V>
   static void backward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S const> dy,
@@ -108,7 +112,7 @@ struct plan<X, sum<A, B>> : detail::composed {
     matrix<S> const other = p.scratch.template matrix<S>(dx.rows, dx.cols);
     first::backward(p, w.a, s.a, x, dy, dw.a, dx);
     second::backward(p, w.b, s.b, x, dy, dw.b, other);
-    detail::add_rows<X, S>(p.on, other, dx);
+    add_rows(p.on, matrix<S const>(other), dx);
   }
 };
 
@@ -169,7 +173,7 @@ struct plan<X, blended<A, B>> : detail::composed {
     first::backward(p, w.a, s.a, x, dpart, dw.a, dx);
     part_of(1);
     second::backward(p, w.b, s.b, x, dpart, dw.b, other);
-    detail::add_rows<X, S>(p.on, other, dx);
+    add_rows(p.on, matrix<S const>(other), dx);
     detail::for_rows(p.on, dy.rows,
                      [&](std::int64_t t, int) {  // softmax' of two: c_0 c_1 (dc_0 - dc_1)
                        S difference = 0;
@@ -196,13 +200,13 @@ struct plan<X, residual_of<A>> : detail::composed {
   template <class W>
   static void forward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S> y) {
     inside::forward(p, w.a, s.a, x, y);
-    detail::add_rows<X, S>(p.on, x, y);
+    add_rows(p.on, x, y);
   }
   template <class W, class V>
   static void backward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S const> dy,
                        V const& dw, matrix<S> dx) {
     inside::backward(p, w.a, s.a, x, dy, dw.a, dx);
-    detail::add_rows<X, S>(p.on, dy, dx);
+    add_rows(p.on, dy, dx);
   }
 };
 

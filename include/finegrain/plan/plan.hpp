@@ -7,7 +7,7 @@
 
 #include "../base/parallel.hpp"
 #include "../expr/layers.hpp"
-#include "batch.hpp"
+#include "place.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -21,6 +21,11 @@ struct extent {
 /// What gradients of weights do to the memory that they are written to.
 enum class gradients { overwrite, accumulate };
 
+/// The cache of a network on X.
+template <class X>
+using cache_of =
+    kv_cache<typename X::scalar, typename place<X>::template buffer<typename X::scalar>>;
+
 /// What a pass carries to every plan below it. Copied, never shared: scratch that a plan takes
 /// from its copy is free again when it returns.
 template <class X>
@@ -30,7 +35,7 @@ struct pass {
   arena scratch;  // memory that lasts until the plan returns
   finegrain::extent extent;
   finegrain::gradients gradients = finegrain::gradients::overwrite;
-  kv_cache<typename X::scalar>* cache = nullptr;  // generation: earlier tokens' keys and values
+  cache_of<X>* cache = nullptr;  // generation: earlier tokens' keys and values
 };
 
 /// plan<X, E> says how executor X computes expression E. A plan has

@@ -14,14 +14,16 @@ template <class X, int D>
 struct plan<X, rmsnorm<D>> {
   using S = typename X::scalar;
   struct saved {
-    S* inverse_rms;  // (T)
-    constexpr saved(arena& memory, extent e) : inverse_rms(memory.take<S>(e.tokens)) {}
+    typename place<X>::sum* inverse_rms;  // (T)
+    constexpr saved(arena& memory, extent e)
+        : inverse_rms(memory.take<typename place<X>::sum>(e.tokens)) {}
   };
   using scratch = nothing;
 
   template <class W>
   static void forward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S> y) {
-    rmsnorm_forward(p.on, x, w.gain, S(rmsnorm<D>::epsilon), y, s.inverse_rms);
+    rmsnorm_forward(p.on, x, w.gain, typename place<X>::sum(rmsnorm<D>::epsilon), y,
+                    s.inverse_rms);
   }
   template <class W, class V>
   static void backward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S const> dy,
@@ -88,13 +90,13 @@ struct plan<X, attention<D, Heads, KvHeads, HeadDim>> {
   struct saved {
     matrix<S> q, k, v;     // (T, heads * dim), q and k with their positions turned in
     matrix<S> mixed;       // (T, query heads * dim)
-    matrix<S> log_weight;  // (T, query heads): log of the sum of exponentials of scores
+    matrix<typename place<X>::sum> log_weight;  // (T, query heads) log of the sum of exp(scores)
     constexpr saved(arena& memory, extent e)
         : q(memory.matrix<S>(e.tokens, q_width)),
           k(memory.matrix<S>(e.tokens, kv_width)),
           v(memory.matrix<S>(e.tokens, kv_width)),
           mixed(memory.matrix<S>(e.tokens, q_width)),
-          log_weight(memory.matrix<S>(e.tokens, Heads)) {}
+          log_weight(memory.matrix<typename place<X>::sum>(e.tokens, Heads)) {}
   };
   struct scratch {
     matrix<S> dq, dk, dv, dmixed;

@@ -12,8 +12,8 @@
 
 #include "../io/checkpoint.hpp"
 #include "../model/network.hpp"
-#include "adamw.hpp"
 #include "loss.hpp"
+#include "optimizer.hpp"
 #include "schedule.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -58,6 +58,8 @@ class trainer {
  public:
   using S = typename Network::S;
   using executor = typename Network::executor;
+  using E = typename Network::expression;
+  using N = typename finegrain::optimizer<executor>::N;  // scalar of the weights that learn
   static constexpr int in = Network::in, out = Network::out;
   /// Token ids for a network that begins with an embedding; else numbers (T, in).
   using input = std::conditional_t<in == ids, id_list, matrix<S const>>;
@@ -69,14 +71,11 @@ class trainer {
         settings_(settings),
         log_(Network::make_log()),
         counts_(Network::make_log()),
-        ranges_(trained_ranges(net.entries())),
-        partial_(ranges_.size()),
-        moments_(2 * static_cast<std::int64_t>(net.parameters().size())) {
+        state_(net.on(), net.entries(), net.parameters()) {
     static_cast<void>(checked(optimizer_));
     static_cast<void>(checked(settings_.schedule));
     if (!(settings_.bias.speed >= 0) || settings_.bias.speed > 1e30)
       throw invalid_argument("the speed of selection biases must be a number of at least 0");
-    std::fill(moments_.begin(), moments_.end(), S(0));
   }
 
   /// One step on one sequence.
@@ -133,11 +132,15 @@ class trainer {
   /// Writes weights, moments and steps, atomically: a trainer that loads them goes on with the same
   /// bits. Throws file_error; a file that was there is then still there.
   void save(std::string const& path) const {
-    save_checkpoint(net_, {first(), second(), steps_}, path);
+    auto const all = state_.read(net_.on(), net_.parameters());
+    save_checkpoint<E, N>(net_.entries(), all.weights, {all.first, all.second, steps_}, path);
   }
   /// Throws file_error, or mismatch if the file is another architecture's: then nothing changes.
   void load(std::string const& path) {
-    steps_ = load_checkpoint(net_, {first(), second(), steps_}, path);
+    auto const all = state_.read(net_.on(), net_.parameters());
+    steps_ =
+        load_checkpoint<E, N>(net_.entries(), all.weights, {all.first, all.second, steps_}, path);
+    state_.write(net_.on(), all, net_.parameters());
   }
 
   /// What the routers did in the last step.
@@ -163,7 +166,7 @@ class trainer {
   }
 
   // A loss: how many terms it has, the sum of some tokens', and the gradient of all terms' mean.
-  static auto cross_entropy_loss(batch const& b, id_list targets) {
+  auto cross_entropy_loss(batch const& b, id_list targets) {
     struct loss {
       id_list targets;
       double terms;
@@ -174,7 +177,10 @@ class trainer {
         return cross_entropy(on, y, mine, 1 / terms, dy);
       }
     };
-    return loss{targets, at_least_one(count_targets(targets, b.tokens, out))};
+    if (!place<executor>::readable(targets.data()))
+      throw invalid_argument("targets must be in memory of the host, which counts them");
+    double const terms = at_least_one(count_targets(targets, b.tokens, out));
+    return loss{place<executor>::list(net_.on(), targets_, targets), terms};
   }
   static auto squared_error_loss(batch const& b, matrix<S const> targets) {
     struct loss {
@@ -191,9 +197,6 @@ class trainer {
   static double at_least_one(std::int64_t terms) {
     return static_cast<double>(std::max<std::int64_t>(terms, 1));
   }
-
-  std::span<S> first() const { return {moments_.data(), net_.parameters().size()}; }
-  std::span<S> second() const { return {first().data() + first().size(), first().size()}; }
 
   template <class L>
   step_report step_on(batch b, matrix<S const> x, L const& loss) {
@@ -246,38 +249,36 @@ class trainer {
         routing_report const& did = counts_.layers[router++];
         if constexpr (!L::layer.bias) return;
         while (entries[at].role != role::selection_bias) ++at;
-        S* const bias = net_.parameters().data() + entries[at++].offset;
         auto const R = static_cast<std::int64_t>(did.load.size());
         std::int64_t all = 0;
         for (std::int64_t n : did.load) all += n;
-        for (std::int64_t e = 0; e < R && all > 0; ++e) {
-          std::int64_t const excess = did.load[std::size_t(e)] * R - all;
-          if (how.quantile)
-            bias[e] = static_cast<S>(did.quantile[std::size_t(e)] / static_cast<double>(gathered_));
-          else
-            bias[e] -= static_cast<S>(how.speed) * static_cast<S>((excess > 0) - (excess < 0));
-        }
-        S mean = 0;
-        for (std::int64_t e = 0; e < R; ++e) mean += bias[e] / static_cast<S>(R);
-        for (std::int64_t e = 0; e < R && how.centre; ++e) bias[e] -= mean;
+        state_.change(net_.on(), net_.parameters(), entries[at++].offset, R, [&](N* bias) {
+          for (std::int64_t e = 0; e < R && all > 0; ++e) {
+            std::int64_t const excess = did.load[std::size_t(e)] * R - all;
+            if (how.quantile)
+              bias[e] =
+                  static_cast<N>(did.quantile[std::size_t(e)] / static_cast<double>(gathered_));
+            else
+              bias[e] -= static_cast<N>(how.speed) * static_cast<N>((excess > 0) - (excess < 0));
+          }
+          N mean = 0;
+          for (std::int64_t e = 0; e < R; ++e) mean += bias[e] / static_cast<N>(R);
+          for (std::int64_t e = 0; e < R && how.centre; ++e) bias[e] -= mean;
+        });
       }
     });
   }
 
   /// Moves the weights, and returns the gradient's norm.
   double update() {
-    parallel const threads = net_.on().threads;
-    S const* const g = net_.gradient().data();
-    double const norm =
-        gradient_norm(threads, ranges_, g, partial_.data()) / static_cast<double>(gathered_);
     double const rate = optimizer_.lr * settings_.schedule.at(steps_);
-    ++steps_;
-    if (!std::isfinite(norm)) return norm;
-    double const scale = (settings_.clip > 0 && norm > settings_.clip ? settings_.clip / norm : 1) /
-                         static_cast<double>(gathered_);
-    adamw_update(threads, optimizer_, rate, steps_, scale, ranges_, g, net_.parameters().data(),
-                 first().data(), second().data());
-    move_biases();
+    double const norm = state_.step(net_.on(), optimizer_,
+                                    {.rate = rate,
+                                     .number = ++steps_,
+                                     .clip = settings_.clip,
+                                     .gathered = gathered_},
+                                    net_.gradient().data(), net_.parameters());
+    if (std::isfinite(norm)) move_biases();
     return norm;
   }
 
@@ -293,9 +294,8 @@ class trainer {
   routing_log log_;
   routing_log counts_;         // of the batches of this step
   std::int64_t gathered_ = 0;  // so many
-  std::vector<trained_range> ranges_;
-  std::vector<double> partial_;
-  buffer<S> moments_;  // of the gradient, first and second, each laid out as the weights
+  typename place<executor>::template buffer<std::int32_t> targets_;  // of this batch, copied
+  finegrain::optimizer<executor> state_;
   std::int64_t steps_ = 0;
 };
 

@@ -1,0 +1,50 @@
+// place: where an executor's numbers live, and how the host reaches them.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "../config/config.hpp"
+#include "batch.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// Memory of the host, shared by the executor's threads. Executors of other memory specialise this.
+template <class X>
+struct place {
+  using S = typename X::scalar;
+  template <class T>
+  using buffer = finegrain::buffer<T>;
+  using sum = S;  // what sums are kept in between passes: a norm's, a softmax's
+
+  /// Whether the host can read what stands here.
+  static bool readable(void const*) { return true; }
+  /// How many workers scratch memory must serve.
+  static int workers(X const& on) { return on.threads.workers(); }
+  /// The batch with lists that the executor can read, copied to `memory` if need be, which has
+  /// staging_bytes of the batch's tokens.
+  static batch staged(X const&, batch const& b, arena) { return b; }
+  static constexpr std::int64_t staging_bytes(std::int64_t) { return 0; }
+  /// A list that the executor can read: this one, or a copy of it in `memory`, which grows.
+  static id_list list(X const&, buffer<std::int32_t>&, id_list const& from) { return from; }
+  /// Throws invalid_argument where a router cannot do what is asked of it.
+  static void check(config const&, routing_request const&, bool) {}
+  /// Fills new weights: make(data, threads) writes them in memory of the host.
+  template <class Make>
+  static void write(X const& on, buffer<S> const& to, Make&& make) {
+    make(to.data(), on.threads);
+  }
+  /// So many numbers as the host reads them: these, or copies in `memory`.
+  static sum const* seen(X const&, std::vector<sum>&, S const* from, std::int64_t) { return from; }
+  static void clear(X const&, buffer<S> const& numbers) {
+    std::fill(numbers.begin(), numbers.end(), S(0));
+  }
+  /// Losses add up on the host as they are made, or elsewhere: then `total` waits for them.
+  static void begin_total(X const&) {}
+  static double total(X const&, double made) { return made; }
+  /// After a pass with a log: what routers wrote elsewhere is in it.
+  static void read_log(X const&, routing_log&) {}
+};
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

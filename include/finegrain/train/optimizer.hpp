@@ -1,0 +1,154 @@
+// optimizer: what AdamW keeps of a network's weights, and its step, where the executor's numbers are.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "../cuda/adamw.hpp"
+#include "../cuda/elementwise.hpp"
+#include "../plan/place.hpp"
+#include "adamw.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// Numbers of one step beside AdamW's own.
+struct optimizer_step {
+  double rate = 0;            // learning rate
+  std::int64_t number = 1;    // of the step, from 1 on
+  double clip = 0;            // the gradient's norm is cut to this; 0: never
+  std::int64_t gathered = 1;  // batches that the gradient is the sum of
+};
+
+/// On the host the weights that learn are the network's own; N is their scalar.
+template <class X>
+class optimizer {
+ public:
+  using S = typename X::scalar;
+  using N = S;
+
+  optimizer(X const&, std::vector<weight_entry> const& entries, std::span<S> weights)
+      : ranges_(trained_ranges(entries)),
+        partial_(ranges_.size()),
+        moments_(2 * static_cast<std::int64_t>(weights.size())) {
+    std::fill(moments_.begin(), moments_.end(), S(0));
+  }
+
+  /// Moves the weights, and returns the norm of the gradient's mean. If that is not finite, nothing
+  /// has moved.
+  double step(X const& on, adamw const& how, optimizer_step const& at, S const* g,
+              std::span<S> weights) {
+    auto const gathered = static_cast<double>(at.gathered);
+    double const norm = gradient_norm(on.threads, ranges_, g, partial_.data()) / gathered;
+    if (!std::isfinite(norm)) return norm;
+    double const scale = (at.clip > 0 && norm > at.clip ? at.clip / norm : 1) / gathered;
+    adamw_update(on.threads, how, at.rate, at.number, scale, ranges_, g, weights.data(),
+                 first(weights).data(), second(weights).data());
+    return norm;
+  }
+  /// Changes `count` weights from `offset` on: f(numbers).
+  template <class F>
+  void change(X const&, std::span<S> weights, std::int64_t offset, std::int64_t, F&& f) {
+    f(weights.data() + offset);
+  }
+
+  /// Weights and moments as the host reads them, each laid out as the weights.
+  struct numbers {
+    std::span<N> weights, first, second;
+  };
+  numbers read(X const&, std::span<S> weights) const {
+    return {weights, first(weights), second(weights)};
+  }
+  /// Takes what was written into read's numbers.
+  void write(X const&, numbers const&, std::span<S>) {}
+
+ private:
+  std::span<S> first(std::span<S> weights) const { return {moments_.data(), weights.size()}; }
+  std::span<S> second(std::span<S> weights) const {
+    return {moments_.data() + weights.size(), weights.size()};
+  }
+
+  std::vector<trained_range> ranges_;
+  std::vector<double> partial_;
+  buffer<S> moments_;
+};
+
+/// On the device weights of 16 bits are copies of those in f32 that learn.
+template <class T>
+class optimizer<basic_cuda<T>> {
+ public:
+  using X = basic_cuda<T>;
+  using N = float;
+
+  optimizer(X const& on, std::vector<weight_entry> const& entries, std::span<T> weights)
+      : count_(static_cast<std::int64_t>(weights.size())), numbers_(3 * count_), step_(1) {
+    std::vector<device::weight_range> ranges;
+    for (trained_range const& r : trained_ranges(entries))
+      ranges.push_back({r.offset, r.count, r.decays});
+    ranges_ = device_buffer<device::weight_range>(static_cast<std::int64_t>(ranges.size()));
+    partial_ = device_buffer<double>(ranges_.size());
+    device::runtime::copy(ranges_.data(), ranges.data(), ranges_.bytes(), on.stream);
+    device::elementwise<T>::widen(weights.data(), numbers_.data(), count_, on.stream);
+    device::runtime::fill(numbers_.data() + count_, 0, 2 * bytes_of(count_), on.stream);
+  }
+
+  /// Waits for the norm.
+  double step(X const& on, adamw const& how, optimizer_step const& at, T const* g,
+              std::span<T> weights) {
+    device::adamw_numbers const same{how.beta1, how.beta2, how.epsilon, how.weight_decay};
+    device::adamw_step now;
+    now.rate = at.rate, now.step = at.number, now.clip = at.clip;
+    now.gathered = static_cast<double>(at.gathered);
+    device::runtime::enqueue_copy(step_.data(), &now, sizeof now, on.stream);
+    device::adamw<T>::gradient_norm(same, ranges_.data(), ranges_.size(), g, partial_.data(),
+                                    step_.data(), on.stream);
+    device::adamw<T>::update(same, ranges_.data(), ranges_.size(), g, numbers_.data(),
+                             numbers_.data() + count_, numbers_.data() + 2 * count_,
+                             weights.data(), step_.data(), on.stream);
+    device::runtime::copy(&now, step_.data(), sizeof now, on.stream);
+    return now.norm;
+  }
+  template <class F>
+  void change(X const& on, std::span<T> weights, std::int64_t offset, std::int64_t count, F&& f) {
+    std::vector<float> some(static_cast<std::size_t>(count));
+    device::runtime::copy(some.data(), numbers_.data() + offset, bytes_of(count), on.stream);
+    f(some.data());
+    device::runtime::copy(numbers_.data() + offset, some.data(), bytes_of(count), on.stream);
+    device::elementwise<T>::narrow(numbers_.data() + offset, weights.data() + offset, count,
+                                   on.stream);
+  }
+
+  struct numbers {
+    buffer<float> all;
+    std::span<float> weights, first, second;
+  };
+  numbers read(X const& on, std::span<T>) const {
+    numbers made{buffer<float>(3 * count_), {}, {}, {}};
+    device::runtime::copy(made.all.data(), numbers_.data(), numbers_.bytes(), on.stream);
+    auto const n = static_cast<std::size_t>(count_);
+    made.weights = {made.all.data(), n};
+    made.first = {made.all.data() + n, n};
+    made.second = {made.all.data() + 2 * n, n};
+    return made;
+  }
+  void write(X const& on, numbers const& from, std::span<T> weights) {
+    device::runtime::copy(numbers_.data(), from.all.data(), numbers_.bytes(), on.stream);
+    device::elementwise<T>::narrow(numbers_.data(), weights.data(), count_, on.stream);
+  }
+
+ private:
+  static std::int64_t bytes_of(std::int64_t count) {
+    return count * static_cast<std::int64_t>(sizeof(float));
+  }
+
+  std::int64_t count_;
+  device_buffer<float> numbers_;  // weights, first and second moments
+  device_buffer<device::weight_range> ranges_;
+  device_buffer<double> partial_;
+  device_buffer<device::adamw_step> step_;
+};
+
+}  // namespace finegrain::inline FINEGRAIN_ABI
