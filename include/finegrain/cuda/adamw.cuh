@@ -1,0 +1,173 @@
+// AdamW's kernels: bound by memory, 28 bytes a weight.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "adamw.hpp"
+#include "vector.cuh"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+namespace device {
+
+/// f(place, N) for all numbers of a range, N at once where the range lies so that it may.
+template <class F>
+__device__ void for_range(weight_range const& range, F f) {
+  constexpr int N = vector::width;
+  std::int64_t const whole = range.offset % N == 0 ? range.count / N * N : 0;
+  for (std::int64_t i = threadIdx.x * N; i < whole; i += blockDim.x * N)
+    f(range.offset + i, std::integral_constant<int, N>{});
+  for (std::int64_t i = whole + threadIdx.x; i < range.count; i += blockDim.x)
+    f(range.offset + i, std::integral_constant<int, 1>{});
+}
+
+/// Sums of squares, a block a range.
+template <class T>
+__global__ void __launch_bounds__(256)
+    sum_of_squares_kernel(weight_range const* ranges, T const* g, double* partial) {
+  __shared__ double memory[32];
+  double sum = 0;
+  for_range(ranges[blockIdx.x], [&](std::int64_t at, auto shape) {
+    float x[decltype(shape)::value];
+    vector::load(g + at, x);
+#pragma unroll
+    for (float const one : x) sum += static_cast<double>(one) * static_cast<double>(one);
+  });
+  sum = vector::block_sum(sum, memory);
+  if (threadIdx.x == 0) partial[blockIdx.x] = sum;
+}
+
+/// One block: the norm, and what follows from it for all weights.
+template <class Tag>
+__global__ void __launch_bounds__(1024)
+    gradient_norm_kernel(adamw_numbers const how, double const* partial, std::int64_t count,
+                         adamw_step* step) {
+  __shared__ double memory[32];
+  double sum = 0;
+#pragma unroll 8
+  for (std::int64_t i = threadIdx.x; i < count; i += blockDim.x) sum += partial[i];
+  sum = vector::block_sum(sum, memory);
+  if (threadIdx.x > 0) return;
+  adamw_step s = *step;
+  auto const t = static_cast<double>(s.step);
+  s.norm = sqrt(sum) / s.gathered;
+  s.finite = isfinite(s.norm);
+  s.scale =
+      static_cast<float>((s.clip > 0 && s.norm > s.clip ? s.clip / s.norm : 1.0) / s.gathered);
+  s.pace = static_cast<float>(s.rate / (1 - pow(how.beta1, t)));
+  s.unbias = static_cast<float>(1 / sqrt(1 - pow(how.beta2, t)));
+  s.keep = static_cast<float>(1 - s.rate * how.weight_decay);
+  *step = s;
+}
+
+/// The numbers of one step as its formula needs them, and the arrays.
+template <class T>
+struct adamw_arrays {
+  float beta1, beta2, rest1, rest2, epsilon;
+  weight_range const* ranges;
+  T const* g;
+  float *w, *m, *v;
+  T* weights;
+  adamw_step const* step;
+};
+
+template <class T>
+__global__ void __launch_bounds__(256) adamw_kernel(adamw_arrays<T> const p) {
+  if (!p.step->finite) return;
+  float const scale = p.step->scale, pace = p.step->pace, unbias = p.step->unbias;
+  weight_range const range = p.ranges[blockIdx.x];
+  float const keep = range.decays ? p.step->keep : 1.0f;
+  for_range(range, [&](std::int64_t at, auto shape) {
+    constexpr int N = decltype(shape)::value;
+    float g[N], w[N], m[N], v[N];
+    vector::load(p.g + at, g);
+    vector::load(p.w + at, w);
+    vector::load(p.m + at, m);
+    vector::load(p.v + at, v);
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      float const x = scale * g[i];
+      m[i] = p.beta1 * m[i] + p.rest1 * x;
+      v[i] = p.beta2 * v[i] + p.rest2 * x * x;
+      w[i] = keep * w[i] - pace * m[i] / (sqrtf(v[i]) * unbias + p.epsilon);
+    }
+    vector::save(p.w + at, w);
+    vector::save(p.m + at, m);
+    vector::save(p.v + at, v);
+    vector::save(p.weights + at, w);
+  });
+}
+
+template <class Tag>
+__global__ void add_load_kernel(std::int32_t const* counts, int experts, bool add,
+                                std::int64_t* load) {
+  for (int e = threadIdx.x; e < experts; e += blockDim.x) load[e] = (add ? load[e] : 0) + counts[e];
+}
+
+template <class T>
+__global__ void __launch_bounds__(256)
+    move_bias_kernel(std::int64_t const* load, int experts, float speed, bool centre, float* bias,
+                     T* stored, adamw_step const* step) {
+  __shared__ long long counts[32];
+  __shared__ float memory[32];
+  if (step && !step->finite) return;
+  long long all = 0;
+  for (int e = threadIdx.x; e < experts; e += blockDim.x) all += load[e];
+  all = vector::block_sum(all, counts);
+  float sum = 0;
+  for (int e = threadIdx.x; e < experts; e += blockDim.x) {
+    long long const excess = all > 0 ? load[e] * experts - all : 0;
+    bias[e] -= speed * static_cast<float>((excess > 0) - (excess < 0));
+    sum += bias[e];
+  }
+  float const mean = vector::block_sum(sum, memory) / static_cast<float>(experts);
+  for (int e = threadIdx.x; e < experts; e += blockDim.x) {
+    if (centre) bias[e] -= mean;
+    if (stored) vector::put(stored + e, bias[e]);
+  }
+}
+
+template <class T>
+void adamw<T>::gradient_norm(adamw_numbers const& how, weight_range const* ranges,
+                             std::int64_t count, T const* g, double* partial, adamw_step* step,
+                             CUstream_st* stream) {
+  if (count > 0) {
+    sum_of_squares_kernel<T><<<static_cast<unsigned>(count), 256, 0, stream>>>(ranges, g, partial);
+    check_launch("sum_of_squares_kernel");
+  }
+  gradient_norm_kernel<void>
+      <<<1, vector::threads_for(count, 1024), 0, stream>>>(how, partial, count, step);
+  check_launch("gradient_norm_kernel");
+}
+
+template <class T>
+void adamw<T>::update(adamw_numbers const& how, weight_range const* ranges, std::int64_t count,
+                      T const* g, float* w, float* m, float* v, T* weights, adamw_step const* step,
+                      CUstream_st* stream) {
+  if (count == 0) return;
+  auto const number = [](double x) { return static_cast<float>(x); };
+  adamw_kernel<T><<<static_cast<unsigned>(count), 256, 0, stream>>>(
+      {number(how.beta1), number(how.beta2), number(1 - how.beta1), number(1 - how.beta2),
+       number(how.epsilon), ranges, g, w, m, v, weights, step});
+  check_launch("adamw_kernel");
+}
+
+template <class T>
+void adamw<T>::add_load(std::int32_t const* counts, int experts, gradients mode, std::int64_t* load,
+                        CUstream_st* stream) {
+  add_load_kernel<void><<<1, vector::threads_for(experts, 256), 0, stream>>>(
+      counts, experts, mode == gradients::accumulate, load);
+  check_launch("add_load_kernel");
+}
+template <class T>
+void adamw<T>::move_bias(std::int64_t const* load, int experts, double speed, bool centre,
+                         float* bias, T* stored, adamw_step const* step, CUstream_st* stream) {
+  move_bias_kernel<T><<<1, vector::threads_for(experts, 256), 0, stream>>>(
+      load, experts, static_cast<float>(speed), centre, bias, stored, step);
+  check_launch("move_bias_kernel");
+}
+
+template <class T>
+inline constexpr std::tuple adamw_code{&adamw<T>::gradient_norm, &adamw<T>::update,
+                                       &adamw<T>::add_load, &adamw<T>::move_bias};
+
+}  // namespace device
+}  // namespace finegrain::inline FINEGRAIN_ABI

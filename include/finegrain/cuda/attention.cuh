@@ -1,0 +1,17 @@
+// Attention on the device: all that host code calls.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "attention/backward.cuh"
+#include "attention/decode.cuh"
+#include "attention/forward.cuh"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+namespace device {
+
+template <class T>
+inline constexpr std::tuple attend_code{&attend<T>::forward, &attend<T>::decode,
+                                        &attend<T>::backward};
+
+}  // namespace device
+}  // namespace finegrain::inline FINEGRAIN_ABI

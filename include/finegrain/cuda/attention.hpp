@@ -1,0 +1,52 @@
+// Attention on the device: causal inside each sequence, key and value heads shared by query heads.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+
+#include "../plan/stages.hpp"
+#include "executor.hpp"
+#include "rotary.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+namespace device {
+
+inline constexpr int most_decode_parts = 192;
+
+/// Parts that decode divides a sequence's keys into: from shapes alone, so that a captured graph
+/// serves any length. About 384 blocks fill the GPUs there are.
+constexpr int decode_parts(heads shape, std::int64_t tokens) {
+  std::int64_t const row_tiles = (tokens * (shape.query / shape.key_value) + 15) / 16;
+  std::int64_t const blocks = std::max<std::int64_t>(1, shape.key_value * row_tiles);
+  return static_cast<int>(std::clamp<std::int64_t>(384 / blocks, 1, most_decode_parts));
+}
+/// Floats of decode's `partial`: for each token, query head and part its weighted values, then
+/// its highest score and sum of exponentials.
+constexpr std::int64_t decode_floats(heads shape, std::int64_t tokens) {
+  return tokens * shape.query * decode_parts(shape, tokens) * (shape.dim + 2);
+}
+
+/// Functions of attention's plan. Matrices are those of the specification; heads' dims are
+/// multiples of 8 up to 256, rows begin on 16-byte borders. log_weight is (T, query heads), dense.
+template <class T>
+struct attend {
+  /// Any number of tokens. keys and values are (past + T, key-value heads * dim).
+  static void forward(heads shape, places where, matrix<T const> q, matrix<T const> keys,
+                      matrix<T const> values, matrix<T> mixed, float* log_weight,
+                      CUstream_st* stream);
+
+  /// forward for few tokens of one sequence that has many keys: those are shared out among all
+  /// multiprocessors. partial has decode_floats(shape, T). log_weight may be null.
+  static void decode(heads shape, places where, matrix<T const> q, matrix<T const> keys,
+                     matrix<T const> values, matrix<T> mixed, float* log_weight, float* partial,
+                     CUstream_st* stream);
+
+  /// Nothing is past. delta (T, query heads) is scratch: each row's dmixed . mixed.
+  static void backward(heads shape, places where, matrix<T const> q, matrix<T const> k,
+                       matrix<T const> v, matrix<T const> mixed, float const* log_weight,
+                       matrix<T const> dmixed, matrix<T> dq, matrix<T> dk, matrix<T> dv,
+                       float* delta, CUstream_st* stream);
+};
+
+}  // namespace device
+}  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,0 +1,48 @@
+// Attention on the device, backward: one kernel for dq, by rows of queries, then one for dk and dv,
+// by rows of keys. Both make the weights again from log_weight; no sum leaves its block.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "keys_backward.cuh"
+#include "queries_backward.cuh"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+namespace device {
+namespace flash {
+
+template <int Dim>
+void launch_backward(backward_arguments<bf16> const& a, CUstream_st* stream) {
+  using shape = backward_shape<Dim, false>;  // has the same rows as that of Hopper
+  int const bytes = on_hopper() ? backward_shape<Dim, true>::bytes : shape::bytes;
+  allow_memory(queries_backward_kernel<Dim>, bytes);
+  allow_memory(keys_backward_kernel<Dim>, bytes);
+  auto const tiles = static_cast<unsigned>((a.where.tokens + shape::rows - 1) / shape::rows);
+  dim3 const by_queries(static_cast<unsigned>(a.shape.query), tiles);
+  dim3 const by_keys(static_cast<unsigned>(a.shape.key_value), tiles, shape::slices);
+  auto const memory = static_cast<std::size_t>(bytes);
+  queries_backward_kernel<Dim><<<by_queries, shape::threads, memory, stream>>>(a);
+  check_launch("attention's backward of queries");
+  keys_backward_kernel<Dim><<<by_keys, shape::threads, memory, stream>>>(a);
+  check_launch("attention's backward of keys");
+}
+
+}  // namespace flash
+
+template <class T>
+void attend<T>::backward(heads shape, places where, matrix<T const> q, matrix<T const> k,
+                         matrix<T const> v, matrix<T const> mixed, float const* log_weight,
+                         matrix<T const> dmixed, matrix<T> dq, matrix<T> dk, matrix<T> dv,
+                         float* delta, CUstream_st* stream) {
+  if (where.tokens == 0) return;
+  flash::backward_arguments<T> const a{shape,  where,      q,     k,  v,  mixed,
+                                       dmixed, log_weight, delta, dq, dk, dv};
+  if (shape.dim <= 64)
+    flash::launch_backward<64>(a, stream);
+  else if (shape.dim <= 128)
+    flash::launch_backward<128>(a, stream);
+  else
+    flash::launch_backward<256>(a, stream);
+}
+
+}  // namespace device
+}  // namespace finegrain::inline FINEGRAIN_ABI

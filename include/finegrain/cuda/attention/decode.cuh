@@ -1,0 +1,219 @@
+// Attention on the device, for few tokens and many keys: parts of the keys first, then their sum.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "forward.cuh"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+namespace device {
+namespace flash {
+
+/// A block has 16 rows, which are the query heads of one key-value head, token by token. Each of
+/// its warps takes 16 keys at a time, and has two stages of them.
+template <int Dim>
+struct decode_shape {
+  static constexpr int warps = Dim > 128 ? 2 : 4, threads = 32 * warps, rows = 16, keys = 16;
+  static constexpr int stage = 2 * keys * Dim * 2;  // bytes, of one warp
+  static constexpr int bytes = rows * Dim * 2 + warps * 2 * stage;
+};
+
+template <class T>
+struct decode_arguments {
+  heads shape;
+  places where;
+  matrix<T const> q, keys, values;
+  matrix<T> mixed;
+  float *log_weight, *partial;
+  int parts;
+
+  /// Weighted values of a row's part, (dim); its highest score, in powers of 2, and sum.
+  __device__ float* values_of(std::int64_t row, int part) const {
+    return partial + (row * parts + part) * shape.dim;
+  }
+  __device__ float* softmax_of(std::int64_t row, int part) const {
+    return values_of(where.tokens * shape.query, 0) + (row * parts + part) * 2;
+  }
+};
+
+template <int Dim>
+__global__ void __launch_bounds__(decode_shape<Dim>::threads)
+    decode_kernel(__grid_constant__ decode_arguments<bf16> const a) {
+  using shape = decode_shape<Dim>;
+  constexpr int keys = shape::keys, warps = shape::warps;
+  using key_tile = tile<keys, Dim>;
+  extern __shared__ __align__(1024) unsigned char memory[];
+  int const thread = threadIdx.x, lane = thread % 32, warp = thread / 32, dim = a.shape.dim;
+  int const share = a.shape.query / a.shape.key_value, shared_head = blockIdx.x;
+  int const row0 = blockIdx.z * shape::rows;  // of (T, share)
+  int const rows = min(shape::rows, static_cast<int>(a.where.tokens) * share - row0);
+  auto row_of = [&](int row) {  // of (T, query heads)
+    return static_cast<std::int64_t>((row0 + row) / share) * a.shape.query + shared_head * share +
+           (row0 + row) % share;
+  };
+
+  // This part's keys are [key0, key1), of all that the last row sees.
+  int const past = static_cast<int>(past_of(a.where));
+  int const all = past + (row0 + rows - 1) / share + 1, step = keys * warps;
+  int const part = (all + a.parts * step - 1) / (a.parts * step) * step;
+  int const key0 = min(blockIdx.y * part, all), key1 = min(key0 + part, all);
+  if (key0 == key1) {
+    if (thread < rows) {
+      float* const softmax = a.softmax_of(row_of(thread), blockIdx.y);
+      softmax[0] = -INFINITY;
+      softmax[1] = 0;
+    }
+    return;
+  }
+
+  tile<shape::rows, Dim> const q{shared_address(memory)};
+  auto k = [&](int stage) {
+    return key_tile{q.address + q.bytes +
+                    static_cast<std::uint32_t>((warp * 2 + stage % 2) * shape::stage)};
+  };
+  auto v = [&](int stage) { return key_tile{k(stage).address + key_tile::bytes}; };
+  auto load = [&](int i) {
+    int const key = key0 + (i * warps + warp) * keys;
+    if (key < key1) {
+      k(i).template load<32>(a.keys.data + key * a.keys.stride + shared_head * dim, a.keys.stride,
+                             key1 - key, dim, lane);
+      v(i).template load<32>(a.values.data + key * a.values.stride + shared_head * dim,
+                             a.values.stride, key1 - key, dim, lane);
+    }
+    commit_copies();
+  };
+  for (int item = thread; item < shape::rows * Dim / 8; item += shape::threads) {
+    int const row = item / (Dim / 8), chunk = item % (Dim / 8);
+    bool const there = row < rows && chunk * 8 < dim;
+    std::int64_t const from = there ? row_of(row) : 0;
+    copy_16(q.at(row, chunk),
+            a.q.data + from / a.shape.query * a.q.stride + from % a.shape.query * dim +
+                (there ? chunk * 8 : 0),
+            there);
+  }
+  load(0);
+  wait_copies<0>();
+  __syncthreads();
+
+  float const scale = log2_e * rsqrtf(static_cast<float>(dim));
+  float s[keys / 8][4], sums[Dim / 8][4] = {}, shrink[2];
+  std::uint32_t p[1][4];
+  running soft;
+  visible const sees{{0, 0},
+                     {past + (row0 + lane / 4) / share, past + (row0 + lane / 4 + 8) / share}};
+  for (int i = 0; key0 + (i * warps + warp) * keys < key1; ++i) {
+    load(i + 1);
+    wait_copies<1>();
+    __syncwarp();
+    warp_scores<keys>(s, q, 0, k(i));
+    int const key = key0 + (i * warps + warp) * keys;
+    if (key + keys > past + 1) sees.mask(s, key);
+    soft.soften(s, scale, shrink);
+    scale_rows(sums, shrink);
+    pack<keys>(s, p);
+    warp_mix<keys, Dim>(sums, p, v(i), 0);
+    __syncwarp();
+  }
+
+  // The warps' sums, added in order.
+  wait_copies<0>();
+  float total[2] = {soft.total(0), soft.total(1)};
+  __syncthreads();
+  auto* const sum_of = reinterpret_cast<float*>(memory + q.bytes);  // (warps, rows, Dim)
+  auto* const softmax_of = reinterpret_cast<float*>(memory);        // (warps, rows, 2)
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    int const at = warp * shape::rows + lane / 4 + 8 * r;
+    if (lane % 4 == 0) {
+      softmax_of[at * 2] = soft.highest[r] * scale;
+      softmax_of[at * 2 + 1] = total[r];
+    }
+#pragma unroll
+    for (int n = 0; n < Dim / 8; ++n)
+      *reinterpret_cast<float2*>(sum_of + at * Dim + n * 8 + lane % 4 * 2) =
+          float2{sums[n][2 * r], sums[n][2 * r + 1]};
+  }
+  __syncthreads();
+  for (int row = 0; row < rows; ++row) {
+    float highest = -INFINITY, weight[warps], all_weights = 0;
+#pragma unroll
+    for (int w = 0; w < warps; ++w)
+      highest = fmaxf(highest, softmax_of[(w * shape::rows + row) * 2]);
+#pragma unroll
+    for (int w = 0; w < warps; ++w) {
+      float const* const softmax = softmax_of + (w * shape::rows + row) * 2;
+      weight[w] = highest == -INFINITY ? 0 : exp2_fast(softmax[0] - highest);
+      all_weights += weight[w] * softmax[1];
+    }
+    std::int64_t const to = row_of(row);
+    for (int c = thread; c < dim; c += shape::threads) {
+      float sum = 0;
+#pragma unroll
+      for (int w = 0; w < warps; ++w) sum += weight[w] * sum_of[(w * shape::rows + row) * Dim + c];
+      a.values_of(to, blockIdx.y)[c] = sum;
+    }
+    if (thread == 0) {
+      a.softmax_of(to, blockIdx.y)[0] = highest;
+      a.softmax_of(to, blockIdx.y)[1] = all_weights;
+    }
+  }
+}
+
+/// A block adds the parts of one token's query head, in order.
+template <class T>
+__global__ void __launch_bounds__(128)
+    add_parts_kernel(__grid_constant__ decode_arguments<T> const a) {
+  __shared__ float highest_of[most_decode_parts], sum_of[most_decode_parts];
+  std::int64_t const token = blockIdx.y, row = token * a.shape.query + blockIdx.x;
+  for (int part = threadIdx.x; part < a.parts; part += 128) {
+    highest_of[part] = a.softmax_of(row, part)[0];
+    sum_of[part] = a.softmax_of(row, part)[1];
+  }
+  __syncthreads();
+  float highest = -INFINITY, sum = 0;
+  for (int part = 0; part < a.parts; ++part) highest = fmaxf(highest, highest_of[part]);
+  for (int part = 0; part < a.parts; ++part)
+    sum += exp2_fast(highest_of[part] - highest) * sum_of[part];
+  for (int c = threadIdx.x; c < a.shape.dim; c += 128) {
+    float mixed = 0;
+#pragma unroll 16
+    for (int part = 0; part < a.parts; ++part)
+      if (sum_of[part] != 0)  // else nobody wrote its values
+        mixed += exp2_fast(highest_of[part] - highest) * a.values_of(row, part)[c];
+    a.mixed.data[token * a.mixed.stride + blockIdx.x * a.shape.dim + c] = T(mixed / sum);
+  }
+  if (threadIdx.x == 0 && a.log_weight) a.log_weight[row] = ln_2 * highest + logf(sum);
+}
+
+template <int Dim>
+void launch_decode(decode_arguments<bf16> const& a, CUstream_st* stream) {
+  using shape = decode_shape<Dim>;
+  allow_memory(decode_kernel<Dim>, shape::bytes);
+  std::int64_t const rows = a.where.tokens * (a.shape.query / a.shape.key_value);
+  dim3 const grid(static_cast<unsigned>(a.shape.key_value), static_cast<unsigned>(a.parts),
+                  static_cast<unsigned>((rows + shape::rows - 1) / shape::rows));
+  decode_kernel<Dim><<<grid, shape::threads, shape::bytes, stream>>>(a);
+  check_launch("attention's decode");
+}
+
+}  // namespace flash
+
+template <class T>
+void attend<T>::decode(heads shape, places where, matrix<T const> q, matrix<T const> keys,
+                       matrix<T const> values, matrix<T> mixed, float* log_weight, float* partial,
+                       CUstream_st* stream) {
+  if (where.tokens == 0) return;
+  flash::decode_arguments<T> const a{
+      shape, where, q, keys, values, mixed, log_weight, partial, decode_parts(shape, where.tokens)};
+  if (shape.dim <= 64)
+    flash::launch_decode<64>(a, stream);
+  else if (shape.dim <= 128)
+    flash::launch_decode<128>(a, stream);
+  else
+    flash::launch_decode<256>(a, stream);
+  dim3 const rows(static_cast<unsigned>(shape.query), static_cast<unsigned>(where.tokens));
+  flash::add_parts_kernel<T><<<rows, 128, 0, stream>>>(a);
+  check_launch("attention's sum of parts");
+}
+
+}  // namespace device
+}  // namespace finegrain::inline FINEGRAIN_ABI

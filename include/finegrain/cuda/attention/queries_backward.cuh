@@ -1,0 +1,177 @@
+// Attention on the device, backward: dq, by rows of queries.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "forward.cuh"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+namespace device {
+namespace flash {
+
+/// Shapes of both kernels: two resident tiles of `rows` rows, and two that pass by in stages of
+/// `step` rows. A block writes so many columns of its gradients. A stage is read in one step and
+/// the beginning of the next: with more than 2, copies need not wait for that, and are begun for
+/// `ahead` steps.
+template <int Dim, bool Hopper>
+struct backward_shape {
+  static constexpr int groups = Dim > 128 ? 1 : 2, rows = 64 * groups, threads = 128 * groups;
+  static constexpr int step = Hopper ? (Dim > 128 ? 32 : 64) : 4096 / Dim;
+  static constexpr int columns = Dim > 128 ? 128 : Dim, slices = Dim / columns;
+  static constexpr int stages = Hopper ? 4 : 2, ahead = stages > 2 ? stages - 1 : 2;
+  static constexpr int tiles = (2 * rows + 2 * stages * step) * Dim * 2;  // bytes
+  static constexpr int numbers = 2 * stages * step * 4;  // bytes, log_weight and delta of rows
+  static constexpr int bytes = tiles + numbers + 8;      // and a milestone
+};
+
+template <class T>
+struct backward_arguments {
+  heads shape;
+  places where;
+  matrix<T const> q, k, v, mixed, dmixed;
+  float const* log_weight;
+  float* delta;
+  matrix<T> dq, dk, dv;
+};
+
+/// The dot product of two rows, by 4 lanes.
+inline __device__ float dot_by_4(bf16 const* a, bf16 const* b, int dim) {
+  float sum = 0;
+  for (int c = threadIdx.x % 4 * 8; c < dim; c += 32) {
+    uint4 const x = *reinterpret_cast<uint4 const*>(a + c),
+                y = *reinterpret_cast<uint4 const*>(b + c);
+    auto const* const u = reinterpret_cast<__nv_bfloat162 const*>(&x);
+    auto const* const v = reinterpret_cast<__nv_bfloat162 const*>(&y);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      float2 const f = __bfloat1622float2(u[i]), g = __bfloat1622float2(v[i]);
+      sum += f.x * g.x + f.y * g.y;
+    }
+  }
+  sum += __shfl_xor_sync(~0u, sum, 1);
+  return sum + __shfl_xor_sync(~0u, sum, 2);
+}
+
+/// delta and dq of one query head's rows: with s = q . k^T, ds = p (dmixed . v^T - delta),
+/// dq = ds . k. Blocks with most keys come first.
+template <int Dim>
+__global__ void __launch_bounds__(backward_shape<Dim, hopper>::threads)
+    queries_backward_kernel(__grid_constant__ backward_arguments<bf16> const a) {
+  using shape = backward_shape<Dim, hopper>;
+  constexpr int queries = shape::rows, keys = shape::step, threads = shape::threads;
+  using key_tile = tile<keys, Dim>;
+  extern __shared__ __align__(1024) unsigned char memory[];
+  tile<queries, Dim> const q{shared_address(memory)}, dmixed{q.address + q.bytes};
+  auto k = [&](int stage) {
+    return key_tile{dmixed.address + q.bytes +
+                    static_cast<std::uint32_t>(2 * stage * key_tile::bytes)};
+  };
+  auto v = [&](int stage) { return key_tile{k(stage).address + key_tile::bytes}; };
+  milestone const step{shared_address(memory) + shape::tiles + shape::numbers};
+
+  int const thread = threadIdx.x, lane = thread % 32, dim = a.shape.dim;
+  int const tokens = static_cast<int>(a.where.tokens);
+  int const head = blockIdx.x, shared_head = head / (a.shape.query / a.shape.key_value);
+  int const t0 = static_cast<int>(gridDim.y - 1 - blockIdx.y) * queries;
+  int const t1 = min(t0 + queries, tokens), group_row = group_of_thread() * 64;
+  int const warp_row = t0 + thread / 32 * 16;
+
+  int const row[4] = {min(warp_row + lane / 4, tokens - 1),
+                      min(warp_row + lane / 4 + 8, tokens - 1), t0, t1 - 1};
+  int sequence[4], first[4];
+  find_sequences(a.where, row, sequence);
+  for (int i = 0; i < 4; ++i) first[i] = first_row(a.where, sequence[i]);
+  for (int i = 2; i < 4; ++i) first[i] = __shfl_sync(~0u, first[i], 0);
+  visible const sees{{first[0], first[1]}, {row[0], row[1]}};
+  int const key0 = first[2] / keys * keys, whole0 = first[3], whole1 = t0 + group_row + 1;
+
+  int loaded = key0, stage = 0;
+  auto load = [&](int to) {
+    if (loaded < t1) {
+      k(to).template load<threads>(a.k.data + loaded * a.k.stride + shared_head * dim, a.k.stride,
+                                   t1 - loaded, dim, thread);
+      v(to).template load<threads>(a.v.data + loaded * a.v.stride + shared_head * dim, a.v.stride,
+                                   t1 - loaded, dim, thread);
+    }
+    loaded += keys;
+    commit_copies();
+  };
+  if (thread == 0) step.create(threads);
+  q.template load<threads>(a.q.data + t0 * a.q.stride + head * dim, a.q.stride, t1 - t0, dim,
+                           thread);
+  dmixed.template load<threads>(a.dmixed.data + t0 * a.dmixed.stride + head * dim, a.dmixed.stride,
+                                t1 - t0, dim, thread);
+  load(0);
+
+  float const factor = rsqrtf(static_cast<float>(dim)), scale = log2_e * factor;
+  float log_weight[2], delta[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    std::int64_t const t = row[r], at = t * a.shape.query + head;
+    log_weight[r] = log2_e * a.log_weight[at];
+    delta[r] = dot_by_4(a.mixed.data + t * a.mixed.stride + head * dim,
+                        a.dmixed.data + t * a.dmixed.stride + head * dim, dim);
+    if (lane % 4 == 0 && warp_row + lane / 4 + 8 * r < t1) a.delta[at] = delta[r];
+  }
+
+  float sums[Dim / 8][4] = {}, s[keys / 8][4], ds[keys / 8][4];
+  std::uint32_t p[keys / 16][4];
+  auto begin = [&] {
+    begin_scores<keys>(s, q, group_row, k(stage));
+    begin_scores<keys>(ds, dmixed, group_row, v(stage));
+  };
+  for (int i = 1; i < shape::ahead; ++i) load(i);
+  wait_copies<shape::ahead - 1>();
+  __syncthreads();
+  keep(sums);
+  begin();
+  for (int key = key0, i = 0;; key += keys, ++i) {
+    wait_products<1>();
+    keep(s);
+    keep(sums);
+    // Passed for the i'th time: the copies for step i + 1 are there, step i - 1 is done with.
+    wait_copies<shape::ahead - 2>();
+    step.pass();
+    auto weigh = [&](auto sees_it) {
+#pragma unroll
+      for (int n = 0; n < keys / 8; ++n)
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          float const weight = exp2_fast(s[n][j] * scale - log_weight[j / 2]);
+          s[n][j] = sees_it(n, j) ? weight : 0;
+        }
+    };
+    // In branches: so the compiler does not wait for the other product first, and weigh then.
+    if (key < whole0 || key + keys > whole1)
+      weigh([&](int n, int j) { return sees.at(n, j, key); });
+    else
+      weigh([](int, int) { return true; });
+    keep(s);
+    wait_products<0>();
+    keep(ds);
+#pragma unroll
+    for (int n = 0; n < keys / 8; ++n)
+#pragma unroll
+      for (int j = 0; j < 4; ++j) ds[n][j] = s[n][j] * (ds[n][j] - delta[j / 2]);
+    pack<keys>(ds, p);
+    if (key + keys >= t1) break;
+    step.wait(i);
+    if constexpr (shape::stages > 2) load((stage == 0 ? shape::stages : stage) - 1);
+    begin_mix<keys, Dim>(sums, p, k(stage));
+    if constexpr (shape::stages == 2) {
+      wait_products<0>();
+      __syncthreads();
+      load(stage);
+    }
+    stage = stage + 1 == shape::stages ? 0 : stage + 1;
+    begin();
+  }
+  begin_mix<keys, Dim>(sums, p, k(stage));
+  wait_products<0>();
+  keep(sums);
+  float const factors[2] = {factor, factor};
+  store_rows<Dim>(sums, factors, warp_row, t1, head * dim, dim, a.dq);
+}
+
+}  // namespace flash
+}  // namespace device
+}  // namespace finegrain::inline FINEGRAIN_ABI

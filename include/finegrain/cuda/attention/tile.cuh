@@ -1,0 +1,196 @@
+// What attention's kernels are made of: tiles in shared memory, and a warp's products of them.
+//
+// A tile's rows lie in panels of 64 numbers, 128 bytes, whose 16-byte chunks are exchanged by
+// chunk ^= row % 8: free of bank conflicts for ldmatrix, and the order that wgmma reads. Both
+// families of instructions leave a warp the same 16 rows of sums in the same registers: of n8 tile
+// n, d[n][0, 1] are row lane / 4, columns 2 (lane % 4) + {0, 1}, and d[n][2, 3] are 8 rows below.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+#include "../memory.cuh"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+namespace device::flash {
+
+/// Whether this is the compiler's pass for compute capability 9.0a, which has wgmma.
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+inline constexpr bool hopper = true;
+#else
+inline constexpr bool hopper = false;
+#endif
+
+/// Whether kernels will run on compute capability 9.0: how much shared memory they ask for.
+inline bool on_hopper() {
+  int device = 0, major = 0, minor = 0;
+  check(cudaGetDevice(&device), "asking for the device");
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "asking");
+  check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "asking");
+  return major == 9 && minor == 0;
+}
+
+inline __device__ std::uint32_t shared_address(void const* p) {
+  return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
+}
+
+/// Copies 16 bytes to shared memory, or zeros, in which case nothing is read.
+inline __device__ void copy_16(std::uint32_t to, void const* from, bool there) {
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
+               "r"(there ? 16 : 0)
+               : "memory");
+}
+inline __device__ void copy_4(std::uint32_t to, void const* from, bool there) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from),
+               "r"(there ? 4 : 0)
+               : "memory");
+}
+inline __device__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+template <int Pending>
+__device__ void wait_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
+  if constexpr (hopper) asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+/// A point that threads of a block pass again and again, without waiting for one another there: a
+/// thread waits where it must know that all have passed it. In shared memory.
+struct milestone {
+  std::uint32_t address;
+
+  __device__ void create(int threads) const {  // by one thread, before a barrier of all
+    asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(address), "r"(threads) : "memory");
+  }
+  __device__ void pass() const {
+    asm volatile("{.reg .b64 state; mbarrier.arrive.shared.b64 state, [%0];}" ::"r"(address)
+                 : "memory");
+  }
+  /// Until all have passed for the time'th time, counted from 0. No thread is two times ahead.
+  __device__ void wait(int time) const {
+    for (int passed = 0; !passed;)
+      asm volatile(
+          "{.reg .pred p; mbarrier.test_wait.parity.shared.b64 p, [%1], %2; selp.s32 %0, 1, 0, p;}"
+          : "=r"(passed)
+          : "r"(address), "r"(time & 1)
+          : "memory");
+  }
+};
+
+/// Rows x Dim numbers in shared memory from `address` on, a multiple of 1024.
+template <int Rows, int Dim>
+struct tile {
+  static constexpr int panel = Rows * 128, bytes = Rows * Dim * 2;
+  std::uint32_t address;
+
+  /// Where 16-byte chunk `chunk` of a row is.
+  __device__ std::uint32_t at(int row, int chunk) const {
+    return address + chunk / 8 * panel + row * 128 + ((chunk ^ row) & 7) * 16;
+  }
+
+  /// Begins to copy rows from global memory; rows from `count` and columns from `dim` on are zeros.
+  template <int Threads>
+  __device__ void load(bf16 const* from, std::int64_t stride, int count, int dim,
+                       int thread) const {
+    constexpr int chunks = Dim / 8, step = Threads / chunks;
+    static_assert(Threads % chunks == 0);
+    int const chunk = thread % chunks, row = thread / chunks;
+    bf16 const* next = from + row * stride + chunk * 8;
+    if (chunk * 8 >= dim) count = 0;
+#pragma unroll 4
+    for (int i = 0; i < Rows; i += step, next += step * stride)
+      if (Rows % step == 0 || row + i < Rows) copy_16(at(row + i, chunk), next, row + i < count);
+  }
+};
+
+inline __device__ void load_matrices(std::uint32_t (&m)[4], std::uint32_t address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+               : "r"(address)
+               : "memory");
+}
+inline __device__ void load_transposed(std::uint32_t (&m)[4], std::uint32_t address) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+               : "r"(address)
+               : "memory");
+}
+inline __device__ void multiply(float (&d)[4], std::uint32_t const (&a)[4], std::uint32_t b0,
+                                std::uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
+      "{%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/// s (16, N) = rows [row, row + 16) of a . N rows of b^T, by mma.sync.
+template <int N, int Dim, int ARows, int BRows>
+__device__ void warp_scores(float (&s)[N / 8][4], tile<ARows, Dim> a, int row, tile<BRows, Dim> b) {
+  int const lane = threadIdx.x % 32;
+#pragma unroll
+  for (int n = 0; n < N / 8; ++n)
+    for (float& x : s[n]) x = 0;
+#pragma unroll
+  for (int k = 0; k < Dim / 16; ++k) {
+    std::uint32_t left[4];
+    load_matrices(left, a.at(row + lane % 16, 2 * k + lane / 16));
+#pragma unroll
+    for (int n = 0; n < N / 16; ++n) {
+      std::uint32_t right[4];
+      load_matrices(right, b.at(n * 16 + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
+      multiply(s[2 * n], left, right[0], right[1]);
+      multiply(s[2 * n + 1], left, right[2], right[3]);
+    }
+  }
+}
+/// d (16, Columns) += p (16, K) . columns [column, column + Columns) of b's first K rows.
+template <int K, int Columns, int Dim, int BRows>
+__device__ void warp_mix(float (&d)[Columns / 8][4], std::uint32_t const (&p)[K / 16][4],
+                         tile<BRows, Dim> b, int column) {
+  int const lane = threadIdx.x % 32;
+#pragma unroll
+  for (int k = 0; k < K / 16; ++k)
+#pragma unroll
+    for (int n = 0; n < Columns / 16; ++n) {
+      std::uint32_t right[4];
+      load_transposed(right, b.at(k * 16 + lane % 16, column / 8 + 2 * n + lane / 16));
+      multiply(d[2 * n], p[k], right[0], right[1]);
+      multiply(d[2 * n + 1], p[k], right[2], right[3]);
+    }
+}
+
+/// Sums as the left operand of a product over their columns.
+template <int N>
+__device__ void pack(float const (&s)[N / 8][4], std::uint32_t (&p)[N / 16][4]) {
+#pragma unroll
+  for (int k = 0; k < N / 16; ++k)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      float const* const pair = &s[2 * k + i / 2][i % 2 * 2];
+      __nv_bfloat162 const both = __floats2bfloat162_rn(pair[0], pair[1]);
+      p[k][i] = reinterpret_cast<std::uint32_t const&>(both);
+    }
+}
+
+/// Writes a warp's 16 rows of sums, times a factor for each of a thread's two rows, to rows
+/// [row, end) of m's columns from `column` on, as far as `columns` go.
+template <int N>
+__device__ void store_rows(float const (&d)[N / 8][4], float const (&factor)[2], int row, int end,
+                           int column, int columns, matrix<bf16> m) {
+  int const lane = threadIdx.x % 32;
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    std::int64_t const t = row + lane / 4 + 8 * r;
+    if (t >= end) continue;
+    bf16* const to = m.data + t * m.stride + column + lane % 4 * 2;
+#pragma unroll
+    for (int n = 0; n < N / 8; ++n)
+      if (n * 8 < columns)
+        *reinterpret_cast<__nv_bfloat162*>(to + n * 8) =
+            __floats2bfloat162_rn(d[n][2 * r] * factor[r], d[n][2 * r + 1] * factor[r]);
+  }
+}
+
+}  // namespace device::flash
+}  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,0 +1,44 @@
+// blas: cuBLAS's handle, for the products of dense stages. Defined in linear.cuh.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <utility>
+
+#include "memory.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+namespace device {
+
+/// cuBLAS's handle with a workspace of its own, so that products can be captured in a graph and
+/// give the same bits each time. It is for one thread at a time.
+class blas {
+ public:
+  blas();
+  blas(blas&& other) noexcept
+      : handle(std::exchange(other.handle, nullptr)), workspace(std::move(other.workspace)) {}
+  blas& operator=(blas&& other) noexcept {
+    std::swap(handle, other.handle);
+    std::swap(workspace, other.workspace);
+    return *this;
+  }
+  ~blas();
+
+  void* handle = nullptr;
+  device_buffer<> workspace;
+};
+
+/// Makes and ends handles, for code that nvcc does not see. Tag is void.
+template <class Tag>
+struct basic_blas_library {
+  static void* create();
+  static void destroy(void* handle) noexcept;
+};
+using blas_library = basic_blas_library<void>;
+
+inline blas::blas() : handle(blas_library::create()), workspace(std::int64_t{32} << 20) {}
+inline blas::~blas() {
+  if (handle) blas_library::destroy(handle);
+}
+
+}  // namespace device
+}  // namespace finegrain::inline FINEGRAIN_ABI

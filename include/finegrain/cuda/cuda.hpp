@@ -1,0 +1,6 @@
+// The cuda executor, as host code sees it.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "mixture.hpp"
+#include "stages.hpp"

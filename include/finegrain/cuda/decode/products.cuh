@@ -1,0 +1,247 @@
+// Products of few tokens: tiles of tokens times blocks of weight rows, one after the other.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <tuple>
+
+#include "fused.cuh"
+#include "ring.cuh"
+#include "unit.cuh"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+namespace device {
+namespace decode {
+
+/// What a kernel's block has of shared memory. Groups is a tile in groups of 8 tokens.
+template <class W, int Groups, int Blocks, int Depth>
+struct layout {
+  static constexpr int sums = Groups * Blocks, set = warps * sums * 32, sets = 3;
+  static constexpr int relay = warps * ring<W, Blocks, Depth>::warp_bytes / 16, parts = relay + 1;
+  static constexpr int bytes(int split) { return 16 * (parts + (split > 1 ? sets * set : 0)); }
+};
+
+template <class T, class W, int Groups, int Blocks, int Depth, bool Up, int PerSM>
+__global__ void __launch_bounds__(threads, PerSM)
+    decode_kernel(__grid_constant__ expert_products<T> const p,
+                  __grid_constant__ family_weights<W> const routed,
+                  __grid_constant__ family_weights<W> const shared,
+                  __grid_constant__ cut const how) {
+  using at = layout<W, Groups, Blocks, Depth>;
+  extern __shared__ uint4 memory[];
+  auto* const parts = reinterpret_cast<float4*>(memory + at::parts);
+  int const warp = static_cast<int>(threadIdx.x) / 32, lane = static_cast<int>(threadIdx.x) % 32;
+  int const part = warp % how.split, stride = static_cast<int>(gridDim.x);
+  int const first = static_cast<int>(blockIdx.x), stride_k = how.split * step;
+
+  // Reads of weights run ahead of products by Depth steps, across units, and of tiles by a unit.
+  ring<W, Blocks, Depth> weights(memory);
+  int limit = how.shared_units, ahead = first, ahead_k = 0, ahead_columns = 0;
+  if constexpr (!Up) limit += __ldcg(p.rows.tile_count) * how.routed_blocks.of;
+  typename W::number const *low[Blocks], *high[Blocks];
+  int4 tile = {};
+  auto const look = [&](int index) {
+    if (index < limit) tile = position(how, index).rows(p);
+  };
+  auto const find = [&] {
+    if (ahead >= limit) return;
+    position const there(how, ahead);
+    unit<T, W, Blocks, Up> const u(p, how, there, tile);
+    u.weights(p, there.shared ? shared : routed, low, high);
+    ahead_columns = u.columns(p);
+    ahead_k = part * step;
+    look(ahead + stride);
+  };
+  auto const issue = [&] {
+    if (ahead < limit) {
+      int const left = ahead_columns - ahead_k;
+#pragma unroll
+      for (int m = 0; m < Blocks; ++m)
+        if (left >= step)
+          weights.issue(m, low[m] + ahead_k, high[m] + ahead_k);
+        else
+          weights.issue(m, low[m] + ahead_k, high[m] + ahead_k, left);
+      ahead_k += stride_k;
+      if (ahead_k >= ahead_columns) ahead += stride, find();
+    }
+    weights.next();
+  };
+  look(first);
+  find();
+  int filled = 0;
+  for (; filled < Depth && ahead < limit; ++filled) issue();
+  wait_for_launch_ahead();
+  if constexpr (Up) {
+    int const known = limit;
+    limit += __ldcg(p.rows.tile_count) * how.routed_blocks.of;
+    if (ahead >= known)
+      look(ahead), find();
+    else if (ahead + stride >= known)
+      look(ahead + stride);
+  }
+  for (; filled < Depth; ++filled) issue();
+
+  relay const others(memory + at::relay);
+  // Adds the parts of the warps that share weight rows: a warp those of its own rows.
+  auto const add = [&](unit<T, W, Blocks, Up> const& u, int turn) {
+    float4 const* const set = parts + turn % at::sets * at::set + lane;
+    for (int j = part; j < at::sums; j += how.split) {
+      float4 total = {};
+      for (int i = warp - part; i < warp - part + how.split; ++i) {
+        float4 const v = set[(i * at::sums + j) * 32];
+        total.x += v.x, total.y += v.y, total.z += v.z, total.w += v.w;
+      }
+      u.store(p, j / Groups, 8 * (j % Groups) + lane % 4 * 2, total);
+    }
+  };
+
+  int turn = 0;
+  position const none(how, 0);
+  unit<T, W, Blocks, Up> last(p, how, none, int4{});
+  for (int index = first; index < limit; index += stride, ++turn) {
+    position const here(how, index);
+    unit<T, W, Blocks, Up> const u(p, how, here, here.rows(p));
+    int const columns = u.columns(p), groups = (u.tile.z + 7) / 8;
+    auto const* const x = reinterpret_cast<uint4 const*>(Up ? p.x : u.family->hidden);
+    std::uint32_t rows[Groups];
+    uint4 b[Groups][2];
+    auto const& w = here.shared ? shared : routed;
+    int low_scale[Blocks], high_scale[Blocks];
+    float scale[Blocks][2];
+    auto const load = [&](int k) {
+#pragma unroll
+      for (int j = 0; j < Groups; ++j)
+        if (j == 0 || j < groups)
+          load_row<W>(b[j], x + (rows[j] + static_cast<std::uint32_t>(k) / 8), columns - k);
+      if constexpr (W::scaled) {
+        for (int m = 0; m < Blocks && k < columns; ++m) {
+          int const low = low_scale[m] + W::scale_at(k), high = high_scale[m] + W::scale_at(k);
+          scale[m][0] = static_cast<float>((Up ? w.gate_scales : w.down_scales)[low]);
+          scale[m][1] = static_cast<float>((Up ? w.up_scales : w.down_scales)[high]);
+        }
+      }
+    };
+#pragma unroll
+    for (int j = 0; j < Groups; ++j) rows[j] = u.input(p, 8 * j + lane / 4);
+    if constexpr (W::scaled) {
+      u.scales(p, low_scale, high_scale);
+    }
+    load(part * step);
+    float sum[Blocks][Groups][4] = {};
+    for (int k = part * step; k < columns; k += stride_k) {
+      weights.wait();
+#pragma unroll
+      for (int m = 0; m < Blocks; ++m) {
+        std::uint32_t a[4][4];
+        weights.take(a, m);
+#pragma unroll
+        for (int j = 0; j < Groups; ++j) {
+          if (j > 0 && j >= groups) continue;
+          if constexpr (W::scaled) {
+            float of_step[4] = {};
+            multiply_step<T>(of_step, a, b[j]);
+            for (int i = 0; i < 4; ++i) sum[m][j][i] += scale[m][i / 2] * of_step[i];
+          } else {
+            multiply_step<T>(sum[m][j], a, b[j]);
+          }
+        }
+      }
+      load(k + stride_k);
+      issue();
+    }
+    float4* const set = parts + turn % at::sets * at::set + lane;
+#pragma unroll
+    for (int m = 0; m < Blocks; ++m)
+#pragma unroll
+      for (int j = 0; j < Groups; ++j) {
+        float const(&s)[4] = sum[m][j];
+        if (how.split == 1)
+          u.store(p, m, 8 * j + lane % 4 * 2, {s[0], s[1], s[2], s[3]});
+        else
+          set[(warp * at::sums + m * Groups + j) * 32] = {s[0], s[1], s[2], s[3]};
+      }
+    if (how.split == 1) continue;
+    // The others may still be at this unit, but not at the last one: that is added up now.
+    if (turn > 0) others.wait(turn - 1), add(last, turn - 1);
+    others.arrive();
+    last = u;
+  }
+  if (how.split > 1 && turn > 0) others.wait(turn - 1), add(last, turn - 1);
+}
+
+/// split 0: so that a warp has 4 steps of a unit or more.
+template <class T, class W, int Groups, int Blocks, int Depth, bool Up, int PerSM = 2>
+void product(expert_products<T> const& p, family_weights<W> const& routed,
+             family_weights<W> const& shared, int split, CUstream_st* stream, char const* name) {
+  using space = layout<W, Groups, Blocks, Depth>;
+  int const F = p.routed.width, SF = p.shared.width, T_ = p.rows.tokens;
+  int const columns = Up ? p.hidden : SF > 0 ? std::min(F, SF) : F;
+  machine const on;
+  if (split == 0)
+    for (split = Groups == 1 ? 8 : W::scaled ? 4 : 2; split > 1 && columns < 4 * step * split;)
+      split /= 2;
+  while (split > 1 && (columns <= (split - 1) * step || space::bytes(split) > on.shared_bytes))
+    split /= 2;
+  int const outputs_of = warps / split * Blocks * outputs<Up>;
+  auto const blocks = [&](int width) { return (width + outputs_of - 1) / outputs_of; };
+  cut how{split, 0, {}, divisor(blocks(Up ? F : p.hidden))};
+  if (SF > 0) {
+    how.shared_blocks = divisor(blocks(Up ? SF : p.hidden));
+    how.shared_units = (T_ + p.rows.tile - 1) / p.rows.tile * how.shared_blocks.of;
+  }
+  launch(decode_kernel<T, W, Groups, Blocks, Depth, Up, PerSM>, threads,
+         how.shared_units + p.rows.max_tiles() * how.routed_blocks.of, space::bytes(split), on,
+         stream, name, p, routed, shared, how);
+}
+template <bool Up, class T, class W>
+void product(expert_products<T> const& p, family_weights<W> const& routed,
+             family_weights<W> const& shared, CUstream_st* stream, char const* name) {
+  constexpr bool coded = W::scaled;  // half of a stage's bytes, and more to do for each
+  if (p.rows.tokens == 0) return;
+  switch (p.rows.tile) {
+    case 8:
+      return product < T, W, 1, coded ? 2 : 1, coded ? 4 : 5,
+             Up > (p, routed, shared, 0, stream, name);
+    case 16: return product < T, W, 2, 2, coded ? 4 : 2, Up > (p, routed, shared, 0, stream, name);
+    case 32: return product < T, W, 4, 1, coded ? 6 : 3, Up > (p, routed, shared, 0, stream, name);
+    default: throw cuda_error("%s: tiles of 8, 16 or 32 rows, not %d", name, p.rows.tile);
+  }
+}
+
+}  // namespace decode
+
+template <class T>
+void decode_products<T>::up_forward(expert_products<T> const& p, CUstream_st* stream) {
+  decode::product<true>(p, decode::weights_of(p.routed), decode::weights_of(p.shared), stream,
+                        "decode_products::up_forward");
+}
+template <class T>
+void decode_products<T>::down_forward(expert_products<T> const& p, CUstream_st* stream) {
+  decode::product<false>(p, decode::weights_of(p.routed), decode::weights_of(p.shared), stream,
+                         "decode_products::down_forward");
+}
+template <class T, format F>
+void coded_decode_products<T, F>::up_forward(expert_products<T> const& p,
+                                             coded_family const& routed, coded_family const& shared,
+                                             CUstream_st* stream) {
+  decode::product<true>(p, decode::weights_of<F>(routed), decode::weights_of<F>(shared), stream,
+                        "coded_decode_products::up_forward");
+}
+template <class T, format F>
+void coded_decode_products<T, F>::down_forward(expert_products<T> const& p,
+                                               coded_family const& routed,
+                                               coded_family const& shared, CUstream_st* stream) {
+  decode::product<false>(p, decode::weights_of<F>(routed), decode::weights_of<F>(shared), stream,
+                         "coded_decode_products::down_forward");
+}
+
+template <class T>
+inline constexpr std::tuple decode_products_code{&decode_products<T>::up_forward,
+                                                 &decode_products<T>::down_forward,
+                                                 &decode_products<T>::fused_down};
+template <class T, format F>
+inline constexpr std::tuple coded_decode_products_code{&coded_decode_products<T, F>::up_forward,
+                                                       &coded_decode_products<T, F>::down_forward,
+                                                       &coded_decode_products<T, F>::fused_down};
+
+}  // namespace device
+}  // namespace finegrain::inline FINEGRAIN_ABI

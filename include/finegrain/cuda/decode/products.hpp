@@ -1,0 +1,56 @@
+// decode_products: an expert's forward products for few tokens, at the speed that weights are read.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "../products.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+namespace device {
+
+/// up_forward and down_forward of products.hpp where experts have few rows: row_map::tile is 8, 16
+/// or 32. A tile's rows are one pass over the expert's weights.
+///
+/// On compute capability 9.0 and later a launch begins while the one ahead of it in the stream
+/// still runs (programmatic dependent launch) and starts to read weights: up_forward the shared
+/// expert's; the others also the routed ones', which row_map tells. So these must be complete
+/// before the launch ahead *begins*: the weights before the router's, row_map before up_forward.
+/// All else is read and written when the launch ahead has ended. A kernel launched without that
+/// attribute, a copy, or another library's kernel ahead is waited for as usual.
+template <class T>
+struct decode_products {
+  static void up_forward(expert_products<T> const& p, CUstream_st* stream);
+  static void down_forward(expert_products<T> const& p, CUstream_st* stream);
+
+  /// down_forward and combine in one, for up to fused_tokens tokens: y (T, D) = the sum over a
+  /// token's rows of row_weight * hidden . down^T + the same of the shared expert, with its weight
+  /// or 1, + residual (T, D), which may be null or y. `out` is not used. The f32 sums' order
+  /// depends on which experts the batch has chosen.
+  static void fused_down(expert_products<T> const& p, T const* residual, T* y, CUstream_st* stream);
+};
+inline constexpr int fused_tokens = 8;
+
+/// An expert family's weights as codes of 8 bits, row-major and dense as the numbers would be, and
+/// their scales. A number is its scale times the code's value.
+///
+///   int8   sign and 7 bits of magnitude; a scale for each row: (R, F), (R, D)
+///   fp8    e4m3 without NaN; a scale for 128 x 128: (R, F / 128, D / 128), (R, D / 128, F / 128),
+///          quotients rounded up
+struct coded_family {
+  std::uint8_t const *gate = nullptr, *up = nullptr, *down = nullptr;
+  bf16 const *gate_scales = nullptr, *up_scales = nullptr, *down_scales = nullptr;
+};
+
+/// The same products with weights in format F, int8 or fp8, which stand in place of those that `p`
+/// points to. D and F are multiples of 16.
+template <class T, format F>
+struct coded_decode_products {
+  static void up_forward(expert_products<T> const& p, coded_family const& routed,
+                         coded_family const& shared, CUstream_st* stream);
+  static void down_forward(expert_products<T> const& p, coded_family const& routed,
+                           coded_family const& shared, CUstream_st* stream);
+  static void fused_down(expert_products<T> const& p, coded_family const& routed,
+                         coded_family const& shared, T const* residual, T* y, CUstream_st* stream);
+};
+
+}  // namespace device
+}  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,0 +1,212 @@
+// How the products of few tokens read weights, and how they are launched. Weights are the left
+// operand of mma.sync, 16 rows of them, and tokens the right one; a lane reads 16-byte pieces of
+// weights through a ring in shared memory that it shares with nobody, so that nothing but its own
+// reads makes it wait.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+
+#include "codes.cuh"
+#include "products.hpp"
+#include "../memory.cuh"
+#include "../tile/async.cuh"
+#include "../tile/mma.cuh"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+namespace device {
+namespace decode {
+
+inline constexpr int warps = 8, threads = 32 * warps;
+inline constexpr int step = 64;  // columns of 16 weight rows: 2 KB, a warp's turn
+
+/// Of a step's columns a lane's first.
+template <class W>
+__device__ int lane_column() {
+  return static_cast<int>(threadIdx.x % 4) * W::columns;
+}
+
+/// A lane's ring of Depth stages of weights W. A stage is a step of Blocks times 16 weight rows, of
+/// which lane 4 g + c has rows g and g + 8 and, in pieces of 16 bytes, columns that start at
+/// W::columns * c: any order of columns does, as long as both operands have the same.
+template <class W, int Blocks, int Depth>
+struct ring {
+  using number = typename W::number;
+  static constexpr int pieces = W::pieces, row_bytes = pieces * 512, block_bytes = 2 * row_bytes;
+  static constexpr int stage_bytes = Blocks * block_bytes, warp_bytes = Depth * stage_bytes;
+  std::uint32_t at, end;
+
+  __device__ explicit ring(void* memory)
+      : at(shared_address(memory) + threadIdx.x / 32 * warp_bytes + threadIdx.x % 32 * 16),
+        end(at + warp_bytes) {}
+
+  /// Starts to read 16 rows' columns, of which low and high are this lane's first; `left` columns
+  /// are left from there on.
+  __device__ void issue(int block, number const* low, number const* high, int left) {
+    std::uint32_t const to = at + static_cast<std::uint32_t>(block * block_bytes);
+    left -= lane_column<W>();
+#pragma unroll
+    for (int i = 0; i < pieces; ++i) {
+      load_async(to + i * 512, left > 32 * i ? low + 32 * i : nullptr);
+      load_async(to + i * 512 + row_bytes, left > 32 * i ? high + 32 * i : nullptr);
+    }
+  }
+  /// The same where a whole step is left.
+  __device__ void issue(int block, number const* low, number const* high) {
+    std::uint32_t const to = at + static_cast<std::uint32_t>(block * block_bytes);
+#pragma unroll
+    for (int i = 0; i < pieces; ++i) {
+      load_whole(to + i * 512, low + 32 * i);
+      load_whole(to + i * 512 + row_bytes, high + 32 * i);
+    }
+  }
+  __device__ void next() {
+    commit_async();
+    at += stage_bytes;
+    if (at == end) at -= warp_bytes;
+  }
+
+  /// The oldest stage's numbers in mma order: a[i] is the left operand of 16 columns.
+  __device__ void wait() const { wait_async<Depth - 1>(); }
+  __device__ void take(std::uint32_t (&a)[4][4], int block) const {
+    std::uint32_t const from = at + static_cast<std::uint32_t>(block * block_bytes);
+#pragma unroll
+    for (int i = 0; i < pieces; ++i) {
+      uint4 const l = read(from + i * 512), h = read(from + i * 512 + row_bytes);
+      std::uint32_t const low[4] = {l.x, l.y, l.z, l.w}, high[4] = {h.x, h.y, h.z, h.w};
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+        if constexpr (W::scaled) {
+          W::decode(low[j], a[j][0], a[j][2]);
+          W::decode(high[j], a[j][1], a[j][3]);
+        } else {
+          a[2 * i + j / 2][j % 2 * 2] = low[j];
+          a[2 * i + j / 2][j % 2 * 2 + 1] = high[j];
+        }
+    }
+  }
+
+ private:
+  static __device__ void load_whole(std::uint32_t to, void const* from) {
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(to),
+                 "l"(__cvta_generic_to_global(from))
+                 : "memory");
+  }
+  static __device__ uint4 read(std::uint32_t from) {
+    uint4 v;
+    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "r"(from)
+                 : "memory");
+    return v;
+  }
+};
+
+/// Tells the warps of a block how far the others are: a barrier that a warp passes when all have
+/// arrived the time before, so that none waits for one less than a unit behind.
+struct relay {
+  std::uint32_t barrier;
+
+  __device__ explicit relay(void* memory) : barrier(shared_address(memory)) {
+    if (threadIdx.x == 0)
+      asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(barrier), "r"(warps) : "memory");
+    __syncthreads();
+  }
+  __device__ void arrive() const {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0)
+      asm volatile("{ .reg .b64 state; mbarrier.arrive.shared.b64 state, [%0]; }" ::"r"(barrier)
+                   : "memory");
+  }
+  /// Until all have arrived `turn` + 1 times.
+  __device__ void wait(int turn) const {
+    int done = 0;
+    while (!done)
+      asm volatile(
+          "{ .reg .pred p; mbarrier.test_wait.parity.shared.b64 p, [%1], %2; selp.s32 %0, 1, 0, p; "
+          "}"
+          : "=r"(done)
+          : "r"(barrier), "r"(turn & 1)
+          : "memory");
+  }
+};
+
+/// A step of a token's row for weights W, of which `row` is this lane's first column; zeros where
+/// none are left.
+template <class W>
+__device__ void load_row(uint4 (&b)[2], uint4 const* row, int left) {
+  constexpr int second = W::pieces == 2 ? 32 : 8;
+  bool const whole = left >= step;
+  left -= lane_column<W>();
+  b[0] = whole || left > 0 ? row[0] : uint4{};
+  b[1] = whole || left > second ? row[second / 8] : uint4{};
+}
+template <class T>
+__device__ void multiply_step(float (&sum)[4], std::uint32_t const (&a)[4][4],
+                              uint4 const (&b)[2]) {
+  multiply_add<T>(sum, a[0], b[0].x, b[0].y);
+  multiply_add<T>(sum, a[1], b[0].z, b[0].w);
+  multiply_add<T>(sum, a[2], b[1].x, b[1].y);
+  multiply_add<T>(sum, a[3], b[1].z, b[1].w);
+}
+
+/// Waits until the launch ahead has ended, and lets the next one begin. All blocks call it.
+__device__ inline void wait_for_launch_ahead() {
+#if __CUDA_ARCH__ >= 900
+  cudaGridDependencySynchronize();
+  cudaTriggerProgrammaticLaunchCompletion();
+#endif
+}
+
+__device__ inline float activate(activation act, float z) {
+  if (act == activation::swiglu) return z / (1 + __expf(-z));
+  float const u = 0.7978845608028654f * (z + 0.044715f * z * z * z);
+  return z / (1 + __expf(-2 * u));  // (1 + tanh u) / 2 is the logistic of 2 u
+}
+
+struct machine {
+  int processors = 0, shared_bytes = 0;  // bytes that a block can have
+  bool overlaps = false;                 // knows programmatic dependent launches
+  machine() {
+    int device = 0, major = 0;
+    check(cudaGetDevice(&device), "asking for the device");
+    auto const ask = [device](int& value, cudaDeviceAttr what) {
+      check(cudaDeviceGetAttribute(&value, what, device), "asking for a device's attribute");
+    };
+    ask(processors, cudaDevAttrMultiProcessorCount);
+    ask(shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin);
+    ask(major, cudaDevAttrComputeCapabilityMajor);
+    overlaps = major >= 9;
+  }
+};
+
+/// As many blocks as run at once, or fewer when there is less to do.
+template <class... P>
+void launch(void (*kernel)(P...), int threads, std::int64_t units, int bytes, machine const& on,
+            CUstream_st* stream, char const* name, P const&... arguments) {
+  int resident = 0;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), name);
+  check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, threads,
+                                                      static_cast<std::size_t>(bytes)),
+        name);
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim.x = static_cast<unsigned>(
+      std::min<std::int64_t>(units, std::int64_t{on.processors} * std::max(resident, 1)));
+  config.blockDim.x = static_cast<unsigned>(threads);
+  config.dynamicSmemBytes = static_cast<std::size_t>(bytes);
+  config.stream = stream;
+  config.attrs = &overlap;
+  config.numAttrs = on.overlaps ? 1 : 0;
+  check(cudaLaunchKernelEx(&config, kernel, arguments...), name);
+  check_launch(name);
+}
+
+}  // namespace decode
+
+}  // namespace device
+}  // namespace finegrain::inline FINEGRAIN_ABI

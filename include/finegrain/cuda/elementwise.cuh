@@ -1,0 +1,154 @@
+// Kernels over single numbers and rows.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "elementwise.hpp"
+#include "vector.cuh"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+namespace device {
+
+/// to[i] = f(i-th number of from, of to), N numbers a thread, for rows of `cols`.
+template <int N, class From, class To, class F>
+__global__ void each_kernel(From const* from, std::int64_t from_stride, To* to,
+                            std::int64_t to_stride, std::int64_t rows, std::int64_t cols, F f) {
+  std::int64_t const in_row = cols / N;
+  std::int64_t const i = static_cast<std::int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (i >= rows * in_row) return;
+  std::int64_t const row = i / in_row, c = i % in_row * N;
+  float x[N] = {}, y[N] = {};
+  if constexpr (F::reads_from) vector::load(from + row * from_stride + c, x);
+  if constexpr (F::reads_to) vector::load(to + row * to_stride + c, y);
+#pragma unroll
+  for (int j = 0; j < N; ++j) y[j] = f(x[j], y[j]);
+  vector::save(to + row * to_stride + c, y);
+}
+
+struct each_sum {
+  static constexpr bool reads_from = true, reads_to = true;
+  __device__ float operator()(float x, float y) const { return x + y; }
+};
+struct each_copy {
+  static constexpr bool reads_from = true, reads_to = false;
+  __device__ float operator()(float x, float) const { return x; }
+};
+struct each_constant {
+  static constexpr bool reads_from = false, reads_to = false;
+  float value;
+  __device__ float operator()(float, float) const { return value; }
+};
+
+template <class From, class To, class F>
+void each(matrix<From const> from, matrix<To> to, F f, CUstream_st* stream) {
+  if (from.stride == from.cols && to.stride == to.cols)  // one long row
+    from = {from.data, 1, from.size()}, to = {to.data, 1, to.size()};
+  if (to.size() == 0) return;
+  auto const launch = [&](auto kernel, std::int64_t numbers) {
+    kernel<<<vector::blocks_for(to.size() / numbers, 256), 256, 0, stream>>>(
+        from.data, from.stride, to.data, to.stride, to.rows, to.cols, f);
+  };
+  if (vector::aligned(from.data, from.cols, from.stride) &&
+      vector::aligned(to.data, to.cols, to.stride))
+    launch(each_kernel<vector::width, From, To, F>, vector::width);
+  else
+    launch(each_kernel<1, From, To, F>, 1);
+  check_launch("each_kernel");
+}
+
+template <class T>
+void elementwise<T>::add(matrix<T const> x, matrix<T> y, CUstream_st* stream) {
+  each(x, y, each_sum{}, stream);
+}
+template <class T>
+void elementwise<T>::fill(T* to, std::int64_t count, float value, CUstream_st* stream) {
+  each(matrix<T const>(to, 1, count), matrix<T>(to, 1, count), each_constant{value}, stream);
+}
+template <class T>
+void elementwise<T>::narrow(float const* from, T* to, std::int64_t count, CUstream_st* stream) {
+  each(matrix<float const>(from, 1, count), matrix<T>(to, 1, count), each_copy{}, stream);
+}
+template <class T>
+void elementwise<T>::widen(T const* from, float* to, std::int64_t count, CUstream_st* stream) {
+  each(matrix<T const>(from, 1, count), matrix<float>(to, 1, count), each_copy{}, stream);
+}
+
+/// What a blend reads and writes, a block a row.
+template <class T>
+struct blend_rows {
+  matrix<T const> a, b, dy;
+  matrix<T> y, da, db;
+  float* mix;  // (T, 2)
+  T* dmix;     // (T, 2)
+};
+
+template <class T>
+__global__ void blend_kernel(blend_rows<T> const p) {
+  std::int64_t const t = blockIdx.x;
+  float const c = 1 / (1 + expf(p.mix[2 * t + 1] - p.mix[2 * t]));
+  for (std::int64_t i = threadIdx.x * vector::width; i < p.y.cols;
+       i += blockDim.x * vector::width) {
+    float a[vector::width], b[vector::width];
+    vector::load(p.a.data + t * p.a.stride + i, a);
+    vector::load(p.b.data + t * p.b.stride + i, b);
+#pragma unroll
+    for (int j = 0; j < vector::width; ++j) a[j] = c * a[j] + (1 - c) * b[j];
+    vector::save(p.y.data + t * p.y.stride + i, a);
+  }
+  __syncthreads();  // all have read the mix
+  if (threadIdx.x == 0) p.mix[2 * t] = c, p.mix[2 * t + 1] = 1 - c;
+}
+
+template <class T>
+__global__ void blend_backward_kernel(blend_rows<T> const p) {
+  __shared__ float memory[32];
+  std::int64_t const t = blockIdx.x;
+  float const c = p.mix[2 * t], rest = p.mix[2 * t + 1];
+  float difference = 0;
+  for (std::int64_t i = threadIdx.x * vector::width; i < p.dy.cols;
+       i += blockDim.x * vector::width) {
+    float a[vector::width], b[vector::width], dy[vector::width];
+    vector::load(p.a.data + t * p.a.stride + i, a);
+    vector::load(p.b.data + t * p.b.stride + i, b);
+    vector::load(p.dy.data + t * p.dy.stride + i, dy);
+#pragma unroll
+    for (int j = 0; j < vector::width; ++j) {
+      difference += dy[j] * (a[j] - b[j]);
+      a[j] = c * dy[j];
+      b[j] = rest * dy[j];
+    }
+    vector::save(p.da.data + t * p.da.stride + i, a);
+    vector::save(p.db.data + t * p.db.stride + i, b);
+  }
+  float const dmix = c * rest * vector::block_sum(difference, memory);
+  if (threadIdx.x == 0) {
+    vector::put(p.dmix + 2 * t, dmix);
+    vector::put(p.dmix + 2 * t + 1, -dmix);
+  }
+}
+
+template <class T>
+void elementwise<T>::blend(float* mix, matrix<T const> a, matrix<T const> b, matrix<T> y,
+                           CUstream_st* stream) {
+  if (y.rows == 0) return;
+  blend_kernel<T><<<static_cast<unsigned>(y.rows), vector::threads_for(y.cols / vector::width, 256),
+                    0, stream>>>({a, b, {}, y, {}, {}, mix, nullptr});
+  check_launch("blend_kernel");
+}
+template <class T>
+void elementwise<T>::blend_backward(float const* mix, matrix<T const> a, matrix<T const> b,
+                                    matrix<T const> dy, matrix<T> da, matrix<T> db, T* dmix,
+                                    CUstream_st* stream) {
+  if (dy.rows == 0) return;
+  blend_backward_kernel<T>
+      <<<static_cast<unsigned>(dy.rows), vector::threads_for(dy.cols / vector::width, 256), 0,
+         stream>>>({a, b, dy, {}, da, db, const_cast<float*>(mix), dmix});
+  check_launch("blend_backward_kernel");
+}
+
+template <class T>
+inline constexpr std::tuple elementwise_code{
+    &elementwise<T>::add,   &elementwise<T>::fill,  &elementwise<T>::narrow,
+    &elementwise<T>::widen, &elementwise<T>::blend, &elementwise<T>::blend_backward};
+
+}  // namespace device
+}  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,0 +1,34 @@
+// Kernels over single numbers and rows: sums, conversions, and the blend of two outputs.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "../base/matrix.hpp"
+#include "executor.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+namespace device {
+
+template <class T>
+struct elementwise {
+  /// y += x.
+  static void add(matrix<T const> x, matrix<T> y, CUstream_st* stream);
+  static void fill(T* to, std::int64_t count, float value, CUstream_st* stream);
+  /// T from f32, to the nearest, and back.
+  static void narrow(float const* from, T* to, std::int64_t count, CUstream_st* stream);
+  static void widen(T const* from, float* to, std::int64_t count, CUstream_st* stream);
+
+  /// y = c a + (1 - c) b with c = logistic(mix[t][0] - mix[t][1]); leaves c and 1 - c in mix, which
+  /// is (T, 2).
+  static void blend(float* mix, matrix<T const> a, matrix<T const> b, matrix<T> y,
+                    CUstream_st* stream);
+  /// Of the blend: da = c dy, db = (1 - c) dy, and dmix (T, 2) = +- c (1 - c) (dy . (a - b)).
+  /// da or db may be dy.
+  static void blend_backward(float const* mix, matrix<T const> a, matrix<T const> b,
+                             matrix<T const> dy, matrix<T> da, matrix<T> db, T* dmix,
+                             CUstream_st* stream);
+};
+
+}  // namespace device
+}  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,0 +1,170 @@
+// cuda: the executor for NVIDIA GPUs from compute capability 8.0.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "../base/number.hpp"
+#include "../plan/plan.hpp"
+#include "blas.hpp"
+#include "memory.hpp"
+#include "supported.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+namespace device {
+
+/// Which instructions products may use: all that the device has, or those of every GPU from 8.0.
+enum class instructions { all, portable };
+
+/// What passes need beside their stream and their memory. Made with the executor, and shared by its
+/// copies: passes of two copies must not overlap.
+struct context {
+  device::blas blas;
+  device_buffer<double> loss{1}, loss_parts{1024};
+  device_buffer<float> token_losses;
+  std::int64_t tokens = 0;  // of this pass
+  /// Reports of the routers of one pass, one after the other, which kernels write.
+  struct released {
+    void operator()(double* memory) const { runtime::release_shared(memory); }
+  };
+  std::unique_ptr<double, released> reports;
+  std::int64_t report_size = 0;  // numbers there is room for
+
+  void reserve_reports(std::int64_t numbers) {
+    if (numbers <= report_size) return;
+    reports.reset(static_cast<double*>(
+        runtime::allocate_shared(numbers * static_cast<std::int64_t>(sizeof(double)))));
+    report_size = numbers;
+  }
+};
+
+}  // namespace device
+
+/// Enqueues every pass on a stream of the caller's; nothing waits for the device but a loss or a log
+/// that the host asks for, and no pass allocates, so that it can be captured in a graph. x, y,
+/// weights and gradients are memory of the device; lists of token ids, starts and positions may be
+/// the host's, from which they are copied as the pass begins. Weights, activations and gradients
+/// are T; sums are f32.
+template <class T>
+struct basic_cuda {
+  using scalar = T;
+  CUstream_st* stream = nullptr;
+  device::instructions use = device::instructions::all;
+  std::shared_ptr<device::context> context = std::make_shared<device::context>();
+
+  basic_cuda() = default;
+  /// Throws cuda_error where there is no device, or it has no memory left.
+  explicit basic_cuda(CUstream_st* stream) : stream(stream) {}
+};
+using cuda = basic_cuda<bf16>;
+
+template <class T>
+struct place<basic_cuda<T>> {
+  using X = basic_cuda<T>;
+  using sum = float;
+  template <class U>
+  using buffer = device_buffer<U>;
+
+  static bool readable(void const* memory) { return device::runtime::readable(memory); }
+  static int workers(X const&) { return 1; }
+
+  static constexpr std::int64_t staging_bytes(std::int64_t tokens) {
+    arena counting;
+    counting.take<std::int32_t>(tokens);
+    counting.take<std::int64_t>(2 * tokens + 2);  // positions; starts, none of them twice
+    return counting.used() + alignment;
+  }
+  static batch staged(X const& on, batch const& b, arena memory) {
+    auto const copied = [&]<class N>(std::span<N const> list) {
+      if (list.empty() || !readable(list.data())) return list;
+      auto const count = static_cast<std::int64_t>(list.size());
+      N* const to = memory.take<N>(count);
+      device::runtime::enqueue_copy(to, list.data(), count * static_cast<std::int64_t>(sizeof(N)),
+                                    on.stream);
+      return std::span<N const>(to, list.size());
+    };
+    batch made = b;
+    on.context->tokens = b.tokens;
+    if (on.context->token_losses.size() < b.tokens)
+      on.context->token_losses = device_buffer<float>(b.tokens);
+    made.ids = copied(std::span<std::int32_t const>(b.ids));
+    made.starts = copied(b.starts);
+    made.positions = copied(b.positions);
+    if (b.log) {
+      std::int64_t numbers = 0;
+      for (auto const& layer : b.log->layers) numbers += report_size(layer.load.size());
+      on.context->reserve_reports(numbers);
+    }
+    return made;
+  }
+  static id_list list(X const& on, buffer<std::int32_t>& memory, id_list const& from) {
+    if (from.empty() || !readable(from.data())) return from;
+    auto const count = static_cast<std::int64_t>(from.size());
+    if (memory.size() < count) memory = buffer<std::int32_t>(count);
+    device::runtime::enqueue_copy(memory.data(), from.data(),
+                                  count * static_cast<std::int64_t>(sizeof(std::int32_t)),
+                                  on.stream);
+    return std::span<std::int32_t const>(memory.data(), from.size());
+  }
+  template <class Make>
+  static void write(X const& on, buffer<T> const& to, Make&& make) {
+    finegrain::buffer<T> numbers(to.size());
+    make(numbers.data(), default_threads());
+    device::runtime::copy(to.data(), numbers.data(), to.bytes(), on.stream);
+  }
+  static float const* seen(X const& on, std::vector<float>& memory, T const* from,
+                           std::int64_t count) {
+    std::vector<T> numbers(static_cast<std::size_t>(count));
+    device::runtime::copy(numbers.data(), from, count * static_cast<std::int64_t>(sizeof(T)),
+                          on.stream);
+    memory.assign(numbers.size(), 0);
+    std::transform(numbers.begin(), numbers.end(), memory.begin(),
+                   [](T x) { return static_cast<float>(x); });
+    return memory.data();
+  }
+  static void clear(X const& on, buffer<T> const& numbers) {
+    device::runtime::fill(numbers.data(), 0, numbers.bytes(), on.stream);
+  }
+  static void begin_total(X const& on) {
+    device::runtime::fill(on.context->loss.data(), 0, sizeof(double), on.stream);
+  }
+  static double total(X const& on, double made) {
+    double loss = 0;
+    device::runtime::copy(&loss, on.context->loss.data(), sizeof loss, on.stream);
+    return made + loss;
+  }
+  static void read_log(X const& on, routing_log& log) {
+    device::runtime::synchronize(on.stream);
+    double const* from = on.context->reports.get();
+    for (std::size_t l = 0; l < std::min(log.next, log.layers.size()); ++l)
+      from = read_report(from, on.context->tokens, log.layers[l]);
+  }
+  /// What is asked of a router that it cannot do.
+  static void check(config const& c, routing_request const& request, bool training) {
+    if (char const* const sentence = device::unsupported(c, request, training))
+      throw invalid_argument("%s", sentence);
+  }
+
+  /// Numbers of a router's report as kernels write it: R loads, as std::int64_t, R mean scores, the
+  /// balance loss, the entropy, and devices.
+  static std::int64_t report_size(std::size_t routed) {
+    return 2 * static_cast<std::int64_t>(routed) + 3;
+  }
+  static double const* read_report(double const* from, std::int64_t tokens, routing_report& to) {
+    std::size_t const R = to.load.size();
+    std::memcpy(to.load.data(), from, R * sizeof(double));
+    std::copy_n(from + R, R, to.mean_score.begin());
+    std::fill(to.dropped.begin(), to.dropped.end(), 0);
+    to.balance_loss = from[2 * R];
+    to.entropy = from[2 * R + 1];
+    to.devices = from[2 * R + 2];
+    to.tokens = tokens;
+    return from + report_size(R);
+  }
+};
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,0 +1,82 @@
+// Which path a product takes: few rows of an expert, Hopper's instructions, or those of any GPU.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "decode/products.cuh"
+#include "experts.hpp"
+#include "hopper/backward.cuh"
+#include "hopper/forward.cuh"
+#include "portable/products.cuh"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+namespace device {
+
+/// Up to such a tile weights are streamed past rows; above, tiles of both are multiplied.
+inline constexpr int few_rows = 16;
+
+/// Whether hopper_forward's clusters all have work: several tiles each. (With fewer it has been run
+/// little, and a test of such a layer stood still once: see docs/kernels.md.)
+template <class T>
+bool fills_device(expert_products<T> const& p) {
+  auto const tiles = [](std::int64_t rows, int width) {
+    return (rows + 127) / 128 * ((width + 127) / 128);
+  };
+  std::int64_t const T_ = p.rows.tokens;
+  return tiles(T_ * p.rows.slots, p.routed.width) + tiles(T_, p.shared.width) >= 512;
+}
+template <class T>
+bool takes_hopper_forward(expert_products<T> const& p, instructions use) {
+  return p.rows.tile == 128 && use == instructions::all && fills_device(p) &&
+         hopper_forward<T>::available();
+}
+
+template <class T>
+void experts<T>::up_forward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
+  if (p.rows.tile <= few_rows) return decode_products<T>::up_forward(p, stream);
+  if (takes_hopper_forward(p, use)) return hopper_forward<T>::up_forward(p, stream);
+  portable_products<T>::up_forward(p, stream);
+}
+template <class T>
+void experts<T>::down_forward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
+  if (p.rows.tile <= few_rows) return decode_products<T>::down_forward(p, stream);
+  if (takes_hopper_forward(p, use)) return hopper_forward<T>::down_forward(p, stream);
+  portable_products<T>::down_forward(p, stream);
+}
+template <class T>
+void experts<T>::down_combine(expert_products<T> const& p, T const* add, T* y,
+                              CUstream_st* stream) {
+  decode_products<T>::fused_down(p, add, y, stream);
+}
+template <class T>
+void experts<T>::down_backward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
+  if (use == instructions::all && hopper_backward<T>::available())
+    return hopper_backward<T>::down_backward(p, stream);
+  portable_products<T>::down_backward(p, stream);
+}
+template <class T>
+void experts<T>::down_weights(expert_products<T> const& p, instructions use, CUstream_st* stream) {
+  if (use == instructions::all && hopper_backward<T>::available())
+    return hopper_backward<T>::down_weights(p, stream);
+  portable_products<T>::down_weights(p, stream);
+}
+template <class T>
+void experts<T>::up_backward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
+  if (use == instructions::all && hopper_backward<T>::available())
+    return hopper_backward<T>::up_backward(p, stream);
+  portable_products<T>::up_backward(p, stream);
+}
+template <class T>
+void experts<T>::up_weights(expert_products<T> const& p, instructions use, CUstream_st* stream) {
+  if (use == instructions::all && hopper_backward<T>::available())
+    return hopper_backward<T>::up_weights(p, stream);
+  portable_products<T>::up_weights(p, stream);
+}
+
+template <class T>
+inline constexpr std::tuple experts_code{&experts<T>::up_forward,   &experts<T>::down_forward,
+                                         &experts<T>::down_combine, &experts<T>::down_backward,
+                                         &experts<T>::down_weights, &experts<T>::up_backward,
+                                         &experts<T>::up_weights};
+
+}  // namespace device
+}  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,0 +1,170 @@
+// hopper_backward: its kernels, and what launches them.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+
+#include "backward_rows.cuh"
+#include "backward_weights.cuh"
+#include "backward.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+namespace device {
+namespace hopper::backward {
+
+/// (outer, middle, inner), dense, in boxes of (box_outer, box_middle, 64).
+template <class T>
+CUtensorMap dense_map(T const* data, std::int64_t outer, std::int64_t middle, std::int64_t inner,
+                      int box_outer, int box_middle) {
+  return map_of({data, inner, middle, outer, inner, middle * inner, box_middle, box_outer});
+}
+
+inline int tiles(std::int64_t n, int tile) { return static_cast<int>((n + tile - 1) / tile); }
+
+inline int attribute(cudaDeviceAttr which) {
+  int device = 0, value = 0;
+  check(cudaGetDevice(&device), "asking for the device");
+  check(cudaDeviceGetAttribute(&value, which, device), "asking for a device's attribute");
+  return value;
+}
+
+/// A persistent grid: a block on each SM.
+template <class Shape, class Arguments>
+void launch(void (*kernel)(Arguments), Arguments const& arguments, CUstream_st* stream,
+            char const* name) {
+  int constexpr shared_bytes = Shape::shared_bytes;
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
+        name);
+  kernel<<<attribute(cudaDevAttrMultiProcessorCount), Shape::threads, shared_bytes, stream>>>(
+      arguments);
+  check_launch(name);
+}
+
+template <class T, bool down>
+rows_family<T> rows_of(expert_products<T> const& p, expert_family<T> const& e, std::int64_t experts,
+                       std::int64_t rows) {
+  rows_family<T> f{};
+  f.of = e;
+  if (e.width == 0) return f;
+  std::int64_t const F = e.width, D = p.hidden;
+  if constexpr (down) {
+    f.b[0] = dense_map(e.down, experts, D, F, 1, 64);
+    f.z = dense_map(e.z, rows, 2, F, 128, 1);
+    f.dz = dense_map(e.dz, rows, 2, F, 16, 1);
+    f.out = dense_map(e.hidden, 1, rows, F, 1, 16);
+    f.steps = tiles(D, 64);
+    f.columns = e.width;
+    f.dot_parts = dot_parts(e.width);
+  } else {
+    f.a = dense_map(e.dz, rows, 2, F, 128, 1);
+    f.b[0] = dense_map(e.gate, experts, F, D, 1, 64);
+    f.b[1] = dense_map(e.up, experts, F, D, 1, 64);
+    f.out = dense_map(e.out, 1, rows, D, 1, 64);
+    f.steps = tiles(F, 64);
+    f.columns = p.hidden;
+  }
+  f.column_tiles = tiles(f.columns, 256);
+  return f;
+}
+template <class T, bool down>
+void launch_rows(expert_products<T> const& p, CUstream_st* stream, char const* name) {
+  if (p.rows.tokens == 0 || (p.shared.width == 0 && p.routed.width == 0)) return;
+  int const shared_rows = p.shared.width > 0 ? tiles(p.rows.tokens, 128) : 0;
+  rows_arguments<T> const g{rows_of<T, down>(p, p.shared, 1, p.rows.tokens),
+                            rows_of<T, down>(p, p.routed, p.rows.experts, p.rows.max_rows()),
+                            p.rows,
+                            p.dy,
+                            p.hidden,
+                            shared_rows,
+                            gate_function(p.act)};
+  launch<rows_shape<down>>(backward_rows<T, down>, g, stream, name);
+}
+
+template <class T>
+weights_family<T> weights_of(expert_products<T> const& p, expert_family<T> const& e, bool down,
+                             std::int64_t experts, std::int64_t rows) {
+  weights_family<T> f{};
+  if (e.width == 0) return f;
+  std::int64_t const F = e.width, D = p.hidden;
+  if (down) {
+    f.a = dense_map(e.hidden, rows, 1, F, 64, 1);
+    f.out[0] = dense_map(e.ddown, experts, D, F, 1, 64);
+  } else {
+    f.a = dense_map(e.dz, rows, 2, F, 64, 1);
+    f.out[0] = dense_map(e.dgate, experts, F, D, 1, 64);
+    f.out[1] = dense_map(e.dup, experts, F, D, 1, 64);
+  }
+  f.row_tiles = tiles(F, 128);
+  f.column_tiles = tiles(D, 256);
+  return f;
+}
+template <class T, bool down>
+void launch_weights(expert_products<T> const& p, CUstream_st* stream, char const* name) {
+  if (p.rows.tokens == 0) {
+    auto const clear = [&](T* weights, expert_family<T> const& e, std::int64_t experts) {
+      if (e.width == 0 || p.mode == gradients::accumulate) return;
+      std::int64_t const numbers = experts * e.width * p.hidden;
+      check(cudaMemsetAsync(weights, 0, static_cast<std::size_t>(numbers) * sizeof(T), stream),
+            name);
+    };
+    auto const clear_family = [&](expert_family<T> const& e, std::int64_t experts) {
+      if (down) return clear(e.ddown, e, experts);
+      clear(e.dgate, e, experts);
+      clear(e.dup, e, experts);
+    };
+    clear_family(p.shared, 1);
+    clear_family(p.routed, p.rows.experts);
+    return;
+  }
+  if (p.shared.width == 0 && p.routed.width == 0) return;
+  int const parts = down ? 1 : 2;
+  weights_arguments<T> g{weights_of(p, p.shared, down, 1, p.rows.tokens),
+                         weights_of(p, p.routed, down, p.rows.experts, p.rows.max_rows()),
+                         p.rows,
+                         down ? p.dy : p.x,
+                         p.hidden,
+                         0,
+                         parts,
+                         p.mode};
+  g.shared_tiles = g.shared.row_tiles * g.shared.column_tiles * parts;
+  launch<weights_shape>(backward_weights<T, down>, g, stream, name);
+}
+
+}  // namespace hopper::backward
+
+template <class T>
+bool hopper_backward<T>::available() {
+  if (hopper::backward::attribute(cudaDevAttrComputeCapabilityMajor) != 9 ||
+      hopper::backward::attribute(cudaDevAttrComputeCapabilityMinor) != 0 || !hopper::map_encoder())
+    return false;
+  // The body is empty where the code was not compiled for 9.0a.
+  cudaFuncAttributes kernel{};
+  check(cudaFuncGetAttributes(&kernel, hopper::backward::backward_weights<T, false>),
+        "asking for a kernel's attributes");
+  return kernel.numRegs > 64;
+}
+template <class T>
+void hopper_backward<T>::down_backward(expert_products<T> const& p, CUstream_st* stream) {
+  hopper::backward::launch_rows<T, true>(p, stream, "down_backward");
+}
+template <class T>
+void hopper_backward<T>::down_weights(expert_products<T> const& p, CUstream_st* stream) {
+  hopper::backward::launch_weights<T, true>(p, stream, "down_weights");
+}
+template <class T>
+void hopper_backward<T>::up_backward(expert_products<T> const& p, CUstream_st* stream) {
+  hopper::backward::launch_rows<T, false>(p, stream, "up_backward");
+}
+template <class T>
+void hopper_backward<T>::up_weights(expert_products<T> const& p, CUstream_st* stream) {
+  hopper::backward::launch_weights<T, false>(p, stream, "up_weights");
+}
+
+template <class T>
+inline constexpr std::tuple hopper_backward_code{
+    &hopper_backward<T>::available, &hopper_backward<T>::down_backward,
+    &hopper_backward<T>::down_weights, &hopper_backward<T>::up_backward,
+    &hopper_backward<T>::up_weights};
+
+}  // namespace device
+}  // namespace finegrain::inline FINEGRAIN_ABI

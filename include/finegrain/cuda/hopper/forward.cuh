@@ -1,0 +1,283 @@
+// hopper_forward: persistent CTAs, one a multiprocessor, of three warpgroups: the first fills a
+// ring of operands in shared memory, the two others multiply, 64 rows each.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cuda_bf16.h>
+
+#include "forward.hpp"
+#include "forward_loads.cuh"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+namespace device::hopper {
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+/// Tells both CTAs' producers that this warp has read the stage.
+__device__ inline void release(std::uint32_t empty) {
+  if (int const lane = threadIdx.x % 32; lane < 2) arrive_at(empty, lane);
+}
+
+/// sums (64, 256) = this warpgroup's 64 rows . the tile's 256 columns of weights.
+template <bool Up>
+__device__ void multiply(float (&sums)[128], forward_ring& ring, int steps, int group) {
+  std::uint32_t last = 0;
+  for (int step = 0; step < steps; ++step) {
+    wait(ring.full(), ring.parity);
+    if constexpr (Up) fence_panels();  // gathers write as threads do
+    auto const rows = k_major(ring.operands() + group * (forward_tile::a_bytes / 2));
+    auto const weights = k_major(ring.operands() + forward_tile::a_bytes);
+    wgmma_fence();
+#pragma unroll
+    for (int k = 0; k < forward_tile::depth / 16; ++k)
+      wgmma(sums, rows + k * k_step_k_major, weights + k * k_step_k_major, step + k > 0);
+    wgmma_commit();
+    wgmma_wait<1>();
+    if (step > 0) release(last);
+    last = ring.empty();
+    ring.next();
+  }
+  wgmma_wait<0>();
+  release(last);
+}
+
+__device__ inline std::uint32_t packed(float low, float high) {
+  __nv_bfloat162 const pair = __floats2bfloat162_rn(low, high);
+  return *reinterpret_cast<std::uint32_t const*>(&pair);
+}
+
+/// act(z) up for two columns. The two share a reciprocal: of both, and a factor below 2^64 each.
+__device__ inline std::uint32_t gated(float const (&z)[2], float const (&up)[2], float linear,
+                                      float cubic) {
+  float grown[2], inverse;
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    asm("ex2.approx.ftz.f32 %0, %1;"
+        : "=f"(grown[i])
+        : "f"(fminf(z[i] * (linear + cubic * (z[i] * z[i])), 62)));
+    grown[i] += 1;
+  }
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(grown[0] * grown[1]));
+  return packed(z[0] * up[0] * (inverse * grown[1]), z[1] * up[1] * (inverse * grown[0]));
+}
+
+/// A warp's 16 rows by 64 columns to memory: pair(i) is numbers i and i + 1 of a thread's 32. Two
+/// panels take turns.
+template <class F>
+__device__ void store_panel(std::uint32_t panel, int lane, CUtensorMap const* map, int row,
+                            int middle, int column, F pair) {
+  std::uint32_t pairs[16];
+#pragma unroll
+  for (int i = 0; i < 16; ++i) pairs[i] = pair(2 * i);
+  if (lane == 0) store_wait_read<1>();
+  __syncwarp();
+#pragma unroll
+  for (int i = 0; i < 16; i += 4)  // 16 columns
+    store_matrices(panel + swizzled(lane % 16, i / 2 + lane / 16), pairs[i], pairs[i + 1],
+                   pairs[i + 2], pairs[i + 3]);
+  fence_panels();
+  __syncwarp();
+  if (lane == 0) {
+    store(map, row, middle, column, panel);
+    store_commit();
+  }
+}
+
+template <bool Up, class T>
+__device__ void consume(forward_arguments<T> const& a, forward_ring ring, int unit, int units,
+                        int stride, int routed_tiles) {
+  using tile = forward_tile;
+  int const group = threadIdx.x / 128 - 1, warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32;
+  std::uint32_t const panel =
+      ring.base + tile::panels_at + (group * 4 + warp) * 2 * tile::panel_bytes;
+  forward_work next{};
+  if (unit < units) next = find_work(a, unit, routed_tiles);
+  for (; unit < units; unit += stride) {
+    auto const w = next;
+    if (unit + stride < units) next = find_work(a, unit + stride, routed_tiles);
+    float sums[128];
+    bool const live = w.count > group * 64;  // else 64 pads: zeros
+    if (live) {
+      multiply<Up>(sums, ring, w.side->steps, group);
+    } else {
+      for (int step = 0; step < w.side->steps; ++step, ring.next()) {
+        wait(ring.full(), ring.parity);
+        release(ring.empty());
+      }
+    }
+
+    // Pads are stored too; rows behind the last token and columns behind F or D are clipped.
+    int const row = w.first + group * 64 + warp * 16;
+    int const column = w.column * (Up ? tile::half : 2 * tile::half);
+    auto const out = [&](int turn, CUtensorMap const& map, int middle, int c, auto pair) {
+      store_panel(panel + turn % 2 * tile::panel_bytes, lane, &map, row, middle, c,
+                  [&](int i) { return live ? pair(i) : 0; });
+    };
+    auto const plain = [&](int from) {
+      return [&sums, from](int i) { return packed(sums[from + i], sums[from + i + 1]); };
+    };
+    if constexpr (Up) {
+#pragma unroll
+      for (int p = 0; p < 2; ++p) {
+        int const c = column + 64 * p, gate = 32 * p, up = 64 + gate;
+        if (w.side->save_z) {
+          out(p, w.side->z, 0, c, plain(gate));
+          out(p + 1, w.side->z, 1, c, plain(up));
+        }
+        out(p, w.side->out, 0, c, [&](int i) {
+          return gated({sums[gate + i], sums[gate + i + 1]}, {sums[up + i], sums[up + i + 1]},
+                       a.linear, a.cubic);
+        });
+      }
+    } else {
+#pragma unroll
+      for (int p = 0; p < 4; ++p) out(p, w.side->out, 0, column + 64 * p, plain(32 * p));
+    }
+  }
+  if (lane == 0) store_wait_read<0>();
+}
+
+#endif
+
+template <class T, bool Up>
+__global__ void __launch_bounds__(forward_tile::threads, 1)
+    forward_kernel([[maybe_unused]] __grid_constant__ forward_arguments<T> const a) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  using tile = forward_tile;
+  forward_ring const ring{shared_address(panels())};
+  if (threadIdx.x == 0) {
+    for (forward_ring at = ring; at.parity == 0; at.next()) {
+      barrier_init(at.full(), Up ? 128 + 1 : 1);  // gathering threads, and the one that expects
+      barrier_init(at.empty(), 2 * 8);            // both CTAs' warps
+    }
+    barrier_init_done();
+  }
+  __syncwarp();  // a warp must come to the cluster's barrier as one
+  cluster_sync();
+
+  int const routed_tiles = a.tile_count ? *a.tile_count : 0;
+  int const units =
+      (a.shared_tiles + 1) / 2 * a.shared.columns + (routed_tiles + 1) / 2 * a.routed.columns;
+  int const unit = blockIdx.x / 2, stride = gridDim.x / 2;
+  if (threadIdx.x < 128) {
+    give_registers<72>();
+    if constexpr (Up)
+      gather_all(a, ring, unit, units, stride, routed_tiles);
+    else if (threadIdx.x == 0)
+      load_all(a, ring, unit, units, stride, routed_tiles);
+    __syncwarp();
+  } else {
+    take_registers<216>();
+    consume<Up>(a, ring, unit, units, stride, routed_tiles);
+    __syncwarp();
+  }
+  cluster_sync();  // the other CTA may still arrive here
+#endif
+}
+
+/// out (rows, width) of one family = in (rows, K) . weights (experts, width, K)^T.
+template <bool Up, class T>
+void describe_side(forward_side& s, expert_family<T> const& f, T const* in, std::int64_t rows,
+                   int experts, int D) {
+  using tile = forward_tile;
+  int const K = Up ? D : f.width, width = Up ? f.width : D;
+  int const tile_columns = (Up ? 1 : 2) * tile::half;
+  s.columns = (width + tile_columns - 1) / tile_columns;
+  s.steps = (K + tile::depth - 1) / tile::depth;
+  auto const weights = [&](T const* data) {
+    return map_of({data, K, width, experts, K, std::int64_t{width} * K, tile::half, 1});
+  };
+  s.weights[0] = weights(Up ? f.gate : f.down);
+  s.weights[1] = Up ? weights(f.up) : s.weights[0];
+  if (in) s.in = map_of({in, K, 1, rows, K, K, 1, tile::rows});
+  s.out = map_of({Up ? f.hidden : f.out, width, 1, rows, width, width, 1, 16});
+  s.save_z = Up && f.z;
+  if (s.save_z) s.z = map_of({f.z, width, 2, rows, width, 2 * std::int64_t{width}, 1, 16});
+}
+
+template <bool Up, class T>
+void launch_forward(expert_products<T> const& p, CUstream_st* stream) {
+  using tile = forward_tile;
+  forward_arguments<T> a{};
+  std::int64_t units = 0;
+  if (p.shared.width > 0 && p.rows.tokens > 0) {
+    describe_side<Up>(a.shared, p.shared, Up ? p.x : p.shared.hidden, p.rows.tokens, 1, p.hidden);
+    a.shared_tiles = (p.rows.tokens + tile::rows - 1) / tile::rows;
+    units += std::int64_t{a.shared_tiles} * a.shared.columns;
+  }
+  if (p.routed.width > 0 && p.rows.max_tiles() > 0) {
+    if (p.rows.tile != tile::rows)
+      throw invalid_argument("tiles of %d rows, and these products have %d", p.rows.tile,
+                             tile::rows);
+    describe_side<Up>(a.routed, p.routed, Up ? nullptr : p.routed.hidden, p.rows.max_rows(),
+                      p.rows.experts, p.hidden);
+    a.tiles = p.rows.tiles;
+    a.tile_count = p.rows.tile_count;
+    a.row_token = p.rows.row_token;
+    units += p.rows.max_tiles() * a.routed.columns;
+  }
+  if (units == 0) return;
+  a.tokens = p.rows.tokens;
+  a.width = p.hidden;
+  a.x = p.x;
+  a.linear = -1.4426950408889634f;   // log2(e)
+  if (p.act == activation::geglu) {  // (1 + tanh(u)) / 2 = sigmoid(2 u)
+    a.linear *= 2 * 0.7978845608028653559f;
+    a.cubic = a.linear * 0.044715f;
+  }
+
+  auto const kernel = &forward_kernel<T, Up>;
+  int device = 0, processors = 0;
+  check(cudaGetDevice(&device), "the current device");
+  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device),
+        "the number of multiprocessors");
+  check(
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, tile::shared_bytes),
+      "shared memory of hopper_forward");
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {2, 1, 1};
+  cudaLaunchConfig_t launch{};
+  launch.gridDim = dim3(2 * static_cast<unsigned>(std::min<std::int64_t>(units, processors / 2)));
+  launch.blockDim = dim3(tile::threads);
+  launch.dynamicSmemBytes = tile::shared_bytes;
+  launch.stream = stream;
+  launch.attrs = &cluster;
+  launch.numAttrs = 1;
+  check(cudaLaunchKernelEx(&launch, kernel, a), Up ? "up_forward" : "down_forward");
+}
+
+}  // namespace device::hopper
+
+namespace device {
+
+template <class T>
+bool hopper_forward<T>::available() {
+  int device = 0, major = 0, minor = 0;
+  cudaFuncAttributes compiled{};
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) != cudaSuccess ||
+      cudaFuncGetAttributes(&compiled, &hopper::forward_kernel<T, true>) != cudaSuccess) {
+    static_cast<void>(cudaGetLastError());
+    return false;
+  }
+  // Compiled for another architecture, the kernel is empty.
+  return major == 9 && minor == 0 && compiled.numRegs > 64 && hopper::map_encoder() != nullptr;
+}
+template <class T>
+void hopper_forward<T>::up_forward(expert_products<T> const& p, CUstream_st* stream) {
+  hopper::launch_forward<true>(p, stream);
+}
+template <class T>
+void hopper_forward<T>::down_forward(expert_products<T> const& p, CUstream_st* stream) {
+  hopper::launch_forward<false>(p, stream);
+}
+
+template <class T>
+inline constexpr std::tuple hopper_forward_code{&hopper_forward<T>::available,
+                                                &hopper_forward<T>::up_forward,
+                                                &hopper_forward<T>::down_forward};
+
+}  // namespace device
+}  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,0 +1,98 @@
+// The linear map by cuBLAS: the only file that includes it.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cublas_v2.h>
+
+#include "linear.hpp"
+#include "memory.cuh"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+namespace device {
+
+inline void check(cublasStatus_t status, char const* what) {
+  if (status != CUBLAS_STATUS_SUCCESS)
+    throw cuda_error("%s: %s", what, cublasGetStatusString(status));
+}
+
+template <class Tag>
+void* basic_blas_library<Tag>::create() {
+  cublasHandle_t handle = nullptr;
+  check(cublasCreate(&handle), "cublasCreate");
+  // A product that cuBLAS splits along its sum must not add the parts up in bf16.
+  check(cublasSetMathMode(
+            handle, static_cast<cublasMath_t>(CUBLAS_DEFAULT_MATH |
+                                              CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION)),
+        "cublasSetMathMode");
+  check(cublasSetAtomicsMode(handle, CUBLAS_ATOMICS_NOT_ALLOWED), "cublasSetAtomicsMode");
+  return handle;
+}
+template <class Tag>
+void basic_blas_library<Tag>::destroy(void* handle) noexcept {
+  static_cast<void>(cublasDestroy(static_cast<cublasHandle_t>(handle)));
+}
+
+template <class T>
+inline constexpr cudaDataType_t blas_type = CUDA_R_32F;
+template <>
+inline constexpr cudaDataType_t blas_type<bf16> = CUDA_R_16BF;
+
+/// c (M, N) (+)= op(a) op(b). cuBLAS reads columns first, so what it is told is c^T = op(b)^T
+/// op(a)^T. `depth` is the length of the sum; where that is 0 it has nothing to do.
+template <class T, class C>
+void blas_product(blas const& library, matrix<T const> a, bool a_transposed, matrix<T const> b,
+                  bool b_transposed, gradients mode, matrix<C> c, CUstream_st* stream) {
+  std::int64_t const depth = a_transposed ? a.rows : a.cols;
+  bool const add = mode == gradients::accumulate;
+  if (c.rows == 0 || c.cols == 0) return;
+  if (depth == 0) {
+    if (!add)
+      check(cudaMemset2DAsync(c.data, static_cast<std::size_t>(c.stride) * sizeof(C), 0,
+                              static_cast<std::size_t>(c.cols) * sizeof(C),
+                              static_cast<std::size_t>(c.rows), stream),
+            "clearing a product");
+    return;
+  }
+  auto* const handle = static_cast<cublasHandle_t>(library.handle);
+  check(cublasSetStream(handle, stream), "cublasSetStream");  // which takes the workspace away
+  check(cublasSetWorkspace(handle, library.workspace.data(),
+                           static_cast<std::size_t>(library.workspace.bytes())),
+        "cublasSetWorkspace");
+  float const one = 1, beta = add ? 1 : 0;
+  check(cublasGemmEx_64(handle, b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N,
+                        a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N, c.cols, c.rows, depth, &one,
+                        b.data, blas_type<T>, b.stride, a.data, blas_type<T>, a.stride, &beta,
+                        c.data, blas_type<C>, c.stride, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+        "cublasGemmEx");
+}
+
+template <class T>
+void linear<T>::forward(blas const& library, matrix<T const> x, matrix<T const> weight,
+                        gradients mode, matrix<T> y, CUstream_st* stream) {
+  blas_product(library, x, false, weight, true, mode, y, stream);
+}
+template <class T>
+void linear<T>::forward_f32(blas const& library, matrix<T const> x, matrix<T const> weight,
+                            matrix<float> y, CUstream_st* stream) {
+  blas_product(library, x, false, weight, true, gradients::overwrite, y, stream);
+}
+template <class T>
+void linear<T>::backward_input(blas const& library, matrix<T const> dy, matrix<T const> weight,
+                               gradients mode, matrix<T> dx, CUstream_st* stream) {
+  blas_product(library, dy, false, weight, false, mode, dx, stream);
+}
+template <class T>
+void linear<T>::backward_weight(blas const& library, matrix<T const> dy, matrix<T const> x,
+                                gradients mode, matrix<T> dweight, CUstream_st* stream) {
+  blas_product(library, dy, true, x, false, mode, dweight, stream);
+}
+
+template <class Tag>
+inline constexpr std::tuple blas_library_code{&basic_blas_library<Tag>::create,
+                                              &basic_blas_library<Tag>::destroy};
+template <class T>
+inline constexpr std::tuple linear_code{&linear<T>::forward, &linear<T>::forward_f32,
+                                        &linear<T>::backward_input, &linear<T>::backward_weight};
+
+}  // namespace device
+}  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,0 +1,99 @@
+// Memory of the device, and the CUDA runtime's errors as exceptions.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <tuple>
+
+#include "memory.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+namespace device {
+
+/// Throws cuda_error when a call failed, or when a launch before it did.
+inline void check(cudaError_t result, char const* what) {
+  if (result == cudaSuccess) return;
+  static_cast<void>(cudaGetLastError());  // the error is told once
+  throw cuda_error("%s: %s", what, cudaGetErrorString(result));
+}
+/// After each launch of a kernel.
+inline void check_launch(char const* kernel) { check(cudaGetLastError(), kernel); }
+
+template <class Tag>
+void* basic_runtime<Tag>::allocate(std::int64_t bytes) {
+  void* memory = nullptr;
+  check(cudaMalloc(&memory, static_cast<std::size_t>(bytes)), "allocating memory of the device");
+  return memory;
+}
+template <class Tag>
+void basic_runtime<Tag>::release(void* memory) noexcept {
+  static_cast<void>(cudaFree(memory));
+}
+template <class Tag>
+void basic_runtime<Tag>::enqueue_copy(void* to, void const* from, std::int64_t bytes,
+                                      CUstream_st* stream) {
+  if (bytes == 0) return;
+  check(cudaMemcpyAsync(to, from, static_cast<std::size_t>(bytes), cudaMemcpyDefault, stream),
+        "copying");
+}
+template <class Tag>
+void basic_runtime<Tag>::copy(void* to, void const* from, std::int64_t bytes, CUstream_st* stream) {
+  enqueue_copy(to, from, bytes, stream);
+  synchronize(stream);
+}
+template <class Tag>
+void basic_runtime<Tag>::fill(void* memory, int byte, std::int64_t bytes, CUstream_st* stream) {
+  if (bytes == 0) return;
+  check(cudaMemsetAsync(memory, byte, static_cast<std::size_t>(bytes), stream), "filling memory");
+}
+template <class Tag>
+void basic_runtime<Tag>::synchronize(CUstream_st* stream) {
+  check(cudaStreamSynchronize(stream), "waiting for the device");
+}
+template <class Tag>
+int basic_runtime<Tag>::devices() noexcept {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) != cudaSuccess) {
+    static_cast<void>(cudaGetLastError());
+    return 0;
+  }
+  return count;
+}
+
+template <class Tag>
+bool basic_runtime<Tag>::readable(void const* memory) noexcept {
+  cudaPointerAttributes attributes{};
+  if (cudaPointerGetAttributes(&attributes, memory) != cudaSuccess) {
+    static_cast<void>(cudaGetLastError());
+    return true;
+  }
+  return attributes.type != cudaMemoryTypeDevice;
+}
+template <class Tag>
+void* basic_runtime<Tag>::allocate_shared(std::int64_t bytes) {
+  void* memory = nullptr;
+  check(cudaMallocHost(&memory, static_cast<std::size_t>(bytes)),
+        "allocating memory that host and device share");
+  return memory;
+}
+template <class Tag>
+void basic_runtime<Tag>::release_shared(void* memory) noexcept {
+  static_cast<void>(cudaFreeHost(memory));
+}
+
+/// What host code calls, so that a .cu file holds it: see instantiate.cuh.
+template <class Tag>
+inline constexpr std::tuple runtime_code{&basic_runtime<Tag>::allocate,
+                                         &basic_runtime<Tag>::release,
+                                         &basic_runtime<Tag>::copy,
+                                         &basic_runtime<Tag>::fill,
+                                         &basic_runtime<Tag>::synchronize,
+                                         &basic_runtime<Tag>::devices,
+                                         &basic_runtime<Tag>::readable,
+                                         &basic_runtime<Tag>::enqueue_copy,
+                                         &basic_runtime<Tag>::allocate_shared,
+                                         &basic_runtime<Tag>::release_shared};
+
+}  // namespace device
+}  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,0 +1,113 @@
+// What a router did with a batch: sums over its tokens, in an order that depends on shapes alone.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "balance.cuh"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+namespace device {
+
+/// Sums over a block's tokens, 8 at a time: (R) of normalised scores, then balance_loss, entropy,
+/// devices; of means over all tokens.
+template <class T>
+__global__ __launch_bounds__(256) void report_kernel(routing_rules c, balance_terms loss,
+                                                     router_state s, int tokens, int chunk,
+                                                     sequence_starts starts, float const* factors,
+                                                     double* partials) {
+  __shared__ float totals[8];
+  __shared__ double sums[8][3];
+  int const warp = threadIdx.x / 32, lane = threadIdx.x % 32, R = c.routed, k = c.k;
+  std::int64_t const begin = std::int64_t{blockIdx.x} * chunk;
+  std::int64_t const end = min(std::int64_t{tokens}, begin + chunk);
+  double const each = 1.0 / max(tokens, 1);
+  double mean[4] = {}, balance = 0, entropy = 0, devices = 0;
+  for (std::int64_t t0 = begin; t0 < end; t0 += 8) {
+    std::int64_t const t = t0 + warp;
+    if (t < end) {
+      float const *const p = s.scores + t * R, *const logits = s.logits + t * R;
+      float const total = score_sum(c, p);
+      bool const softmax = c.score == score::softmax;
+      float const log_sum = softmax || loss.z > 0 ? log_sum_exp(logits, R) : 0;
+      double part = 0, linear = 0;
+      for (int i = lane; i < R; i += 32) {
+        if (p[i] > 0)
+          part +=
+              softmax ? double(p[i]) * logits[i] : double(p[i] / total) * log(double(p[i] / total));
+        if (loss.reads_scores())
+          linear += double(p[i]) * factors[sequence_begin(starts, t) * R + i];
+      }
+      entropy += (softmax ? log_sum : 0.0) - sum_of_warp(part);
+      balance += sum_of_warp(linear) / total + loss.z * each * log_sum * log_sum;
+      int distinct = 0;
+      for (int slot = lane; slot < k; slot += 32) {
+        int const size = R / loss.devices, device = s.experts[t * k + slot] / size;
+        bool first = true;
+        for (int n = 0; n < slot && first; ++n) first = s.experts[t * k + n] / size != device;
+        distinct += first;
+      }
+      devices += __reduce_add_sync(all_lanes, distinct);
+      if (lane == 0) totals[warp] = total;
+    }
+    __syncthreads();
+    int const count = static_cast<int>(min(std::int64_t{8}, end - t0));
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      int const e = i * 256 + threadIdx.x;
+      for (int n = 0; e < R && n < count; ++n)
+        mean[i] += double(s.scores[(t0 + n) * R + e]) * (each / double(totals[n]));
+    }
+    __syncthreads();
+  }
+  double* const to = partials + std::int64_t{blockIdx.x} * (R + 3);
+#pragma unroll
+  for (int i = 0; i < 4; ++i)
+    if (int const e = i * 256 + threadIdx.x; e < R) to[e] = mean[i];
+  if (lane == 0) sums[warp][0] = balance, sums[warp][1] = entropy, sums[warp][2] = devices;
+  __syncthreads();
+  if (threadIdx.x < 3) {
+    double sum = 0;
+    for (int w = 0; w < 8; ++w) sum += sums[w][threadIdx.x];
+    to[R + threadIdx.x] = sum;
+  }
+}
+
+/// The blocks' sums, in order. One block.
+template <class T>
+__global__ __launch_bounds__(1024) void report_sums_kernel(routing_rules c, balance_terms loss,
+                                                           row_map rows, double const* partials,
+                                                           router_report to) {
+  __shared__ double weights[1024];
+  int const R = c.routed;
+  if (loss.importance > 0) sum_weights(rows, weights);
+  for (int e = threadIdx.x; e < R + 3; e += blockDim.x) {
+    double sum = 0;
+#pragma unroll 8
+    for (int b = 0; b < router_report::blocks; ++b) sum += partials[std::int64_t{b} * (R + 3) + e];
+    double const each = 1.0 / max(rows.tokens, 1);
+    if (e < R) {
+      to.mean_score[e] = sum;
+      to.load[e] = rows.counts[e];
+      continue;
+    }
+    if (e == R && loss.importance > 0)
+      sum += loss.importance * spread(weights, R).squared_variation();
+    if (e == R + 1) sum *= R > 1 ? each / log(double(R)) : 0;
+    if (e == R + 2) sum *= each;
+    to.totals[e - R] = sum;
+  }
+}
+
+template <class T>
+void route<T>::report(routing_rules const& c, balance_terms const& loss, router_state const& state,
+                      row_map const& rows, sequence_starts starts, balance_factors const& factors,
+                      router_report const& report, double* partials, CUstream_st* stream) {
+  int const chunk = (rows.tokens + router_report::blocks - 1) / router_report::blocks;
+  report_kernel<T><<<router_report::blocks, 256, 0, stream>>>(c, loss, state, rows.tokens, chunk,
+                                                              starts, factors.factors, partials);
+  check_launch("route: report");
+  report_sums_kernel<T><<<1, 1024, 0, stream>>>(c, loss, rows, partials, report);
+  check_launch("route: report, sums");
+}
+
+}  // namespace device
+}  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,0 +1,109 @@
+// Rotary positions on the device: the kernel, and the search for a row's sequence.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+
+#include "memory.cuh"
+#include "rotary.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+namespace device {
+
+inline __device__ std::int64_t past_of(places const& p) {
+  return p.past_on_device ? *p.past_on_device : p.past;
+}
+
+/// The sequences that N rows are in: the last ones that begin at or before them. All searches go
+/// on together, so that their loads do.
+template <int N>
+__device__ void find_sequences(places const& p, int const (&row)[N], int (&sequence)[N]) {
+  for (int& s : sequence) s = 0;
+  if (p.starts == nullptr) return;
+  for (int span = static_cast<int>(p.sequences); span > 1;) {
+    int const half = span / 2;
+#pragma unroll
+    for (int i = 0; i < N; ++i)
+      if (p.starts[sequence[i] + half] <= row[i]) sequence[i] += half;
+    span -= half;
+  }
+}
+inline __device__ int first_row(places const& p, int sequence) {
+  return p.starts ? static_cast<int>(p.starts[sequence]) : 0;
+}
+inline __device__ int end_row(places const& p, int sequence) {
+  return p.starts ? static_cast<int>(p.starts[sequence + 1]) : static_cast<int>(p.tokens);
+}
+
+inline constexpr int rotary_pairs = 128;  // of a head, at most
+
+/// Turns a position, by pair: from the host, which has a good pow.
+struct rotary_speeds {
+  double turns[rotary_pairs];
+};
+
+/// Four neighbouring pairs of a head, whose halves begin at u and v.
+inline __device__ void turn_pairs(bf16* u, bf16* v, float const* sine, float const* cosine) {
+  alignas(8) bf16 a[4], b[4];
+  *reinterpret_cast<uint2*>(a) = *reinterpret_cast<uint2 const*>(u);
+  *reinterpret_cast<uint2*>(b) = *reinterpret_cast<uint2 const*>(v);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    float const x = static_cast<float>(a[i]), y = static_cast<float>(b[i]);
+    a[i] = bf16(x * cosine[i] - y * sine[i]);
+    b[i] = bf16(x * sine[i] + y * cosine[i]);
+  }
+  *reinterpret_cast<uint2*>(u) = *reinterpret_cast<uint2 const*>(a);
+  *reinterpret_cast<uint2*>(v) = *reinterpret_cast<uint2 const*>(b);
+}
+
+/// A block turns one row: its sines once, then every head of q and of k.
+template <class T>
+__global__ void __launch_bounds__(256)
+    turn_kernel(places where, int dim, float direction,
+                __grid_constant__ rotary_speeds const speeds, matrix<T> q, matrix<T> k) {
+  __shared__ float sine[rotary_pairs], cosine[rotary_pairs];
+  int const row[1] = {static_cast<int>(blockIdx.x)}, half = dim / 2;
+  if (static_cast<int>(threadIdx.x) < half) {
+    std::int64_t position;
+    if (where.positions) {
+      position = where.positions[row[0]];
+    } else {
+      int sequence[1];
+      find_sequences(where, row, sequence);
+      position = past_of(where) + row[0] - first_row(where, sequence[0]);
+    }
+    double const turns = static_cast<double>(position) * speeds.turns[threadIdx.x];
+    float s, c;
+    sincospif(2 * static_cast<float>(turns - rint(turns)), &s, &c);
+    sine[threadIdx.x] = direction * s;
+    cosine[threadIdx.x] = c;
+  }
+  __syncthreads();
+  int const fours = half / 4, in_q = static_cast<int>(q.cols) / dim * fours,
+            all = in_q + static_cast<int>(k.cols) / dim * fours;
+  for (int item = threadIdx.x; item < all; item += blockDim.x) {
+    matrix<T> const& m = item < in_q ? q : k;
+    int const in_m = item < in_q ? item : item - in_q, i = in_m % fours * 4;
+    T* const head = m.data + row[0] * m.stride + in_m / fours * dim;
+    turn_pairs(head + i, head + half + i, sine + i, cosine + i);
+  }
+}
+
+template <class T>
+void rotary<T>::turn(places where, int dim, double theta, float direction, matrix<T> q, matrix<T> k,
+                     CUstream_st* stream) {
+  if (where.tokens == 0) return;
+  rotary_speeds speeds{};
+  for (int i = 0; i < dim / 2; ++i)
+    speeds.turns[i] = std::pow(theta, -2.0 * i / dim) / 6.283185307179586477;
+  turn_kernel<T><<<static_cast<unsigned>(where.tokens), 256, 0, stream>>>(where, dim, direction,
+                                                                          speeds, q, k);
+  check_launch("rotary");
+}
+
+template <class T>
+inline constexpr std::tuple rotary_code{&rotary<T>::turn};
+
+}  // namespace device
+}  // namespace finegrain::inline FINEGRAIN_ABI
