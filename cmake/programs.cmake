@@ -9,9 +9,12 @@ set(CMAKE_CXX_EXTENSIONS OFF)
 # finegrain_portable: the flags of every program; finegrain_program: the same for this machine.
 add_library(finegrain_portable INTERFACE)
 target_link_libraries(finegrain_portable INTERFACE finegrain)
-target_compile_options(finegrain_portable INTERFACE -Wall -Wextra -Wconversion)
+target_compile_options(finegrain_portable INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wconversion>
+  $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra>)
 if(FINEGRAIN_WERROR)
-  target_compile_options(finegrain_portable INTERFACE -Werror)
+  target_compile_options(finegrain_portable INTERFACE
+    $<$<COMPILE_LANGUAGE:CXX>:-Werror> $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>)
 endif()
 if(FINEGRAIN_SANITIZE)
   target_compile_options(finegrain_portable INTERFACE
@@ -21,7 +24,7 @@ endif()
 add_library(finegrain_program INTERFACE)
 target_link_libraries(finegrain_program INTERFACE finegrain_portable)
 if(FINEGRAIN_NATIVE)
-  target_compile_options(finegrain_program INTERFACE -march=native)
+  target_compile_options(finegrain_program INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-march=native>)
 endif()
 
 include(FetchContent)

@@ -17,7 +17,7 @@ macro(cut first last)
   endif()
 endmacro()
 
-file(GLOB examples ${project}/examples/*.cpp)
+file(GLOB examples ${project}/examples/*.cpp ${project}/examples/cuda/*.cpp)
 set(count 0)
 foreach(example ${examples})
   file(READ ${example} text)

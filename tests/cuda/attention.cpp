@@ -1,0 +1,371 @@
+// Attention on the device.
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/base/random.hpp>
+#include <finegrain/cuda/attention.hpp>
+#include <finegrain/cuda/memory.hpp>
+#include <finegrain/reference/attention.hpp>
+
+#include <cmath>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "../catch.hpp"
+
+namespace {
+
+namespace fg = finegrain;
+using fg::bf16, fg::device::runtime;
+using numbers = std::vector<double>;
+using starts_list = std::vector<std::int64_t>;
+using attend = fg::device::attend<bf16>;
+
+/// Numbers that bf16 has.
+numbers random_numbers(std::int64_t count, std::uint64_t seed, double size = 1) {
+  numbers x(static_cast<std::size_t>(count));
+  for (std::size_t i = 0; i < x.size(); ++i)
+    x[i] = fg::rounded_to_bf16(size * fg::random_normal(seed, i));
+  return x;
+}
+fg::matrix<double> view(numbers& x, std::int64_t cols) {
+  return {x.data(), static_cast<std::int64_t>(x.size()) / cols, cols};
+}
+
+/// A matrix on the device whose rows are further apart than they need be; NaN until written.
+struct on_device {
+  std::int64_t rows, cols, stride;
+  fg::device_buffer<bf16> memory;
+
+  on_device(std::int64_t rows, std::int64_t cols, std::int64_t gap = 8)
+      : rows(rows), cols(cols), stride(cols + gap), memory(rows * stride) {
+    runtime::fill(memory.data(), 0xff, memory.bytes(), nullptr);
+  }
+  on_device(numbers const& x, std::int64_t cols)
+      : on_device(static_cast<std::int64_t>(x.size()) / cols, cols) {
+    auto all = host();
+    for (std::size_t i = 0; i < x.size(); ++i)
+      all[i / std::size_t(cols) * std::size_t(stride) + i % std::size_t(cols)] =
+          bf16(static_cast<float>(x[i]));
+    runtime::copy(memory.data(), all.data(), memory.bytes(), nullptr);
+  }
+  std::vector<bf16> host() const {
+    std::vector<bf16> all(static_cast<std::size_t>(memory.size()));
+    runtime::copy(all.data(), memory.data(), memory.bytes(), nullptr);
+    return all;
+  }
+  numbers read() const {
+    auto const all = host();
+    numbers x(static_cast<std::size_t>(rows * cols));
+    for (std::size_t i = 0; i < x.size(); ++i)
+      x[i] = static_cast<float>(
+          all[i / std::size_t(cols) * std::size_t(stride) + i % std::size_t(cols)]);
+    return x;
+  }
+  fg::matrix<bf16> view() const { return {memory.data(), rows, cols, stride}; }
+};
+template <class Number>
+fg::device_buffer<Number> uploaded(std::vector<Number> const& x) {
+  fg::device_buffer<Number> memory(static_cast<std::int64_t>(x.size()));
+  runtime::copy(memory.data(), x.data(), memory.bytes(), nullptr);
+  return memory;
+}
+fg::device_buffer<float> poisoned(std::int64_t size) {
+  fg::device_buffer<float> memory(size);
+  runtime::fill(memory.data(), 0xff, memory.bytes(), nullptr);
+  return memory;
+}
+numbers read(fg::device_buffer<float> const& memory) {
+  std::vector<float> x(static_cast<std::size_t>(memory.size()));
+  runtime::copy(x.data(), memory.data(), memory.bytes(), nullptr);
+  return {x.begin(), x.end()};
+}
+
+double root_mean_square(double const* x, std::size_t count) {
+  double sum = 0;
+  for (std::size_t i = 0; i < count; ++i) sum += x[i] * x[i];
+  return std::sqrt(sum / double(count));
+}
+/// Root of the mean square of differences, over that of what is expected, or over `least` if that
+/// is more: of the worst part of `part` numbers. NaN is infinitely wrong.
+double worst_part(numbers const& is, numbers const& expected, std::size_t part, double least) {
+  REQUIRE(is.size() == expected.size());
+  double worst = 0;
+  for (std::size_t i = 0; i < is.size(); i += part) {
+    numbers off(part);
+    for (std::size_t j = 0; j < part; ++j) off[j] = is[i + j] - expected[i + j];
+    double const distance = root_mean_square(off.data(), part) /
+                            std::max(least, root_mean_square(expected.data() + i, part));
+    if (!(distance <= worst)) worst = std::isnan(distance) ? INFINITY : distance;
+  }
+  return worst;
+}
+double distance(numbers const& is, numbers const& expected) {
+  return is.empty() ? 0 : worst_part(is, expected, is.size(), 0.1);
+}
+double worst_row(numbers const& is, numbers const& expected, int cols) {
+  double const usual = root_mean_square(expected.data(), expected.size());
+  return worst_part(is, expected, std::size_t(cols), std::max(usual, 0.1));
+}
+
+/// T tokens in sequences, and all that attention makes of them, on the device.
+struct problem {
+  fg::heads shape;
+  std::int64_t T;
+  starts_list starts;
+  fg::device_buffer<std::int64_t> starts_memory;
+  numbers q, k, v, dmixed;
+
+  problem(fg::heads shape, std::int64_t T, starts_list starts = {}, double size = 1)
+      : shape(shape),
+        T(T),
+        starts(starts),
+        starts_memory(uploaded(starts)),
+        q(random_numbers(T * q_width(), 1, size)),
+        k(random_numbers(T * kv_width(), 2, size)),
+        v(random_numbers(T * kv_width(), 3)),
+        dmixed(random_numbers(T * q_width(), 4)) {}
+  std::int64_t q_width() const { return shape.query * shape.dim; }
+  std::int64_t kv_width() const { return shape.key_value * shape.dim; }
+  fg::batch batch() const { return {.tokens = T, .starts = starts}; }
+  fg::device::places where() const {
+    return {.tokens = T,
+            .starts = starts_memory.data(),
+            .sequences = starts.empty() ? 1 : std::int64_t(starts.size()) - 1};
+  }
+};
+struct answers {
+  numbers mixed, log_weight, dq, dk, dv;
+};
+answers expected(problem& p) {
+  fg::basic_reference<double> const on;
+  answers a;
+  a.mixed.resize(p.q.size());
+  a.log_weight.resize(static_cast<std::size_t>(p.T * p.shape.query));
+  attend_forward(on, p.shape, p.batch(), 0, view(p.q, p.q_width()), view(p.k, p.kv_width()),
+                 view(p.v, p.kv_width()), view(a.mixed, p.q_width()),
+                 view(a.log_weight, p.shape.query));
+  a.dq.resize(p.q.size());
+  a.dk.resize(p.k.size());
+  a.dv.resize(p.k.size());
+  attend_backward(on, p.shape, p.batch(), view(p.q, p.q_width()), view(p.k, p.kv_width()),
+                  view(p.v, p.kv_width()), view(a.mixed, p.q_width()),
+                  view(a.log_weight, p.shape.query), view(p.dmixed, p.q_width()),
+                  view(a.dq, p.q_width()), view(a.dk, p.kv_width()), view(a.dv, p.kv_width()));
+  return a;
+}
+answers computed(problem const& p) {
+  on_device const q(p.q, p.q_width()), k(p.k, p.kv_width()), v(p.v, p.kv_width()),
+      dmixed(p.dmixed, p.q_width()), mixed(p.T, p.q_width()), dq(p.T, p.q_width()),
+      dk(p.T, p.kv_width()), dv(p.T, p.kv_width());
+  auto const log_weight = poisoned(p.T * p.shape.query), delta = poisoned(p.T * p.shape.query);
+  attend::forward(p.shape, p.where(), q.view(), k.view(), v.view(), mixed.view(), log_weight.data(),
+                  nullptr);
+  attend::backward(p.shape, p.where(), q.view(), k.view(), v.view(), mixed.view(),
+                   log_weight.data(), dmixed.view(), dq.view(), dk.view(), dv.view(), delta.data(),
+                   nullptr);
+  return {mixed.read(), read(log_weight), dq.read(), dk.read(), dv.read()};
+}
+
+void check(problem p) {
+  answers const a = computed(p), e = expected(p);
+  std::string what = "T " + std::to_string(p.T) + ", heads " + std::to_string(p.shape.query) + "/" +
+                     std::to_string(p.shape.key_value) + ", dim " + std::to_string(p.shape.dim) +
+                     ", starts";
+  for (auto s : p.starts) what += " " + std::to_string(s);
+  INFO(what);
+  CHECK(distance(a.log_weight, e.log_weight) < 1e-4);
+  CHECK(distance(a.mixed, e.mixed) < 4e-3);
+  // Of few tokens the gradients of scores can be small, what is left of p (dp - delta).
+  CHECK(distance(a.dq, e.dq) < (p.T < 16 ? 4e-2 : 8e-3));
+  CHECK(distance(a.dk, e.dk) < (p.T < 16 ? 4e-2 : 8e-3));
+  CHECK(distance(a.dv, e.dv) < 8e-3);
+  CHECK(worst_row(a.mixed, e.mixed, p.shape.dim) < 3e-2);
+  CHECK(worst_row(a.dq, e.dq, p.shape.dim) < 5e-2);
+  CHECK(worst_row(a.dk, e.dk, p.shape.dim) < 5e-2);
+  CHECK(worst_row(a.dv, e.dv, p.shape.dim) < 5e-2);
+}
+
+TEST_CASE("attention on the device agrees with the specification, values and gradients") {
+  if (runtime::devices() == 0) SKIP("no GPU");
+  for (int const dim : {8, 32, 40, 64, 80, 128, 136, 256}) check({{2, 2, dim}, 200});
+  for (std::int64_t const T : {1, 2, 7, 63, 64, 65, 127, 128, 129, 257, 515}) {
+    check({{2, 1, 64}, T});
+    check({{2, 1, 128}, T});
+    check({{1, 1, 192}, T});
+  }
+  check({{12, 4, 64}, 300});
+  check({{8, 1, 128}, 300});
+  check({{3, 3, 128}, 300, {}, 3});
+}
+
+TEST_CASE("attention on the device keeps sequences apart, empty ones too") {
+  if (runtime::devices() == 0) SKIP("no GPU");
+  for (int const dim : {32, 64, 80, 128, 256}) {
+    check({{4, 2, dim}, 300, {0, 3, 3, 70, 71, 150, 150, 150, 299, 300, 300}});
+    check({{2, 1, dim}, 400, {0, 128, 256, 257, 258, 384, 400}});
+    check({{2, 1, dim}, 130, {0, 0, 0, 130, 130}});
+  }
+  starts_list ones;
+  for (int i = 0; i <= 150; ++i) ones.push_back(i);
+  check({{2, 1, 64}, 150, ones});
+}
+
+TEST_CASE("without queries, attention on the device gives the mean, to the bit") {
+  if (runtime::devices() == 0) SKIP("no GPU");
+  for (int const dim : {64, 128, 256}) {
+    problem p({2, 2, dim}, 500, {0, 1, 200, 200, 456, 500});
+    for (double& x : p.q) x = 0;
+    for (std::size_t s = 0; s + 1 < p.starts.size(); ++s)
+      std::fill(p.v.begin() + p.starts[s] * p.kv_width(),
+                p.v.begin() + p.starts[s + 1] * p.kv_width(), double(s) - 2);
+    answers const a = computed(p);
+    bool same = true;
+    for (std::size_t s = 0; s + 1 < p.starts.size(); ++s)
+      for (auto i = p.starts[s] * p.q_width(); i < p.starts[s + 1] * p.q_width(); ++i)
+        same = same && a.mixed[std::size_t(i)] == double(s) - 2;
+    CHECK(same);
+  }
+}
+
+TEST_CASE("attention on the device gives the same bits again, and T = 0 does nothing") {
+  if (runtime::devices() == 0) SKIP("no GPU");
+  for (int const dim : {64, 128, 256}) {
+    problem const p({8, 2, dim}, 2000, {0, 33, 480, 2000});
+    answers const a = computed(p);
+    for (int again = 0; again < 3; ++again) {
+      answers const b = computed(p);
+      CHECK(a.mixed == b.mixed);
+      CHECK(a.log_weight == b.log_weight);
+      CHECK(a.dq == b.dq);
+      CHECK(a.dk == b.dk);
+      CHECK(a.dv == b.dv);
+    }
+  }
+  CHECK_NOTHROW(computed(problem({8, 2, 64}, 0)));
+}
+
+/// The last T tokens of a sequence of `all`, whose keys and values are in a cache with more room.
+numbers cached(problem const& p, std::int64_t T, bool decode, bool from_device,
+               numbers* log_weight = nullptr) {
+  std::int64_t const past = p.T - T;
+  numbers const last(p.q.begin() + past * p.q_width(), p.q.end());
+  on_device const q(last, p.q_width()), mixed(T, p.q_width());
+  numbers k = p.k, v = p.v;
+  k.resize(k.size() + std::size_t(5 * p.kv_width()), NAN);
+  v.resize(v.size() + std::size_t(5 * p.kv_width()), NAN);
+  on_device const keys(k, p.kv_width()), values(v, p.kv_width());
+  auto const past_memory = uploaded(std::vector<std::int64_t>{past});
+  fg::device::places where{.tokens = T};
+  if (from_device)
+    where.past_on_device = past_memory.data();
+  else
+    where.past = past;
+  auto const log = poisoned(T * p.shape.query),
+             partial = poisoned(fg::device::decode_floats(p.shape, T));
+  if (decode)
+    attend::decode(p.shape, where, q.view(), keys.view(), values.view(), mixed.view(), log.data(),
+                   partial.data(), nullptr);
+  else
+    attend::forward(p.shape, where, q.view(), keys.view(), values.view(), mixed.view(), log.data(),
+                    nullptr);
+  if (log_weight) *log_weight = read(log);
+  return mixed.read();
+}
+
+TEST_CASE("with a cache, attention on the device gives the bits of the whole sequence") {
+  if (runtime::devices() == 0) SKIP("no GPU");
+  for (int const dim : {64, 80, 128, 256}) {
+    problem const p({4, 2, dim}, 333);
+    numbers const whole = computed(p).mixed;
+    for (std::int64_t const T : {1, 2, 100, 333}) {
+      numbers const tail(whole.end() - T * p.q_width(), whole.end());
+      CHECK(cached(p, T, false, false) == tail);
+      CHECK(cached(p, T, false, true) == tail);
+    }
+  }
+}
+
+TEST_CASE("decode on the device agrees with the specification") {
+  if (runtime::devices() == 0) SKIP("no GPU");
+  for (fg::heads const shape : {fg::heads{4, 4, 64},
+                                {16, 16, 128},
+                                {8, 1, 128},
+                                {32, 1, 64},
+                                {6, 2, 80},
+                                {6, 3, 256},
+                                {2, 1, 8}})
+    for (std::int64_t const all : {1, 15, 17, 65, 1501}) {
+      problem p(shape, all);
+      for (std::int64_t const T : {1, 3, 20}) {
+        if (T > all) continue;
+        numbers last(p.q.end() - T * p.q_width(), p.q.end()), mixed(last.size()),
+            log_weight(std::size_t(T * shape.query)), log_weight_is;
+        attend_forward(fg::basic_reference<double>(), shape, {.tokens = T}, all - T,
+                       view(last, p.q_width()), view(p.k, p.kv_width()), view(p.v, p.kv_width()),
+                       view(mixed, p.q_width()), view(log_weight, shape.query));
+        INFO("heads " << shape.query << "/" << shape.key_value << ", dim " << shape.dim << ", keys "
+                      << all << ", T " << T);
+        numbers const is = cached(p, T, true, T == 3, &log_weight_is);
+        CHECK(distance(is, mixed) < 5e-3);
+        CHECK(distance(log_weight_is, log_weight) < 1e-4);
+        CHECK(is == cached(p, T, true, true));
+      }
+    }
+}
+
+TEST_CASE("decode's parts fill a GPU, and their memory is known from shapes") {
+  using fg::device::decode_parts, fg::device::decode_floats;
+  CHECK(decode_parts({16, 16, 128}, 1) == 24);
+  CHECK(decode_parts({32, 8, 128}, 1) == 48);
+  CHECK(decode_parts({32, 8, 128}, 5) == 24);  // 20 rows of a key-value head are two tiles
+  CHECK(decode_parts({64, 1, 128}, 1) == 96);
+  CHECK(decode_parts({1, 1, 128}, 1) == fg::device::most_decode_parts);
+  CHECK(decode_parts({1024, 1024, 128}, 1) == 1);
+  CHECK(decode_parts({16, 16, 128}, 0) == fg::device::most_decode_parts);
+  CHECK(decode_floats({16, 16, 128}, 2) == 2 * 16 * 24 * 130);
+}
+
+TEST_CASE("rotary positions on the device agree with the specification") {
+  if (runtime::devices() == 0) SKIP("no GPU");
+  fg::basic_reference<double> const on;
+  starts_list const starts{0, 8, 8, 70};
+  auto const starts_memory = uploaded(starts);
+  std::vector<std::int64_t> positions(70);
+  for (std::size_t t = 0; t < 70; ++t) positions[t] = std::int64_t((t * 7919) % 163840);
+  auto const positions_memory = uploaded(positions), past = uploaded(starts_list{100000});
+  for (int const dim : {8, 24, 64, 128, 256})
+    for (int const way : {0, 1, 2, 3}) {
+      fg::batch b{.tokens = 70};
+      fg::device::places where{.tokens = 70};
+      if (way == 1 || way == 3) {
+        b.starts = starts;
+        where.starts = starts_memory.data();
+        where.sequences = 3;
+      }
+      if (way == 2) {
+        b.positions = positions;
+        where.positions = positions_memory.data();
+      }
+      std::int64_t const from = way == 2 ? 0 : 100000;
+      where.past = from;
+      if (way == 3) {
+        where.past = 77;
+        where.past_on_device = past.data();
+      }
+      numbers q = random_numbers(70 * 3 * dim, 1), k = random_numbers(70 * dim, 2);
+      on_device const on_q(q, 3 * dim), on_k(k, dim), alone(q, 3 * dim);
+      fg::device::rotary<bf16>::turn(where, dim, 10000.0, 1, on_q.view(), on_k.view(), nullptr);
+      fg::device::rotary<bf16>::turn(where, dim, 10000.0, 1, alone.view(), {}, nullptr);
+      numbers const before = q;
+      rotate(on, b, from, dim, 10000.0, view(q, 3 * dim));
+      rotate(on, b, from, dim, 10000.0, view(k, dim));
+      INFO("dim " << dim << ", way " << way);
+      CHECK(distance(on_q.read(), q) < 2.5e-3);
+      CHECK(distance(on_k.read(), k) < 2.5e-3);
+      CHECK(alone.read() == on_q.read());
+      fg::device::rotary<bf16>::turn(where, dim, 10000.0, -1, on_q.view(), {}, nullptr);
+      CHECK(distance(on_q.read(), before) < 4e-3);
+    }
+}
+
+}  // namespace

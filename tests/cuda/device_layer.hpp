@@ -1,0 +1,130 @@
+// An expression on the device under test: weights and inputs that bf16 holds, and memory that is NaN
+// wherever nobody wrote. The specification computes the same in double.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <finegrain/cuda/cuda.hpp>
+#include <finegrain/model/network.hpp>
+#include <finegrain/reference/reference.hpp>
+
+#include "../cpu/layer.hpp"
+
+namespace under_test {
+
+using fg::bf16;
+using device_matrix = fg::matrix<bf16>;
+
+/// Skips where there is no GPU.
+#define NEED_GPU() \
+  if (fg::device::runtime::devices() == 0) SKIP("there is no GPU")
+
+template <class T>
+std::vector<T> downloaded(fg::device_buffer<T> const& from) {
+  std::vector<T> numbers(static_cast<std::size_t>(from.size()));
+  fg::device::runtime::copy(numbers.data(), from.data(), from.bytes(), nullptr);
+  return numbers;
+}
+template <class T>
+fg::device_buffer<T> uploaded(std::vector<T> const& from) {
+  fg::device_buffer<T> to(static_cast<std::int64_t>(from.size()));
+  fg::device::runtime::copy(to.data(), from.data(), to.bytes(), nullptr);
+  return to;
+}
+inline std::vector<bf16> as_bf16(numbers const& from) {
+  std::vector<bf16> made;
+  for (float x : from) made.emplace_back(x);
+  return made;
+}
+inline numbers as_numbers(std::vector<bf16> const& from) {
+  numbers made;
+  for (bf16 x : from) made.push_back(static_cast<float>(x));
+  return made;
+}
+inline numbers rounded(numbers const& from) { return as_numbers(as_bf16(from)); }
+template <class T>
+fg::device_buffer<T> poisoned_on_device(std::int64_t count) {
+  fg::device_buffer<T> memory(count);
+  fg::device::runtime::fill(memory.data(), 0xff, memory.bytes(), nullptr);
+  return memory;
+}
+
+template <fg::Expr E>
+struct device_layer {
+  using X = fg::cuda;
+  using plan = fg::plan<X, E>;
+  static constexpr int in = fg::in_width<E>(), out = fg::out_width<E>();
+
+  X on;
+  fg::device_buffer<bf16> w{fg::weights_size<E>()}, dw{fg::weights_size<E>()};
+  fg::device_buffer<bf16> x, y, dy, dx;
+  fg::gradients mode = fg::gradients::overwrite;
+  float before = poison;  // what gradients hold when backward begins
+
+  device_layer() { set_weights(random_numbers(fg::weights_size<E>(), 1, 0.3)); }
+  void set_weights(numbers const& from) { w = uploaded(as_bf16(from)); }
+
+  numbers forward(numbers const& input, fg::batch b = {}, bool training = false,
+                  fg::cache_of<X>* cache = nullptr) {
+    if constexpr (in > 0) b.tokens = static_cast<std::int64_t>(input.size()) / in;
+    x = uploaded(as_bf16(input));
+    y = poisoned_on_device<bf16>(b.tokens * out);
+    extent = {b.tokens, 1, training};
+    saved_memory = poisoned_on_device<std::byte>(fg::saved_bytes<X, E>(extent));
+    scratch_memory = poisoned_on_device<std::byte>(fg::scratch_bytes<X, E>(extent));
+    lists = poisoned_on_device<std::byte>(fg::place<X>::staging_bytes(b.tokens));
+    batch = fg::place<X>::staged(on, b, {lists.data(), lists.size()});
+    if (batch.log) batch.log->next = 0;
+    if (cache) cache->used = 0;
+    plan::forward({on, batch, scratch(), extent, mode, cache}, weights(), saved(),
+                  {x.data(), b.tokens, in}, {y.data(), b.tokens, out});
+    if (cache) cache->length += b.tokens;
+    if (batch.log) fg::place<X>::read_log(on, *batch.log);
+    return as_numbers(downloaded(y));
+  }
+  /// Forward, then backward. Outputs are read with read_y and the like.
+  void train(numbers const& input, numbers const& output_gradient, fg::batch const& b = {}) {
+    forward(input, b, true);
+    dy = uploaded(as_bf16(output_gradient));
+    dw = uploaded(as_bf16(numbers(static_cast<std::size_t>(w.size()), before)));
+    dx = poisoned_on_device<bf16>(x.size());
+    scratch_memory = poisoned_on_device<std::byte>(fg::scratch_bytes<X, E>(extent));
+    plan::backward({on, batch, scratch(), extent, mode, nullptr}, weights(), saved(),
+                   {x.data(), extent.tokens, in}, {dy.data(), extent.tokens, out},
+                   fg::bind_weights<E, bf16>(dw.data()), {dx.data(), extent.tokens, in});
+  }
+  numbers read_y() const { return as_numbers(downloaded(y)); }
+  numbers read_dx() const { return as_numbers(downloaded(dx)); }
+  numbers read_dw() const { return as_numbers(downloaded(dw)); }
+
+ private:
+  fg::weights<E, bf16 const> weights() { return fg::bind_weights<E, bf16 const>(w.data()); }
+  typename plan::saved saved() {
+    fg::arena memory(saved_memory.data(), saved_memory.size());
+    return typename plan::saved(memory, extent);
+  }
+  fg::arena scratch() { return {scratch_memory.data(), scratch_memory.size()}; }
+
+  fg::batch batch;
+  fg::extent extent;
+  fg::device_buffer<> saved_memory, scratch_memory, lists;
+};
+
+/// The part of a weight, or of its gradient, in an array of all of them.
+template <class Numbers>
+Numbers part(Numbers const& all, fg::weight_entry const& entry) {
+  return Numbers(all.begin() + entry.offset, all.begin() + entry.offset + entry.rows * entry.cols);
+}
+
+/// |a - b| / |a|, which bf16 leaves at 2 to 10 thousandths; infinite with a NaN.
+inline double off(std::vector<double> const& exact, numbers const& got) {
+  if (exact.size() != got.size()) return infinity;
+  double error = 0, size = 0;
+  for (std::size_t i = 0; i < got.size(); ++i) {
+    error += (exact[i] - double(got[i])) * (exact[i] - double(got[i]));
+    size += exact[i] * exact[i];
+  }
+  double const ratio = std::sqrt(error / (size > 0 ? size : 1));
+  return ratio == ratio ? ratio : double{infinity};
+}
+
+}  // namespace under_test

@@ -1,0 +1,102 @@
+// The device's embedding against the reference.
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/cuda/embed.hpp>
+#include <finegrain/reference/embed.hpp>
+
+#include "numbers.hpp"
+
+namespace {
+
+using namespace rows_under_test;
+using kernels = fg::device::embed<bf16>;
+fg::basic_reference<double> const reference{};
+
+using scratch = fg::device::embed_scratch;
+static_assert(scratch::shares(0) == 0 && scratch::shares(1) == 1 && scratch::shares(1025) == 2);
+static_assert(scratch::shares(1 << 20) == 64 && scratch::chunks(33) == 2);
+
+enum class tokens { random, one, few, frequent };
+
+std::vector<std::int32_t> ids_of(tokens kind, std::int64_t T, int V) {
+  std::mt19937 random(7);
+  std::vector<std::int32_t> ids;
+  for (std::int64_t t = 0; t < T; ++t) {
+    auto const n = random();
+    double const part = static_cast<double>(random() % 10000 + 1) / 10000;
+    switch (kind) {
+      case tokens::random: ids.push_back(static_cast<int>(n % unsigned(V))); break;
+      case tokens::one: ids.push_back(V - 1); break;
+      case tokens::few: ids.push_back(n % 3 == 0 ? 0 : V / 2); break;
+      case tokens::frequent: ids.push_back(static_cast<int>(std::pow(V, part)) - 1); break;
+    }
+  }
+  return ids;
+}
+
+struct shape {
+  std::int64_t T, D;
+  int V;
+};
+constexpr shape shapes[] = {{1, 8, 1},         {31, 72, 5},     {1000, 40, 511},    {1025, 64, 512},
+                            {5000, 16, 70000}, {70, 2056, 300}, {70000, 8, 200000}, {0, 8, 9}};
+
+TEST_CASE("the embedding on the device is the reference's, exactly") {
+  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  for (auto const [T, D, V] : shapes)
+    for (auto const kind : {tokens::random, tokens::one, tokens::few, tokens::frequent}) {
+      auto const ids = ids_of(kind, T, V);
+      auto const table = whole_rows(V * D, 1), dy = whole_rows(T * D, 2);
+      auto const ids_ = up(ids);
+      auto const table_ = up(table), dy_ = up(dy);
+      auto const y = poison<bf16>(T * D);
+      kernels::forward(ids_.data(), view<bf16>(table_.data(), V, D), view<bf16>(y.data(), T, D),
+                       stream);
+      auto tables = doubles(table), dys = doubles(dy);
+      std::vector<double> ys(static_cast<std::size_t>(T * D));
+      embedding_forward(reference, ids, view<double>(tables.data(), V, D),
+                        view<double>(ys.data(), T, D));
+      CHECK(far_off(down(y), ys, 0, 0) == "");
+
+      fg::arena counting;
+      static_cast<void>(fg::device::embed_scratch(counting, T, D));
+      auto const memory = poison<std::byte>(counting.used());
+      for (bool const add : {false, true}) {
+        CAPTURE(T, D, V, static_cast<int>(kind), add);
+        auto const mode = add ? fg::gradients::accumulate : fg::gradients::overwrite;
+        auto const dtable = add ? up(table) : poison<bf16>(V * D);
+        fg::arena cut(memory.data(), memory.bytes());
+        kernels::backward(ids_.data(), view<bf16>(dy_.data(), T, D),
+                          fg::device::embed_scratch(cut, T, D), mode,
+                          view<bf16>(dtable.data(), V, D), stream);
+        auto should = tables;
+        embedding_backward(reference, ids, view<double>(dys.data(), T, D),
+                           view<double>(should.data(), V, D), mode);
+        for (double& x : should) x = fg::rounded_to_bf16(x);
+        CHECK(far_off(down(dtable), should, 0, 0) == "");
+      }
+    }
+}
+
+TEST_CASE("an id that is not a row of the table spoils its own token alone") {
+  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  constexpr std::int64_t T = 4, D = 8, V = 5;
+  auto const ids = up(std::vector<std::int32_t>{1, -1, 5, 4});
+  auto const table = up(whole_rows(V * D, 1)), dy = up(whole_rows(T * D, 2));
+  auto const y = poison<bf16>(T * D), dtable = poison<bf16>(V * D);
+  kernels::forward(ids.data(), rows(table, D), rows(y, D), stream);
+  auto const is = down(y);
+  for (std::size_t t = 0; t < T; ++t) CHECK(std::isnan(number(is[t * D])) == (t == 1 || t == 2));
+  fg::arena counting;
+  static_cast<void>(fg::device::embed_scratch(counting, T, D));
+  auto const memory = poison<std::byte>(counting.used());
+  fg::arena cut(memory.data(), memory.bytes());
+  kernels::backward(ids.data(), rows(dy, D), fg::device::embed_scratch(cut, T, D),
+                    fg::gradients::overwrite, rows(dtable, D), stream);
+  auto const dy_ = down(dy), dtable_ = down(dtable);
+  for (std::size_t i = 0; i < V * D; ++i) {
+    std::size_t const v = i / D, c = i % D;
+    CHECK(number(dtable_[i]) == (v == 1 ? number(dy_[c]) : v == 4 ? number(dy_[3 * D + c]) : 0));
+  }
+}
+
+}  // namespace

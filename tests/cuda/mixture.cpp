@@ -1,0 +1,227 @@
+// Layers of experts on the device, every kind of router, against the specification in double.
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/expr/describe.hpp>
+
+#include "../catch.hpp"
+#include "../family.hpp"
+#include "device_layer.hpp"
+
+using namespace under_test;
+
+namespace {
+
+/// The worst of y, dx and every weight's gradient; and that what must be equal is.
+struct comparison {
+  double y = 0, dx = 0, dw = 0;
+  std::string worst;
+};
+
+template <fg::Expr E>
+comparison compare(std::int64_t T, std::uint64_t seed, fg::batch const& b,
+                   fg::gradients mode = fg::gradients::overwrite,
+                   fg::device::instructions use = fg::device::instructions::all) {
+  device_layer<E> fast;
+  exact_layer<E> exact;
+  fast.on.use = use;
+  fast.mode = exact.mode = mode;
+  if (mode == fg::gradients::accumulate) exact.before = fast.before = 0.25f;
+  numbers w(static_cast<std::size_t>(fg::weights_size<E>()));
+  for (auto const& entry : fg::list_weights<E>()) {
+    double const deviation = entry.role == fg::role::selection_bias
+                                 ? 0.1
+                                 : 1.0 / std::sqrt(static_cast<double>(entry.cols));
+    numbers fresh = random_numbers(entry.rows * entry.cols, ++seed, deviation);
+    if (entry.role == fg::role::table)
+      for (std::size_t i = 0; i < fresh.size(); ++i)
+        fresh[i] = static_cast<float>(fg::random_word(seed, i) >> 56);
+    std::copy(fresh.begin(), fresh.end(), w.begin() + entry.offset);
+  }
+  w = rounded(w);
+  fast.set_weights(w);
+  exact.set_weights(w);
+  numbers const x = rounded(random_numbers(T * exact.in, ++seed)),
+                dy = rounded(random_numbers(T * exact.out, ++seed));
+  fast.train(x, dy, b);
+  exact.train(x, dy, b);
+  comparison made;
+  made.y = off(exact.y, fast.read_y());
+  made.dx = off(exact.dx, fast.read_dx());
+  numbers const dw = fast.read_dw();
+  for (auto const& entry : fg::list_weights<E>()) {
+    double const d = off(part(exact.dw, entry), part(dw, entry));
+    if (d > made.dw) made.dw = d, made.worst = entry.name;
+  }
+  // the same bits again, and without training; what is not trained has other tiles
+  numbers const y = fast.read_y(), dx = fast.read_dx();
+  fast.train(x, dy, b);
+  CHECK(same(y, fast.read_y()));
+  CHECK(same(dx, fast.read_dx()));
+  CHECK(same(dw, fast.read_dw()));
+  double const inference = off(exact.y, fast.forward(x, b));
+  CHECK(inference < 0.01);
+  return made;
+}
+
+template <fg::config C>
+void compare_all(std::int64_t T, std::uint64_t seed, fg::batch const& b = {}) {
+  using E = fg::mixture<C>;
+  for (auto use : {fg::device::instructions::all, fg::device::instructions::portable})
+    for (auto mode : {fg::gradients::overwrite, fg::gradients::accumulate}) {
+      comparison const c = compare<E>(T, seed, b, mode, use);
+      INFO(fg::describe(E{}));
+      INFO(T << " tokens, portable " << (use == fg::device::instructions::portable) << ", adding "
+             << (mode == fg::gradients::accumulate) << ", worst " << c.worst);
+      CHECK(c.y < 0.01);
+      CHECK(c.dx < 0.015);
+      CHECK(c.dw < 0.02);
+    }
+}
+
+constexpr fg::config small{.hidden = 72, .width = 40, .routed = 8, .top_k = 3, .shared = 1};
+
+}  // namespace
+
+TEST_CASE("a mixture on the device is the specification's") {
+  NEED_GPU();
+  for (std::int64_t T : {0, 1, 2, 7, 33, 64, 129, 300}) compare_all<small>(T, 100 + 7 * T);
+  constexpr fg::config wide{.hidden = 136,
+                            .width = 264,
+                            .routed = 16,
+                            .top_k = 4,
+                            .shared = 2,
+                            .act = fg::activation::geglu};
+  for (std::int64_t T : {1, 40, 513}) compare_all<wide>(T, 200 + 7 * T);
+  constexpr fg::config alone{.hidden = 128, .width = 64, .routed = 4, .top_k = 1};
+  for (std::int64_t T : {1, 5, 257}) compare_all<alone>(T, 300 + 7 * T);
+}
+
+TEST_CASE("every kind of router that the device has is the specification's") {
+  NEED_GPU();
+  std::size_t count = 0;
+  auto const of = [&]<fg::config C>(fg::at<C>) {
+    constexpr fg::config c = [] {
+      fg::config wide = C;
+      wide.hidden = 64, wide.width = 24;
+      return wide;
+    }();
+    if constexpr (!fg::device::unsupported(c, {}, true)) {
+      family::tokens const tokens(61);
+      for (auto const& loss : family::losses()) {
+        if (c.uniform && loss != fg::balance_losses{}) continue;
+        fg::routing_request request;
+        request.balance = loss;
+        fg::batch b = tokens.batch(request);
+        b.positions = {};
+        comparison const got = compare<fg::mixture<c>>(61, 1000 + 50 * count, b);
+        INFO(fg::describe(fg::mixture<c>{}));
+        INFO("losses " << loss.expert << loss.device << loss.communication << loss.sequence
+                       << loss.z << loss.importance << ", worst " << got.worst);
+        CHECK(got.y < 0.01);
+        CHECK(got.dx < 0.02);
+        CHECK(got.dw < 0.03);
+      }
+      ++count;
+    }
+  };
+  fg::for_each(family::exact{}, of);
+  fg::for_each(family::rounded{}, of);
+  CHECK(count >= 15);
+}
+
+TEST_CASE("requests at run time: fewer and more experts, the best ones masked, none shared") {
+  NEED_GPU();
+  using E = fg::mixture<small>;
+  std::uint64_t seed = 5000;
+  for (int k : {1, 2, 3})
+    for (int masked : {0, 2})
+      for (bool shared : {true, false}) {
+        fg::batch b;
+        b.routing.top_k = k, b.routing.mask_best = masked, b.routing.shared = shared;
+        comparison const c = compare<E>(70, seed += 100, b);
+        INFO(k << masked << shared << c.worst);
+        CHECK(c.y < 0.01);
+        CHECK(c.dx < 0.015);
+        CHECK(c.dw < 0.02);
+      }
+  device_layer<E> fast;
+  exact_layer<E> exact;
+  numbers const w = rounded(random_numbers(fg::weights_size<E>(), 3, 0.1)),
+                x = rounded(random_numbers(20 * small.hidden, 4));
+  fast.set_weights(w), exact.set_weights(w);
+  fg::batch b;
+  b.routing.top_k = 4;
+  CHECK(off(exact.forward(x, b), fast.forward(x, b)) < 0.01);
+}
+
+TEST_CASE("a dense block, and a norm fused with the layer behind it") {
+  NEED_GPU();
+  std::uint64_t seed = 9000;
+  for (std::int64_t T : {1, 50, 200}) {
+    comparison const dense = compare<fg::mlp<72, 136>>(T, seed += 100, {});
+    CHECK(dense.y < 0.01);
+    CHECK(dense.dx < 0.015);
+    CHECK(dense.dw < 0.02);
+    constexpr auto block = fg::residual(fg::rmsnorm<72>{} | fg::mixture<small>{});
+    comparison const fused = compare<std::remove_const_t<decltype(block)>>(T, seed += 100, {});
+    INFO(fused.worst);
+    CHECK(fused.y < 0.01);
+    CHECK(fused.dx < 0.015);
+    CHECK(fused.dw < 0.03);
+  }
+}
+
+TEST_CASE("what a router did is in the log") {
+  NEED_GPU();
+  using E = fg::mixture<small>;
+  device_layer<E> fast;
+  exact_layer<E> exact;
+  numbers const w = rounded(random_numbers(fg::weights_size<E>(), 3, 0.1)),
+                x = rounded(random_numbers(200 * small.hidden, 4));
+  fast.set_weights(w), exact.set_weights(w);
+  auto ours = fg::network<E, fg::cuda>::make_log(), theirs = ours;
+  fg::batch b;
+  b.routing.balance = {.expert = 0.1, .sequence = 0.2, .z = 0.01};
+  b.log = &theirs;
+  exact.forward(x, b, true);
+  b.log = &ours;
+  fast.forward(x, b, true);
+  REQUIRE(ours.next == 1);
+  auto const &a = theirs.layers[0], &g = ours.layers[0];
+  CHECK(g.load == a.load);
+  CHECK(g.tokens == 200);
+  CHECK(g.balance_loss == Approx(a.balance_loss).epsilon(1e-3));
+  CHECK(g.entropy == Approx(a.entropy).epsilon(1e-3));
+  for (std::size_t e = 0; e < 8; ++e)
+    CHECK(g.mean_score[e] == Approx(a.mean_score[e]).epsilon(1e-3));
+}
+
+TEST_CASE("what the device cannot do is refused in a sentence, and nothing is written") {
+  constexpr fg::config chooses{
+      .hidden = 64, .width = 8, .routed = 4, .top_k = 1, .selection = fg::selection::expert_choice};
+  CHECK(fg::device::unsupported(chooses, {}, false) != nullptr);
+  fg::routing_request request;
+  request.capacity = 1.25;
+  CHECK(fg::device::unsupported(small, request, false) != nullptr);
+  CHECK_THROWS_AS(fg::place<fg::cuda>::check(small, request, false), fg::invalid_argument);
+  CHECK(fg::device::unsupported(small, {}, true) == nullptr);
+}
+
+TEST_CASE("large batches stay within their memory, and any cut of them has the same values") {
+  NEED_GPU();
+  constexpr fg::config c{.hidden = 256, .width = 128, .routed = 64, .top_k = 6, .shared = 2};
+  using E = fg::mixture<c>;
+  constexpr std::int64_t T = 32768, some = 300;
+  device_layer<E> whole, part_of;
+  numbers const x = rounded(random_numbers(T * c.hidden, 1)),
+                dy = rounded(random_numbers(T * c.hidden, 2));
+  whole.set_weights(random_numbers(fg::weights_size<E>(), 3, 0.05));
+  part_of.set_weights(random_numbers(fg::weights_size<E>(), 3, 0.05));
+  whole.train(x, dy);
+  numbers const y = whole.read_y(), dx = whole.read_dx();
+  for (std::int64_t first : {std::int64_t{0}, std::int64_t{17000}, T - some}) {
+    part_of.train(rows(x, c.hidden, first, some), rows(dy, c.hidden, first, some));
+    numbers const a = rows(y, c.hidden, first, some), b = rows(dx, c.hidden, first, some);
+    CHECK(off({a.begin(), a.end()}, part_of.read_y()) < 1e-3);
+    CHECK(off({b.begin(), b.end()}, part_of.read_dx()) < 1e-3);
+  }
+}

@@ -1,0 +1,195 @@
+// A whole decoder on the device: values, gradients, training, generation, graphs.
+// SPDX-License-Identifier: Apache-2.0
+#include <cuda_runtime_api.h>
+
+#include <filesystem>
+#include <finegrain/finegrain.hpp>
+
+#include "../catch.hpp"
+#include "../tiny.hpp"
+#include "device_layer.hpp"
+
+using namespace under_test;
+
+namespace {
+
+using model = fg::network<tiny::decoder, fg::cuda>;
+
+/// The weights of a network on the device, in double.
+template <fg::Expr E>
+void copy_weights(fg::network<E, fg::cuda> const& from,
+                  fg::network<E, fg::basic_reference<double>>& to) {
+  std::vector<bf16> w(from.parameters().size());
+  fg::device::runtime::copy(w.data(), from.parameters().data(),
+                            static_cast<std::int64_t>(w.size() * sizeof(bf16)), nullptr);
+  for (std::size_t i = 0; i < w.size(); ++i) to.parameters()[i] = static_cast<float>(w[i]);
+}
+
+/// One graph, replayed: its memory must stay.
+class graph {
+ public:
+  template <class Work>
+  graph(cudaStream_t stream, Work&& work) {
+    cudaGraph_t captured = nullptr;
+    ok(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    work();
+    ok(cudaStreamEndCapture(stream, &captured));
+    ok(cudaGraphInstantiate(&graph_, captured, 0));
+    ok(cudaGraphDestroy(captured));
+  }
+  ~graph() { static_cast<void>(cudaGraphExecDestroy(graph_)); }
+  void replay(cudaStream_t stream) const {
+    ok(cudaGraphLaunch(graph_, stream));
+    ok(cudaStreamSynchronize(stream));
+  }
+
+ private:
+  static void ok(cudaError_t result) {
+    INFO(cudaGetErrorString(result));
+    REQUIRE(result == cudaSuccess);
+  }
+  cudaGraphExec_t graph_ = nullptr;
+};
+
+}  // namespace
+
+TEST_CASE("a decoder's loss and gradients on the device are the specification's") {
+  NEED_GPU();
+  model net({.deviation = 0.2});
+  fg::network<tiny::decoder, fg::basic_reference<double>> exact;
+  copy_weights(net, exact);
+  for (std::size_t n : {1u, 5u, 70u, 200u}) {
+    tiny::text const text(n);
+    std::vector<std::int64_t> const starts{0, static_cast<std::int64_t>(n / 2),
+                                           static_cast<std::int64_t>(n)};
+    fg::batch const b{
+        .tokens = static_cast<std::int64_t>(n), .ids = text.inputs(), .starts = starts};
+    fg::device_buffer<bf16> y(b.tokens * 32);
+    net.infer(b, {}, {y.data(), b.tokens, 32});
+    std::vector<double> wide(n * 32);
+    exact.infer(b, {}, {wide.data(), b.tokens, 32});
+    INFO(n);
+    CHECK(off(wide, as_numbers(downloaded(y))) < 0.03);
+
+    net.forward(b, {}, {y.data(), b.tokens, 32});
+    exact.forward(b, {}, {wide.data(), b.tokens, 32});
+    numbers const dy = rounded(random_numbers(b.tokens * 32, n));
+    auto const on_device = uploaded(as_bf16(dy));
+    std::vector<double> const wide_dy(dy.begin(), dy.end());
+    net.backward({on_device.data(), b.tokens, 32});
+    exact.backward({wide_dy.data(), b.tokens, 32});
+    std::vector<bf16> g(net.gradient().size());
+    fg::device::runtime::copy(g.data(), net.gradient().data(),
+                              static_cast<std::int64_t>(g.size() * 2), nullptr);
+    numbers const got = as_numbers(g);
+    std::vector<double> const all(exact.gradient().begin(), exact.gradient().end());
+    for (auto const& entry : net.entries()) {
+      if (entry.role == fg::role::selection_bias) continue;
+      INFO(entry.name);
+      CHECK(off(part(all, entry), part(got, entry)) < 0.08);
+    }
+  }
+}
+
+TEST_CASE("training on the device lowers the loss as on the host, and goes on from a file") {
+  NEED_GPU();
+  tiny::text const text(64);
+  fg::training const how{.schedule = {}, .bias = {.speed = 0.001}};
+  model net({.deviation = 0.1});
+  fg::network<tiny::decoder, fg::cpu> host({.deviation = 0.1});
+  fg::trainer train{net, fg::adamw{.lr = 3e-3}, how};
+  fg::trainer plain{host, fg::adamw{.lr = 3e-3}, how};
+  double first = 0, last = 0, host_last = 0;
+  for (int step = 0; step < 60; ++step) {
+    last = train.step(text.inputs(), text.targets()).loss;
+    host_last = plain.step(text.inputs(), text.targets()).loss;
+    if (step == 0) first = last;
+  }
+  CHECK(first == Approx(std::log(32.0)).epsilon(0.1));
+  CHECK(last < 0.5 * first);
+  CHECK(last == Approx(host_last).epsilon(0.15));
+  CHECK(train.evaluate(text.inputs(), text.targets()) < last * 1.05);
+
+  auto const file = std::filesystem::temp_directory_path() / "finegrain_device_checkpoint";
+  train.save(file);
+  auto const next = train.step(text.inputs(), text.targets());
+  model other;
+  fg::trainer again{other, fg::adamw{.lr = 3e-3}, how};
+  again.load(file);
+  CHECK(again.steps() == 60);
+  auto const same_next = again.step(text.inputs(), text.targets());
+  CHECK(same_next.loss == next.loss);
+  CHECK(same_next.gradient_norm == next.gradient_norm);
+  plain.load(file);  // a checkpoint is any executor's
+  CHECK(plain.evaluate(text.inputs(), text.targets()) == Approx(same_next.loss).epsilon(0.02));
+  std::filesystem::remove(file);
+}
+
+TEST_CASE("tokens one at a time, with a cache, are the same as all at once") {
+  NEED_GPU();
+  model net({.deviation = 0.2});
+  tiny::text const text(40);
+  fg::device_buffer<bf16> all(40 * 32), one(32);
+  net.infer({.tokens = 40, .ids = text.inputs()}, {}, {all.data(), 40, 32});
+  numbers const y = as_numbers(downloaded(all));
+  auto cache = net.make_cache(40);
+  for (std::int64_t t = 0; t < 40; ++t) {
+    net.infer({.tokens = 1, .ids = text.inputs().subspan(static_cast<std::size_t>(t), 1)}, {},
+              {one.data(), 1, 32}, &cache);
+    numbers const expected = rows(y, 32, t, 1);
+    CHECK(off({expected.begin(), expected.end()}, as_numbers(downloaded(one))) < 0.02);
+  }
+}
+
+TEST_CASE("a captured pass is replayed with other tokens and other routings") {
+  NEED_GPU();
+  constexpr fg::config c{.hidden = 128, .width = 64, .routed = 16, .top_k = 4, .shared = 1};
+  using E = fg::mixture<c>;
+  cudaStream_t stream = nullptr;
+  REQUIRE(cudaStreamCreate(&stream) == cudaSuccess);
+  {
+    fg::network<E, fg::cuda> net({.deviation = 0.1}, fg::cuda(stream));
+    for (std::int64_t T : {1, 24, 700}) {
+      fg::device_buffer<bf16> x(T * 128), y(T * 128), dx(T * 128);
+      auto const set = [&](std::uint64_t seed) {
+        auto const fresh = as_bf16(random_numbers(T * 128, seed));
+        fg::device::runtime::copy(x.data(), fresh.data(), x.bytes(), stream);
+      };
+      fg::matrix<bf16> const mx{x.data(), T, 128}, my{y.data(), T, 128}, mdx{dx.data(), T, 128};
+      auto const work = [&] {
+        net.infer({.tokens = T}, mx, my);
+        net.forward({.tokens = T}, mx, my);
+        net.backward(my, mdx);
+      };
+      net.reserve(T, true);
+      set(1);
+      work();
+      graph const captured(stream, work);
+      for (std::uint64_t seed : {2u, 3u, 4u}) {
+        set(seed);
+        work();
+        numbers const plain_y = as_numbers(downloaded(y)), plain_dx = as_numbers(downloaded(dx));
+        fg::device::runtime::fill(y.data(), 0xff, y.bytes(), stream);
+        fg::device::runtime::fill(dx.data(), 0xff, dx.bytes(), stream);
+        captured.replay(stream);
+        INFO(T << " tokens, seed " << seed);
+        CHECK(same(plain_y, as_numbers(downloaded(y))));
+        CHECK(same(plain_dx, as_numbers(downloaded(dx))));
+      }
+    }
+  }
+  static_cast<void>(cudaStreamDestroy(stream));
+}
+
+TEST_CASE("random weights on the device are the host's, rounded") {
+  NEED_GPU();
+  model const net({.deviation = 0.05, .seed = 7});
+  fg::network<tiny::decoder, fg::cpu> const host({.deviation = 0.05, .seed = 7});
+  std::vector<bf16> w(net.parameters().size());
+  fg::device::runtime::copy(w.data(), net.parameters().data(),
+                            static_cast<std::int64_t>(w.size() * sizeof(bf16)), nullptr);
+  bool equal = true;
+  for (std::size_t i = 0; i < w.size(); ++i)
+    equal &= static_cast<float>(w[i]) == static_cast<float>(bf16(host.parameters()[i]));
+  CHECK(equal);
+}

@@ -1,0 +1,164 @@
+// The device's RMS norm against the reference.
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/cuda/elementwise.hpp>
+#include <finegrain/cuda/norm.hpp>
+#include <finegrain/reference/norm.hpp>
+
+#include "numbers.hpp"
+
+namespace {
+
+using namespace rows_under_test;
+using kernels = fg::device::norm<bf16>;
+fg::basic_reference<double> const reference{};
+constexpr float epsilon = 1e-5f;
+
+struct shape {
+  std::int64_t T, D;
+};
+constexpr shape shapes[] = {{1, 8},     {3, 72},   {5, 40},     {700, 256}, {33, 2048}, {37, 7168},
+                            {530, 264}, {9, 8192}, {11, 16384}, {6, 8200},  {0, 64}};
+
+TEST_CASE("a norm on the device is the reference's, forward") {
+  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  for (auto const [T, D] : shapes) {
+    CAPTURE(T, D);
+    auto const x = random_rows(T * D, 1), gain = random_rows(D, 2), a = random_rows(T * D, 3);
+    auto const dx = up(x), dgain = up(gain), da = up(a);
+    auto const y = poison<bf16>(T * D);
+    auto const r = poison<float>(T);
+    auto check = [&](std::vector<bf16> const& input) {
+      auto in = doubles(input), g = doubles(gain);
+      std::vector<double> out(in.size()), inverse(static_cast<std::size_t>(T));
+      rmsnorm_forward(reference, rows(in, D), rows(g, D), double{epsilon}, rows(out, D),
+                      inverse.data());
+      CHECK(far_off(down(y), out, bf16_step, 1e-6) == "");
+      CHECK(far_off(down(r), inverse, 1e-5, 0) == "");
+    };
+    kernels::forward(rows(dx, D), dgain.data(), epsilon, rows(y, D), r.data(), stream);
+    check(x);
+    auto const apart = poison<bf16>(T * D);
+    kernels::add_forward(rows(dx, D), rows(da, D), dgain.data(), epsilon, rows(apart, D),
+                         rows(y, D), r.data(), stream);
+    auto const sum = down(apart);
+    kernels::add_forward(rows(dx, D), rows(da, D), dgain.data(), epsilon, rows(dx, D), rows(y, D),
+                         r.data(), stream);
+    CHECK(same_bits(down(dx), sum));
+    std::vector<double> should;
+    for (std::size_t i = 0; i < x.size(); ++i) should.push_back(number(x[i]) + number(a[i]));
+    CHECK(far_off(sum, should, bf16_step, 0) == "");
+    check(sum);
+  }
+}
+
+TEST_CASE("a norm on the device is the reference's, backward") {
+  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  for (auto const [T, D] : shapes) {
+    auto const x = random_rows(T * D, 1), gain = random_rows(D, 2), dy = random_rows(T * D, 3);
+    auto const plus = random_rows(T * D, 4), old = random_rows(D, 5);
+    auto in = doubles(x), g = doubles(gain), d = doubles(dy);
+    std::vector<double> out(in.size()), inverse(static_cast<std::size_t>(T));
+    rmsnorm_forward(reference, rows(in, D), rows(g, D), double{epsilon}, rows(out, D),
+                    inverse.data());
+    std::vector<float> const r(inverse.begin(), inverse.end());
+    auto const x_ = up(x), gain_ = up(gain), dy_ = up(dy), plus_ = up(plus);
+    auto const r_ = up(r);
+    for (bool const add : {false, true}) {
+      CAPTURE(T, D, add);
+      auto const mode = add ? fg::gradients::accumulate : fg::gradients::overwrite;
+      auto dg = doubles(old);
+      std::vector<double> dx(in.size());
+      rmsnorm_backward(reference, rows(in, D), rows(g, D), inverse.data(), rows(d, D), rows(dg, D),
+                       mode, rows(dx, D));
+      auto const run = [&](bool in_place) {
+        auto const dgain = add ? up(old) : poison<bf16>(D);
+        auto const partial = poison<float>(fg::device::norm_parts(T, D) * D);
+        auto const to = in_place ? up(plus) : poison<bf16>(T * D);
+        view<bf16 const> extra = rows(in_place ? to : plus_, D);
+        if (!add) extra = {};
+        kernels::backward(rows(x_, D), gain_.data(), r_.data(), rows(dy_, D), extra, partial.data(),
+                          dgain.data(), mode, rows(to, D), stream);
+        return std::pair(down(to), down(dgain));
+      };
+      if (add)
+        for (std::size_t i = 0; i < dx.size(); ++i) dx[i] += number(plus[i]);
+      auto const [is, dgain] = run(false);
+      CHECK(far_off(is, dx, bf16_step, 1e-4) == "");
+      CHECK(far_off(dgain, dg, bf16_step, 1e-4 * std::sqrt(static_cast<double>(T) + 1)) == "");
+      auto const [again, dgain_again] = run(add);
+      CHECK(same_bits(is, again));
+      CHECK(same_bits(dgain, dgain_again));
+    }
+  }
+}
+
+TEST_CASE("sums and conversions on the device") {
+  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  using fg::device::elementwise;
+  for (std::int64_t const n : {1, 7, 64, 1000}) {
+    auto const a = whole_rows(3 * n, 1), b = whole_rows(3 * n, 2);
+    auto const a_ = up(a), b_ = up(b);
+    elementwise<bf16>::add(rows(a_, n), rows(b_, n), stream);
+    auto const wide = poison<float>(3 * n);
+    elementwise<bf16>::widen(b_.data(), wide.data(), 3 * n, stream);
+    auto const narrow = poison<bf16>(3 * n);
+    elementwise<bf16>::narrow(wide.data(), narrow.data(), 3 * n, stream);
+    std::vector<double> sum;
+    for (std::size_t i = 0; i < a.size(); ++i) sum.push_back(number(a[i]) + number(b[i]));
+    CHECK(far_off(down(wide), sum, 0, 0) == "");
+    CHECK(far_off(down(narrow), sum, 0, 0) == "");
+    elementwise<bf16>::fill(narrow.data(), 3 * n, 2.5f, stream);
+    CHECK(far_off(down(narrow), std::vector<double>(sum.size(), 2.5), 0, 0) == "");
+    // Columns of a wider matrix: what lies beside them stays.
+    auto const part = up(b);
+    elementwise<bf16>::add(rows(a_, n).middle_cols(0, n / 2),
+                           rows(part, n).middle_cols(n / 2, n / 2), stream);
+    for (std::int64_t t = 0; t < 3; ++t)
+      for (std::int64_t c = 0; c < n; ++c) {
+        auto const at = [&](std::int64_t column) {
+          return static_cast<std::size_t>(t * n + column);
+        };
+        sum[at(c)] = number(b[at(c)]);
+        if (c >= n / 2 && c < n / 2 * 2) sum[at(c)] += number(a[at(c - n / 2)]);
+      }
+    CHECK(far_off(down(part), sum, 0, 0) == "");
+  }
+}
+
+TEST_CASE("a blend on the device, forward and backward") {
+  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  using fg::device::elementwise;
+  constexpr std::int64_t T = 5;
+  for (std::int64_t const D : {8, 72, 4096}) {
+    CAPTURE(D);
+    auto const a = random_rows(T * D, 1), b = random_rows(T * D, 2), dy = random_rows(T * D, 3);
+    auto const mix = random_rows(T * 2, 4);
+    std::vector<float> mix_f;
+    for (bf16 x : mix) mix_f.push_back(static_cast<float>(x));
+    auto const a_ = up(a), b_ = up(b), dy_ = up(dy);
+    auto const mix_ = up(mix_f);
+    auto const y = poison<bf16>(T * D), da = poison<bf16>(T * D), dmix = poison<bf16>(T * 2);
+    elementwise<bf16>::blend(mix_.data(), rows(a_, D), rows(b_, D), rows(y, D), stream);
+    std::vector<double> y_, da_, db_, dmix_;
+    for (std::size_t t = 0; t < T; ++t) {
+      double const c = 1 / (1 + std::exp(number(mix[2 * t + 1]) - number(mix[2 * t])));
+      double difference = 0;
+      for (std::size_t i = t * std::size_t(D); i < (t + 1) * std::size_t(D); ++i) {
+        y_.push_back(c * number(a[i]) + (1 - c) * number(b[i]));
+        da_.push_back(c * number(dy[i]));
+        db_.push_back((1 - c) * number(dy[i]));
+        difference += number(dy[i]) * (number(a[i]) - number(b[i]));
+      }
+      dmix_.push_back(c * (1 - c) * difference);
+      dmix_.push_back(-c * (1 - c) * difference);
+    }
+    CHECK(far_off(down(y), y_, bf16_step, 1e-6) == "");
+    elementwise<bf16>::blend_backward(mix_.data(), rows(a_, D), rows(b_, D), rows(dy_, D),
+                                      rows(da, D), rows(dy_, D), dmix.data(), stream);
+    CHECK(far_off(down(da), da_, bf16_step, 1e-6) == "");
+    CHECK(far_off(down(dy_), db_, bf16_step, 1e-6) == "");
+    CHECK(far_off(down(dmix), dmix_, bf16_step, 1e-4) == "");
+  }
+}
+
+}  // namespace

@@ -1,0 +1,102 @@
+// What the tests of kernels share: numbers to and from the device, and comparing them.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+#include <cstring>
+#include <finegrain/cuda/memory.hpp>
+#include <finegrain/plan/plan.hpp>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "../catch.hpp"
+
+namespace rows_under_test {
+
+namespace fg = finegrain;
+using fg::bf16;
+using fg::device_buffer;
+template <class T>
+using view = fg::matrix<T>;
+inline CUstream_st* const stream = nullptr;
+
+/// On the device: a copy; memory that nobody wrote, all NaN; and back.
+template <class T>
+device_buffer<T> up(std::vector<T> const& numbers) {
+  device_buffer<T> memory(static_cast<std::int64_t>(numbers.size()));
+  fg::device::runtime::copy(memory.data(), numbers.data(), memory.bytes(), stream);
+  return memory;
+}
+template <class T>
+device_buffer<T> poison(std::int64_t size) {
+  device_buffer<T> memory(size);
+  fg::device::runtime::fill(memory.data(), 0xff, memory.bytes(), stream);
+  return memory;
+}
+template <class T>
+std::vector<T> down(device_buffer<T> const& memory) {
+  std::vector<T> numbers(static_cast<std::size_t>(memory.size()));
+  fg::device::runtime::copy(numbers.data(), memory.data(), memory.bytes(), stream);
+  return numbers;
+}
+
+inline std::vector<bf16> random_rows(std::int64_t size, unsigned seed, float spread = 1) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0, spread);
+  std::vector<bf16> numbers(static_cast<std::size_t>(size));
+  for (bf16& x : numbers) x = bf16(normal(random));
+  return numbers;
+}
+/// Whole numbers from -3 to 3: sums of their products are exact in any order.
+inline std::vector<bf16> whole_rows(std::int64_t size, unsigned seed) {
+  std::mt19937 random(seed);
+  std::vector<bf16> numbers(static_cast<std::size_t>(size));
+  for (bf16& x : numbers) x = bf16(static_cast<float>(static_cast<int>(random() % 7) - 3));
+  return numbers;
+}
+
+inline double number(bf16 x) { return static_cast<double>(static_cast<float>(x)); }
+inline double number(float x) { return static_cast<double>(x); }
+inline double number(double x) { return x; }
+template <class T>
+std::vector<double> doubles(std::vector<T> const& numbers) {
+  std::vector<double> result;
+  for (T x : numbers) result.push_back(number(x));
+  return result;
+}
+
+template <class T>
+view<T> rows(std::vector<T>& numbers, std::int64_t cols) {
+  return {numbers.data(), cols ? static_cast<std::int64_t>(numbers.size()) / cols : 0, cols};
+}
+template <class T>
+view<T> rows(device_buffer<T> const& numbers, std::int64_t cols) {
+  return {numbers.data(), cols ? numbers.size() / cols : 0, cols};
+}
+
+/// Empty if all numbers are near: off by `relative` of themselves plus `absolute`. Else which not.
+template <class T, class U>
+std::string far_off(std::vector<T> const& is, std::vector<U> const& should, double relative,
+                    double absolute) {
+  if (is.size() != should.size()) return "another size";
+  std::string text;
+  int wrong = 0;
+  for (std::size_t i = 0; i < is.size(); ++i) {
+    double const a = number(is[i]), b = number(should[i]);
+    if (std::abs(a - b) <= relative * std::abs(b) + absolute) continue;
+    if (++wrong <= 4)
+      text += "[" + std::to_string(i) + "] is " + std::to_string(a) + ", not " + std::to_string(b) +
+              "; ";
+  }
+  return wrong ? text + std::to_string(wrong) + " of " + std::to_string(is.size()) : "";
+}
+template <class T>
+bool same_bits(std::vector<T> const& a, std::vector<T> const& b) {
+  return a.size() == b.size() &&
+         (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
+}
+
+inline constexpr double bf16_step = 1.0 / 256;  // what rounding to bf16 may be off, and a little
+
+}  // namespace rows_under_test
