@@ -75,10 +75,14 @@ class roofline_panel {
 
  private:
   static std::string colour_of(std::string const& peer) {
-    return picture::series_colour(peer == "Eigen"      ? 1
-                                  : peer == "OpenBLAS" ? 3
-                                  : peer == "oneDNN"   ? 4
-                                                       : 6);
+    constexpr struct {
+      char const* peer;
+      std::size_t colour;
+    } known[] = {{"Eigen", 1}, {"OpenBLAS", 3},      {"oneDNN", 4},
+                 {"torch", 1}, {"torch.compile", 3}, {"cuBLAS", 4}};
+    for (auto const& k : known)
+      if (peer == k.peer) return picture::series_colour(k.colour);
+    return picture::series_colour(6);
   }
   picture::point place(double tokens, double rate) const {
     return {x_(std::log2(tokens)), y_(std::log10(rate))};

@@ -1,0 +1,8 @@
+// The device side of bench cuda.
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/cuda.cuh>
+
+#include "cuda_layers.hpp"
+#include "device.cuh"
+
+template struct finegrain::on_cuda<bench::measured>;

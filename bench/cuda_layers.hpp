@@ -1,0 +1,29 @@
+// The layers that bench cuda measures. Their routers are the plain ones, so that an input can say
+// who goes where; what a router's kind costs is not measured here.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <finegrain/config/ladder.hpp>
+#include <finegrain/config/presets.hpp>
+
+namespace bench {
+
+namespace fg = finegrain;
+
+inline constexpr fg::config cuda_16b = fg::presets::deepseek_moe_16b.moe;
+/// The shapes of SonicMoE's published figures on the H100.
+inline constexpr fg::config sonic_1024{.hidden = 4096, .width = 1024, .routed = 64, .top_k = 4};
+inline constexpr fg::config sonic_2048{.hidden = 4096, .width = 2048, .routed = 64, .top_k = 4};
+inline constexpr fg::config sonic_256{.hidden = 4096, .width = 256, .routed = 256, .top_k = 16};
+inline constexpr fg::config v3_like{
+    .hidden = 7168, .width = 2048, .routed = 256, .top_k = 8, .shared = 1};
+/// The shape of vLLM's published table.
+inline constexpr fg::config e128{.hidden = 2816, .width = 704, .routed = 128, .top_k = 8};
+/// Segmented by m it has the parameters and the arithmetic of m = 1; m = 4 has the 16B's width.
+inline constexpr fg::config grain = fg::conventional<16, 2>({.hidden = 2048, .width = 5632});
+
+using measured =
+    fg::ladder<cuda_16b, sonic_1024, sonic_2048, sonic_256, v3_like, e128, grain,
+               grain.segmented(2), grain.segmented(4), grain.segmented(8), grain.segmented(16)>;
+
+}  // namespace bench
