@@ -1,5 +1,5 @@
 // The ablation of DeepSeekMoE's figure 3, small: does a finer grain of experts learn more from the
-// same text at the same cost? Models that read bytes, trained side by side on the CPU.
+// same text at the same cost? Models that read bytes, trained side by side, on the CPU or on a GPU.
 //
 //   demo [--text FILE] [--out DIR] [--steps N] [--seeds N]
 #include <cstdio>
@@ -7,6 +7,12 @@
 #include <finegrain/finegrain.hpp>
 
 namespace fg = finegrain;
+
+#ifdef ON_CUDA  // then the program has device.cu beside this file
+using executor = fg::cuda;
+#else
+using executor = fg::cpu;
+#endif
 
 // The paper's ladder: 16 conventional experts; one isolated as shared; then 2 and 4 times finer.
 constexpr fg::config base = fg::conventional<16, 2>({.hidden = 64, .width = 128});
@@ -53,9 +59,9 @@ int main(int count, char** words) try {
        .training = {.schedule = {.warmup = steps / 20, .steps = steps, .decay = fg::decay::cosine},
                     .routing = {.balance = {.expert = 0.01}}}});
   fg::for_each(ladder{}, [&]<fg::config C>(fg::at<C>) {
-    study.add<fg::network<decoder<fg::mixture<C>>, fg::cpu>>(fg::rung_name(C));
+    study.add<fg::network<decoder<fg::mixture<C>>, executor>>(fg::rung_name(C));
   });
-  study.add<fg::network<dense_twin, fg::cpu>>("dense");
+  study.add<fg::network<dense_twin, executor>>("dense");
   study.compare("order-1 entropy", fg::order1_entropy(text.text()));
   for (char const* program : {"gzip", "bzip2", "xz"})
     if (auto const bits = fg::compressed_bits(text, program)) study.compare(program, *bits);

@@ -13,6 +13,12 @@
 
 namespace fg = finegrain;
 
+#ifdef ON_CUDA  // then the program has device.cu beside it
+using executor = fg::cuda;
+#else
+using executor = fg::cpu;
+#endif
+
 struct scale {
   char const* name;
   int hidden, width, layers, heads;
@@ -43,7 +49,7 @@ struct decoder : fg::named {
                                fg::head<D, 256>{};
 };
 template <fg::Expr FeedForward, fg::Expr First = FeedForward>
-using network = fg::network<decoder<FeedForward, First>, fg::cpu>;
+using network = fg::network<decoder<FeedForward, First>, executor>;
 template <fg::config C>
 using moe = network<fg::mixture<C>>;
 /// As many parameters as so many of the ladder's experts, all of them for every token.
