@@ -1,5 +1,4 @@
-# finegrain::cuda: the library for programs that run on GPUs, where there is a CUDA compiler. Such a
-# program has one .cu file beside its own: see include/finegrain/cuda/instantiate.cuh.
+# CUDA as a language, where there is a compiler, and finegrain::cuda.
 # SPDX-License-Identifier: Apache-2.0
 include(CheckLanguage)
 if(NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX} AND EXISTS /usr/local/cuda/bin/nvcc)
@@ -15,13 +14,7 @@ if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
   set(CMAKE_CUDA_ARCHITECTURES 80 90a-real)
 endif()
 enable_language(CUDA)
-find_package(CUDAToolkit QUIET)
-if(NOT TARGET CUDA::cublas)
+include(cmake/finegrain_cuda.cmake)
+if(NOT TARGET finegrain::cuda)
   message(STATUS "cuBLAS was not found: programs for GPUs are left out")
-  return()
 endif()
-
-add_library(finegrain_cuda INTERFACE)
-add_library(finegrain::cuda ALIAS finegrain_cuda)
-target_compile_options(finegrain_cuda INTERFACE $<$<COMPILE_LANGUAGE:CUDA>:-std=c++20>)
-target_link_libraries(finegrain_cuda INTERFACE finegrain CUDA::cudart_static CUDA::cublas)
