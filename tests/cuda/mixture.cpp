@@ -195,6 +195,18 @@ TEST_CASE("what a router did is in the log") {
     CHECK(g.mean_score[e] == Approx(a.mean_score[e]).epsilon(1e-3));
 }
 
+TEST_CASE("without a GPU an executor is refused in a sentence") {
+  if (fg::device::runtime::devices() > 0) SKIP("there is a GPU");
+  CHECK_THROWS_AS(fg::cuda(), fg::cuda_error);
+  try {
+    fg::network<fg::mixture<small>, fg::cuda> const net;
+    FAIL("made");
+  } catch (fg::error const& e) {
+    CHECK(std::string(e.what()) ==
+          "there is no GPU, or its driver is older than this program's CUDA");
+  }
+}
+
 TEST_CASE("what the device cannot do is refused in a sentence, and nothing is written") {
   constexpr fg::config chooses{
       .hidden = 64, .width = 8, .routed = 4, .top_k = 1, .selection = fg::selection::expert_choice};

@@ -54,11 +54,18 @@ struct basic_cuda {
   using scalar = T;
   CUstream_st* stream = nullptr;
   device::instructions use = device::instructions::all;
-  std::shared_ptr<device::context> context = std::make_shared<device::context>();
+  std::shared_ptr<device::context> context = made();
 
-  basic_cuda() = default;
   /// Throws cuda_error where there is no device, or it has no memory left.
+  basic_cuda() = default;
   explicit basic_cuda(CUstream_st* stream) : stream(stream) {}
+
+ private:
+  static std::shared_ptr<device::context> made() {
+    if (device::runtime::devices() == 0)
+      throw cuda_error("there is no GPU, or its driver is older than this program's CUDA");
+    return std::make_shared<device::context>();
+  }
 };
 using cuda = basic_cuda<bf16>;
 
@@ -72,6 +79,10 @@ struct place<basic_cuda<T>> {
   static bool readable(void const* memory) { return device::runtime::readable(memory); }
   static int workers(X const&) { return 1; }
 
+  static void reserve(X const& on, std::int64_t tokens) {
+    if (on.context->token_losses.size() < tokens)
+      on.context->token_losses = device_buffer<float>(tokens);
+  }
   static constexpr std::int64_t staging_bytes(std::int64_t tokens) {
     arena counting;
     counting.take<std::int32_t>(tokens);
@@ -89,8 +100,6 @@ struct place<basic_cuda<T>> {
     };
     batch made = b;
     on.context->tokens = b.tokens;
-    if (on.context->token_losses.size() < b.tokens)
-      on.context->token_losses = device_buffer<float>(b.tokens);
     made.ids = copied(std::span<std::int32_t const>(b.ids));
     made.starts = copied(b.starts);
     made.positions = copied(b.positions);

@@ -52,6 +52,7 @@ class network : public inference<network<E, X>, E, X> {
   }
   /// The same for learn and score.
   void reserve_learning(std::int64_t tokens) {
+    place<X>::reserve(on_, tokens);
     base::reserve_workspace(
         std::max(learning_bytes(extent_of(tokens)), learning_bytes(extent_of(tokens, true))));
     reserve_gradients(tokens);
@@ -114,6 +115,7 @@ class network : public inference<network<E, X>, E, X> {
   template <Loss<X> L>
   double score(batch const& b, matrix<S const> x, L const& loss) {
     detail::check_input<E, X>(b, x, false);
+    place<X>::reserve(on_, b.tokens);
     base::reserve_workspace(learning_bytes(extent_of(b.tokens)));
     return run_scored(b, x, loss, false, bind_weights<E, S>(nullptr), {}, gradients::overwrite);
   }

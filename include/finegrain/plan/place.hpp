@@ -22,6 +22,8 @@ struct place {
   static bool readable(void const*) { return true; }
   /// How many workers scratch memory must serve.
   static int workers(X const& on) { return on.threads.workers(); }
+  /// What passes of so many tokens need of the executor's own memory.
+  static void reserve(X const&, std::int64_t) {}
   /// The batch with lists that the executor can read, copied to `memory` if need be, which has
   /// staging_bytes of the batch's tokens.
   static batch staged(X const&, batch const& b, arena) { return b; }
