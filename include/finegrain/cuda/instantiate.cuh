@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../config/ladder.hpp"
 #include "adamw.cuh"
 #include "attention.cuh"
 #include "combine.cuh"
@@ -18,12 +19,24 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
-/// Holds the code that networks of these expressions or configs call on the device, with weights and
-/// activations of T. One .cu file of a program says
+namespace device {
+
+/// Whether layers of all configs of a ladder run on the device; of anything else nothing is known.
+template <class What>
+inline constexpr bool runs = true;
+template <config... Cs>
+inline constexpr bool runs<ladder<Cs...>> = (true && ... && !unsupported(Cs, {}, false));
+
+}  // namespace device
+
+/// Holds the code that networks call on the device, with weights and activations of T. One .cu file
+/// of a program says so; `What` is void, or a ladder, whose layers must then be such as run there:
 ///
 ///   template struct finegrain::on_cuda<ladder>;
-template <class What, class T = bf16>
+template <class What = void, class T = bf16>
 struct on_cuda {
+  static_assert(device::runs<What>,
+                "a layer of this ladder does not run on cuda: cuda/supported.hpp says what does not");
   static inline constexpr std::tuple code{
       device::runtime_code<void>, device::blas_library_code<void>,
       device::linear_code<T>,     device::route_code<T>,
