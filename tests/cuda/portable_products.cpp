@@ -412,11 +412,13 @@ TEST_CASE("blocks take each tile of a matrix once") {
     for (int columns : {1, 2, 11}) {
       std::vector<int> taken(at(rows * columns));
       for (int block = 0; block < rows * columns; ++block) {
-        auto const [row, column] = device::place_of(block, rows, columns);
-        REQUIRE((row >= 0 && row < rows && column >= 0 && column < columns));
-        ++taken[at(row * columns + column)];
+        for (auto const [row, column] : {device::place_of(block, rows, columns),
+                                         device::place_of<4>(block, rows, columns)}) {
+          REQUIRE((row >= 0 && row < rows && column >= 0 && column < columns));
+          ++taken[at(row * columns + column)];
+        }
       }
-      CHECK(taken == std::vector<int>(taken.size(), 1));
+      CHECK(taken == std::vector<int>(taken.size(), 2));
     }
 }
 

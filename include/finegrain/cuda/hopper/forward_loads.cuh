@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../dispatch.hpp"
+#include "../tile/place.hpp"
 #include "../tile/tma.cuh"
 #include "../tile/wgmma.cuh"
 
@@ -44,19 +45,6 @@ struct forward_arguments {
   float linear = 0, cubic = 0;  // act(z) = z / (1 + 2^(z (linear + cubic z^2)))
 };
 
-/// Units of work: a tile of columns for a pair of neighbouring tiles of rows. A group of pairs goes
-/// through the columns together: the weights and rows of one wave of CTAs stay in L2.
-struct forward_place {
-  int pair, column;
-};
-FINEGRAIN_HD constexpr forward_place place_in_groups(int unit, int pairs, int columns) {
-  constexpr int group = 4;
-  int const first = unit / (group * columns) * group;
-  int const size = pairs - first < group ? pairs - first : group;
-  int const within = unit - first * columns;
-  return {first + within % size, within / size};
-}
-
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 struct forward_work {
@@ -65,22 +53,28 @@ struct forward_work {
   bool shared, together;  // together: the cluster's CTAs share the weights
 };
 
+/// A unit of work is a tile of columns for a pair of neighbouring tiles of rows, 4 pairs in turn.
 template <class T>
 __device__ forward_work find_work(forward_arguments<T> const& a, int unit, int routed_tiles) {
   using tile = forward_tile;
   int const rank = cluster_rank();
   int const shared_pairs = (a.shared_tiles + 1) / 2, shared_units = shared_pairs * a.shared.columns;
   if (unit < shared_units) {
-    auto const at = place_in_groups(unit, shared_pairs, a.shared.columns);
+    auto const at = place_of<4>(unit, shared_pairs, a.shared.columns);
     // An odd last tile is computed twice, to the same bits.
-    int const first = min(at.pair * 2 + rank, a.shared_tiles - 1) * tile::rows;
-    return {&a.shared, 0, first, min(a.tokens - first, tile::rows), at.column, true, true};
+    int const first = min(at.row_tile * 2 + rank, a.shared_tiles - 1) * tile::rows;
+    return {&a.shared, 0, first, min(a.tokens - first, tile::rows), at.column_tile, true, true};
   }
-  auto const at = place_in_groups(unit - shared_units, (routed_tiles + 1) / 2, a.routed.columns);
-  row_tile const mine = a.tiles[min(at.pair * 2 + rank, routed_tiles - 1)];
-  int const neighbour = a.tiles[min(at.pair * 2 + 1 - rank, routed_tiles - 1)].expert;
-  return {
-      &a.routed, mine.expert, mine.first, mine.count, at.column, false, neighbour == mine.expert};
+  auto const at = place_of<4>(unit - shared_units, (routed_tiles + 1) / 2, a.routed.columns);
+  row_tile const mine = a.tiles[min(at.row_tile * 2 + rank, routed_tiles - 1)];
+  int const neighbour = a.tiles[min(at.row_tile * 2 + 1 - rank, routed_tiles - 1)].expert;
+  return {&a.routed,
+          mine.expert,
+          mine.first,
+          mine.count,
+          at.column_tile,
+          false,
+          neighbour == mine.expert};
 }
 
 /// Where in the ring, and in which of its rounds.
