@@ -181,6 +181,23 @@ TEST_CASE("a captured pass is replayed with other tokens and other routings") {
   static_cast<void>(cudaStreamDestroy(stream));
 }
 
+TEST_CASE("weights on the device are saved and loaded as bf16") {
+  NEED_GPU();
+  model const net({.deviation = 0.05, .seed = 7});
+  model other({.deviation = 0.05, .seed = 8});
+  auto const file = std::filesystem::temp_directory_path() / "finegrain_device_weights";
+  fg::save_weights(net, file);
+  fg::load_weights(other, file);
+  using place = fg::place<fg::cuda>;
+  auto const a = place::fetched(net.on(), net.parameters());
+  auto const b = place::fetched(other.on(), std::as_const(other).parameters());
+  CHECK(std::memcmp(a.data(), b.data(), a.size() * sizeof(bf16)) == 0);
+  CHECK_THROWS_AS(
+      (fg::load_weights(*std::make_unique<fg::network<tiny::decoder, fg::cpu>>(), file)),
+      fg::mismatch);
+  std::filesystem::remove(file);
+}
+
 TEST_CASE("random weights on the device are the host's, rounded") {
   NEED_GPU();
   model const net({.deviation = 0.05, .seed = 7});

@@ -125,11 +125,19 @@ struct place<basic_cuda<T>> {
     make(numbers.data(), default_threads());
     device::runtime::copy(to.data(), numbers.data(), to.bytes(), on.stream);
   }
+  static std::vector<T> fetched(X const& on, std::span<T const> numbers) {
+    std::vector<T> made(numbers.size());
+    device::runtime::copy(made.data(), numbers.data(),
+                          static_cast<std::int64_t>(made.size() * sizeof(T)), on.stream);
+    return made;
+  }
+  static void store(X const& on, std::vector<T> const& from, std::span<T> to) {
+    device::runtime::copy(to.data(), from.data(),
+                          static_cast<std::int64_t>(from.size() * sizeof(T)), on.stream);
+  }
   static float const* seen(X const& on, std::vector<float>& memory, T const* from,
                            std::int64_t count) {
-    std::vector<T> numbers(static_cast<std::size_t>(count));
-    device::runtime::copy(numbers.data(), from, count * static_cast<std::int64_t>(sizeof(T)),
-                          on.stream);
+    std::vector<T> const numbers = fetched(on, {from, static_cast<std::size_t>(count)});
     memory.assign(numbers.size(), 0);
     std::transform(numbers.begin(), numbers.end(), memory.begin(),
                    [](T x) { return static_cast<float>(x); });

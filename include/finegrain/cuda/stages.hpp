@@ -79,6 +79,11 @@ struct plan<basic_cuda<T>, rmsnorm<D>> {
   }
 };
 
+template <class T, Expr A, Expr B>
+struct plan<basic_cuda<T>, blended<A, B>> {
+  static_assert(sizeof(T) == 0, "blend: cuda has no plan for it yet");
+};
+
 template <class T, int V, int D>
 struct plan<basic_cuda<T>, embedding<V, D>> {
   static_assert(D % 8 == 0, "on cuda, the width of an embedding must be a multiple of 8");

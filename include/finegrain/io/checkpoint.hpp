@@ -130,8 +130,9 @@ void list_tensors(std::vector<weight_entry> const& weights, char const* prefix, 
 /// Throws file_error; a file that was there is then still there.
 template <Expr E, class X>
 void save_weights(network<E, X> const& net, std::string const& path) {
+  auto const weights = place<X>::fetched(net.on(), net.parameters());
   std::vector<tensor_view> tensors;
-  list_tensors(net.entries(), "", net.parameters().data(), tensors);
+  list_tensors(net.entries(), "", weights.data(), tensors);
   write_safetensors(path, tensors);
 }
 
@@ -140,12 +141,12 @@ void save_weights(network<E, X> const& net, std::string const& path) {
 template <Expr E, class X>
 void load_weights(network<E, X>& net, std::string const& path) {
   using S = typename X::scalar;
-  auto const weights = net.parameters();
-  std::vector<S> fresh(weights.begin(), weights.end());
+  auto const now = place<X>::fetched(net.on(), std::as_const(net).parameters());
+  std::vector<S> fresh(now.begin(), now.end());
   std::vector<tensor_view> tensors;
   list_tensors(net.entries(), "", fresh.data(), tensors);
   read_tensors(safetensors_file(path), tensors);
-  std::copy(fresh.begin(), fresh.end(), weights.begin());
+  place<X>::store(net.on(), fresh, net.parameters());
 }
 
 /// What a training run must remember beside the weights, to go on with the same bits.

@@ -17,6 +17,7 @@
 #include <utility>
 #include <vector>
 
+#include "../base/number.hpp"
 #include "atomic_file.hpp"
 #include "tensor_table.hpp"
 
@@ -31,6 +32,8 @@ inline constexpr dtype dtype_of = [] {
     return dtype::f64;
   else if constexpr (std::is_same_v<S, float>)
     return dtype::f32;
+  else if constexpr (std::is_same_v<S, bf16>)
+    return dtype::bf16;
   else {
     static_assert(std::is_same_v<S, std::int64_t>, "no dtype for this type");
     return dtype::i64;

@@ -20,6 +20,9 @@ class frozen : public inference<frozen<E, X, F>, E, X> {
   using base = inference<frozen<E, X, F>, E, X>;
 
  public:
+  static_assert(std::is_same_v<typename place<X>::template buffer<float>, buffer<float>>,
+                "frozen: this executor's weights are not in memory of the host; cuda has no frozen "
+                "networks yet");
   static constexpr format number = F;
 
   /// Copies the network's weights, and its executor. Throws std::bad_alloc, and invalid_argument for

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <span>
+#include <vector>
 
 #include "../config/config.hpp"
 #include "batch.hpp"
@@ -36,6 +38,11 @@ struct place {
   template <class Make>
   static void write(X const& on, buffer<S> const& to, Make&& make) {
     make(to.data(), on.threads);
+  }
+  /// An array's numbers as the host reads them, these or a copy; and back.
+  static std::span<S const> fetched(X const&, std::span<S const> numbers) { return numbers; }
+  static void store(X const&, std::vector<S> const& from, std::span<S> to) {
+    std::copy(from.begin(), from.end(), to.begin());
   }
   /// So many numbers as the host reads them: these, or copies in `memory`.
   static sum const* seen(X const&, std::vector<sum>&, S const* from, std::int64_t) { return from; }
