@@ -25,7 +25,7 @@ __device__ inline void sum_weights(row_map const& rows, double* sums) {
     double sum = 0;
     for (int i = threadIdx.x % 32; i < rows.counts[e]; i += 32)
       sum += rows.row_weight[rows.offsets[e] + i];
-    sum = sum_of_warp(sum);
+    sum = vector::warp_sum(sum);
     if (threadIdx.x % 32 == 0) sums[e] = sum;
   }
   __syncthreads();
@@ -154,14 +154,14 @@ __device__ inline float log_sum_exp(float const* logits, int R) {
   float const highest = max_of_row(logits, R);
   float sum = 0;
   for (int i = threadIdx.x % 32; i < R; i += 32) sum += expf(logits[i] - highest);
-  return highest + logf(sum_of_warp(sum));
+  return highest + logf(vector::warp_sum(sum));
 }
 /// What scores are divided by to add up to 1: softmax does already.
 __device__ inline float score_sum(routing_rules const& c, float const* scores) {
   if (c.score == score::softmax) return 1;
   float sum = 0;
   for (int i = threadIdx.x % 32; i < c.routed; i += 32) sum += scores[i];
-  return sum_of_warp(sum) + 1e-20f;
+  return vector::warp_sum(sum) + 1e-20f;
 }
 
 // ---- backward -----------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ __device__ inline void score_backward(routing_rules const& c, float const* s, fl
   float mean = 0;
   if (c.score == score::softmax) {
     for (int i = lane; i < c.routed; i += 32) mean += s[i] * ds[i];
-    mean = sum_of_warp(mean);
+    mean = vector::warp_sum(mean);
   }
   for (int i = lane; i < c.routed; i += 32) {
     if (c.score == score::softmax)
@@ -258,7 +258,7 @@ __global__ __launch_bounds__(256) void router_backward_kernel(routing_rules c, b
     float mean = 0;
     if (c.score != score::softmax) {
       for (int i = lane; i < R; i += 32) mean += factor[i] * n.scores[i] / total;
-      mean = sum_of_warp(mean);
+      mean = vector::warp_sum(mean);
     }
     for (int i = lane; i < R; i += 32) n.ds[i] += (factor[i] - mean) / total;
     __syncwarp();

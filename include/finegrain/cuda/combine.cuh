@@ -154,18 +154,19 @@ struct router_product {
         unsigned b[2][4];
 #pragma unroll
         for (int j = 0; j < 2; ++j)
-          load_transposed(b[j], &m.from.router[k + lane % 16][wd + j * 16 + lane / 16 * 8]);
+          load_matrices<true>(
+              b[j], shared_address(&m.from.router[k + lane % 16][wd + j * 16 + lane / 16 * 8]));
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
           int const t = wt + i * 16 + lane % 16, e = k + lane / 16 * 8;
           unsigned a[4], rest[4];
-          load_matrices(a, &m.from.high[t][e]);
-          load_matrices(rest, &m.from.low[t][e]);
+          load_matrices<false>(a, shared_address(&m.from.high[t][e]));
+          load_matrices<false>(rest, shared_address(&m.from.low[t][e]));
 #pragma unroll
           for (int n = 0; n < 4; ++n) {
             unsigned const b0 = b[n / 2][n % 2 * 2], b1 = b[n / 2][n % 2 * 2 + 1];
-            multiply_add(sum[i][n], a[0], a[1], a[2], a[3], b0, b1);
-            multiply_add(sum[i][n], rest[0], rest[1], rest[2], rest[3], b0, b1);
+            multiply_add<bf16>(sum[i][n], a, b0, b1);
+            multiply_add<bf16>(sum[i][n], rest, b0, b1);
           }
         }
       }

@@ -43,10 +43,11 @@ struct logit_tile {
     for (int m = 0; m < M; ++m)
 #pragma unroll
       for (int n = 0; n < N; ++n) {
-        multiply_add(sum[m][n], o.x[m][0].x, o.x[m][1].x, o.x[m][0].y, o.x[m][1].y, o.router[n].x,
-                     o.router[n].y);
-        multiply_add(sum[m][n], o.x[m][0].z, o.x[m][1].z, o.x[m][0].w, o.x[m][1].w, o.router[n].z,
-                     o.router[n].w);
+        uint4 const upper = o.x[m][0], lower = o.x[m][1], of_router = o.router[n];
+        multiply_add<bf16>(sum[m][n], {upper.x, lower.x, upper.y, lower.y}, of_router.x,
+                           of_router.y);
+        multiply_add<bf16>(sum[m][n], {upper.z, lower.z, upper.w, lower.w}, of_router.z,
+                           of_router.w);
       }
   }
 };
@@ -126,7 +127,7 @@ __global__ __launch_bounds__(256) void logits_f64_kernel(T const* x, T const* ro
   }
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
-    sum[i] = sum_of_warp(sum[i]);
+    sum[i] = vector::warp_sum(sum[i]);
     if (lane == i && expert + i < R) logits[t * R + expert + i] = static_cast<float>(sum[i]);
   }
 }
@@ -167,7 +168,7 @@ __global__ __launch_bounds__(256) void shared_weight_kernel(T const* gate, T con
     unsigned const b = *reinterpret_cast<unsigned const*>(gate + d);
     sum += first_of(a) * first_of(b) + second_of(a) * second_of(b);
   }
-  sum = sum_of_warp(sum);
+  sum = vector::warp_sum(sum);
   float const small = expf(-fabsf(sum)), sigmoid = (sum < 0 ? small : 1.0f) / (1 + small);
   if (threadIdx.x % 32 == 0) weight[t] = scale * sigmoid;
 }
@@ -257,19 +258,19 @@ __global__ __launch_bounds__(256) void router_weights_kernel(T const* x, float c
       unsigned b[2][4];  // of columns 16 j: k 0-7, k 8-15, then the next 8 columns'
 #pragma unroll
       for (int j = 0; j < 2; ++j)
-        load_transposed(b[j], &xs[k + lane % 16][wd + j * 16 + lane / 16 * 8]);
+        load_matrices<true>(b[j], shared_address(&xs[k + lane % 16][wd + j * 16 + lane / 16 * 8]));
 #pragma unroll
       for (int m = 0; m < 2; ++m) {
         // a's matrices: (e 0-7, k 0-7), (e 8-15, k 0-7), (e 0-7, k 8-15), (e 8-15, k 8-15)
         int const row = k + lane / 16 * 8 + lane % 8, e = we + m * 16 + lane / 8 % 2 * 8;
         unsigned a[4], rest[4];
-        load_transposed(a, &high[row][e]);
-        load_transposed(rest, &low[row][e]);
+        load_matrices<true>(a, shared_address(&high[row][e]));
+        load_matrices<true>(rest, shared_address(&low[row][e]));
 #pragma unroll
         for (int n = 0; n < 4; ++n) {
           unsigned const b0 = b[n / 2][n % 2 * 2], b1 = b[n / 2][n % 2 * 2 + 1];
-          multiply_add(sum[m][n], a[0], a[1], a[2], a[3], b0, b1);
-          multiply_add(sum[m][n], rest[0], rest[1], rest[2], rest[3], b0, b1);
+          multiply_add<bf16>(sum[m][n], a, b0, b1);
+          multiply_add<bf16>(sum[m][n], rest, b0, b1);
         }
       }
     }

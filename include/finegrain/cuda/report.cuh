@@ -36,8 +36,8 @@ __global__ __launch_bounds__(256) void report_kernel(routing_rules c, balance_te
         if (loss.reads_scores())
           linear += double(p[i]) * factors[sequence_begin(starts, t) * R + i];
       }
-      entropy += (softmax ? log_sum : 0.0) - sum_of_warp(part);
-      balance += sum_of_warp(linear) / total + loss.z * each * log_sum * log_sum;
+      entropy += (softmax ? log_sum : 0.0) - vector::warp_sum(part);
+      balance += vector::warp_sum(linear) / total + loss.z * each * log_sum * log_sum;
       int distinct = 0;
       for (int slot = lane; slot < k; slot += 32) {
         int const size = R / loss.devices, device = s.experts[t * k + slot] / size;

@@ -61,7 +61,7 @@ __device__ void score_forward(routing_rules const& c, float (&s)[N]) {
 #pragma unroll
     for (int n = 0; n < N; ++n)
       if (index_of(n) < c.routed) total += s[n] = expf(s[n] - highest);
-    total = sum_of_warp(total);
+    total = vector::warp_sum(total);
 #pragma unroll
     for (int n = 0; n < N; ++n) s[n] /= total;
   } else {
