@@ -35,6 +35,16 @@ inline __device__ int end_row(places const& p, int sequence) {
   return p.starts ? static_cast<int>(p.starts[sequence + 1]) : static_cast<int>(p.tokens);
 }
 
+/// A border, first_row or end_row, of the sequences that four rows are in. The last two rows are a
+/// block's: their borders are told to be alike in all lanes.
+template <class Of>
+__device__ void find_borders(places const& p, int const (&row)[4], int (&border)[4], Of of) {
+  int sequence[4];
+  find_sequences(p, row, sequence);
+  for (int i = 0; i < 4; ++i) border[i] = of(p, sequence[i]);
+  for (int i = 2; i < 4; ++i) border[i] = __shfl_sync(~0u, border[i], 0);
+}
+
 inline constexpr int rotary_pairs = 128;  // of a head, at most
 
 /// Turns a position, by pair: from the host, which has a good pow.

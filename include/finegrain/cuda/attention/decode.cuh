@@ -79,7 +79,7 @@ __global__ void __launch_bounds__(decode_shape<Dim>::threads)
       v(i).template load<32>(a.values.data + key * a.values.stride + shared_head * dim,
                              a.values.stride, key1 - key, dim, lane);
     }
-    commit_copies();
+    commit_async();
   };
   for (int item = thread; item < shape::rows * Dim / 8; item += shape::threads) {
     int const row = item / (Dim / 8), chunk = item % (Dim / 8);

@@ -5,8 +5,8 @@
 #include <cmath>
 
 #include "../attention.hpp"
-#include "products.cuh"
 #include "../rotary.cuh"
+#include "products.cuh"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
@@ -133,10 +133,8 @@ __global__ void __launch_bounds__(forward_shape<Dim, hopper>::threads)
 
   int const row[4] = {min(warp_row + lane / 4, tokens - 1),
                       min(warp_row + lane / 4 + 8, tokens - 1), t0, t1 - 1};
-  int sequence[4], first[4];
-  find_sequences(a.where, row, sequence);
-  for (int i = 0; i < 4; ++i) first[i] = first_row(a.where, sequence[i]);
-  for (int i = 2; i < 4; ++i) first[i] = __shfl_sync(~0u, first[i], 0);
+  int first[4];
+  find_borders(a.where, row, first, first_row);
   visible const sees{{first[0], first[1]}, {past + row[0], past + row[1]}};
 
   // The tile's keys: [key0, end). Within [whole0, whole1) all of its rows see all of them.
@@ -156,10 +154,10 @@ __global__ void __launch_bounds__(forward_shape<Dim, hopper>::threads)
   q.template load<threads>(a.q.data + t0 * a.q.stride + head * dim, a.q.stride, t1 - t0, dim,
                            thread);
   load(k(0), from_k, a.keys.stride, 0);
-  commit_copies();
+  commit_async();
   load(v(0), from_v, a.values.stride, 0);
   load(k(1), from_k, a.keys.stride, 1);
-  commit_copies();
+  commit_async();
   wait_copies<1>();
   __syncthreads();
 
@@ -187,7 +185,7 @@ __global__ void __launch_bounds__(forward_shape<Dim, hopper>::threads)
     step.wait(i);
     load(v(next), from_v, a.values.stride, i + 1);
     load(k(i % 2), from_k, a.keys.stride, i + 2);
-    commit_copies();
+    commit_async();
     begin_scores<keys>(s, q, group_row, k((i + 1) % 2));
     begin_mix<keys, Dim>(sums, p, v(value_stage));
     wait_products<1>();

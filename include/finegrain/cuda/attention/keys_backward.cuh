@@ -38,10 +38,8 @@ __global__ void __launch_bounds__(backward_shape<Dim, hopper>::threads)
 
   int const row[4] = {min(warp_row + lane / 4, tokens - 1),
                       min(warp_row + lane / 4 + 8, tokens - 1), j0, j1 - 1};
-  int sequence[4], end[4];
-  find_sequences(a.where, row, sequence);
-  for (int i = 0; i < 4; ++i) end[i] = end_row(a.where, sequence[i]);
-  for (int i = 2; i < 4; ++i) end[i] = __shfl_sync(~0u, end[i], 0);
+  int end[4];
+  find_borders(a.where, row, end, end_row);
   visible const seen_by{{row[0], row[1]}, {end[0] - 1, end[1] - 1}};
   int const whole0 = min(j0 + group_row + 63, tokens - 1), whole1 = end[2];
   int const t_begin = j0 / queries * queries, last_head = (shared_head + 1) * share - 1;
@@ -69,7 +67,7 @@ __global__ void __launch_bounds__(backward_shape<Dim, hopper>::threads)
       loaded = t_begin;
       ++loaded_head;
     }
-    commit_copies();
+    commit_async();
   };
   static_assert(2 * queries <= threads);
   if (thread == 0) step.create(threads);

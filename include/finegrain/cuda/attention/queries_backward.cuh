@@ -77,10 +77,8 @@ __global__ void __launch_bounds__(backward_shape<Dim, hopper>::threads)
 
   int const row[4] = {min(warp_row + lane / 4, tokens - 1),
                       min(warp_row + lane / 4 + 8, tokens - 1), t0, t1 - 1};
-  int sequence[4], first[4];
-  find_sequences(a.where, row, sequence);
-  for (int i = 0; i < 4; ++i) first[i] = first_row(a.where, sequence[i]);
-  for (int i = 2; i < 4; ++i) first[i] = __shfl_sync(~0u, first[i], 0);
+  int first[4];
+  find_borders(a.where, row, first, first_row);
   visible const sees{{first[0], first[1]}, {row[0], row[1]}};
   int const key0 = first[2] / keys * keys, whole0 = first[3], whole1 = t0 + group_row + 1;
 
@@ -93,7 +91,7 @@ __global__ void __launch_bounds__(backward_shape<Dim, hopper>::threads)
                                    t1 - loaded, dim, thread);
     }
     loaded += keys;
-    commit_copies();
+    commit_async();
   };
   if (thread == 0) step.create(threads);
   q.template load<threads>(a.q.data + t0 * a.q.stride + head * dim, a.q.stride, t1 - t0, dim,

@@ -12,6 +12,8 @@
 #include <cstdint>
 
 #include "../memory.cuh"
+#include "../tile/async.cuh"
+#include "../tile/mma.cuh"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device::flash {
@@ -32,25 +34,22 @@ inline bool on_hopper() {
   return major == 9 && minor == 0;
 }
 
-inline __device__ std::uint32_t shared_address(void const* p) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(p));
-}
-
 /// Copies 16 bytes to shared memory, or zeros, in which case nothing is read.
 inline __device__ void copy_16(std::uint32_t to, void const* from, bool there) {
   asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from),
                "r"(there ? 16 : 0)
                : "memory");
 }
+/// Copies 4 bytes to shared memory, or zeros, in which case nothing is read.
 inline __device__ void copy_4(std::uint32_t to, void const* from, bool there) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(to), "l"(from),
                "r"(there ? 4 : 0)
                : "memory");
 }
-inline __device__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+/// wait_async, after which wgmma may read what was copied.
 template <int Pending>
 __device__ void wait_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
+  wait_async<Pending>();
   if constexpr (hopper) asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
 
@@ -103,18 +102,7 @@ struct tile {
   }
 };
 
-inline __device__ void load_matrices(std::uint32_t (&m)[4], std::uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
-               : "r"(address)
-               : "memory");
-}
-inline __device__ void load_transposed(std::uint32_t (&m)[4], std::uint32_t address) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
-               : "r"(address)
-               : "memory");
-}
+/// multiply_add of tile/mma.cuh, but kept in the order in which it is written.
 inline __device__ void multiply(float (&d)[4], std::uint32_t const (&a)[4], std::uint32_t b0,
                                 std::uint32_t b1) {
   asm volatile(
@@ -134,11 +122,11 @@ __device__ void warp_scores(float (&s)[N / 8][4], tile<ARows, Dim> a, int row, t
 #pragma unroll
   for (int k = 0; k < Dim / 16; ++k) {
     std::uint32_t left[4];
-    load_matrices(left, a.at(row + lane % 16, 2 * k + lane / 16));
+    load_matrices<false>(left, a.at(row + lane % 16, 2 * k + lane / 16));
 #pragma unroll
     for (int n = 0; n < N / 16; ++n) {
       std::uint32_t right[4];
-      load_matrices(right, b.at(n * 16 + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
+      load_matrices<false>(right, b.at(n * 16 + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
       multiply(s[2 * n], left, right[0], right[1]);
       multiply(s[2 * n + 1], left, right[2], right[3]);
     }
@@ -154,7 +142,7 @@ __device__ void warp_mix(float (&d)[Columns / 8][4], std::uint32_t const (&p)[K 
 #pragma unroll
     for (int n = 0; n < Columns / 16; ++n) {
       std::uint32_t right[4];
-      load_transposed(right, b.at(k * 16 + lane % 16, column / 8 + 2 * n + lane / 16));
+      load_matrices<true>(right, b.at(k * 16 + lane % 16, column / 8 + 2 * n + lane / 16));
       multiply(d[2 * n], p[k], right[0], right[1]);
       multiply(d[2 * n + 1], p[k], right[2], right[3]);
     }
