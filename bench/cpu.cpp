@@ -23,6 +23,7 @@
 #include "roofline.hpp"
 #include "session.hpp"
 #include "table.hpp"
+#include "words.hpp"
 
 namespace {
 
@@ -50,32 +51,22 @@ struct settings {
   }
 };
 
-std::vector<std::string> words_of(std::string const& list) {
-  std::vector<std::string> words;
-  for (std::size_t at = 0; at < list.size();) {
-    std::size_t const end = std::min(list.find(',', at), list.size());
-    words.push_back(list.substr(at, end - at));
-    at = end + 1;
-  }
-  return words;
-}
-
 settings read_settings(int argc, char** argv) {
   settings s;
   auto const last = std::remove_if(argv + 1, argv + argc, [&](char const* word) {
     return std::string(word) == "--quick" && (s.quick = true);
   });
   fg::options asked(static_cast<int>(last - argv), argv);
-  s.phases = words_of(asked.text("--only", s.quick ? "forward" : ""));
+  s.phases = bench::words_of(asked.text("--only", s.quick ? "forward" : ""));
   for (auto const& phase : s.phases)
     if (!settings::in({"forward", "backward", "skew", "grain", "shapes", "parts"}, phase))
       throw fg::invalid_argument("there is no \"%s\" to measure", phase.c_str());
-  for (auto const& word : words_of(asked.text("--tokens", s.quick ? "1,16,64,512" : ""))) {
+  for (auto const& word : bench::words_of(asked.text("--tokens", s.quick ? "1,16,64,512" : ""))) {
     s.tokens.push_back(std::atoll(word.c_str()));
     if (s.tokens.back() < 1) throw fg::invalid_argument("--tokens %s", word.c_str());
   }
-  s.dtypes = words_of(asked.text("--dtype", s.quick ? "f32,bf16" : ""));
-  s.names = words_of(asked.text("--by", ""));
+  s.dtypes = bench::words_of(asked.text("--dtype", s.quick ? "f32,bf16" : ""));
+  s.names = bench::words_of(asked.text("--by", ""));
   s.threads = int(asked.number("--threads", std::thread::hardware_concurrency()));
   s.seconds = double(asked.number("--seconds", s.quick ? 3 : 20));
   s.out = asked.text("--out", "out/bench/cpu");
@@ -90,7 +81,7 @@ class subject {
   static subject make(std::string name, settings const& s, fg::cpu const& on) {
     using plan = fg::plan<fg::cpu, fg::mixture<C>>;
     auto const net = std::make_shared<fg::network<fg::mixture<C>, fg::cpu>>(on);
-    bench::make_router(plan::template views<float>(net->weights()).router);
+    bench::make_router(plan::template views<float>(net->weights()).router.router);
     subject made(s, on);
     *made.layer_ = {std::move(name), C,
                     plan::template views<float const>(std::as_const(*net).weights())};

@@ -23,6 +23,7 @@
 #include "cuda_session.hpp"
 #include "hardware.hpp"
 #include "roofline.hpp"
+#include "words.hpp"
 
 namespace {
 
@@ -46,31 +47,21 @@ struct settings {
   tokens_list sizes(tokens_list usual) const { return tokens.empty() ? usual : tokens; }
 };
 
-std::vector<std::string> words_of(std::string const& list) {
-  std::vector<std::string> words;
-  for (std::size_t at = 0; at < list.size();) {
-    std::size_t const end = std::min(list.find(',', at), list.size());
-    words.push_back(list.substr(at, end - at));
-    at = end + 1;
-  }
-  return words;
-}
-
 settings read_settings(int argc, char** argv) {
   settings s;
   auto const last = std::remove_if(argv + 1, argv + argc, [&](char const* word) {
     return std::string(word) == "--quick" && (s.quick = true);
   });
   fg::options asked(static_cast<int>(last - argv), argv);
-  s.phases = words_of(asked.text("--only", s.quick ? "forward" : ""));
+  s.phases = bench::words_of(asked.text("--only", s.quick ? "forward" : ""));
   for (auto const& phase : s.phases)
     if (!settings::in({"forward", "backward", "skew", "sonic", "v3", "e128", "grain"}, phase))
       throw fg::invalid_argument("there is no \"%s\" to measure", phase.c_str());
-  for (auto const& word : words_of(asked.text("--tokens", s.quick ? "1,64,4096" : ""))) {
+  for (auto const& word : bench::words_of(asked.text("--tokens", s.quick ? "1,64,4096" : ""))) {
     s.tokens.push_back(std::atoll(word.c_str()));
     if (s.tokens.back() < 1) throw fg::invalid_argument("--tokens %s", word.c_str());
   }
-  s.names = words_of(asked.text("--by", ""));
+  s.names = bench::words_of(asked.text("--by", ""));
   s.seconds = std::atof(asked.text("--seconds", s.quick ? "0.1" : "0.5").c_str());
   s.out = asked.text("--out", "out/bench/cuda");
   s.peers = asked.text("--peers", "");
