@@ -20,11 +20,14 @@ namespace device {
 /// Which instructions products may use: all that the device has, or those of every GPU from 8.0.
 enum class instructions { all, portable };
 
+/// Numbers of `partial` that loss<T>::squared_error needs.
+inline constexpr std::int64_t squared_error_parts = 1024;
+
 /// What passes need beside their stream and their memory. Made with the executor, and shared by its
 /// copies: passes of two copies must not overlap.
 struct context {
   device::blas blas;
-  device_buffer<double> loss{1}, loss_parts{1024};
+  device_buffer<double> loss{1}, loss_parts{squared_error_parts};
   device_buffer<float> token_losses;
   std::int64_t tokens = 0;  // of this pass
   /// Reports of the routers of one pass, one after the other, which kernels write.

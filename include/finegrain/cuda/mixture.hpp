@@ -270,7 +270,10 @@ class mixture_pass {
 template <class T, config C, bool Shared, bool Routed>
 struct mixture_plan {
   using X = basic_cuda<T>;
-  static_assert(!unsupported(C, {}, false), "see cuda/supported.hpp: the first line that applies");
+  static_assert(
+      !unsupported(C, {}, false),
+      "on cuda, hidden and width are multiples of 8, routed is 1024 at most, and there is "
+      "no expert_choice, rule or cosine: see cuda/supported.hpp");
 
   struct saved : mixture_saved<T> {
     constexpr saved(arena& memory, extent e) : mixture_saved<T>(memory, e, C, Shared, Routed) {}

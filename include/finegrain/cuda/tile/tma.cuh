@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "../memory.cuh"
+#include "async.cuh"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device::hopper {
@@ -68,9 +69,6 @@ inline CUtensorMap map_of(array_3d const& a) {
 __device__ inline unsigned char* panels() {
   extern __shared__ __align__(1024) unsigned char finegrain_panels[];
   return finegrain_panels;
-}
-__device__ inline std::uint32_t shared_address(void const* memory) {
-  return static_cast<std::uint32_t>(__cvta_generic_to_shared(memory));
 }
 
 // --- Barriers: 8 bytes of shared memory, by their address there. A phase ends when the count of
