@@ -37,7 +37,8 @@ void wait_for_device(std::string const& what) {
 class layer {
  public:
   layer(int D, int F, int shared_width, rows::routing const& routing, int tile, std::uint64_t seed)
-      : map_(routing, rows::map_of(routing, tile)), x_(random(std::int64_t{routing.tokens} * D, seed)) {
+      : map_(routing, rows::map_of(routing, tile)),
+        x_(random(std::int64_t{routing.tokens} * D, seed)) {
     p.hidden = D;
     p.rows = map_;
     p.x = x_.data();

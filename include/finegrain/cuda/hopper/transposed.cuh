@@ -96,33 +96,44 @@ __device__ void consume_pieces(transposed_list<T> const& list, transposed_ring r
 
     // Columns behind F or D, and rows behind the last token, are clipped.
     int const column = w.column * (Up ? 64 : 128) + group * (Up ? 32 : 64);
-    auto const put = [&](int row, auto pair) {
+    // 32 rows of a thread's numbers: words[i] are two rows of column lane / 4, and, of down_forward,
+    // words[i + 1] those of the column 8 on.
+    auto const put = [&](int row, auto fill) {
       to.put(&w.side->out, w.first + row, column, group, [&](std::uint32_t panel) {
-        if constexpr (Up) {  // rows of 64 bytes: a warp's 8 columns are a 16-byte chunk
-          int const chunk = warp ^ (lane >> 1 & 3);
-          store_matrices_transposed(panel + lane * 64 + (chunk << 4), pair(0), pair(1), pair(2),
-                                    pair(3));
-        } else {
+        constexpr int many = Up ? 1 : 2;
+        std::uint32_t words[4 * many];
+        fill(words);
 #pragma unroll
-          for (int half = 0; half < 2; ++half)
-            store_matrices_transposed(panel + swizzled(lane, 2 * warp + half), pair(half),
-                                      pair(2 + half), pair(4 + half), pair(6 + half));
+        for (int i = 0; i < many; ++i) {
+          // of up_forward, rows of 64 bytes: a warp's 8 columns are a chunk of 16
+          std::uint32_t const at =
+              Up ? lane * 64 + ((warp ^ (lane >> 1 & 3)) << 4) : swizzled(lane, 2 * warp + i);
+          store_matrices_transposed(panel + at, words[i], words[many + i], words[2 * many + i],
+                                    words[3 * many + i]);
         }
       });
     };
 #pragma unroll
     for (int i = 0; i < tile::most / tile::step; ++i) {
       if (tile::step * i >= w.rows()) break;
-      put(tile::step * i, [&](int n) {
+      put(tile::step * i, [&](auto& words) {
         float const* const s = sums + 16 * i;
-        if constexpr (Up)
-          return gated({s[4 * n], s[4 * n + 1]}, {s[4 * n + 2], s[4 * n + 3]}, a.linear, a.cubic);
-        else
-          return packed(s[2 * n], s[2 * n + 1]);
+        if constexpr (Up) {
+          gated({s[0], s[1], s[4], s[5]}, {s[2], s[3], s[6], s[7]}, a.linear, a.cubic, words[0],
+                words[1]);
+          gated({s[8], s[9], s[12], s[13]}, {s[10], s[11], s[14], s[15]}, a.linear, a.cubic,
+                words[2], words[3]);
+        } else {
+#pragma unroll
+          for (int n = 0; n < 8; ++n) words[n] = packed(s[2 * n], s[2 * n + 1]);
+        }
       });
     }
     for (int row = w.rows(); row < w.stored; row += tile::step)  // pads that were not multiplied
-      put(row, [](int) { return 0u; });
+      put(row, [](auto& words) {
+#pragma unroll
+        for (auto& word : words) word = 0;
+      });
   }
   if (thread % 128 == 0) store_wait_read<0>();
 }
@@ -167,10 +178,11 @@ void describe_transposed(transposed_side& s, expert_family<T> const& f, std::int
   s.columns = tiles_of(width, Up ? tile::weights / 2 : tile::weights);
   s.steps = tiles_of(K, tile::depth);
   if constexpr (Up) {
-    s.weights = map_of_pairs(f.gate, f.up, experts, F, D);
+    for (int i = 0; i < 2; ++i)
+      s.weights[i] = map_of({i == 0 ? f.gate : f.up, D, F, experts, D, std::int64_t{F} * D, 8, 1});
     s.out = map_of({f.hidden, F, 1, rows, F, F, 1, tile::step}, 32);
   } else {
-    s.weights = map_of({f.down, F, D, experts, F, std::int64_t{D} * F, tile::weights, 1});
+    s.weights[0] = map_of({f.down, F, D, experts, F, std::int64_t{D} * F, tile::weights, 1});
     s.in = map_of({f.hidden, F, 1, rows, F, F, 1, tile::step});
     s.out = map_of({f.out, D, 1, rows, D, D, 1, tile::step});
   }
@@ -232,10 +244,7 @@ namespace device {
 
 template <class T>
 bool hopper_transposed<T>::takes(expert_products<T> const& p) {
-  auto const meet = [](expert_family<T> const& f) {
-    return f.width == 0 || (!f.z && hopper::pairs_meet(f.gate, f.up));
-  };
-  return meet(p.routed) && meet(p.shared) && hopper_forward<T>::available();
+  return !p.routed.z && !p.shared.z && hopper_forward<T>::available();
 }
 template <class T>
 void hopper_transposed<T>::up_forward(expert_products<T> const& p, CUstream_st* stream) {

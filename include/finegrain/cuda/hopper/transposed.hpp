@@ -12,7 +12,7 @@ namespace device {
 /// multiple of 32, and its list of tiles is not read. z is not saved.
 template <class T>
 struct hopper_transposed {
-  /// The device can (hopper_forward::available), and gate lies before up: they are read as one.
+  /// The device can (hopper_forward::available), and z is not asked for.
   static bool takes(expert_products<T> const& p);
   static void up_forward(expert_products<T> const& p, CUstream_st* stream);
   static void down_forward(expert_products<T> const& p, CUstream_st* stream);
