@@ -38,10 +38,26 @@ void linear_backward(basic_cuda<T> const& on, std::type_identity_t<matrix<T cons
 template <class T>
 double cross_entropy(basic_cuda<T> const& on, matrix<T const> logits,
                      std::span<std::int32_t const> targets, double scale, matrix<T> dlogits) {
-  device::loss<T>::cross_entropy(logits, targets.data(), scale, nullptr, dlogits,
+  return cross_entropy(on, logits, targets, scale, nullptr, dlogits);
+}
+/// The same where the device has counted the terms, which the scale is then divided by.
+template <class T>
+double cross_entropy(basic_cuda<T> const& on, matrix<T const> logits,
+                     std::span<std::int32_t const> targets, double scale, std::int64_t const* terms,
+                     matrix<T> dlogits) {
+  device::loss<T>::cross_entropy(logits, targets.data(), scale, terms, dlogits,
                                  on.context->token_losses.data(), on.context->loss.data(),
                                  on.stream);
   return 0;
+}
+/// Counts targets that are not below 0, where the host cannot read them; else null.
+template <class T>
+std::int64_t const* terms_on(basic_cuda<T> const& on, std::span<std::int32_t const> targets) {
+  if (targets.empty() || place<basic_cuda<T>>::readable(targets.data())) return nullptr;
+  std::int64_t* const terms = on.context->terms.data();
+  device::loss<T>::count_targets(targets.data(), static_cast<std::int64_t>(targets.size()), terms,
+                                 on.stream);
+  return terms;
 }
 template <class T>
 double squared_error(basic_cuda<T> const& on, matrix<T const> y, matrix<T const> target,

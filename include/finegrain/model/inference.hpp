@@ -118,7 +118,7 @@ class inference {
     plan<X, E>::forward(pass<X>{on_, b, scratch, e, gradients::overwrite, cache},
                         static_cast<Self const&>(*this).weights(), saved, x, y);
     if (cache) cache->length += b.tokens;
-    if (b.log) place<X>::read_log(on_, *b.log);
+    if (b.log) place<X>::read_log(on_, *b.log, b.tokens);
     return b;
   }
   /// Takes the memory of a batch's lists.
