@@ -102,6 +102,7 @@
 #include "cuda/attention.hpp"
 #include "cuda/stages.hpp"
 #include "cuda/cuda.hpp"
+#include "cuda/random.hpp"
 
 #include "model/inference.hpp"
 #include "model/network.hpp"

@@ -36,10 +36,7 @@ class network : public inference<network<E, X>, E, X> {
   /// Random weights. Throws std::bad_alloc.
   explicit network(initialisation start = {}, X on = {})
       : base(std::move(on)), entries_(list_weights<E>()), weights_(weights_size<E>()) {
-    place<X>::write(on_, weights_, [&](S* numbers, parallel threads) {
-      std::fill_n(numbers, weights_size<E>(), S(0));
-      initialise<S>(entries_, numbers, start, threads);
-    });
+    start_weights(on_, entries_, weights_, start);
   }
   template <std::same_as<X> Executor>  // clang 14 would take {.deviation = 1} for an X
   explicit network(Executor on, initialisation start = {}) : network(start, std::move(on)) {}
