@@ -8,14 +8,16 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 
-/// f(place, N) for all numbers of a range, N at once where the range lies so that it may.
+/// f(place, N) for all numbers of a range that are this block's, the part-th of so many; N at once
+/// where the range lies so that it may.
 template <class F>
-__device__ void for_range(weight_range const& range, F f) {
+__device__ void for_range(weight_range const& range, int part, int parts, F f) {
   constexpr int N = vector::width;
   std::int64_t const whole = range.offset % N == 0 ? range.count / N * N : 0;
-  for (std::int64_t i = threadIdx.x * N; i < whole; i += blockDim.x * N)
+  int const first = part * blockDim.x + threadIdx.x, step = parts * blockDim.x;
+  for (std::int64_t i = first * N; i < whole; i += step * N)
     f(range.offset + i, std::integral_constant<int, N>{});
-  for (std::int64_t i = whole + threadIdx.x; i < range.count; i += blockDim.x)
+  for (std::int64_t i = whole + first; i < range.count; i += step)
     f(range.offset + i, std::integral_constant<int, 1>{});
 }
 
@@ -25,7 +27,7 @@ __global__ void __launch_bounds__(256)
     sum_of_squares_kernel(weight_range const* ranges, T const* g, double* partial) {
   __shared__ double memory[32];
   double sum = 0;
-  for_range(ranges[blockIdx.x], [&](std::int64_t at, auto shape) {
+  for_range(ranges[blockIdx.x], 0, 1, [&](std::int64_t at, auto shape) {
     float x[decltype(shape)::value];
     vector::load(g + at, x);
 #pragma unroll
@@ -74,13 +76,17 @@ struct adamw_arrays {
   adamw_step const* step;
 };
 
+/// Blocks that share a range: with a vector a thread, those that run at a time read and write places
+/// side by side, which memory likes.
+inline constexpr int adamw_parts = 16;
+
 template <class T>
-__global__ void __launch_bounds__(256) adamw_kernel(adamw_arrays<T> const p) {
+__global__ void __launch_bounds__(128) adamw_kernel(adamw_arrays<T> const p) {
   if (!p.step->finite) return;
   float const scale = p.step->scale, pace = p.step->pace, unbias = p.step->unbias;
-  weight_range const range = p.ranges[blockIdx.x];
+  weight_range const range = p.ranges[blockIdx.x / adamw_parts];
   float const keep = range.decays ? p.step->keep : 1.0f;
-  for_range(range, [&](std::int64_t at, auto shape) {
+  for_range(range, blockIdx.x % adamw_parts, adamw_parts, [&](std::int64_t at, auto shape) {
     constexpr int N = decltype(shape)::value;
     float g[N], w[N], m[N], v[N];
     vector::load(p.g + at, g);
@@ -157,7 +163,7 @@ void adamw<T>::update(adamw_numbers const& how, weight_range const* ranges, std:
                       CUstream_st* stream) {
   if (count == 0) return;
   auto const number = [](double x) { return static_cast<float>(x); };
-  adamw_kernel<T><<<static_cast<unsigned>(count), 256, 0, stream>>>(
+  adamw_kernel<T><<<static_cast<unsigned>(count * adamw_parts), 128, 0, stream>>>(
       {number(how.beta1), number(how.beta2), number(1 - how.beta1), number(1 - how.beta2),
        number(how.epsilon), ranges, g, w, m, v, weights, step});
   check_launch("adamw_kernel");

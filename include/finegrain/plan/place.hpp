@@ -22,6 +22,8 @@ struct place {
 
   /// Whether a pass is done when its call returns, and what it wrote is the host's to read.
   static constexpr bool here = true;
+  /// Memory for logits that are made some tokens at a time, and how many tokens at most.
+  static constexpr std::int64_t chunk_bytes = std::int64_t{32} << 20, chunk_most = 1024;
   /// Whether the host can read what stands here.
   static bool readable(void const*) { return true; }
   /// How many workers scratch memory must serve.
