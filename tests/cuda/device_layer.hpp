@@ -7,6 +7,7 @@
 #include <finegrain/model/network.hpp>
 #include <finegrain/reference/reference.hpp>
 
+#include "../catch.hpp"
 #include "../cpu/layer.hpp"
 
 namespace under_test {
@@ -125,6 +126,58 @@ inline double off(std::vector<double> const& exact, numbers const& got) {
   }
   double const ratio = std::sqrt(error / (size > 0 ? size : 1));
   return ratio == ratio ? ratio : double{infinity};
+}
+
+/// The worst of y, dx and every weight's gradient; and that what must be equal is.
+struct comparison {
+  double y = 0, dx = 0, dw = 0;
+  std::string worst;
+};
+
+template <fg::Expr E>
+comparison compare(std::int64_t T, std::uint64_t seed, fg::batch const& b,
+                   fg::gradients mode = fg::gradients::overwrite,
+                   fg::device::instructions use = fg::device::instructions::all) {
+  device_layer<E> fast;
+  exact_layer<E> exact;
+  fast.on.use = use;
+  fast.mode = exact.mode = mode;
+  if (mode == fg::gradients::accumulate) exact.before = fast.before = 0.25f;
+  numbers w(static_cast<std::size_t>(fg::weights_size<E>()));
+  for (auto const& entry : fg::list_weights<E>()) {
+    double const deviation = entry.role == fg::role::selection_bias
+                                 ? 0.1
+                                 : 1.0 / std::sqrt(static_cast<double>(entry.cols));
+    numbers fresh = random_numbers(entry.rows * entry.cols, ++seed, deviation);
+    if (entry.role == fg::role::table)
+      for (std::size_t i = 0; i < fresh.size(); ++i)
+        fresh[i] = static_cast<float>(fg::random_word(seed, i) >> 56);
+    std::copy(fresh.begin(), fresh.end(), w.begin() + entry.offset);
+  }
+  w = rounded(w);
+  fast.set_weights(w);
+  exact.set_weights(w);
+  numbers const x = rounded(random_numbers(T * exact.in, ++seed)),
+                dy = rounded(random_numbers(T * exact.out, ++seed));
+  fast.train(x, dy, b);
+  exact.train(x, dy, b);
+  comparison made;
+  made.y = off(exact.y, fast.read_y());
+  made.dx = off(exact.dx, fast.read_dx());
+  numbers const dw = fast.read_dw();
+  for (auto const& entry : fg::list_weights<E>()) {
+    double const d = off(part(exact.dw, entry), part(dw, entry));
+    if (d > made.dw) made.dw = d, made.worst = entry.name;
+  }
+  // the same bits again, and without training; what is not trained has other tiles
+  numbers const y = fast.read_y(), dx = fast.read_dx();
+  fast.train(x, dy, b);
+  CHECK(same(y, fast.read_y()));
+  CHECK(same(dx, fast.read_dx()));
+  CHECK(same(dw, fast.read_dw()));
+  double const inference = off(exact.y, fast.forward(x, b));
+  CHECK(inference < 0.01);
+  return made;
 }
 
 }  // namespace under_test

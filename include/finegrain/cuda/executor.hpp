@@ -171,24 +171,25 @@ struct place<basic_cuda<T>> {
       from = read_report(from, tokens, log.layers[l]);
   }
   /// What is asked of a router that it cannot do.
-  static void check(config const& c, routing_request const& request, bool training) {
-    if (char const* const sentence = device::unsupported(c, request, training))
+  static void check(config const& c, routing_request const& request, bool) {
+    if (char const* const sentence = device::unsupported(c, request))
       throw invalid_argument("%s", sentence);
   }
 
-  /// Numbers of a router's report as kernels write it: R loads, as std::int64_t, R mean scores, the
-  /// balance loss, the entropy, and devices.
+  /// Numbers of a router's report as kernels write it: see device::router_report.
   static std::int64_t report_size(std::size_t routed) {
-    return 2 * static_cast<std::int64_t>(routed) + 3;
+    return 5 * static_cast<std::int64_t>(routed) + 3;
   }
   static double const* read_report(double const* from, std::int64_t tokens, routing_report& to) {
     std::size_t const R = to.load.size();
     std::memcpy(to.load.data(), from, R * sizeof(double));
-    std::copy_n(from + R, R, to.mean_score.begin());
-    std::fill(to.dropped.begin(), to.dropped.end(), 0);
-    to.balance_loss = from[2 * R];
-    to.entropy = from[2 * R + 1];
-    to.devices = from[2 * R + 2];
+    std::memcpy(to.dropped.data(), from + R, R * sizeof(double));
+    std::copy_n(from + 2 * R, R, to.mean_score.begin());
+    std::copy_n(from + 3 * R, R, to.bias.begin());
+    std::copy_n(from + 4 * R, R, to.quantile.begin());
+    to.balance_loss = from[5 * R];
+    to.entropy = from[5 * R + 1];
+    to.devices = from[5 * R + 2];
     to.tokens = tokens;
     return from + report_size(R);
   }

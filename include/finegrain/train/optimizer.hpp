@@ -148,6 +148,8 @@ class optimizer<basic_cuda<T>> {
     device::adamw_step const now{.step = steps};
     device::runtime::copy(step_.data(), &now, sizeof now, on.stream);
   }
+  /// Steps done, where passes on the device can read them.
+  std::int64_t const* steps() const { return &step_.data()->step; }
   /// Counts the choices of a batch whose pass was the last one with a log.
   void count_choices(X const& on, gradients mode) {
     device::adamw<T>::add_loads(routers_.data(), routers_.size(), on.context->reports.get(), mode,

@@ -288,8 +288,9 @@ class trainer {
   void begin(batch b, matrix<S const> x, L const& loss) {
     if (!b.log) b.log = &log_;
     if (b.routing == routing_request{}) b.routing = settings_.routing;
-    b.routing.seed = random_word(random_word(b.routing.seed, static_cast<std::uint64_t>(steps_)),
-                                 static_cast<std::uint64_t>(gathered_));
+    b.routing.seed = seed_of(b.routing);
+    if constexpr (!place<executor>::here)
+      b.routing.step = gathered_ == 0 ? state_.steps() : nullptr;
     b.routing.quantiles |= settings_.bias.quantile;
     if (gathered_ > 0) b.routing.earlier = &counts_;
     auto const mode = gathered_ > 0 ? gradients::accumulate : gradients::overwrite;
@@ -300,6 +301,14 @@ class trainer {
              .log = b.log};
     if constexpr (!place<executor>::here)
       if (settings_.bias.speed > 0) state_.count_choices(net_.on(), mode);
+  }
+
+  /// The seed of a step's batch; where the executor counts steps itself, it mixes those of a step's
+  /// first batch.
+  std::uint64_t seed_of(routing_request const& asked) const {
+    if (!place<executor>::here && gathered_ == 0) return asked.seed;
+    return random_word(random_word(asked.seed, static_cast<std::uint64_t>(steps_)),
+                       static_cast<std::uint64_t>(gathered_));
   }
 
   /// Adds a batch's counts to the step's. They are whole numbers: any order, any size, the same.
