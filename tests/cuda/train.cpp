@@ -162,6 +162,12 @@ TEST_CASE("what cannot be recorded is refused, and nothing has changed") {
   auto const before = weights(net);
   CHECK_THROWS_AS(train.record(text.batch(), board.targets), fg::invalid_argument);
   CHECK_THROWS_AS(train.record(board.batch(), text.targets), fg::invalid_argument);
+  auto step = train.record(board.batch(), board.targets);
+  CHECK(step.stands());
+  std::vector<std::int32_t> const more(3 * T, 1);
+  train.evaluate({.tokens = 3 * T, .ids = more}, more);  // moves the network's memory
+  CHECK_FALSE(step.stands());
+  CHECK_THROWS_AS(step(), fg::invalid_argument);
   train.settings().bias.quantile = true;
   CHECK_THROWS_AS(train.record(board.batch(), board.targets), fg::invalid_argument);
   CHECK(train.steps() == 0);

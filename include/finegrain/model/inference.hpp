@@ -79,6 +79,8 @@ class inference {
     return log;
   }
 
+  /// Where passes without memory of their own run: it moves when a call needs more.
+  std::byte const* workspace() const { return workspace_.data(); }
   X& on() { return on_; }
   X const& on() const { return on_; }
   extent extent_of(std::int64_t tokens, bool training = false) const {

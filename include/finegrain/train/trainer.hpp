@@ -123,8 +123,8 @@ class trainer {
   class recorded;
   /// Records a step, which is run each time that the result is called: with what the batch's lists,
   /// x and targets, all in memory of the device, then hold, and with the step's own learning rate.
-  /// The optimiser's numbers and the settings are those of now. The memory that it runs in must not
-  /// move: no later pass with more tokens. Throws invalid_argument where the host would have to take
+  /// The optimiser's numbers and the settings are those of now. A later pass with more tokens moves
+  /// the memory that it runs in, and then it must be recorded again. Throws invalid_argument where the host would have to take
   /// part.
   recorded record(batch b, id_list targets) requires(in == ids && !place<executor>::here) {
     return record(b, {}, targets);
@@ -445,8 +445,12 @@ class trainer {
 template <class Network>
 class trainer<Network>::recorded {
  public:
-  /// Enqueues the step on the network's stream.
+  /// Whether it can still be called.
+  bool stands() const { return train_->net_.workspace() == workspace_; }
+  /// Enqueues the step on the network's stream. Throws invalid_argument if it does not stand.
   void operator()() {
+    if (!stands())
+      throw invalid_argument("the network's memory has moved since this step was recorded");
     graph_.replay(train_->net_.on().stream);
     train_->last_ = last_;
     ++train_->steps_;
@@ -455,8 +459,9 @@ class trainer<Network>::recorded {
  private:
   friend class trainer;
   recorded(trainer& train, device::recording graph, pending const& last)
-      : train_(&train), graph_(std::move(graph)), last_(last) {}
+      : train_(&train), workspace_(train.net_.workspace()), graph_(std::move(graph)), last_(last) {}
   trainer* train_;
+  std::byte const* workspace_;
   device::recording graph_;
   pending last_;
 };
