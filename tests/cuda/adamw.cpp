@@ -78,8 +78,8 @@ TEST_CASE("selection biases move by the counts of all batches") {
   if (fg::device::runtime::devices() == 0) SKIP("no GPU");
   // Three routers whose reports lie one after the other; the second has no biases.
   std::vector<fg::device::router_place> const routers{
-      {0, 0, 5, 1}, {5, 1, -1, 8}, {26, 9, 10, 300}};
-  constexpr std::int64_t numbers = 400, all_loads = 309;
+      {0, 0, 5, 6, 1}, {5, 1, -1, -1, 8}, {26, 9, 10, 400, 300}};
+  constexpr std::int64_t numbers = 800, all_loads = 309;
   auto const routers_ = up(routers);
   auto const count = static_cast<std::int64_t>(routers.size());
   std::vector<double> reports(700);
@@ -104,6 +104,7 @@ TEST_CASE("selection biases move by the counts of all batches") {
     CHECK(same_bits(down(w), old));
     kernels::move_biases(routers_.data(), count, load.data(), 0.25, centre, w.data(), stored.data(),
                          good.data(), stream);
+    auto const kept = down(stored);
     std::vector<double> should(std::size_t(numbers), 0.5), rounded(std::size_t(numbers), 7.0);
     for (auto const& r : routers) {
       std::int64_t all = 0;
@@ -123,6 +124,9 @@ TEST_CASE("selection biases move by the counts of all batches") {
         double& b = should[std::size_t(r.bias + e)];
         b -= centre ? mean : 0;
         rounded[std::size_t(r.bias + e)] = b;
+        CHECK(number(kept[std::size_t(r.bias + e)]) + number(kept[std::size_t(r.rest + e)]) ==
+              Approx(b).margin(1e-5));
+        rounded[std::size_t(r.rest + e)] = number(kept[std::size_t(r.rest + e)]);
       }
     }
     CHECK(far_off(down(w), should, 0, 1e-6) == "");

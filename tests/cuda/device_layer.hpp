@@ -25,6 +25,12 @@ std::vector<T> downloaded(fg::device_buffer<T> const& from) {
   fg::device::runtime::copy(numbers.data(), from.data(), from.bytes(), nullptr);
   return numbers;
 }
+inline std::vector<bf16> downloaded_span(std::span<bf16 const> from) {
+  std::vector<bf16> numbers(from.size());
+  fg::device::runtime::copy(numbers.data(), from.data(), static_cast<std::int64_t>(from.size() * 2),
+                            nullptr);
+  return numbers;
+}
 template <class T>
 fg::device_buffer<T> uploaded(std::vector<T> const& from) {
   fg::device_buffer<T> to(static_cast<std::int64_t>(from.size()));
@@ -96,13 +102,14 @@ struct device_layer {
   numbers read_y() const { return as_numbers(downloaded(y)); }
   numbers read_dx() const { return as_numbers(downloaded(dx)); }
   numbers read_dw() const { return as_numbers(downloaded(dw)); }
-
- private:
-  fg::weights<E, bf16 const> weights() { return fg::bind_weights<E, bf16 const>(w.data()); }
+  /// What the last forward kept.
   typename plan::saved saved() {
     fg::arena memory(saved_memory.data(), saved_memory.size());
     return typename plan::saved(memory, extent);
   }
+
+ private:
+  fg::weights<E, bf16 const> weights() { return fg::bind_weights<E, bf16 const>(w.data()); }
   fg::arena scratch() { return {scratch_memory.data(), scratch_memory.size()}; }
 
   fg::batch batch;

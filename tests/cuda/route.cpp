@@ -66,7 +66,7 @@ struct choice {
     auto const bias_there = upload(bias), table_there = upload(table);
     auto const ids_there = upload(ids);
     fg::device::router_numbers<bf16> w;
-    w.bias = bias_there.data(), w.table = table_there.data();
+    w.bias.first = bias_there.data(), w.table.first = table_there.data();
     routing_rules const rules(c, request);
     kernels::choose(rules, w, ids_there.data(), state.state(), state.rows.map,
                     state.rows.block_counts.data(), nullptr);
@@ -247,7 +247,7 @@ void check_backward(config const& c, fg::balance_losses const& losses, std::int6
   auto const ids = upload(tokens.ids);
   auto const starts = upload(tokens.starts);
   fg::device::router_numbers<bf16> w;
-  w.bias = bias_there.data(), w.table = table_there.data();
+  w.bias.first = bias_there.data(), w.table.first = table_there.data();
   routing_rules const rules(c, request);
   balance_terms terms(c, request);
   fg::routing_log earlier{{fg::routing_report(R)}}, log = earlier;  // an earlier batch's counts

@@ -140,6 +140,7 @@ __global__ void __launch_bounds__(256)
   for (int e = threadIdx.x; e < experts; e += blockDim.x) {
     if (centre) bias[e] -= mean;
     vector::put(weights + r.bias + e, bias[e]);
+    vector::put(weights + r.rest + e, bias[e] - vector::to_float(weights[r.bias + e]));
   }
 }
 

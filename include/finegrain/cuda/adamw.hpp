@@ -42,9 +42,9 @@ struct adamw_step {
 };
 
 /// Where a router's numbers are: its loads in the pass's reports and in a list of all routers', and
-/// its selection biases among the weights.
+/// its selection biases among the weights, with what rounding left of them.
 struct router_place {
-  std::int64_t report = 0, load = 0, bias = -1;  // -1: it has none
+  std::int64_t report = 0, load = 0, bias = -1, rest = -1;  // -1: it has none
   int experts = 0;
 };
 
@@ -67,7 +67,7 @@ struct adamw {
   static void add_loads(router_place const* routers, std::int64_t count, double const* reports,
                         gradients mode, std::int64_t* loads, CUstream_st* stream);
   /// An expert that was chosen less often than the mean gains `speed`, one more often loses it;
-  /// then, if asked, a router's mean is taken off. Biases in f32, in w, and rounded to `weights`.
+  /// then, if asked, a router's mean is taken off. Biases in f32, in w, and to `weights`, see `summed`.
   /// Does nothing in a step that is not finite.
   static void move_biases(router_place const* routers, std::int64_t count,
                           std::int64_t const* loads, double speed, bool centre, float* w,

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../plan/weights.hpp"
 #include "combine.hpp"
 #include "experts.hpp"
 #include "norm.hpp"
@@ -207,8 +208,9 @@ class mixture_pass {
   }
   bool weighed() const { return shared_ && mixture_saved<T>::weighs_shared(c_); }
   router_numbers<T> router() const {
-    return {w_.router.router.data, w_.router.bias.data, w_.router.table.data,
-            w_.shared_gate_weights};
+    auto const& r = w_.router;
+    return {r.router.data, finegrain::detail::with_rest(r.bias.data, r.bias.size()),
+            finegrain::detail::with_rest(r.table.data, r.table.size()), w_.shared_gate_weights};
   }
   kind_numbers<T const> further() const {
     auto const& r = w_.router;
@@ -307,11 +309,11 @@ class mixture_pass {
       at += place<X>::report_size(log.layers[l].load.size());
     static_cast<void>(finegrain::detail::next_report(log));
     router_report const to(at, c_.routed);
-    route<T>::report(rules_, loss_, w_.router.bias.data, s_.router, s_.rows, starts(), s_.factors,
-                     to, t_.report_sums, p_.on.stream);
+    route<T>::report(rules_, loss_, router().bias, s_.router, s_.rows, starts(), s_.factors, to,
+                     t_.report_sums, p_.on.stream);
     if (p_.batch.routing.quantiles)
-      kinds<T>::quantiles(rules_, w_.router.bias.data, s_.router, t_.kinds, p_.extent.tokens,
-                          to.quantile, p_.on.stream);
+      kinds<T>::quantiles(rules_, router().bias, s_.router, t_.kinds, p_.extent.tokens, to.quantile,
+                          p_.on.stream);
   }
   /// Zeroes gradients that nothing is added to.
   void begin(mixture_weights<T> const& dw) const {

@@ -75,7 +75,7 @@ __global__ __launch_bounds__(256) void report_kernel(routing_rules c, balance_te
 /// The blocks' sums, in order. One block.
 template <class T>
 __global__ __launch_bounds__(1024) void report_sums_kernel(routing_rules c, balance_terms loss,
-                                                           T const* bias,
+                                                           summed<T> bias,
                                                            std::int32_t const* experts,
                                                            row_map rows, double const* partials,
                                                            router_report to) {
@@ -93,7 +93,7 @@ __global__ __launch_bounds__(1024) void report_sums_kernel(routing_rules c, bala
       to.mean_score[e] = sum;
       to.load[e] = c.drops ? chosen[e] : rows.counts[e];
       to.dropped[e] = to.load[e] - rows.counts[e];
-      to.bias[e] = c.bias ? double(number(bias[e])) : 0.0;
+      to.bias[e] = c.bias ? double(bias[e]) : 0.0;
       to.quantile[e] = 0;
       continue;
     }
@@ -107,7 +107,7 @@ __global__ __launch_bounds__(1024) void report_sums_kernel(routing_rules c, bala
 }
 
 template <class T>
-void route<T>::report(routing_rules const& c, balance_terms const& loss, T const* bias,
+void route<T>::report(routing_rules const& c, balance_terms const& loss, summed<T> bias,
                       router_state const& state, row_map const& rows, sequence_starts starts,
                       balance_factors const& factors, router_report const& report, double* partials,
                       CUstream_st* stream) {

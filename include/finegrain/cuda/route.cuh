@@ -121,15 +121,14 @@ __device__ inline void limit_groups(routing_rules const& c, unsigned const* rank
 /// The experts that a table has for tokens' ids: distinct and in range, whatever it holds. An id
 /// that the table does not have is read as the nearest.
 template <class T>
-__global__ void look_up_kernel(routing_rules c, T const* table, std::int32_t const* ids,
+__global__ void look_up_kernel(routing_rules c, summed<T> table, std::int32_t const* ids,
                                std::int32_t* experts, int tokens) {
   std::int64_t const t = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (t >= tokens) return;
-  T const* const row =
-      table + std::int64_t{min(max(ids[t], 0), c.vocabulary - 1)} * c.table_columns;
+  std::int64_t const row = std::int64_t{min(max(ids[t], 0), c.vocabulary - 1)} * c.table_columns;
   std::int32_t* const mine = experts + t * c.k;
   for (int slot = 0; slot < c.k; ++slot) {
-    double const entry = number(row[slot]);
+    double const entry = table[row + slot];
     auto expert =
         static_cast<int>(entry >= 0 && entry < 9e15 ? static_cast<long long>(entry) % c.routed : 0);
     for (int n = 0; n < slot; ++n)
@@ -178,7 +177,7 @@ FINEGRAIN_HD constexpr int choice_blocks(int N) { return N > 8 ? 1 : N > 2 ? 2 :
 
 template <class T, int N>
 __global__ __launch_bounds__(256, choice_blocks(N)) void choose_kernel(routing_rules c,
-                                                                       T const* bias,
+                                                                       summed<T> bias,
                                                                        router_state s, row_map rows,
                                                                        std::int32_t* block_counts,
                                                                        int chunk, int words) {
@@ -222,7 +221,7 @@ __global__ __launch_bounds__(256, choice_blocks(N)) void choose_kernel(routing_r
       choice.ranks[n] = 0;
       if (e >= R) continue;
       float const key = s.keys ? s.keys[t * R + e] : c.by_logits ? logits[e] : mine[n];
-      choice.ranks[n] = rank_of(key + (c.bias ? number(bias[e]) : 0.0f));
+      choice.ranks[n] = rank_of(key + (c.bias ? bias[e] : 0.0f));
       scores[e] = c.of_chosen ? logits[e] : mine[n];  // what weights are made of
       if (s.scores) s.scores[t * R + e] = mine[n];
       if (c.limited) ranks[e] = choice.ranks[n];

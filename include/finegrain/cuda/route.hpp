@@ -69,8 +69,8 @@ struct routing_rules {
 template <class T>
 struct router_numbers {
   T const* router = nullptr;       // (R, D)
-  T const* bias = nullptr;         // (R)
-  T const* table = nullptr;        // (vocabulary, K)
+  summed<T> bias = {};             // (R)
+  summed<T> table = {};            // (vocabulary, K)
   T const* shared_gate = nullptr;  // (D)
 };
 
@@ -198,7 +198,7 @@ struct route {
                       row_map const& rows, sequence_starts starts, balance_factors const& to,
                       CUstream_st* stream);
   /// `partials` has room for router_report::partials(R).
-  static void report(routing_rules const& c, balance_terms const& loss, T const* bias,
+  static void report(routing_rules const& c, balance_terms const& loss, summed<T> bias,
                      router_state const& state, row_map const& rows, sequence_starts starts,
                      balance_factors const& factors, router_report const& report, double* partials,
                      CUstream_st* stream);

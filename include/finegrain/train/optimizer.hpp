@@ -2,8 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <iterator>
 #include <span>
 #include <utility>
 #include <vector>
@@ -68,7 +70,7 @@ class optimizer {
   /// Steps are counted where they are done.
   void begin_at(X const&, std::int64_t steps) { steps_ = steps; }
 
-  /// Changes `count` weights from `offset` on: f(numbers).
+  /// Changes selection biases, `count` from `offset` on: f(numbers).
   template <class F>
   void change(X const&, std::span<S> weights, std::int64_t offset, std::int64_t, F&& f) {
     f(weights.data() + offset);
@@ -107,6 +109,8 @@ class optimizer<basic_cuda<T>> {
   optimizer(X const& on, std::vector<weight_entry> const& entries,
             std::vector<router_biases> const& routers, std::span<T> weights)
       : count_(static_cast<std::int64_t>(weights.size())), numbers_(3 * count_) {
+    std::copy_if(entries.begin(), entries.end(), std::back_inserter(summed_),
+                 [](weight_entry const& entry) { return detail::has_rest(entry.role); });
     std::vector<device::weight_range> ranges;
     for (trained_range const& r : trained_ranges(entries))
       ranges.push_back({r.offset, r.count, r.decays});
@@ -115,10 +119,23 @@ class optimizer<basic_cuda<T>> {
     device::runtime::copy(ranges_.data(), ranges.data(), ranges_.bytes(), on.stream);
     device::elementwise<T>::widen(weights.data(), numbers_.data(), count_, on.stream);
     device::runtime::fill(numbers_.data() + count_, 0, 2 * bytes_of(count_), on.stream);
+    for (weight_entry const& entry : summed_) {
+      std::int64_t const n = entry.rows * entry.cols;
+      std::vector<T> const parts = place<X>::fetched(
+          on, weights.subspan(std::size_t(entry.offset), std::size_t(detail::room(n, entry.role))));
+      auto const sums = detail::with_rest<T>(parts.data(), n);
+      std::vector<float> wide;
+      for (std::int64_t i = 0; i < n; ++i) wide.push_back(sums[i]);
+      device::runtime::copy(numbers_.data() + entry.offset, wide.data(), bytes_of(n), on.stream);
+    }
     std::vector<device::router_place> places;
     std::int64_t report = 0, load = 0;
     for (router_biases const& r : routers) {
-      places.push_back({report, load, r.offset, r.experts});
+      places.push_back({.report = report,
+                        .load = load,
+                        .bias = r.offset,
+                        .rest = r.offset + detail::padded(r.experts),
+                        .experts = r.experts});
       report += place<X>::report_size(static_cast<std::size_t>(r.experts)), load += r.experts;
     }
     routers_ = device_buffer<device::router_place>(static_cast<std::int64_t>(places.size()));
@@ -166,8 +183,7 @@ class optimizer<basic_cuda<T>> {
     device::runtime::copy(some.data(), numbers_.data() + offset, bytes_of(count), on.stream);
     f(some.data());
     device::runtime::copy(numbers_.data() + offset, some.data(), bytes_of(count), on.stream);
-    device::elementwise<T>::narrow(numbers_.data() + offset, weights.data() + offset, count,
-                                   on.stream);
+    store_sums(on, some.data(), count, weights.data() + offset);
   }
 
   struct numbers {
@@ -186,15 +202,27 @@ class optimizer<basic_cuda<T>> {
   void write(X const& on, numbers const& from, std::span<T> weights) {
     device::runtime::copy(numbers_.data(), from.all.data(), numbers_.bytes(), on.stream);
     device::elementwise<T>::narrow(numbers_.data(), weights.data(), count_, on.stream);
+    for (weight_entry const& entry : summed_)
+      store_sums(on, from.weights.data() + entry.offset, entry.rows * entry.cols,
+                 weights.data() + entry.offset);
   }
 
  private:
+  /// Writes `count` numbers to `to` and what rounding leaves of them to their rest.
+  static void store_sums(X const& on, float const* from, std::int64_t count, T* to) {
+    std::int64_t const apart = detail::padded(count);
+    std::vector<T> parts(static_cast<std::size_t>(apart + count));
+    for (std::int64_t i = 0; i < count; ++i)
+      summed<T>::write(from[i], parts[std::size_t(i)], parts[std::size_t(apart + i)]);
+    place<X>::store(on, parts, {to, parts.size()});
+  }
   static std::int64_t bytes_of(std::int64_t count) {
     return count * static_cast<std::int64_t>(sizeof(float));
   }
 
   std::int64_t count_;
-  device_buffer<float> numbers_;  // weights, first and second moments
+  std::vector<weight_entry> summed_;  // weights that have a rest
+  device_buffer<float> numbers_;      // weights, first and second moments
   device_buffer<device::weight_range> ranges_;
   device_buffer<device::router_place> routers_;
   device_buffer<std::int64_t> loads_;  // of all routers, in a step's batches

@@ -137,7 +137,7 @@ struct kinds {
                    kind_state const& saved, kind_scratch<T> const& t, std::int64_t tokens,
                    CUstream_st* stream);
   /// quantile (R): the biases with which each expert would be chosen K T / R times.
-  static void quantiles(routing_rules const& c, T const* bias, router_state const& state,
+  static void quantiles(routing_rules const& c, summed<T> bias, router_state const& state,
                         kind_scratch<T> const& t, std::int64_t tokens, double* quantile,
                         CUstream_st* stream);
 

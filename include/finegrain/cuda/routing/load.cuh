@@ -139,7 +139,7 @@ void kinds<T>::noise_backward(routing_rules const& c, double load, router_state 
 
 /// admission (T): the first key of each token that is not chosen. A warp for each.
 template <class T>
-__global__ __launch_bounds__(256) void admission_kernel(float const* from, T const* bias,
+__global__ __launch_bounds__(256) void admission_kernel(float const* from, summed<T> bias,
                                                         float* admission, int tokens, int R,
                                                         int k) {
   std::int64_t const t = std::int64_t{blockIdx.x} * 8 + threadIdx.x / 32;
@@ -148,12 +148,12 @@ __global__ __launch_bounds__(256) void admission_kernel(float const* from, T con
 #pragma unroll
   for (int n = 0; n < 32; ++n) {
     int const e = index_of(n);
-    choice.ranks[n] = e < R ? rank_of(from[t * R + e] + number(bias[e])) : 0;
+    choice.ranks[n] = e < R ? rank_of(from[t * R + e] + bias[e]) : 0;
   }
   choice.find();
   for (int slot = 0; slot < k; ++slot) choice.take();
   int const e = choice.take();
-  if (threadIdx.x % 32 == 0) admission[t] = from[t * R + e] + number(bias[e]);
+  if (threadIdx.x % 32 == 0) admission[t] = from[t * R + e] + bias[e];
 }
 /// A block for each expert.
 template <class T>
@@ -168,7 +168,7 @@ __global__ __launch_bounds__(512) void quantiles_kernel(float const* from, float
     quantile[blockIdx.x] = -static_cast<double>(key_of(static_cast<unsigned>(found >> 32)));
 }
 template <class T>
-void kinds<T>::quantiles(routing_rules const& c, T const* bias, router_state const& state,
+void kinds<T>::quantiles(routing_rules const& c, summed<T> bias, router_state const& state,
                          kind_scratch<T> const& t, std::int64_t tokens, double* quantile,
                          CUstream_st* on) {
   if (!c.bias || tokens == 0 || c.chosen == c.routed) return;
