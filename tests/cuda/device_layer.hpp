@@ -85,7 +85,7 @@ struct device_layer {
     plan::forward({on, batch, scratch(), extent, mode, cache}, weights(), saved(),
                   {x.data(), b.tokens, in}, {y.data(), b.tokens, out});
     if (cache) cache->length += b.tokens;
-    if (batch.log) fg::place<X>::read_log(on, *batch.log);
+    if (batch.log) fg::place<X>::read_log(on, *batch.log, batch.tokens);
     return as_numbers(downloaded(y));
   }
   /// Forward, then backward. Outputs are read with read_y and the like.

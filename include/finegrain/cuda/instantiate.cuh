@@ -14,6 +14,7 @@
 #include "loss.cuh"
 #include "memory.cuh"
 #include "norm.cuh"
+#include "random.cuh"
 #include "rotary.cuh"
 #include "routing/choose.cuh"
 #include "routing/load.cuh"
@@ -46,7 +47,8 @@ struct on_cuda {
       device::combine_code<T>,     device::norm_code<T>,
       device::rotary_code<T>,      device::attend_code<T>,
       device::embed_code<T>,       device::loss_code<T>,
-      device::elementwise_code<T>, device::adamw_code<T>};
+      device::elementwise_code<T>, device::adamw_code<T>,
+      device::random_code<T>};
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

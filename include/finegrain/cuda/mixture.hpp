@@ -221,7 +221,7 @@ class mixture_pass {
     auto const on = p_.on.stream;
     batch const& b = p_.batch;
     if (kinds_.random())
-      kinds<T>::keep_seed(random_word(b.routing.seed, b.log ? b.log->next : 0), s_.kinds, on);
+      kinds<T>::keep_seed(b.routing.seed, b.routing.step, b.log ? b.log->next : 0, s_.kinds, on);
     kinds<T>::logits(rules_, kinds_, further(), products_.x, s_.router, s_.kinds, t_.kinds,
                      p_.extent.tokens, on);
     kinds<T>::choose(rules_, kinds_, router(), b.ids.data(), s_.router, s_.kinds, t_.kinds,
