@@ -44,9 +44,9 @@ struct logit_tile {
 #pragma unroll
       for (int n = 0; n < N; ++n) {
         uint4 const upper = o.x[m][0], lower = o.x[m][1], of_router = o.router[n];
-        multiply_add<bf16>(sum[m][n], {upper.x, lower.x, upper.y, lower.y}, of_router.x,
+        multiply_add<T>(sum[m][n], {upper.x, lower.x, upper.y, lower.y}, of_router.x,
                            of_router.y);
-        multiply_add<bf16>(sum[m][n], {upper.z, lower.z, upper.w, lower.w}, of_router.z,
+        multiply_add<T>(sum[m][n], {upper.z, lower.z, upper.w, lower.w}, of_router.z,
                            of_router.w);
       }
   }
@@ -164,9 +164,8 @@ __global__ __launch_bounds__(256) void shared_weight_kernel(T const* gate, T con
   if (t >= tokens) return;
   float sum = 0;
   for (int d = threadIdx.x % 32 * 2; d < D; d += 64) {
-    unsigned const a = *reinterpret_cast<unsigned const*>(x + t * D + d);
-    unsigned const b = *reinterpret_cast<unsigned const*>(gate + d);
-    sum += first_of(a) * first_of(b) + second_of(a) * second_of(b);
+    float2 const a = load_two(x + t * D + d), b = load_two(gate + d);
+    sum += a.x * b.x + a.y * b.y;
   }
   sum = vector::warp_sum(sum);
   float const small = expf(-fabsf(sum)), sigmoid = (sum < 0 ? small : 1.0f) / (1 + small);
@@ -205,7 +204,7 @@ void route<T>::shared_backward(routing_rules const& c, weight_dots dots, float c
 // ---- the weights' gradients ---------------------------------------------------------------------
 
 /// sums (splits, columns, D): one run of tokens' dlogits^T x for 64 columns and 128 of D. Column R is
-/// the shared gate's. dlogits are taken as two bf16 numbers each. 8 warps of 32 x 32.
+/// the shared gate's. dlogits are taken as two numbers of 16 bits each. 8 warps of 32 x 32.
 template <class T>
 __global__ __launch_bounds__(256) void router_weights_kernel(T const* x, float const* dlogits,
                                                              float const* dgate, float* sums,
@@ -246,7 +245,7 @@ __global__ __launch_bounds__(256) void router_weights_kernel(T const* x, float c
       *reinterpret_cast<uint4*>(&xs[i * 16 + thread / 16][thread % 16 * 8]) = read_x[i];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      split_pair const two(read_d[2 * i], read_d[2 * i + 1]);
+      split_pair<T> const two(read_d[2 * i], read_d[2 * i + 1]);
       int const row = i * 8 + thread / 32;
       *reinterpret_cast<unsigned*>(&high[row][lane * 2]) = two.high;
       *reinterpret_cast<unsigned*>(&low[row][lane * 2]) = two.low;
@@ -269,8 +268,8 @@ __global__ __launch_bounds__(256) void router_weights_kernel(T const* x, float c
 #pragma unroll
         for (int n = 0; n < 4; ++n) {
           unsigned const b0 = b[n / 2][n % 2 * 2], b1 = b[n / 2][n % 2 * 2 + 1];
-          multiply_add<bf16>(sum[m][n], a, b0, b1);
-          multiply_add<bf16>(sum[m][n], rest, b0, b1);
+          multiply_add<T>(sum[m][n], a, b0, b1);
+          multiply_add<T>(sum[m][n], rest, b0, b1);
         }
       }
     }
@@ -301,10 +300,12 @@ __global__ __launch_bounds__(256) void router_sums_kernel(float const* sums, int
     float2 const part = reinterpret_cast<float2 const*>(sums)[s * pairs + i];
     a += part.x, b += part.y;
   }
-  auto* const to = i < router_pairs ? reinterpret_cast<unsigned*>(drouter) + i
-                                    : reinterpret_cast<unsigned*>(dgate) + (i - router_pairs);
-  if (accumulate) a += first_of(*to), b += second_of(*to);
-  *to = pair(bf16(a), bf16(b));
+  T* const to = i < router_pairs ? drouter + 2 * i : dgate + 2 * (i - router_pairs);
+  if (accumulate) {
+    float2 const before = load_two(to);
+    a += before.x, b += before.y;
+  }
+  store_two(to, a, b);
 }
 
 template <class T>
