@@ -4,6 +4,7 @@
 #pragma once
 
 #include "combine.hpp"
+#include "router_singly.cuh"
 #include "router_tile.cuh"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -92,7 +93,7 @@ struct router_product {
   router_part<T> const& r;
   int t0, d0, experts;  // R, and 1 with a gate
   float dlogits[8];
-  uint4 router[2];
+  eight<T> router[2];
 
   __device__ void read(int e0) {
     int const thread = threadIdx.x, R = r.routed;
@@ -108,7 +109,7 @@ struct router_product {
     for (int i = 0; i < 2; ++i) {
       int const e = e0 + i * 16 + thread / 16, d = d0 + thread % 16 * 8;
       T const* const row = e < R ? r.router + std::int64_t{e} * c.hidden : r.shared_gate;
-      router[i] = e < experts && d < c.hidden ? eight_of(row + d) : uint4{};
+      router[i] = e < experts && d < c.hidden ? load_eight_constant(row + d) : eight<T>{};
     }
   }
   __device__ void write(operands& to) const {
@@ -124,7 +125,7 @@ struct router_product {
     *reinterpret_cast<uint4*>(&to.low[thread / 4][e]) = {low[0], low[1], low[2], low[3]};
 #pragma unroll
     for (int i = 0; i < 2; ++i)
-      *reinterpret_cast<uint4*>(&to.router[i * 16 + thread / 16][thread % 16 * 8]) = router[i];
+      *reinterpret_cast<uint4*>(&to.router[i * 16 + thread / 16][thread % 16 * 8]) = router[i].words[0];
   }
   /// Leaves the product in memory.sums.
   __device__ void operator()(memory& m) {
@@ -174,14 +175,20 @@ struct router_product {
   }
 };
 
+template <class T>
+struct chosen_router_product : router_product<T> {};
+template <class T>
+  requires(!in_pairs<T>)
+struct chosen_router_product<T> : single_router_product<T> {};
+
 /// dx of 64 tokens and 128 columns: the router's part, then the experts' rows.
 template <class T>
 __global__ __launch_bounds__(256, 3) void combine_backward_kernel(combined<T> c, router_part<T> r,
                                                                   T* dx) {
-  using product = router_product<T>;
+  using product = chosen_router_product<T>;
   __shared__ typename product::memory memory;
   int const t0 = blockIdx.y * product::tokens, d0 = blockIdx.x * product::columns;
-  product{c, r, t0, d0, r.routed + (r.dgate != nullptr), {}, {}}(memory);
+  product{{c, r, t0, d0, r.routed + (r.dgate != nullptr)}}(memory);
   int const piece = threadIdx.x % 16 * 8, d = d0 + piece;
   for (int i = threadIdx.x / 16; i < product::tokens; i += 16) {
     if (t0 + i >= c.tokens || d >= c.hidden) return;
@@ -199,7 +206,7 @@ void combine<T>::backward(combined<T> const& from, router_part<T> const& router,
   if (from.tokens == 0) return;
   if (router.routed == 0 && !router.dgate)
     return launch_combine<false>(from, nullptr, nullptr, 1, dx, stream);
-  using product = router_product<T>;
+  using product = chosen_router_product<T>;
   dim3 const grid(unsigned((from.hidden + product::columns - 1) / product::columns),
                   unsigned((from.tokens + product::tokens - 1) / product::tokens));
   combine_backward_kernel<T><<<grid, 256, 0, stream>>>(from, router, dx);

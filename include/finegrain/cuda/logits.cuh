@@ -3,6 +3,7 @@
 #pragma once
 
 #include "route.hpp"
+#include "router_singly.cuh"
 #include "router_tile.cuh"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -110,25 +111,30 @@ __global__ __launch_bounds__(256) void logits_kernel(T const* x, T const* router
       }
 }
 
-/// Logits with products and sums in f64: a warp for each token and 8 experts.
-template <class T>
-__global__ __launch_bounds__(256) void logits_f64_kernel(T const* x, T const* router, float* logits,
-                                                         int tokens, int R, int D) {
+/// Logits with products and sums in Sum, one by one: a warp for each token and 8 experts.
+template <class Sum, class T>
+__global__ __launch_bounds__(256) void single_logits_kernel(T const* x, T const* router,
+                                                            float* logits, int tokens, int R, int D,
+                                                            bool round) {
   int const lane = threadIdx.x % 32, groups = (R + 7) / 8;
   std::int64_t const job = std::int64_t{blockIdx.x} * 8 + threadIdx.x / 32, t = job / groups;
   int const expert = static_cast<int>(job % groups) * 8;
   if (t >= tokens) return;
-  double sum[8] = {};
+  auto const read = [round](T const& from) -> Sum {
+    return round ? rounded(number(from)) : number(from);
+  };
+  Sum sum[8] = {};
   for (int d = lane; d < D; d += 32) {
-    double const at = number(x[t * D + d]);
+    Sum const at = read(x[t * D + d]);
 #pragma unroll
     for (int i = 0; i < 8; ++i)
-      sum[i] += at * number(router[std::int64_t{min(expert + i, R - 1)} * D + d]);
+      sum[i] += at * read(router[std::int64_t{min(expert + i, R - 1)} * D + d]);
   }
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     sum[i] = vector::warp_sum(sum[i]);
-    if (lane == i && expert + i < R) logits[t * R + expert + i] = static_cast<float>(sum[i]);
+    auto const logit = static_cast<float>(sum[i]);
+    if (lane == i && expert + i < R) logits[t * R + expert + i] = round ? rounded(logit) : logit;
   }
 }
 
@@ -138,9 +144,16 @@ void route<T>::logits(routing_rules const& c, T const* router, T const* x, float
   auto const T32 = static_cast<int>(tokens);
   if (c.uniform || tokens == 0) return;
   auto const blocks = [](std::int64_t n, int each) { return unsigned((n + each - 1) / each); };
+  auto const singly = [&]<class Sum>(Sum) {
+    single_logits_kernel<Sum><<<blocks(tokens * blocks(c.routed, 8), 8), 256, 0, stream>>>(
+        x, router, logits, T32, c.routed, c.hidden, c.round_logits);
+  };
   if (c.f64) {
-    logits_f64_kernel<T><<<blocks(tokens * blocks(c.routed, 8), 8), 256, 0, stream>>>(
-        x, router, logits, T32, c.routed, c.hidden);
+    singly(double{});
+  } else if (std::is_same_v<T, fp16> && c.round_logits) {  // operands are rounded to bf16 too
+    singly(float{});
+  } else if constexpr (!in_pairs<T>) {
+    singly(float{});
   } else if (blocks(tokens, 32) * blocks(c.routed, 64) < 24) {  // small tiles, for more blocks
     logits_kernel<T, 1, 1><<<dim3(blocks(tokens, 16), blocks(c.routed, 8)), 256, 0, stream>>>(
         x, router, logits, T32, c.routed, c.hidden, c.round_logits);
@@ -287,6 +300,14 @@ __global__ __launch_bounds__(256) void router_weights_kernel(T const* x, float c
       }
 }
 
+template <class T>
+constexpr auto router_weights() {
+  if constexpr (in_pairs<T>)
+    return router_weights_kernel<T>;
+  else
+    return single_router_weights_kernel<T>;
+}
+
 /// The runs' sums, in order, become gradients: those of `numbers` pairs, the router's and the gate's.
 template <class T>
 __global__ __launch_bounds__(256) void router_sums_kernel(float const* sums, int splits, T* drouter,
@@ -316,7 +337,8 @@ void route<T>::weights_backward(int D, int R, T const* x, float const* dlogits, 
   if (columns == 0) return;
   auto const runs = router_splits::of(tokens, columns, D);
   dim3 const grid(unsigned((D + 127) / 128), unsigned((columns + 63) / 64), unsigned(runs.splits));
-  router_weights_kernel<T><<<grid, 256, 0, stream>>>(
+  auto const kernel = router_weights<T>();
+  kernel<<<grid, 256, 0, stream>>>(
       x, dlogits, dgate, partials, static_cast<int>(tokens), R, columns, D, runs.tokens);
   check_launch("route: weights backward");
   std::int64_t const pairs = std::int64_t{columns} * D / 2;

@@ -25,7 +25,7 @@ struct split_pair {
 __device__ inline float rounded(float x) { return float(bf16(x)); }
 template <class T>
 __device__ inline float number(T x) {
-  return static_cast<float>(x);
+  return load_one(&x);
 }
 
 }  // namespace device
