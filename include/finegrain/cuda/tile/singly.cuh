@@ -19,28 +19,22 @@ struct single_reader {
     if constexpr (Along_k) {
 #pragma unroll
       for (int w = 0; w < Wide; ++w) {
-        float4 const f = load<float4>(Tile::offset(at + w, four));
+        float4 const f = load_shared<float4>(tile + Tile::offset(at + w, four));
         to[0][w] = f.x, to[1][w] = f.y, to[2][w] = f.z, to[3][w] = f.w;
       }
     } else {
       auto const in_chunk = static_cast<std::uint32_t>(at % 4 * 4);
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
-        std::uint32_t const from = Tile::offset(4 * four + k, at / 4) + in_chunk;
+        std::uint32_t const from = tile + Tile::offset(4 * four + k, at / 4) + in_chunk;
         if constexpr (Wide == 2) {
-          float2 const f = load<float2>(from);
+          float2 const f = load_shared<float2>(from);
           to[k][0] = f.x, to[k][1] = f.y;
         } else {
-          to[k][0] = load<float>(from);
+          to[k][0] = load_shared<float>(from);
         }
       }
     }
-  }
-
- private:
-  template <class V>
-  __device__ V load(std::uint32_t from) const {
-    return *static_cast<V const*>(__cvta_shared_to_generic(tile + from));
   }
 };
 
