@@ -35,7 +35,7 @@ struct mixture_saved {
     router.weights = take_some<float>(memory, e.tokens * k);
     router.best = take_some<std::int32_t>(memory, e.tokens * k);
     router.shared_weight = take_some<float>(memory, shared && weighs_shared(c) ? e.tokens : 0);
-    if (routed) rows = row_map(memory, e.tokens, k, R, tile_rows(c, e));
+    if (routed) rows = row_map(memory, e.tokens, k, R, tile_rows<T>(c, e));
     factors.factors = take_some<float>(memory, std::max<std::int64_t>(e.tokens, 1) * R);
     factors.importance = take_some<float>(memory, R);
     std::int64_t const all = e.training && routed ? rows.max_rows() : 0;
@@ -66,7 +66,7 @@ struct mixture_scratch {
     int const D = c.hidden, F = c.width, SF = shared ? c.shared * c.width : 0;
     std::int64_t const T_ = e.tokens;
     std::int64_t const rows =
-        routed ? row_map::max_tiles(T_, k, R, tile_rows(c, e)) * tile_rows(c, e) : 0;
+        routed ? row_map::max_tiles(T_, k, R, tile_rows<T>(c, e)) * tile_rows<T>(c, e) : 0;
     std::int64_t const back = e.training ? 1 : 0;
     hidden = take_some<T>(memory, rows * F);
     shared_hidden = take_some<T>(memory, T_ * SF);
