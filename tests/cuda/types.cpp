@@ -137,7 +137,8 @@ TEMPLATE_TEST_CASE("attention of fp16 or f32 is the specification's", "", fp16, 
   fg::batch const cut{.starts = starts};
   // Gradients of scores are differences: of few tokens little is left of them.
   auto const all = [&]<fg::Expr E>(E) {
-    for (std::int64_t T : {1, 7, 64, 130}) compare<TestType, E>(T, seed += 100, {}, {}, T < 16 ? 20 : 4);
+    for (std::int64_t T : {1, 7, 64, 130})
+      compare<TestType, E>(T, seed += 100, {}, {}, T < 16 ? 20 : 4);
     compare<TestType, E>(200, seed += 100, cut, fg::gradients::accumulate, 4);
   };
   all(fg::attention<64, 4, 2, 16>{});

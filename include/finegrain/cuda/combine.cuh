@@ -125,7 +125,8 @@ struct router_product {
     *reinterpret_cast<uint4*>(&to.low[thread / 4][e]) = {low[0], low[1], low[2], low[3]};
 #pragma unroll
     for (int i = 0; i < 2; ++i)
-      *reinterpret_cast<uint4*>(&to.router[i * 16 + thread / 16][thread % 16 * 8]) = router[i].words[0];
+      *reinterpret_cast<uint4*>(&to.router[i * 16 + thread / 16][thread % 16 * 8]) =
+          router[i].words[0];
   }
   /// Leaves the product in memory.sums.
   __device__ void operator()(memory& m) {
@@ -178,8 +179,8 @@ struct router_product {
 template <class T>
 struct chosen_router_product : router_product<T> {};
 template <class T>
-  requires(!in_pairs<T>)
-struct chosen_router_product<T> : single_router_product<T> {};
+requires(!in_pairs<T>) struct chosen_router_product<T> : single_router_product<T> {
+};
 
 /// dx of 64 tokens and 128 columns: the router's part, then the experts' rows.
 template <class T>

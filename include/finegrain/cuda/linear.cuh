@@ -40,8 +40,8 @@ template <>
 inline constexpr cudaDataType_t blas_type<fp16> = CUDA_R_16F;
 /// Products of f32 are those of f32, whatever the library's switches say.
 template <class T>
-inline constexpr cublasComputeType_t blas_sums =
-    sizeof(T) == 4 ? CUBLAS_COMPUTE_32F_PEDANTIC : CUBLAS_COMPUTE_32F;
+inline constexpr cublasComputeType_t blas_sums = sizeof(T) == 4 ? CUBLAS_COMPUTE_32F_PEDANTIC
+                                                                : CUBLAS_COMPUTE_32F;
 
 /// c (M, N) (+)= op(a) op(b). cuBLAS reads columns first, so what it is told is c^T = op(b)^T
 /// op(a)^T. `depth` is the length of the sum; where that is 0 it has nothing to do.

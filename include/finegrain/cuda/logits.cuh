@@ -45,10 +45,8 @@ struct logit_tile {
 #pragma unroll
       for (int n = 0; n < N; ++n) {
         uint4 const upper = o.x[m][0], lower = o.x[m][1], of_router = o.router[n];
-        multiply_add<T>(sum[m][n], {upper.x, lower.x, upper.y, lower.y}, of_router.x,
-                           of_router.y);
-        multiply_add<T>(sum[m][n], {upper.z, lower.z, upper.w, lower.w}, of_router.z,
-                           of_router.w);
+        multiply_add<T>(sum[m][n], {upper.x, lower.x, upper.y, lower.y}, of_router.x, of_router.y);
+        multiply_add<T>(sum[m][n], {upper.z, lower.z, upper.w, lower.w}, of_router.z, of_router.w);
       }
   }
 };
@@ -338,8 +336,8 @@ void route<T>::weights_backward(int D, int R, T const* x, float const* dlogits, 
   auto const runs = router_splits::of(tokens, columns, D);
   dim3 const grid(unsigned((D + 127) / 128), unsigned((columns + 63) / 64), unsigned(runs.splits));
   auto const kernel = router_weights<T>();
-  kernel<<<grid, 256, 0, stream>>>(
-      x, dlogits, dgate, partials, static_cast<int>(tokens), R, columns, D, runs.tokens);
+  kernel<<<grid, 256, 0, stream>>>(x, dlogits, dgate, partials, static_cast<int>(tokens), R,
+                                   columns, D, runs.tokens);
   check_launch("route: weights backward");
   std::int64_t const pairs = std::int64_t{columns} * D / 2;
   router_sums_kernel<T><<<unsigned((pairs + 255) / 256), 256, 0, stream>>>(

@@ -28,7 +28,8 @@ struct single_sums {
       float b[8] = {};
       if (k0 + k < K) read_b(k0 + k, part * 8, b);
 #pragma unroll
-      for (int i = 0; i < 4; ++i) m.a[k][part * 4 + i] = k0 + k < K ? read_a(k0 + k, part * 4 + i) : 0;
+      for (int i = 0; i < 4; ++i)
+        m.a[k][part * 4 + i] = k0 + k < K ? read_a(k0 + k, part * 4 + i) : 0;
 #pragma unroll
       for (int i = 0; i < 8; ++i) m.b[k][part * 8 + i] = b[i];
       __syncthreads();
@@ -67,8 +68,7 @@ struct single_router_product {
           return t >= c.tokens ? 0.0f : e < r.routed ? r.dlogits[t * r.routed + e] : r.dgate[t];
         },
         [&](int e, int column, float(&to)[8]) {
-          T const* const row =
-              e < r.routed ? r.router + std::int64_t{e} * c.hidden : r.shared_gate;
+          T const* const row = e < r.routed ? r.router + std::int64_t{e} * c.hidden : r.shared_gate;
           if (d0 + column < c.hidden) unpack<T>(to, load_eight_constant(row + d0 + column));
         });
     __syncthreads();
@@ -82,7 +82,8 @@ struct single_router_product {
 
 /// router_weights_kernel of logits.cuh.
 template <class T>
-__global__ __launch_bounds__(256) void single_router_weights_kernel(T const* x, float const* dlogits,
+__global__ __launch_bounds__(256) void single_router_weights_kernel(T const* x,
+                                                                    float const* dlogits,
                                                                     float const* dgate, float* sums,
                                                                     int tokens, int R, int columns,
                                                                     int D, int run) {

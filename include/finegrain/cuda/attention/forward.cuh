@@ -20,12 +20,12 @@ template <class T, int Dim, bool Hopper>
 struct forward_shape {
   static constexpr int groups = !in_pairs<T> ? 1 : Dim > 64 ? 2 : 3;
   static constexpr int queries = 64 * groups, threads = 128 * groups;
-  static constexpr int keys = Hopper       ? (Dim > 128 ? 64 : 128)
-                              : Dim > 128  ? 16
+  static constexpr int keys = Hopper        ? (Dim > 128 ? 64 : 128)
+                              : Dim > 128   ? 16
                               : in_pairs<T> ? 64
                                             : 32;
-  static constexpr int value_stages = Hopper ? 3 : 2;  // of keys there are 2
-  static constexpr int rows = queries + (2 + value_stages) * keys;  // of all tiles
+  static constexpr int value_stages = Hopper ? 3 : 2;                     // of keys there are 2
+  static constexpr int rows = queries + (2 + value_stages) * keys;        // of all tiles
   static constexpr int tiles = rows * Dim * static_cast<int>(sizeof(T));  // bytes
   static constexpr int bytes = tiles + 8;                                 // and a milestone
 };

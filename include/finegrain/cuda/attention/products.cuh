@@ -47,17 +47,17 @@ inline __device__ std::uint64_t descriptor(std::uint32_t address, int offset, in
   FINEGRAIN_NAMES_64                                                                             \
   ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, " \
   "%50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-#define FINEGRAIN_WGMMA_OF(type, columns, sums, operands, ...)                          \
-  asm volatile("wgmma.mma_async.sync.aligned.m64n" #columns                             \
-               "k16.f32." type "." type " " FINEGRAIN_NAMES_##columns "}, " operands \
-               : FINEGRAIN_SUMS_##columns(sums)                                         \
+#define FINEGRAIN_WGMMA_OF(type, columns, sums, operands, ...)                       \
+  asm volatile("wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32." type "." type \
+               " " FINEGRAIN_NAMES_##columns "}, " operands                          \
+               : FINEGRAIN_SUMS_##columns(sums)                                      \
                : __VA_ARGS__)
-#define FINEGRAIN_WGMMA(...)                     \
-  do {                                           \
-    if constexpr (std::is_same_v<T, fp16>)       \
-      FINEGRAIN_WGMMA_OF("f16", __VA_ARGS__);    \
-    else                                         \
-      FINEGRAIN_WGMMA_OF("bf16", __VA_ARGS__);   \
+#define FINEGRAIN_WGMMA(...)                   \
+  do {                                         \
+    if constexpr (std::is_same_v<T, fp16>)     \
+      FINEGRAIN_WGMMA_OF("f16", __VA_ARGS__);  \
+    else                                       \
+      FINEGRAIN_WGMMA_OF("bf16", __VA_ARGS__); \
   } while (false)
 
 /// d (64, N) (+)= a (64, 16) . b (N, 16)^T, both in shared memory. The first of a sum's products
@@ -125,11 +125,13 @@ __device__ void begin_scores(float (&s)[N / 8][4], tile<T, ARows, Dim> a, int ro
                              tile<T, N, Dim> b) {
   if constexpr (by_groups<T>) {
     begin_products();
-    wgmma_rows<T, N, true>(s, descriptor(a.address + row * 128, 0, 16), descriptor(b.address, 0, 16));
+    wgmma_rows<T, N, true>(s, descriptor(a.address + row * 128, 0, 16),
+                           descriptor(b.address, 0, 16));
 #pragma unroll
     for (int k = 1; k < Dim / 16; ++k)
-      wgmma_rows<T, N, false>(s, descriptor(a.address + row * 128, k / 4 * a.panel + k % 4 * 32, 16),
-                           descriptor(b.address, k / 4 * b.panel + k % 4 * 32, 16));
+      wgmma_rows<T, N, false>(s,
+                              descriptor(a.address + row * 128, k / 4 * a.panel + k % 4 * 32, 16),
+                              descriptor(b.address, k / 4 * b.panel + k % 4 * 32, 16));
     commit_products();
   } else {
     warp_scores<N>(s, a, row + static_cast<int>(threadIdx.x) / 32 % 4 * 16, b);

@@ -10,9 +10,8 @@ namespace device::flash {
 
 /// s (16, N) = rows [row, row + 16) of a . N rows of b^T.
 template <int N, class T, int Dim, int ARows, int BRows>
-  requires(!in_pairs<T>)
-__device__ void warp_scores(float (&s)[N / 8][4], tile<T, ARows, Dim> a, int row,
-                            tile<T, BRows, Dim> b) {
+requires(!in_pairs<T>) __device__
+    void warp_scores(float (&s)[N / 8][4], tile<T, ARows, Dim> a, int row, tile<T, BRows, Dim> b) {
   int const lane = threadIdx.x % 32;
   auto const add = [](float& sum, float4 x, float4 y) {
     sum = fmaf(x.x, y.x, sum), sum = fmaf(x.y, y.y, sum);
@@ -39,9 +38,8 @@ __device__ void warp_scores(float (&s)[N / 8][4], tile<T, ARows, Dim> a, int row
 /// d (16, Columns) += p (16, K) . columns [column, column + Columns) of b's first K rows. A row's p
 /// go around among the four lanes that have them.
 template <int K, int Columns, class T, int Dim, int BRows>
-  requires(!in_pairs<T>)
-__device__ void warp_mix(float (&d)[Columns / 8][4], left<T, K> const& p, tile<T, BRows, Dim> b,
-                         int column) {
+requires(!in_pairs<T>) __device__ void warp_mix(float (&d)[Columns / 8][4], left<T, K> const& p,
+                                                tile<T, BRows, Dim> b, int column) {
   int const lane = threadIdx.x % 32;
 #pragma unroll
   for (int k = 0; k < K; ++k) {
@@ -51,8 +49,8 @@ __device__ void warp_mix(float (&d)[Columns / 8][4], left<T, K> const& p, tile<T
                 lower = __shfl_sync(~0u, p[k / 8][2 + k % 2], from);
 #pragma unroll
     for (int n = 0; n < Columns / 8; ++n) {
-      auto const right = load_shared<float2>(
-          b.at(k, column / 4 + 2 * n + lane % 4 / 2) + static_cast<std::uint32_t>(lane % 2 * 8));
+      auto const right = load_shared<float2>(b.at(k, column / 4 + 2 * n + lane % 4 / 2) +
+                                             static_cast<std::uint32_t>(lane % 2 * 8));
       d[n][0] = fmaf(upper, right.x, d[n][0]), d[n][1] = fmaf(upper, right.y, d[n][1]);
       d[n][2] = fmaf(lower, right.x, d[n][2]), d[n][3] = fmaf(lower, right.y, d[n][3]);
     }

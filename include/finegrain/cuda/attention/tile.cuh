@@ -24,7 +24,7 @@ inline constexpr bool hopper = false;
 #endif
 /// Whether products of T are wgmma's here: f32 is multiplied one by one, on every device.
 template <class T>
-inline constexpr bool by_groups = hopper && in_pairs<T>;
+inline constexpr bool by_groups = hopper&& in_pairs<T>;
 
 /// Whether kernels will run on compute capability 9.0: how much shared memory they ask for.
 inline bool on_hopper() {
@@ -111,10 +111,11 @@ struct tile {
 template <class T>
 __device__ void multiply(float (&d)[4], std::uint32_t const (&a)[4], std::uint32_t b0,
                          std::uint32_t b1) {
-#define FINEGRAIN_MMA(type)                                                        \
-  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." type "." type ".f32 "      \
-               "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"   \
-               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                    \
+#define FINEGRAIN_MMA(type)                                                      \
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f32." type "." type            \
+               ".f32 "                                                           \
+               "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
+               : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])                  \
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
   if constexpr (std::is_same_v<T, fp16>)
     FINEGRAIN_MMA("f16");
@@ -148,9 +149,8 @@ __device__ void pack(float const (&s)[K / 8][4], left<T, K>& p) {
 
 /// s (16, N) = rows [row, row + 16) of a . N rows of b^T, by mma.sync.
 template <int N, class T, int Dim, int ARows, int BRows>
-  requires in_pairs<T>
-__device__ void warp_scores(float (&s)[N / 8][4], tile<T, ARows, Dim> a, int row,
-                            tile<T, BRows, Dim> b) {
+requires in_pairs<T> __device__ void warp_scores(float (&s)[N / 8][4], tile<T, ARows, Dim> a,
+                                                 int row, tile<T, BRows, Dim> b) {
   int const lane = threadIdx.x % 32;
 #pragma unroll
   for (int n = 0; n < N / 8; ++n)
@@ -170,9 +170,8 @@ __device__ void warp_scores(float (&s)[N / 8][4], tile<T, ARows, Dim> a, int row
 }
 /// d (16, Columns) += p (16, K) . columns [column, column + Columns) of b's first K rows.
 template <int K, int Columns, class T, int Dim, int BRows>
-  requires in_pairs<T>
-__device__ void warp_mix(float (&d)[Columns / 8][4], left<T, K> const& p, tile<T, BRows, Dim> b,
-                         int column) {
+requires in_pairs<T> __device__ void warp_mix(float (&d)[Columns / 8][4], left<T, K> const& p,
+                                              tile<T, BRows, Dim> b, int column) {
   int const lane = threadIdx.x % 32;
 #pragma unroll
   for (int k = 0; k < K / 16; ++k)

@@ -72,7 +72,8 @@ __global__ void __launch_bounds__(S::threads)
   };
   block_sums<S> sums;
   auto const go = [&](auto const& from_a, auto const& from_b) {
-    multiply<T, S, false, false>(sums, shared_address(memory), tiles_of(K, deep<T, S>), from_a, from_b);
+    multiply<T, S, false, false>(sums, shared_address(memory), tiles_of(K, deep<T, S>), from_a,
+                                 from_b);
   };
   if constexpr (Up)
     go(from_rows, from_tokens);

@@ -16,9 +16,8 @@ namespace device {
 /// A step is one block of code without branches: copies and reads find their place between
 /// products, and the barrier in the middle, so that warps that wait have products under way.
 template <class T, class S, bool A_along_k, bool B_along_k, class From_a, class From_b>
-  requires in_pairs<T>
-__device__ void multiply(block_sums<S>& sums, std::uint32_t memory, int steps, From_a&& from_a,
-                         From_b&& from_b) {
+requires in_pairs<T> __device__ void multiply(block_sums<S>& sums, std::uint32_t memory, int steps,
+                                              From_a&& from_a, From_b&& from_b) {
   using a_tile = operand_tile<T, S::m, S::k, A_along_k>;
   using b_tile = operand_tile<T, S::n, S::k, B_along_k>;
   using a_writer = tile_writer<a_tile, S::threads>;

@@ -73,9 +73,7 @@ struct tile_writer {
   __device__ static int row(int pass) {
     return static_cast<int>(threadIdx.x) / chunks + pass * step;
   }
-  __device__ static int column() {
-    return static_cast<int>(threadIdx.x) % chunks * Tile::of_chunk;
-  }
+  __device__ static int column() { return static_cast<int>(threadIdx.x) % chunks * Tile::of_chunk; }
   __device__ static void write(std::uint32_t tile, int pass, source from) {
     if (Tile::rows % step == 0 || row(pass) < Tile::rows)
       load_async(tile + Tile::offset(row(pass), static_cast<int>(threadIdx.x) % chunks), from.at,

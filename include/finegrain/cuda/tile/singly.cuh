@@ -41,9 +41,8 @@ struct single_reader {
 /// multiply of block.cuh. A thread has the sums that mma.sync would leave it, and reads for itself
 /// the rows and columns of these; lanes that share one read it together.
 template <class T, class S, bool A_along_k, bool B_along_k, class From_a, class From_b>
-  requires(!in_pairs<T>)
-__device__ void multiply(block_sums<S>& sums, std::uint32_t memory, int steps, From_a&& from_a,
-                         From_b&& from_b) {
+requires(!in_pairs<T>) __device__ void multiply(block_sums<S>& sums, std::uint32_t memory,
+                                                int steps, From_a&& from_a, From_b&& from_b) {
   using a_tile = operand_tile<T, S::m, deep<T, S>, A_along_k>;
   using b_tile = operand_tile<T, S::n, deep<T, S>, B_along_k>;
   using a_writer = tile_writer<a_tile, S::threads>;
