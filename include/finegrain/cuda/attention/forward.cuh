@@ -81,8 +81,10 @@ struct running {
       for (int n = 0; n < N; ++n) most = fmaxf(most, fmaxf(s[n][2 * r], s[n][2 * r + 1]));
       most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
       most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
-      float const zero = most == -INFINITY ? 0 : most * scale;
-      shrink[r] = exp2_fast(highest[r] * scale - zero);
+      float const zero = most == -INFINITY ? 0 : __fmul_rn(most, scale);
+      // (The product rounded as in zero: exactly 1 where highest stays, so that further tiles of
+      // which a row sees nothing leave its bits alone.)
+      shrink[r] = exp2_fast(__fmul_rn(highest[r], scale) - zero);
       highest[r] = most;
       float part = 0;
 #pragma unroll
