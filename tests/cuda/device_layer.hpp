@@ -7,6 +7,7 @@
 #include <finegrain/model/network.hpp>
 #include <finegrain/reference/reference.hpp>
 
+#include "../catch.hpp"
 #include "../cpu/layer.hpp"
 
 namespace under_test {
@@ -22,6 +23,12 @@ template <class T>
 std::vector<T> downloaded(fg::device_buffer<T> const& from) {
   std::vector<T> numbers(static_cast<std::size_t>(from.size()));
   fg::device::runtime::copy(numbers.data(), from.data(), from.bytes(), nullptr);
+  return numbers;
+}
+inline std::vector<bf16> downloaded_span(std::span<bf16 const> from) {
+  std::vector<bf16> numbers(from.size());
+  fg::device::runtime::copy(numbers.data(), from.data(), static_cast<std::int64_t>(from.size() * 2),
+                            nullptr);
   return numbers;
 }
 template <class T>
@@ -84,7 +91,7 @@ struct device_layer {
     plan::forward({on, batch, scratch(), extent, mode, cache}, weights(), saved(),
                   {x.data(), b.tokens, in}, {y.data(), b.tokens, out});
     if (cache) cache->length += b.tokens;
-    if (batch.log) fg::place<X>::read_log(on, *batch.log);
+    if (batch.log) fg::place<X>::read_log(on, *batch.log, batch.tokens);
     return as_numbers(downloaded(y));
   }
   /// Forward, then backward. Outputs are read with read_y and the like.
@@ -101,13 +108,14 @@ struct device_layer {
   numbers read_y() const { return as_numbers(downloaded(y)); }
   numbers read_dx() const { return as_numbers(downloaded(dx)); }
   numbers read_dw() const { return as_numbers(downloaded(dw)); }
-
- private:
-  fg::weights<E, T const> weights() { return fg::bind_weights<E, T const>(w.data()); }
+  /// What the last forward kept.
   typename plan::saved saved() {
     fg::arena memory(saved_memory.data(), saved_memory.size());
     return typename plan::saved(memory, extent);
   }
+
+ private:
+  fg::weights<E, T const> weights() { return fg::bind_weights<E, T const>(w.data()); }
   fg::arena scratch() { return {scratch_memory.data(), scratch_memory.size()}; }
 
   fg::batch batch;
@@ -131,6 +139,58 @@ inline double off(std::vector<double> const& exact, numbers const& got) {
   }
   double const ratio = std::sqrt(error / (size > 0 ? size : 1));
   return ratio == ratio ? ratio : double{infinity};
+}
+
+/// The worst of y, dx and every weight's gradient; and that what must be equal is.
+struct comparison {
+  double y = 0, dx = 0, dw = 0;
+  std::string worst;
+};
+
+template <fg::Expr E>
+comparison compare(std::int64_t T, std::uint64_t seed, fg::batch const& b,
+                   fg::gradients mode = fg::gradients::overwrite,
+                   fg::device::instructions use = fg::device::instructions::all) {
+  device_layer<E> fast;
+  exact_layer<E> exact;
+  fast.on.use = use;
+  fast.mode = exact.mode = mode;
+  if (mode == fg::gradients::accumulate) exact.before = fast.before = 0.25f;
+  numbers w(static_cast<std::size_t>(fg::weights_size<E>()));
+  for (auto const& entry : fg::list_weights<E>()) {
+    double const deviation = entry.role == fg::role::selection_bias
+                                 ? 0.1
+                                 : 1.0 / std::sqrt(static_cast<double>(entry.cols));
+    numbers fresh = random_numbers(entry.rows * entry.cols, ++seed, deviation);
+    if (entry.role == fg::role::table)
+      for (std::size_t i = 0; i < fresh.size(); ++i)
+        fresh[i] = static_cast<float>(fg::random_word(seed, i) >> 56);
+    std::copy(fresh.begin(), fresh.end(), w.begin() + entry.offset);
+  }
+  w = rounded(w);
+  fast.set_weights(w);
+  exact.set_weights(w);
+  numbers const x = rounded(random_numbers(T * exact.in, ++seed)),
+                dy = rounded(random_numbers(T * exact.out, ++seed));
+  fast.train(x, dy, b);
+  exact.train(x, dy, b);
+  comparison made;
+  made.y = off(exact.y, fast.read_y());
+  made.dx = off(exact.dx, fast.read_dx());
+  numbers const dw = fast.read_dw();
+  for (auto const& entry : fg::list_weights<E>()) {
+    double const d = off(part(exact.dw, entry), part(dw, entry));
+    if (d > made.dw) made.dw = d, made.worst = entry.name;
+  }
+  // the same bits again, and without training; what is not trained has other tiles
+  numbers const y = fast.read_y(), dx = fast.read_dx();
+  fast.train(x, dy, b);
+  CHECK(same(y, fast.read_y()));
+  CHECK(same(dx, fast.read_dx()));
+  CHECK(same(dw, fast.read_dw()));
+  double const inference = off(exact.y, fast.forward(x, b));
+  CHECK(inference < 0.01);
+  return made;
 }
 
 }  // namespace under_test

@@ -83,4 +83,19 @@ struct fp16 {
   }
 };
 
+/// Numbers that are each the sum of two: one of T, and what rounding to T left of it.
+template <class T>
+struct summed {
+  T const *first = nullptr, *rest = nullptr;  // without a rest, the first are all there is
+
+  FINEGRAIN_HD float operator[](std::int64_t i) const {
+    auto const a = static_cast<float>(first[i]), b = rest ? static_cast<float>(rest[i]) : 0.0f;
+    return (b < 0 ? -b : b) * 256 <= (a < 0 ? -a : a) ? a + b : a;  // else a is newer than b
+  }
+  static void write(float x, T& first, T& rest) {
+    first = T(x);
+    rest = T(x - static_cast<float>(first));
+  }
+};
+
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -27,7 +27,7 @@ bool fills_device(expert_products<T> const& p) {
     return (rows + 127) / 128 * ((width + 127) / 128);
   };
   std::int64_t const T_ = p.rows.tokens;
-  return tiles(T_ * p.rows.slots, p.routed.width) + tiles(T_, p.shared.width) >= 512;
+  return tiles(p.rows.pairs(), p.routed.width) + tiles(T_, p.shared.width) >= 512;
 }
 template <class T>
 bool takes_hopper_forward(expert_products<T> const& p, instructions use) {

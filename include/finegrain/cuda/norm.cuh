@@ -10,8 +10,8 @@ namespace device {
 
 template <class T>
 struct norm_rows {
-  T const *x, *a, *gain;  // a, sum: null, or sum = x + a
-  T *sum, *y;
+  T const *x, *a, *gain;  // a: null, or sum = x + a
+  T *sum, *y;             // sum: null only without a
   std::int64_t x_stride, a_stride, sum_stride, y_stride;
   int cols;
   float epsilon;
@@ -36,6 +36,8 @@ __global__ void norm_forward_kernel(norm_rows<T> const p) {
       auto const sum = vector::pack<T>(v);
       vector::store(p.sum + row * p.sum_stride + c, sum);
       vector::unpack(sum, v);  // the norm is of what is stored
+    } else if (p.sum) {
+      vector::save(p.sum + row * p.sum_stride + c, v);
     }
 #pragma unroll
     for (int i = 0; i < vector::width; ++i) square += v[i] * v[i];
