@@ -24,44 +24,71 @@ __device__ inline float load_float(std::uint32_t from) {
 }
 __device__ inline float number(bf16 x) { return __uint_as_float(std::uint32_t{x.bits} << 16); }
 
+/// A lane's scales of the two halves of weights, of step `first` + lane.
+struct held_scales {
+  float half[2];
+};
+template <bool Up>
+__device__ held_scales hold_scales(work const& w, int first) {
+  side const& s = *w.side;
+  int const step = min(first + static_cast<int>(threadIdx.x) % 32, s.steps - 1);
+  held_scales held;
+#pragma unroll
+  for (int h = 0; h < 2; ++h) {
+    int const part = Up ? w.column : min(2 * w.column + h, s.parts - 1);
+    held.half[h] = number(s.scales[h][(std::int64_t{w.expert} * s.parts + part) * s.steps + step]);
+  }
+  return held;
+}
+
 /// sums (64, 2 x 128) = this warpgroup's 64 rows . the tile's two halves of weights. The tensor core
 /// sums 128 products, which are scaled and added up here, while it works for the other warpgroup.
-__device__ inline void multiply(float (&sums)[128], ring& ring, work const& w, int const (&part)[2],
-                                int group) {
-  side const& s = *w.side;
-  int const steps = s.steps;
+/// All else is done in the time that a product takes, between its start and its end.
+template <bool Up>
+__device__ void multiply(float (&sums)[128], ring& ring, work const& w, held_scales held,
+                         int group) {
+  int const steps = w.side->steps;
   std::uint32_t const row = group * 64 + threadIdx.x % 128 / 32 * 16 + threadIdx.x % 32 / 4;
-  bf16 const* scales[2];
-#pragma unroll
-  for (int h = 0; h < 2; ++h)
-    scales[h] = s.scales[h] + (std::int64_t{w.expert} * s.parts + part[h]) * steps;
-  float next[2] = {number(scales[0][0]), number(scales[1][0])};
+  // Of descriptors only the lower half changes.
+  auto const first = k_major(ring.base + group * (tile::a_bytes / 2));
+  auto const upper_half = first >> 32 << 32;
+  auto const first_rows = static_cast<std::uint32_t>(first);
+  auto const first_weights = static_cast<std::uint32_t>(k_major(ring.base + tile::a_bytes));
 #pragma unroll
   for (float& sum : sums) sum = 0;
+  wait(ring.full(), ring.parity);
 #pragma unroll 1
-  for (int step = 0; step < steps; ++step, ring.next()) {
-    float const of_weights[2] = {next[0], next[1]};
-    if (step + 1 < steps)
-      next[0] = number(scales[0][step + 1]), next[1] = number(scales[1][step + 1]);
-    wait(ring.full(), ring.parity);
-    float const upper = load_float(ring.scales() + row * 4);
-    float const lower = load_float(ring.scales() + (row + 8) * 4);
-    auto const rows = k_major(ring.operands() + group * (tile::a_bytes / 2));
-#pragma unroll
-    for (int h = 0; h < 2; ++h) {
-      auto const weights = k_major(ring.operands() + tile::a_bytes + h * tile::half_bytes);
-      float products[64];
+  for (int step = 0; step < steps; ++step) {
+    float products[64], of_rows[2] = {};
+    std::uint32_t const empty = ring.empty();
+    std::uint32_t const rows = first_rows + ring.stage * (tile::stage_bytes / 16);
+    std::uint32_t const weights = first_weights + ring.stage * (tile::stage_bytes / 16);
+    auto const start = [&](int h) {
       wgmma_fence();
 #pragma unroll
       for (int k = 0; k < tile::depth / 32; ++k)
-        wgmma_e4m3(products, rows + k * k_step_k_major, weights + k * k_step_k_major, k > 0);
+        wgmma_e4m3(products, upper_half | (rows + k * k_step_k_major),
+                   upper_half | (weights + h * (tile::half_bytes / 16) + k * k_step_k_major),
+                   k > 0);
       wgmma_commit();
+    };
+    auto const add = [&](int h) {
+      float const scale = __shfl_sync(~0u, held.half[h], step % 32);
+      float const a = of_rows[0] * scale, b = of_rows[1] * scale;
       wgmma_wait<0>();
-      if (h == 1) release(ring.empty());
-      float const a = upper * of_weights[h], b = lower * of_weights[h];
+      if (h == 1) release(empty);
 #pragma unroll
       for (int i = 0; i < 64; ++i) sums[64 * h + i] += products[i] * (i % 4 < 2 ? a : b);
-    }
+    };
+    start(0);
+    of_rows[0] = load_float(ring.scales() + row * 4);
+    of_rows[1] = load_float(ring.scales() + (row + 8) * 4);
+    add(0);
+    start(1);
+    ring.next();
+    if (step + 1 < steps) wait(ring.full(), ring.parity);
+    add(1);
+    if (step % 32 == 31) held = hold_scales<Up>(w, step + 1);
   }
 }
 
@@ -142,13 +169,19 @@ __device__ void consume(arguments const& a, ring ring, int unit, int units, int 
   std::uint32_t const panel =
       ring.base + tile::panels_at + (group * 4 + warp) * 2 * tile::panel_bytes;
   int turn = 0;
+  work next{};
+  held_scales held{};
+  if (unit < units) {
+    next = find_work(a, unit, routed_tiles);
+    held = hold_scales<Up>(next, 0);
+  }
   for (; unit < units; unit += stride) {
-    auto const w = find_work(a, unit, routed_tiles);
+    auto const w = next;
     side const& s = *w.side;
+    if (unit + stride < units) next = find_work(a, unit + stride, routed_tiles);
     float sums[128];
     if (w.count > group * 64) {
-      int const first = Up ? w.column : 2 * w.column;
-      multiply(sums, ring, w, {first, Up ? first : min(first + 1, s.parts - 1)}, group);
+      multiply<Up>(sums, ring, w, held, group);
     } else {  // 64 pads: zeros
       for (int step = 0; step < s.steps; ++step, ring.next()) {
         wait(ring.full(), ring.parity);
@@ -157,6 +190,7 @@ __device__ void consume(arguments const& a, ring ring, int unit, int units, int 
 #pragma unroll
       for (float& sum : sums) sum = 0;
     }
+    if (unit + stride < units) held = hold_scales<Up>(next, 0);
 
     // Pads are stored too; rows behind the last token and columns behind F or D are clipped.
     int const row = w.first + group * 64 + warp * 16;
@@ -191,7 +225,9 @@ template <bool Up>
 __global__ void __launch_bounds__(tile::threads, 1)
     fp8_kernel([[maybe_unused]] __grid_constant__ arguments const a) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-  fp8::ring const ring{shared_address(panels())};
+  std::uint32_t base = shared_address(panels());
+  asm volatile("" : "+r"(base));  // computed once
+  fp8::ring const ring{base};
   if (threadIdx.x == 0) {
     for (fp8::ring at = ring; at.parity == 0; at.next()) {
       barrier_init(at.full(), 1);

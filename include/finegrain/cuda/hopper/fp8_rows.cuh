@@ -37,9 +37,9 @@ struct quantize_arguments {
   std::int32_t const* tile_count;
 };
 
-inline constexpr int quantize_threads = 256;
+inline constexpr int quantize_threads = 128;
 
-/// Blocks 0 ... T - 1 have a token each, and each of their half warps a part of 128 columns. The
+/// Blocks 0 ... T - 1 have a token each, and a lane has 16 numbers, 8 lanes a part of 128. The
 /// others write the pads of a tile of rows; the last one those of the shared expert's scales.
 template <class T>
 __global__ void __launch_bounds__(quantize_threads) quantize_kernel(quantize_arguments const a) {
@@ -47,30 +47,34 @@ __global__ void __launch_bounds__(quantize_threads) quantize_kernel(quantize_arg
   if (block < a.tokens) {
     std::int64_t const t = block;
     // Whole warps loop: lanes of a part beyond D have zeros.
-    for (int from = thread / 32 * 256; from < a.width; from += quantize_threads * 8) {
-      int const column = from + thread % 32 * 8, part = column / 128;
-      uint4 numbers{};
-      if (column < a.width) numbers = *reinterpret_cast<uint4 const*>(a.x + t * a.width + column);
-      float x[8], most = 0, scale, inverse;
+    for (int from = thread / 32 * 512; from < a.width; from += quantize_threads * 16) {
+      int const column = from + thread % 32 * 16, part = column / 128;
+      uint4 numbers[2] = {};
+      if (column < a.width) {
+        auto const x = reinterpret_cast<uint4 const*>(a.x + t * a.width + column);
+        numbers[0] = x[0], numbers[1] = x[1];
+      }
+      float x[16], most = 0, scale, inverse;
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        std::uint32_t const pair = reinterpret_cast<std::uint32_t const*>(&numbers)[i];
+      for (int i = 0; i < 8; ++i) {
+        std::uint32_t const pair = reinterpret_cast<std::uint32_t const*>(numbers)[i];
         x[2 * i] = __uint_as_float(pair << 16);
         x[2 * i + 1] = __uint_as_float(pair & 0xffff0000u);
         most = fmaxf(most, fmaxf(fabsf(x[2 * i]), fabsf(x[2 * i + 1])));
       }
 #pragma unroll
-      for (int i = 1; i < 16; i *= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, i));
+      for (int i = 1; i < 8; i *= 2) most = fmaxf(most, __shfl_xor_sync(~0u, most, i));
       scale_of(most, scale, inverse);
-      uint2 codes;
-      codes.x = codes_of(x[0] * inverse, x[1] * inverse) | codes_of(x[2] * inverse, x[3] * inverse)
-                                                               << 16;
-      codes.y = codes_of(x[4] * inverse, x[5] * inverse) | codes_of(x[6] * inverse, x[7] * inverse)
-                                                               << 16;
+      std::uint32_t words[4];
+#pragma unroll
+      for (int i = 0; i < 4; ++i)
+        words[i] = codes_of(x[4 * i] * inverse, x[4 * i + 1] * inverse) |
+                   codes_of(x[4 * i + 2] * inverse, x[4 * i + 3] * inverse) << 16;
       if (column >= a.width) continue;
       auto const put = [&](fp8_rows const& to, std::int64_t row) {
-        *reinterpret_cast<uint2*>(to.codes + row * a.width + column) = codes;
-        if (thread % 16 == 0) to.scales[part * to.rows + row] = scale;
+        *reinterpret_cast<uint4*>(to.codes + row * a.width + column) =
+            make_uint4(words[0], words[1], words[2], words[3]);
+        if (thread % 8 == 0) to.scales[part * to.rows + row] = scale;
       };
       if (a.shared.codes) put(a.shared, t);
       if (a.routed.codes)
