@@ -12,17 +12,21 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 
-/// Up to such a tile weights are streamed past rows; above, tiles of both are multiplied.
+/// Up to such a tile weights are streamed past rows; above, tiles of both are multiplied. f32 takes
+/// the portable path whatever its rows, as no tensor core multiplies it.
 inline constexpr int few_rows = 16;
+
+/// Whether there are kernels of backward with Hopper's instructions for such numbers.
+template <class T>
+inline constexpr bool has_hopper_backward = std::is_same_v<T, bf16>;
 
 /// Rows an expert has on average, below which weights are better the left operand.
 inline constexpr int few_enough = 192;
 
 template <class T>
 bool takes_hopper_transposed(expert_products<T> const& p, instructions use) {
-  std::int64_t const rows = std::int64_t{p.rows.tokens} * p.rows.slots;
   return p.rows.tile >= 32 && use == instructions::all && p.routed.width > 0 &&
-         rows < std::int64_t{few_enough} * p.rows.experts && hopper_transposed<T>::takes(p);
+         p.rows.pairs() < std::int64_t{few_enough} * p.rows.experts && hopper_transposed<T>::takes(p);
 }
 template <class T>
 bool takes_hopper_forward(expert_products<T> const& p, instructions use) {
@@ -31,45 +35,53 @@ bool takes_hopper_forward(expert_products<T> const& p, instructions use) {
 
 template <class T>
 void experts<T>::up_forward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
-  if (p.rows.tile <= few_rows) return decode_products<T>::up_forward(p, stream);
-  if (takes_hopper_transposed(p, use)) return hopper_transposed<T>::up_forward(p, stream);
-  if (takes_hopper_forward(p, use)) return hopper_forward<T>::up_forward(p, stream);
+  if constexpr (in_pairs<T>) {
+    if (p.rows.tile <= few_rows) return decode_products<T>::up_forward(p, stream);
+    if (takes_hopper_transposed(p, use)) return hopper_transposed<T>::up_forward(p, stream);
+    if (takes_hopper_forward(p, use)) return hopper_forward<T>::up_forward(p, stream);
+  }
   portable_products<T>::up_forward(p, stream);
 }
 template <class T>
 void experts<T>::down_forward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
-  if (p.rows.tile <= few_rows) return decode_products<T>::down_forward(p, stream);
-  if (takes_hopper_transposed(p, use)) return hopper_transposed<T>::down_forward(p, stream);
-  if (takes_hopper_forward(p, use)) return hopper_forward<T>::down_forward(p, stream);
+  if constexpr (in_pairs<T>) {
+    if (p.rows.tile <= few_rows) return decode_products<T>::down_forward(p, stream);
+    if (takes_hopper_transposed(p, use)) return hopper_transposed<T>::down_forward(p, stream);
+    if (takes_hopper_forward(p, use)) return hopper_forward<T>::down_forward(p, stream);
+  }
   portable_products<T>::down_forward(p, stream);
 }
 template <class T>
 void experts<T>::down_combine(expert_products<T> const& p, T const* add, T* y,
                               CUstream_st* stream) {
-  decode_products<T>::fused_down(p, add, y, stream);
+  if constexpr (in_pairs<T>) decode_products<T>::fused_down(p, add, y, stream);
 }
 template <class T>
 void experts<T>::down_backward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
-  if (use == instructions::all && hopper_backward<T>::available())
-    return hopper_backward<T>::down_backward(p, stream);
+  if constexpr (has_hopper_backward<T>)
+    if (use == instructions::all && hopper_backward<T>::available())
+      return hopper_backward<T>::down_backward(p, stream);
   portable_products<T>::down_backward(p, stream);
 }
 template <class T>
 void experts<T>::down_weights(expert_products<T> const& p, instructions use, CUstream_st* stream) {
-  if (use == instructions::all && hopper_backward<T>::available())
-    return hopper_backward<T>::down_weights(p, stream);
+  if constexpr (has_hopper_backward<T>)
+    if (use == instructions::all && hopper_backward<T>::available())
+      return hopper_backward<T>::down_weights(p, stream);
   portable_products<T>::down_weights(p, stream);
 }
 template <class T>
 void experts<T>::up_backward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
-  if (use == instructions::all && hopper_backward<T>::available())
-    return hopper_backward<T>::up_backward(p, stream);
+  if constexpr (has_hopper_backward<T>)
+    if (use == instructions::all && hopper_backward<T>::available())
+      return hopper_backward<T>::up_backward(p, stream);
   portable_products<T>::up_backward(p, stream);
 }
 template <class T>
 void experts<T>::up_weights(expert_products<T> const& p, instructions use, CUstream_st* stream) {
-  if (use == instructions::all && hopper_backward<T>::available())
-    return hopper_backward<T>::up_weights(p, stream);
+  if constexpr (has_hopper_backward<T>)
+    if (use == instructions::all && hopper_backward<T>::available())
+      return hopper_backward<T>::up_weights(p, stream);
   portable_products<T>::up_weights(p, stream);
 }
 

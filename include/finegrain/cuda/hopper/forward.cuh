@@ -3,8 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cuda_bf16.h>
-
+#include "../tile/number.cuh"
 #include "forward.hpp"
 #include "forward_loads.cuh"
 
@@ -19,7 +18,7 @@ __device__ inline void release(std::uint32_t empty) {
 }
 
 /// This warpgroup's 64 rows times some columns of a stage's weights: Columns, from From on.
-template <int From, int Columns>
+template <int From, int Columns, class T>
 __device__ void multiply_stage(float (&sums)[128], forward_ring const& at, int group,
                                bool accumulate) {
   auto& some = reinterpret_cast<float(&)[Columns / 2]>(sums[From / 2]);
@@ -27,13 +26,14 @@ __device__ void multiply_stage(float (&sums)[128], forward_ring const& at, int g
   auto const weights = k_major(at.operands() + forward_tile::a_bytes + From * 128);
 #pragma unroll
   for (int k = 0; k < forward_tile::depth / 16; ++k)
-    wgmma(some, rows + k * k_step_k_major, weights + k * k_step_k_major, accumulate || k > 0);
+    wgmma<0, 0, T>(some, rows + k * k_step_k_major, weights + k * k_step_k_major,
+                   accumulate || k > 0);
 }
 
 /// sums (64, 256) = this warpgroup's 64 rows . the tile's 256 columns of weights. Of down_forward
 /// the halves of the columns end one after the other: the first one leaves, by half_way(), while the
 /// last two steps of the second are multiplied.
-template <bool Up, class HalfWay>
+template <bool Up, class T, class HalfWay>
 __device__ void multiply(float (&sums)[128], forward_ring& ring, int steps, int group,
                          HalfWay half_way) {
   std::uint32_t last = 0;
@@ -43,7 +43,7 @@ __device__ void multiply(float (&sums)[128], forward_ring& ring, int steps, int 
     wait(ring.full(), ring.parity);
     if constexpr (Up) fence_panels();  // gathers write as threads do
     wgmma_fence();
-    multiply_stage<0, 256>(sums, ring, group, step > 0);
+    multiply_stage<0, 256, T>(sums, ring, group, step > 0);
     wgmma_commit();
     wgmma_wait<1>();
     if (step > 0) release(last);
@@ -59,11 +59,11 @@ __device__ void multiply(float (&sums)[128], forward_ring& ring, int steps, int 
     wait(first.full(), first.parity);
     wait(ring.full(), ring.parity);
     wgmma_fence();
-    multiply_stage<0, 128>(sums, first, group, step > 0);
-    multiply_stage<0, 128>(sums, ring, group, true);
+    multiply_stage<0, 128, T>(sums, first, group, step > 0);
+    multiply_stage<0, 128, T>(sums, ring, group, true);
     wgmma_commit();
-    multiply_stage<128, 128>(sums, first, group, step > 0);
-    multiply_stage<128, 128>(sums, ring, group, true);
+    multiply_stage<128, 128, T>(sums, first, group, step > 0);
+    multiply_stage<128, 128, T>(sums, ring, group, true);
     wgmma_commit();
     wgmma_wait<1>();
     if (step > 0) release(last);
@@ -75,14 +75,10 @@ __device__ void multiply(float (&sums)[128], forward_ring& ring, int steps, int 
   }
 }
 
-__device__ inline std::uint32_t packed(float low, float high) {
-  __nv_bfloat162 const pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<std::uint32_t const*>(&pair);
-}
-
 /// act(z) up for four columns. The four share a reciprocal: of all, and a factor below 2^32 each.
-__device__ inline void gated(float const (&z)[4], float const (&up)[4], float linear, float cubic,
-                             std::uint32_t& low, std::uint32_t& high) {
+template <class T>
+__device__ void gated(float const (&z)[4], float const (&up)[4], float linear, float cubic,
+                      std::uint32_t& low, std::uint32_t& high) {
   float grown[4], inverse;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
@@ -94,8 +90,8 @@ __device__ inline void gated(float const (&z)[4], float const (&up)[4], float li
   float const first = grown[0] * grown[1], second = grown[2] * grown[3];
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(first * second));
   float const of_first = inverse * second, of_second = inverse * first;
-  low = packed(z[0] * up[0] * (of_first * grown[1]), z[1] * up[1] * (of_first * grown[0]));
-  high = packed(z[2] * up[2] * (of_second * grown[3]), z[3] * up[3] * (of_second * grown[2]));
+  low = pack<T>(z[0] * up[0] * (of_first * grown[1]), z[1] * up[1] * (of_first * grown[0]));
+  high = pack<T>(z[2] * up[2] * (of_second * grown[3]), z[3] * up[3] * (of_second * grown[2]));
 }
 
 /// A warp's 16 rows by 128 columns to memory through its two panels: fill(panel, words) gives those
@@ -148,7 +144,7 @@ __device__ void consume(forward_arguments<T> const& a, forward_ring ring, int un
       out(map, middle, from, [&](int p, std::uint32_t(&words)[16]) {
         float const* const some = sums + 64 * half + 32 * p;
 #pragma unroll
-        for (int i = 0; i < 16; ++i) words[i] = packed(some[2 * i], some[2 * i + 1]);
+        for (int i = 0; i < 16; ++i) words[i] = pack<T>(some[2 * i], some[2 * i + 1]);
       });
     };
     if (!live) {
@@ -166,7 +162,7 @@ __device__ void consume(forward_arguments<T> const& a, forward_ring ring, int un
       }
       continue;
     }
-    multiply<Up>(sums, ring, w.side->steps, group, [&] { plain(w.side->out, 0, 0, 0); });
+    multiply<Up, T>(sums, ring, w.side->steps, group, [&] { plain(w.side->out, 0, 0, 0); });
     if constexpr (Up) {
       if (w.side->save_z) {
         plain(w.side->z, 0, 0, 0);
@@ -177,8 +173,8 @@ __device__ void consume(forward_arguments<T> const& a, forward_ring ring, int un
 #pragma unroll
         for (int i = 0; i < 16; i += 2) {
           int const n = 2 * i;
-          gated({z[n], z[n + 1], z[n + 2], z[n + 3]}, {up[n], up[n + 1], up[n + 2], up[n + 3]},
-                a.linear, a.cubic, words[i], words[i + 1]);
+          gated<T>({z[n], z[n + 1], z[n + 2], z[n + 3]}, {up[n], up[n + 1], up[n + 2], up[n + 3]},
+                   a.linear, a.cubic, words[i], words[i + 1]);
         }
       });
     } else {

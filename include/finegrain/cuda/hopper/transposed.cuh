@@ -15,7 +15,7 @@ namespace device::hopper {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 /// sums (64, Rows) = this warpgroup's 64 rows of weights . the piece's rows.
-template <bool Up, int Rows>
+template <bool Up, int Rows, class T>
 __device__ void multiply_piece(float (&all)[transposed_tile::most / 2], transposed_ring& ring,
                                int steps, int group) {
   using tile = transposed_tile;
@@ -31,7 +31,7 @@ __device__ void multiply_piece(float (&all)[transposed_tile::most / 2], transpos
     wgmma_fence();
 #pragma unroll
     for (int k = 0; k < tile::depth / 16; ++k)
-      wgmma(sums, weights + k * k_step_k_major, rows + k * k_step_k_major, step + k > 0);
+      wgmma<0, 0, T>(sums, weights + k * k_step_k_major, rows + k * k_step_k_major, step + k > 0);
     wgmma_commit();
     wgmma_wait<1>();
     if (step > 0 && releases) arrive(last);
@@ -41,17 +41,17 @@ __device__ void multiply_piece(float (&all)[transposed_tile::most / 2], transpos
   wgmma_wait<0>();
   if (releases) arrive(last);
 }
-template <bool Up>
+template <bool Up, class T>
 __device__ void multiply_piece(float (&sums)[transposed_tile::most / 2], transposed_ring& ring,
                                int steps, int group, int rows) {
   switch (rows / transposed_tile::step) {
-    case 1: return multiply_piece<Up, 32>(sums, ring, steps, group);
-    case 2: return multiply_piece<Up, 64>(sums, ring, steps, group);
-    case 3: return multiply_piece<Up, 96>(sums, ring, steps, group);
-    case 4: return multiply_piece<Up, 128>(sums, ring, steps, group);
-    case 5: return multiply_piece<Up, 160>(sums, ring, steps, group);
-    case 6: return multiply_piece<Up, 192>(sums, ring, steps, group);
-    default: return multiply_piece<Up, 224>(sums, ring, steps, group);
+    case 1: return multiply_piece<Up, 32, T>(sums, ring, steps, group);
+    case 2: return multiply_piece<Up, 64, T>(sums, ring, steps, group);
+    case 3: return multiply_piece<Up, 96, T>(sums, ring, steps, group);
+    case 4: return multiply_piece<Up, 128, T>(sums, ring, steps, group);
+    case 5: return multiply_piece<Up, 160, T>(sums, ring, steps, group);
+    case 6: return multiply_piece<Up, 192, T>(sums, ring, steps, group);
+    default: return multiply_piece<Up, 224, T>(sums, ring, steps, group);
   }
 }
 
@@ -92,7 +92,7 @@ __device__ void consume_pieces(transposed_list<T> const& list, transposed_ring r
     auto const w = next;
     if (unit + stride < list.units) next = list[unit + stride];
     float sums[tile::most / 2];
-    multiply_piece<Up>(sums, ring, w.side->steps, group, w.rows());
+    multiply_piece<Up, T>(sums, ring, w.side->steps, group, w.rows());
 
     // Columns behind F or D, and rows behind the last token, are clipped.
     int const column = w.column * (Up ? 64 : 128) + group * (Up ? 32 : 64);
@@ -119,13 +119,13 @@ __device__ void consume_pieces(transposed_list<T> const& list, transposed_ring r
       put(tile::step * i, [&](auto& words) {
         float const* const s = sums + 16 * i;
         if constexpr (Up) {
-          gated({s[0], s[1], s[4], s[5]}, {s[2], s[3], s[6], s[7]}, a.linear, a.cubic, words[0],
-                words[1]);
-          gated({s[8], s[9], s[12], s[13]}, {s[10], s[11], s[14], s[15]}, a.linear, a.cubic,
-                words[2], words[3]);
+          gated<T>({s[0], s[1], s[4], s[5]}, {s[2], s[3], s[6], s[7]}, a.linear, a.cubic, words[0],
+                   words[1]);
+          gated<T>({s[8], s[9], s[12], s[13]}, {s[10], s[11], s[14], s[15]}, a.linear, a.cubic,
+                   words[2], words[3]);
         } else {
 #pragma unroll
-          for (int n = 0; n < 8; ++n) words[n] = packed(s[2 * n], s[2 * n + 1]);
+          for (int n = 0; n < 8; ++n) words[n] = pack<T>(s[2 * n], s[2 * n + 1]);
         }
       });
     }
@@ -180,7 +180,7 @@ void describe_transposed(transposed_side& s, expert_family<T> const& f, std::int
   if constexpr (Up) {
     for (int i = 0; i < 2; ++i)
       s.weights[i] = map_of({i == 0 ? f.gate : f.up, D, F, experts, D, std::int64_t{F} * D, 8, 1});
-    s.out = map_of({f.hidden, F, 1, rows, F, F, 1, tile::step}, 32);
+    s.out = map_of({f.hidden, F, 1, rows, F, F, 1, tile::step, 2, 64});
   } else {
     s.weights[0] = map_of({f.down, F, D, experts, F, std::int64_t{D} * F, tile::weights, 1});
     s.in = map_of({f.hidden, F, 1, rows, F, F, 1, tile::step});
