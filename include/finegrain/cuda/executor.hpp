@@ -11,6 +11,7 @@
 #include "../plan/plan.hpp"
 #include "blas.hpp"
 #include "memory.hpp"
+#include "rules.hpp"
 #include "supported.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -167,6 +168,10 @@ struct place<basic_cuda<T>> {
   static void check(config const& c, routing_request const& request, bool) {
     if (char const* const sentence = device::unsupported(c, request))
       throw invalid_argument("%s", sentence);
+    if (request.rule && !dynamic_cast<cuda_routing_rule const*>(request.rule))
+      throw invalid_argument("on cuda, a routing rule must be a cuda_routing_rule");
+    if (request.balance.rule && !dynamic_cast<cuda_balance_rule const*>(request.balance.rule))
+      throw invalid_argument("on cuda, a balance rule must be a cuda_balance_rule");
   }
 
   /// Numbers of a router's report as kernels write it: see device::router_report.

@@ -15,8 +15,8 @@
 #include "memory.cuh"
 #include "norm.cuh"
 #include "rotary.cuh"
-#include "routing/choose.cuh"
 #include "routing/load.cuh"
+#include "routing/rules.cuh"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 

@@ -141,6 +141,7 @@ class mixture_pass {
       else
         route_rarer();
       count_earlier();
+      if (loss_.rule) ask_balance_rule();
       if (kinds_.noisy && loss_.load > 0) {
         kinds<T>::load(rules_, loss_.load, s_.router, s_.kinds, t_.kinds, p_.extent.tokens, on);
         loss_.smooth = s_.kinds.smooth;
@@ -224,8 +225,23 @@ class mixture_pass {
       kinds<T>::keep_seed(random_word(b.routing.seed, b.log ? b.log->next : 0), s_.kinds, on);
     kinds<T>::logits(rules_, kinds_, further(), products_.x, s_.router, s_.kinds, t_.kinds,
                      p_.extent.tokens, on);
+    if (kinds_.by_rule) {
+      kinds<T>::scores(rules_, s_.router, p_.extent.tokens, on);
+      dynamic_cast<cuda_routing_rule const&>(*b.routing.rule)
+          .enqueue(b, {s_.router.scores, p_.extent.tokens, rules_.routed},
+                   {s_.router.experts, p_.extent.tokens, rules_.k}, on);
+      kinds<T>::distinct(rules_, s_.router, p_.extent.tokens, on);
+    }
     kinds<T>::choose(rules_, kinds_, router(), b.ids.data(), s_.router, s_.kinds, t_.kinds,
                      starts(), s_.rows, t_.block_counts, on);
+  }
+  void ask_balance_rule() {
+    kinds<T>::chosen(rules_, loss_, s_.router, t_.kinds, p_.extent.tokens, p_.on.stream);
+    auto const R = static_cast<std::size_t>(c_.routed);
+    double* const factors = t_.kinds.rule + c_.routed;
+    dynamic_cast<cuda_balance_rule const&>(*p_.batch.routing.balance.rule)
+        .enqueue({t_.kinds.rule, R}, {factors, R}, p_.on.stream);
+    loss_.of_rule = factors;
   }
   /// Gradients of the router's weights and of the shared gate's. Returns what combine adds to dx for
   /// them; the rest of that is then in `add`.
@@ -344,10 +360,9 @@ class mixture_pass {
 template <class T, config C, bool Shared, bool Routed>
 struct mixture_plan {
   using X = basic_cuda<T>;
-  static_assert(
-      !unsupported(C, {}),
-      "on cuda, hidden and width are multiples of 8, routed is 1024 at most, and there is "
-      "no selection::rule: see cuda/supported.hpp");
+  static_assert(!unsupported(C, {}),
+                "on cuda, hidden and width are multiples of 8, and routed is 1024 at most: "
+                "see cuda/supported.hpp");
 
   struct saved : mixture_saved<T> {
     constexpr saved(arena& memory, extent e) : mixture_saved<T>(memory, e, C, Shared, Routed) {}
