@@ -29,8 +29,8 @@ inline constexpr std::int64_t squared_error_parts = 1024;
 struct context {
   device::blas blas;
   device_buffer<double> loss{1}, loss_parts{squared_error_parts};
+  device_buffer<std::int64_t> terms{1};  // of a loss, where the device counts them
   device_buffer<float> token_losses;
-  std::int64_t tokens = 0;  // of this pass
   /// Reports of the routers of one pass, one after the other, which kernels write.
   struct released {
     void operator()(double* memory) const { runtime::release_shared(memory); }
@@ -82,6 +82,8 @@ struct place<basic_cuda<T>> {
 
   static bool readable(void const* memory) { return device::runtime::readable(memory); }
   static int workers(X const&) { return 1; }
+  static constexpr bool here = false;
+  static constexpr std::int64_t chunk_bytes = std::int64_t{512} << 20, chunk_most = 4096;
 
   static void reserve(X const& on, std::int64_t tokens) {
     if (on.context->token_losses.size() < tokens)
@@ -103,16 +105,16 @@ struct place<basic_cuda<T>> {
       return std::span<N const>(to, list.size());
     };
     batch made = b;
-    on.context->tokens = b.tokens;
     made.ids = copied(std::span<std::int32_t const>(b.ids));
     made.starts = copied(b.starts);
     made.positions = copied(b.positions);
-    if (b.log) {
-      std::int64_t numbers = 0;
-      for (auto const& layer : b.log->layers) numbers += report_size(layer.load.size());
-      on.context->reserve_reports(numbers);
-    }
+    if (b.log) reserve_log(on, *b.log);
     return made;
+  }
+  static void reserve_log(X const& on, routing_log const& log) {
+    std::int64_t numbers = 0;
+    for (auto const& layer : log.layers) numbers += report_size(layer.load.size());
+    on.context->reserve_reports(numbers);
   }
   static id_list list(X const& on, buffer<std::int32_t>& memory, id_list const& from) {
     if (from.empty() || !readable(from.data())) return from;
@@ -122,6 +124,11 @@ struct place<basic_cuda<T>> {
                                   count * static_cast<std::int64_t>(sizeof(std::int32_t)),
                                   on.stream);
     return std::span<std::int32_t const>(memory.data(), from.size());
+  }
+  static std::int64_t read(X const& on, std::int64_t const* from) {
+    std::int64_t number = 0;
+    device::runtime::copy(&number, from, sizeof number, on.stream);
+    return number;
   }
   template <class Make>
   static void write(X const& on, buffer<T> const& to, Make&& make) {
@@ -158,11 +165,11 @@ struct place<basic_cuda<T>> {
     device::runtime::copy(&loss, on.context->loss.data(), sizeof loss, on.stream);
     return made + loss;
   }
-  static void read_log(X const& on, routing_log& log) {
+  static void read_log(X const& on, routing_log& log, std::int64_t tokens) {
     device::runtime::synchronize(on.stream);
     double const* from = on.context->reports.get();
     for (std::size_t l = 0; l < std::min(log.next, log.layers.size()); ++l)
-      from = read_report(from, on.context->tokens, log.layers[l]);
+      from = read_report(from, tokens, log.layers[l]);
   }
   /// What is asked of a router that it cannot do.
   static void check(config const& c, routing_request const& request, bool) {

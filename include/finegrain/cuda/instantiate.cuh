@@ -10,10 +10,12 @@
 #include "elementwise.cuh"
 #include "embed.cuh"
 #include "experts.cuh"
+#include "hopper/fp8.cuh"
 #include "linear.cuh"
 #include "loss.cuh"
 #include "memory.cuh"
 #include "norm.cuh"
+#include "random.cuh"
 #include "rotary.cuh"
 #include "routing/load.cuh"
 #include "routing/rules.cuh"
@@ -46,7 +48,8 @@ struct on_cuda {
       device::combine_code<T>,     device::norm_code<T>,
       device::rotary_code<T>,      device::attend_code<T>,
       device::embed_code<T>,       device::loss_code<T>,
-      device::elementwise_code<T>, device::adamw_code<T>};
+      device::elementwise_code<T>, device::adamw_code<T>,
+      device::random_code<T>,      device::fp8_products_code<T>};
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

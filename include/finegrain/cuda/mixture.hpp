@@ -42,7 +42,7 @@ struct mixture_saved {
     int const k = routing<float>::slots(c, e);
     bool const by_expert = c.selection == selection::expert_choice;
     std::int64_t const share = routing<float>::pairs(c, e) / c.routed;
-    return {memory, e.tokens, k, c.routed, tile_rows(c, e), by_expert ? share : 0};
+    return {memory, e.tokens, k, c.routed, tile_rows<T>(c, e), by_expert ? share : 0};
   }
   /// Whether the shared expert's output is weighed.
   static constexpr bool weighs_shared(config const& c) {
@@ -222,7 +222,7 @@ class mixture_pass {
     auto const on = p_.on.stream;
     batch const& b = p_.batch;
     if (kinds_.random())
-      kinds<T>::keep_seed(random_word(b.routing.seed, b.log ? b.log->next : 0), s_.kinds, on);
+      kinds<T>::keep_seed(b.routing.seed, b.routing.step, b.log ? b.log->next : 0, s_.kinds, on);
     kinds<T>::logits(rules_, kinds_, further(), products_.x, s_.router, s_.kinds, t_.kinds,
                      p_.extent.tokens, on);
     if (kinds_.by_rule) {

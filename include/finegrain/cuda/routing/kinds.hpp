@@ -122,8 +122,10 @@ template <class T>
 struct kinds {
   // ---- forward, in this order ----
 
-  /// Keeps the seed of this pass for backward.
-  static void keep_seed(std::uint64_t seed, kind_state const& to, CUstream_st* stream);
+  /// Keeps the seed of this pass for backward: the router-th word of the request's seed, with which
+  /// `step`, unless it is null, is mixed as a trainer does on the host.
+  static void keep_seed(std::uint64_t seed, std::int64_t const* step, std::uint64_t router,
+                        kind_state const& to, CUstream_st* stream);
   /// state.logits (T, R), of routers of all kinds.
   static void logits(routing_rules const& c, router_kinds const& kinds,
                      kind_numbers<T const> const& w, T const* x, router_state const& state,

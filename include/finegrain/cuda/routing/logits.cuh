@@ -12,12 +12,15 @@ using draw = finegrain::detail::stream;
 using finegrain::detail::seed_of;
 
 template <class T>
-__global__ void keep_seed_kernel(std::uint64_t seed, std::uint64_t* to) {
-  *to = seed;
+__global__ void keep_seed_kernel(std::uint64_t seed, std::int64_t const* step, std::uint64_t router,
+                                 std::uint64_t* to) {
+  if (step) seed = random_word(random_word(seed, static_cast<std::uint64_t>(*step)), 0);
+  *to = random_word(seed, router);
 }
 template <class T>
-void kinds<T>::keep_seed(std::uint64_t seed, kind_state const& to, CUstream_st* on) {
-  keep_seed_kernel<T><<<1, 1, 0, on>>>(seed, to.seed);
+void kinds<T>::keep_seed(std::uint64_t seed, std::int64_t const* step, std::uint64_t router,
+                         kind_state const& to, CUstream_st* on) {
+  keep_seed_kernel<T><<<1, 1, 0, on>>>(seed, step, router, to.seed);
   check_launch("route: keep seed");
 }
 
