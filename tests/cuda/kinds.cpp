@@ -61,7 +61,7 @@ struct chosen_slots {
     scratch_memory = unwritten<std::byte>(counting.peak());
     fg::arena there(scratch_memory.data(), scratch_memory.size());
     scratch = fg::device::kind_scratch<bf16>(there, e, c);
-    *r.seed = 77;
+    *r.seed = fg::random_word(77, 3);
   }
   /// Runs the device with a request on logits.
   void choose(owned_state const& state, routing_request const& request,
@@ -69,7 +69,7 @@ struct chosen_slots {
     fg::device::runtime::copy(state.logits.data(), logits.data(), b.tokens * c.routed * 4, nullptr);
     fg::device::kind_state saved;
     saved.seed = seed.data();
-    kinds::keep_seed(*r.seed, saved, nullptr);
+    kinds::keep_seed(77, nullptr, 3, saved, nullptr);
     fg::device::sequence_starts s;
     if (!b.starts.empty()) s = {starts.data(), int(b.sequences())};
     kinds::choose({c, request}, {c, request, e}, {}, nullptr, state.state(), saved, scratch, s,
