@@ -37,17 +37,23 @@ fg::device_buffer<T> uploaded(std::vector<T> const& from) {
   fg::device::runtime::copy(to.data(), from.data(), to.bytes(), nullptr);
   return to;
 }
-inline std::vector<bf16> as_bf16(numbers const& from) {
-  std::vector<bf16> made;
+template <class T>
+std::vector<T> as(numbers const& from) {
+  std::vector<T> made;
   for (float x : from) made.emplace_back(x);
   return made;
 }
-inline numbers as_numbers(std::vector<bf16> const& from) {
+inline std::vector<bf16> as_bf16(numbers const& from) { return as<bf16>(from); }
+template <class T>
+numbers as_numbers(std::vector<T> const& from) {
   numbers made;
-  for (bf16 x : from) made.push_back(static_cast<float>(x));
+  for (T x : from) made.push_back(static_cast<float>(x));
   return made;
 }
-inline numbers rounded(numbers const& from) { return as_numbers(as_bf16(from)); }
+template <class T = bf16>
+numbers rounded(numbers const& from) {
+  return as_numbers(as<T>(from));
+}
 template <class T>
 fg::device_buffer<T> poisoned_on_device(std::int64_t count) {
   fg::device_buffer<T> memory(count);
@@ -55,26 +61,26 @@ fg::device_buffer<T> poisoned_on_device(std::int64_t count) {
   return memory;
 }
 
-template <fg::Expr E>
+template <fg::Expr E, class T = bf16>
 struct device_layer {
-  using X = fg::cuda;
+  using X = fg::basic_cuda<T>;
   using plan = fg::plan<X, E>;
   static constexpr int in = fg::in_width<E>(), out = fg::out_width<E>();
 
   X on;
-  fg::device_buffer<bf16> w{fg::weights_size<E>()}, dw{fg::weights_size<E>()};
-  fg::device_buffer<bf16> x, y, dy, dx;
+  fg::device_buffer<T> w{fg::weights_size<E>()}, dw{fg::weights_size<E>()};
+  fg::device_buffer<T> x, y, dy, dx;
   fg::gradients mode = fg::gradients::overwrite;
   float before = poison;  // what gradients hold when backward begins
 
   device_layer() { set_weights(random_numbers(fg::weights_size<E>(), 1, 0.3)); }
-  void set_weights(numbers const& from) { w = uploaded(as_bf16(from)); }
+  void set_weights(numbers const& from) { w = uploaded(as<T>(from)); }
 
   numbers forward(numbers const& input, fg::batch b = {}, bool training = false,
                   fg::cache_of<X>* cache = nullptr) {
     if constexpr (in > 0) b.tokens = static_cast<std::int64_t>(input.size()) / in;
-    x = uploaded(as_bf16(input));
-    y = poisoned_on_device<bf16>(b.tokens * out);
+    x = uploaded(as<T>(input));
+    y = poisoned_on_device<T>(b.tokens * out);
     extent = {b.tokens, 1, training};
     saved_memory = poisoned_on_device<std::byte>(fg::saved_bytes<X, E>(extent));
     scratch_memory = poisoned_on_device<std::byte>(fg::scratch_bytes<X, E>(extent));
@@ -91,13 +97,13 @@ struct device_layer {
   /// Forward, then backward. Outputs are read with read_y and the like.
   void train(numbers const& input, numbers const& output_gradient, fg::batch const& b = {}) {
     forward(input, b, true);
-    dy = uploaded(as_bf16(output_gradient));
-    dw = uploaded(as_bf16(numbers(static_cast<std::size_t>(w.size()), before)));
-    dx = poisoned_on_device<bf16>(x.size());
+    dy = uploaded(as<T>(output_gradient));
+    dw = uploaded(as<T>(numbers(static_cast<std::size_t>(w.size()), before)));
+    dx = poisoned_on_device<T>(x.size());
     scratch_memory = poisoned_on_device<std::byte>(fg::scratch_bytes<X, E>(extent));
     plan::backward({on, batch, scratch(), extent, mode, nullptr}, weights(), saved(),
                    {x.data(), extent.tokens, in}, {dy.data(), extent.tokens, out},
-                   fg::bind_weights<E, bf16>(dw.data()), {dx.data(), extent.tokens, in});
+                   fg::bind_weights<E, T>(dw.data()), {dx.data(), extent.tokens, in});
   }
   numbers read_y() const { return as_numbers(downloaded(y)); }
   numbers read_dx() const { return as_numbers(downloaded(dx)); }
@@ -109,7 +115,7 @@ struct device_layer {
   }
 
  private:
-  fg::weights<E, bf16 const> weights() { return fg::bind_weights<E, bf16 const>(w.data()); }
+  fg::weights<E, T const> weights() { return fg::bind_weights<E, T const>(w.data()); }
   fg::arena scratch() { return {scratch_memory.data(), scratch_memory.size()}; }
 
   fg::batch batch;

@@ -42,7 +42,7 @@ struct mixture_saved {
     int const k = routing<float>::slots(c, e);
     bool const by_expert = c.selection == selection::expert_choice;
     std::int64_t const share = routing<float>::pairs(c, e) / c.routed;
-    return {memory, e.tokens, k, c.routed, tile_rows(c, e), by_expert ? share : 0};
+    return {memory, e.tokens, k, c.routed, tile_rows<T>(c, e), by_expert ? share : 0};
   }
   /// Whether the shared expert's output is weighed.
   static constexpr bool weighs_shared(config const& c) {

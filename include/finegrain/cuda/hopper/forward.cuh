@@ -3,10 +3,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cuda_bf16.h>
-
 #include "forward.hpp"
 #include "forward_loads.cuh"
+#include "../tile/number.cuh"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device::hopper {
@@ -19,7 +18,7 @@ __device__ inline void release(std::uint32_t empty) {
 }
 
 /// sums (64, 256) = this warpgroup's 64 rows . the tile's 256 columns of weights.
-template <bool Up>
+template <bool Up, class T>
 __device__ void multiply(float (&sums)[128], forward_ring& ring, int steps, int group) {
   std::uint32_t last = 0;
   for (int step = 0; step < steps; ++step) {
@@ -30,7 +29,7 @@ __device__ void multiply(float (&sums)[128], forward_ring& ring, int steps, int 
     wgmma_fence();
 #pragma unroll
     for (int k = 0; k < forward_tile::depth / 16; ++k)
-      wgmma(sums, rows + k * k_step_k_major, weights + k * k_step_k_major, step + k > 0);
+      wgmma<0, 0, T>(sums, rows + k * k_step_k_major, weights + k * k_step_k_major, step + k > 0);
     wgmma_commit();
     wgmma_wait<1>();
     if (step > 0) release(last);
@@ -41,14 +40,10 @@ __device__ void multiply(float (&sums)[128], forward_ring& ring, int steps, int 
   release(last);
 }
 
-__device__ inline std::uint32_t packed(float low, float high) {
-  __nv_bfloat162 const pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<std::uint32_t const*>(&pair);
-}
-
 /// act(z) up for two columns. The two share a reciprocal: of both, and a factor below 2^64 each.
-__device__ inline std::uint32_t gated(float const (&z)[2], float const (&up)[2], float linear,
-                                      float cubic) {
+template <class T>
+__device__ std::uint32_t gated(float const (&z)[2], float const (&up)[2], float linear,
+                               float cubic) {
   float grown[2], inverse;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
@@ -58,7 +53,7 @@ __device__ inline std::uint32_t gated(float const (&z)[2], float const (&up)[2],
     grown[i] += 1;
   }
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(grown[0] * grown[1]));
-  return packed(z[0] * up[0] * (inverse * grown[1]), z[1] * up[1] * (inverse * grown[0]));
+  return pack<T>(z[0] * up[0] * (inverse * grown[1]), z[1] * up[1] * (inverse * grown[0]));
 }
 
 /// A warp's 16 rows by 64 columns to memory: pair(i) is numbers i and i + 1 of a thread's 32. Two
@@ -98,7 +93,7 @@ __device__ void consume(forward_arguments<T> const& a, forward_ring ring, int un
     float sums[128];
     bool const live = w.count > group * 64;  // else 64 pads: zeros
     if (live) {
-      multiply<Up>(sums, ring, w.side->steps, group);
+      multiply<Up, T>(sums, ring, w.side->steps, group);
     } else {
       for (int step = 0; step < w.side->steps; ++step, ring.next()) {
         wait(ring.full(), ring.parity);
@@ -114,7 +109,7 @@ __device__ void consume(forward_arguments<T> const& a, forward_ring ring, int un
                   [&](int i) { return live ? pair(i) : 0; });
     };
     auto const plain = [&](int from) {
-      return [&sums, from](int i) { return packed(sums[from + i], sums[from + i + 1]); };
+      return [&sums, from](int i) { return pack<T>(sums[from + i], sums[from + i + 1]); };
     };
     if constexpr (Up) {
 #pragma unroll
@@ -125,7 +120,7 @@ __device__ void consume(forward_arguments<T> const& a, forward_ring ring, int un
           out(p + 1, w.side->z, 1, c, plain(up));
         }
         out(p, w.side->out, 0, c, [&](int i) {
-          return gated({sums[gate + i], sums[gate + i + 1]}, {sums[up + i], sums[up + i + 1]},
+          return gated<T>({sums[gate + i], sums[gate + i + 1]}, {sums[up + i], sums[up + i + 1]},
                        a.linear, a.cubic);
         });
       }
