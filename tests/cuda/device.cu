@@ -12,3 +12,4 @@ template struct fg::device::decode_products<fg::bf16>;
 template struct fg::device::dispatch<fg::bf16>;
 template struct fg::device::coded_decode_products<fg::bf16, fg::format::int8>;
 template struct fg::device::coded_decode_products<fg::bf16, fg::format::fp8>;
+template struct fg::device::fp8_products<fg::bf16>;

@@ -10,6 +10,7 @@
 #include "elementwise.cuh"
 #include "embed.cuh"
 #include "experts.cuh"
+#include "hopper/fp8.cuh"
 #include "linear.cuh"
 #include "loss.cuh"
 #include "memory.cuh"
@@ -48,7 +49,7 @@ struct on_cuda {
       device::rotary_code<T>,      device::attend_code<T>,
       device::embed_code<T>,       device::loss_code<T>,
       device::elementwise_code<T>, device::adamw_code<T>,
-      device::random_code<T>};
+      device::random_code<T>,      device::fp8_products_code<T>};
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

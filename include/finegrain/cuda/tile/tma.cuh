@@ -33,27 +33,32 @@ inline PFN_cuTensorMapEncodeTiled_v12000 map_encoder() {
   return encoder;
 }
 
-/// Numbers of 2 bytes, (outer, middle, inner), inner ones side by side, the strides in numbers and
-/// multiples of 8; tiles are (box_outer, box_middle, 64), in shared memory a panel of rows of 128
-/// bytes, swizzled. What a tile has beyond the array is read as zeros and not written.
+/// Numbers of 2 bytes, or 1, (outer, middle, inner), inner ones side by side, the strides in numbers
+/// and multiples of 16 bytes; tiles are (box_outer, box_middle, 128 bytes), in shared memory a panel
+/// of rows of 128 bytes, swizzled. What a tile has beyond the array is read as zeros and not written.
 struct array_3d {
   void const* data = nullptr;
   std::int64_t inner = 0, middle = 1, outer = 1;
   std::int64_t middle_stride = 0, outer_stride = 0;
   int box_middle = 1, box_outer = 1;
+  int number_bytes = 2;
 };
 inline CUtensorMap map_of(array_3d const& a) {
   auto const size = [](std::int64_t n) { return static_cast<cuuint64_t>(n); };
   cuuint64_t const sizes[3] = {size(a.inner), size(a.middle), size(a.outer)};
-  cuuint64_t const strides[2] = {size(a.middle_stride) * 2, size(a.outer_stride) * 2};
-  cuuint32_t const box[3] = {64, static_cast<cuuint32_t>(a.box_middle),
+  cuuint64_t const bytes = size(a.number_bytes);
+  cuuint64_t const strides[2] = {size(a.middle_stride) * bytes, size(a.outer_stride) * bytes};
+  cuuint32_t const box[3] = {128u / static_cast<cuuint32_t>(a.number_bytes),
+                             static_cast<cuuint32_t>(a.box_middle),
                              static_cast<cuuint32_t>(a.box_outer)};
   cuuint32_t const steps[3] = {1, 1, 1};
   auto const encoder = map_encoder();
   if (!encoder) throw cuda_error("the driver has no cuTensorMapEncodeTiled");
   CUtensorMap map;
   CUresult const result =
-      encoder(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<void*>(a.data), sizes, strides,
+      encoder(&map,
+              bytes == 1 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3,
+              const_cast<void*>(a.data), sizes, strides,
               box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
               CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS)
@@ -124,6 +129,15 @@ __device__ inline void load_for(std::uint16_t ctas, std::uint32_t to, CUtensorMa
       "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
       ".multicast::cluster [%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(to),
       "l"(map), "r"(inner), "r"(middle), "r"(outer), "r"(barrier), "h"(ctas)
+      : "memory");
+}
+/// Bytes side by side, a multiple of 16.
+__device__ inline void load_bytes(std::uint32_t to, void const* from, int bytes,
+                                  std::uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(to),
+      "l"(from), "r"(bytes), "r"(barrier)
       : "memory");
 }
 /// What threads wrote to shared memory is seen by the engine, and by wgmma: after they wrote, or by

@@ -109,6 +109,19 @@ __device__ void wgmma(float (&sums)[Registers], std::uint64_t a_tile, std::uint6
   }
 }
 
+/// The same of e4m3 numbers: sums (64, 128) = or += A (64, 32) . B (32, 128), both K-major, panels of
+/// 128 numbers a row. The next 32 of K: k_step_k_major. (Sums keep about 14 bits: promote them.)
+__device__ inline void wgmma_e4m3(float (&sums)[64], std::uint64_t a_tile, std::uint64_t b_tile,
+                                  bool accumulate) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {" FINEGRAIN_TEN("") FINEGRAIN_TEN("1")
+          FINEGRAIN_TEN("2") FINEGRAIN_TEN("3") FINEGRAIN_TEN("4") FINEGRAIN_TEN(
+              "5") "%60, %61, %62, %63}, %64, %65, p, 1, 1;\n}"
+      : FINEGRAIN_32(0), FINEGRAIN_32(32)
+      : "l"(a_tile), "l"(b_tile), "r"(static_cast<int>(accumulate)));
+}
+
 #undef FINEGRAIN_TEN
 #undef FINEGRAIN_2
 #undef FINEGRAIN_8
