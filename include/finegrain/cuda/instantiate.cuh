@@ -49,7 +49,7 @@ struct on_cuda {
       device::rotary_code<T>,      device::attend_code<T>,
       device::embed_code<T>,       device::loss_code<T>,
       device::elementwise_code<T>, device::adamw_code<T>,
-      device::random_code<T>,      device::fp8_products_code<T>};
+      device::random_code<T>};
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI
