@@ -1,0 +1,86 @@
+// Frozen layers on the device: experts as codes, in memory of their own; the router stays as it is.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "../plan/frozen.hpp"
+#include "coded.hpp"
+#include "experts.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+namespace device {
+
+/// The weights of a group of experts in format F.
+template <format F>
+struct frozen_experts {
+  static constexpr format number = F;
+  coded_family codes;
+  int count = 0, hidden = 0, width = 0;
+
+  constexpr frozen_experts(arena& memory, int count, int hidden, int width)
+      : codes(memory, F, count, hidden, width), count(count), hidden(hidden), width(width) {}
+  template <class T, class W>
+  void fill(basic_cuda<T> const& on, W const& w) const {
+    coded_experts<T, F>::pack(w.gate.data, w.up.data, w.down.data, count, hidden, width, codes,
+                              on.stream);
+  }
+};
+template <class W>
+concept Frozen = std::is_base_of_v<frozen_experts<W::number>, W>;
+
+/// In the place of `experts` for a pass through a frozen layer.
+template <class T, format F>
+struct frozen_layer {
+  coded_family routed, shared;
+
+  void up_forward(expert_products<T> const& p, instructions, CUstream_st* stream) const {
+    coded_experts<T, F>::up_forward(p, routed, shared, stream);
+  }
+  void down_forward(expert_products<T> const& p, instructions, CUstream_st* stream) const {
+    coded_experts<T, F>::down_forward(p, routed, shared, stream);
+  }
+  void down_combine(expert_products<T> const& p, T const* add, T* y, CUstream_st* stream) const {
+    coded_experts<T, F>::down_combine(p, routed, shared, add, y, stream);
+  }
+};
+
+}  // namespace device
+
+template <class T, format F, config C>
+requires(device::is_coded(F)) struct frozen_weights<basic_cuda<T>, F, shared_experts<C>>
+    : device::frozen_experts<F> {
+  matrix<T> shared_gate;  // (1, D), or empty
+  constexpr explicit frozen_weights(arena& memory)
+      : device::frozen_experts<F>(memory, 1, C.hidden, C.shared * C.width),
+        shared_gate(memory.matrix<T>(C.shared_gate ? 1 : 0, C.hidden)) {}
+  void fill(basic_cuda<T> const& on, T const* numbers) const {
+    auto const w = bind_weights<shared_experts<C>, T const>(numbers);
+    device::frozen_experts<F>::fill(on, w);
+    place<basic_cuda<T>>::copy(on, w.shared_gate.data, w.shared_gate.size(), shared_gate.data);
+  }
+};
+template <class T, format F, config C>
+requires(device::is_coded(F)) struct frozen_weights<basic_cuda<T>, F, routed_experts<C>>
+    : device::frozen_experts<F> {
+  matrix<T> router, bias, table, project, temperature, noise;
+  constexpr explicit frozen_weights(arena& memory)
+      : device::frozen_experts<F>(memory, C.routed, C.hidden, C.width) {
+    constexpr auto w = bind_weights<routed_experts<C>, T const>(nullptr);
+    router = memory.matrix<T>(w.router.rows, w.router.cols);
+    bias = memory.matrix<T>(w.bias.rows, w.bias.cols);
+    table = memory.matrix<T>(w.table.rows, w.table.cols);
+    project = memory.matrix<T>(w.project.rows, w.project.cols);
+    temperature = memory.matrix<T>(w.temperature.rows, w.temperature.cols);
+    noise = memory.matrix<T>(0, C.hidden);  // of training alone
+  }
+  void fill(basic_cuda<T> const& on, T const* numbers) const {
+    auto const w = bind_weights<routed_experts<C>, T const>(numbers);
+    device::frozen_experts<F>::fill(on, w);
+    auto const copy = [&on](auto from, matrix<T> to) {
+      place<basic_cuda<T>>::copy(on, from.data, to.size(), to.data);
+    };
+    copy(w.router, router), copy(w.bias, bias), copy(w.table, table);
+    copy(w.project, project), copy(w.temperature, temperature);
+  }
+};
+
+}  // namespace finegrain::inline FINEGRAIN_ABI
