@@ -12,9 +12,10 @@ template struct fg::device::hopper_forward<fg::bf16>;
 template struct fg::device::hopper_backward<fg::bf16>;
 template struct fg::device::decode_products<fg::bf16>;
 template struct fg::device::dispatch<fg::bf16>;
-template struct fg::device::coded_decode_products<fg::bf16, fg::format::int8>;
-template struct fg::device::coded_decode_products<fg::bf16, fg::format::fp8>;
-template struct fg::device::fp8_products<fg::bf16>;
+template struct fg::on_cuda_frozen<fg::format::fp8>;
+template struct fg::on_cuda_frozen<fg::format::int8>;
+template struct fg::on_cuda_frozen<fg::format::int8_block>;
+template struct fg::on_cuda_frozen<fg::format::int4>;
 
 namespace under_test {
 namespace {
