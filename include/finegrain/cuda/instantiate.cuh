@@ -52,7 +52,6 @@ struct on_cuda {
       device::elementwise_code<T>, device::adamw_code<T>,
       device::random_code<T>};
 };
-};
 
 /// The same for networks that are frozen in format F; f32 and bf16 need nothing more:
 ///
