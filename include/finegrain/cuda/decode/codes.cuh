@@ -151,11 +151,12 @@ struct lane_weights {
     else
       return k;
   }
-  /// Rows' scales of column k, of those that stand apart.
+  /// Rows' scales of column k, of those that stand apart. No 16 rows are of two squares.
   __device__ void scales_of(family_weights<W> const& w, int k, float (&to)[2]) const {
-    int const further = W::scale == scales::square ? k / 128 : 0;
-    to[0] = static_cast<float>((Up ? w.gate_scales : w.down_scales)[low_scale + further]);
-    to[1] = static_cast<float>((Up ? w.up_scales : w.down_scales)[high_scale + further]);
+    bool const square = W::scale == scales::square;
+    int const first = low_scale + (square ? k / 128 : 0);
+    to[0] = static_cast<float>((Up ? w.gate_scales : w.down_scales)[first]);
+    to[1] = static_cast<float>((Up ? w.up_scales : w.down_scales)[square ? first : high_scale]);
   }
 
  private:
