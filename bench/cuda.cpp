@@ -424,7 +424,7 @@ void record(settings const& s, bench::gpu_session const& session) {
   for (auto const& f : session.figures()) {
     if (!f.ours || f.task.config != "16B") continue;
     bool const all = f.by == "finegrain", forward = f.task.phase == "forward";
-    int const tile = fg::device::tile_rows(bench::cuda_16b, {f.task.tokens, 1, !forward});
+    int const tile = fg::device::tile_rows<fg::bf16>(bench::cuda_16b, {f.task.tokens, 1, !forward});
     if (tile < 128 && !all) continue;  // the same kernels
     std::string& to = tile <= 16                      ? few
                       : tile < 128 || !all || !hopper ? portable
