@@ -99,6 +99,8 @@ class subject {
     attempt("frozen", tokens, [&] {
       format_line<fg::format::int8>("int8", tokens);
       format_line<fg::format::fp8>("fp8", tokens);
+      if (tokens >= 1024)  // for fewer the same products
+        format_line<fg::format::fp8>("fp8 x fp8", tokens, fg::format::fp8);
       format_line<fg::format::int8_block>("int8_block", tokens);
       format_line<fg::format::int4>("int4", tokens);
     });
@@ -172,7 +174,8 @@ class subject {
   }
 
   template <fg::format F>
-  void format_line(char const* name, std::int64_t tokens) {
+  void format_line(char const* name, std::int64_t tokens,
+                   fg::format activations = fg::format::bf16) {
     double const expert = bench::gpu_frozen<C, F>::expert_bytes();
     double const used = expert * (std::min<double>(C.routed, double(tokens) * C.top_k) + C.shared);
     int const turns = tokens <= 64 ? 4 : 1, sets = used < 180e6 ? 5 : 1;
@@ -184,6 +187,7 @@ class subject {
     }
     touched /= double(batches.size());
     bench::gpu_frozen<C, F> layer(fg::cuda{on_}, sets, use(sets));
+    layer.on().activations = activations;
     fg::device_buffer<number> y(tokens * C.hidden);
     session_.line(
         task("", "frozen", tokens, 1, expert * (touched + C.shared) + 2 * row_bytes(tokens)),
@@ -376,7 +380,7 @@ void measure(settings const& s, bench::gpu_session& session, CUstream_st* on) {
   if (s.wants("v3")) one.operator()<bench::v3_like>("V3", s.sizes({512, 4096}), {});
   if (s.wants("formats")) {
     subject<bench::cuda_16b> layer("16B", s, session, on);
-    for (std::int64_t const tokens : s.sizes({1, 8, 64, 512, 4096})) {
+    for (std::int64_t const tokens : s.sizes({1, 8, 64, 512, 4096, 32768})) {
       layer.forward(tokens);
       layer.formats(tokens);
     }
