@@ -5,6 +5,8 @@ figure, which `bench_cuda --peers FILE` puts beside finegrain's.
   torch              sort, index_select, grouped_mm, silu * mul, grouped_mm, gather and sum
   torch.compile      the same, compiled (--compile default|max-autotune)
   transformers       DeepSeek's block of the transformers package (--experts eager,grouped_mm)
+  sonicmoe           SonicMoE's kernels (package sonic-moe), of layers without shared experts
+  liger              Liger's fused experts (package liger-kernel) behind torch's router
 
 Whatever can be captured is timed by replay of a CUDA graph; "no graph" is the same called from Python.
 Protocol: 20 warm-ups, then the median of up to 100 replays, random data, rotating weights where those
@@ -12,6 +14,7 @@ in use would stay in the cache; the router is part of the layer; FLOPs are the e
 """
 # SPDX-License-Identifier: Apache-2.0
 import argparse
+import functools
 import json
 import math
 import statistics
@@ -57,6 +60,27 @@ def layer(x, w, top_k):
         gate, up = F.linear(x, w["shared_up"]).chunk(2, -1)
         y = y + F.linear(F.silu(gate) * up, w["shared_down"])
     return y
+
+
+def sonicmoe_layer(x, w, top_k, training=False):
+    """The same, by SonicMoE: the rows of w["up"] are gate, up, gate, up ... there."""
+    from sonicmoe import moe_TC_softmax_topk_layer
+
+    return moe_TC_softmax_topk_layer(
+        x, w["router"], w["up"].permute(1, 2, 0), None, w["down"].permute(1, 2, 0), None, top_k,
+        torch.cuda.current_stream().cuda_stream, is_inference_mode_enabled=not training,
+        is_softmax_over_topk=False)[0]
+
+
+def liger_layer(x, w, top_k, training=False):
+    from liger_kernel.ops import LigerFusedMoEFunction
+
+    scores = F.linear(x, w["router"]).float().softmax(-1)
+    weights, experts = scores.topk(top_k, dim=-1)
+    return LigerFusedMoEFunction.apply(x, w["up"], w["down"], experts.to(torch.int32), weights)
+
+
+PACKAGES = {"sonicmoe": sonicmoe_layer, "liger": liger_layer}
 
 
 def make_weights(case, device, training=False):
@@ -231,6 +255,46 @@ class Bench:
             if forward and all_:
                 self.figure(case, "backward", tokens, by, lambda: all_ - forward, 2 * numbers, 2)
 
+    def package_layer(self, by, case, tokens):
+        """Forward, of a package that synchronises with the host, and so is not captured."""
+        D, width, routed, top_k, shared = CASES[case]
+        if shared:
+            return
+        with torch.no_grad():
+            w, x = make_weights(case, "cuda"), torch.randn(tokens, D, device="cuda", dtype=BF16)
+            run = lambda: PACKAGES[by](x, w, top_k)
+            same = dict(w)
+            if by == "sonicmoe":
+                same["up"] = torch.cat([w["up"][:, 0::2], w["up"][:, 1::2]], 1)
+            y, expected = run().float(), layer(x, same, top_k).float()
+            error = ((y - expected).norm() / expected.norm()).item()
+            if not error < 0.02:
+                print(f"{case} T={tokens} {by} differs from torch by {error:.1e}", flush=True)
+            del same, y, expected
+            touched = routed * (1 - (1 - top_k / routed) ** tokens)  # on average
+            numbers = touched * 3.0 * D * width
+            if self.figure(case, "forward", tokens, by, lambda: self.timer.replay(lambda _: run(), 1),
+                           numbers) is None:
+                self.figure(case, "forward", tokens, by + ", no graph",
+                            lambda: self.timer.events(lambda _: run(), 1), numbers)
+
+    def package_training(self, by, case, tokens):
+        D, width, routed, top_k, shared = CASES[case]
+        if shared:
+            return
+        w = make_weights(case, "cuda", training=True)
+        x = torch.randn(tokens, D, device="cuda", dtype=BF16, requires_grad=True)
+        dy = torch.randn(tokens, D, device="cuda", dtype=BF16)
+        numbers = routed * 3.0 * D * width
+        run = lambda: PACKAGES[by](x, w, top_k, True)
+        both = lambda _: torch.autograd.grad(run(), [x, *w.values()], dy)
+        forward = self.figure(case, "training forward", tokens, by,
+                              lambda: self.timer.events(lambda _: run().detach(), 1), numbers)
+        all_ = self.figure(case, "forward+backward", tokens, by,
+                           lambda: self.timer.events(both, 1), 3 * numbers, 3)
+        if forward and all_:
+            self.figure(case, "backward", tokens, by, lambda: all_ - forward, 2 * numbers, 2)
+
     def transformers_layer(self, case, tokens):
         import transformers
         from transformers.models.deepseek_v3 import modeling_deepseek_v3 as v3
@@ -294,7 +358,7 @@ def main():
     ask.add_argument("--cases", default="16B", help="comma-separated: " + ", ".join(CASES))
     ask.add_argument("--tokens", default="1,8,64,512,4096,32768")
     ask.add_argument("--training", default="", help="tokens, for forward and backward")
-    ask.add_argument("--by", default="torch", help="torch,compile,transformers")
+    ask.add_argument("--by", default="torch", help="torch,compile,transformers,sonicmoe,liger")
     ask.add_argument("--compile", default="default")
     ask.add_argument("--experts", default="eager,grouped_mm")
     ask.add_argument("--seconds", type=float, default=0.3, help="for each figure")
@@ -314,14 +378,22 @@ def main():
     for case in options.cases.split(","):
         works = [(bench.torch_layer, t) for t in split(options.tokens)
                  if {"torch", "compile"} & set(options.by.split(","))]
-        works += [(bench.torch_training, t) for t in split(options.training)]
+        works += [(bench.torch_training, t) for t in split(options.training)
+                  if {"torch", "compile"} & set(options.by.split(","))]
+        for by in PACKAGES.keys() & set(options.by.split(",")):
+            works += [(functools.partial(bench.package_layer, by), t) for t in split(options.tokens)]
+            works += [(functools.partial(bench.package_training, by), t)
+                      for t in split(options.training)]
         if "transformers" in options.by:
             works += [(bench.transformers_layer, t) for t in split(options.tokens)]
         for work, tokens in works:
             if time.perf_counter() - start > options.budget:
                 print(f"{case} T={tokens}: no time left", flush=True)
                 continue
-            work(case, tokens)
+            try:
+                work(case, tokens)
+            except Exception as e:  # a package that is not there, or not for this torch
+                print(f"{case} T={tokens} {work} failed: {e!r:.300}", flush=True)
             torch.cuda.empty_cache()
 
 

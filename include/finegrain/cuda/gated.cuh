@@ -21,6 +21,9 @@ struct gate_function {
   }
 
 #if defined(__CUDACC__)
+  __device__ float operator()(float z) const {
+    return __fdividef(z, 1 + exp2f(z * (linear + cubic * z * z)));
+  }
   /// Values and derivatives at two numbers. These share a reciprocal, of the product of both
   /// 1 + 2^e, which are below 2^63 each. `is_cubic` false: cubic is known to be 0.
   template <bool is_cubic = true>

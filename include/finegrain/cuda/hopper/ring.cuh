@@ -107,21 +107,6 @@ struct ring : ring_shape<stages> {
   }
 };
 
-/// Of the 128 threads of warpgroup w, 0 or 1.
-__device__ inline void warpgroup_sync(int w) {
-  if (w == 0)
-    asm volatile("bar.sync 1, 128;" ::: "memory");
-  else
-    asm volatile("bar.sync 2, 128;" ::: "memory");
-}
-
-__device__ inline void store_matrices_transposed(std::uint32_t row, std::uint32_t m0,
-                                                 std::uint32_t m1, std::uint32_t m2,
-                                                 std::uint32_t m3) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row),
-               "r"(m0), "r"(m1), "r"(m2), "r"(m3)
-               : "memory");
-}
 /// Two, of the addresses of lanes 0 .. 15.
 __device__ inline void store_two_matrices(std::uint32_t row, std::uint32_t m0, std::uint32_t m1) {
   asm volatile("stmatrix.sync.aligned.m8n8.x2.shared.b16 [%0], {%1, %2};" ::"r"(row), "r"(m0),
