@@ -1,13 +1,24 @@
 // Routers of rarer kinds on the device: choices from equal scores are the specification's, and layers
 // that have them, values, gradients and reports.
 // SPDX-License-Identifier: Apache-2.0
-#include <finegrain/cuda/routing/kinds.hpp>
-#include <finegrain/expr/describe.hpp>
+#include <filesystem>
+#include <finegrain/finegrain.hpp>
 
 #include "../catch.hpp"
 #include "../family.hpp"
 #include "device_layer.hpp"
+#include "graph.hpp"
 #include "routed.hpp"
+#include "rules.hpp"
+
+void under_test::by_place::choose(finegrain::batch const&, finegrain::matrix<double const> scores,
+                                  finegrain::matrix<std::int32_t> experts) const {
+  for (std::int64_t t = 0; t < experts.rows; ++t)
+    for (int slot = 0; slot < experts.cols; ++slot)
+      experts(t, slot) = (t % 5 == 0 || t % 7 == 0) && slot > 0
+                             ? finegrain::no_expert
+                             : static_cast<std::int32_t>((t + 3 * slot) % scores.cols);
+}
 
 namespace {
 
@@ -50,7 +61,7 @@ struct chosen_slots {
     scratch_memory = unwritten<std::byte>(counting.peak());
     fg::arena there(scratch_memory.data(), scratch_memory.size());
     scratch = fg::device::kind_scratch<bf16>(there, e, c);
-    *r.seed = 77;
+    *r.seed = fg::random_word(77, 3);
   }
   /// Runs the device with a request on logits.
   void choose(owned_state const& state, routing_request const& request,
@@ -58,7 +69,7 @@ struct chosen_slots {
     fg::device::runtime::copy(state.logits.data(), logits.data(), b.tokens * c.routed * 4, nullptr);
     fg::device::kind_state saved;
     saved.seed = seed.data();
-    kinds::keep_seed(*r.seed, saved, nullptr);
+    kinds::keep_seed(77, nullptr, 3, saved, nullptr);
     fg::device::sequence_starts s;
     if (!b.starts.empty()) s = {starts.data(), int(b.sequences())};
     kinds::choose({c, request}, {c, request, e}, {}, nullptr, state.state(), saved, scratch, s,
@@ -202,7 +213,7 @@ void check_layer(std::int64_t T, std::uint64_t seed, routing_request const& requ
            << request.balance.load << ", worst " << got.worst);
     CHECK(got.y < 0.01);
     CHECK(got.dx < 0.02);
-    CHECK(got.dw < 0.03);
+    CHECK(got.dw < (T > 1 ? 0.03 : 0.06));  // of few numbers, which nearly cancel
   }
 }
 
@@ -229,7 +240,7 @@ TEST_CASE("layers that drop slots are the specification's, with losses") {
     }
 }
 
-TEST_CASE("noise, jitter and cosines together, and the load loss") {
+TEST_CASE("noise with jitter and cosines together, and the load loss") {
   NEED_GPU();
   constexpr auto noisy = with([](config& c) { c.by_logits = c.noisy = true; });
   constexpr auto noisy_cosine = with([](config& c) {
@@ -258,6 +269,31 @@ TEST_CASE("experts that choose, and tokens that Sinkhorn has balanced") {
       check_layer<by_expert>(T, seed += 100, {.top_k = k, .balance = {.expert = 0.1}});
       check_layer<balanced>(T, seed += 100, {.top_k = k, .balance = {.expert = 0.1}});
     }
+}
+
+TEST_CASE("rules of a user's own run on the device") {
+  NEED_GPU();
+  by_place const place;
+  squared const square;
+  constexpr auto raw = with([](config& c) { c.selection = fg::selection::rule, c.routed = 7; });
+  constexpr auto divided = with([](config& c) {
+    c.selection = fg::selection::rule, c.routed = 7, c.renormalise = true, c.epsilon = 0;
+  });
+  constexpr auto sigmoid = with([](config& c) {
+    c.selection = fg::selection::rule, c.routed = 7, c.renormalise = true;
+    c.score = fg::score::sigmoid;
+  });
+  std::uint64_t seed = 130000;
+  for (std::int64_t T : {0, 1, 61, 300}) {
+    routing_request request{.balance = {.expert = 0.1, .rule = &square}, .rule = &place};
+    check_layer<raw>(T, seed += 100, request);
+    check_layer<divided>(T, seed += 100, request);
+    check_layer<sigmoid>(T, seed += 100, request);
+    request.capacity = 0.8;
+    check_layer<sigmoid>(T, seed += 100, request);
+    request.rule = nullptr;
+    check_layer<base>(T, seed += 100, request);
+  }
 }
 
 template <config C>
@@ -319,6 +355,82 @@ TEST_CASE("random numbers are the seed's and the router's, and not another's") {
   CHECK(same(first, layer.forward(x, b, true)));
   b.routing.seed = 6;
   CHECK(!same(first, layer.forward(x, b, true)));
+}
+
+/// Forward and backward of a network, captured and replayed, leave the bits that they leave at once.
+template <config C>
+void check_graph(routing_request const& request) {
+  using E = fg::mixture<C>;
+  constexpr std::int64_t T = 200, count = T * C.hidden;
+  cudaStream_t stream = nullptr;
+  REQUIRE(cudaStreamCreate(&stream) == cudaSuccess);
+  {
+    fg::network<E, fg::cuda> net(fg::cuda(stream), {.deviation = 0.1});
+    auto const x = uploaded(as_bf16(random_numbers(count, 1))),
+               dy = uploaded(as_bf16(random_numbers(count, 2)));
+    auto const y = poisoned_on_device<bf16>(count);
+    auto const run = [&] {
+      net.forward({.tokens = T, .routing = request}, {x.data(), T, C.hidden},
+                  {y.data(), T, C.hidden});
+      net.backward({dy.data(), T, C.hidden});
+    };
+    auto const all = [&] {
+      numbers made = as_numbers(downloaded(y));
+      for (bf16 d : downloaded_span(net.gradient())) made.push_back(float(d));
+      return made;
+    };
+    run();
+    numbers const first = all();
+    graph const captured(stream, run);
+    fg::device::runtime::fill(y.data(), 0xff, y.bytes(), stream);
+    captured.replay(stream);
+    INFO(fg::describe(E{}));
+    CHECK(same(first, all()));
+  }
+  CHECK(cudaStreamDestroy(stream) == cudaSuccess);
+}
+
+TEST_CASE("passes of rarer routers can be captured in a graph") {
+  NEED_GPU();
+  check_graph<with([](config& c) { c.selection = fg::selection::sinkhorn; })>({});
+  check_graph<with([](config& c) { c.selection = fg::selection::expert_choice; })>({});
+  check_graph<with([](config& c) { c.noisy = c.jitter = true, c.cosine = 8; })>(
+      {.balance = {.load = 0.1},
+       .devices = 2,
+       .capacity = 0.9,
+       .device_capacity = 0.9,
+       .exempt = 0.5,
+       .jitter = 0.1});
+}
+
+TEST_CASE("selection biases move by steps that bf16 does not have, and stay so in files") {
+  NEED_GPU();
+  constexpr auto biased = fg::profiles::deepseek_v4(base);
+  using E = fg::mixture<biased>;
+  constexpr std::int64_t T = 100, count = T * biased.hidden;
+  auto const x = uploaded(as_bf16(random_numbers(count, 1)));
+  fg::matrix<bf16 const> const in{x.data(), T, biased.hidden};
+  fg::network<E, fg::cuda> net({.deviation = 0.1}), other;
+  fg::trainer train{net, fg::adamw{.lr = 0}, {.bias = {.speed = 0.3}}};
+  for (int step = 0; step < 40; ++step) train.step(in, in);
+  auto const biases = [&](fg::network<E, fg::cuda>& of) {
+    auto log = of.make_log();
+    auto const y = poisoned_on_device<bf16>(count);
+    of.infer({.tokens = T, .log = &log}, in, {y.data(), T, biased.hidden});
+    return log.layers[0].bias;
+  };
+  auto const now = biases(net);
+  double most = 0;
+  for (double b : now) {
+    CHECK(b == Approx(std::round(b / 0.3) * 0.3).epsilon(2e-5).margin(1e-5));
+    most = std::max(most, std::abs(b));
+  }
+  CHECK(most > 1);
+  auto const file = std::filesystem::temp_directory_path() / "finegrain_device_biases";
+  fg::save_weights(net, file.string());
+  fg::load_weights(other, file.string());
+  CHECK(biases(other) == now);
+  std::filesystem::remove(file);
 }
 
 }  // namespace

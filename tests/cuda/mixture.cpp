@@ -154,16 +154,16 @@ TEST_CASE("without a GPU an executor is refused in a sentence") {
 }
 
 TEST_CASE("what the device cannot do is refused in a sentence, and nothing is written") {
-  constexpr fg::config ruled{
-      .hidden = 64, .width = 8, .routed = 4, .top_k = 1, .selection = fg::selection::rule};
-  CHECK(fg::device::unsupported(ruled, {}) != nullptr);
+  constexpr fg::config odd{.hidden = 60, .width = 8, .routed = 4, .top_k = 1};
+  CHECK(fg::device::unsupported(odd, {}) != nullptr);
   struct no_loss : fg::balance_rule {
     void factors(std::span<double const>, std::span<double>) const override {}
-  } const rule;
+  } const rule;  // of the host alone
   fg::routing_request request;
   request.balance.rule = &rule;
-  CHECK(fg::device::unsupported(small, request) != nullptr);
   CHECK_THROWS_AS(fg::place<fg::cuda>::check(small, request, false), fg::invalid_argument);
+  request.balance.over = fg::window::sequence;
+  CHECK(fg::device::unsupported(small, request) != nullptr);
   CHECK(fg::device::unsupported(small, {}) == nullptr);
 }
 

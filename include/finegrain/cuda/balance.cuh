@@ -85,6 +85,18 @@ __device__ inline void count_sent(std::int32_t const* experts, int k, std::int64
   __syncthreads();
 }
 
+/// Choices of expert e in a window, with those of the step's earlier batches; and what one of them
+/// is, over the mean of the experts'.
+__device__ inline double choices(balance_terms const& loss, int counted, int e) {
+  bool const earlier = loss.earlier && !loss.by_sequence;
+  return counted + (earlier ? static_cast<double>(loss.earlier[e]) : 0.0);
+}
+__device__ inline double share_of_choice(routing_rules const& c, balance_terms const& loss,
+                                         double tokens) {
+  if (loss.earlier && !loss.by_sequence) tokens += static_cast<double>(loss.earlier_tokens);
+  return c.routed / (double(c.chosen) * tokens);
+}
+
 /// The factors of one sequence a block: see plan/balance.hpp, whose formulas these are.
 template <class T>
 __global__ __launch_bounds__(1024) void factors_kernel(routing_rules c, balance_terms loss,
@@ -110,14 +122,10 @@ __global__ __launch_bounds__(1024) void factors_kernel(routing_rules c, balance_
   if (loss.sequence > 0) count_slots(s.best, c.chosen, begin, end, R, best);
   __syncthreads();
 
-  bool const earlier = loss.earlier && !loss.by_sequence;
   double const window = static_cast<double>(to - from), own = static_cast<double>(end - begin);
   double const share = (loss.by_sequence ? 1.0 / sequences : 1.0) / window;
-  double const each =
-      R / (double(c.chosen) * (window + (earlier ? double(loss.earlier_tokens) : 0.0)));
-  auto const f = [&](int e) {
-    return each * (counts[e] + (earlier ? static_cast<double>(loss.earlier[e]) : 0.0));
-  };
+  double const each = share_of_choice(c, loss, window);
+  auto const f = [&](int e) { return each * choices(loss, counts[e], e); };
   for (int e = threadIdx.x; e < R; e += blockDim.x) {
     double factor = 0;
     if (loss.windows()) {
@@ -125,6 +133,7 @@ __global__ __launch_bounds__(1024) void factors_kernel(routing_rules c, balance_
       double mean = 0;
       for (int i = d * size; loss.device > 0 && i < (d + 1) * size; ++i) mean += f(i) / size;
       factor = share * (loss.expert * f(e) + loss.device * mean);
+      if (loss.of_rule) factor += share * loss.of_rule[e];
       if (loss.communication > 0)
         factor += share * loss.communication * sent[d] * D / (loss.most_devices * window);
     }
@@ -202,14 +211,17 @@ __device__ inline void weigh_backward(routing_rules const& c, token_numbers cons
 __device__ inline void weigh_logits_backward(routing_rules const& c, float const* logits,
                                              token_numbers const& t) {
   float highest = -INFINITY, sum = 0, mean = 0;
-  for (int n = 0; n < c.k; ++n) highest = fmaxf(highest, logits[t.experts[n]]);
+  for (int n = 0; n < c.k; ++n)
+    if (t.experts[n] >= 0) highest = fmaxf(highest, logits[t.experts[n]]);
   for (int n = 0; n < c.k; ++n) {
+    if (t.experts[n] < 0) continue;
     float const part = expf(logits[t.experts[n]] - highest);
     sum += part, mean += part * t.dweights[n];
   }
   for (int n = threadIdx.x % 32; n < c.k; n += 32)
-    t.ds[t.experts[n]] +=
-        c.scale / sum * (t.dweights[n] - mean / sum) * expf(logits[t.experts[n]] - highest);
+    if (t.experts[n] >= 0)
+      t.ds[t.experts[n]] +=
+          c.scale / sum * (t.dweights[n] - mean / sum) * expf(logits[t.experts[n]] - highest);
   __syncwarp();
 }
 

@@ -11,6 +11,7 @@
 #include "../plan/plan.hpp"
 #include "blas.hpp"
 #include "memory.hpp"
+#include "rules.hpp"
 #include "supported.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -22,6 +23,12 @@ enum class instructions { all, portable };
 
 /// Numbers of `partial` that loss<T>::squared_error needs.
 inline constexpr std::int64_t squared_error_parts = 1024;
+
+/// Writes 1 to `others` where not all of so many numbers are finite, else 0.
+template <class T>
+struct finite_numbers {
+  static void look(T const* from, std::int64_t count, std::int32_t* others, CUstream_st* stream);
+};
 
 /// What passes need beside their stream and their memory. Made with the executor, and shared by its
 /// copies: passes of two copies must not overlap.
@@ -59,6 +66,9 @@ struct basic_cuda {
   using scalar = T;
   CUstream_st* stream = nullptr;
   device::instructions use = device::instructions::all;
+  /// Of experts that are frozen in fp8: bf16; or fp8, in which the inputs of their products are
+  /// rounded too, where that is faster: on Hopper, for many tokens (cuda/fp8.hpp).
+  format activations = format::bf16;
   std::shared_ptr<device::context> context = made();
 
   /// Throws cuda_error where there is no device, or it has no memory left.
@@ -156,6 +166,17 @@ struct place<basic_cuda<T>> {
                    [](T x) { return static_cast<float>(x); });
     return memory.data();
   }
+  static void copy(X const& on, T const* from, std::int64_t count, T* to) {
+    device::runtime::enqueue_copy(to, from, count * static_cast<std::int64_t>(sizeof(T)),
+                                  on.stream);
+  }
+  static bool finite(X const& on, T const* from, std::int64_t count) {
+    device_buffer<std::int32_t> const found(1);
+    device::finite_numbers<T>::look(from, count, found.data(), on.stream);
+    std::int32_t others = 0;
+    device::runtime::copy(&others, found.data(), sizeof others, on.stream);
+    return others == 0;
+  }
   static void clear(X const& on, buffer<T> const& numbers) {
     device::runtime::fill(numbers.data(), 0, numbers.bytes(), on.stream);
   }
@@ -177,6 +198,10 @@ struct place<basic_cuda<T>> {
   static void check(config const& c, routing_request const& request, bool) {
     if (char const* const sentence = device::unsupported(c, request))
       throw invalid_argument("%s", sentence);
+    if (request.rule && !dynamic_cast<cuda_routing_rule const*>(request.rule))
+      throw invalid_argument("on cuda, a routing rule must be a cuda_routing_rule");
+    if (request.balance.rule && !dynamic_cast<cuda_balance_rule const*>(request.balance.rule))
+      throw invalid_argument("on cuda, a balance rule must be a cuda_balance_rule");
   }
 
   /// Numbers of a router's report as kernels write it: see device::router_report.

@@ -140,23 +140,25 @@ __global__ void look_up_kernel(routing_rules c, summed<T> table, std::int32_t co
   }
 }
 
-/// Weight of slot `slot`, from the chosen experts' scores, or logits where softmax is of these. (Slots
-/// are unused where experts choose, which does not divide by a sum.)
+/// Weight of slot `slot`, from the chosen experts' scores, or logits where softmax is of these. Below 0
+/// there is no expert.
 __device__ inline float weigh_forward(routing_rules const& c, float const* numbers,
                                       int const* picked, int slot) {
   if (picked[slot] < 0) return 0;
   float const mine = numbers[picked[slot]];
   float weight, total = 0;
   if (c.of_chosen) {
-    float highest = numbers[picked[0]];
-    for (int n = 1; n < c.k; ++n) highest = fmaxf(highest, numbers[picked[n]]);
-    for (int n = 0; n < c.k; ++n) total += expf(numbers[picked[n]] - highest);
+    float highest = mine;
+    for (int n = 0; n < c.k; ++n)
+      if (picked[n] >= 0) highest = fmaxf(highest, numbers[picked[n]]);
+    for (int n = 0; n < c.k; ++n)
+      if (picked[n] >= 0) total += expf(numbers[picked[n]] - highest);
     weight = expf(mine - highest);
     if (total > 0) weight /= total;
   } else if (c.uniform) {
     weight = 1.0f / static_cast<float>(c.k);
   } else if (c.renormalise) {
-    for (int n = 0; n < c.k; ++n) total += numbers[picked[n]];
+    for (int n = 0; n < c.k; ++n) total += picked[n] < 0 ? 0 : numbers[picked[n]];
     if (c.round) total = rounded(total);
     weight = mine / ((total < c.floor ? c.floor : total) + c.epsilon);
     if (c.round) weight = rounded(weight);

@@ -47,7 +47,7 @@ struct routing_rules {
         bias(c.bias),
         by_logits(c.by_logits),
         renormalise(c.renormalise),
-        given(hash || c.selection == selection::expert_choice),
+        given(hash || c.selection == selection::expert_choice || c.selection == selection::rule),
         drops(c.chance_second || request.capacity > 0 || request.device_capacity > 0),
         of_chosen(finegrain::detail::softmax_of_chosen(c)),
         f64(c.precision == precision::f64),
@@ -100,6 +100,8 @@ struct sequence_starts {
 struct balance_terms {
   double expert, device, communication, sequence, z, importance, load;
   bool by_sequence;                       // expert, device and communication are of each sequence
+  bool rule;                              // a user's is added to them
+  double const* of_rule = nullptr;        // (R) its factors
   int devices, most_devices;              // of these; see most_devices
   std::int64_t const* earlier = nullptr;  // (R) counts of the step's earlier batches, of so many
   std::int64_t earlier_tokens = 0;        // tokens, which join those of a batch's window
@@ -114,10 +116,11 @@ struct balance_terms {
         importance(request.balance.importance),
         load(request.balance.load),
         by_sequence(request.balance.over == window::sequence),
+        rule(request.balance.rule != nullptr),
         devices(request.devices),
         most_devices(finegrain::most_devices(c, request)) {}
   FINEGRAIN_HD constexpr bool windows() const {
-    return expert > 0 || device > 0 || communication > 0;
+    return expert > 0 || device > 0 || communication > 0 || rule;
   }
   FINEGRAIN_HD constexpr bool reads_scores() const { return windows() || sequence > 0; }
 };

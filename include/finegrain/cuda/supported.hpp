@@ -12,8 +12,7 @@ constexpr char const* unsupported(config const& c, routing_request const& reques
   // clang-format off
   if (c.hidden % 8 != 0 || c.width % 8 != 0) return "on cuda, hidden and width must be multiples of 8";
   if (c.routed > 1024) return "on cuda, a layer has at most 1024 routed experts";
-  if (c.selection == selection::rule || request.rule) return "cuda has no routing rules of a user's own";
-  if (request.balance.rule) return "cuda has no balance rules of a user's own";
+  if (request.balance.rule && request.balance.over == window::sequence) return "on cuda, a balance rule's window is the batch";
   // clang-format on
   return nullptr;
 }

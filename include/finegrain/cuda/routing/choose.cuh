@@ -93,6 +93,15 @@ __global__ __launch_bounds__(256) void scores_kernel(routing_rules c, float cons
     if (index_of(n) < c.routed) scores[t * c.routed + index_of(n)] = mine[n];
 }
 
+template <class T>
+void kinds<T>::scores(routing_rules const& c, router_state const& state, std::int64_t tokens,
+                      CUstream_st* on) {
+  if (tokens == 0) return;
+  scores_kernel<T><<<unsigned((tokens + 7) / 8), 256, 0, on>>>(c, state.logits, state.scores,
+                                                               static_cast<int>(tokens));
+  check_launch("route: scores");
+}
+
 /// experts (T, R): column e is e in the rows of the `share` tokens that expert e takes. A block for
 /// each expert.
 template <class T>
@@ -135,7 +144,7 @@ __global__ void chance_kernel(std::int32_t* experts, float* weights, int tokens,
   if (t >= tokens) return;
   double const drawn =
       random_uniform(seed_of(*of_pass, draw::chance), static_cast<std::uint64_t>(t));
-  if (drawn < 2 * double(weights[2 * t + 1]) / double(scale)) return;
+  if (!(drawn >= 2 * double(weights[2 * t + 1]) / double(scale))) return;
   experts[2 * t + 1] = ~experts[2 * t + 1];
   weights[2 * t + 1] = 0;
 }
@@ -222,13 +231,11 @@ void kinds<T>::choose(routing_rules const& c, router_kinds const& kinds, router_
         "route: Sinkhorn");
   }
   if (kinds.by_expert && tokens > 0) {
-    auto const blocks = unsigned((tokens + 7) / 8);
-    scores_kernel<T><<<blocks, 256, 0, on>>>(c, state.logits, state.scores, tokens);
-    check_launch("route: scores");
+    scores(c, state, tokens, on);
     take_tokens_kernel<T>
         <<<unsigned(R), 512, 0, on>>>(state.scores, state.experts, tokens, R, kinds.share);
     check_launch("route: expert choice");
-    compact_kernel<T><<<blocks, 256, 0, on>>>(state.experts, tokens, R);
+    compact_kernel<T><<<unsigned((tokens + 7) / 8), 256, 0, on>>>(state.experts, tokens, R);
     check_launch("route: expert choice, slots");
   }
   route<T>::choose(c, w, ids, state, rows, block_counts, on);

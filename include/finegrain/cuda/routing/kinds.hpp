@@ -15,6 +15,7 @@ struct router_kinds {
   int cosine;                      // dimensions of a cosine router, or 0
   bool noisy, chance, sinkhorn;    // in training alone
   bool by_expert;                  // experts choose tokens
+  bool by_rule;                    // a user's
   bool last;                       // full experts drop later choices and tokens
   double jitter;                   // in training alone
   std::int64_t room, device_room;  // slots that experts and devices take; 0: all
@@ -28,6 +29,7 @@ struct router_kinds {
         chance(c.chance_second && e.training && chosen(c, request) == 2),
         sinkhorn(c.selection == selection::sinkhorn && e.training),
         by_expert(c.selection == selection::expert_choice),
+        by_rule(c.selection == selection::rule),
         last(request.drop == drop::last),
         jitter(e.training ? request.jitter : 0),
         room(room_of(request.capacity, c, request, e, c.routed)),
@@ -39,7 +41,7 @@ struct router_kinds {
   bool drops() const { return chance || room > 0 || device_room > 0; }
   /// Whether route does all there is to do.
   bool plain() const {
-    return cosine == 0 && !noisy && jitter == 0 && !sinkhorn && !by_expert && !drops();
+    return cosine == 0 && !noisy && jitter == 0 && !sinkhorn && !by_expert && !by_rule && !drops();
   }
   bool random() const { return noisy || jitter > 0 || chance || device_room > 0; }
   /// Whether the router's part of dx is made by itself, and not in combine.
@@ -89,6 +91,7 @@ struct kind_scratch {
   T* input = nullptr;                // (T, D) x as a router with jitter reads it
   T* dinput = nullptr;               // (T, D) the router's part of dx
   float* admission = nullptr;        // (T) of quantiles
+  double* rule = nullptr;            // (2, R) what a balance rule reads, then what it writes
 
   constexpr kind_scratch() = default;
   constexpr kind_scratch(arena& memory, extent e, config const& c) {
@@ -103,6 +106,7 @@ struct kind_scratch {
     input = take_some<T>(memory, c.jitter ? back * c.hidden : 0);
     dinput = take_some<T>(memory, c.jitter || c.noisy ? back * c.hidden : 0);
     admission = take_some<float>(memory, c.bias ? T_ : 0);
+    rule = memory.take<double>(2 * R);
   }
 };
 
@@ -132,6 +136,14 @@ struct kinds {
                      std::int32_t const* ids, router_state state, kind_state const& saved,
                      kind_scratch<T> const& t, sequence_starts starts, row_map const& rows,
                      std::int32_t* block_counts, CUstream_st* stream);
+  /// state.scores from logits; and, of a rule's experts, those that may stay.
+  static void scores(routing_rules const& c, router_state const& state, std::int64_t tokens,
+                     CUstream_st* stream);
+  static void distinct(routing_rules const& c, router_state const& state, std::int64_t tokens,
+                       CUstream_st* stream);
+  /// t.rule (R): how many times each expert was chosen in this batch, over the mean.
+  static void chosen(routing_rules const& c, balance_terms const& loss, router_state const& state,
+                     kind_scratch<T> const& t, std::int64_t tokens, CUstream_st* stream);
   /// saved.smooth from logits, for a load loss of this coefficient.
   static void load(routing_rules const& c, double coefficient, router_state const& state,
                    kind_state const& saved, kind_scratch<T> const& t, std::int64_t tokens,

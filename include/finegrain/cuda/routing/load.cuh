@@ -182,11 +182,5 @@ void kinds<T>::quantiles(routing_rules const& c, summed<T> bias, router_state co
   check_launch("route: quantiles");
 }
 
-template <class T>
-inline constexpr std::tuple kinds_code{
-    &kinds<T>::keep_seed, &kinds<T>::logits,         &kinds<T>::choose,
-    &kinds<T>::load,      &kinds<T>::quantiles,      &kinds<T>::noise_backward,
-    &kinds<T>::jitter,    &kinds<T>::input_backward, &kinds<T>::cosine_backward};
-
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI
