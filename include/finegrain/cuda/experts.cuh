@@ -28,18 +28,17 @@ bool takes_few_rows(expert_products<T> const& p, instructions use) {
 template <class T>
 inline constexpr bool has_hopper_backward = std::is_same_v<T, bf16>;
 
-/// Rows an expert has on average, below which weights are better the left operand.
-inline constexpr int few_enough = 192;
-
-template <class T>
-bool takes_hopper_transposed(expert_products<T> const& p, instructions use) {
-  return p.rows.tile >= 32 && use == instructions::all && p.routed.width > 0 &&
-         p.rows.pairs() < std::int64_t{few_enough} * p.rows.experts &&
-         hopper_transposed<T>::takes(p);
-}
 template <class T>
 bool takes_hopper_forward(expert_products<T> const& p, instructions use) {
   return p.rows.tile == 128 && use == instructions::all && hopper_forward<T>::available();
+}
+
+/// Whether down_forward is better with weights as the left operand: few rows an expert, and the
+/// shared expert's many are a small part.
+template <class T>
+bool takes_hopper_transposed(expert_products<T> const& p, instructions use) {
+  return takes_hopper_forward(p, use) && p.rows.pairs() < std::int64_t{144} * p.rows.experts &&
+         std::int64_t{8} * p.shared.width <= std::int64_t{p.rows.slots} * p.routed.width;
 }
 
 template <class T>
@@ -47,7 +46,6 @@ void experts<T>::up_forward(expert_products<T> const& p, instructions use, CUstr
   if constexpr (in_pairs<T>) {
     if (takes_few_rows(p, use)) return few_rows<T>::up_forward(p, stream);
     if (p.rows.tile <= most_decoded) return decode_products<T>::up_forward(p, stream);
-    if (takes_hopper_transposed(p, use)) return hopper_transposed<T>::up_forward(p, stream);
     if (takes_hopper_forward(p, use)) return hopper_forward<T>::up_forward(p, stream);
   }
   portable_products<T>::up_forward(p, stream);
