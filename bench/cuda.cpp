@@ -1,6 +1,6 @@
 // The cuda executor against the GPU's limits and the best peers, in one run.
 //
-//   bench_cuda [--quick] [--only forward,backward,skew,sonic,v3,e128,grain] [--tokens 1,64,512]
+//   bench_cuda [--quick] [--only forward,backward,skew,sonic,v3,e128,grain,formats] [--tokens 1,64,512]
 //              [--by finegrain,"finegrain portable",cuBLAS,dense] [--seconds a figure] [--peers FILE.jsonl]
 //              [--out out/bench/cuda] [--record docs/hardware.md] [--commit NAME]
 //   bench_cuda --record docs/hardware.md --path attention --result "tests pass"
@@ -55,7 +55,8 @@ settings read_settings(int argc, char** argv) {
   fg::options asked(static_cast<int>(last - argv), argv);
   s.phases = bench::words_of(asked.text("--only", s.quick ? "forward" : ""));
   for (auto const& phase : s.phases)
-    if (!settings::in({"forward", "backward", "skew", "sonic", "v3", "e128", "grain"}, phase))
+    if (!settings::in({"forward", "backward", "skew", "sonic", "v3", "e128", "grain", "formats"},
+                      phase))
       throw fg::invalid_argument("there is no \"%s\" to measure", phase.c_str());
   for (auto const& word : bench::words_of(asked.text("--tokens", s.quick ? "1,64,4096" : ""))) {
     s.tokens.push_back(std::atoll(word.c_str()));
@@ -93,8 +94,19 @@ class subject {
   void forward(std::int64_t tokens, spread how = spread::uniform) {
     attempt("forward", tokens, [&] { forward_line(tokens, how); });
   }
-  void training(std::int64_t tokens) {
-    attempt("training", tokens, [&] { training_lines(tokens); });
+  /// Frozen layers beside the one they were made of.
+  void formats(std::int64_t tokens) {
+    attempt("frozen", tokens, [&] {
+      format_line<fg::format::int8>("int8", tokens);
+      format_line<fg::format::fp8>("fp8", tokens);
+      if (tokens >= 1024)  // for fewer the same products
+        format_line<fg::format::fp8>("fp8 x fp8", tokens, fg::format::fp8);
+      format_line<fg::format::int8_block>("int8_block", tokens);
+      format_line<fg::format::int4>("int4", tokens);
+    });
+  }
+  void training(std::int64_t tokens, spread how = spread::uniform) {
+    attempt("training", tokens, [&] { training_lines(tokens, how); });
   }
 
  private:
@@ -161,11 +173,38 @@ class subject {
     session_.line(t, all);
   }
 
+  template <fg::format F>
+  void format_line(char const* name, std::int64_t tokens,
+                   fg::format activations = fg::format::bf16) {
+    double const expert = bench::gpu_frozen<C, F>::expert_bytes();
+    double const used = expert * (std::min<double>(C.routed, double(tokens) * C.top_k) + C.shared);
+    int const turns = tokens <= 64 ? 4 : 1, sets = used < 180e6 ? 5 : 1;
+    std::vector<bench::gpu_batch> batches;
+    double touched = 0;
+    for (int i = 0; i < std::max(turns, sets); ++i) {
+      batches.emplace_back(C, tokens, spread::uniform, std::uint64_t(i), on_);
+      touched += batches.back().touched;
+    }
+    touched /= double(batches.size());
+    bench::gpu_frozen<C, F> layer(fg::cuda{on_}, sets, use(sets));
+    layer.on().activations = activations;
+    fg::device_buffer<number> y(tokens * C.hidden);
+    session_.line(
+        task("", "frozen", tokens, 1, expert * (touched + C.shared) + 2 * row_bytes(tokens)),
+        {{std::string("finegrain ") + name,
+          [&](std::int64_t i) {
+            layer.use(i);
+            layer.infer({.tokens = tokens}, rows(batches[std::size_t(i) % batches.size()].x),
+                        rows(y));
+          },
+          std::int64_t(batches.size())}});
+  }
+
   /// Forward in training, and backward, of which the second reads what the first has kept.
-  void training_lines(std::int64_t tokens) {
+  void training_lines(std::int64_t tokens, spread how) {
     using pointers = bench::expert_pointers<number>;
     std::vector<bench::gpu_batch> batches;
-    batches.emplace_back(C, tokens, spread::uniform, 0, on_);
+    batches.emplace_back(C, tokens, how, 0, on_);
     auto const& b = batches[0];
     double const kept = 4.0 * double(tokens) * C.active() * C.width;  // z, bytes
     double const weights = expert_bytes * (b.touched + C.shared);
@@ -215,12 +254,13 @@ class subject {
                    compare("ddown", ours.down + at, theirs.down + at, C.hidden, C.width);
       }
     }
-    add_dense(forward, tokens, spread::uniform, false);
-    add_dense(backward, tokens, spread::uniform, true);
-    session_.line(task("", "training forward", tokens, 1, weights + 2 * row_bytes(tokens) + kept),
-                  forward);
+    add_dense(forward, tokens, how, false);
+    add_dense(backward, tokens, how, true);
     session_.line(
-        task("", "backward", tokens, 2,
+        task(name_of(how), "training forward", tokens, 1, weights + 2 * row_bytes(tokens) + kept),
+        forward);
+    session_.line(
+        task(name_of(how), "backward", tokens, 2,
              weights + expert_bytes * (C.routed + C.shared) + 3 * row_bytes(tokens) + kept),
         backward);
   }
@@ -331,6 +371,8 @@ void measure(settings const& s, bench::gpu_session& session, CUstream_st* on) {
     subject<bench::cuda_16b> layer("16B", s, session, on);
     for (auto const how : {spread::zipf, spread::quarter, spread::one, spread::same})
       for (std::int64_t const tokens : s.sizes({64, 4096})) layer.forward(tokens, how);
+    for (auto const how : {spread::zipf, spread::quarter, spread::one, spread::same})
+      layer.training(4096, how);
   }
   if (s.wants("sonic")) {
     tokens_list const sizes = s.sizes({32768});
@@ -339,6 +381,18 @@ void measure(settings const& s, bench::gpu_session& session, CUstream_st* on) {
     one.operator()<bench::sonic_256>("sonic 256", sizes, sizes);
   }
   if (s.wants("v3")) one.operator()<bench::v3_like>("V3", s.sizes({512, 4096}), {});
+  if (s.wants("formats")) {
+    subject<bench::cuda_16b> layer("16B", s, session, on);
+    for (std::int64_t const tokens : s.sizes({1, 8, 64, 512, 4096, 32768})) {
+      layer.forward(tokens);
+      layer.formats(tokens);
+    }
+    subject<bench::v3_like> large("V3", s, session, on);
+    for (std::int64_t const tokens : s.sizes({1, 8, 64, 1024})) {
+      large.forward(tokens);
+      large.formats(tokens);
+    }
+  }
   if (s.wants("e128")) one.operator()<bench::e128>("E128", s.sizes({1, 64, 512, 1024, 4096}), {});
   if (s.wants("grain")) {
     tokens_list const sizes = s.sizes({32768});

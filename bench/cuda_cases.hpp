@@ -109,6 +109,7 @@ class gpu_layer : public fg::inference<gpu_layer<C>, fg::mixture<C>, fg::cuda> {
   fg::weights<E, number const> weights() const {
     return fg::bind_weights<E, number const>(sets_[set_].data());
   }
+  number const* numbers() const { return sets_[set_].data(); }
   expert_pointers<number const> pointers() const {
     return expert_pointers<number const>::template of<C>(weights());
   }
@@ -146,6 +147,40 @@ class gpu_layer : public fg::inference<gpu_layer<C>, fg::mixture<C>, fg::cuda> {
   std::vector<fg::device_buffer<number>> sets_;
   std::size_t set_ = 0;
   fg::device_buffer<number> gradients_;
+};
+
+/// A frozen layer, from a set of gpu_layer's weights.
+template <fg::config C, fg::format F>
+class gpu_frozen : public fg::inference<gpu_frozen<C, F>, fg::mixture<C>, fg::cuda> {
+ public:
+  using E = fg::mixture<C>;
+  using base = fg::inference<gpu_frozen, E, fg::cuda>;
+  using weights_type = fg::frozen_weights<fg::cuda, F, E>;
+
+  gpu_frozen(fg::cuda on, int sets, gpu_layer<C>& from) : base(on) {
+    for (int i = 0; i < sets; ++i) {
+      fg::arena counting;
+      static_cast<void>(weights_type(counting));
+      memory_.emplace_back(counting.used());
+      fg::arena memory(memory_.back().data(), memory_.back().size());
+      sets_.emplace_back(memory);
+      from.use(i);
+      sets_.back().fill(on, from.numbers());
+    }
+  }
+  void use(std::int64_t set) { set_ = static_cast<std::size_t>(set) % sets_.size(); }
+  weights_type const& weights() const { return sets_[set_]; }
+  /// Bytes for one expert's weights.
+  static double expert_bytes() {
+    fg::arena counting;
+    static_cast<void>(fg::device::coded_family(counting, F, 1, C.hidden, C.width));
+    return static_cast<double>(counting.used());
+  }
+
+ private:
+  std::vector<fg::device_buffer<>> memory_;
+  std::vector<weights_type> sets_;
+  std::size_t set_ = 0;
 };
 
 }  // namespace bench

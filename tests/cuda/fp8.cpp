@@ -65,7 +65,13 @@ struct weights {
           value(codes[i]) *
           double(float(scales[block * wide + static_cast<std::size_t>(column) / 128])));
     }
-    codes_ = ::rows::upload(codes);
+    bytes padded;  // rows of code_pitch
+    for (std::size_t r = 0; r < codes.size() / static_cast<std::size_t>(columns); ++r) {
+      auto const row = codes.begin() + static_cast<std::ptrdiff_t>(r) * columns;
+      padded.insert(padded.end(), row, row + columns);
+      padded.resize((r + 1) * static_cast<std::size_t>(device::code_pitch(columns)));
+    }
+    codes_ = ::rows::upload(padded);
     scales_ = ::rows::upload(scales);
   }
   double const* row(std::int64_t expert, int row) const {
@@ -75,13 +81,14 @@ struct weights {
 
 /// Rows of codes, from poisoned memory.
 struct coded_rows {
+  std::int64_t count;
   int width;
   device_buffer<std::byte> memory;
   device::fp8_rows on;
   bytes codes;
   std::vector<float> scales;
 
-  coded_rows(std::int64_t count, int width) : width(width) {
+  coded_rows(std::int64_t count, int width) : count(count), width(width) {
     fg::arena size;
     static_cast<void>(device::fp8_rows(size, count, width));
     memory = ::rows::poisoned<std::byte>(size.used());
@@ -89,11 +96,11 @@ struct coded_rows {
     on = device::fp8_rows(place, count, width);
   }
   void fetch() {
-    codes = ::rows::download(on.codes, on.rows * width);
+    codes = ::rows::download(on.codes, count * device::fp8_rows::pitch(width));
     scales = ::rows::download(on.scales, on.rows * device::fp8_rows::parts(width));
   }
   std::uint8_t code(std::int64_t row, int column) const {
-    return codes[static_cast<std::size_t>(row * width + column)];
+    return codes[static_cast<std::size_t>(row * device::fp8_rows::pitch(width) + column)];
   }
   float scale(std::int64_t row, int column) const {
     return scales[static_cast<std::size_t>(column / 128 * on.rows + row)];
@@ -130,10 +137,11 @@ struct family {
         out(rows::poisoned<bf16>((count + 128) * l.D)),
         count(count) {}
   device::fp8_family codes() const {
-    return {{gate.codes_.data(), up.codes_.data(), down.codes_.data(), gate.scales_.data(),
-             up.scales_.data(), down.scales_.data()},
-            x.on,
-            hidden.on};
+    device::coded_family w;
+    w.gate = gate.codes_.data(), w.gate_scales = gate.scales_.data();
+    w.up = up.codes_.data(), w.up_scales = up.scales_.data();
+    w.down = down.codes_.data(), w.down_scales = down.scales_.data();
+    return {w, x.on, hidden.on};
   }
 };
 
@@ -293,12 +301,12 @@ TEST_CASE("fp8: shapes and routings") {
   if (absent()) SKIP("no GPU of compute capability 9.0");
   check_layer({128, 128, 2, 0}, rows::random_routing(128, 1, 2, 1));
   check_layer({256, 256, 4, 1}, rows::random_routing(300, 2, 4, 2));
-  check_layer({80, 48, 3, 2}, rows::random_routing(131, 2, 3, 3));              // tails everywhere
-  check_layer({16, 16, 2, 1}, rows::random_routing(5, 1, 2, 4));                // below one tile
-  check_layer({400, 208, 8, 1}, rows::random_routing(1, 3, 8, 5));              // one token
-  check_layer({336, 144, 8, 3}, rows::random_routing(257, 4, 8, 6, 2, 3));      // empty experts
+  check_layer({72, 40, 3, 2}, rows::random_routing(131, 2, 3, 3));              // tails everywhere
+  check_layer({8, 8, 2, 1}, rows::random_routing(5, 1, 2, 4));                  // below one tile
+  check_layer({392, 200, 8, 1}, rows::random_routing(1, 3, 8, 5));              // one token
+  check_layer({328, 136, 8, 3}, rows::random_routing(257, 4, 8, 6, 2, 3));      // empty experts
   check_layer({640, 400, 5, 0}, rows::all_at(389, 5, 3));                       // one expert
-  check_layer({144, 80, 6, 1}, rows::random_routing(200, 3, 6, 7, 0, 0, 0.4));  // dropped slots
+  check_layer({136, 72, 6, 1}, rows::random_routing(200, 3, 6, 7, 0, 0, 0.4));  // dropped slots
   check_layer({128, 64, 0, 2}, rows::random_routing(150, 0, 0, 8));             // no routed experts
 }
 

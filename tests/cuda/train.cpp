@@ -46,7 +46,8 @@ struct blackboard {
   fg::batch batch() const { return {.tokens = T, .ids = ids, .starts = starts}; }
 };
 
-std::vector<bf16> weights(model const& net) {
+template <class Network>
+std::vector<bf16> weights(Network const& net) {
   return fg::place<fg::cuda>::fetched(net.on(), net.parameters());
 }
 bool equal(std::vector<bf16> const& a, std::vector<bf16> const& b) {
@@ -55,8 +56,9 @@ bool equal(std::vector<bf16> const& a, std::vector<bf16> const& b) {
 
 }  // namespace
 
-TEST_CASE("a recorded training step is the step, to the bit, with other tokens each time") {
-  NEED_GPU();
+template <fg::Expr E>
+void compare_recorded() {
+  using model = fg::network<E, fg::cuda>;
   model net({.deviation = 0.1}), other({.deviation = 0.1});
   fg::trainer plain{net, fg::adamw{.lr = 1e-2}, how};
   fg::trainer train{other, fg::adamw{.lr = 1e-2}, how};
@@ -101,6 +103,21 @@ TEST_CASE("a recorded training step is the step, to the bit, with other tokens e
   CHECK(train.steps() == 21);
   CHECK(equal(weights(net), weights(other)));
   std::filesystem::remove(a), std::filesystem::remove(b);
+}
+
+TEST_CASE("a recorded training step is the step, to the bit, with other tokens each time") {
+  NEED_GPU();
+  compare_recorded<tiny::decoder>();
+}
+
+TEST_CASE("a recorded step draws random numbers of its own") {
+  NEED_GPU();
+  constexpr fg::architecture noisy = [] {
+    fg::architecture a = tiny::numbers;
+    a.moe.noisy = true;
+    return a;
+  }();
+  compare_recorded<fg::decoder<noisy>>();
 }
 
 TEST_CASE("steps that nobody waits for are the same steps") {

@@ -19,50 +19,50 @@ __device__ void add_eight(float (&sum)[8], float weight, eight<T> const& from) {
   for (int i = 0; i < 8; ++i) sum[i] += weight * numbers[i];
 }
 
-/// sum (8) += token t's rows in columns d to d + 7. Four rows are on their way at a time.
-template <bool weighted, class T>
+/// sum (8) += token t's rows in columns d to d + 7. `many` rows are on their way at a time.
+template <bool weighted, int many, class T>
 __device__ void gather(float (&sum)[8], combined<T> const& c, std::int64_t t, int d,
                        float const* weights, float shared_weight) {
   std::int64_t const D = c.hidden;
   eight<T> shared{}, added{};
   if (c.shared) shared = load_eight_constant(c.shared + t * D + d);
   if (c.add) added = load_eight_constant(c.add + t * D + d);
-  for (int slot0 = 0; slot0 < c.slots; slot0 += 4) {
-    eight<T> from[4];
-    float weight[4];
+  for (int slot0 = 0; slot0 < c.slots; slot0 += many) {
+    eight<T> from[many];
+    float weight[many];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < many; ++i) {
       std::int64_t const slot = t * c.slots + slot0 + i;
       std::int64_t const row = slot0 + i < c.slots ? c.slot_row[slot] : -1;
       from[i] = row >= 0 ? load_eight_constant(c.routed + row * D + d) : eight<T>{};
       weight[i] = row < 0 ? 0.0f : weighted ? weights[slot] : 1.0f;
     }
 #pragma unroll
-    for (int i = 0; i < 4; ++i) add_eight(sum, weight[i], from[i]);
+    for (int i = 0; i < many; ++i) add_eight(sum, weight[i], from[i]);
   }
   if (c.shared) add_eight(sum, shared_weight, shared);
   if (c.add) add_eight(sum, 1, added);
 }
 
+/// A block is a token, or an equal part of one. Without divisions: they took longer than the sums.
 template <bool weighted, class T>
-__global__ __launch_bounds__(256) void combine_kernel(combined<T> c, float const* weights,
+__global__ __launch_bounds__(512) void combine_kernel(combined<T> c, float const* weights,
                                                       float const* shared_weight,
                                                       float shared_scale, T* y) {
-  int const pieces = c.hidden / 8;
-  std::int64_t const i = std::int64_t{blockIdx.x} * 256 + threadIdx.x;
-  std::int64_t const t = i / pieces;
-  int const d = static_cast<int>(i - t * pieces) * 8;
-  if (t >= c.tokens) return;
+  std::int64_t const t = blockIdx.x;
+  int const d = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x) * 8;
+  if (d >= c.hidden) return;
   float sum[8] = {};
-  gather<weighted>(sum, c, t, d, weights, shared_weight ? shared_weight[t] : shared_scale);
+  gather<weighted, 8>(sum, c, t, d, weights, shared_weight ? shared_weight[t] : shared_scale);
   store_eight(y + t * c.hidden + d, pack<T>(sum));
 }
 template <bool weighted, class T>
 void launch_combine(combined<T> const& from, float const* weights, float const* shared_weight,
                     float shared_scale, T* y, CUstream_st* stream) {
-  std::int64_t const pieces = from.tokens * (from.hidden / 8);
-  if (pieces == 0) return;
-  combine_kernel<weighted><<<unsigned((pieces + 255) / 256), 256, 0, stream>>>(
+  if (from.tokens == 0) return;
+  unsigned const pieces = static_cast<unsigned>(from.hidden) / 8, parts = (pieces + 511) / 512;
+  unsigned const threads = ((pieces + parts - 1) / parts + 31) / 32 * 32;
+  combine_kernel<weighted><<<dim3(static_cast<unsigned>(from.tokens), parts), threads, 0, stream>>>(
       from, weights, shared_weight, shared_scale, y);
   check_launch("combine");
 }
@@ -196,7 +196,7 @@ __global__ __launch_bounds__(256, 3) void combine_backward_kernel(combined<T> c,
     float sum[8];
 #pragma unroll
     for (int n = 0; n < 8; ++n) sum[n] = memory.sums[i][piece + n];
-    gather<false>(sum, c, t0 + i, d, nullptr, 1);
+    gather<false, 4>(sum, c, t0 + i, d, nullptr, 1);
     store_eight(dx + std::int64_t{t0 + i} * c.hidden + d, pack<T>(sum));
   }
 }

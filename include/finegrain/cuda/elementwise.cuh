@@ -146,9 +146,29 @@ void elementwise<T>::blend_backward(float const* mix, matrix<T const> a, matrix<
 }
 
 template <class T>
+__global__ void __launch_bounds__(256)
+    finite_kernel(T const* from, std::int64_t count, std::int32_t* others) {
+  std::int64_t const stride = std::int64_t{gridDim.x} * blockDim.x;
+  bool found = false;
+  for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += stride)
+    found |= !isfinite(vector::to_float(from[i]));
+  if (found) *others = 1;
+}
+template <class T>
+void finite_numbers<T>::look(T const* from, std::int64_t count, std::int32_t* others,
+                             CUstream_st* stream) {
+  runtime::fill(others, 0, sizeof *others, stream);
+  if (count == 0) return;
+  auto const blocks = static_cast<unsigned>(std::min<std::int64_t>((count + 255) / 256, 2048));
+  finite_kernel<<<blocks, 256, 0, stream>>>(from, count, others);
+  check_launch("finite_kernel");
+}
+
+template <class T>
 inline constexpr std::tuple elementwise_code{
-    &elementwise<T>::add,   &elementwise<T>::fill,  &elementwise<T>::narrow,
-    &elementwise<T>::widen, &elementwise<T>::blend, &elementwise<T>::blend_backward};
+    &elementwise<T>::add,    &elementwise<T>::fill,  &elementwise<T>::narrow,
+    &elementwise<T>::widen,  &elementwise<T>::blend, &elementwise<T>::blend_backward,
+    &finite_numbers<T>::look};
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

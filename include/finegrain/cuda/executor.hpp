@@ -24,6 +24,12 @@ enum class instructions { all, portable };
 /// Numbers of `partial` that loss<T>::squared_error needs.
 inline constexpr std::int64_t squared_error_parts = 1024;
 
+/// Writes 1 to `others` where not all of so many numbers are finite, else 0.
+template <class T>
+struct finite_numbers {
+  static void look(T const* from, std::int64_t count, std::int32_t* others, CUstream_st* stream);
+};
+
 /// What passes need beside their stream and their memory. Made with the executor, and shared by its
 /// copies: passes of two copies must not overlap.
 struct context {
@@ -37,12 +43,14 @@ struct context {
   };
   std::unique_ptr<double, released> reports;
   std::int64_t report_size = 0;  // numbers there is room for
+  std::int64_t moves = 0;        // how many times any of this was allocated anew
 
   void reserve_reports(std::int64_t numbers) {
     if (numbers <= report_size) return;
     reports.reset(static_cast<double*>(
         runtime::allocate_shared(numbers * static_cast<std::int64_t>(sizeof(double)))));
     report_size = numbers;
+    ++moves;
   }
 };
 
@@ -58,6 +66,9 @@ struct basic_cuda {
   using scalar = T;
   CUstream_st* stream = nullptr;
   device::instructions use = device::instructions::all;
+  /// Of experts that are frozen in fp8: bf16; or fp8, in which the inputs of their products are
+  /// rounded too, where that is faster: on Hopper, for many tokens (cuda/fp8.hpp).
+  format activations = format::bf16;
   std::shared_ptr<device::context> context = made();
 
   /// Throws cuda_error where there is no device, or it has no memory left.
@@ -86,8 +97,9 @@ struct place<basic_cuda<T>> {
   static constexpr std::int64_t chunk_bytes = std::int64_t{512} << 20, chunk_most = 4096;
 
   static void reserve(X const& on, std::int64_t tokens) {
-    if (on.context->token_losses.size() < tokens)
-      on.context->token_losses = device_buffer<float>(tokens);
+    if (on.context->token_losses.size() >= tokens) return;
+    on.context->token_losses = device_buffer<float>(tokens);
+    ++on.context->moves;
   }
   static constexpr std::int64_t staging_bytes(std::int64_t tokens) {
     arena counting;
@@ -153,6 +165,17 @@ struct place<basic_cuda<T>> {
     std::transform(numbers.begin(), numbers.end(), memory.begin(),
                    [](T x) { return static_cast<float>(x); });
     return memory.data();
+  }
+  static void copy(X const& on, T const* from, std::int64_t count, T* to) {
+    device::runtime::enqueue_copy(to, from, count * static_cast<std::int64_t>(sizeof(T)),
+                                  on.stream);
+  }
+  static bool finite(X const& on, T const* from, std::int64_t count) {
+    device_buffer<std::int32_t> const found(1);
+    device::finite_numbers<T>::look(from, count, found.data(), on.stream);
+    std::int32_t others = 0;
+    device::runtime::copy(&others, found.data(), sizeof others, on.stream);
+    return others == 0;
   }
   static void clear(X const& on, buffer<T> const& numbers) {
     device::runtime::fill(numbers.data(), 0, numbers.bytes(), on.stream);

@@ -6,6 +6,7 @@
 #include "experts.hpp"
 #include "hopper/backward.cuh"
 #include "hopper/forward.cuh"
+#include "hopper/transposed.cuh"
 #include "portable/products.cuh"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -19,26 +20,24 @@ inline constexpr int few_rows = 16;
 template <class T>
 inline constexpr bool has_hopper_backward = std::is_same_v<T, bf16>;
 
-/// Whether hopper_forward's clusters all have work: several tiles each. (With fewer it has been run
-/// little, and a test of such a layer stood still once: see docs/kernels.md.)
+/// Rows an expert has on average, below which weights are better the left operand.
+inline constexpr int few_enough = 192;
+
 template <class T>
-bool fills_device(expert_products<T> const& p) {
-  auto const tiles = [](std::int64_t rows, int width) {
-    return (rows + 127) / 128 * ((width + 127) / 128);
-  };
-  std::int64_t const T_ = p.rows.tokens;
-  return tiles(p.rows.pairs(), p.routed.width) + tiles(T_, p.shared.width) >= 512;
+bool takes_hopper_transposed(expert_products<T> const& p, instructions use) {
+  return p.rows.tile >= 32 && use == instructions::all && p.routed.width > 0 &&
+         p.rows.pairs() < std::int64_t{few_enough} * p.rows.experts && hopper_transposed<T>::takes(p);
 }
 template <class T>
 bool takes_hopper_forward(expert_products<T> const& p, instructions use) {
-  return p.rows.tile == 128 && use == instructions::all && fills_device(p) &&
-         hopper_forward<T>::available();
+  return p.rows.tile == 128 && use == instructions::all && hopper_forward<T>::available();
 }
 
 template <class T>
 void experts<T>::up_forward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
   if constexpr (in_pairs<T>) {
     if (p.rows.tile <= few_rows) return decode_products<T>::up_forward(p, stream);
+    if (takes_hopper_transposed(p, use)) return hopper_transposed<T>::up_forward(p, stream);
     if (takes_hopper_forward(p, use)) return hopper_forward<T>::up_forward(p, stream);
   }
   portable_products<T>::up_forward(p, stream);
@@ -47,6 +46,7 @@ template <class T>
 void experts<T>::down_forward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
   if constexpr (in_pairs<T>) {
     if (p.rows.tile <= few_rows) return decode_products<T>::down_forward(p, stream);
+    if (takes_hopper_transposed(p, use)) return hopper_transposed<T>::down_forward(p, stream);
     if (takes_hopper_forward(p, use)) return hopper_forward<T>::down_forward(p, stream);
   }
   portable_products<T>::down_forward(p, stream);

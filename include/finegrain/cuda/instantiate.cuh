@@ -5,6 +5,7 @@
 #include "../config/ladder.hpp"
 #include "adamw.cuh"
 #include "attention.cuh"
+#include "coded.cuh"
 #include "combine.cuh"
 #include "dispatch.cuh"
 #include "elementwise.cuh"
@@ -49,7 +50,17 @@ struct on_cuda {
       device::rotary_code<T>,      device::attend_code<T>,
       device::embed_code<T>,       device::loss_code<T>,
       device::elementwise_code<T>, device::adamw_code<T>,
-      device::random_code<T>,      device::fp8_products_code<T>};
+      device::random_code<T>};
+};
+
+/// The same for networks that are frozen in format F; f32 and bf16 need nothing more:
+///
+///   template struct finegrain::on_cuda_frozen<finegrain::format::int4>;
+template <format F, class T = bf16>
+struct on_cuda_frozen {
+  static_assert(device::is_coded(F), "only fp8, int8, int8_block and int4 have code of their own");
+  static inline constexpr std::tuple code{device::coded_experts_code<T, F>,
+                                          device::fp8_products_code<T, F>};
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

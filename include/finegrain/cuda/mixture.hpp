@@ -5,6 +5,7 @@
 #include "../plan/weights.hpp"
 #include "combine.hpp"
 #include "experts.hpp"
+#include "frozen.hpp"
 #include "norm.hpp"
 #include "routing/kinds.hpp"
 
@@ -101,13 +102,15 @@ struct mixture_weights {
   T *shared_gate = nullptr, *shared_up = nullptr, *shared_down = nullptr;
 };
 
-/// One pass through a layer of experts: what forward and backward have in common.
-template <class T>
+/// One pass through a layer of experts: what forward and backward have in common. Forward asks
+/// Experts for its products, which may have weights of their own.
+template <class T, class Experts = experts<T>>
 class mixture_pass {
  public:
   using X = basic_cuda<T>;
   mixture_pass(pass<X> const& p, config const& c, bool shared, bool routed,
-               mixture_weights<T const> const& w, mixture_saved<T> const& saved, T const* x)
+               mixture_weights<T const> const& w, mixture_saved<T> const& saved, T const* x,
+               Experts const& experts = {})
       : p_(p),
         c_(c),
         routed_(routed),
@@ -117,7 +120,8 @@ class mixture_pass {
         t_(p_.scratch, p.extent, c, shared, routed),
         rules_(c, p.batch.routing),
         kinds_(c, p.batch.routing, p.extent),
-        loss_(c, p.batch.routing) {
+        loss_(c, p.batch.routing),
+        experts_(experts) {
     if (routed) s_.rows.slots = rules_.k;
     if (!(loss_.sequence > 0)) s_.router.best = nullptr;  // nobody reads it
     products_.hidden = c.hidden;
@@ -152,12 +156,12 @@ class mixture_pass {
     if (shared_ && weighed())
       route<T>::shared_weight(rules_, w_.shared_gate_weights, products_.x, s_.router.shared_weight,
                               p_.extent.tokens, on);
-    experts<T>::up_forward(products_, p_.on.use, on);
+    experts_.up_forward(products_, p_.on.use, on);
     if (routed_ && few_tokens(p_.extent.tokens, s_.rows.tile)) {
       if (weighed()) products_.shared.weight = s_.router.shared_weight;
-      return experts<T>::down_combine(products_, add, y, on);
+      return experts_.down_combine(products_, add, y, on);
     }
-    experts<T>::down_forward(products_, p_.on.use, on);
+    experts_.down_forward(products_, p_.on.use, on);
     combine<T>::forward(combined_rows(add), s_.router.weights,
                         weighed() ? s_.router.shared_weight : nullptr, 1.0f, y, on);
   }
@@ -355,6 +359,7 @@ class mixture_pass {
   router_kinds kinds_;
   balance_terms loss_;
   expert_products<T> products_;
+  Experts experts_;
 };
 
 template <class T, config C, bool Shared, bool Routed>
@@ -374,7 +379,7 @@ struct mixture_plan {
   template <class W>
   static void forward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T> y) {
     check_dense(x, "x"), check_dense(y, "y");
-    mixture_pass<T>(p, layer, Shared, Routed, views<T const>(w), s, x.data)
+    mixture_pass(p, layer, Shared, Routed, views<T const>(w), s, x.data, experts_of(p.on, w))
         .forward(nullptr, y.data);
   }
   template <class W, class V>
@@ -388,13 +393,8 @@ struct mixture_plan {
   template <class U, class W>
   static mixture_weights<U> views(W const& w) {
     mixture_weights<U> v;
-    if constexpr (Shared && Routed) {
-      add_shared(v, w.a), add_routed(v, w.b);
-    } else if constexpr (Shared) {
-      add_shared(v, w);
-    } else {
-      add_routed(v, w);
-    }
+    if constexpr (Shared) add_shared(v, shared_of(w));
+    if constexpr (Routed) add_routed(v, routed_of(w));
     return v;
   }
   /// Kernels read rows 16 bytes at a time, one after the other.
@@ -406,18 +406,47 @@ struct mixture_plan {
       throw invalid_argument("on cuda %s must start on a border of 16 bytes", what);
   }
   static constexpr config layer = C;
+  /// What makes forward's products: of weights as stored, or of frozen ones.
+  template <class W>
+  static auto experts_of(X const& on, W const& w) {
+    using part = std::remove_cvref_t<decltype(routed_of(w))>;
+    if constexpr (Frozen<part>) {
+      frozen_layer<T, part::number> v{.activations = on.activations};
+      if constexpr (Shared) v.shared = shared_of(w).codes;
+      if constexpr (Routed) v.routed = routed_of(w).codes;
+      return v;
+    } else {
+      return experts<T>{};
+    }
+  }
 
  private:
+  /// The weights of a part: a mixture of both has two.
+  template <class W>
+  static auto const& shared_of(W const& w) {
+    if constexpr (Shared && Routed)
+      return w.a;
+    else
+      return w;
+  }
+  template <class W>
+  static auto const& routed_of(W const& w) {
+    if constexpr (Shared && Routed)
+      return w.b;
+    else
+      return w;
+  }
   template <class U, class W>
   static void add_shared(mixture_weights<U>& v, W const& w) {
-    v.shared_gate = w.gate.data, v.shared_up = w.up.data, v.shared_down = w.down.data;
+    if constexpr (!Frozen<W>)
+      v.shared_gate = w.gate.data, v.shared_up = w.up.data, v.shared_down = w.down.data;
     if constexpr (requires { w.shared_gate; })
       if (C.shared_gate) v.shared_gate_weights = w.shared_gate.data;
   }
   template <class U, class W>
   static void add_routed(mixture_weights<U>& v, W const& w) {
     v.router = router_weights<U>(w);
-    v.gate = w.gate.data, v.up = w.up.data, v.down = w.down.data;
+    if constexpr (!Frozen<W>) v.gate = w.gate.data, v.up = w.up.data, v.down = w.down.data;
   }
 };
 
@@ -470,8 +499,9 @@ struct plan<basic_cuda<T>, residual_of<then<rmsnorm<D>, mixture<C>>>> {
     p.scratch = scratch(p.scratch, p.extent).rest;
     device::norm<T>::forward(x, w.a.a.gain.data, static_cast<float>(rmsnorm<D>::epsilon), s.rows,
                              s.inverse_rms, p.on.stream);
-    device::mixture_pass<T>(p, layer::layer, (C.shared > 0), true,
-                            layer::template views<T const>(w.a.b), s.mixture, s.rows.data)
+    device::mixture_pass(p, layer::layer, (C.shared > 0), true,
+                         layer::template views<T const>(w.a.b), s.mixture, s.rows.data,
+                         layer::experts_of(p.on, w.a.b))
         .forward(x.data, y.data);
   }
   template <class W, class V>

@@ -2,8 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cmath>
-
 #include "../plan/frozen.hpp"
 #include "network.hpp"
 
@@ -20,9 +18,6 @@ class frozen : public inference<frozen<E, X, F>, E, X> {
   using base = inference<frozen<E, X, F>, E, X>;
 
  public:
-  static_assert(std::is_same_v<typename place<X>::template buffer<float>, buffer<float>>,
-                "frozen: this executor's weights are not in memory of the host; cuda has no frozen "
-                "networks yet");
   static constexpr format number = F;
 
   /// Copies the network's weights, and its executor. Throws std::bad_alloc, and invalid_argument for
@@ -45,17 +40,17 @@ class frozen : public inference<frozen<E, X, F>, E, X> {
  private:
   static void check_finite(network<E, X> const& net) {
     for (auto const& entry : net.entries())
-      for (std::int64_t i = 0; i < entry.rows * entry.cols; ++i)
-        if (!std::isfinite(net.parameters()[static_cast<std::size_t>(entry.offset + i)]))
-          throw invalid_argument("\"%s\" has a weight that is not finite and cannot be quantised",
-                                 entry.name.c_str());
+      if (!place<X>::finite(net.on(), net.parameters().data() + entry.offset,
+                            entry.rows * entry.cols))
+        throw invalid_argument("\"%s\" has a weight that is not finite and cannot be quantised",
+                               entry.name.c_str());
   }
   frozen_weights<X, F, E> bound() {
     arena memory(numbers_.data(), numbers_.size());
     return frozen_weights<X, F, E>(memory);
   }
 
-  buffer<> numbers_;
+  typename base::template buffer_of<std::byte> numbers_;
   frozen_weights<X, F, E> weights_;
 };
 

@@ -22,7 +22,7 @@ struct frozen_weights : weights<E, typename X::scalar const> {
 
   constexpr explicit frozen_weights(arena& memory)
       : frozen_weights(memory.template take<S>(weights_size<E>())) {}
-  void fill(X const&, S const* w) const { std::copy_n(w, weights_size<E>(), numbers_); }
+  void fill(X const& on, S const* w) const { place<X>::copy(on, w, weights_size<E>(), numbers_); }
 
  private:
   constexpr explicit frozen_weights(S* numbers)
@@ -65,7 +65,7 @@ struct frozen_weights<X, F, blended<A, B>> : detail::frozen_pair<X, F, A, B> {
   constexpr explicit frozen_weights(arena& memory)
       : detail::frozen_pair<X, F, A, B>(memory), mix(memory.matrix<S>(2, in_width<A>())) {}
   void fill(X const& on, S const* w) const {
-    std::copy_n(w, mix.size(), mix.data);
+    place<X>::copy(on, w, mix.size(), mix.data);
     detail::frozen_pair<X, F, A, B>::fill(on, w + weights_size<linear<in_width<A>(), 2>>());
   }
 };

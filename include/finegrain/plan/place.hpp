@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -52,6 +53,13 @@ struct place {
   }
   /// So many numbers as the host reads them: these, or copies in `memory`.
   static sum const* seen(X const&, std::vector<sum>&, S const* from, std::int64_t) { return from; }
+  /// Copies weights to others of the executor's, and whether all of some are finite.
+  static void copy(X const&, S const* from, std::int64_t count, S* to) {
+    std::copy_n(from, count, to);
+  }
+  static bool finite(X const&, S const* from, std::int64_t count) {
+    return std::all_of(from, from + count, [](S x) { return std::isfinite(x); });
+  }
   static void clear(X const&, buffer<S> const& numbers) {
     std::fill(numbers.begin(), numbers.end(), S(0));
   }

@@ -22,7 +22,7 @@ namespace finegrain::inline FINEGRAIN_ABI {
 struct optimizer_step {
   finegrain::schedule schedule = {};    // factor of the learning rate
   double clip = 0;                      // the gradient's norm is cut to this; 0: never
-  std::int64_t gathered = 1;            // batches that the gradient is the sum of
+  double gathered = 1;                  // batches that the gradient is the sum of, times its scale
   std::int64_t const* terms = nullptr;  // of the last batch's loss, where the executor counted them
 };
 
@@ -57,7 +57,7 @@ class optimizer {
   /// Moves the weights, unless the gradient is not finite.
   void step(X const& on, adamw const& how, optimizer_step const& at, S const* g,
             std::span<S> weights) {
-    auto const gathered = static_cast<double>(at.gathered);
+    double const gathered = at.gathered;
     double const rate = how.lr * at.schedule.at(steps_++);
     norm_ = gradient_norm(on.threads, ranges_, g, partial_.data()) / gathered;
     if (!std::isfinite(norm_)) return;
@@ -148,10 +148,9 @@ class optimizer<basic_cuda<T>> {
   void step(X const& on, adamw const& how, optimizer_step const& at, T const* g,
             std::span<T> weights) {
     device::adamw_numbers const same{how.beta1, how.beta2, how.epsilon, how.weight_decay};
-    device::adamw<T>::gradient_norm(
-        same, {how.lr, at.schedule, at.clip, static_cast<double>(at.gathered)}, ranges_.data(),
-        ranges_.size(), g, partial_.data(), on.context->loss.data(), at.terms, step_.data(),
-        on.stream);
+    device::adamw<T>::gradient_norm(same, {how.lr, at.schedule, at.clip, at.gathered},
+                                    ranges_.data(), ranges_.size(), g, partial_.data(),
+                                    on.context->loss.data(), at.terms, step_.data(), on.stream);
     device::adamw<T>::update(same, ranges_.data(), ranges_.size(), g, numbers_.data(),
                              numbers_.data() + count_, numbers_.data() + 2 * count_, weights.data(),
                              step_.data(), on.stream);

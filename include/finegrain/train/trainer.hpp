@@ -34,6 +34,10 @@ struct training {
   double clip = 1.0;                  // the gradient's norm is cut to this; 0: never
   routing_request routing = {};       // balance losses and more, where the batch asks for nothing
   bias_update bias = {};
+  /// Gradients, those of balance losses too, are made so many times larger, and divided by it as
+  /// they are used: fp16 has no numbers below 6e-8. A power of two changes nothing else; what is
+  /// above 65504 makes the step one of no finite gradient. (A log's balance losses are larger too.)
+  double loss_scale = 1;
 };
 
 /// What one step did.
@@ -82,6 +86,8 @@ class trainer {
     static_cast<void>(checked(settings_.schedule));
     if (!(settings_.bias.speed >= 0) || settings_.bias.speed > 1e30)
       throw invalid_argument("the speed of selection biases must be a number of at least 0");
+    if (!(settings_.loss_scale > 0) || settings_.loss_scale > 1e30)
+      throw invalid_argument("the scale of a loss must be a number above 0");
   }
 
   /// One step on one sequence.
@@ -115,7 +121,7 @@ class trainer {
     optimizer_figures const did = state_.figures(net_.on());
     double const terms = last_.counted ? at_least_one(did.terms) : last_.terms;
     return {.loss = (last_.made + did.loss) / terms,
-            .balance_loss = last_.log->balance_loss(),
+            .balance_loss = last_.log->balance_loss() / settings_.loss_scale,
             .gradient_norm = did.norm,
             .tokens = last_.tokens};
   }
@@ -220,36 +226,39 @@ class trainer {
       id_list targets;
       double terms;
       std::int64_t const* counted;
+      double scale;  // of the gradient
       double operator()(executor const& on, std::int64_t first, matrix<S const> y,
                         matrix<S> dy) const {
         auto const mine =
             targets.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(y.rows));
         if constexpr (place<executor>::here)
-          return cross_entropy(on, y, mine, 1 / terms, dy);
+          return cross_entropy(on, y, mine, scale / terms, dy);
         else
-          return cross_entropy(on, y, mine, 1 / terms, counted, dy);
+          return cross_entropy(on, y, mine, scale / terms, counted, dy);
       }
     };
     if constexpr (!place<executor>::here) {
       check_targets(targets, b.tokens);
       if (auto const* const counted = terms_on(net_.on(), targets))
-        return loss{targets, 1, counted};
+        return loss{targets, 1, counted, settings_.loss_scale};
     }
     double const terms = at_least_one(count_targets(targets, b.tokens, out));
-    return loss{place<executor>::list(net_.on(), targets_, targets), terms, nullptr};
+    return loss{place<executor>::list(net_.on(), targets_, targets), terms, nullptr,
+                settings_.loss_scale};
   }
-  static auto squared_error_loss(batch const& b, matrix<S const> targets) {
+  auto squared_error_loss(batch const& b, matrix<S const> targets) {
     struct loss {
       matrix<S const> targets;
       double terms;
       std::int64_t const* counted;
+      double scale;
       double operator()(executor const& on, std::int64_t first, matrix<S const> y,
                         matrix<S> dy) const {
-        return squared_error(on, y, targets.middle_rows(first, y.rows), 1 / terms, dy);
+        return squared_error(on, y, targets.middle_rows(first, y.rows), scale / terms, dy);
       }
     };
     detail::check_shape("the matrix of targets", targets, b.tokens, out);
-    return loss{targets, at_least_one(targets.size()), nullptr};
+    return loss{targets, at_least_one(targets.size()), nullptr, settings_.loss_scale};
   }
   static double at_least_one(std::int64_t terms) {
     return static_cast<double>(std::max<std::int64_t>(terms, 1));
@@ -279,7 +288,7 @@ class trainer {
     count();
     ++gathered_;
     return {.loss = place<executor>::total(net_.on(), last_.made) / terms_of(loss),
-            .balance_loss = last_.log->balance_loss(),
+            .balance_loss = last_.log->balance_loss() / settings_.loss_scale,
             .gradient_norm = 0,
             .tokens = b.tokens};
   }
@@ -292,6 +301,7 @@ class trainer {
     if constexpr (!place<executor>::here)
       b.routing.step = gathered_ == 0 ? state_.steps() : nullptr;
     b.routing.quantiles |= settings_.bias.quantile;
+    enlarge(b.routing.balance);
     if (gathered_ > 0) b.routing.earlier = &counts_;
     auto const mode = gathered_ > 0 ? gradients::accumulate : gradients::overwrite;
     last_ = {.made = net_.enqueue_learn(b, x, loss, {}, mode),
@@ -301,6 +311,16 @@ class trainer {
              .log = b.log};
     if constexpr (!place<executor>::here)
       if (settings_.bias.speed > 0) state_.count_choices(net_.on(), mode);
+  }
+
+  void enlarge(balance_losses& loss) const {
+    double const scale = settings_.loss_scale;
+    if (scale == 1) return;
+    if (loss.rule)
+      throw invalid_argument("balance rules of a user's own are not scaled: loss_scale must be 1");
+    for (double* one : {&loss.expert, &loss.device, &loss.communication, &loss.sequence, &loss.z,
+                        &loss.importance, &loss.load})
+      *one *= scale;
   }
 
   /// The seed of a step's batch; where the executor counts steps itself, it mixes those of a step's
@@ -379,7 +399,7 @@ class trainer {
     state_.step(net_.on(), optimizer_,
                 {.schedule = settings_.schedule,
                  .clip = settings_.clip,
-                 .gathered = gathered_,
+                 .gathered = static_cast<double>(gathered_) * settings_.loss_scale,
                  .terms = last_.counted},
                 net_.gradient().data(), net_.parameters());
     ++steps_;
@@ -446,7 +466,9 @@ template <class Network>
 class trainer<Network>::recorded {
  public:
   /// Whether it can still be called.
-  bool stands() const { return train_->net_.workspace() == workspace_; }
+  bool stands() const {
+    return train_->net_.workspace() == workspace_ && train_->net_.on().context->moves == moves_;
+  }
   /// Enqueues the step on the network's stream. Throws invalid_argument if it does not stand.
   void operator()() {
     if (!stands())
@@ -459,9 +481,14 @@ class trainer<Network>::recorded {
  private:
   friend class trainer;
   recorded(trainer& train, device::recording graph, pending const& last)
-      : train_(&train), workspace_(train.net_.workspace()), graph_(std::move(graph)), last_(last) {}
+      : train_(&train),
+        workspace_(train.net_.workspace()),
+        moves_(train.net_.on().context->moves),
+        graph_(std::move(graph)),
+        last_(last) {}
   trainer* train_;
   std::byte const* workspace_;
+  std::int64_t moves_;
   device::recording graph_;
   pending last_;
 };

@@ -20,7 +20,7 @@ requires(!in_pairs<T>) __device__
 #pragma unroll
   for (int n = 0; n < N / 8; ++n)
     for (float& x : s[n]) x = 0;
-#pragma unroll 2
+#pragma unroll 1
   for (int chunk = 0; chunk < Dim / 4; ++chunk) {
     auto const upper = load_shared<float4>(a.at(row + lane / 4, chunk)),
                lower = load_shared<float4>(a.at(row + lane / 4 + 8, chunk));

@@ -73,16 +73,13 @@ __global__ void __launch_bounds__(32 * Warps)
   auto const issue = [&] {
     if (ahead.unit < units) {
       auto const& f = is_shared(ahead.segment) ? p.shared : p.routed;
-      int const row = 16 * ahead.unit + lane / 4;
-      auto const* const expert = weights_for(ahead.segment).down +
-                                 std::int64_t{table_expert[ahead.segment]} * D * f.width + ahead.k +
-                                 column;
-      auto const* const low = expert + std::int64_t{min(row, D - 1)} * f.width;
-      auto const* const high = expert + std::int64_t{min(row + 8, D - 1)} * f.width;
+      lane_weights<W, false> const from(weights_for(ahead.segment), table_expert[ahead.segment],
+                                        16 * ahead.unit, D, f.width);
+      int const at_k = from.before(ahead.k);
       if (ahead.k + step <= f.width)
-        weights.issue(0, low, high);
+        weights.issue(0, from.low + at_k, from.high + at_k);
       else
-        weights.issue(0, low, high, f.width - ahead.k);
+        weights.issue(0, from.low + at_k, from.high + at_k, f.width - ahead.k);
       ahead.k += warps * step;
       settle(ahead);
       if (ahead.segment >= segments) {
@@ -103,20 +100,17 @@ __global__ void __launch_bounds__(32 * Warps)
   for (int unit = static_cast<int>(blockIdx.x); unit < units; unit += stride, turn ^= 1) {
     float total[4] = {};
     uint4 b[2];
-    float scale[2] = {1, 1};
+    float scale[2][2];
     auto const load = [&](place at) {
       if (at.segment >= segments) return;
       auto const& f = is_shared(at.segment) ? p.shared : p.routed;
       int const row = table_row[8 * at.segment + lane / 4];
       T const* const from = f.hidden + std::int64_t{row < 0 ? ~row : row} * f.width + at.k + column;
       load_row<W>(b, reinterpret_cast<uint4 const*>(from), f.width - at.k);
-      if constexpr (W::scaled) {
-        for (int half = 0; half < 2; ++half) {
-          int const first = W::scale(table_expert[at.segment],
-                                     min(16 * unit + lane / 4 + 8 * half, D - 1), D, f.width);
-          scale[half] =
-              static_cast<float>(weights_for(at.segment).down_scales[first + W::scale_at(at.k)]);
-        }
+      if constexpr (W::scale == scales::square || W::scale == scales::row) {
+        auto const& w = weights_for(at.segment);
+        lane_weights<W, false>(w, table_expert[at.segment], 16 * unit, D, f.width)
+            .scales_of(w, at.k, scale[0]);
       }
     };
     place at{unit, 0, warp * step};
@@ -126,12 +120,13 @@ __global__ void __launch_bounds__(32 * Warps)
       std::uint32_t a[4][4];
       weights.wait();
       weights.take(a, 0);
+      if constexpr (W::scale == scales::inside) weights.take_scales(scale, 0);
       float sum[4] = {};
-      multiply_step<T>(sum, a, b);
+      multiply_scaled<T, W>(sum, a, b, scale);
       int const* const rows = table_row + 8 * at.segment + lane % 4 * 2;
       float const* const weight = table_weight + 8 * at.segment + lane % 4 * 2;
-      if constexpr (W::scaled) {
-        for (int i = 0; i < 4; ++i) sum[i] *= scale[i / 2];
+      if constexpr (W::scale == scales::row) {
+        for (int i = 0; i < 4; ++i) sum[i] *= scale[0][i / 2];
       }
       at.k += warps * step;
       settle(at);
@@ -172,7 +167,7 @@ void fused(expert_products<T> const& p, family_weights<W> const& routed,
   if (p.rows.tokens == 0) return;
   if (p.rows.tokens > fused_tokens)
     throw cuda_error("%s: up to %d tokens, not %d", name, fused_tokens, p.rows.tokens);
-  fused<T, W, 16, 2 * (3 - W::pieces)>(p, routed, shared, residual, y, stream, name);
+  fused<T, W, 16, W::pieces == 4 ? 2 : 4>(p, routed, shared, residual, y, stream, name);
 }
 
 }  // namespace decode
@@ -183,13 +178,5 @@ void decode_products<T>::fused_down(expert_products<T> const& p, T const* residu
   decode::fused(p, decode::weights_of(p.routed), decode::weights_of(p.shared), residual, y, stream,
                 "decode_products::fused_down");
 }
-template <class T, format F>
-void coded_decode_products<T, F>::fused_down(expert_products<T> const& p,
-                                             coded_family const& routed, coded_family const& shared,
-                                             T const* residual, T* y, CUstream_st* stream) {
-  decode::fused(p, decode::weights_of<F>(routed), decode::weights_of<F>(shared), residual, y,
-                stream, "coded_decode_products::fused_down");
-}
-
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

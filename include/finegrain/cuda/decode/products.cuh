@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(threads, PerSM)
   ring<W, Blocks, Depth> weights(memory);
   int limit = how.shared_units, ahead = first, ahead_k = 0, ahead_columns = 0;
   if constexpr (!Up) limit += __ldcg(p.rows.tile_count) * how.routed_blocks.of;
-  typename W::number const *low[Blocks], *high[Blocks];
+  lane_weights<W, Up> from[Blocks];
   int4 tile = {};
   auto const look = [&](int index) {
     if (index < limit) tile = position(how, index).rows(p);
@@ -46,20 +46,21 @@ __global__ void __launch_bounds__(threads, PerSM)
     if (ahead >= limit) return;
     position const there(how, ahead);
     unit<T, W, Blocks, Up> const u(p, how, there, tile);
-    u.weights(p, there.shared ? shared : routed, low, high);
+#pragma unroll
+    for (int m = 0; m < Blocks; ++m) from[m] = u.weights(p, there.shared ? shared : routed, m);
     ahead_columns = u.columns(p);
     ahead_k = part * step;
     look(ahead + stride);
   };
   auto const issue = [&] {
     if (ahead < limit) {
-      int const left = ahead_columns - ahead_k;
+      int const left = ahead_columns - ahead_k, at_k = from[0].before(ahead_k);
 #pragma unroll
       for (int m = 0; m < Blocks; ++m)
         if (left >= step)
-          weights.issue(m, low[m] + ahead_k, high[m] + ahead_k);
+          weights.issue(m, from[m].low + at_k, from[m].high + at_k);
         else
-          weights.issue(m, low[m] + ahead_k, high[m] + ahead_k, left);
+          weights.issue(m, from[m].low + at_k, from[m].high + at_k, left);
       ahead_k += stride_k;
       if (ahead_k >= ahead_columns) ahead += stride, find();
     }
@@ -105,26 +106,21 @@ __global__ void __launch_bounds__(threads, PerSM)
     std::uint32_t rows[Groups];
     uint4 b[Groups][2];
     auto const& w = here.shared ? shared : routed;
-    int low_scale[Blocks], high_scale[Blocks];
-    float scale[Blocks][2];
+    float scale[Blocks][2][2];
     auto const load = [&](int k) {
 #pragma unroll
       for (int j = 0; j < Groups; ++j)
         if (j == 0 || j < groups)
           load_row<W>(b[j], x + (rows[j] + static_cast<std::uint32_t>(k) / 8), columns - k);
-      if constexpr (W::scaled) {
-        for (int m = 0; m < Blocks && k < columns; ++m) {
-          int const low = low_scale[m] + W::scale_at(k), high = high_scale[m] + W::scale_at(k);
-          scale[m][0] = static_cast<float>((Up ? w.gate_scales : w.down_scales)[low]);
-          scale[m][1] = static_cast<float>((Up ? w.up_scales : w.down_scales)[high]);
-        }
+      if constexpr (W::scale == scales::square || W::scale == scales::row) {
+#pragma unroll
+        for (int m = 0; m < Blocks; ++m)
+          if (k < columns && (W::scale == scales::square || k == part * step))
+            u.weights(p, w, m).scales_of(w, k, scale[m][0]);
       }
     };
 #pragma unroll
     for (int j = 0; j < Groups; ++j) rows[j] = u.input(p, 8 * j + lane / 4);
-    if constexpr (W::scaled) {
-      u.scales(p, low_scale, high_scale);
-    }
     load(part * step);
     float sum[Blocks][Groups][4] = {};
     for (int k = part * step; k < columns; k += stride_k) {
@@ -133,17 +129,10 @@ __global__ void __launch_bounds__(threads, PerSM)
       for (int m = 0; m < Blocks; ++m) {
         std::uint32_t a[4][4];
         weights.take(a, m);
+        if constexpr (W::scale == scales::inside) weights.take_scales(scale[m], m);
 #pragma unroll
-        for (int j = 0; j < Groups; ++j) {
-          if (j > 0 && j >= groups) continue;
-          if constexpr (W::scaled) {
-            float of_step[4] = {};
-            multiply_step<T>(of_step, a, b[j]);
-            for (int i = 0; i < 4; ++i) sum[m][j][i] += scale[m][i / 2] * of_step[i];
-          } else {
-            multiply_step<T>(sum[m][j], a, b[j]);
-          }
-        }
+        for (int j = 0; j < Groups; ++j)
+          if (j == 0 || j < groups) multiply_scaled<T, W>(sum[m][j], a, b[j], scale[m]);
       }
       load(k + stride_k);
       issue();
@@ -153,7 +142,10 @@ __global__ void __launch_bounds__(threads, PerSM)
     for (int m = 0; m < Blocks; ++m)
 #pragma unroll
       for (int j = 0; j < Groups; ++j) {
-        float const(&s)[4] = sum[m][j];
+        float(&s)[4] = sum[m][j];
+        if constexpr (W::scale == scales::row) {
+          for (int i = 0; i < 4; ++i) s[i] *= scale[m][0][i / 2];
+        }
         if (how.split == 1)
           u.store(p, m, 8 * j + lane % 4 * 2, {s[0], s[1], s[2], s[3]});
         else
@@ -177,7 +169,10 @@ void product(expert_products<T> const& p, family_weights<W> const& routed,
   int const columns = Up ? p.hidden : SF > 0 ? std::min(F, SF) : F;
   machine const on;
   if (split == 0)
-    for (split = Groups == 1 ? 8 : W::scaled ? 4 : 2; split > 1 && columns < 4 * step * split;)
+    for (split = Groups == 1                ? 8
+                 : W::scale != scales::none ? 4
+                                            : 2;
+         split > 1 && columns < 4 * step * split;)
       split /= 2;
   while (split > 1 && (columns <= (split - 1) * step || space::bytes(split) > on.shared_bytes))
     split /= 2;
@@ -195,15 +190,18 @@ void product(expert_products<T> const& p, family_weights<W> const& routed,
 template <bool Up, class T, class W>
 void product(expert_products<T> const& p, family_weights<W> const& routed,
              family_weights<W> const& shared, CUstream_st* stream, char const* name) {
-  constexpr bool coded = W::scaled;  // half of a stage's bytes, and more to do for each
+  constexpr bool coded =
+      W::scale != scales::none;  // half of a stage's bytes, and more to do for each
   if (p.rows.tokens == 0) return;
   switch (p.rows.tile) {
     case 8:
       return product < T, W, 1, coded ? 2 : 1, coded ? 4 : 5,
              Up > (p, routed, shared, 0, stream, name);
     case 16: return product < T, W, 2, 2, coded ? 4 : 2, Up > (p, routed, shared, 0, stream, name);
-    case 32: return product < T, W, 4, 1, coded ? 6 : 3, Up > (p, routed, shared, 0, stream, name);
-    default: throw cuda_error("%s: tiles of 8, 16 or 32 rows, not %d", name, p.rows.tile);
+    case 32:
+      if constexpr (!coded) return product<T, W, 4, 1, 3, Up>(p, routed, shared, 0, stream, name);
+      [[fallthrough]];
+    default: throw cuda_error("%s: no tiles of %d rows", name, p.rows.tile);
   }
 }
 
@@ -219,29 +217,9 @@ void decode_products<T>::down_forward(expert_products<T> const& p, CUstream_st* 
   decode::product<false>(p, decode::weights_of(p.routed), decode::weights_of(p.shared), stream,
                          "decode_products::down_forward");
 }
-template <class T, format F>
-void coded_decode_products<T, F>::up_forward(expert_products<T> const& p,
-                                             coded_family const& routed, coded_family const& shared,
-                                             CUstream_st* stream) {
-  decode::product<true>(p, decode::weights_of<F>(routed), decode::weights_of<F>(shared), stream,
-                        "coded_decode_products::up_forward");
-}
-template <class T, format F>
-void coded_decode_products<T, F>::down_forward(expert_products<T> const& p,
-                                               coded_family const& routed,
-                                               coded_family const& shared, CUstream_st* stream) {
-  decode::product<false>(p, decode::weights_of<F>(routed), decode::weights_of<F>(shared), stream,
-                         "coded_decode_products::down_forward");
-}
-
 template <class T>
 inline constexpr std::tuple decode_products_code{&decode_products<T>::up_forward,
                                                  &decode_products<T>::down_forward,
                                                  &decode_products<T>::fused_down};
-template <class T, format F>
-inline constexpr std::tuple coded_decode_products_code{&coded_decode_products<T, F>::up_forward,
-                                                       &coded_decode_products<T, F>::down_forward,
-                                                       &coded_decode_products<T, F>::fused_down};
-
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -29,28 +29,5 @@ struct decode_products {
 };
 inline constexpr int fused_tokens = 8;
 
-/// An expert family's weights as codes of 8 bits, row-major and dense as the numbers would be, and
-/// their scales. A number is its scale times the code's value.
-///
-///   int8   sign and 7 bits of magnitude; a scale for each row: (R, F), (R, D)
-///   fp8    e4m3 without NaN; a scale for 128 x 128: (R, F / 128, D / 128), (R, D / 128, F / 128),
-///          quotients rounded up
-struct coded_family {
-  std::uint8_t const *gate = nullptr, *up = nullptr, *down = nullptr;
-  bf16 const *gate_scales = nullptr, *up_scales = nullptr, *down_scales = nullptr;
-};
-
-/// The same products with weights in format F, int8 or fp8, which stand in place of those that `p`
-/// points to. D and F are multiples of 16.
-template <class T, format F>
-struct coded_decode_products {
-  static void up_forward(expert_products<T> const& p, coded_family const& routed,
-                         coded_family const& shared, CUstream_st* stream);
-  static void down_forward(expert_products<T> const& p, coded_family const& routed,
-                           coded_family const& shared, CUstream_st* stream);
-  static void fused_down(expert_products<T> const& p, coded_family const& routed,
-                         coded_family const& shared, T const* residual, T* y, CUstream_st* stream);
-};
-
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -9,11 +9,11 @@
 
 #include <algorithm>
 
-#include "codes.cuh"
-#include "products.hpp"
 #include "../memory.cuh"
 #include "../tile/async.cuh"
 #include "../tile/mma.cuh"
+#include "codes.cuh"
+#include "products.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
@@ -22,19 +22,89 @@ namespace decode {
 inline constexpr int warps = 8, threads = 32 * warps;
 inline constexpr int step = 64;  // columns of 16 weight rows: 2 KB, a warp's turn
 
-/// Of a step's columns a lane's first.
+/// Starts to read what a lane has of a step, to `to` in shared memory.
 template <class W>
-__device__ int lane_column() {
-  return static_cast<int>(threadIdx.x % 4) * W::columns;
+__device__ void issue_step(std::uint32_t to, typename W::number const* low,
+                           typename W::number const* high) {
+  auto const load = [](std::uint32_t to, void const* from) {
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(to),
+                 "l"(__cvta_generic_to_global(from))
+                 : "memory");
+  };
+  if constexpr (W::scale == scales::inside) {
+#pragma unroll
+    for (int i = 0; i < W::pieces; ++i) load(to + i * 512, low + 512 * i);
+    int const lane = static_cast<int>(threadIdx.x) % 32;
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(to + W::pieces * 512 - 8 * lane),
+                 "l"(__cvta_generic_to_global(low + W::pieces * 512 - 16 * lane + lane / 4 * 8))
+                 : "memory");
+  } else {
+    constexpr int of_row = W::pieces / 2;
+#pragma unroll
+    for (int i = 0; i < of_row; ++i) {
+      load(to + i * 512, low + 32 * i);
+      load(to + (of_row + i) * 512, high + 32 * i);
+    }
+  }
+}
+__device__ inline uint4 read_shared(std::uint32_t from) {
+  uint4 v;
+  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "r"(from)
+               : "memory");
+  return v;
+}
+
+/// What a lane has of a step, at `from` in shared memory, in mma order: a[i] is the left operand of
+/// 16 columns.
+template <class W>
+__device__ void take_step(std::uint32_t (&a)[4][4], std::uint32_t from) {
+  std::uint32_t word[W::pieces][4];
+#pragma unroll
+  for (int i = 0; i < W::pieces; ++i) {
+    uint4 const v = read_shared(from + i * 512);
+    word[i][0] = v.x, word[i][1] = v.y, word[i][2] = v.z, word[i][3] = v.w;
+  }
+#pragma unroll
+  for (int j = 0; j < 4; ++j)
+    if constexpr (W::pieces == 4) {
+      for (int half = 0; half < 2; ++half) {
+        std::uint32_t const(&from_row)[4] = word[j / 2 + 2 * half];
+        a[j][half] = from_row[j % 2 * 2], a[j][half + 2] = from_row[j % 2 * 2 + 1];
+      }
+    } else if constexpr (W::pieces == 2) {
+      W::decode(word[0][j], a[j][0], a[j][2]);
+      W::decode(word[1][j], a[j][1], a[j][3]);
+    } else {
+      for (int half = 0; half < 2; ++half) {
+        std::uint32_t const eight = word[0][2 * half + j / 2];
+        a[j][half] = W::pair(eight, j % 2 * 2), a[j][half + 2] = W::pair(eight, j % 2 * 2 + 1);
+      }
+    }
+}
+/// The scales of rows (g, g + 8) in a step's halves.
+template <class W>
+__device__ void take_step_scales(float (&scale)[2][2], std::uint32_t from) {
+  std::uint32_t word[2];
+  asm volatile("ld.shared.v2.b32 {%0, %1}, [%2];"
+               : "=r"(word[0]), "=r"(word[1])
+               : "r"(from + W::pieces * 512 - threadIdx.x % 32 * 8)
+               : "memory");
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    float2 const two = unpack<bf16>(word[i]);
+    scale[i][0] = two.x, scale[i][1] = two.y;
+  }
 }
 
 /// A lane's ring of Depth stages of weights W. A stage is a step of Blocks times 16 weight rows, of
-/// which lane 4 g + c has rows g and g + 8 and, in pieces of 16 bytes, columns that start at
-/// W::columns * c: any order of columns does, as long as both operands have the same.
+/// which lane 4 g + c has its part of rows g and g + 8: any order of columns does, as long as both
+/// operands have the same.
 template <class W, int Blocks, int Depth>
 struct ring {
   using number = typename W::number;
-  static constexpr int pieces = W::pieces, row_bytes = pieces * 512, block_bytes = 2 * row_bytes;
+  static constexpr int block_bytes = W::step_bytes;
   static constexpr int stage_bytes = Blocks * block_bytes, warp_bytes = Depth * stage_bytes;
   std::uint32_t at, end;
 
@@ -43,24 +113,23 @@ struct ring {
         end(at + warp_bytes) {}
 
   /// Starts to read 16 rows' columns, of which low and high are this lane's first; `left` columns
-  /// are left from there on.
+  /// are left from there on. Codes' rows are as long as whole steps.
   __device__ void issue(int block, number const* low, number const* high, int left) {
-    std::uint32_t const to = at + static_cast<std::uint32_t>(block * block_bytes);
-    left -= lane_column<W>();
+    if constexpr (W::scale != scales::none) {
+      issue(block, low, high);
+    } else {
+      std::uint32_t const to = at + static_cast<std::uint32_t>(block * block_bytes);
+      left -= lane_column<W>();
 #pragma unroll
-    for (int i = 0; i < pieces; ++i) {
-      load_async(to + i * 512, left > 32 * i ? low + 32 * i : nullptr);
-      load_async(to + i * 512 + row_bytes, left > 32 * i ? high + 32 * i : nullptr);
+      for (int i = 0; i < 2; ++i) {
+        load_async(to + i * 512, left > 32 * i ? low + 32 * i : nullptr);
+        load_async(to + (2 + i) * 512, left > 32 * i ? high + 32 * i : nullptr);
+      }
     }
   }
   /// The same where a whole step is left.
   __device__ void issue(int block, number const* low, number const* high) {
-    std::uint32_t const to = at + static_cast<std::uint32_t>(block * block_bytes);
-#pragma unroll
-    for (int i = 0; i < pieces; ++i) {
-      load_whole(to + i * 512, low + 32 * i);
-      load_whole(to + i * 512 + row_bytes, high + 32 * i);
-    }
+    issue_step<W>(at + static_cast<std::uint32_t>(block * block_bytes), low, high);
   }
   __device__ void next() {
     commit_async();
@@ -72,35 +141,11 @@ struct ring {
   __device__ void wait() const { wait_async<Depth - 1>(); }
   __device__ void take(std::uint32_t (&a)[4][4], int block) const {
     std::uint32_t const from = at + static_cast<std::uint32_t>(block * block_bytes);
-#pragma unroll
-    for (int i = 0; i < pieces; ++i) {
-      uint4 const l = read(from + i * 512), h = read(from + i * 512 + row_bytes);
-      std::uint32_t const low[4] = {l.x, l.y, l.z, l.w}, high[4] = {h.x, h.y, h.z, h.w};
-#pragma unroll
-      for (int j = 0; j < 4; ++j)
-        if constexpr (W::scaled) {
-          W::decode(low[j], a[j][0], a[j][2]);
-          W::decode(high[j], a[j][1], a[j][3]);
-        } else {
-          a[2 * i + j / 2][j % 2 * 2] = low[j];
-          a[2 * i + j / 2][j % 2 * 2 + 1] = high[j];
-        }
-    }
+    take_step<W>(a, from);
   }
-
- private:
-  static __device__ void load_whole(std::uint32_t to, void const* from) {
-    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16;" ::"r"(to),
-                 "l"(__cvta_generic_to_global(from))
-                 : "memory");
-  }
-  static __device__ uint4 read(std::uint32_t from) {
-    uint4 v;
-    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                 : "r"(from)
-                 : "memory");
-    return v;
+  /// The scales of rows (g, g + 8) in the step's halves.
+  __device__ void take_scales(float (&scale)[2][2], int block) const {
+    take_step_scales<W>(scale, at + static_cast<std::uint32_t>(block * block_bytes));
   }
 };
 
@@ -137,11 +182,10 @@ struct relay {
 /// none are left.
 template <class W>
 __device__ void load_row(uint4 (&b)[2], uint4 const* row, int left) {
-  constexpr int second = W::pieces == 2 ? 32 : 8;
   bool const whole = left >= step;
   left -= lane_column<W>();
   b[0] = whole || left > 0 ? row[0] : uint4{};
-  b[1] = whole || left > second ? row[second / 8] : uint4{};
+  b[1] = whole || left > W::further ? row[W::further / 8] : uint4{};
 }
 template <class T>
 __device__ void multiply_step(float (&sum)[4], std::uint32_t const (&a)[4][4],
@@ -150,6 +194,32 @@ __device__ void multiply_step(float (&sum)[4], std::uint32_t const (&a)[4][4],
   multiply_add<T>(sum, a[1], b[0].z, b[0].w);
   multiply_add<T>(sum, a[2], b[1].x, b[1].y);
   multiply_add<T>(sum, a[3], b[1].z, b[1].w);
+}
+/// sum += a b^T of half a step, times rows' scales.
+template <class T>
+__device__ void multiply_half(float (&sum)[4], std::uint32_t const (&a0)[4],
+                              std::uint32_t const (&a1)[4], uint4 b, float const (&scale)[2]) {
+  float part[4] = {};
+  multiply_add<T>(part, a0, b.x, b.y);
+  multiply_add<T>(part, a1, b.z, b.w);
+#pragma unroll
+  for (int i = 0; i < 4; ++i) sum[i] += scale[i / 2] * part[i];
+}
+/// A step's products times rows' scales, where these differ from step to step.
+template <class T, class W>
+__device__ void multiply_scaled(float (&sum)[4], std::uint32_t const (&a)[4][4],
+                                uint4 const (&b)[2], float const (&scale)[2][2]) {
+  if constexpr (W::scale == scales::none || W::scale == scales::row) {
+    multiply_step<T>(sum, a, b);
+  } else if constexpr (W::scale == scales::square) {
+    float part[4] = {};
+    multiply_step<T>(part, a, b);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) sum[i] += scale[0][i / 2] * part[i];
+  } else {
+    multiply_half<T>(sum, a[0], a[1], b[0], scale[0]);
+    multiply_half<T>(sum, a[2], a[3], b[1], scale[1]);
+  }
 }
 
 /// Waits until the launch ahead has ended, and lets the next one begin. All blocks call it.

@@ -52,7 +52,6 @@ struct position {
 
 template <class T, class W, int Blocks, bool Up>
 struct unit {
-  using number = typename W::number;
   expert_family<T> const* family;
   int4 tile;
   int output;  // of this warp's weights the first one's
@@ -71,30 +70,10 @@ struct unit {
     return Up ? family->width : p.hidden;
   }
 
-  /// This lane's weights. Rows that there are not: the last one, and its products are not stored.
-  __device__ void weights(expert_products<T> const& p, family_weights<W> const& w,
-                          number const* (&low)[Blocks], number const* (&high)[Blocks]) const {
-#pragma unroll
-    for (int m = 0; m < Blocks; ++m) {
-      low[m] = (Up ? w.gate : w.down) + at(p, row(p, m, 0));
-      high[m] = (Up ? w.up : w.down) + at(p, row(p, m, 1));
-    }
-  }
-  /// Where this lane's rows' scales begin.
-  __device__ void scales(expert_products<T> const& p, int (&low)[Blocks],
-                         int (&high)[Blocks]) const {
-#pragma unroll
-    for (int m = 0; m < Blocks; ++m) {
-      low[m] = W::scale(tile.x, row(p, m, 0), width(p), columns(p));
-      high[m] = W::scale(tile.x, row(p, m, 1), width(p), columns(p));
-    }
-  }
-  __device__ int row(expert_products<T> const& p, int block, int half) const {
-    int const lane_row = static_cast<int>(threadIdx.x) % 32 / 4;
-    return min(output + block * outputs<Up> + lane_row + (Up ? 0 : 8 * half), width(p) - 1);
-  }
-  __device__ std::int64_t at(expert_products<T> const& p, int row) const {
-    return (std::int64_t{tile.x} * width(p) + row) * columns(p) + lane_column<W>();
+  /// This lane's of the m-th 16 weight rows.
+  __device__ lane_weights<W, Up> weights(expert_products<T> const& p, family_weights<W> const& w,
+                                         int m) const {
+    return {w, tile.x, output + m * outputs<Up>, width(p), columns(p)};
   }
 
   /// Where token n's numbers stand, in 16 bytes. Where there is none: the last one's, whose

@@ -24,6 +24,21 @@ __device__ inline float load_float(std::uint32_t from) {
 }
 __device__ inline float number(bf16 x) { return __uint_as_float(std::uint32_t{x.bits} << 16); }
 
+/// The two warpgroups start products by turns, so that one's sums are added up while the tensor core
+/// works for the other.
+__device__ inline void take_turn(int group) {
+  if (group == 0)
+    asm volatile("bar.sync 2, 256;" ::: "memory");
+  else
+    asm volatile("bar.sync 3, 256;" ::: "memory");
+}
+__device__ inline void pass_turn(int group) {
+  if (group == 0)
+    asm volatile("bar.arrive 3, 256;" ::: "memory");
+  else
+    asm volatile("bar.arrive 2, 256;" ::: "memory");
+}
+
 /// A lane's scales of the two halves of weights, of step `first` + lane.
 struct held_scales {
   float half[2];
@@ -64,6 +79,7 @@ __device__ void multiply(float (&sums)[128], ring& ring, work const& w, held_sca
     std::uint32_t const rows = first_rows + ring.stage * (tile::stage_bytes / 16);
     std::uint32_t const weights = first_weights + ring.stage * (tile::stage_bytes / 16);
     auto const start = [&](int h) {
+      take_turn(group);
       wgmma_fence();
 #pragma unroll
       for (int k = 0; k < tile::depth / 32; ++k)
@@ -71,6 +87,7 @@ __device__ void multiply(float (&sums)[128], ring& ring, work const& w, held_sca
                    upper_half | (weights + h * (tile::half_bytes / 16) + k * k_step_k_major),
                    k > 0);
       wgmma_commit();
+      pass_turn(group);
     };
     auto const add = [&](int h) {
       float const scale = __shfl_sync(~0u, held.half[h], step % 32);
@@ -168,7 +185,8 @@ __device__ void consume(arguments const& a, ring ring, int unit, int units, int 
   int const group = threadIdx.x / 128 - 1, warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32;
   std::uint32_t const panel =
       ring.base + tile::panels_at + (group * 4 + warp) * 2 * tile::panel_bytes;
-  int turn = 0;
+  int panel_turn = 0;
+  if (group == 1) pass_turn(group);  // the first turn is group 0's
   work next{};
   held_scales held{};
   if (unit < units) {
@@ -185,6 +203,7 @@ __device__ void consume(arguments const& a, ring ring, int unit, int units, int 
     } else {  // 64 pads: zeros
       for (int step = 0; step < s.steps; ++step, ring.next()) {
         wait(ring.full(), ring.parity);
+        for (int h = 0; h < 2; ++h) take_turn(group), pass_turn(group);
         release(ring.empty());
       }
 #pragma unroll
@@ -201,9 +220,9 @@ __device__ void consume(arguments const& a, ring ring, int unit, int units, int 
       if (lane % 4 < 2)
         s.out_scales[w.column * s.out_rows + row + lane / 4 + lane % 4 * 8] =
             lane % 4 ? scale[1] : scale[0];
-      store_panel(panel + turn * tile::panel_bytes, lane, &s.out, row, w.column * tile::half,
+      store_panel(panel + panel_turn * tile::panel_bytes, lane, &s.out, row, w.column * tile::half,
                   words);
-      turn ^= 1;
+      panel_turn ^= 1;
     } else {
 #pragma unroll
       for (int p = 0; p < 4; ++p) {
@@ -216,6 +235,7 @@ __device__ void consume(arguments const& a, ring ring, int unit, int units, int 
       }
     }
   }
+  if (group == 0) take_turn(group);  // which was passed at last
   if (lane == 0) store_wait_read<0>();
 }
 
@@ -266,17 +286,22 @@ side side_of(expert_family<T> const& f, fp8_family const& c, std::int64_t rows, 
   s.columns = Up ? s.parts : (s.parts + 1) / 2;
   s.steps = (K + tile::depth - 1) / tile::depth;
   auto const weights = [&](std::uint8_t const* codes) {
-    return map_of({codes, K, width, experts, K, std::int64_t{width} * K, tile::half, 1, 1});
+    return map_of(
+        {codes, K, width, experts, code_pitch(K), width * code_pitch(K), tile::half, 1, 1});
   };
   s.weights[0] = weights(Up ? c.weights.gate : c.weights.down);
   s.weights[1] = Up ? weights(c.weights.up) : s.weights[0];
   s.scales[0] = Up ? c.weights.gate_scales : c.weights.down_scales;
   s.scales[1] = Up ? c.weights.up_scales : s.scales[0];
-  s.in = map_of({in.codes, K, 1, rows, K, K, 1, tile::rows, 1});
+  auto const codes = [rows](fp8_rows const& r, int columns, int box) {
+    std::int64_t const pitch = fp8_rows::pitch(columns);
+    return map_of({r.codes, columns, 1, rows, pitch, pitch, 1, box, 1});
+  };
+  s.in = codes(in, K, tile::rows);
   s.in_scales = in.scales;
   s.in_rows = in.rows;
   if constexpr (Up) {
-    s.out = map_of({c.hidden.codes, width, 1, rows, width, width, 1, 16, 1});
+    s.out = codes(c.hidden, width, 16);
     s.out_scales = c.hidden.scales;
     s.out_rows = c.hidden.rows;
   } else {
@@ -289,8 +314,6 @@ template <class T>
 void check_tiles(expert_products<T> const& p) {
   if (p.routed.width > 0 && p.rows.max_tiles() > 0 && p.rows.tile != tile::rows)
     throw invalid_argument("tiles of %d rows, and these products have %d", p.rows.tile, tile::rows);
-  if (p.hidden % 16 || p.routed.width % 16 || p.shared.width % 16)
-    throw invalid_argument("in fp8 hidden and width are multiples of 16");
 }
 
 template <bool Up, class T>
@@ -374,10 +397,13 @@ void fp8_products<T>::down_forward(expert_products<T> const& p, fp8_family const
   hopper::fp8::launch<false>(p, routed, shared, stream);
 }
 
-template <class T>
-inline constexpr std::tuple fp8_products_code{
-    &fp8_products<T>::available, &fp8_products<T>::quantize, &fp8_products<T>::up_forward,
-    &fp8_products<T>::down_forward};
+/// Of bf16 and format fp8; the others need nothing.
+template <class T, format F>
+inline constexpr std::tuple fp8_products_code{};
+template <>
+inline constexpr std::tuple fp8_products_code<bf16, format::fp8>{
+    &fp8_products<bf16>::available, &fp8_products<bf16>::quantize, &fp8_products<bf16>::up_forward,
+    &fp8_products<bf16>::down_forward};
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -44,6 +44,7 @@ inline constexpr int quantize_threads = 128;
 template <class T>
 __global__ void __launch_bounds__(quantize_threads) quantize_kernel(quantize_arguments const a) {
   int const thread = threadIdx.x, block = blockIdx.x;
+  std::int64_t const pitch = fp8_rows::pitch(a.width);
   if (block < a.tokens) {
     std::int64_t const t = block;
     // Whole warps loop: lanes of a part beyond D have zeros.
@@ -52,7 +53,8 @@ __global__ void __launch_bounds__(quantize_threads) quantize_kernel(quantize_arg
       uint4 numbers[2] = {};
       if (column < a.width) {
         auto const x = reinterpret_cast<uint4 const*>(a.x + t * a.width + column);
-        numbers[0] = x[0], numbers[1] = x[1];
+        numbers[0] = x[0];
+        if (column + 8 < a.width) numbers[1] = x[1];
       }
       float x[16], most = 0, scale, inverse;
 #pragma unroll
@@ -72,7 +74,7 @@ __global__ void __launch_bounds__(quantize_threads) quantize_kernel(quantize_arg
                    codes_of(x[4 * i + 2] * inverse, x[4 * i + 3] * inverse) << 16;
       if (column >= a.width) continue;
       auto const put = [&](fp8_rows const& to, std::int64_t row) {
-        *reinterpret_cast<uint4*>(to.codes + row * a.width + column) =
+        *reinterpret_cast<uint4*>(to.codes + row * pitch + column) =
             make_uint4(words[0], words[1], words[2], words[3]);
         if (thread % 8 == 0) to.scales[part * to.rows + row] = scale;
       };
@@ -86,8 +88,8 @@ __global__ void __launch_bounds__(quantize_threads) quantize_kernel(quantize_arg
   int const parts = fp8_rows::parts(a.width);
   auto const clear = [&](fp8_rows const& to, std::int64_t first, int count, bool codes) {
     if (codes)
-      for (int i = thread * 16; i < count * a.width; i += quantize_threads * 16)
-        *reinterpret_cast<uint4*>(to.codes + first * a.width + i) = uint4{};
+      for (std::int64_t i = thread * 16; i < count * pitch; i += quantize_threads * 16)
+        *reinterpret_cast<uint4*>(to.codes + first * pitch + i) = uint4{};
     for (int i = thread; i < count * parts; i += quantize_threads)
       to.scales[i / count * to.rows + first + i % count] = 0;
   };

@@ -81,9 +81,31 @@ __device__ void wgmma_wait() {
 template <int A_mn_major = 0, int B_mn_major = 0, class T = bf16, int Registers>
 __device__ void wgmma(float (&sums)[Registers], std::uint64_t a_tile, std::uint64_t b_tile,
                       bool accumulate) {
-  static_assert(Registers == 32 || Registers == 64 || Registers == 96 || Registers == 128,
-                "N is 64, 128, 192 or 256");
-  if constexpr (Registers == 32) {
+  static_assert(Registers % 16 == 0 && Registers <= 128, "N is a multiple of 32, up to 256");
+  if constexpr (Registers == 16) {
+    FINEGRAIN_WGMMA("32", FINEGRAIN_TEN("") "%10, %11, %12, %13, %14, %15", "%16", "%17", "%18",
+                    "%19", "%20", FINEGRAIN_8(0), FINEGRAIN_8(8));
+  } else if constexpr (Registers == 48) {
+    FINEGRAIN_WGMMA("96",
+                    FINEGRAIN_TEN("") FINEGRAIN_TEN("1") FINEGRAIN_TEN("2") FINEGRAIN_TEN("3")
+                        "%40, %41, %42, %43, %44, %45, %46, %47",
+                    "%48", "%49", "%50", "%51", "%52", FINEGRAIN_32(0), FINEGRAIN_8(32),
+                    FINEGRAIN_8(40));
+  } else if constexpr (Registers == 80) {
+    FINEGRAIN_WGMMA("160",
+                    FINEGRAIN_TEN("") FINEGRAIN_TEN("1") FINEGRAIN_TEN("2") FINEGRAIN_TEN("3")
+                        FINEGRAIN_TEN("4") FINEGRAIN_TEN("5") FINEGRAIN_TEN("6")
+                            "%70, %71, %72, %73, %74, %75, %76, %77, %78, %79",
+                    "%80", "%81", "%82", "%83", "%84", FINEGRAIN_32(0), FINEGRAIN_32(32),
+                    FINEGRAIN_8(64), FINEGRAIN_8(72));
+  } else if constexpr (Registers == 112) {
+    FINEGRAIN_WGMMA("224",
+                    FINEGRAIN_TEN("") FINEGRAIN_TEN("1") FINEGRAIN_TEN("2") FINEGRAIN_TEN("3")
+                        FINEGRAIN_TEN("4") FINEGRAIN_TEN("5") FINEGRAIN_TEN("6") FINEGRAIN_TEN("7")
+                            FINEGRAIN_TEN("8") FINEGRAIN_TEN("9") FINEGRAIN_TEN("10") "%110, %111",
+                    "%112", "%113", "%114", "%115", "%116", FINEGRAIN_32(0), FINEGRAIN_32(32),
+                    FINEGRAIN_32(64), FINEGRAIN_8(96), FINEGRAIN_8(104));
+  } else if constexpr (Registers == 32) {
     FINEGRAIN_WGMMA("64", FINEGRAIN_TEN("") FINEGRAIN_TEN("1") FINEGRAIN_TEN("2") "%30, %31", "%32",
                     "%33", "%34", "%35", "%36", FINEGRAIN_32(0));
   } else if constexpr (Registers == 64) {

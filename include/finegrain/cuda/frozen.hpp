@@ -1,0 +1,113 @@
+// Frozen layers on the device: experts as codes, in memory of their own; the router stays as it is.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "../plan/frozen.hpp"
+#include "coded.hpp"
+#include "experts.hpp"
+#include "fp8.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+namespace device {
+
+/// The weights of a group of experts in format F.
+template <format F>
+struct frozen_experts {
+  static constexpr format number = F;
+  coded_family codes;
+  int count = 0, hidden = 0, width = 0;
+
+  constexpr frozen_experts(arena& memory, int count, int hidden, int width)
+      : codes(memory, F, count, hidden, width), count(count), hidden(hidden), width(width) {}
+  template <class T, class W>
+  void fill(basic_cuda<T> const& on, W const& w) const {
+    coded_experts<T, F>::pack(w.gate.data, w.up.data, w.down.data, count, hidden, width, codes,
+                              on.stream);
+  }
+};
+template <class W>
+concept Frozen = std::is_base_of_v<frozen_experts<W::number>, W>;
+
+/// In the place of `experts` for a pass through a frozen layer.
+template <class T, format F>
+struct frozen_layer {
+  static constexpr bool has_fp8 = F == format::fp8 && std::is_same_v<T, bf16>;
+
+  format activations = format::bf16;
+  coded_family routed{}, shared{};
+
+  void up_forward(expert_products<T> const& p, instructions use, CUstream_st* stream) const {
+    if constexpr (has_fp8)
+      if (takes_fp8(p, use)) {
+        auto const [r, s] = rows_of(p);
+        fp8_products<T>::quantize(p, r, s, stream);
+        return fp8_products<T>::up_forward(p, r, s, stream);
+      }
+    coded_experts<T, F>::up_forward(p, routed, shared, stream);
+  }
+  void down_forward(expert_products<T> const& p, instructions use, CUstream_st* stream) const {
+    if constexpr (has_fp8)
+      if (takes_fp8(p, use)) {
+        auto const [r, s] = rows_of(p);
+        return fp8_products<T>::down_forward(p, r, s, stream);
+      }
+    coded_experts<T, F>::down_forward(p, routed, shared, stream);
+  }
+  void down_combine(expert_products<T> const& p, T const* add, T* y, CUstream_st* stream) const {
+    coded_experts<T, F>::down_combine(p, routed, shared, add, y, stream);
+  }
+
+ private:
+  bool takes_fp8(expert_products<T> const& p, instructions use) const {
+    return activations == format::fp8 && use == instructions::all && p.rows.tile == 128 &&
+           fp8_fits(p) && fp8_products<T>::available();
+  }
+  std::pair<fp8_family, fp8_family> rows_of(expert_products<T> const& p) const {
+    fp8_family r, s;
+    if (p.routed.width > 0) r = fp8_rows_of(routed, p.routed, p.rows.max_rows(), p.hidden);
+    if (p.shared.width > 0) s = fp8_rows_of(shared, p.shared, p.rows.tokens, p.hidden);
+    return {r, s};
+  }
+};
+
+}  // namespace device
+
+template <class T, format F, config C>
+requires(device::is_coded(F)) struct frozen_weights<basic_cuda<T>, F, shared_experts<C>>
+    : device::frozen_experts<F> {
+  matrix<T> shared_gate;  // (1, D), or empty
+  constexpr explicit frozen_weights(arena& memory)
+      : device::frozen_experts<F>(memory, 1, C.hidden, C.shared * C.width),
+        shared_gate(memory.matrix<T>(C.shared_gate ? 1 : 0, C.hidden)) {}
+  void fill(basic_cuda<T> const& on, T const* numbers) const {
+    auto const w = bind_weights<shared_experts<C>, T const>(numbers);
+    device::frozen_experts<F>::fill(on, w);
+    place<basic_cuda<T>>::copy(on, w.shared_gate.data, w.shared_gate.size(), shared_gate.data);
+  }
+};
+template <class T, format F, config C>
+requires(device::is_coded(F)) struct frozen_weights<basic_cuda<T>, F, routed_experts<C>>
+    : device::frozen_experts<F> {
+  matrix<T> router, bias, table, project, temperature, noise;
+  constexpr explicit frozen_weights(arena& memory)
+      : device::frozen_experts<F>(memory, C.routed, C.hidden, C.width) {
+    constexpr auto w = bind_weights<routed_experts<C>, T const>(nullptr);
+    router = memory.matrix<T>(w.router.rows, w.router.cols);
+    bias = memory.matrix<T>(w.bias.rows, w.bias.cols);
+    table = memory.matrix<T>(w.table.rows, w.table.cols);
+    project = memory.matrix<T>(w.project.rows, w.project.cols);
+    temperature = memory.matrix<T>(w.temperature.rows, w.temperature.cols);
+    noise = memory.matrix<T>(0, C.hidden);  // of training alone
+  }
+  void fill(basic_cuda<T> const& on, T const* numbers) const {
+    auto const w = bind_weights<routed_experts<C>, T const>(numbers);
+    device::frozen_experts<F>::fill(on, w);
+    auto const copy = [&on](auto from, matrix<T> to) {
+      place<basic_cuda<T>>::copy(on, from.data, to.size(), to.data);
+    };
+    copy(w.router, router), copy(w.bias, bias), copy(w.table, table);
+    copy(w.project, project), copy(w.temperature, temperature);
+  }
+};
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

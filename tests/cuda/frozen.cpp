@@ -1,0 +1,215 @@
+// Frozen layers on the device against the specification with the weights that their codes mean.
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/cpu/codec.hpp>
+#include <finegrain/expr/describe.hpp>
+#include <finegrain/model/frozen.hpp>
+
+#include "../catch.hpp"
+#include "device_layer.hpp"
+
+using namespace under_test;
+
+namespace {
+
+using fg::format;
+
+/// What a matrix's codes mean, by the rules of the CPU's codes.
+template <fg::format F>
+void decode(float* w, std::int64_t rows, std::int64_t cols) {
+  using code = fg::simd::codec<F>;
+  std::int64_t const high = code::outputs, wide = code::block == 0 ? cols : code::block;
+  for (std::int64_t top = 0; top < rows; top += high)
+    for (std::int64_t left = 0; left < cols; left += wide) {
+      auto const each = [&](auto&& body) {
+        for (std::int64_t r = top; r < std::min(rows, top + high); ++r)
+          for (std::int64_t c = left; c < std::min(cols, left + wide); ++c) body(w[r * cols + c]);
+      };
+      float most = 0;
+      each([&](float x) {
+        if (std::abs(x) > std::abs(most)) most = x;
+      });
+      auto const scale = static_cast<float>(bf16(code::scale(most)));
+      each([&](float& x) { x = scale == 0 ? 0 : scale * code::value(code::code(x / scale)); });
+    }
+}
+template <fg::Expr E, fg::format F>
+numbers decoded(numbers w) {
+  for (auto const& entry : fg::list_weights<E>()) {
+    auto const is = [&](char const* end) { return entry.name.ends_with(end); };
+    bool const expert = entry.name.find("experts.") != std::string::npos ||
+                        entry.name.find("shared.") != std::string::npos;
+    if (expert && (is(".gate") || is(".up") || is(".down")))
+      decode<F>(w.data() + entry.offset, entry.rows, entry.cols);
+  }
+  return w;
+}
+
+/// Weights that bf16 holds, of about the size that layers begin with.
+template <fg::Expr E>
+numbers drawn(std::uint64_t seed) {
+  numbers w(static_cast<std::size_t>(fg::weights_size<E>()));
+  for (auto const& entry : fg::list_weights<E>()) {
+    numbers const fresh = random_numbers(entry.rows * entry.cols, ++seed,
+                                         1 / std::sqrt(static_cast<double>(entry.cols)));
+    std::copy(fresh.begin(), fresh.end(), w.begin() + entry.offset);
+  }
+  return rounded(w);
+}
+
+template <fg::Expr E>
+struct device_network : fg::network<E, fg::cuda> {
+  explicit device_network(numbers const& w) {
+    fg::place<fg::cuda>::store(this->on(), as_bf16(w), this->parameters());
+  }
+};
+
+/// A network's outputs, in memory that nobody wrote.
+template <class Network>
+numbers run(Network const& net, numbers const& x, fg::batch b = {}) {
+  constexpr int in = Network::in, out = Network::out;
+  if constexpr (in > 0) b.tokens = static_cast<std::int64_t>(x.size()) / in;
+  auto const from = uploaded(as_bf16(x));
+  auto const to = poisoned_on_device<bf16>(b.tokens * out);
+  auto const memory =
+      poisoned_on_device<std::byte>(Network::workspace_bytes(net.extent_of(b.tokens)));
+  net.infer(b, {from.data(), b.tokens, in}, {to.data(), b.tokens, out},
+            {memory.data(), static_cast<std::size_t>(memory.size())});
+  return as_numbers(downloaded(to));
+}
+
+template <fg::Expr E, fg::format F>
+void compare(std::vector<std::int64_t> const& sizes, fg::batch const& b = {}, bool alike = false) {
+  numbers const w = drawn<E>(7);
+  device_network<E> net(w);
+  auto const frozen = fg::quantize<F>(net);
+  exact_layer<E> exact;
+  exact.set_weights(decoded<E, F>(w));
+  for (std::int64_t const T : sizes) {
+    numbers x = rounded(random_numbers(T * net.in, 11));
+    if (alike)  // every token at the same experts
+      for (std::size_t i = 0; i < x.size(); ++i) x[i] = x[i % std::size_t{net.in}];
+    numbers const y = run(frozen, x, b);
+    CAPTURE(fg::describe(E{}), T);
+    auto const& expected = exact.forward(x, b);
+    double const error = off(expected, y);
+    if (!(error < 0.01))
+      for (std::size_t i = 0, shown = 0; i < y.size() && shown < 4; ++i)
+        if (!(std::abs(expected[i] - double(y[i])) < 0.02 + 0.02 * std::abs(expected[i]))) {
+          UNSCOPED_INFO("y[" << i << "] " << y[i] << " for " << expected[i]);
+          ++shown;
+        }
+    CHECK(error < 0.01);
+    CHECK(same(run(frozen, x, b), y));
+  }
+}
+
+constexpr fg::config small{.hidden = 72, .width = 40, .routed = 6, .top_k = 2, .shared = 2};
+constexpr fg::config gated{
+    .hidden = 264, .width = 136, .routed = 9, .top_k = 3, .shared = 1, .shared_gate = true};
+constexpr fg::config sparse{.hidden = 128, .width = 96, .routed = 40, .top_k = 1};
+
+}  // namespace
+
+TEMPLATE_TEST_CASE_SIG("a frozen layer on the device computes with what its codes mean", "",
+                       ((fg::format F), F), format::int8, format::int8_block, format::fp8,
+                       format::int4) {
+  NEED_GPU();
+  compare<fg::mixture<small>, F>({1, 3, 7, 20, 60, 200, 700});
+  compare<fg::mixture<gated>, F>({1, 5, 16, 65, 150, 513});
+  compare<fg::mixture<sparse>, F>({1, 30, 300, 2600});
+}
+TEMPLATE_TEST_CASE_SIG("frozen: all tokens at the same experts; parts of a layer; requests", "",
+                       ((fg::format F), F), format::int8, format::int8_block, format::fp8,
+                       format::int4) {
+  NEED_GPU();
+  compare<fg::mixture<small>, F>({2, 8, 45, 130, 400}, {}, true);
+  compare<fg::shared_experts<small>, F>({1, 40, 200});
+  compare<fg::routed_experts<gated>, F>({1, 40, 200});
+  fg::batch b;
+  b.routing.top_k = 1, b.routing.shared = false;
+  compare<fg::mixture<small>, F>({1, 9, 100}, b);
+  constexpr fg::config geglu{
+      .hidden = 64, .width = 200, .routed = 4, .top_k = 1, .act = fg::activation::geglu};
+  compare<fg::mixture<geglu>, F>({1, 50, 500});
+}
+TEMPLATE_TEST_CASE_SIG("frozen: the layer with its norm and residual, several of them", "",
+                       ((fg::format F), F), format::int8, format::fp8, format::int4) {
+  NEED_GPU();
+  constexpr auto block = fg::residual(fg::rmsnorm<72>{} | fg::mixture<small>{});
+  compare<std::remove_const_t<decltype(block)>, F>({1, 12, 90});
+  constexpr auto two = fg::repeat<2>(fg::residual(fg::rmsnorm<72>{} | fg::mixture<small>{}));
+  numbers const w = drawn<std::remove_const_t<decltype(two)>>(3);
+  device_network<std::remove_const_t<decltype(two)>> const net(w);
+  numbers const x = rounded(random_numbers(30 * 72, 5));
+  numbers const y = run(net, x);
+  CHECK(off({y.begin(), y.end()}, run(fg::quantize<F>(net), x)) < (F == format::int4 ? 0.3 : 0.1));
+}
+TEST_CASE("frozen in fp8, with activations in fp8 too where the executor says so") {
+  NEED_GPU();
+  constexpr fg::config c{.hidden = 264, .width = 200, .routed = 4, .top_k = 2, .shared = 1};
+  constexpr auto block = fg::residual(fg::rmsnorm<264>{} | fg::mixture<c>{});
+  using E = std::remove_const_t<decltype(block)>;
+  numbers const w = drawn<E>(7);
+  device_network<E> net(w);
+  auto frozen = fg::quantize<format::fp8>(net);
+  exact_layer<E> exact;
+  exact.set_weights(decoded<E, format::fp8>(w));
+  for (std::int64_t const T : {1, 40, 200, 1000}) {
+    CAPTURE(T);
+    numbers const x = rounded(random_numbers(T * 264, 11));
+    frozen.on().activations = format::bf16;
+    numbers const y = run(frozen, x);
+    frozen.on().activations = format::fp8;
+    numbers const z = run(frozen, x);
+    auto const& expected = exact.forward(x, {});
+    CHECK(off(expected, z) < 0.06);
+    CHECK(same(run(frozen, x), z));
+    if (T < 190 || !fg::device::fp8_products<bf16>::available()) {  // few tokens: nothing else
+      CHECK(same(y, z));
+    } else {
+      CHECK(off(expected, z) > 3 * off(expected, y));
+    }
+  }
+}
+TEST_CASE("frozen in bf16 or f32 a network on the device is what it was") {
+  NEED_GPU();
+  using E = fg::mixture<small>;
+  auto net = std::make_unique<device_network<E>>(drawn<E>(3));
+  numbers const x = rounded(random_numbers(50 * 72, 5));
+  numbers const y = run(*net, x);
+  auto const copy = fg::quantize<format::bf16>(*net);
+  auto const other = fg::quantize<format::f32>(*net);
+  auto const codes = fg::quantize<format::int8>(*net);
+  numbers const z = run(codes, x);
+  fg::device::runtime::fill(net->parameters().data(), 0xff,
+                            std::int64_t(net->parameters().size_bytes()), nullptr);
+  net.reset();
+  CHECK(same(run(copy, x), y));
+  CHECK(same(run(other, x), y));
+  CHECK(same(run(codes, x), z));
+}
+TEST_CASE("frozen: weights of the device that are not finite are not quantised") {
+  NEED_GPU();
+  using E = fg::mixture<small>;
+  numbers w = drawn<E>(3);
+  std::int64_t at = 0;
+  for (auto const& entry : fg::list_weights<E>())
+    if (entry.name == "experts.3.gate") at = entry.offset + 5;
+  w[std::size_t(at)] = infinity;
+  device_network<E> const net(w);
+  CHECK_THROWS_WITH(fg::quantize<format::int4>(net),
+                    ContainsSubstring("\"experts.3.gate\" has a weight that is not finite"));
+  CHECK_NOTHROW(fg::quantize<format::bf16>(net));
+}
+TEST_CASE("codes on the device take the bytes that their formats say") {
+  constexpr fg::config c{.hidden = 2048, .width = 1408, .routed = 64, .top_k = 6, .shared = 2};
+  constexpr double n = double(fg::weights_size<fg::mixture<c>>());
+  constexpr auto bytes = []<fg::format F>(std::integral_constant<fg::format, F>) {
+    return double(fg::frozen<fg::mixture<c>, fg::cuda, F>::weight_bytes());
+  };
+  static_assert(bytes(std::integral_constant<format, format::int8>()) < 1.01 * n);
+  static_assert(bytes(std::integral_constant<format, format::fp8>()) < 1.01 * n);
+  static_assert(bytes(std::integral_constant<format, format::int8_block>()) < 1.07 * n);
+  static_assert(bytes(std::integral_constant<format, format::int4>()) < 0.57 * n);
+  CHECK(bytes(std::integral_constant<format, format::bf16>()) < 2.01 * n);
+}
