@@ -271,6 +271,12 @@ TEST_CASE("experts that choose, and tokens that Sinkhorn has balanced") {
     }
 }
 
+TEST_CASE("shared experts with a scale and no gate") {
+  NEED_GPU();
+  constexpr auto scaled = with([](config& c) { c.shared_scale = 0.5f; });
+  for (std::int64_t T : {0, 1, 3, 61, 300}) check_layer<scaled>(T, 170000 + 100 * T, {});
+}
+
 TEST_CASE("rules of a user's own run on the device") {
   NEED_GPU();
   by_place const place;
