@@ -81,7 +81,7 @@ __device__ void take_half(std::uint32_t (&a)[2][4], float (&scale)[2], std::uint
                  : "r"(from + W::pieces * 512 - threadIdx.x % 32 * 8 + 4 * half)
                  : "memory");
     float2 const two = unpack<bf16>(both);
-    scale[0] = two.x, scale[1] = two.y;
+    scale[0] = W::unit * two.x, scale[1] = W::unit * two.y;
   }
   std::uint32_t word[2][2];
 #pragma unroll
