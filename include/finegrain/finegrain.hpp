@@ -37,6 +37,7 @@
 #include "plan/balance.hpp"
 #include "plan/report.hpp"
 #include "plan/compose.hpp"
+#include "plan/schedule.hpp"
 #include "plan/stages.hpp"
 #include "plan/scored.hpp"
 #include "plan/frozen.hpp"
@@ -101,6 +102,7 @@
 #include "cuda/attention.hpp"
 #include "cuda/stages.hpp"
 #include "cuda/cuda.hpp"
+#include "cuda/random.hpp"
 
 #include "model/inference.hpp"
 #include "model/network.hpp"
@@ -117,7 +119,6 @@
 #include "cuda/adamw.hpp"
 #include "train/adamw.hpp"
 #include "train/optimizer.hpp"
-#include "train/schedule.hpp"
 #include "train/trainer.hpp"
 #include "train/gradient_check.hpp"
 

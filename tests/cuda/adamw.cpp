@@ -29,19 +29,21 @@ TEST_CASE("steps of AdamW on the device are the host's") {
   auto const m_ = up(std::vector<float>(size, 0)), v_ = up(std::vector<float>(size, 0));
   auto const stored = up(std::vector<bf16>(size, bf16(7.0f)));
   auto const partial_ = poison<double>(count);
-  auto const state = poison<fg::device::adamw_step>(1);
+  auto const state = up(std::vector<fg::device::adamw_step>(1));
+  fg::schedule const along{.warmup = 3, .steps = 8, .decay = fg::decay::cosine};
+  auto const loss = up(std::vector<double>{2.5});
+  auto const terms = up(std::vector<std::int64_t>{7});
 
   for (int step = 1; step <= 5; ++step) {
     CAPTURE(step);
     auto g = random_rows(size, unsigned(10 + step), step == 2 ? 1e-6f : 3.0f);
     if (step == 4) g[5] = bf16(INFINITY);
-    fg::device::adamw_step const before{
-        .rate = how.lr / step, .step = step, .clip = step == 3 ? 0.0 : 1.0, .gathered = 2};
-    fg::device::runtime::copy(state.data(), &before, sizeof before, stream);
+    fg::device::adamw_request const asked{how.lr, along, step == 3 ? 0.0 : 1.0, 2};
     auto const g_ = up(g);
     auto const before_w = down(w_);
-    kernels::gradient_norm(how_, on_device.data(), count, g_.data(), partial_.data(), state.data(),
-                           stream);
+    kernels::gradient_norm(how_, asked, on_device.data(), count, g_.data(), partial_.data(),
+                           step == 2 ? nullptr : loss.data(), step == 2 ? nullptr : terms.data(),
+                           state.data(), stream);
     kernels::update(how_, on_device.data(), count, g_.data(), w_.data(), m_.data(), v_.data(),
                     stored.data(), state.data(), stream);
     auto const after = down(state)[0];
@@ -49,14 +51,17 @@ TEST_CASE("steps of AdamW on the device are the host's") {
     double const norm =
         fg::gradient_norm<double>(fg::parallel{}, ranges, gs.data(), partial.data()) / 2;
     CHECK(after.finite == std::isfinite(norm));
+    CHECK(after.step == step);
+    CHECK(after.loss == (step == 2 ? 0 : 2.5));
+    CHECK(after.terms == (step == 2 ? 0 : 7));
     if (!std::isfinite(norm)) {
       CHECK(same_bits(down(w_), before_w));
       continue;
     }
     CHECK(after.norm == Approx(norm).epsilon(1e-12));
-    double const scale = (before.clip > 0 && norm > before.clip ? before.clip / norm : 1) / 2;
-    fg::adamw_update<double>(fg::parallel{}, how, before.rate, step, scale, ranges, gs.data(),
-                             w.data(), m.data(), v.data());
+    double const scale = (asked.clip > 0 && norm > asked.clip ? asked.clip / norm : 1) / 2;
+    fg::adamw_update<double>(fg::parallel{}, how, how.lr * along.at(step - 1), step, scale, ranges,
+                             gs.data(), w.data(), m.data(), v.data());
     CHECK(far_off(down(w_), w, 1e-5, 1e-6) == "");
     CHECK(far_off(down(m_), m, 1e-5, 1e-9) == "");
     CHECK(far_off(down(v_), v, 1e-5, 1e-15) == "");
@@ -71,38 +76,61 @@ TEST_CASE("steps of AdamW on the device are the host's") {
 
 TEST_CASE("selection biases move by the counts of all batches") {
   if (fg::device::runtime::devices() == 0) SKIP("no GPU");
-  for (int const R : {1, 8, 300}) {
-    std::vector<std::int32_t> counts;
-    for (int e = 0; e < R; ++e) counts.push_back(e % 4);
-    auto const counts_ = up(counts);
-    auto const load = poison<std::int64_t>(R);
-    kernels::add_load(counts_.data(), R, fg::gradients::overwrite, load.data(), stream);
-    kernels::add_load(counts_.data(), R, fg::gradients::accumulate, load.data(), stream);
-    std::int64_t all = 0;
-    auto const loads = down(load);
-    for (int e = 0; e < R; ++e) {
-      CHECK(loads[std::size_t(e)] == 2 * counts[std::size_t(e)]);
-      all += loads[std::size_t(e)];
+  // Three routers whose reports lie one after the other; the second has no biases.
+  std::vector<fg::device::router_place> const routers{
+      {0, 0, 5, 6, 1}, {5, 1, -1, -1, 8}, {26, 9, 10, 400, 300}};
+  constexpr std::int64_t numbers = 800, all_loads = 309;
+  auto const routers_ = up(routers);
+  auto const count = static_cast<std::int64_t>(routers.size());
+  std::vector<double> reports(700);
+  for (auto const& r : routers)
+    for (std::int64_t e = 0; e < r.experts; ++e) {
+      std::int64_t const chosen = e % 4;
+      std::memcpy(&reports[std::size_t(r.report + e)], &chosen, sizeof chosen);
     }
-    for (bool const centre : {false, true}) {
-      std::vector<float> const old(std::size_t(R), 0.5f);
-      auto const bias = up(old);
-      auto const stored = poison<bf16>(R);
-      auto const state = up(std::vector<fg::device::adamw_step>(1));  // not finite
-      kernels::move_bias(load.data(), R, 0.25, centre, bias.data(), nullptr, state.data(), stream);
-      CHECK(same_bits(down(bias), old));
-      kernels::move_bias(load.data(), R, 0.25, centre, bias.data(), stored.data(), nullptr, stream);
-      std::vector<double> should;
-      double mean = 0;
-      for (int e = 0; e < R; ++e) {
-        auto const excess = loads[std::size_t(e)] * R - all;
-        should.push_back(0.5 - 0.25 * ((excess > 0) - (excess < 0)));
-        mean += should.back() / R;
+  auto const reports_ = up(reports);
+  auto const load = poison<std::int64_t>(all_loads);
+  for (auto const mode : {fg::gradients::overwrite, fg::gradients::accumulate})
+    kernels::add_loads(routers_.data(), count, reports_.data(), mode, load.data(), stream);
+  auto const loads = down(load);
+  for (bool const centre : {false, true}) {
+    std::vector<float> const old(std::size_t(numbers), 0.5f);
+    auto const w = up(old);
+    auto const stored = up(std::vector<bf16>(std::size_t(numbers), bf16(7.0f)));
+    auto const bad = up(std::vector<fg::device::adamw_step>(1));  // not finite
+    auto const good = up(std::vector<fg::device::adamw_step>{{.finite = 1}});
+    kernels::move_biases(routers_.data(), count, load.data(), 0.25, centre, w.data(), stored.data(),
+                         bad.data(), stream);
+    CHECK(same_bits(down(w), old));
+    kernels::move_biases(routers_.data(), count, load.data(), 0.25, centre, w.data(), stored.data(),
+                         good.data(), stream);
+    auto const kept = down(stored);
+    std::vector<double> should(std::size_t(numbers), 0.5), rounded(std::size_t(numbers), 7.0);
+    for (auto const& r : routers) {
+      std::int64_t all = 0;
+      for (std::int64_t e = 0; e < r.experts; ++e) {
+        CHECK(loads[std::size_t(r.load + e)] == 2 * (e % 4));
+        all += 2 * (e % 4);
       }
-      for (double& b : should) b -= centre ? mean : 0;
-      CHECK(far_off(down(bias), should, 0, 1e-6) == "");
-      CHECK(far_off(down(stored), should, bf16_step, 1e-6) == "");
+      if (r.bias < 0) continue;
+      double mean = 0;
+      for (std::int64_t e = 0; e < r.experts; ++e) {
+        auto const excess = 2 * (e % 4) * r.experts - all;
+        double& b = should[std::size_t(r.bias + e)];
+        b -= 0.25 * ((excess > 0) - (excess < 0));
+        mean += b / r.experts;
+      }
+      for (std::int64_t e = 0; e < r.experts; ++e) {
+        double& b = should[std::size_t(r.bias + e)];
+        b -= centre ? mean : 0;
+        rounded[std::size_t(r.bias + e)] = b;
+        CHECK(number(kept[std::size_t(r.bias + e)]) + number(kept[std::size_t(r.rest + e)]) ==
+              Approx(b).margin(1e-5));
+        rounded[std::size_t(r.rest + e)] = number(kept[std::size_t(r.rest + e)]);
+      }
     }
+    CHECK(far_off(down(w), should, 0, 1e-6) == "");
+    CHECK(far_off(down(stored), rounded, bf16_step, 1e-6) == "");
   }
 }
 

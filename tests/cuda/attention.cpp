@@ -18,7 +18,6 @@ namespace fg = finegrain;
 using fg::bf16, fg::device::runtime;
 using numbers = std::vector<double>;
 using starts_list = std::vector<std::int64_t>;
-using attend = fg::device::attend<bf16>;
 
 /// Numbers that bf16 has.
 numbers random_numbers(std::int64_t count, std::uint64_t seed, double size = 1) {
@@ -31,10 +30,22 @@ fg::matrix<double> view(numbers& x, std::int64_t cols) {
   return {x.data(), static_cast<std::int64_t>(x.size()) / cols, cols};
 }
 
+template <class S>
+using attend = fg::device::attend<S>;
+
+/// How much less than bf16 others may be off.
+template <class S>
+inline constexpr double part_of_bf16 = 1;
+template <>
+inline constexpr double part_of_bf16<fg::fp16> = 1.0 / 6;
+template <>
+inline constexpr double part_of_bf16<float> = 1.0 / 500;
+
 /// A matrix on the device whose rows are further apart than they need be; NaN until written.
+template <class S>
 struct on_device {
   std::int64_t rows, cols, stride;
-  fg::device_buffer<bf16> memory;
+  fg::device_buffer<S> memory;
 
   on_device(std::int64_t rows, std::int64_t cols, std::int64_t gap = 8)
       : rows(rows), cols(cols), stride(cols + gap), memory(rows * stride) {
@@ -45,11 +56,11 @@ struct on_device {
     auto all = host();
     for (std::size_t i = 0; i < x.size(); ++i)
       all[i / std::size_t(cols) * std::size_t(stride) + i % std::size_t(cols)] =
-          bf16(static_cast<float>(x[i]));
+          S(static_cast<float>(x[i]));
     runtime::copy(memory.data(), all.data(), memory.bytes(), nullptr);
   }
-  std::vector<bf16> host() const {
-    std::vector<bf16> all(static_cast<std::size_t>(memory.size()));
+  std::vector<S> host() const {
+    std::vector<S> all(static_cast<std::size_t>(memory.size()));
     runtime::copy(all.data(), memory.data(), memory.bytes(), nullptr);
     return all;
   }
@@ -61,7 +72,7 @@ struct on_device {
           all[i / std::size_t(cols) * std::size_t(stride) + i % std::size_t(cols)]);
     return x;
   }
-  fg::matrix<bf16> view() const { return {memory.data(), rows, cols, stride}; }
+  fg::matrix<S> view() const { return {memory.data(), rows, cols, stride}; }
 };
 template <class Number>
 fg::device_buffer<Number> uploaded(std::vector<Number> const& x) {
@@ -153,64 +164,73 @@ answers expected(problem& p) {
                   view(a.dq, p.q_width()), view(a.dk, p.kv_width()), view(a.dv, p.kv_width()));
   return a;
 }
+template <class S>
 answers computed(problem const& p) {
-  on_device const q(p.q, p.q_width()), k(p.k, p.kv_width()), v(p.v, p.kv_width()),
+  on_device<S> const q(p.q, p.q_width()), k(p.k, p.kv_width()), v(p.v, p.kv_width()),
       dmixed(p.dmixed, p.q_width()), mixed(p.T, p.q_width()), dq(p.T, p.q_width()),
       dk(p.T, p.kv_width()), dv(p.T, p.kv_width());
   auto const log_weight = poisoned(p.T * p.shape.query), delta = poisoned(p.T * p.shape.query);
-  attend::forward(p.shape, p.where(), q.view(), k.view(), v.view(), mixed.view(), log_weight.data(),
-                  nullptr);
-  attend::backward(p.shape, p.where(), q.view(), k.view(), v.view(), mixed.view(),
-                   log_weight.data(), dmixed.view(), dq.view(), dk.view(), dv.view(), delta.data(),
-                   nullptr);
+  attend<S>::forward(p.shape, p.where(), q.view(), k.view(), v.view(), mixed.view(),
+                     log_weight.data(), nullptr);
+  attend<S>::backward(p.shape, p.where(), q.view(), k.view(), v.view(), mixed.view(),
+                      log_weight.data(), dmixed.view(), dq.view(), dk.view(), dv.view(),
+                      delta.data(), nullptr);
   return {mixed.read(), read(log_weight), dq.read(), dk.read(), dv.read()};
 }
 
+template <class S>
 void check(problem p) {
-  answers const a = computed(p), e = expected(p);
+  constexpr double part = part_of_bf16<S>;
+  answers const a = computed<S>(p), e = expected(p);
   std::string what = "T " + std::to_string(p.T) + ", heads " + std::to_string(p.shape.query) + "/" +
                      std::to_string(p.shape.key_value) + ", dim " + std::to_string(p.shape.dim) +
                      ", starts";
   for (auto s : p.starts) what += " " + std::to_string(s);
   INFO(what);
-  CHECK(distance(a.log_weight, e.log_weight) < 1e-4);
-  CHECK(distance(a.mixed, e.mixed) < 4e-3);
+  CHECK(distance(a.log_weight, e.log_weight) < (sizeof(S) == 2 ? 1e-4 : 2e-6));
+  CHECK(distance(a.mixed, e.mixed) < part * 4e-3);
   // Of few tokens the gradients of scores can be small, what is left of p (dp - delta).
-  CHECK(distance(a.dq, e.dq) < (p.T < 16 ? 4e-2 : 8e-3));
-  CHECK(distance(a.dk, e.dk) < (p.T < 16 ? 4e-2 : 8e-3));
-  CHECK(distance(a.dv, e.dv) < 8e-3);
-  CHECK(worst_row(a.mixed, e.mixed, p.shape.dim) < 3e-2);
-  CHECK(worst_row(a.dq, e.dq, p.shape.dim) < 5e-2);
-  CHECK(worst_row(a.dk, e.dk, p.shape.dim) < 5e-2);
-  CHECK(worst_row(a.dv, e.dv, p.shape.dim) < 5e-2);
+  CHECK(distance(a.dq, e.dq) < part * (p.T < 16 ? 4e-2 : 8e-3));
+  CHECK(distance(a.dk, e.dk) < part * (p.T < 16 ? 4e-2 : 8e-3));
+  CHECK(distance(a.dv, e.dv) < part * 8e-3);
+  CHECK(worst_row(a.mixed, e.mixed, p.shape.dim) < part * 3e-2);
+  CHECK(worst_row(a.dq, e.dq, p.shape.dim) < part * 5e-2);
+  CHECK(worst_row(a.dk, e.dk, p.shape.dim) < part * 5e-2);
+  CHECK(worst_row(a.dv, e.dv, p.shape.dim) < part * 5e-2);
 }
 
-TEST_CASE("attention on the device agrees with the specification, values and gradients") {
+TEMPLATE_TEST_CASE("attention on the device agrees with the specification, values and gradients",
+                   "", bf16, fg::fp16, float) {
+  using S = TestType;
   if (runtime::devices() == 0) SKIP("no GPU");
-  for (int const dim : {8, 32, 40, 64, 80, 128, 136, 256}) check({{2, 2, dim}, 200});
+  for (int const dim : {8, 32, 40, 64, 80, 128, 136, 256}) check<S>({{2, 2, dim}, 200});
   for (std::int64_t const T : {1, 2, 7, 63, 64, 65, 127, 128, 129, 257, 515}) {
-    check({{2, 1, 64}, T});
-    check({{2, 1, 128}, T});
-    check({{1, 1, 192}, T});
+    check<S>({{2, 1, 64}, T});
+    check<S>({{2, 1, 128}, T});
+    check<S>({{1, 1, 192}, T});
   }
-  check({{12, 4, 64}, 300});
-  check({{8, 1, 128}, 300});
-  check({{3, 3, 128}, 300, {}, 3});
+  check<S>({{12, 4, 64}, 300});
+  check<S>({{8, 1, 128}, 300});
+  check<S>({{3, 3, 128}, 300, {}, 3});
 }
 
-TEST_CASE("attention on the device keeps sequences apart, empty ones too") {
+TEMPLATE_TEST_CASE("attention on the device keeps sequences apart, empty ones too", "", bf16,
+                   fg::fp16, float) {
+  using S = TestType;
   if (runtime::devices() == 0) SKIP("no GPU");
   for (int const dim : {32, 64, 80, 128, 256}) {
-    check({{4, 2, dim}, 300, {0, 3, 3, 70, 71, 150, 150, 150, 299, 300, 300}});
-    check({{2, 1, dim}, 400, {0, 128, 256, 257, 258, 384, 400}});
-    check({{2, 1, dim}, 130, {0, 0, 0, 130, 130}});
+    check<S>({{4, 2, dim}, 300, {0, 3, 3, 70, 71, 150, 150, 150, 299, 300, 300}});
+    check<S>({{2, 1, dim}, 400, {0, 128, 256, 257, 258, 384, 400}});
+    check<S>({{2, 1, dim}, 130, {0, 0, 0, 130, 130}});
   }
   starts_list ones;
   for (int i = 0; i <= 150; ++i) ones.push_back(i);
-  check({{2, 1, 64}, 150, ones});
+  check<S>({{2, 1, 64}, 150, ones});
 }
 
-TEST_CASE("without queries, attention on the device gives the mean, to the bit") {
+TEMPLATE_TEST_CASE("without queries, attention on the device gives the mean, to the bit", "", bf16,
+                   fg::fp16) {
+  using S = TestType;
   if (runtime::devices() == 0) SKIP("no GPU");
   for (int const dim : {64, 128, 256}) {
     problem p({2, 2, dim}, 500, {0, 1, 200, 200, 456, 500});
@@ -218,7 +238,7 @@ TEST_CASE("without queries, attention on the device gives the mean, to the bit")
     for (std::size_t s = 0; s + 1 < p.starts.size(); ++s)
       std::fill(p.v.begin() + p.starts[s] * p.kv_width(),
                 p.v.begin() + p.starts[s + 1] * p.kv_width(), double(s) - 2);
-    answers const a = computed(p);
+    answers const a = computed<S>(p);
     bool same = true;
     for (std::size_t s = 0; s + 1 < p.starts.size(); ++s)
       for (auto i = p.starts[s] * p.q_width(); i < p.starts[s + 1] * p.q_width(); ++i)
@@ -227,13 +247,15 @@ TEST_CASE("without queries, attention on the device gives the mean, to the bit")
   }
 }
 
-TEST_CASE("attention on the device gives the same bits again, and T = 0 does nothing") {
+TEMPLATE_TEST_CASE("attention on the device gives the same bits again, and T = 0 does nothing", "",
+                   bf16, fg::fp16, float) {
+  using S = TestType;
   if (runtime::devices() == 0) SKIP("no GPU");
   for (int const dim : {64, 128, 256}) {
     problem const p({8, 2, dim}, 2000, {0, 33, 480, 2000});
-    answers const a = computed(p);
+    answers const a = computed<S>(p);
     for (int again = 0; again < 3; ++again) {
-      answers const b = computed(p);
+      answers const b = computed<S>(p);
       CHECK(a.mixed == b.mixed);
       CHECK(a.log_weight == b.log_weight);
       CHECK(a.dq == b.dq);
@@ -241,19 +263,20 @@ TEST_CASE("attention on the device gives the same bits again, and T = 0 does not
       CHECK(a.dv == b.dv);
     }
   }
-  CHECK_NOTHROW(computed(problem({8, 2, 64}, 0)));
+  CHECK_NOTHROW(computed<S>(problem({8, 2, 64}, 0)));
 }
 
 /// The last T tokens of a sequence of `all`, whose keys and values are in a cache with more room.
+template <class S>
 numbers cached(problem const& p, std::int64_t T, bool decode, bool from_device,
                numbers* log_weight = nullptr) {
   std::int64_t const past = p.T - T;
   numbers const last(p.q.begin() + past * p.q_width(), p.q.end());
-  on_device const q(last, p.q_width()), mixed(T, p.q_width());
+  on_device<S> const q(last, p.q_width()), mixed(T, p.q_width());
   numbers k = p.k, v = p.v;
   k.resize(k.size() + std::size_t(5 * p.kv_width()), NAN);
   v.resize(v.size() + std::size_t(5 * p.kv_width()), NAN);
-  on_device const keys(k, p.kv_width()), values(v, p.kv_width());
+  on_device<S> const keys(k, p.kv_width()), values(v, p.kv_width());
   auto const past_memory = uploaded(std::vector<std::int64_t>{past});
   fg::device::places where{.tokens = T};
   if (from_device)
@@ -263,29 +286,33 @@ numbers cached(problem const& p, std::int64_t T, bool decode, bool from_device,
   auto const log = poisoned(T * p.shape.query),
              partial = poisoned(fg::device::decode_floats(p.shape, T));
   if (decode)
-    attend::decode(p.shape, where, q.view(), keys.view(), values.view(), mixed.view(), log.data(),
-                   partial.data(), nullptr);
+    attend<S>::decode(p.shape, where, q.view(), keys.view(), values.view(), mixed.view(),
+                      log.data(), partial.data(), nullptr);
   else
-    attend::forward(p.shape, where, q.view(), keys.view(), values.view(), mixed.view(), log.data(),
-                    nullptr);
+    attend<S>::forward(p.shape, where, q.view(), keys.view(), values.view(), mixed.view(),
+                       log.data(), nullptr);
   if (log_weight) *log_weight = read(log);
   return mixed.read();
 }
 
-TEST_CASE("with a cache, attention on the device gives the bits of the whole sequence") {
+TEMPLATE_TEST_CASE("with a cache, attention on the device gives the bits of the whole sequence", "",
+                   bf16, fg::fp16, float) {
+  using S = TestType;
   if (runtime::devices() == 0) SKIP("no GPU");
   for (int const dim : {64, 80, 128, 256}) {
     problem const p({4, 2, dim}, 333);
-    numbers const whole = computed(p).mixed;
+    numbers const whole = computed<S>(p).mixed;
     for (std::int64_t const T : {1, 2, 100, 333}) {
       numbers const tail(whole.end() - T * p.q_width(), whole.end());
-      CHECK(cached(p, T, false, false) == tail);
-      CHECK(cached(p, T, false, true) == tail);
+      CHECK(cached<S>(p, T, false, false) == tail);
+      CHECK(cached<S>(p, T, false, true) == tail);
     }
   }
 }
 
-TEST_CASE("decode on the device agrees with the specification") {
+TEMPLATE_TEST_CASE("decode on the device agrees with the specification", "", bf16, fg::fp16,
+                   float) {
+  using S = TestType;
   if (runtime::devices() == 0) SKIP("no GPU");
   for (fg::heads const shape : {fg::heads{4, 4, 64},
                                 {16, 16, 128},
@@ -305,10 +332,10 @@ TEST_CASE("decode on the device agrees with the specification") {
                        view(mixed, p.q_width()), view(log_weight, shape.query));
         INFO("heads " << shape.query << "/" << shape.key_value << ", dim " << shape.dim << ", keys "
                       << all << ", T " << T);
-        numbers const is = cached(p, T, true, T == 3, &log_weight_is);
-        CHECK(distance(is, mixed) < 5e-3);
-        CHECK(distance(log_weight_is, log_weight) < 1e-4);
-        CHECK(is == cached(p, T, true, true));
+        numbers const is = cached<S>(p, T, true, T == 3, &log_weight_is);
+        CHECK(distance(is, mixed) < part_of_bf16<S> * 5e-3);
+        CHECK(distance(log_weight_is, log_weight) < (sizeof(S) == 2 ? 1e-4 : 2e-6));
+        CHECK(is == cached<S>(p, T, true, true));
       }
     }
 }
@@ -325,7 +352,9 @@ TEST_CASE("decode's parts fill a GPU, and their memory is known from shapes") {
   CHECK(decode_floats({16, 16, 128}, 2) == 2 * 16 * 24 * 130);
 }
 
-TEST_CASE("rotary positions on the device agree with the specification") {
+TEMPLATE_TEST_CASE("rotary positions on the device agree with the specification", "", bf16,
+                   fg::fp16, float) {
+  using S = TestType;
   if (runtime::devices() == 0) SKIP("no GPU");
   fg::basic_reference<double> const on;
   starts_list const starts{0, 8, 8, 70};
@@ -353,18 +382,18 @@ TEST_CASE("rotary positions on the device agree with the specification") {
         where.past_on_device = past.data();
       }
       numbers q = random_numbers(70 * 3 * dim, 1), k = random_numbers(70 * dim, 2);
-      on_device const on_q(q, 3 * dim), on_k(k, dim), alone(q, 3 * dim);
-      fg::device::rotary<bf16>::turn(where, dim, 10000.0, 1, on_q.view(), on_k.view(), nullptr);
-      fg::device::rotary<bf16>::turn(where, dim, 10000.0, 1, alone.view(), {}, nullptr);
+      on_device<S> const on_q(q, 3 * dim), on_k(k, dim), alone(q, 3 * dim);
+      fg::device::rotary<S>::turn(where, dim, 10000.0, 1, on_q.view(), on_k.view(), nullptr);
+      fg::device::rotary<S>::turn(where, dim, 10000.0, 1, alone.view(), {}, nullptr);
       numbers const before = q;
       rotate(on, b, from, dim, 10000.0, view(q, 3 * dim));
       rotate(on, b, from, dim, 10000.0, view(k, dim));
       INFO("dim " << dim << ", way " << way);
-      CHECK(distance(on_q.read(), q) < 2.5e-3);
-      CHECK(distance(on_k.read(), k) < 2.5e-3);
+      CHECK(distance(on_q.read(), q) < part_of_bf16<S> * 2.5e-3);
+      CHECK(distance(on_k.read(), k) < part_of_bf16<S> * 2.5e-3);
       CHECK(alone.read() == on_q.read());
-      fg::device::rotary<bf16>::turn(where, dim, 10000.0, -1, on_q.view(), {}, nullptr);
-      CHECK(distance(on_q.read(), before) < 4e-3);
+      fg::device::rotary<S>::turn(where, dim, 10000.0, -1, on_q.view(), {}, nullptr);
+      CHECK(distance(on_q.read(), before) < part_of_bf16<S> * 4e-3);
     }
 }
 

@@ -2,11 +2,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <finegrain/cuda.cuh>
 
+#include "device.hpp"
+#include "rules.hpp"
+
 namespace fg = finegrain;
 
 template struct fg::on_cuda<void>;
 template struct fg::device::portable_products<fg::bf16>;
 template struct fg::device::hopper_forward<fg::bf16>;
+template struct fg::device::hopper_transposed<fg::bf16>;
 template struct fg::device::hopper_backward<fg::bf16>;
 template struct fg::device::decode_products<fg::bf16>;
 template struct fg::device::dispatch<fg::bf16>;
@@ -14,3 +18,56 @@ template struct fg::on_cuda_frozen<fg::format::fp8>;
 template struct fg::on_cuda_frozen<fg::format::int8>;
 template struct fg::on_cuda_frozen<fg::format::int8_block>;
 template struct fg::on_cuda_frozen<fg::format::int4>;
+
+namespace under_test {
+namespace {
+
+__global__ void place_kernel(fg::matrix<std::int32_t> experts, int routed) {
+  for (std::int64_t t = threadIdx.x; t < experts.rows; t += blockDim.x)
+    for (int slot = 0; slot < experts.cols; ++slot) {
+      auto const e = static_cast<std::int32_t>((t + 3 * slot) % routed);
+      bool const wrong = t % 7 == 0 && slot > 0;  // the first again, or beyond the last
+      experts.data[t * experts.stride + slot] = t % 5 == 0 && slot > 0 ? fg::no_expert
+                                                : !wrong               ? e
+                                                : t % 2 == 0 ? static_cast<std::int32_t>(t % routed)
+                                                             : routed;
+    }
+}
+__global__ void square_kernel(double const* f, double* factors, int count) {
+  for (int e = threadIdx.x; e < count; e += blockDim.x) factors[e] = f[e] * f[e];
+}
+
+}  // namespace
+
+void by_place::enqueue(fg::batch const&, fg::matrix<float const> scores,
+                       fg::matrix<std::int32_t> experts, CUstream_st* stream) const {
+  place_kernel<<<1, 256, 0, stream>>>(experts, static_cast<int>(scores.cols));
+}
+void squared::enqueue(std::span<double const> f, std::span<double> factors,
+                      CUstream_st* stream) const {
+  square_kernel<<<1, 256, 0, stream>>>(f.data(), factors.data(), static_cast<int>(f.size()));
+}
+
+}  // namespace under_test
+
+namespace on_device {
+
+__global__ void count_differences(uint4 const* a, uint4 const* b, std::int64_t size,
+                                  unsigned long long* count) {
+  unsigned long long found = 0;
+  std::int64_t const step = std::int64_t{gridDim.x} * blockDim.x;
+  for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < size; i += step)
+    found += a[i].x != b[i].x || a[i].y != b[i].y || a[i].z != b[i].z || a[i].w != b[i].w;
+  if (found) atomicAdd(count, found);
+}
+
+differences::differences() : count_(1) { fg::device::runtime::fill(count_.data(), 0, 8, nullptr); }
+void differences::add(device_buffer<bf16> const& a, device_buffer<bf16> const& b) {
+  count_differences<<<264, 256>>>(reinterpret_cast<uint4 const*>(a.data()),
+                                  reinterpret_cast<uint4 const*>(b.data()), a.bytes() / 16,
+                                  count_.data());
+  fg::device::check_launch("counting differences");
+}
+std::int64_t differences::count() const { return std::int64_t(download(count_, 1)[0]); }
+
+}  // namespace on_device

@@ -80,4 +80,15 @@ bool same_bits(std::vector<T> const& a, std::vector<T> const& b) {
          (a.empty() || !std::memcmp(a.data(), b.data(), a.size() * sizeof(T)));
 }
 
+/// How many 16 bytes of some pairs of arrays are not the same, counted on the device (device.cu).
+class differences {
+ public:
+  differences();
+  void add(device_buffer<bf16> const& a, device_buffer<bf16> const& b);
+  std::int64_t count() const;
+
+ private:
+  device_buffer<unsigned long long> count_;
+};
+
 }  // namespace on_device

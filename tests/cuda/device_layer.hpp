@@ -7,6 +7,7 @@
 #include <finegrain/model/network.hpp>
 #include <finegrain/reference/reference.hpp>
 
+#include "../catch.hpp"
 #include "../cpu/layer.hpp"
 
 namespace under_test {
@@ -24,23 +25,35 @@ std::vector<T> downloaded(fg::device_buffer<T> const& from) {
   fg::device::runtime::copy(numbers.data(), from.data(), from.bytes(), nullptr);
   return numbers;
 }
+inline std::vector<bf16> downloaded_span(std::span<bf16 const> from) {
+  std::vector<bf16> numbers(from.size());
+  fg::device::runtime::copy(numbers.data(), from.data(), static_cast<std::int64_t>(from.size() * 2),
+                            nullptr);
+  return numbers;
+}
 template <class T>
 fg::device_buffer<T> uploaded(std::vector<T> const& from) {
   fg::device_buffer<T> to(static_cast<std::int64_t>(from.size()));
   fg::device::runtime::copy(to.data(), from.data(), to.bytes(), nullptr);
   return to;
 }
-inline std::vector<bf16> as_bf16(numbers const& from) {
-  std::vector<bf16> made;
+template <class T>
+std::vector<T> as(numbers const& from) {
+  std::vector<T> made;
   for (float x : from) made.emplace_back(x);
   return made;
 }
-inline numbers as_numbers(std::vector<bf16> const& from) {
+inline std::vector<bf16> as_bf16(numbers const& from) { return as<bf16>(from); }
+template <class T>
+numbers as_numbers(std::vector<T> const& from) {
   numbers made;
-  for (bf16 x : from) made.push_back(static_cast<float>(x));
+  for (T x : from) made.push_back(static_cast<float>(x));
   return made;
 }
-inline numbers rounded(numbers const& from) { return as_numbers(as_bf16(from)); }
+template <class T = bf16>
+numbers rounded(numbers const& from) {
+  return as_numbers(as<T>(from));
+}
 template <class T>
 fg::device_buffer<T> poisoned_on_device(std::int64_t count) {
   fg::device_buffer<T> memory(count);
@@ -48,26 +61,26 @@ fg::device_buffer<T> poisoned_on_device(std::int64_t count) {
   return memory;
 }
 
-template <fg::Expr E>
+template <fg::Expr E, class T = bf16>
 struct device_layer {
-  using X = fg::cuda;
+  using X = fg::basic_cuda<T>;
   using plan = fg::plan<X, E>;
   static constexpr int in = fg::in_width<E>(), out = fg::out_width<E>();
 
   X on;
-  fg::device_buffer<bf16> w{fg::weights_size<E>()}, dw{fg::weights_size<E>()};
-  fg::device_buffer<bf16> x, y, dy, dx;
+  fg::device_buffer<T> w{fg::weights_size<E>()}, dw{fg::weights_size<E>()};
+  fg::device_buffer<T> x, y, dy, dx;
   fg::gradients mode = fg::gradients::overwrite;
   float before = poison;  // what gradients hold when backward begins
 
   device_layer() { set_weights(random_numbers(fg::weights_size<E>(), 1, 0.3)); }
-  void set_weights(numbers const& from) { w = uploaded(as_bf16(from)); }
+  void set_weights(numbers const& from) { w = uploaded(as<T>(from)); }
 
   numbers forward(numbers const& input, fg::batch b = {}, bool training = false,
                   fg::cache_of<X>* cache = nullptr) {
     if constexpr (in > 0) b.tokens = static_cast<std::int64_t>(input.size()) / in;
-    x = uploaded(as_bf16(input));
-    y = poisoned_on_device<bf16>(b.tokens * out);
+    x = uploaded(as<T>(input));
+    y = poisoned_on_device<T>(b.tokens * out);
     extent = {b.tokens, 1, training};
     saved_memory = poisoned_on_device<std::byte>(fg::saved_bytes<X, E>(extent));
     scratch_memory = poisoned_on_device<std::byte>(fg::scratch_bytes<X, E>(extent));
@@ -78,30 +91,31 @@ struct device_layer {
     plan::forward({on, batch, scratch(), extent, mode, cache}, weights(), saved(),
                   {x.data(), b.tokens, in}, {y.data(), b.tokens, out});
     if (cache) cache->length += b.tokens;
-    if (batch.log) fg::place<X>::read_log(on, *batch.log);
+    if (batch.log) fg::place<X>::read_log(on, *batch.log, batch.tokens);
     return as_numbers(downloaded(y));
   }
   /// Forward, then backward. Outputs are read with read_y and the like.
   void train(numbers const& input, numbers const& output_gradient, fg::batch const& b = {}) {
     forward(input, b, true);
-    dy = uploaded(as_bf16(output_gradient));
-    dw = uploaded(as_bf16(numbers(static_cast<std::size_t>(w.size()), before)));
-    dx = poisoned_on_device<bf16>(x.size());
+    dy = uploaded(as<T>(output_gradient));
+    dw = uploaded(as<T>(numbers(static_cast<std::size_t>(w.size()), before)));
+    dx = poisoned_on_device<T>(x.size());
     scratch_memory = poisoned_on_device<std::byte>(fg::scratch_bytes<X, E>(extent));
     plan::backward({on, batch, scratch(), extent, mode, nullptr}, weights(), saved(),
                    {x.data(), extent.tokens, in}, {dy.data(), extent.tokens, out},
-                   fg::bind_weights<E, bf16>(dw.data()), {dx.data(), extent.tokens, in});
+                   fg::bind_weights<E, T>(dw.data()), {dx.data(), extent.tokens, in});
   }
   numbers read_y() const { return as_numbers(downloaded(y)); }
   numbers read_dx() const { return as_numbers(downloaded(dx)); }
   numbers read_dw() const { return as_numbers(downloaded(dw)); }
-
- private:
-  fg::weights<E, bf16 const> weights() { return fg::bind_weights<E, bf16 const>(w.data()); }
+  /// What the last forward kept.
   typename plan::saved saved() {
     fg::arena memory(saved_memory.data(), saved_memory.size());
     return typename plan::saved(memory, extent);
   }
+
+ private:
+  fg::weights<E, T const> weights() { return fg::bind_weights<E, T const>(w.data()); }
   fg::arena scratch() { return {scratch_memory.data(), scratch_memory.size()}; }
 
   fg::batch batch;
@@ -125,6 +139,59 @@ inline double off(std::vector<double> const& exact, numbers const& got) {
   }
   double const ratio = std::sqrt(error / (size > 0 ? size : 1));
   return ratio == ratio ? ratio : double{infinity};
+}
+
+/// The worst of y, dx and every weight's gradient; and that what must be equal is.
+struct comparison {
+  double y = 0, dx = 0, dw = 0;
+  std::string worst;
+};
+
+template <fg::Expr E>
+comparison compare(std::int64_t T, std::uint64_t seed, fg::batch const& b,
+                   fg::gradients mode = fg::gradients::overwrite,
+                   fg::device::instructions use = fg::device::instructions::all) {
+  device_layer<E> fast;
+  exact_layer<E> exact;
+  fast.on.use = use;
+  fast.mode = exact.mode = mode;
+  if (mode == fg::gradients::accumulate) exact.before = fast.before = 0.25f;
+  numbers w(static_cast<std::size_t>(fg::weights_size<E>()));
+  for (auto const& entry : fg::list_weights<E>()) {
+    double const deviation = entry.role == fg::role::selection_bias
+                                 ? 0.1
+                                 : 1.0 / std::sqrt(static_cast<double>(entry.cols));
+    numbers fresh = random_numbers(entry.rows * entry.cols, ++seed, deviation);
+    if (entry.role == fg::role::table)
+      for (std::size_t i = 0; i < fresh.size(); ++i)
+        fresh[i] = static_cast<float>(fg::random_word(seed, i) >> 56);
+    std::copy(fresh.begin(), fresh.end(), w.begin() + entry.offset);
+  }
+  w = rounded(w);
+  fast.set_weights(w);
+  exact.set_weights(w);
+  numbers const x = rounded(random_numbers(T * exact.in, ++seed)),
+                dy = rounded(random_numbers(T * exact.out, ++seed));
+  fast.train(x, dy, b);
+  exact.train(x, dy, b);
+  comparison made;
+  made.y = off(exact.y, fast.read_y());
+  made.dx = off(exact.dx, fast.read_dx());
+  numbers const dw = fast.read_dw();
+  for (auto const& entry : fg::list_weights<E>()) {
+    double const d = off(part(exact.dw, entry), part(dw, entry));
+    if (d > made.dw) made.dw = d, made.worst = entry.name;
+  }
+  // the same bits again
+  numbers const y = fast.read_y(), dx = fast.read_dx();
+  fast.train(x, dy, b);
+  CHECK(same(y, fast.read_y()));
+  CHECK(same(dx, fast.read_dx()));
+  CHECK(same(dw, fast.read_dw()));
+  // what is not trained has other tiles, and no chance, noise and the like
+  double const inference = off(exact.forward(x, b), fast.forward(x, b));
+  CHECK(inference < 0.01);
+  return made;
 }
 
 }  // namespace under_test

@@ -8,7 +8,6 @@
 namespace {
 
 using namespace rows_under_test;
-using kernels = fg::device::embed<bf16>;
 fg::basic_reference<double> const reference{};
 
 using scratch = fg::device::embed_scratch;
@@ -40,17 +39,19 @@ struct shape {
 constexpr shape shapes[] = {{1, 8, 1},         {31, 72, 5},     {1000, 40, 511},    {1025, 64, 512},
                             {5000, 16, 70000}, {70, 2056, 300}, {70000, 8, 200000}, {0, 8, 9}};
 
-TEST_CASE("the embedding on the device is the reference's, exactly") {
+TEMPLATE_TEST_CASE("the embedding on the device is the reference's, exactly", "", bf16, fg::fp16,
+                   float) {
+  using S = TestType;
+  using kernels = fg::device::embed<S>;
   if (fg::device::runtime::devices() == 0) SKIP("no GPU");
   for (auto const [T, D, V] : shapes)
     for (auto const kind : {tokens::random, tokens::one, tokens::few, tokens::frequent}) {
       auto const ids = ids_of(kind, T, V);
-      auto const table = whole_rows(V * D, 1), dy = whole_rows(T * D, 2);
+      auto const table = whole_rows<S>(V * D, 1), dy = whole_rows<S>(T * D, 2);
       auto const ids_ = up(ids);
       auto const table_ = up(table), dy_ = up(dy);
-      auto const y = poison<bf16>(T * D);
-      kernels::forward(ids_.data(), view<bf16>(table_.data(), V, D), view<bf16>(y.data(), T, D),
-                       stream);
+      auto const y = poison<S>(T * D);
+      kernels::forward(ids_.data(), view<S>(table_.data(), V, D), view<S>(y.data(), T, D), stream);
       auto tables = doubles(table), dys = doubles(dy);
       std::vector<double> ys(static_cast<std::size_t>(T * D));
       embedding_forward(reference, ids, view<double>(tables.data(), V, D),
@@ -63,26 +64,29 @@ TEST_CASE("the embedding on the device is the reference's, exactly") {
       for (bool const add : {false, true}) {
         CAPTURE(T, D, V, static_cast<int>(kind), add);
         auto const mode = add ? fg::gradients::accumulate : fg::gradients::overwrite;
-        auto const dtable = add ? up(table) : poison<bf16>(V * D);
+        auto const dtable = add ? up(table) : poison<S>(V * D);
         fg::arena cut(memory.data(), memory.bytes());
-        kernels::backward(ids_.data(), view<bf16>(dy_.data(), T, D),
-                          fg::device::embed_scratch(cut, T, D), mode,
-                          view<bf16>(dtable.data(), V, D), stream);
+        kernels::backward(ids_.data(), view<S>(dy_.data(), T, D),
+                          fg::device::embed_scratch(cut, T, D), mode, view<S>(dtable.data(), V, D),
+                          stream);
         auto should = tables;
         embedding_backward(reference, ids, view<double>(dys.data(), T, D),
                            view<double>(should.data(), V, D), mode);
-        for (double& x : should) x = fg::rounded_to_bf16(x);
+        for (double& x : should) x = number(S(static_cast<float>(x)));
         CHECK(far_off(down(dtable), should, 0, 0) == "");
       }
     }
 }
 
-TEST_CASE("an id that is not a row of the table spoils its own token alone") {
+TEMPLATE_TEST_CASE("an id that is not a row of the table spoils its own token alone", "", bf16,
+                   fg::fp16, float) {
+  using S = TestType;
+  using kernels = fg::device::embed<S>;
   if (fg::device::runtime::devices() == 0) SKIP("no GPU");
   constexpr std::int64_t T = 4, D = 8, V = 5;
   auto const ids = up(std::vector<std::int32_t>{1, -1, 5, 4});
-  auto const table = up(whole_rows(V * D, 1)), dy = up(whole_rows(T * D, 2));
-  auto const y = poison<bf16>(T * D), dtable = poison<bf16>(V * D);
+  auto const table = up(whole_rows<S>(V * D, 1)), dy = up(whole_rows<S>(T * D, 2));
+  auto const y = poison<S>(T * D), dtable = poison<S>(V * D);
   kernels::forward(ids.data(), rows(table, D), rows(y, D), stream);
   auto const is = down(y);
   for (std::size_t t = 0; t < T; ++t) CHECK(std::isnan(number(is[t * D])) == (t == 1 || t == 2));

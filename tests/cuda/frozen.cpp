@@ -144,6 +144,33 @@ TEMPLATE_TEST_CASE_SIG("frozen: the layer with its norm and residual, several of
   numbers const y = run(net, x);
   CHECK(off({y.begin(), y.end()}, run(fg::quantize<F>(net), x)) < (F == format::int4 ? 0.3 : 0.1));
 }
+TEST_CASE("frozen in fp8, with activations in fp8 too where the executor says so") {
+  NEED_GPU();
+  constexpr fg::config c{.hidden = 264, .width = 200, .routed = 4, .top_k = 2, .shared = 1};
+  constexpr auto block = fg::residual(fg::rmsnorm<264>{} | fg::mixture<c>{});
+  using E = std::remove_const_t<decltype(block)>;
+  numbers const w = drawn<E>(7);
+  device_network<E> net(w);
+  auto frozen = fg::quantize<format::fp8>(net);
+  exact_layer<E> exact;
+  exact.set_weights(decoded<E, format::fp8>(w));
+  for (std::int64_t const T : {1, 40, 200, 1000}) {
+    CAPTURE(T);
+    numbers const x = rounded(random_numbers(T * 264, 11));
+    frozen.on().activations = format::bf16;
+    numbers const y = run(frozen, x);
+    frozen.on().activations = format::fp8;
+    numbers const z = run(frozen, x);
+    auto const& expected = exact.forward(x, {});
+    CHECK(off(expected, z) < 0.06);
+    CHECK(same(run(frozen, x), z));
+    if (T < 190 || !fg::device::fp8_products<bf16>::available()) {  // few tokens: nothing else
+      CHECK(same(y, z));
+    } else {
+      CHECK(off(expected, z) > 3 * off(expected, y));
+    }
+  }
+}
 TEST_CASE("frozen in bf16 or f32 a network on the device is what it was") {
   NEED_GPU();
   using E = fg::mixture<small>;

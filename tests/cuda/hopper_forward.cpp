@@ -4,6 +4,7 @@
 #include <cmath>
 #include <finegrain/base/random.hpp>
 #include <finegrain/cuda/hopper/forward.hpp>
+#include <finegrain/cuda/hopper/transposed.hpp>
 #include <finegrain/reference/experts.hpp>
 
 #include "../catch.hpp"
@@ -40,7 +41,7 @@ struct layer {
 struct family {
   int F, D, experts;
   numbers gate, up, down;
-  device_buffer<bf16> gate_, up_, down_, z_, hidden_, out_;
+  device_buffer<bf16> gate_up_, down_, z_, hidden_, out_;
 
   family(layer const& l, int F, int experts, std::int64_t rows, std::uint64_t seed)
       : F(F), D(l.D), experts(experts) {
@@ -48,8 +49,9 @@ struct family {
     gate = random_numbers(size, seed, 2 / std::sqrt(D), l.whole);
     up = random_numbers(size, seed + 1, 2 / std::sqrt(D), l.whole);
     down = random_numbers(size, seed + 2, 2 / std::sqrt(F), l.whole);
-    gate_ = rows::upload(gate);
-    up_ = rows::upload(up);
+    auto both = gate;
+    both.insert(both.end(), up.begin(), up.end());
+    gate_up_ = rows::upload(both);
     down_ = rows::upload(down);
     z_ = rows::poisoned<bf16>(rows * 2 * F);
     hidden_ = rows::poisoned<bf16>(rows * F);
@@ -58,8 +60,8 @@ struct family {
   device::expert_family<bf16> arguments(bool save_z) const {
     device::expert_family<bf16> f;
     f.width = F;
-    f.gate = gate_.data();
-    f.up = up_.data();
+    f.gate = gate_up_.data();
+    f.up = f.gate + std::int64_t{experts} * F * D;
     f.down = down_.data();
     f.z = save_z ? z_.data() : nullptr;
     f.hidden = hidden_.data();
@@ -67,6 +69,20 @@ struct family {
     return f;
   }
 };
+
+/// A path: hopper_forward, or hopper_transposed.
+struct path {
+  void (*up)(device::expert_products<bf16> const&, CUstream_st*);
+  void (*down)(device::expert_products<bf16> const&, CUstream_st*);
+  int tile;
+  bool pads;  // are zeros
+};
+constexpr path forward{device::hopper_forward<bf16>::up_forward,
+                       device::hopper_forward<bf16>::down_forward, 128, true};
+constexpr path transposed(int tile) {
+  return {device::hopper_transposed<bf16>::up_forward,
+          device::hopper_transposed<bf16>::down_forward, tile, false};
+}
 
 double dot(bf16 const* a, bf16 const* b, int n) {
   double sum = 0;
@@ -87,13 +103,14 @@ struct difference {
 /// Checks `rows` rows of a family: `token` of each (-1: a pad, zeros), `expert` of each.
 template <class Token, class Expert>
 void check_family(layer const& l, family const& f, numbers const& x, std::int64_t rows,
-                  std::int64_t memory_rows, bool save_z, Token token, Expert expert) {
+                  std::int64_t memory_rows, bool save_z, bool pads, Token token, Expert expert) {
   auto const z = rows::download(f.z_), hidden = rows::download(f.hidden_),
              out = rows::download(f.out_);
   int const F = f.F, D = f.D;
   difference dz, dhidden, dout;
   for (std::int64_t r = 0; r < rows; ++r) {
     int const t = token(r);
+    if (t < 0 && !pads) continue;
     std::int64_t const e = expert(r);
     for (int c = 0; c < F; ++c) {
       auto const w = static_cast<std::size_t>((e * F + c) * D);
@@ -129,10 +146,11 @@ void check_family(layer const& l, family const& f, numbers const& x, std::int64_
   CHECK(beyond == 0);
 }
 
-void check_layer(layer const& l, rows::routing const& routing, bool save_z) {
-  CAPTURE(routing.tokens, routing.slots, l.D, l.F, l.R, l.S, save_z);
+void check_layer(layer const& l, rows::routing const& routing, bool save_z,
+                 path const& by = forward) {
+  CAPTURE(routing.tokens, routing.slots, l.D, l.F, l.R, l.S, save_z, by.tile);
   int const T = routing.tokens;
-  auto const host = rows::map_of(routing, 128);
+  auto const host = rows::map_of(routing, by.tile);
   rows::device_map const map(routing, host);
   auto const x = random_numbers(std::int64_t{T} * l.D, 1, 1, l.whole);
   auto const x_ = rows::upload(x);
@@ -146,13 +164,13 @@ void check_layer(layer const& l, rows::routing const& routing, bool save_z) {
   family const routed(l, l.F, l.R, routed_rows, 10), shared(l, l.S * l.F, 1, shared_rows, 20);
   if (l.R > 0) p.routed = routed.arguments(save_z);
   if (l.S > 0) p.shared = shared.arguments(save_z);
-  device::hopper_forward<bf16>::up_forward(p, nullptr);
-  device::hopper_forward<bf16>::down_forward(p, nullptr);
+  by.up(p, nullptr);
+  by.down(p, nullptr);
   device::runtime::synchronize(nullptr);
 
   if (l.R > 0)
     check_family(
-        l, routed, x, host.rows(), routed_rows, save_z,
+        l, routed, x, host.rows(), routed_rows, save_z, by.pads,
         [&](std::int64_t r) { return host.row_token[static_cast<std::size_t>(r)]; },
         [&](std::int64_t r) {
           int e = 0;
@@ -161,14 +179,14 @@ void check_layer(layer const& l, rows::routing const& routing, bool save_z) {
         });
   if (l.S > 0)
     check_family(
-        l, shared, x, T, shared_rows, save_z, [](std::int64_t r) { return static_cast<int>(r); },
-        [](std::int64_t) { return 0; });
+        l, shared, x, T, shared_rows, save_z, by.pads,
+        [](std::int64_t r) { return static_cast<int>(r); }, [](std::int64_t) { return 0; });
 
   // The same bits again.
   auto const hidden = rows::download(routed.hidden_), out = rows::download(routed.out_);
   for (int again = 0; again < 3; ++again) {
-    device::hopper_forward<bf16>::up_forward(p, nullptr);
-    device::hopper_forward<bf16>::down_forward(p, nullptr);
+    by.up(p, nullptr);
+    by.down(p, nullptr);
   }
   auto const same = [](numbers const& a, numbers const& b) {
     return std::equal(a.begin(), a.end(), b.begin(), b.end(),
@@ -224,4 +242,27 @@ TEST_CASE("hopper forward: whole numbers are exact") {
 TEST_CASE("hopper forward: more tiles than multiprocessors") {
   if (absent()) SKIP("no GPU of compute capability 9.0");
   check_layer({136, 392, 16, 1}, rows::random_routing(3000, 4, 16, 11, 1), true);
+}
+
+TEST_CASE("hopper transposed: shapes and routings") {
+  if (absent()) SKIP("no GPU of compute capability 9.0");
+  for (int const tile : {32, 64, 128}) {
+    auto const by = transposed(tile);
+    check_layer({64, 64, 2, 0}, rows::random_routing(128, 1, 2, 1), false, by);
+    check_layer({256, 256, 4, 1}, rows::random_routing(300, 2, 4, 2), false, by);
+    check_layer({72, 40, 3, 2}, rows::random_routing(131, 2, 3, 3), false, by);
+    check_layer({8, 8, 2, 1}, rows::random_routing(5, 1, 2, 4), false, by);
+    check_layer({320, 200, 8, 1}, rows::random_routing(1, 3, 8, 5), false, by);
+    check_layer({328, 136, 8, 3}, rows::random_routing(257, 4, 8, 6, 2, 3), false, by);
+    check_layer({192, 392, 5, 0}, rows::all_at(789, 5, 3), false, by);  // several pieces
+    check_layer({136, 72, 6, 1}, rows::random_routing(200, 3, 6, 7, 0, 0, 0.4), false, by);
+    check_layer({128, 64, 0, 2}, rows::random_routing(150, 0, 0, 8), false, by);
+    check_layer({64, 64, 2, 1}, rows::random_routing(70, 1, 2, 1, 0, 0, 1.1), false, by);
+    check_layer({136, 392, 40, 1}, rows::random_routing(1500, 4, 40, 11, 1), false, by);
+  }
+  check_layer({64, 64, 2, 1}, rows::random_routing(0, 1, 2, 1), false, transposed(64));
+  check_layer({200, 136, 4, 1, fg::activation::swiglu, true}, rows::random_routing(300, 2, 4, 9),
+              false, transposed(64));
+  check_layer({264, 264, 4, 1, fg::activation::geglu}, rows::random_routing(300, 2, 4, 2), false,
+              transposed(64));
 }

@@ -8,28 +8,32 @@
 namespace {
 
 using namespace rows_under_test;
-using kernels = fg::device::linear<bf16>;
 fg::basic_reference<double> const reference{};
 
 struct shape {
   std::int64_t T, in, out;
 };
 
-/// The double rounded to bf16, as the device rounds its f32 sum.
+/// The double rounded to S, as the device rounds its f32 sum.
+template <class S>
 std::vector<double> rounded(std::vector<double> numbers) {
-  for (double& x : numbers) x = fg::rounded_to_bf16(x);
+  for (double& x : numbers) x = number(S(static_cast<float>(x)));
   return numbers;
 }
 
-TEST_CASE("products of whole numbers on the device are exact, whatever the shape") {
+TEMPLATE_TEST_CASE("products of whole numbers on the device are exact, whatever the shape", "",
+                   bf16, fg::fp16, float) {
+  using S = TestType;
+  using kernels = fg::device::linear<S>;
   if (fg::device::runtime::devices() == 0) SKIP("no GPU");
   fg::device::blas const library;
   constexpr shape shapes[] = {{1, 8, 8},   {64, 128, 256}, {17, 72, 40},
                               {5, 33, 7},  {3, 64, 2},     {1, 2048, 64},
                               {130, 1, 1}, {0, 16, 24},    {300, 200, 1000}};
   for (auto const [T, in, out] : shapes) {
-    auto const x = whole_rows(T * in, 1), w = whole_rows(out * in, 2), dy = whole_rows(T * out, 3);
-    auto const old_w = whole_rows(out * in, 4), old_x = whole_rows(T * in, 5);
+    auto const x = whole_rows<S>(T * in, 1), w = whole_rows<S>(out * in, 2),
+               dy = whole_rows<S>(T * out, 3);
+    auto const old_w = whole_rows<S>(out * in, 4), old_x = whole_rows<S>(T * in, 5);
     auto const x_ = up(x), w_ = up(w), dy_ = up(dy);
     auto const shaped = [](auto const& buffer, std::int64_t rows, std::int64_t cols) {
       return view<std::remove_reference_t<decltype(*buffer.data())>>(buffer.data(), rows, cols);
@@ -38,11 +42,10 @@ TEST_CASE("products of whole numbers on the device are exact, whatever the shape
     view<double> const xd(xs.data(), T, in), wd(ws.data(), out, in), dyd(dys.data(), T, out);
     for (bool const add : {false, true}) {
       CAPTURE(T, in, out, add);
-      double const off = add ? 2 * bf16_step : 0;  // cuBLAS may round before it adds
+      double const off = add ? 2 * step_of<S> : 0;  // cuBLAS may round before it adds
       auto const mode = add ? fg::gradients::accumulate : fg::gradients::overwrite;
-      auto const y = add ? up(dy) : poison<bf16>(T * out),
-                 dx = add ? up(old_x) : poison<bf16>(T * in);
-      auto const dw = add ? up(old_w) : poison<bf16>(out * in);
+      auto const y = add ? up(dy) : poison<S>(T * out), dx = add ? up(old_x) : poison<S>(T * in);
+      auto const dw = add ? up(old_w) : poison<S>(out * in);
       auto const wide = poison<float>(T * out);
       kernels::forward(library, shaped(x_, T, in), shaped(w_, out, in), mode, shaped(y, T, out),
                        stream);
@@ -59,33 +62,36 @@ TEST_CASE("products of whole numbers on the device are exact, whatever the shape
       for (std::size_t i = 0; i < y_s.size(); ++i) y_s[i] += add ? dys[i] : 0;
       linear_backward(reference, xd, wd, dyd, view<double>(dw_s.data(), out, in), mode,
                       view<double>(dx_s.data(), T, in), mode);
-      CHECK(far_off(down(y), rounded(y_s), off, add) == "");
-      CHECK(far_off(down(dx), rounded(dx_s), off, add) == "");
-      CHECK(far_off(down(dw), rounded(dw_s), off, add) == "");
+      CHECK(far_off(down(y), rounded<S>(y_s), off, add) == "");
+      CHECK(far_off(down(dx), rounded<S>(dx_s), off, add) == "");
+      CHECK(far_off(down(dw), rounded<S>(dw_s), off, add) == "");
     }
   }
 }
 
-TEST_CASE("a product over columns of a wider matrix, and the same bits again") {
+TEMPLATE_TEST_CASE("a product over columns of a wider matrix, and the same bits again", "", bf16,
+                   fg::fp16, float) {
+  using S = TestType;
+  using kernels = fg::device::linear<S>;
   if (fg::device::runtime::devices() == 0) SKIP("no GPU");
   fg::device::blas library;
   fg::device::blas other = std::move(library);
   std::swap(library, other);
   constexpr std::int64_t T = 48, in = 4096, out = 64;
-  auto const x = random_rows(T * 2 * in, 1), w = random_rows(out * in, 2);
+  auto const x = random_rows<S>(T * 2 * in, 1), w = random_rows<S>(out * in, 2);
   auto const x_ = up(x), w_ = up(w);
-  auto const run = [&](view<bf16> input) {
-    auto const y = poison<bf16>(T * out);
+  auto const run = [&](view<S> input) {
+    auto const y = poison<S>(T * out);
     kernels::forward(library, input, rows(w_, in), fg::gradients::overwrite, rows(y, out), stream);
     return down(y);
   };
-  std::vector<bf16> right;
+  std::vector<S> right;
   for (std::int64_t t = 0; t < T; ++t)
     right.insert(right.end(), x.begin() + t * 2 * in + in, x.begin() + (t + 1) * 2 * in);
   auto const dense = up(right);
   auto const y = run(rows(dense, in));
   CHECK(same_bits(y, run(rows(dense, in))));
-  CHECK(far_off(run(rows(x_, 2 * in).middle_cols(in, in)), y, bf16_step, 1e-2) == "");
+  CHECK(far_off(run(rows(x_, 2 * in).middle_cols(in, in)), y, step_of<S>, 1e-2) == "");
 }
 
 }  // namespace

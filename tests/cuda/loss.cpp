@@ -9,7 +9,6 @@
 namespace {
 
 using namespace rows_under_test;
-using kernels = fg::device::loss<bf16>;
 fg::basic_reference<double> const reference{};
 
 struct shape {
@@ -18,21 +17,23 @@ struct shape {
 constexpr shape shapes[] = {{1, 8},      {7, 1000},   {40, 13},   {300, 4096}, {5, 102400},
                             {3, 151936}, {66, 32000}, {4, 50257}, {0, 64}};
 
-TEST_CASE("cross-entropy on the device is the reference's") {
+TEMPLATE_TEST_CASE("cross-entropy on the device is the reference's", "", bf16, fg::fp16, float) {
+  using S = TestType;
+  using kernels = fg::device::loss<S>;
   if (fg::device::runtime::devices() == 0) SKIP("no GPU");
   for (auto const [T, V] : shapes) {
     CAPTURE(T, V);
-    auto logits = random_rows(T * V, 1, 3);
+    auto logits = random_rows<S>(T * V, 1, 3);
     std::vector<std::int32_t> targets;
     std::int64_t count = 0;
     for (std::int64_t t = 0; t < T; ++t) {
       targets.push_back(t % 5 == 3 ? -1 : static_cast<int>((t * 7919) % V));
       count += targets.back() >= 0;
       if (t % 5 == 2)  // a row that is sure of itself, and one with classes that are ruled out
-        logits[static_cast<std::size_t>(t * V + targets.back())] = bf16(40.0f);
+        logits[static_cast<std::size_t>(t * V + targets.back())] = S(40.0f);
       if (t % 5 == 1)
         for (std::int64_t c = 0; c < std::min<std::int64_t>(V, 300); ++c)
-          if (c != targets.back()) logits[static_cast<std::size_t>(t * V + c)] = bf16(-INFINITY);
+          if (c != targets.back()) logits[static_cast<std::size_t>(t * V + c)] = S(-INFINITY);
     }
     auto in = doubles(logits);
     std::vector<double> should(in.size());
@@ -46,8 +47,8 @@ TEST_CASE("cross-entropy on the device is the reference's") {
     auto const of_token = poison<float>(T);
     auto const sum = up(std::vector<double>{5});
     auto const dense = up(logits);
-    view<bf16> const in_(dense.data(), T, V);
-    auto const apart = poison<bf16>(T * V);
+    view<S> const in_(dense.data(), T, V);
+    auto const apart = poison<S>(T * V);
     auto const near = [&](double is) {
       return std::abs(is - loss) <= 2e-6 * std::abs(loss) + 1e-5 * static_cast<double>(T);
     };
@@ -56,21 +57,23 @@ TEST_CASE("cross-entropy on the device is the reference's") {
                            stream);
     double const alone = down(sum)[0] - 5;
     CHECK(near(alone));
-    kernels::cross_entropy(in_, targets_.data(), 1, terms.data(), view<bf16>(apart.data(), T, V),
+    kernels::cross_entropy(in_, targets_.data(), 1, terms.data(), view<S>(apart.data(), T, V),
                            of_token.data(), sum.data(), stream);
     CHECK(near(down(sum)[0] - 5 - alone));
-    double const tiny = 1e-5 * scale / static_cast<double>(V);
-    CHECK(far_off(down(apart), should, bf16_step, tiny) == "");
+    // (fp16 has steps of 2^-24 near 0)
+    double const tiny =
+        1e-5 * scale / static_cast<double>(V) + (std::is_same_v<S, fg::fp16> ? 0x1p-24 : 0);
+    CHECK(far_off(down(apart), should, step_of<S>, tiny) == "");
 
     auto wide = std::vector<float>(in.begin(), in.end());
     auto const wide_ = up(wide);
-    auto const apart_f32 = poison<bf16>(T * V);
+    auto const apart_f32 = poison<S>(T * V);
     auto const sum_f32 = up(std::vector<double>{0});
     kernels::cross_entropy_f32(view<float>(wide_.data(), T, V), targets_.data(), scale, nullptr,
-                               view<bf16>(apart_f32.data(), T, V), of_token.data(), sum_f32.data(),
+                               view<S>(apart_f32.data(), T, V), of_token.data(), sum_f32.data(),
                                stream);
     CHECK(near(down(sum_f32)[0]));
-    CHECK(far_off(down(apart_f32), should, bf16_step, tiny) == "");
+    CHECK(far_off(down(apart_f32), should, step_of<S>, tiny) == "");
 
     kernels::cross_entropy(in_, targets_.data(), 1, terms.data(), in_, of_token.data(), sum.data(),
                            stream);
@@ -78,9 +81,12 @@ TEST_CASE("cross-entropy on the device is the reference's") {
   }
 }
 
-TEST_CASE("a target that is no class makes the loss NaN and reads nothing else") {
+TEMPLATE_TEST_CASE("a target that is no class makes the loss NaN and reads nothing else", "", bf16,
+                   fg::fp16, float) {
+  using S = TestType;
+  using kernels = fg::device::loss<S>;
   if (fg::device::runtime::devices() == 0) SKIP("no GPU");
-  auto const logits = up(random_rows(2 * 16, 1));
+  auto const logits = up(random_rows<S>(2 * 16, 1));
   auto const targets = up(std::vector<std::int32_t>{16, 3});
   auto const of_token = poison<float>(2);
   auto const sum = up(std::vector<double>{0});
@@ -90,14 +96,16 @@ TEST_CASE("a target that is no class makes the loss NaN and reads nothing else")
   CHECK(std::isfinite(down(of_token)[1]));
 }
 
-TEST_CASE("squared error on the device") {
+TEMPLATE_TEST_CASE("squared error on the device", "", bf16, fg::fp16, float) {
+  using S = TestType;
+  using kernels = fg::device::loss<S>;
   if (fg::device::runtime::devices() == 0) SKIP("no GPU");
   constexpr shape sizes[] = {{0, 8}, {1, 1}, {33, 72}, {1000, 1000}};
   for (auto const [T, D] : sizes) {
     CAPTURE(T, D);
-    auto const y = whole_rows(T * D, 1), target = whole_rows(T * D, 2);
+    auto const y = whole_rows<S>(T * D, 1), target = whole_rows<S>(T * D, 2);
     auto const y_ = up(y), target_ = up(target);
-    auto const dy = poison<bf16>(T * D);
+    auto const dy = poison<S>(T * D);
     auto const partial = poison<double>(fg::device::squared_error_parts);
     auto const sum = up(std::vector<double>{1});
     double loss = 0;
@@ -107,7 +115,7 @@ TEST_CASE("squared error on the device") {
       loss += off * off;
       should.push_back(0.5 * off);
     }
-    auto const run = [&](view<bf16> to) {
+    auto const run = [&](view<S> to) {
       kernels::squared_error(rows(y_, D), rows(target_, D), 0.25, to, partial.data(), sum.data(),
                              stream);
     };

@@ -1,13 +1,12 @@
 // A whole decoder on the device: values, gradients, training, generation, graphs.
 // SPDX-License-Identifier: Apache-2.0
-#include <cuda_runtime_api.h>
-
 #include <filesystem>
 #include <finegrain/finegrain.hpp>
 
 #include "../catch.hpp"
 #include "../tiny.hpp"
 #include "device_layer.hpp"
+#include "graph.hpp"
 
 using namespace under_test;
 
@@ -24,32 +23,6 @@ void copy_weights(fg::network<E, fg::cuda> const& from,
                             static_cast<std::int64_t>(w.size() * sizeof(bf16)), nullptr);
   for (std::size_t i = 0; i < w.size(); ++i) to.parameters()[i] = static_cast<float>(w[i]);
 }
-
-/// One graph, replayed: its memory must stay.
-class graph {
- public:
-  template <class Work>
-  graph(cudaStream_t stream, Work&& work) {
-    cudaGraph_t captured = nullptr;
-    ok(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-    work();
-    ok(cudaStreamEndCapture(stream, &captured));
-    ok(cudaGraphInstantiate(&graph_, captured, 0));
-    ok(cudaGraphDestroy(captured));
-  }
-  ~graph() { static_cast<void>(cudaGraphExecDestroy(graph_)); }
-  void replay(cudaStream_t stream) const {
-    ok(cudaGraphLaunch(graph_, stream));
-    ok(cudaStreamSynchronize(stream));
-  }
-
- private:
-  static void ok(cudaError_t result) {
-    INFO(cudaGetErrorString(result));
-    REQUIRE(result == cudaSuccess);
-  }
-  cudaGraphExec_t graph_ = nullptr;
-};
 
 }  // namespace
 

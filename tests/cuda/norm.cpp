@@ -9,7 +9,6 @@
 namespace {
 
 using namespace rows_under_test;
-using kernels = fg::device::norm<bf16>;
 fg::basic_reference<double> const reference{};
 constexpr float epsilon = 1e-5f;
 
@@ -19,25 +18,28 @@ struct shape {
 constexpr shape shapes[] = {{1, 8},     {3, 72},   {5, 40},     {700, 256}, {33, 2048}, {37, 7168},
                             {530, 264}, {9, 8192}, {11, 16384}, {6, 8200},  {0, 64}};
 
-TEST_CASE("a norm on the device is the reference's, forward") {
+TEMPLATE_TEST_CASE("a norm on the device is the reference's, forward", "", bf16, fg::fp16, float) {
+  using S = TestType;
+  using kernels = fg::device::norm<S>;
   if (fg::device::runtime::devices() == 0) SKIP("no GPU");
   for (auto const [T, D] : shapes) {
     CAPTURE(T, D);
-    auto const x = random_rows(T * D, 1), gain = random_rows(D, 2), a = random_rows(T * D, 3);
+    auto const x = random_rows<S>(T * D, 1), gain = random_rows<S>(D, 2),
+               a = random_rows<S>(T * D, 3);
     auto const dx = up(x), dgain = up(gain), da = up(a);
-    auto const y = poison<bf16>(T * D);
+    auto const y = poison<S>(T * D);
     auto const r = poison<float>(T);
-    auto check = [&](std::vector<bf16> const& input) {
+    auto check = [&](std::vector<S> const& input) {
       auto in = doubles(input), g = doubles(gain);
       std::vector<double> out(in.size()), inverse(static_cast<std::size_t>(T));
       rmsnorm_forward(reference, rows(in, D), rows(g, D), double{epsilon}, rows(out, D),
                       inverse.data());
-      CHECK(far_off(down(y), out, bf16_step, 1e-6) == "");
+      CHECK(far_off(down(y), out, step_of<S>, 1e-6) == "");
       CHECK(far_off(down(r), inverse, 1e-5, 0) == "");
     };
     kernels::forward(rows(dx, D), dgain.data(), epsilon, rows(y, D), r.data(), stream);
     check(x);
-    auto const apart = poison<bf16>(T * D);
+    auto const apart = poison<S>(T * D);
     kernels::add_forward(rows(dx, D), rows(da, D), dgain.data(), epsilon, rows(apart, D),
                          rows(y, D), r.data(), stream);
     auto const sum = down(apart);
@@ -46,16 +48,19 @@ TEST_CASE("a norm on the device is the reference's, forward") {
     CHECK(same_bits(down(dx), sum));
     std::vector<double> should;
     for (std::size_t i = 0; i < x.size(); ++i) should.push_back(number(x[i]) + number(a[i]));
-    CHECK(far_off(sum, should, bf16_step, 0) == "");
+    CHECK(far_off(sum, should, step_of<S>, 0) == "");
     check(sum);
   }
 }
 
-TEST_CASE("a norm on the device is the reference's, backward") {
+TEMPLATE_TEST_CASE("a norm on the device is the reference's, backward", "", bf16, fg::fp16, float) {
+  using S = TestType;
+  using kernels = fg::device::norm<S>;
   if (fg::device::runtime::devices() == 0) SKIP("no GPU");
   for (auto const [T, D] : shapes) {
-    auto const x = random_rows(T * D, 1), gain = random_rows(D, 2), dy = random_rows(T * D, 3);
-    auto const plus = random_rows(T * D, 4), old = random_rows(D, 5);
+    auto const x = random_rows<S>(T * D, 1), gain = random_rows<S>(D, 2),
+               dy = random_rows<S>(T * D, 3);
+    auto const plus = random_rows<S>(T * D, 4), old = random_rows<S>(D, 5);
     auto in = doubles(x), g = doubles(gain), d = doubles(dy);
     std::vector<double> out(in.size()), inverse(static_cast<std::size_t>(T));
     rmsnorm_forward(reference, rows(in, D), rows(g, D), double{epsilon}, rows(out, D),
@@ -71,10 +76,10 @@ TEST_CASE("a norm on the device is the reference's, backward") {
       rmsnorm_backward(reference, rows(in, D), rows(g, D), inverse.data(), rows(d, D), rows(dg, D),
                        mode, rows(dx, D));
       auto const run = [&](bool in_place) {
-        auto const dgain = add ? up(old) : poison<bf16>(D);
+        auto const dgain = add ? up(old) : poison<S>(D);
         auto const partial = poison<float>(fg::device::norm_parts(T, D) * D);
-        auto const to = in_place ? up(plus) : poison<bf16>(T * D);
-        view<bf16 const> extra = rows(in_place ? to : plus_, D);
+        auto const to = in_place ? up(plus) : poison<S>(T * D);
+        view<S const> extra = rows(in_place ? to : plus_, D);
         if (!add) extra = {};
         kernels::backward(rows(x_, D), gain_.data(), r_.data(), rows(dy_, D), extra, partial.data(),
                           dgain.data(), mode, rows(to, D), stream);
@@ -83,8 +88,8 @@ TEST_CASE("a norm on the device is the reference's, backward") {
       if (add)
         for (std::size_t i = 0; i < dx.size(); ++i) dx[i] += number(plus[i]);
       auto const [is, dgain] = run(false);
-      CHECK(far_off(is, dx, bf16_step, 1e-4) == "");
-      CHECK(far_off(dgain, dg, bf16_step, 1e-4 * std::sqrt(static_cast<double>(T) + 1)) == "");
+      CHECK(far_off(is, dx, step_of<S>, 1e-4) == "");
+      CHECK(far_off(dgain, dg, step_of<S>, 1e-4 * std::sqrt(static_cast<double>(T) + 1)) == "");
       auto const [again, dgain_again] = run(add);
       CHECK(same_bits(is, again));
       CHECK(same_bits(dgain, dgain_again));
@@ -92,27 +97,28 @@ TEST_CASE("a norm on the device is the reference's, backward") {
   }
 }
 
-TEST_CASE("sums and conversions on the device") {
+TEMPLATE_TEST_CASE("sums and conversions on the device", "", bf16, fg::fp16, float) {
+  using S = TestType;
   if (fg::device::runtime::devices() == 0) SKIP("no GPU");
   using fg::device::elementwise;
   for (std::int64_t const n : {1, 7, 64, 1000}) {
-    auto const a = whole_rows(3 * n, 1), b = whole_rows(3 * n, 2);
+    auto const a = whole_rows<S>(3 * n, 1), b = whole_rows<S>(3 * n, 2);
     auto const a_ = up(a), b_ = up(b);
-    elementwise<bf16>::add(rows(a_, n), rows(b_, n), stream);
+    elementwise<S>::add(rows(a_, n), rows(b_, n), stream);
     auto const wide = poison<float>(3 * n);
-    elementwise<bf16>::widen(b_.data(), wide.data(), 3 * n, stream);
-    auto const narrow = poison<bf16>(3 * n);
-    elementwise<bf16>::narrow(wide.data(), narrow.data(), 3 * n, stream);
+    elementwise<S>::widen(b_.data(), wide.data(), 3 * n, stream);
+    auto const narrow = poison<S>(3 * n);
+    elementwise<S>::narrow(wide.data(), narrow.data(), 3 * n, stream);
     std::vector<double> sum;
     for (std::size_t i = 0; i < a.size(); ++i) sum.push_back(number(a[i]) + number(b[i]));
     CHECK(far_off(down(wide), sum, 0, 0) == "");
     CHECK(far_off(down(narrow), sum, 0, 0) == "");
-    elementwise<bf16>::fill(narrow.data(), 3 * n, 2.5f, stream);
+    elementwise<S>::fill(narrow.data(), 3 * n, 2.5f, stream);
     CHECK(far_off(down(narrow), std::vector<double>(sum.size(), 2.5), 0, 0) == "");
     // Columns of a wider matrix: what lies beside them stays.
     auto const part = up(b);
-    elementwise<bf16>::add(rows(a_, n).middle_cols(0, n / 2),
-                           rows(part, n).middle_cols(n / 2, n / 2), stream);
+    elementwise<S>::add(rows(a_, n).middle_cols(0, n / 2), rows(part, n).middle_cols(n / 2, n / 2),
+                        stream);
     for (std::int64_t t = 0; t < 3; ++t)
       for (std::int64_t c = 0; c < n; ++c) {
         auto const at = [&](std::int64_t column) {
@@ -125,20 +131,22 @@ TEST_CASE("sums and conversions on the device") {
   }
 }
 
-TEST_CASE("a blend on the device, forward and backward") {
+TEMPLATE_TEST_CASE("a blend on the device, forward and backward", "", bf16, fg::fp16, float) {
+  using S = TestType;
   if (fg::device::runtime::devices() == 0) SKIP("no GPU");
   using fg::device::elementwise;
   constexpr std::int64_t T = 5;
   for (std::int64_t const D : {8, 72, 4096}) {
     CAPTURE(D);
-    auto const a = random_rows(T * D, 1), b = random_rows(T * D, 2), dy = random_rows(T * D, 3);
-    auto const mix = random_rows(T * 2, 4);
+    auto const a = random_rows<S>(T * D, 1), b = random_rows<S>(T * D, 2),
+               dy = random_rows<S>(T * D, 3);
+    auto const mix = random_rows<S>(T * 2, 4);
     std::vector<float> mix_f;
-    for (bf16 x : mix) mix_f.push_back(static_cast<float>(x));
+    for (S x : mix) mix_f.push_back(static_cast<float>(x));
     auto const a_ = up(a), b_ = up(b), dy_ = up(dy);
     auto const mix_ = up(mix_f);
-    auto const y = poison<bf16>(T * D), da = poison<bf16>(T * D), dmix = poison<bf16>(T * 2);
-    elementwise<bf16>::blend(mix_.data(), rows(a_, D), rows(b_, D), rows(y, D), stream);
+    auto const y = poison<S>(T * D), da = poison<S>(T * D), dmix = poison<S>(T * 2);
+    elementwise<S>::blend(mix_.data(), rows(a_, D), rows(b_, D), rows(y, D), stream);
     std::vector<double> y_, da_, db_, dmix_;
     for (std::size_t t = 0; t < T; ++t) {
       double const c = 1 / (1 + std::exp(number(mix[2 * t + 1]) - number(mix[2 * t])));
@@ -152,12 +160,12 @@ TEST_CASE("a blend on the device, forward and backward") {
       dmix_.push_back(c * (1 - c) * difference);
       dmix_.push_back(-c * (1 - c) * difference);
     }
-    CHECK(far_off(down(y), y_, bf16_step, 1e-6) == "");
-    elementwise<bf16>::blend_backward(mix_.data(), rows(a_, D), rows(b_, D), rows(dy_, D),
-                                      rows(da, D), rows(dy_, D), dmix.data(), stream);
-    CHECK(far_off(down(da), da_, bf16_step, 1e-6) == "");
-    CHECK(far_off(down(dy_), db_, bf16_step, 1e-6) == "");
-    CHECK(far_off(down(dmix), dmix_, bf16_step, 1e-4) == "");
+    CHECK(far_off(down(y), y_, step_of<S>, 1e-6) == "");
+    elementwise<S>::blend_backward(mix_.data(), rows(a_, D), rows(b_, D), rows(dy_, D), rows(da, D),
+                                   rows(dy_, D), dmix.data(), stream);
+    CHECK(far_off(down(da), da_, step_of<S>, 1e-6) == "");
+    CHECK(far_off(down(dy_), db_, step_of<S>, 1e-6) == "");
+    CHECK(far_off(down(dmix), dmix_, step_of<S>, 1e-4) == "");
   }
 }
 

@@ -41,22 +41,25 @@ std::vector<T> down(device_buffer<T> const& memory) {
   return numbers;
 }
 
-inline std::vector<bf16> random_rows(std::int64_t size, unsigned seed, float spread = 1) {
+template <class T = bf16>
+std::vector<T> random_rows(std::int64_t size, unsigned seed, float spread = 1) {
   std::mt19937 random(seed);
   std::normal_distribution<float> normal(0, spread);
-  std::vector<bf16> numbers(static_cast<std::size_t>(size));
-  for (bf16& x : numbers) x = bf16(normal(random));
+  std::vector<T> numbers(static_cast<std::size_t>(size));
+  for (T& x : numbers) x = T(normal(random));
   return numbers;
 }
 /// Whole numbers from -3 to 3: sums of their products are exact in any order.
-inline std::vector<bf16> whole_rows(std::int64_t size, unsigned seed) {
+template <class T = bf16>
+std::vector<T> whole_rows(std::int64_t size, unsigned seed) {
   std::mt19937 random(seed);
-  std::vector<bf16> numbers(static_cast<std::size_t>(size));
-  for (bf16& x : numbers) x = bf16(static_cast<float>(static_cast<int>(random() % 7) - 3));
+  std::vector<T> numbers(static_cast<std::size_t>(size));
+  for (T& x : numbers) x = T(static_cast<float>(static_cast<int>(random() % 7) - 3));
   return numbers;
 }
 
 inline double number(bf16 x) { return static_cast<double>(static_cast<float>(x)); }
+inline double number(fg::fp16 x) { return static_cast<double>(static_cast<float>(x)); }
 inline double number(float x) { return static_cast<double>(x); }
 inline double number(double x) { return x; }
 template <class T>
@@ -97,6 +100,13 @@ bool same_bits(std::vector<T> const& a, std::vector<T> const& b) {
          (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
 }
 
-inline constexpr double bf16_step = 1.0 / 256;  // what rounding to bf16 may be off, and a little
+/// What rounding to T may be off, and a little; of f32 what sums and functions are.
+template <class T>
+inline constexpr double step_of = 1.0 / 256;
+template <>
+inline constexpr double step_of<fg::fp16> = 1.0 / 1024;
+template <>
+inline constexpr double step_of<float> = 4e-6;
+inline constexpr double bf16_step = step_of<bf16>;
 
 }  // namespace rows_under_test

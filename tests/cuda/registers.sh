@@ -3,20 +3,20 @@
 # wgmma instructions put in a row, and none uses more registers than it did. Another nvcc than the
 # table's is only held to the first two.
 #
-#   registers.sh LOG TABLE VERSION [update]
+#   registers.sh LOG TABLE VERSION [update]      of all files LOG.*
 # SPDX-License-Identifier: Apache-2.0
 set -eu
 log=$1
 table=$2
 version=$3
 
-if grep -E 'C75[0-9][0-9]' "$log"; then
+if cat "$log".* | grep -E 'C75[0-9][0-9]'; then
   echo "ptxas gave up on wgmma's or setmaxnreg's terms" >&2
   exit 1
 fi
 
 # architecture, registers, bytes spilled, kernel without its arguments
-found=$(c++filt -p <"$log" | awk '
+found=$(cat "$log".* | c++filt -p | awk '
   /Compiling entry function/ {
     arch = $NF; gsub(/[^a-z0-9_]/, "", arch)
     name = $0; sub(/^[^\x27]*\x27/, "", name); sub(/\x27 for .*/, "", name)
@@ -25,7 +25,7 @@ found=$(c++filt -p <"$log" | awk '
   /bytes spill stores/ { spilled = $5 + $9 }
   /Used [0-9]+ registers/ { for (i = 1; i < NF; ++i) if ($i == "Used") print arch, $(i + 1), spilled, name }
 ' | LC_ALL=C sort -u)
-[ -n "$found" ] || { echo "$log has no report of ptxas" >&2; exit 1; }
+[ -n "$found" ] || { echo "$log.* have no report of ptxas" >&2; exit 1; }
 
 if [ "${4:-}" = update ]; then
   {

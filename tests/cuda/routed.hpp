@@ -78,17 +78,17 @@ struct owned_state {
               int tile = 128)
       : logits(unwritten<float>(T * c.routed)),
         scores(unwritten<float>(T * c.routed)),
-        weights(unwritten<float>(T * chosen(c, request))),
+        weights(unwritten<float>(T * slots(c, request))),
         shared_weight(unwritten<float>(T)),
-        experts(unwritten<std::int32_t>(T * chosen(c, request))),
-        best(unwritten<std::int32_t>(T * chosen(c, request))),
-        rows(T, chosen(c, request), c.routed, tile),
+        experts(unwritten<std::int32_t>(T * slots(c, request))),
+        best(unwritten<std::int32_t>(T * slots(c, request))),
+        rows(T, slots(c, request), c.routed, tile),
         T(T),
         R(c.routed),
-        k(chosen(c, request)) {}
+        k(slots(c, request)) {}
   fg::device::router_state state() const {
-    return {logits.data(),  scores.data(), experts.data(),
-            weights.data(), best.data(),   shared_weight.data()};
+    return {logits.data(), scores.data(),        experts.data(), weights.data(),
+            best.data(),   shared_weight.data(), nullptr};
   }
   std::vector<float> get_logits() const { return download(logits, T * R); }
   std::vector<float> get_scores() const { return download(scores, T * R); }

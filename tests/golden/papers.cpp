@@ -4,53 +4,12 @@
 #include <finegrain/cpu/cpu.hpp>
 #include <finegrain/reference/reference.hpp>
 
-#include "golden.hpp"
+#include "papers.hpp"
 
 namespace {
 
 using namespace golden;
-namespace profiles = fg::profiles;
-using fg::config;
-
-constexpr config sized(int routed, int top_k, int shared, config c = {}) {
-  c.hidden = D;
-  c.width = F;
-  c.routed = routed;
-  c.top_k = top_k;
-  c.shared = shared;
-  return c;
-}
-constexpr config without_chance(config c) {
-  c.chance_second = false;
-  return c;
-}
-constexpr auto sigmoid = fg::score::sigmoid;
-constexpr auto expert_choice = fg::selection::expert_choice, sinkhorn = fg::selection::sinkhorn;
-
-template <class X>
-constexpr known<X> papers[] = {
-    as<profiles::switch_top1(sized(15, 1, 0)), X>("switch"),
-    as<profiles::gshard_top2(sized(15, 2, 0)), X>("gshard"),
-    as<without_chance(profiles::gshard_top2(sized(15, 2, 0))), X>("gshard_without_chance"),
-    as<profiles::hash_layer(sized(15, 2, 0), 32), X>("hash_layer"),
-    as<sized(15, 2, 1, {.selection = expert_choice}), X>("expert_choice"),
-    as<sized(6, 3, 0, {.score = sigmoid, .scale = 2.5, .selection = expert_choice}), X>(
-        "expert_choice_sigmoid"),
-    as<sized(15, 2, 0, {.selection = sinkhorn}), X>("sinkhorn"),
-    as<sized(15, 1, 0, {.score = sigmoid, .selection = sinkhorn}), X>("sinkhorn_one"),
-    as<sized(15, 2, 1, {.cosine = 5}), X>("cosine"),
-    as<sized(6, 3, 0, {.renormalise = true, .cosine = 4}), X>("cosine_norm"),
-    as<sized(4, 4, 1), X>("dense"),
-    as<sized(5, 5, 0, {.score = sigmoid}), X>("dense_sigmoid"),
-    as<sized(15, 3, 2, {.score = sigmoid, .renormalise = true, .bias = true, .shared_scale = 0.5}),
-       X>("shared_scale"),
-    as<sized(15, 3, 2, {.shared_gate = true, .shared_scale = 0.25}), X>("shared_scale_gate"),
-    as<sized(16, 3, 1), X>("softmax"),
-    as<sized(16, 3, 1, {.precision = fg::precision::f64}), X>("softmax_f64"),
-    as<sized(16, 3, 1, {.score = sigmoid, .renormalise = true, .scale = 2.5, .bias = true}), X>(
-        "sigmoid"),
-    as<sized(15, 3, 1, {.act = fg::activation::geglu}), X>("geglu"),
-};
+using of_papers::papers;
 
 TEST_CASE("the reference agrees with PyTorch on routers of papers, values and gradients") {
   check_cases(papers<fg::basic_reference<double>>, papers_cases, 1e-12);

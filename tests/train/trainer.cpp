@@ -210,6 +210,25 @@ TEST_CASE("a gradient that is not finite moves no weight, and is reported") {
   CHECK(std::isfinite(net.parameters()[0]));
 }
 
+TEST_CASE("a loss scaled by a power of two changes no bit of what is learnt") {
+  network plain({.deviation = 0.1, .seed = 1}), large({.deviation = 0.1, .seed = 1});
+  fg::training how{.routing = {.balance = {.expert = 0.01, .z = 0.001}}};
+  fg::trainer train{plain, fg::adamw{.lr = 1e-2f}, how};
+  how.loss_scale = 1024;
+  fg::trainer scaled{large, fg::adamw{.lr = 1e-2f}, how};
+  tiny::text const text(68);
+  for (int i = 0; i < 3; ++i) {
+    auto const a = train.step(text.inputs(), text.targets()),
+               b = scaled.step(text.inputs(), text.targets());
+    CHECK(a.loss == b.loss);
+    CHECK(a.balance_loss == b.balance_loss);
+    CHECK(a.gradient_norm == b.gradient_norm);
+  }
+  CHECK(weights_of(plain) == weights_of(large));
+  how.loss_scale = 0;
+  CHECK_THROWS_AS((fg::trainer{large, fg::adamw{}, how}), fg::invalid_argument);
+}
+
 TEST_CASE("no tokens, or none that count, cost 0 and give no gradient") {
   network net({.deviation = 0.1});
   fg::trainer train{net, {.weight_decay = 0}};

@@ -53,4 +53,49 @@ struct bf16 {
   }
 };
 
+/// A number stored in 16 bits as IEEE 754 has it: 11 bits of precision, 65504 at most. It is
+/// converted, to the nearest, ties to even, and stored, not computed with.
+struct fp16 {
+  std::uint16_t bits = 0;
+
+  fp16() = default;
+  FINEGRAIN_HD explicit fp16(float x) {
+    auto const word = __builtin_bit_cast(std::uint32_t, x), size = word & 0x7fffffff;
+    std::uint32_t made;
+    if (size > 0x7f800000)  // NaN stays, and becomes quiet
+      made = 0x7e00 | (size >> 13 & 0x3ff);
+    else if (size >= 0x477ff000)  // 65520
+      made = 0x7c00;
+    else if (size >= 0x38800000)  // 2^-14
+      made = (size - (112u << 23) + 0xfff + (size >> 13 & 1)) >> 13;
+    else  // 0.5 has a step of 2^-24, as these have
+      made = __builtin_bit_cast(std::uint32_t, __builtin_bit_cast(float, size) + 0.5f) - 0x3f000000;
+    bits = static_cast<std::uint16_t>((word >> 16 & 0x8000) | made);
+  }
+  FINEGRAIN_HD explicit operator float() const {
+    std::uint32_t const sign = (bits & 0x8000u) << 16, exponent = bits >> 10 & 31,
+                        fraction = bits & 0x3ffu;
+    std::uint32_t const size =
+        exponent == 0
+            ? __builtin_bit_cast(std::uint32_t, static_cast<float>(fraction) * 0x1p-24f)
+            : (exponent == 31 ? 255 : exponent + 112) << 23 | fraction << 13;
+    return __builtin_bit_cast(float, sign | size);
+  }
+};
+
+/// Numbers that are each the sum of two: one of T, and what rounding to T left of it.
+template <class T>
+struct summed {
+  T const *first = nullptr, *rest = nullptr;  // without a rest, the first are all there is
+
+  FINEGRAIN_HD float operator[](std::int64_t i) const {
+    auto const a = static_cast<float>(first[i]), b = rest ? static_cast<float>(rest[i]) : 0.0f;
+    return (b < 0 ? -b : b) * 256 <= (a < 0 ? -a : a) ? a + b : a;  // else a is newer than b
+  }
+  static void write(float x, T& first, T& rest) {
+    first = T(x);
+    rest = T(x - static_cast<float>(first));
+  }
+};
+
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -8,14 +8,16 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 
-/// f(place, N) for all numbers of a range, N at once where the range lies so that it may.
+/// f(place, N) for all numbers of a range that are this block's, the part-th of so many; N at once
+/// where the range lies so that it may.
 template <class F>
-__device__ void for_range(weight_range const& range, F f) {
+__device__ void for_range(weight_range const& range, int part, int parts, F f) {
   constexpr int N = vector::width;
   std::int64_t const whole = range.offset % N == 0 ? range.count / N * N : 0;
-  for (std::int64_t i = threadIdx.x * N; i < whole; i += blockDim.x * N)
+  int const first = part * blockDim.x + threadIdx.x, step = parts * blockDim.x;
+  for (std::int64_t i = first * N; i < whole; i += step * N)
     f(range.offset + i, std::integral_constant<int, N>{});
-  for (std::int64_t i = whole + threadIdx.x; i < range.count; i += blockDim.x)
+  for (std::int64_t i = whole + first; i < range.count; i += step)
     f(range.offset + i, std::integral_constant<int, 1>{});
 }
 
@@ -25,7 +27,7 @@ __global__ void __launch_bounds__(256)
     sum_of_squares_kernel(weight_range const* ranges, T const* g, double* partial) {
   __shared__ double memory[32];
   double sum = 0;
-  for_range(ranges[blockIdx.x], [&](std::int64_t at, auto shape) {
+  for_range(ranges[blockIdx.x], 0, 1, [&](std::int64_t at, auto shape) {
     float x[decltype(shape)::value];
     vector::load(g + at, x);
 #pragma unroll
@@ -38,7 +40,8 @@ __global__ void __launch_bounds__(256)
 /// One block: the norm, and what follows from it for all weights.
 template <class Tag>
 __global__ void __launch_bounds__(1024)
-    gradient_norm_kernel(adamw_numbers const how, double const* partial, std::int64_t count,
+    gradient_norm_kernel(adamw_numbers const how, adamw_request const asked, double const* partial,
+                         std::int64_t count, double const* loss, std::int64_t const* terms,
                          adamw_step* step) {
   __shared__ double memory[32];
   double sum = 0;
@@ -46,15 +49,19 @@ __global__ void __launch_bounds__(1024)
   for (std::int64_t i = threadIdx.x; i < count; i += blockDim.x) sum += partial[i];
   sum = vector::block_sum(sum, memory);
   if (threadIdx.x > 0) return;
-  adamw_step s = *step;
+  adamw_step s;
+  double const rate = asked.rate * asked.schedule.at(step->step);
+  s.step = step->step + 1;
   auto const t = static_cast<double>(s.step);
-  s.norm = sqrt(sum) / s.gathered;
+  s.norm = sqrt(sum) / asked.gathered;
+  s.loss = loss ? *loss : 0.0;
+  s.terms = terms ? *terms : 0;
   s.finite = isfinite(s.norm);
-  s.scale =
-      static_cast<float>((s.clip > 0 && s.norm > s.clip ? s.clip / s.norm : 1.0) / s.gathered);
-  s.pace = static_cast<float>(s.rate / (1 - pow(how.beta1, t)));
+  bool const cut = asked.clip > 0 && s.norm > asked.clip;
+  s.scale = static_cast<float>((cut ? asked.clip / s.norm : 1.0) / asked.gathered);
+  s.pace = static_cast<float>(rate / (1 - pow(how.beta1, t)));
   s.unbias = static_cast<float>(1 / sqrt(1 - pow(how.beta2, t)));
-  s.keep = static_cast<float>(1 - s.rate * how.weight_decay);
+  s.keep = static_cast<float>(1 - rate * how.weight_decay);
   *step = s;
 }
 
@@ -69,13 +76,17 @@ struct adamw_arrays {
   adamw_step const* step;
 };
 
+/// Blocks that share a range: with a vector a thread, those that run at a time read and write places
+/// side by side, which memory likes.
+inline constexpr int adamw_parts = 16;
+
 template <class T>
-__global__ void __launch_bounds__(256) adamw_kernel(adamw_arrays<T> const p) {
+__global__ void __launch_bounds__(128) adamw_kernel(adamw_arrays<T> const p) {
   if (!p.step->finite) return;
   float const scale = p.step->scale, pace = p.step->pace, unbias = p.step->unbias;
-  weight_range const range = p.ranges[blockIdx.x];
+  weight_range const range = p.ranges[blockIdx.x / adamw_parts];
   float const keep = range.decays ? p.step->keep : 1.0f;
-  for_range(range, [&](std::int64_t at, auto shape) {
+  for_range(range, blockIdx.x % adamw_parts, adamw_parts, [&](std::int64_t at, auto shape) {
     constexpr int N = decltype(shape)::value;
     float g[N], w[N], m[N], v[N];
     vector::load(p.g + at, g);
@@ -96,19 +107,26 @@ __global__ void __launch_bounds__(256) adamw_kernel(adamw_arrays<T> const p) {
   });
 }
 
+/// A block a router.
 template <class Tag>
-__global__ void add_load_kernel(std::int32_t const* counts, int experts, bool add,
-                                std::int64_t* load) {
-  for (int e = threadIdx.x; e < experts; e += blockDim.x) load[e] = (add ? load[e] : 0) + counts[e];
+__global__ void add_loads_kernel(router_place const* routers, double const* reports, bool add,
+                                 std::int64_t* loads) {
+  router_place const r = routers[blockIdx.x];
+  for (int e = threadIdx.x; e < r.experts; e += blockDim.x)
+    loads[r.load + e] = (add ? loads[r.load + e] : 0) + __double_as_longlong(reports[r.report + e]);
 }
 
 template <class T>
 __global__ void __launch_bounds__(256)
-    move_bias_kernel(std::int64_t const* load, int experts, float speed, bool centre, float* bias,
-                     T* stored, adamw_step const* step) {
+    move_biases_kernel(router_place const* routers, std::int64_t const* loads, float speed,
+                       bool centre, float* w, T* weights, adamw_step const* step) {
   __shared__ long long counts[32];
   __shared__ float memory[32];
-  if (step && !step->finite) return;
+  router_place const r = routers[blockIdx.x];
+  if (!step->finite || r.bias < 0) return;
+  int const experts = r.experts;
+  std::int64_t const* const load = loads + r.load;
+  float* const bias = w + r.bias;
   long long all = 0;
   for (int e = threadIdx.x; e < experts; e += blockDim.x) all += load[e];
   all = vector::block_sum(all, counts);
@@ -121,20 +139,22 @@ __global__ void __launch_bounds__(256)
   float const mean = vector::block_sum(sum, memory) / static_cast<float>(experts);
   for (int e = threadIdx.x; e < experts; e += blockDim.x) {
     if (centre) bias[e] -= mean;
-    if (stored) vector::put(stored + e, bias[e]);
+    vector::put(weights + r.bias + e, bias[e]);
+    vector::put(weights + r.rest + e, bias[e] - vector::to_float(weights[r.bias + e]));
   }
 }
 
 template <class T>
-void adamw<T>::gradient_norm(adamw_numbers const& how, weight_range const* ranges,
-                             std::int64_t count, T const* g, double* partial, adamw_step* step,
-                             CUstream_st* stream) {
+void adamw<T>::gradient_norm(adamw_numbers const& how, adamw_request const& asked,
+                             weight_range const* ranges, std::int64_t count, T const* g,
+                             double* partial, double const* loss, std::int64_t const* terms,
+                             adamw_step* step, CUstream_st* stream) {
   if (count > 0) {
     sum_of_squares_kernel<T><<<static_cast<unsigned>(count), 256, 0, stream>>>(ranges, g, partial);
     check_launch("sum_of_squares_kernel");
   }
-  gradient_norm_kernel<void>
-      <<<1, vector::threads_for(count, 1024), 0, stream>>>(how, partial, count, step);
+  gradient_norm_kernel<void><<<1, vector::threads_for(count, 1024), 0, stream>>>(
+      how, asked, partial, count, loss, terms, step);
   check_launch("gradient_norm_kernel");
 }
 
@@ -144,30 +164,33 @@ void adamw<T>::update(adamw_numbers const& how, weight_range const* ranges, std:
                       CUstream_st* stream) {
   if (count == 0) return;
   auto const number = [](double x) { return static_cast<float>(x); };
-  adamw_kernel<T><<<static_cast<unsigned>(count), 256, 0, stream>>>(
+  adamw_kernel<T><<<static_cast<unsigned>(count * adamw_parts), 128, 0, stream>>>(
       {number(how.beta1), number(how.beta2), number(1 - how.beta1), number(1 - how.beta2),
        number(how.epsilon), ranges, g, w, m, v, weights, step});
   check_launch("adamw_kernel");
 }
 
 template <class T>
-void adamw<T>::add_load(std::int32_t const* counts, int experts, gradients mode, std::int64_t* load,
-                        CUstream_st* stream) {
-  add_load_kernel<void><<<1, vector::threads_for(experts, 256), 0, stream>>>(
-      counts, experts, mode == gradients::accumulate, load);
-  check_launch("add_load_kernel");
+void adamw<T>::add_loads(router_place const* routers, std::int64_t count, double const* reports,
+                         gradients mode, std::int64_t* loads, CUstream_st* stream) {
+  if (count == 0) return;
+  add_loads_kernel<void><<<static_cast<unsigned>(count), 128, 0, stream>>>(
+      routers, reports, mode == gradients::accumulate, loads);
+  check_launch("add_loads_kernel");
 }
 template <class T>
-void adamw<T>::move_bias(std::int64_t const* load, int experts, double speed, bool centre,
-                         float* bias, T* stored, adamw_step const* step, CUstream_st* stream) {
-  move_bias_kernel<T><<<1, vector::threads_for(experts, 256), 0, stream>>>(
-      load, experts, static_cast<float>(speed), centre, bias, stored, step);
-  check_launch("move_bias_kernel");
+void adamw<T>::move_biases(router_place const* routers, std::int64_t count,
+                           std::int64_t const* loads, double speed, bool centre, float* w,
+                           T* weights, adamw_step const* step, CUstream_st* stream) {
+  if (count == 0) return;
+  move_biases_kernel<T><<<static_cast<unsigned>(count), 256, 0, stream>>>(
+      routers, loads, static_cast<float>(speed), centre, w, weights, step);
+  check_launch("move_biases_kernel");
 }
 
 template <class T>
 inline constexpr std::tuple adamw_code{&adamw<T>::gradient_norm, &adamw<T>::update,
-                                       &adamw<T>::add_load, &adamw<T>::move_bias};
+                                       &adamw<T>::add_loads, &adamw<T>::move_biases};
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

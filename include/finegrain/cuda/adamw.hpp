@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "../plan/schedule.hpp"
 #include "executor.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -21,40 +22,56 @@ struct adamw_numbers {
   double beta1 = 0.9, beta2 = 0.95, epsilon = 1e-8, weight_decay = 0.1;
 };
 
-/// One step, in memory of the device, so that a captured graph can be replayed for the next.
+/// What is asked of a step, the same whichever step it is.
+struct adamw_request {
+  double rate = 0;  // the learning rate's peak, and its factor over the run
+  finegrain::schedule schedule = {};
+  double clip = 0;      // the norm is cut to this; 0: never
+  double gathered = 1;  // batches that the gradient is the sum of
+};
+
+/// Where steps stand, in memory of the device: a recorded step can be replayed as the next one.
 struct adamw_step {
-  // Written by the host before a step:
-  double rate = 0;        // learning rate
-  std::int64_t step = 1;  // from 1 on
-  double clip = 0;        // the norm is cut to this; 0: never
-  double gathered = 1;    // batches that the gradient is the sum of
-  // Written by gradient_norm:
-  double norm = 0;                      // of the gradient's mean over batches, before clipping
-  float scale = 0, pace = 0;            // of the gradient; rate / (1 - beta1^step)
-  float unbias = 0, keep = 1;           // 1 / sqrt(1 - beta2^step); what weight decay leaves
+  std::int64_t step = 0;       // steps done, which gradient_norm counts on; the rest it writes
+  double norm = 0;             // of the gradient's mean over batches, before clipping
+  double loss = 0;             // the sum of the step's last batch, as it was given
+  std::int64_t terms = 0;      // and of how many terms, where the device counts them
+  float scale = 0, pace = 0;   // of the gradient; rate / (1 - beta1^step)
+  float unbias = 0, keep = 1;  // 1 / sqrt(1 - beta2^step); what weight decay leaves
   std::int32_t finite = 0, unused = 0;  // 0: the step changes nothing
+};
+
+/// Where a router's numbers are: its loads in the pass's reports and in a list of all routers', and
+/// its selection biases among the weights, with what rounding left of them.
+struct router_place {
+  std::int64_t report = 0, load = 0, bias = -1, rest = -1;  // -1: it has none
+  int experts = 0;
 };
 
 /// Ranges, `count` of them, and the step are in memory of the device. T: gradients, and the weights
 /// that passes read; the optimiser's own weights w, and its moments m and v, are f32.
 template <class T>
 struct adamw {
-  /// Reads the gradient, and fills in the step. partial: (count). Sums are doubles, in one order.
-  static void gradient_norm(adamw_numbers const& how, weight_range const* ranges,
-                            std::int64_t count, T const* g, double* partial, adamw_step* step,
-                            CUstream_st* stream);
+  /// Reads the gradient, and begins the next step: fills in `step`. partial: (count). Sums are
+  /// doubles, in one order. loss and terms may be null.
+  static void gradient_norm(adamw_numbers const& how, adamw_request const& asked,
+                            weight_range const* ranges, std::int64_t count, T const* g,
+                            double* partial, double const* loss, std::int64_t const* terms,
+                            adamw_step* step, CUstream_st* stream);
   /// Moves w, m and v, and writes w to `weights` too.
   static void update(adamw_numbers const& how, weight_range const* ranges, std::int64_t count,
                      T const* g, float* w, float* m, float* v, T* weights, adamw_step const* step,
                      CUstream_st* stream);
-  /// load (R) (+)= counts (R): the choices of a step's batches.
-  static void add_load(std::int32_t const* counts, int experts, gradients mode, std::int64_t* load,
-                       CUstream_st* stream);
+  /// loads (+)= those of the reports: the choices of a step's batches. The list of routers is in
+  /// memory of the device.
+  static void add_loads(router_place const* routers, std::int64_t count, double const* reports,
+                        gradients mode, std::int64_t* loads, CUstream_st* stream);
   /// An expert that was chosen less often than the mean gains `speed`, one more often loses it;
-  /// then, if asked, the biases' mean is taken off. bias (R) in f32, and rounded to `stored` unless
-  /// that is null. Does nothing in a step that is not finite; `step` may be null.
-  static void move_bias(std::int64_t const* load, int experts, double speed, bool centre,
-                        float* bias, T* stored, adamw_step const* step, CUstream_st* stream);
+  /// then, if asked, a router's mean is taken off. Biases in f32, in w, and to `weights`, see `summed`.
+  /// Does nothing in a step that is not finite.
+  static void move_biases(router_place const* routers, std::int64_t count,
+                          std::int64_t const* loads, double speed, bool centre, float* w,
+                          T* weights, adamw_step const* step, CUstream_st* stream);
 };
 
 }  // namespace device

@@ -8,15 +8,18 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 
-/// The first row of a row's sequence.
-__device__ inline std::int64_t sequence_begin(sequence_starts const& starts, std::int64_t row) {
+/// A row's sequence, and the first row of that.
+__device__ inline int sequence_of(sequence_starts const& starts, std::int64_t row) {
   if (!starts.rows) return 0;
   int low = 0, high = starts.count;  // the last one that begins at or before the row
   while (high - low > 1) {
     int const middle = (low + high) / 2;
     (starts.rows[middle] <= row ? low : high) = middle;
   }
-  return starts.rows[low];
+  return low;
+}
+__device__ inline std::int64_t sequence_begin(sequence_starts const& starts, std::int64_t row) {
+  return starts.rows ? starts.rows[sequence_of(starts, row)] : 0;
 }
 
 /// The sum of the weights that each expert has, in the order of its rows: sums (R) of a block.
@@ -32,12 +35,20 @@ __device__ inline void sum_weights(row_map const& rows, double* sums) {
 }
 /// Mean and variance of n numbers, as every thread computes them.
 struct spread {
+  int n;
   double mean = 0, variance = 0;
-  __device__ spread(double const* x, int n) {
-    for (int i = 0; i < n; ++i) mean += x[i] / n;
-    for (int i = 0; i < n; ++i) variance += (x[i] - mean) * (x[i] - mean) / n;
+  template <class V>
+  __device__ spread(V const* x, int n) : n(n) {
+    for (int i = 0; i < n; ++i) mean += double(x[i]) / n;
+    for (int i = 0; i < n; ++i) variance += (double(x[i]) - mean) * (double(x[i]) - mean) / n;
   }
   __device__ double squared_variation() const { return mean > 0 ? variance / (mean * mean) : 0; }
+  /// coefficient * d squared_variation / dx.
+  __device__ float backward(double coefficient, double x) const {
+    if (!(mean > 0)) return 0;
+    return static_cast<float>(coefficient * 2 / n *
+                              ((x - mean) / (mean * mean) - squared_variation() / mean));
+  }
 };
 
 /// importance = coefficient * d CV^2 / d an expert's sum of weights. One block.
@@ -45,24 +56,19 @@ template <class T>
 __global__ __launch_bounds__(1024) void importance_kernel(row_map rows, double coefficient,
                                                           float* importance) {
   __shared__ double sums[1024];
-  int const R = rows.experts;
   sum_weights(rows, sums);
-  spread const all(sums, R);
-  double const mean = all.mean, squared = all.squared_variation();
-  for (int e = threadIdx.x; e < R; e += blockDim.x)
-    importance[e] = mean > 0
-                        ? static_cast<float>(coefficient * 2 / R *
-                                             ((sums[e] - mean) / (mean * mean) - squared / mean))
-                        : 0.0f;
+  spread const all(sums, rows.experts);
+  for (int e = threadIdx.x; e < rows.experts; e += blockDim.x)
+    importance[e] = all.backward(coefficient, sums[e]);
 }
 
-/// counts[e] = the slots of tokens [begin, end) that chose e. All threads call it.
+/// counts[e] = the slots of tokens [begin, end) that chose e, dropped ones too. All threads call it.
 __device__ inline void count_slots(std::int32_t const* experts, int k, std::int64_t begin,
                                    std::int64_t end, int R, int* counts) {
   for (int e = threadIdx.x; e < R; e += blockDim.x) counts[e] = 0;
   __syncthreads();
   for (std::int64_t i = begin * k + threadIdx.x; i < end * k; i += blockDim.x)
-    if (experts[i] >= 0) atomicAdd(counts + experts[i], 1);
+    if (int const e = expert_of_slot(experts[i]); e >= 0) atomicAdd(counts + e, 1);
   __syncthreads();
 }
 /// sent[d] = the tokens of [begin, end) that have a slot on device d, of `size` experts.
@@ -71,12 +77,24 @@ __device__ inline void count_sent(std::int32_t const* experts, int k, std::int64
   for (int d = threadIdx.x; d < devices; d += blockDim.x) sent[d] = 0;
   __syncthreads();
   for (std::int64_t i = begin * k + threadIdx.x; i < end * k; i += blockDim.x) {
-    int const slot = static_cast<int>(i % k), device = experts[i] / size;
-    bool first = experts[i] >= 0;
-    for (int n = 1; n <= slot && first; ++n) first = experts[i - n] / size != device;
+    int const slot = static_cast<int>(i % k), device = expert_of_slot(experts[i]) / size;
+    bool first = experts[i] != no_expert;
+    for (int n = 1; n <= slot && first; ++n) first = expert_in(experts[i - n]) / size != device;
     if (first) atomicAdd(sent + device, 1);
   }
   __syncthreads();
+}
+
+/// Choices of expert e in a window, with those of the step's earlier batches; and what one of them
+/// is, over the mean of the experts'.
+__device__ inline double choices(balance_terms const& loss, int counted, int e) {
+  bool const earlier = loss.earlier && !loss.by_sequence;
+  return counted + (earlier ? static_cast<double>(loss.earlier[e]) : 0.0);
+}
+__device__ inline double share_of_choice(routing_rules const& c, balance_terms const& loss,
+                                         double tokens) {
+  if (loss.earlier && !loss.by_sequence) tokens += static_cast<double>(loss.earlier_tokens);
+  return c.routed / (double(c.chosen) * tokens);
 }
 
 /// The factors of one sequence a block: see plan/balance.hpp, whose formulas these are.
@@ -96,20 +114,18 @@ __global__ __launch_bounds__(1024) void factors_kernel(routing_rules c, balance_
     if (starts.rows[i + 1] > starts.rows[i]) atomicAdd(&sequences, 1);
 
   std::int64_t const from = loss.by_sequence ? begin : 0, to = loss.by_sequence ? end : T_all;
-  if (loss.windows() && loss.by_sequence) count_slots(s.experts, k, from, to, R, counts);
-  if (loss.windows() && !loss.by_sequence)
+  bool const by_rows = !loss.by_sequence && !c.drops;
+  if (loss.windows() && !by_rows) count_slots(s.experts, k, from, to, R, counts);
+  if (loss.windows() && by_rows)
     for (int e = threadIdx.x; e < R; e += blockDim.x) counts[e] = rows.counts[e];
   if (loss.communication > 0) count_sent(s.experts, k, from, to, D, size, sent);
-  if (loss.sequence > 0) count_slots(s.best, k, begin, end, R, best);
+  if (loss.sequence > 0) count_slots(s.best, c.chosen, begin, end, R, best);
   __syncthreads();
 
-  bool const earlier = loss.earlier && !loss.by_sequence;
   double const window = static_cast<double>(to - from), own = static_cast<double>(end - begin);
   double const share = (loss.by_sequence ? 1.0 / sequences : 1.0) / window;
-  double const each = R / (double(k) * (window + (earlier ? double(loss.earlier_tokens) : 0.0)));
-  auto const f = [&](int e) {
-    return each * (counts[e] + (earlier ? static_cast<double>(loss.earlier[e]) : 0.0));
-  };
+  double const each = share_of_choice(c, loss, window);
+  auto const f = [&](int e) { return each * choices(loss, counts[e], e); };
   for (int e = threadIdx.x; e < R; e += blockDim.x) {
     double factor = 0;
     if (loss.windows()) {
@@ -117,10 +133,12 @@ __global__ __launch_bounds__(1024) void factors_kernel(routing_rules c, balance_
       double mean = 0;
       for (int i = d * size; loss.device > 0 && i < (d + 1) * size; ++i) mean += f(i) / size;
       factor = share * (loss.expert * f(e) + loss.device * mean);
+      if (loss.of_rule) factor += share * loss.of_rule[e];
       if (loss.communication > 0)
         factor += share * loss.communication * sent[d] * D / (loss.most_devices * window);
     }
-    if (loss.sequence > 0) factor += loss.sequence * R / (k * own) * best[e] / (sequences * own);
+    if (loss.sequence > 0)
+      factor += loss.sequence * R / (c.chosen * own) * best[e] / (sequences * own);
     factors[begin * R + e] = static_cast<float>(factor);
   }
 }
@@ -170,7 +188,7 @@ __device__ inline float score_sum(routing_rules const& c, float const* scores) {
 struct token_numbers {
   float *scores, *ds;     // (R), (R): gradients of scores, then of logits
   float* dweights;        // (k)
-  std::int32_t* experts;  // (k)
+  std::int32_t* experts;  // (k) of slots, dropped ones too; -1: none
 };
 
 /// Adds weights' gradients to those of scores, or, of the chosen logits alone, to those of logits.
@@ -179,28 +197,31 @@ __device__ inline void weigh_backward(routing_rules const& c, token_numbers cons
   float total = 1, mean = 0;
   if (c.renormalise) {
     total = 0;
-    for (int n = 0; n < c.k; ++n) total += t.scores[t.experts[n]];
+    for (int n = 0; n < c.k; ++n) total += t.experts[n] < 0 ? 0 : t.scores[t.experts[n]];
     if (c.round) total = rounded(total);
     total = fmaxf(total, c.floor) + c.epsilon;
     bool const constant = c.floor > 0 && total <= c.floor + c.epsilon;
     for (int n = 0; n < c.k && !constant; ++n)
-      mean += t.dweights[n] * t.scores[t.experts[n]] / total;
+      if (t.experts[n] >= 0) mean += t.dweights[n] * t.scores[t.experts[n]] / total;
   }
   for (int n = lane; n < c.k; n += 32)
-    t.ds[t.experts[n]] += c.scale * (t.dweights[n] - mean) / total;
+    if (t.experts[n] >= 0) t.ds[t.experts[n]] += c.scale * (t.dweights[n] - mean) / total;
   __syncwarp();
 }
 __device__ inline void weigh_logits_backward(routing_rules const& c, float const* logits,
                                              token_numbers const& t) {
   float highest = -INFINITY, sum = 0, mean = 0;
-  for (int n = 0; n < c.k; ++n) highest = fmaxf(highest, logits[t.experts[n]]);
+  for (int n = 0; n < c.k; ++n)
+    if (t.experts[n] >= 0) highest = fmaxf(highest, logits[t.experts[n]]);
   for (int n = 0; n < c.k; ++n) {
+    if (t.experts[n] < 0) continue;
     float const part = expf(logits[t.experts[n]] - highest);
     sum += part, mean += part * t.dweights[n];
   }
   for (int n = threadIdx.x % 32; n < c.k; n += 32)
-    t.ds[t.experts[n]] +=
-        c.scale / sum * (t.dweights[n] - mean / sum) * expf(logits[t.experts[n]] - highest);
+    if (t.experts[n] >= 0)
+      t.ds[t.experts[n]] +=
+          c.scale / sum * (t.dweights[n] - mean / sum) * expf(logits[t.experts[n]] - highest);
   __syncwarp();
 }
 
@@ -243,12 +264,12 @@ __global__ __launch_bounds__(256) void router_backward_kernel(routing_rules c, b
   for (int i = lane; i < R; i += 32) n.scores[i] = s.scores[t * R + i], n.ds[i] = 0;
   for (int slot = lane; slot < k; slot += 32) {
     std::int64_t const row = rows.slot_row[t * k + slot];
-    int const e = s.experts[t * k + slot];
+    std::int32_t const e = s.experts[t * k + slot];
     float sum = 0;
     for (int p = 0; row >= 0 && p < dots.parts; ++p) sum += dots.dot[row * dots.parts + p];
-    if (loss.importance > 0) sum += from.importance[e];
+    if (loss.importance > 0 && is_kept(e)) sum += from.importance[e];
     n.dweights[slot] = sum;
-    n.experts[slot] = e;
+    n.experts[slot] = expert_of_slot(e);
   }
   __syncwarp();
   if (!c.of_chosen) weigh_backward(c, n);

@@ -4,76 +4,65 @@
 #pragma once
 
 #include "combine.hpp"
+#include "router_singly.cuh"
 #include "router_tile.cuh"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 
 /// sum += weight * 8 numbers in a row.
-__device__ inline void add_eight(float (&sum)[8], float weight, uint4 const& from) {
-  unsigned const words[] = {from.x, from.y, from.z, from.w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    sum[2 * i] += weight * first_of(words[i]);
-    sum[2 * i + 1] += weight * second_of(words[i]);
-  }
-}
 template <class T>
-__device__ void store_eight(float const (&sum)[8], T* to) {
-  unsigned words[4];
+__device__ void add_eight(float (&sum)[8], float weight, eight<T> const& from) {
+  float numbers[8];
+  unpack<T>(numbers, from);
 #pragma unroll
-  for (int i = 0; i < 4; ++i) words[i] = pair(T(sum[2 * i]), T(sum[2 * i + 1]));
-  *reinterpret_cast<uint4*>(to) = {words[0], words[1], words[2], words[3]};
-}
-template <class T>
-__device__ uint4 eight_of(T const* from) {
-  return __ldg(reinterpret_cast<uint4 const*>(from));
+  for (int i = 0; i < 8; ++i) sum[i] += weight * numbers[i];
 }
 
-/// sum (8) += token t's rows in columns d to d + 7. Four rows are on their way at a time.
-template <bool weighted, class T>
+/// sum (8) += token t's rows in columns d to d + 7. `many` rows are on their way at a time.
+template <bool weighted, int many, class T>
 __device__ void gather(float (&sum)[8], combined<T> const& c, std::int64_t t, int d,
                        float const* weights, float shared_weight) {
   std::int64_t const D = c.hidden;
-  uint4 shared{}, added{};
-  if (c.shared) shared = eight_of(c.shared + t * D + d);
-  if (c.add) added = eight_of(c.add + t * D + d);
-  for (int slot0 = 0; slot0 < c.slots; slot0 += 4) {
-    uint4 from[4];
-    float weight[4];
+  eight<T> shared{}, added{};
+  if (c.shared) shared = load_eight_constant(c.shared + t * D + d);
+  if (c.add) added = load_eight_constant(c.add + t * D + d);
+  for (int slot0 = 0; slot0 < c.slots; slot0 += many) {
+    eight<T> from[many];
+    float weight[many];
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
+    for (int i = 0; i < many; ++i) {
       std::int64_t const slot = t * c.slots + slot0 + i;
       std::int64_t const row = slot0 + i < c.slots ? c.slot_row[slot] : -1;
-      from[i] = row >= 0 ? eight_of(c.routed + row * D + d) : uint4{};
+      from[i] = row >= 0 ? load_eight_constant(c.routed + row * D + d) : eight<T>{};
       weight[i] = row < 0 ? 0.0f : weighted ? weights[slot] : 1.0f;
     }
 #pragma unroll
-    for (int i = 0; i < 4; ++i) add_eight(sum, weight[i], from[i]);
+    for (int i = 0; i < many; ++i) add_eight(sum, weight[i], from[i]);
   }
   if (c.shared) add_eight(sum, shared_weight, shared);
   if (c.add) add_eight(sum, 1, added);
 }
 
+/// A block is a token, or an equal part of one. Without divisions: they took longer than the sums.
 template <bool weighted, class T>
-__global__ __launch_bounds__(256) void combine_kernel(combined<T> c, float const* weights,
+__global__ __launch_bounds__(512) void combine_kernel(combined<T> c, float const* weights,
                                                       float const* shared_weight,
                                                       float shared_scale, T* y) {
-  int const pieces = c.hidden / 8;
-  std::int64_t const i = std::int64_t{blockIdx.x} * 256 + threadIdx.x;
-  std::int64_t const t = i / pieces;
-  int const d = static_cast<int>(i - t * pieces) * 8;
-  if (t >= c.tokens) return;
+  std::int64_t const t = blockIdx.x;
+  int const d = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x) * 8;
+  if (d >= c.hidden) return;
   float sum[8] = {};
-  gather<weighted>(sum, c, t, d, weights, shared_weight ? shared_weight[t] : shared_scale);
-  store_eight(sum, y + t * c.hidden + d);
+  gather<weighted, 8>(sum, c, t, d, weights, shared_weight ? shared_weight[t] : shared_scale);
+  store_eight(y + t * c.hidden + d, pack<T>(sum));
 }
 template <bool weighted, class T>
 void launch_combine(combined<T> const& from, float const* weights, float const* shared_weight,
                     float shared_scale, T* y, CUstream_st* stream) {
-  std::int64_t const pieces = from.tokens * (from.hidden / 8);
-  if (pieces == 0) return;
-  combine_kernel<weighted><<<unsigned((pieces + 255) / 256), 256, 0, stream>>>(
+  if (from.tokens == 0) return;
+  unsigned const pieces = static_cast<unsigned>(from.hidden) / 8, parts = (pieces + 511) / 512;
+  unsigned const threads = ((pieces + parts - 1) / parts + 31) / 32 * 32;
+  combine_kernel<weighted><<<dim3(static_cast<unsigned>(from.tokens), parts), threads, 0, stream>>>(
       from, weights, shared_weight, shared_scale, y);
   check_launch("combine");
 }
@@ -87,7 +76,7 @@ void combine<T>::forward(combined<T> const& from, float const* weights, float co
 // ---- backward -----------------------------------------------------------------------------------
 
 /// A router's part of dx for 64 tokens and 128 columns, in tensor cores: 8 warps of 32 x 32, experts
-/// 32 at a time. dlogits are taken as two bf16 numbers each. Column R is the shared gate's.
+/// 32 at a time. dlogits are taken as two numbers of 16 bits each. Column R is the shared gate's.
 template <class T>
 struct router_product {
   static constexpr int tokens = 64, columns = 128, deep = 32;
@@ -104,7 +93,7 @@ struct router_product {
   router_part<T> const& r;
   int t0, d0, experts;  // R, and 1 with a gate
   float dlogits[8];
-  uint4 router[2];
+  eight<T> router[2];
 
   __device__ void read(int e0) {
     int const thread = threadIdx.x, R = r.routed;
@@ -120,7 +109,7 @@ struct router_product {
     for (int i = 0; i < 2; ++i) {
       int const e = e0 + i * 16 + thread / 16, d = d0 + thread % 16 * 8;
       T const* const row = e < R ? r.router + std::int64_t{e} * c.hidden : r.shared_gate;
-      router[i] = e < experts && d < c.hidden ? eight_of(row + d) : uint4{};
+      router[i] = e < experts && d < c.hidden ? load_eight_constant(row + d) : eight<T>{};
     }
   }
   __device__ void write(operands& to) const {
@@ -128,7 +117,7 @@ struct router_product {
     unsigned high[4], low[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      split_pair const two(dlogits[2 * i], dlogits[2 * i + 1]);
+      split_pair<T> const two(dlogits[2 * i], dlogits[2 * i + 1]);
       high[i] = two.high, low[i] = two.low;
     }
     int const e = thread % 4 * 8;
@@ -136,7 +125,8 @@ struct router_product {
     *reinterpret_cast<uint4*>(&to.low[thread / 4][e]) = {low[0], low[1], low[2], low[3]};
 #pragma unroll
     for (int i = 0; i < 2; ++i)
-      *reinterpret_cast<uint4*>(&to.router[i * 16 + thread / 16][thread % 16 * 8]) = router[i];
+      *reinterpret_cast<uint4*>(&to.router[i * 16 + thread / 16][thread % 16 * 8]) =
+          router[i].words[0];
   }
   /// Leaves the product in memory.sums.
   __device__ void operator()(memory& m) {
@@ -165,8 +155,8 @@ struct router_product {
 #pragma unroll
           for (int n = 0; n < 4; ++n) {
             unsigned const b0 = b[n / 2][n % 2 * 2], b1 = b[n / 2][n % 2 * 2 + 1];
-            multiply_add<bf16>(sum[i][n], a, b0, b1);
-            multiply_add<bf16>(sum[i][n], rest, b0, b1);
+            multiply_add<T>(sum[i][n], a, b0, b1);
+            multiply_add<T>(sum[i][n], rest, b0, b1);
           }
         }
       }
@@ -186,22 +176,28 @@ struct router_product {
   }
 };
 
+template <class T>
+struct chosen_router_product : router_product<T> {};
+template <class T>
+requires(!in_pairs<T>) struct chosen_router_product<T> : single_router_product<T> {
+};
+
 /// dx of 64 tokens and 128 columns: the router's part, then the experts' rows.
 template <class T>
 __global__ __launch_bounds__(256, 3) void combine_backward_kernel(combined<T> c, router_part<T> r,
                                                                   T* dx) {
-  using product = router_product<T>;
+  using product = chosen_router_product<T>;
   __shared__ typename product::memory memory;
   int const t0 = blockIdx.y * product::tokens, d0 = blockIdx.x * product::columns;
-  product{c, r, t0, d0, r.routed + (r.dgate != nullptr), {}, {}}(memory);
+  product{{c, r, t0, d0, r.routed + (r.dgate != nullptr)}}(memory);
   int const piece = threadIdx.x % 16 * 8, d = d0 + piece;
   for (int i = threadIdx.x / 16; i < product::tokens; i += 16) {
     if (t0 + i >= c.tokens || d >= c.hidden) return;
     float sum[8];
 #pragma unroll
     for (int n = 0; n < 8; ++n) sum[n] = memory.sums[i][piece + n];
-    gather<false>(sum, c, t0 + i, d, nullptr, 1);
-    store_eight(sum, dx + std::int64_t{t0 + i} * c.hidden + d);
+    gather<false, 4>(sum, c, t0 + i, d, nullptr, 1);
+    store_eight(dx + std::int64_t{t0 + i} * c.hidden + d, pack<T>(sum));
   }
 }
 
@@ -211,7 +207,7 @@ void combine<T>::backward(combined<T> const& from, router_part<T> const& router,
   if (from.tokens == 0) return;
   if (router.routed == 0 && !router.dgate)
     return launch_combine<false>(from, nullptr, nullptr, 1, dx, stream);
-  using product = router_product<T>;
+  using product = chosen_router_product<T>;
   dim3 const grid(unsigned((from.hidden + product::columns - 1) / product::columns),
                   unsigned((from.tokens + product::tokens - 1) / product::tokens));
   combine_backward_kernel<T><<<grid, 256, 0, stream>>>(from, router, dx);

@@ -22,7 +22,7 @@ struct combined {
 /// What a router adds to the gradient of its input: dlogits router + dgate shared_gate.
 template <class T>
 struct router_part {
-  int routed = 0;                  // R; 0: there is none
+  int routed = 0;                  // R, or the columns of another product; 0: there is none
   float const* dlogits = nullptr;  // (T, R)
   T const* router = nullptr;       // (R, D)
   float const* dgate = nullptr;    // (T), or null

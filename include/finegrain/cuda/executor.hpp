@@ -11,6 +11,7 @@
 #include "../plan/plan.hpp"
 #include "blas.hpp"
 #include "memory.hpp"
+#include "rules.hpp"
 #include "supported.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -34,20 +35,22 @@ struct finite_numbers {
 struct context {
   device::blas blas;
   device_buffer<double> loss{1}, loss_parts{squared_error_parts};
+  device_buffer<std::int64_t> terms{1};  // of a loss, where the device counts them
   device_buffer<float> token_losses;
-  std::int64_t tokens = 0;  // of this pass
   /// Reports of the routers of one pass, one after the other, which kernels write.
   struct released {
     void operator()(double* memory) const { runtime::release_shared(memory); }
   };
   std::unique_ptr<double, released> reports;
   std::int64_t report_size = 0;  // numbers there is room for
+  std::int64_t moves = 0;        // how many times any of this was allocated anew
 
   void reserve_reports(std::int64_t numbers) {
     if (numbers <= report_size) return;
     reports.reset(static_cast<double*>(
         runtime::allocate_shared(numbers * static_cast<std::int64_t>(sizeof(double)))));
     report_size = numbers;
+    ++moves;
   }
 };
 
@@ -63,6 +66,9 @@ struct basic_cuda {
   using scalar = T;
   CUstream_st* stream = nullptr;
   device::instructions use = device::instructions::all;
+  /// Of experts that are frozen in fp8: bf16; or fp8, in which the inputs of their products are
+  /// rounded too, where that is faster: on Hopper, for many tokens (cuda/fp8.hpp).
+  format activations = format::bf16;
   std::shared_ptr<device::context> context = made();
 
   /// Throws cuda_error where there is no device, or it has no memory left.
@@ -87,10 +93,13 @@ struct place<basic_cuda<T>> {
 
   static bool readable(void const* memory) { return device::runtime::readable(memory); }
   static int workers(X const&) { return 1; }
+  static constexpr bool here = false;
+  static constexpr std::int64_t chunk_bytes = std::int64_t{512} << 20, chunk_most = 4096;
 
   static void reserve(X const& on, std::int64_t tokens) {
-    if (on.context->token_losses.size() < tokens)
-      on.context->token_losses = device_buffer<float>(tokens);
+    if (on.context->token_losses.size() >= tokens) return;
+    on.context->token_losses = device_buffer<float>(tokens);
+    ++on.context->moves;
   }
   static constexpr std::int64_t staging_bytes(std::int64_t tokens) {
     arena counting;
@@ -108,16 +117,16 @@ struct place<basic_cuda<T>> {
       return std::span<N const>(to, list.size());
     };
     batch made = b;
-    on.context->tokens = b.tokens;
     made.ids = copied(std::span<std::int32_t const>(b.ids));
     made.starts = copied(b.starts);
     made.positions = copied(b.positions);
-    if (b.log) {
-      std::int64_t numbers = 0;
-      for (auto const& layer : b.log->layers) numbers += report_size(layer.load.size());
-      on.context->reserve_reports(numbers);
-    }
+    if (b.log) reserve_log(on, *b.log);
     return made;
+  }
+  static void reserve_log(X const& on, routing_log const& log) {
+    std::int64_t numbers = 0;
+    for (auto const& layer : log.layers) numbers += report_size(layer.load.size());
+    on.context->reserve_reports(numbers);
   }
   static id_list list(X const& on, buffer<std::int32_t>& memory, id_list const& from) {
     if (from.empty() || !readable(from.data())) return from;
@@ -127,6 +136,11 @@ struct place<basic_cuda<T>> {
                                   count * static_cast<std::int64_t>(sizeof(std::int32_t)),
                                   on.stream);
     return std::span<std::int32_t const>(memory.data(), from.size());
+  }
+  static std::int64_t read(X const& on, std::int64_t const* from) {
+    std::int64_t number = 0;
+    device::runtime::copy(&number, from, sizeof number, on.stream);
+    return number;
   }
   template <class Make>
   static void write(X const& on, buffer<T> const& to, Make&& make) {
@@ -174,31 +188,36 @@ struct place<basic_cuda<T>> {
     device::runtime::copy(&loss, on.context->loss.data(), sizeof loss, on.stream);
     return made + loss;
   }
-  static void read_log(X const& on, routing_log& log) {
+  static void read_log(X const& on, routing_log& log, std::int64_t tokens) {
     device::runtime::synchronize(on.stream);
     double const* from = on.context->reports.get();
     for (std::size_t l = 0; l < std::min(log.next, log.layers.size()); ++l)
-      from = read_report(from, on.context->tokens, log.layers[l]);
+      from = read_report(from, tokens, log.layers[l]);
   }
   /// What is asked of a router that it cannot do.
-  static void check(config const& c, routing_request const& request, bool training) {
-    if (char const* const sentence = device::unsupported(c, request, training))
+  static void check(config const& c, routing_request const& request, bool) {
+    if (char const* const sentence = device::unsupported(c, request))
       throw invalid_argument("%s", sentence);
+    if (request.rule && !dynamic_cast<cuda_routing_rule const*>(request.rule))
+      throw invalid_argument("on cuda, a routing rule must be a cuda_routing_rule");
+    if (request.balance.rule && !dynamic_cast<cuda_balance_rule const*>(request.balance.rule))
+      throw invalid_argument("on cuda, a balance rule must be a cuda_balance_rule");
   }
 
-  /// Numbers of a router's report as kernels write it: R loads, as std::int64_t, R mean scores, the
-  /// balance loss, the entropy, and devices.
+  /// Numbers of a router's report as kernels write it: see device::router_report.
   static std::int64_t report_size(std::size_t routed) {
-    return 2 * static_cast<std::int64_t>(routed) + 3;
+    return 5 * static_cast<std::int64_t>(routed) + 3;
   }
   static double const* read_report(double const* from, std::int64_t tokens, routing_report& to) {
     std::size_t const R = to.load.size();
     std::memcpy(to.load.data(), from, R * sizeof(double));
-    std::copy_n(from + R, R, to.mean_score.begin());
-    std::fill(to.dropped.begin(), to.dropped.end(), 0);
-    to.balance_loss = from[2 * R];
-    to.entropy = from[2 * R + 1];
-    to.devices = from[2 * R + 2];
+    std::memcpy(to.dropped.data(), from + R, R * sizeof(double));
+    std::copy_n(from + 2 * R, R, to.mean_score.begin());
+    std::copy_n(from + 3 * R, R, to.bias.begin());
+    std::copy_n(from + 4 * R, R, to.quantile.begin());
+    to.balance_loss = from[5 * R];
+    to.entropy = from[5 * R + 1];
+    to.devices = from[5 * R + 2];
     to.tokens = tokens;
     return from + report_size(R);
   }

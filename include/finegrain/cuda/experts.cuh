@@ -6,69 +6,82 @@
 #include "experts.hpp"
 #include "hopper/backward.cuh"
 #include "hopper/forward.cuh"
+#include "hopper/transposed.cuh"
 #include "portable/products.cuh"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 
-/// Up to such a tile weights are streamed past rows; above, tiles of both are multiplied.
+/// Up to such a tile weights are streamed past rows; above, tiles of both are multiplied. f32 takes
+/// the portable path whatever its rows, as no tensor core multiplies it.
 inline constexpr int few_rows = 16;
 
-/// Whether hopper_forward's clusters all have work: several tiles each. (With fewer it has been run
-/// little, and a test of such a layer stood still once: see docs/kernels.md.)
+/// Whether there are kernels of backward with Hopper's instructions for such numbers.
 template <class T>
-bool fills_device(expert_products<T> const& p) {
-  auto const tiles = [](std::int64_t rows, int width) {
-    return (rows + 127) / 128 * ((width + 127) / 128);
-  };
-  std::int64_t const T_ = p.rows.tokens;
-  return tiles(T_ * p.rows.slots, p.routed.width) + tiles(T_, p.shared.width) >= 512;
+inline constexpr bool has_hopper_backward = std::is_same_v<T, bf16>;
+
+/// Rows an expert has on average, below which weights are better the left operand.
+inline constexpr int few_enough = 192;
+
+template <class T>
+bool takes_hopper_transposed(expert_products<T> const& p, instructions use) {
+  return p.rows.tile >= 32 && use == instructions::all && p.routed.width > 0 &&
+         p.rows.pairs() < std::int64_t{few_enough} * p.rows.experts && hopper_transposed<T>::takes(p);
 }
 template <class T>
 bool takes_hopper_forward(expert_products<T> const& p, instructions use) {
-  return p.rows.tile == 128 && use == instructions::all && fills_device(p) &&
-         hopper_forward<T>::available();
+  return p.rows.tile == 128 && use == instructions::all && hopper_forward<T>::available();
 }
 
 template <class T>
 void experts<T>::up_forward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
-  if (p.rows.tile <= few_rows) return decode_products<T>::up_forward(p, stream);
-  if (takes_hopper_forward(p, use)) return hopper_forward<T>::up_forward(p, stream);
+  if constexpr (in_pairs<T>) {
+    if (p.rows.tile <= few_rows) return decode_products<T>::up_forward(p, stream);
+    if (takes_hopper_transposed(p, use)) return hopper_transposed<T>::up_forward(p, stream);
+    if (takes_hopper_forward(p, use)) return hopper_forward<T>::up_forward(p, stream);
+  }
   portable_products<T>::up_forward(p, stream);
 }
 template <class T>
 void experts<T>::down_forward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
-  if (p.rows.tile <= few_rows) return decode_products<T>::down_forward(p, stream);
-  if (takes_hopper_forward(p, use)) return hopper_forward<T>::down_forward(p, stream);
+  if constexpr (in_pairs<T>) {
+    if (p.rows.tile <= few_rows) return decode_products<T>::down_forward(p, stream);
+    if (takes_hopper_transposed(p, use)) return hopper_transposed<T>::down_forward(p, stream);
+    if (takes_hopper_forward(p, use)) return hopper_forward<T>::down_forward(p, stream);
+  }
   portable_products<T>::down_forward(p, stream);
 }
 template <class T>
 void experts<T>::down_combine(expert_products<T> const& p, T const* add, T* y,
                               CUstream_st* stream) {
-  decode_products<T>::fused_down(p, add, y, stream);
+  if constexpr (in_pairs<T>) decode_products<T>::fused_down(p, add, y, stream);
 }
 template <class T>
 void experts<T>::down_backward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
-  if (use == instructions::all && hopper_backward<T>::available())
-    return hopper_backward<T>::down_backward(p, stream);
+  if constexpr (has_hopper_backward<T>)
+    if (use == instructions::all && hopper_backward<T>::available())
+      return hopper_backward<T>::down_backward(p, stream);
   portable_products<T>::down_backward(p, stream);
 }
 template <class T>
 void experts<T>::down_weights(expert_products<T> const& p, instructions use, CUstream_st* stream) {
-  if (use == instructions::all && hopper_backward<T>::available())
-    return hopper_backward<T>::down_weights(p, stream);
+  if constexpr (has_hopper_backward<T>)
+    if (use == instructions::all && hopper_backward<T>::available())
+      return hopper_backward<T>::down_weights(p, stream);
   portable_products<T>::down_weights(p, stream);
 }
 template <class T>
 void experts<T>::up_backward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
-  if (use == instructions::all && hopper_backward<T>::available())
-    return hopper_backward<T>::up_backward(p, stream);
+  if constexpr (has_hopper_backward<T>)
+    if (use == instructions::all && hopper_backward<T>::available())
+      return hopper_backward<T>::up_backward(p, stream);
   portable_products<T>::up_backward(p, stream);
 }
 template <class T>
 void experts<T>::up_weights(expert_products<T> const& p, instructions use, CUstream_st* stream) {
-  if (use == instructions::all && hopper_backward<T>::available())
-    return hopper_backward<T>::up_weights(p, stream);
+  if constexpr (has_hopper_backward<T>)
+    if (use == instructions::all && hopper_backward<T>::available())
+      return hopper_backward<T>::up_weights(p, stream);
   portable_products<T>::up_weights(p, stream);
 }
 

@@ -9,9 +9,11 @@ namespace device {
 
 /// Rows of an expert that products handle at a time, and by which memory is laid out: many for
 /// training; for inference as many as an expert has on average, or a few more.
+template <class T>
 constexpr int tile_rows(config const& c, extent e) {
   std::int64_t const average = e.tokens * c.top_k / c.routed;
   if (e.training || average >= 96) return 128;
+  if (sizeof(T) > 2 && average <= 8) return 16;
   return average <= 1 ? 8 : average <= 8 ? 16 : average <= 24 ? 32 : 64;
 }
 

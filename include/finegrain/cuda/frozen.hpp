@@ -5,6 +5,7 @@
 #include "../plan/frozen.hpp"
 #include "coded.hpp"
 #include "experts.hpp"
+#include "fp8.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
@@ -30,16 +31,42 @@ concept Frozen = std::is_base_of_v<frozen_experts<W::number>, W>;
 /// In the place of `experts` for a pass through a frozen layer.
 template <class T, format F>
 struct frozen_layer {
-  coded_family routed, shared;
+  static constexpr bool has_fp8 = F == format::fp8 && std::is_same_v<T, bf16>;
 
-  void up_forward(expert_products<T> const& p, instructions, CUstream_st* stream) const {
+  format activations = format::bf16;
+  coded_family routed{}, shared{};
+
+  void up_forward(expert_products<T> const& p, instructions use, CUstream_st* stream) const {
+    if constexpr (has_fp8)
+      if (takes_fp8(p, use)) {
+        auto const [r, s] = rows_of(p);
+        fp8_products<T>::quantize(p, r, s, stream);
+        return fp8_products<T>::up_forward(p, r, s, stream);
+      }
     coded_experts<T, F>::up_forward(p, routed, shared, stream);
   }
-  void down_forward(expert_products<T> const& p, instructions, CUstream_st* stream) const {
+  void down_forward(expert_products<T> const& p, instructions use, CUstream_st* stream) const {
+    if constexpr (has_fp8)
+      if (takes_fp8(p, use)) {
+        auto const [r, s] = rows_of(p);
+        return fp8_products<T>::down_forward(p, r, s, stream);
+      }
     coded_experts<T, F>::down_forward(p, routed, shared, stream);
   }
   void down_combine(expert_products<T> const& p, T const* add, T* y, CUstream_st* stream) const {
     coded_experts<T, F>::down_combine(p, routed, shared, add, y, stream);
+  }
+
+ private:
+  bool takes_fp8(expert_products<T> const& p, instructions use) const {
+    return activations == format::fp8 && use == instructions::all && p.rows.tile == 128 &&
+           fp8_fits(p) && fp8_products<T>::available();
+  }
+  std::pair<fp8_family, fp8_family> rows_of(expert_products<T> const& p) const {
+    fp8_family r, s;
+    if (p.routed.width > 0) r = fp8_rows_of(routed, p.routed, p.rows.max_rows(), p.hidden);
+    if (p.shared.width > 0) s = fp8_rows_of(shared, p.shared, p.rows.tokens, p.hidden);
+    return {r, s};
   }
 };
 

@@ -11,12 +11,15 @@
 #include "elementwise.cuh"
 #include "embed.cuh"
 #include "experts.cuh"
+#include "hopper/fp8.cuh"
 #include "linear.cuh"
 #include "loss.cuh"
 #include "memory.cuh"
 #include "norm.cuh"
+#include "random.cuh"
 #include "rotary.cuh"
-#include "route.cuh"
+#include "routing/load.cuh"
+#include "routing/rules.cuh"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -26,7 +29,7 @@ namespace device {
 template <class What>
 inline constexpr bool runs = true;
 template <config... Cs>
-inline constexpr bool runs<ladder<Cs...>> = (true && ... && !unsupported(Cs, {}, false));
+inline constexpr bool runs<ladder<Cs...>> = (true && ... && !unsupported(Cs, {}));
 
 }  // namespace device
 
@@ -36,16 +39,18 @@ inline constexpr bool runs<ladder<Cs...>> = (true && ... && !unsupported(Cs, {},
 ///   template struct finegrain::on_cuda<ladder>;
 template <class What = void, class T = bf16>
 struct on_cuda {
-  static_assert(device::runs<What>,
-                "a layer of this ladder does not run on cuda: cuda/supported.hpp says what does not");
+  static_assert(
+      device::runs<What>,
+      "a layer of this ladder does not run on cuda: cuda/supported.hpp says what does not");
   static inline constexpr std::tuple code{
-      device::runtime_code<void>, device::blas_library_code<void>,
-      device::linear_code<T>,     device::route_code<T>,
-      device::experts_code<T>,    device::combine_code<T>,
-      device::norm_code<T>,       device::rotary_code<T>,
-      device::attend_code<T>,     device::embed_code<T>,
-      device::loss_code<T>,       device::elementwise_code<T>,
-      device::adamw_code<T>};
+      device::runtime_code<void>,  device::blas_library_code<void>,
+      device::linear_code<T>,      device::route_code<T>,
+      device::kinds_code<T>,       device::experts_code<T>,
+      device::combine_code<T>,     device::norm_code<T>,
+      device::rotary_code<T>,      device::attend_code<T>,
+      device::embed_code<T>,       device::loss_code<T>,
+      device::elementwise_code<T>, device::adamw_code<T>,
+      device::random_code<T>};
 };
 
 /// The same for networks that are frozen in format F; f32 and bf16 need nothing more:
@@ -54,7 +59,8 @@ struct on_cuda {
 template <format F, class T = bf16>
 struct on_cuda_frozen {
   static_assert(device::is_coded(F), "only fp8, int8, int8_block and int4 have code of their own");
-  static inline constexpr std::tuple code{device::coded_experts_code<T, F>};
+  static inline constexpr std::tuple code{device::coded_experts_code<T, F>,
+                                          device::fp8_products_code<T, F>};
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -19,7 +19,7 @@ template <class Tag>
 void* basic_blas_library<Tag>::create() {
   cublasHandle_t handle = nullptr;
   check(cublasCreate(&handle), "cublasCreate");
-  // A product that cuBLAS splits along its sum must not add the parts up in bf16.
+  // A product that cuBLAS splits along its sum must not add the parts up in 16 bits.
   check(cublasSetMathMode(
             handle, static_cast<cublasMath_t>(CUBLAS_DEFAULT_MATH |
                                               CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION)),
@@ -36,6 +36,12 @@ template <class T>
 inline constexpr cudaDataType_t blas_type = CUDA_R_32F;
 template <>
 inline constexpr cudaDataType_t blas_type<bf16> = CUDA_R_16BF;
+template <>
+inline constexpr cudaDataType_t blas_type<fp16> = CUDA_R_16F;
+/// Products of f32 are those of f32, whatever the library's switches say.
+template <class T>
+inline constexpr cublasComputeType_t blas_sums = sizeof(T) == 4 ? CUBLAS_COMPUTE_32F_PEDANTIC
+                                                                : CUBLAS_COMPUTE_32F;
 
 /// c (M, N) (+)= op(a) op(b). cuBLAS reads columns first, so what it is told is c^T = op(b)^T
 /// op(a)^T. `depth` is the length of the sum; where that is 0 it has nothing to do.
@@ -62,7 +68,7 @@ void blas_product(blas const& library, matrix<T const> a, bool a_transposed, mat
   check(cublasGemmEx_64(handle, b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N,
                         a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N, c.cols, c.rows, depth, &one,
                         b.data, blas_type<T>, b.stride, a.data, blas_type<T>, a.stride, &beta,
-                        c.data, blas_type<C>, c.stride, CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+                        c.data, blas_type<C>, c.stride, blas_sums<T>, CUBLAS_GEMM_DEFAULT),
         "cublasGemmEx");
 }
 

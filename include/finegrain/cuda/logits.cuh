@@ -3,6 +3,7 @@
 #pragma once
 
 #include "route.hpp"
+#include "router_singly.cuh"
 #include "router_tile.cuh"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -44,10 +45,8 @@ struct logit_tile {
 #pragma unroll
       for (int n = 0; n < N; ++n) {
         uint4 const upper = o.x[m][0], lower = o.x[m][1], of_router = o.router[n];
-        multiply_add<bf16>(sum[m][n], {upper.x, lower.x, upper.y, lower.y}, of_router.x,
-                           of_router.y);
-        multiply_add<bf16>(sum[m][n], {upper.z, lower.z, upper.w, lower.w}, of_router.z,
-                           of_router.w);
+        multiply_add<T>(sum[m][n], {upper.x, lower.x, upper.y, lower.y}, of_router.x, of_router.y);
+        multiply_add<T>(sum[m][n], {upper.z, lower.z, upper.w, lower.w}, of_router.z, of_router.w);
       }
   }
 };
@@ -110,25 +109,30 @@ __global__ __launch_bounds__(256) void logits_kernel(T const* x, T const* router
       }
 }
 
-/// Logits with products and sums in f64: a warp for each token and 8 experts.
-template <class T>
-__global__ __launch_bounds__(256) void logits_f64_kernel(T const* x, T const* router, float* logits,
-                                                         int tokens, int R, int D) {
+/// Logits with products and sums in Sum, one by one: a warp for each token and 8 experts.
+template <class Sum, class T>
+__global__ __launch_bounds__(256) void single_logits_kernel(T const* x, T const* router,
+                                                            float* logits, int tokens, int R, int D,
+                                                            bool round) {
   int const lane = threadIdx.x % 32, groups = (R + 7) / 8;
   std::int64_t const job = std::int64_t{blockIdx.x} * 8 + threadIdx.x / 32, t = job / groups;
   int const expert = static_cast<int>(job % groups) * 8;
   if (t >= tokens) return;
-  double sum[8] = {};
+  auto const read = [round](T const& from) -> Sum {
+    return round ? rounded(number(from)) : number(from);
+  };
+  Sum sum[8] = {};
   for (int d = lane; d < D; d += 32) {
-    double const at = number(x[t * D + d]);
+    Sum const at = read(x[t * D + d]);
 #pragma unroll
     for (int i = 0; i < 8; ++i)
-      sum[i] += at * number(router[std::int64_t{min(expert + i, R - 1)} * D + d]);
+      sum[i] += at * read(router[std::int64_t{min(expert + i, R - 1)} * D + d]);
   }
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     sum[i] = vector::warp_sum(sum[i]);
-    if (lane == i && expert + i < R) logits[t * R + expert + i] = static_cast<float>(sum[i]);
+    auto const logit = static_cast<float>(sum[i]);
+    if (lane == i && expert + i < R) logits[t * R + expert + i] = round ? rounded(logit) : logit;
   }
 }
 
@@ -138,9 +142,16 @@ void route<T>::logits(routing_rules const& c, T const* router, T const* x, float
   auto const T32 = static_cast<int>(tokens);
   if (c.uniform || tokens == 0) return;
   auto const blocks = [](std::int64_t n, int each) { return unsigned((n + each - 1) / each); };
+  auto const singly = [&]<class Sum>(Sum) {
+    single_logits_kernel<Sum><<<blocks(tokens * blocks(c.routed, 8), 8), 256, 0, stream>>>(
+        x, router, logits, T32, c.routed, c.hidden, c.round_logits);
+  };
   if (c.f64) {
-    logits_f64_kernel<T><<<blocks(tokens * blocks(c.routed, 8), 8), 256, 0, stream>>>(
-        x, router, logits, T32, c.routed, c.hidden);
+    singly(double{});
+  } else if (std::is_same_v<T, fp16> && c.round_logits) {  // operands are rounded to bf16 too
+    singly(float{});
+  } else if constexpr (!in_pairs<T>) {
+    singly(float{});
   } else if (blocks(tokens, 32) * blocks(c.routed, 64) < 24) {  // small tiles, for more blocks
     logits_kernel<T, 1, 1><<<dim3(blocks(tokens, 16), blocks(c.routed, 8)), 256, 0, stream>>>(
         x, router, logits, T32, c.routed, c.hidden, c.round_logits);
@@ -164,9 +175,8 @@ __global__ __launch_bounds__(256) void shared_weight_kernel(T const* gate, T con
   if (t >= tokens) return;
   float sum = 0;
   for (int d = threadIdx.x % 32 * 2; d < D; d += 64) {
-    unsigned const a = *reinterpret_cast<unsigned const*>(x + t * D + d);
-    unsigned const b = *reinterpret_cast<unsigned const*>(gate + d);
-    sum += first_of(a) * first_of(b) + second_of(a) * second_of(b);
+    float2 const a = load_two(x + t * D + d), b = load_two(gate + d);
+    sum += a.x * b.x + a.y * b.y;
   }
   sum = vector::warp_sum(sum);
   float const small = expf(-fabsf(sum)), sigmoid = (sum < 0 ? small : 1.0f) / (1 + small);
@@ -205,7 +215,7 @@ void route<T>::shared_backward(routing_rules const& c, weight_dots dots, float c
 // ---- the weights' gradients ---------------------------------------------------------------------
 
 /// sums (splits, columns, D): one run of tokens' dlogits^T x for 64 columns and 128 of D. Column R is
-/// the shared gate's. dlogits are taken as two bf16 numbers each. 8 warps of 32 x 32.
+/// the shared gate's. dlogits are taken as two numbers of 16 bits each. 8 warps of 32 x 32.
 template <class T>
 __global__ __launch_bounds__(256) void router_weights_kernel(T const* x, float const* dlogits,
                                                              float const* dgate, float* sums,
@@ -246,7 +256,7 @@ __global__ __launch_bounds__(256) void router_weights_kernel(T const* x, float c
       *reinterpret_cast<uint4*>(&xs[i * 16 + thread / 16][thread % 16 * 8]) = read_x[i];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      split_pair const two(read_d[2 * i], read_d[2 * i + 1]);
+      split_pair<T> const two(read_d[2 * i], read_d[2 * i + 1]);
       int const row = i * 8 + thread / 32;
       *reinterpret_cast<unsigned*>(&high[row][lane * 2]) = two.high;
       *reinterpret_cast<unsigned*>(&low[row][lane * 2]) = two.low;
@@ -269,8 +279,8 @@ __global__ __launch_bounds__(256) void router_weights_kernel(T const* x, float c
 #pragma unroll
         for (int n = 0; n < 4; ++n) {
           unsigned const b0 = b[n / 2][n % 2 * 2], b1 = b[n / 2][n % 2 * 2 + 1];
-          multiply_add<bf16>(sum[m][n], a, b0, b1);
-          multiply_add<bf16>(sum[m][n], rest, b0, b1);
+          multiply_add<T>(sum[m][n], a, b0, b1);
+          multiply_add<T>(sum[m][n], rest, b0, b1);
         }
       }
     }
@@ -288,6 +298,14 @@ __global__ __launch_bounds__(256) void router_weights_kernel(T const* x, float c
       }
 }
 
+template <class T>
+constexpr auto router_weights() {
+  if constexpr (in_pairs<T>)
+    return router_weights_kernel<T>;
+  else
+    return single_router_weights_kernel<T>;
+}
+
 /// The runs' sums, in order, become gradients: those of `numbers` pairs, the router's and the gate's.
 template <class T>
 __global__ __launch_bounds__(256) void router_sums_kernel(float const* sums, int splits, T* drouter,
@@ -301,10 +319,12 @@ __global__ __launch_bounds__(256) void router_sums_kernel(float const* sums, int
     float2 const part = reinterpret_cast<float2 const*>(sums)[s * pairs + i];
     a += part.x, b += part.y;
   }
-  auto* const to = i < router_pairs ? reinterpret_cast<unsigned*>(drouter) + i
-                                    : reinterpret_cast<unsigned*>(dgate) + (i - router_pairs);
-  if (accumulate) a += first_of(*to), b += second_of(*to);
-  *to = pair(bf16(a), bf16(b));
+  T* const to = i < router_pairs ? drouter + 2 * i : dgate + 2 * (i - router_pairs);
+  if (accumulate) {
+    float2 const before = load_two(to);
+    a += before.x, b += before.y;
+  }
+  store_two(to, a, b);
 }
 
 template <class T>
@@ -315,8 +335,9 @@ void route<T>::weights_backward(int D, int R, T const* x, float const* dlogits, 
   if (columns == 0) return;
   auto const runs = router_splits::of(tokens, columns, D);
   dim3 const grid(unsigned((D + 127) / 128), unsigned((columns + 63) / 64), unsigned(runs.splits));
-  router_weights_kernel<T><<<grid, 256, 0, stream>>>(
-      x, dlogits, dgate, partials, static_cast<int>(tokens), R, columns, D, runs.tokens);
+  auto const kernel = router_weights<T>();
+  kernel<<<grid, 256, 0, stream>>>(x, dlogits, dgate, partials, static_cast<int>(tokens), R,
+                                   columns, D, runs.tokens);
   check_launch("route: weights backward");
   std::int64_t const pairs = std::int64_t{columns} * D / 2;
   router_sums_kernel<T><<<unsigned((pairs + 255) / 256), 256, 0, stream>>>(

@@ -82,6 +82,38 @@ void basic_runtime<Tag>::release_shared(void* memory) noexcept {
   static_cast<void>(cudaFreeHost(memory));
 }
 
+template <class Tag>
+CUstream_st* basic_runtime<Tag>::begin_recording() {
+  cudaStream_t stream = nullptr;
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "making a stream");
+  cudaError_t const begun = cudaStreamBeginCapture(stream, cudaStreamCaptureModeRelaxed);
+  if (begun != cudaSuccess) static_cast<void>(cudaStreamDestroy(stream));
+  check(begun, "recording a graph");
+  return stream;
+}
+template <class Tag>
+CUgraphExec_st* basic_runtime<Tag>::end_recording(CUstream_st* stream, bool wanted) {
+  cudaGraph_t recorded = nullptr;
+  cudaGraphExec_t graph = nullptr;
+  cudaError_t result = cudaStreamEndCapture(stream, &recorded);
+  static_cast<void>(cudaStreamDestroy(stream));
+  if (result == cudaSuccess && wanted) result = cudaGraphInstantiate(&graph, recorded, 0);
+  if (recorded) static_cast<void>(cudaGraphDestroy(recorded));
+  if (wanted)
+    check(result, "recording a graph");
+  else
+    static_cast<void>(cudaGetLastError());
+  return graph;
+}
+template <class Tag>
+void basic_runtime<Tag>::replay(CUgraphExec_st* graph, CUstream_st* stream) {
+  check(cudaGraphLaunch(graph, stream), "replaying a graph");
+}
+template <class Tag>
+void basic_runtime<Tag>::release_graph(CUgraphExec_st* graph) noexcept {
+  static_cast<void>(cudaGraphExecDestroy(graph));
+}
+
 /// What host code calls, so that a .cu file holds it: see instantiate.cuh.
 template <class Tag>
 inline constexpr std::tuple runtime_code{&basic_runtime<Tag>::allocate,
@@ -93,7 +125,11 @@ inline constexpr std::tuple runtime_code{&basic_runtime<Tag>::allocate,
                                          &basic_runtime<Tag>::readable,
                                          &basic_runtime<Tag>::enqueue_copy,
                                          &basic_runtime<Tag>::allocate_shared,
-                                         &basic_runtime<Tag>::release_shared};
+                                         &basic_runtime<Tag>::release_shared,
+                                         &basic_runtime<Tag>::begin_recording,
+                                         &basic_runtime<Tag>::end_recording,
+                                         &basic_runtime<Tag>::replay,
+                                         &basic_runtime<Tag>::release_graph};
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -4,12 +4,14 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <type_traits>
 #include <utility>
 
 #include "../base/error.hpp"
 
-struct CUstream_st;  // what a cudaStream_t points to
+struct CUstream_st;     // what a cudaStream_t points to
+struct CUgraphExec_st;  // and a cudaGraphExec_t
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -44,8 +46,45 @@ struct basic_runtime {
   /// Memory of the host that the device can write.
   static void* allocate_shared(std::int64_t bytes);
   static void release_shared(void* memory) noexcept;
+  /// A new stream, on which work is recorded and not run; and the graph made of it, which ends the
+  /// stream, or null where recording went wrong.
+  static CUstream_st* begin_recording();
+  static CUgraphExec_st* end_recording(CUstream_st* stream, bool wanted);
+  static void replay(CUgraphExec_st* graph, CUstream_st* stream);
+  static void release_graph(CUgraphExec_st* graph) noexcept;
 };
 using runtime = basic_runtime<void>;
+
+/// Work of the device, recorded once, that is replayed with whatever its memory then holds. That
+/// memory must stay.
+class recording {
+ public:
+  recording() = default;
+  /// Records what enqueue(stream) enqueues. Throws what that throws, or cuda_error.
+  template <class Enqueue>
+  explicit recording(Enqueue&& enqueue) {
+    CUstream_st* const stream = runtime::begin_recording();
+    try {
+      enqueue(stream);
+    } catch (...) {
+      static_cast<void>(runtime::end_recording(stream, false));
+      throw;
+    }
+    graph_ = runtime::end_recording(stream, true);
+  }
+  recording(recording&& other) noexcept : graph_(std::exchange(other.graph_, nullptr)) {}
+  recording& operator=(recording&& other) noexcept {
+    std::swap(graph_, other.graph_);
+    return *this;
+  }
+  ~recording() {
+    if (graph_) runtime::release_graph(graph_);
+  }
+  void replay(CUstream_st* stream) const { runtime::replay(graph_, stream); }
+
+ private:
+  CUgraphExec_st* graph_ = nullptr;
+};
 
 }  // namespace device
 
@@ -75,6 +114,10 @@ class device_buffer {
   T* data() const { return data_; }
   std::int64_t size() const { return size_; }
   std::int64_t bytes() const { return size_ * static_cast<std::int64_t>(sizeof(T)); }
+  /// So that it can be a batch's list.
+  operator std::span<T const>() const {  // NOLINT(*explicit*)
+    return {data_, static_cast<std::size_t>(size_)};
+  }
 
  private:
   T* data_ = nullptr;

@@ -2,21 +2,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../plan/weights.hpp"
 #include "combine.hpp"
 #include "experts.hpp"
 #include "frozen.hpp"
 #include "norm.hpp"
-#include "route.hpp"
+#include "routing/kinds.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
-
-/// Memory for so many numbers, or null: kernels write what has memory.
-template <class T>
-constexpr T* take_some(arena& memory, std::int64_t count) {
-  T* const data = memory.take<T>(count);
-  return count > 0 ? data : nullptr;
-}
 
 /// What a layer of experts keeps from forward to backward, and for its reports. Without a router,
 /// or without a shared expert, those parts are empty.
@@ -25,6 +19,7 @@ struct mixture_saved {
   router_state router;
   row_map rows;
   balance_factors factors;
+  kind_state kinds;
   T *z, *shared_z;  // (rows, 2 F), (T, 2 S F) of training
 
   constexpr mixture_saved(arena& memory, extent e, config const& c, bool shared, bool routed) {
@@ -36,12 +31,19 @@ struct mixture_saved {
     router.weights = take_some<float>(memory, e.tokens * k);
     router.best = take_some<std::int32_t>(memory, e.tokens * k);
     router.shared_weight = take_some<float>(memory, shared && weighs_shared(c) ? e.tokens : 0);
-    if (routed) rows = row_map(memory, e.tokens, k, R, tile_rows(c, e));
+    if (routed) rows = rows_of(memory, e, c);
     factors.factors = take_some<float>(memory, std::max<std::int64_t>(e.tokens, 1) * R);
     factors.importance = take_some<float>(memory, R);
+    if (routed) kinds = kind_state(memory, e, c);
     std::int64_t const all = e.training && routed ? rows.max_rows() : 0;
     z = take_some<T>(memory, all * 2 * c.width);
     shared_z = take_some<T>(memory, shared ? kept * 2 * c.shared * c.width : 0);
+  }
+  static constexpr row_map rows_of(arena& memory, extent e, config const& c) {
+    int const k = routing<float>::slots(c, e);
+    bool const by_expert = c.selection == selection::expert_choice;
+    std::int64_t const share = routing<float>::pairs(c, e) / c.routed;
+    return {memory, e.tokens, k, c.routed, tile_rows<T>(c, e), by_expert ? share : 0};
   }
   /// Whether the shared expert's output is weighed.
   static constexpr bool weighs_shared(config const& c) {
@@ -61,13 +63,14 @@ struct mixture_scratch {
   std::int32_t* block_counts;
   double* report_sums;
   std::int64_t* earlier;  // (R)
+  kind_scratch<T> kinds;
 
   constexpr mixture_scratch(arena& memory, extent e, config const& c, bool shared, bool routed) {
-    int const k = routed ? routing<float>::slots(c, e) : 0, R = routed ? c.routed : 0;
+    int const R = routed ? c.routed : 0, P = routed ? c.cosine : 0;
     int const D = c.hidden, F = c.width, SF = shared ? c.shared * c.width : 0;
     std::int64_t const T_ = e.tokens;
-    std::int64_t const rows =
-        routed ? row_map::max_tiles(T_, k, R, tile_rows(c, e)) * tile_rows(c, e) : 0;
+    arena counting;
+    std::int64_t const rows = routed ? mixture_saved<T>::rows_of(counting, e, c).max_rows() : 0;
     std::int64_t const back = e.training ? 1 : 0;
     hidden = take_some<T>(memory, rows * F);
     shared_hidden = take_some<T>(memory, T_ * SF);
@@ -79,12 +82,14 @@ struct mixture_scratch {
     shared_dot = take_some<float>(memory, back * T_ * dot_parts(SF));
     dlogits = take_some<float>(memory, back * T_ * R);
     dgate = take_some<float>(memory, back * T_);
-    router_sums = take_some<float>(
-        memory, back * std::max(router_splits::partials(T_, std::max(R, 1), D),
-                                router_splits::partials(T_, R + 1, D)));  // in fewer splits
+    std::int64_t sums = 0;  // more columns may be in fewer splits
+    for (int columns : {1, R, R + 1, P, P + 1})
+      if (columns > 0) sums = std::max(sums, router_splits::partials(T_, columns, D));
+    router_sums = take_some<float>(memory, back * sums);
     block_counts = take_some<std::int32_t>(memory, routed ? token_chunks::counts(T_, R) : 0);
     report_sums = take_some<double>(memory, routed ? router_report::partials(R) : 0);
     earlier = take_some<std::int64_t>(memory, R);
+    if (routed) kinds = kind_scratch<T>(memory, e, c);
   }
 };
 
@@ -114,6 +119,7 @@ class mixture_pass {
         s_(saved),
         t_(p_.scratch, p.extent, c, shared, routed),
         rules_(c, p.batch.routing),
+        kinds_(c, p.batch.routing, p.extent),
         loss_(c, p.batch.routing),
         experts_(experts) {
     if (routed) s_.rows.slots = rules_.k;
@@ -133,9 +139,17 @@ class mixture_pass {
   void forward(T const* add, T* y) {
     auto const on = p_.on.stream;
     if (routed_) {
-      route<T>::forward(rules_, router(), products_.x, p_.batch.ids.data(), s_.router, s_.rows,
-                        t_.block_counts, on);
+      if (kinds_.plain())
+        route<T>::forward(rules_, router(), products_.x, p_.batch.ids.data(), s_.router, s_.rows,
+                          t_.block_counts, on);
+      else
+        route_rarer();
       count_earlier();
+      if (loss_.rule) ask_balance_rule();
+      if (kinds_.noisy && loss_.load > 0) {
+        kinds<T>::load(rules_, loss_.load, s_.router, s_.kinds, t_.kinds, p_.extent.tokens, on);
+        loss_.smooth = s_.kinds.smooth;
+      }
       route<T>::balance(rules_, loss_, s_.router, s_.rows, starts(), s_.factors, on);
       if (p_.batch.log) report();
     }
@@ -177,17 +191,8 @@ class mixture_pass {
     if (gated)
       route<T>::shared_backward(rules_, {t_.shared_dot, dot_parts(c_.shared * c_.width)},
                                 s_.router.shared_weight, t_.dgate, tokens, on);
-    if (learns || gated)
-      route<T>::weights_backward(c_.hidden, learns ? c_.routed : 0, products_.x, t_.dlogits,
-                                 gated ? t_.dgate : nullptr, dw.router.router.data,
-                                 dw.shared_gate_weights, p_.gradients, t_.router_sums, tokens, on);
-    combine<T>::backward(combined_rows(add),
-                         {.routed = learns ? c_.routed : 0,
-                          .dlogits = t_.dlogits,
-                          .router = w_.router.router.data,
-                          .dgate = gated ? t_.dgate : nullptr,
-                          .shared_gate = w_.shared_gate_weights},
-                         dx, on);
+    router_part<T> const part = router_backward(dw, learns, gated, add);
+    combine<T>::backward(combined_rows(add), part, dx, on);
     begin(dw);
   }
 
@@ -208,8 +213,90 @@ class mixture_pass {
   }
   bool weighed() const { return shared_ && mixture_saved<T>::weighs_shared(c_); }
   router_numbers<T> router() const {
-    return {w_.router.router.data, w_.router.bias.data, w_.router.table.data,
-            w_.shared_gate_weights};
+    auto const& r = w_.router;
+    return {r.router.data, finegrain::detail::with_rest(r.bias.data, r.bias.size()),
+            finegrain::detail::with_rest(r.table.data, r.table.size()), w_.shared_gate_weights};
+  }
+  kind_numbers<T const> further() const {
+    auto const& r = w_.router;
+    return {r.router.data, r.project.data, r.temperature.data, r.noise.data};
+  }
+  /// Forward of a router that is not plain.
+  void route_rarer() {
+    auto const on = p_.on.stream;
+    batch const& b = p_.batch;
+    if (kinds_.random())
+      kinds<T>::keep_seed(b.routing.seed, b.routing.step, b.log ? b.log->next : 0, s_.kinds, on);
+    kinds<T>::logits(rules_, kinds_, further(), products_.x, s_.router, s_.kinds, t_.kinds,
+                     p_.extent.tokens, on);
+    if (kinds_.by_rule) {
+      kinds<T>::scores(rules_, s_.router, p_.extent.tokens, on);
+      dynamic_cast<cuda_routing_rule const&>(*b.routing.rule)
+          .enqueue(b, {s_.router.scores, p_.extent.tokens, rules_.routed},
+                   {s_.router.experts, p_.extent.tokens, rules_.k}, on);
+      kinds<T>::distinct(rules_, s_.router, p_.extent.tokens, on);
+    }
+    kinds<T>::choose(rules_, kinds_, router(), b.ids.data(), s_.router, s_.kinds, t_.kinds,
+                     starts(), s_.rows, t_.block_counts, on);
+  }
+  void ask_balance_rule() {
+    kinds<T>::chosen(rules_, loss_, s_.router, t_.kinds, p_.extent.tokens, p_.on.stream);
+    auto const R = static_cast<std::size_t>(c_.routed);
+    double* const factors = t_.kinds.rule + c_.routed;
+    dynamic_cast<cuda_balance_rule const&>(*p_.batch.routing.balance.rule)
+        .enqueue({t_.kinds.rule, R}, {factors, R}, p_.on.stream);
+    loss_.of_rule = factors;
+  }
+  /// Gradients of the router's weights and of the shared gate's. Returns what combine adds to dx for
+  /// them; the rest of that is then in `add`.
+  router_part<T> router_backward(mixture_weights<T> const& dw, bool learns, bool gated,
+                                 T const*& add) {
+    auto const on = p_.on.stream;
+    std::int64_t const tokens = p_.extent.tokens;
+    T const* x = products_.x;
+    router_weights<T> const& d = dw.router;
+    auto const product = [&](int columns, float const* gradient, T* to, float const* dgate) {
+      if (columns > 0 || dgate)
+        route<T>::weights_backward(c_.hidden, columns, x, gradient, dgate, to,
+                                   dw.shared_gate_weights, p_.gradients, t_.router_sums, tokens,
+                                   on);
+    };
+    router_part<T> part{.routed = learns ? c_.routed : 0,
+                        .dlogits = t_.dlogits,
+                        .router = w_.router.router.data,
+                        .dgate = gated ? t_.dgate : nullptr,
+                        .shared_gate = w_.shared_gate_weights};
+    T* dproduct = d.router.data;
+    input_part<T> noise;
+    if (learns && kinds_.noisy) {
+      kinds<T>::noise_backward(rules_, loss_.load, s_.router, s_.kinds, t_.kinds, t_.dlogits,
+                               tokens, on);
+      noise = {t_.kinds.dspread, w_.router.noise.data, c_.routed};
+    }
+    if (learns && kinds_.cosine > 0) {
+      kinds<T>::cosine_backward(rules_, kinds_.cosine, further(), s_.router, s_.kinds, t_.kinds,
+                                t_.dlogits,
+                                {d.router.data, d.project.data, d.temperature.data, d.noise.data},
+                                p_.gradients, tokens, on);
+      part.routed = kinds_.cosine, part.dlogits = t_.kinds.dprojected;
+      part.router = w_.router.project.data, dproduct = d.project.data;
+    }
+    if (!learns || !kinds_.apart()) {
+      product(part.routed, part.dlogits, dproduct, part.dgate);
+      return part;
+    }
+    product(0, nullptr, nullptr, part.dgate);  // x without jitter
+    if (kinds_.jitter > 0) {
+      kinds<T>::jitter(rules_, kinds_.jitter, x, s_.kinds, t_.kinds, tokens, on);
+      x = t_.kinds.input;
+    }
+    product(part.routed, part.dlogits, dproduct, nullptr);
+    product(noise.columns, noise.d, d.noise.data, nullptr);
+    kinds<T>::input_backward(rules_, kinds_.jitter, {part.dlogits, part.router, part.routed}, noise,
+                             s_.kinds, t_.kinds, add, tokens, on);
+    add = t_.kinds.dinput;
+    part.routed = 0;
+    return part;
   }
   sequence_starts starts() const {
     if (p_.batch.starts.empty()) return {};
@@ -241,10 +328,12 @@ class mixture_pass {
     for (std::size_t l = 0; l < log.next; ++l)
       at += place<X>::report_size(log.layers[l].load.size());
     static_cast<void>(finegrain::detail::next_report(log));
-    static_assert(sizeof(std::int64_t) == sizeof(double));
-    router_report const to{reinterpret_cast<std::int64_t*>(at), at + c_.routed, at + 2 * c_.routed};
-    route<T>::report(rules_, loss_, s_.router, s_.rows, starts(), s_.factors, to, t_.report_sums,
-                     p_.on.stream);
+    router_report const to(at, c_.routed);
+    route<T>::report(rules_, loss_, router().bias, s_.router, s_.rows, starts(), s_.factors, to,
+                     t_.report_sums, p_.on.stream);
+    if (p_.batch.routing.quantiles)
+      kinds<T>::quantiles(rules_, router().bias, s_.router, t_.kinds, p_.extent.tokens, to.quantile,
+                          p_.on.stream);
   }
   /// Zeroes gradients that nothing is added to.
   void begin(mixture_weights<T> const& dw) const {
@@ -267,6 +356,7 @@ class mixture_pass {
   mixture_saved<T> s_;
   mixture_scratch<T> t_;
   routing_rules rules_;
+  router_kinds kinds_;
   balance_terms loss_;
   expert_products<T> products_;
   Experts experts_;
@@ -275,10 +365,9 @@ class mixture_pass {
 template <class T, config C, bool Shared, bool Routed>
 struct mixture_plan {
   using X = basic_cuda<T>;
-  static_assert(
-      !unsupported(C, {}, false),
-      "on cuda, hidden and width are multiples of 8, routed is 1024 at most, and there is "
-      "no expert_choice, rule or cosine: see cuda/supported.hpp");
+  static_assert(!unsupported(C, {}),
+                "on cuda, hidden and width are multiples of 8, and routed is 1024 at most: "
+                "see cuda/supported.hpp");
 
   struct saved : mixture_saved<T> {
     constexpr saved(arena& memory, extent e) : mixture_saved<T>(memory, e, C, Shared, Routed) {}
@@ -290,7 +379,7 @@ struct mixture_plan {
   template <class W>
   static void forward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T> y) {
     check_dense(x, "x"), check_dense(y, "y");
-    mixture_pass(p, layer, Shared, Routed, views<T const>(w), s, x.data, experts_of(w))
+    mixture_pass(p, layer, Shared, Routed, views<T const>(w), s, x.data, experts_of(p.on, w))
         .forward(nullptr, y.data);
   }
   template <class W, class V>
@@ -319,10 +408,10 @@ struct mixture_plan {
   static constexpr config layer = C;
   /// What makes forward's products: of weights as stored, or of frozen ones.
   template <class W>
-  static auto experts_of(W const& w) {
+  static auto experts_of(X const& on, W const& w) {
     using part = std::remove_cvref_t<decltype(routed_of(w))>;
     if constexpr (Frozen<part>) {
-      frozen_layer<T, part::number> v;
+      frozen_layer<T, part::number> v{.activations = on.activations};
       if constexpr (Shared) v.shared = shared_of(w).codes;
       if constexpr (Routed) v.routed = routed_of(w).codes;
       return v;
@@ -412,7 +501,7 @@ struct plan<basic_cuda<T>, residual_of<then<rmsnorm<D>, mixture<C>>>> {
                              s.inverse_rms, p.on.stream);
     device::mixture_pass(p, layer::layer, (C.shared > 0), true,
                          layer::template views<T const>(w.a.b), s.mixture, s.rows.data,
-                         layer::experts_of(w.a.b))
+                         layer::experts_of(p.on, w.a.b))
         .forward(x.data, y.data);
   }
   template <class W, class V>

@@ -10,8 +10,8 @@ namespace device {
 
 template <class T>
 struct norm_rows {
-  T const *x, *a, *gain;  // a, sum: null, or sum = x + a
-  T *sum, *y;
+  T const *x, *a, *gain;  // a: null, or sum = x + a
+  T *sum, *y;             // sum: null only without a
   std::int64_t x_stride, a_stride, sum_stride, y_stride;
   int cols;
   float epsilon;
@@ -36,6 +36,8 @@ __global__ void norm_forward_kernel(norm_rows<T> const p) {
       auto const sum = vector::pack<T>(v);
       vector::store(p.sum + row * p.sum_stride + c, sum);
       vector::unpack(sum, v);  // the norm is of what is stored
+    } else if (p.sum) {
+      vector::save(p.sum + row * p.sum_stride + c, v);
     }
 #pragma unroll
     for (int i = 0; i < vector::width; ++i) square += v[i] * v[i];
@@ -66,12 +68,13 @@ struct norm_backward_rows {
 
 /// With n = x r and g = dy gain: dx = r (g - n mean(g n)), dgain = sum over rows of dy n. A block
 /// takes every gridDim.x-th row; a thread's N vectors of columns stay its own, and so its part of
-/// dgain stays in registers. The next row is fetched while this one is summed, where N = 1 leaves
-/// the registers for it.
+/// dgain stays in registers. The next row is fetched while this one is summed, where N = 1 of bf16
+/// leaves the registers for it.
 template <class T, int N>
 __global__ void __launch_bounds__(N == 1 ? 1024 : 512)
     norm_backward_kernel(norm_backward_rows<T> const p) {
   constexpr int width = vector::width;
+  constexpr bool kept = N == 1 && std::is_same_v<T, bf16>;
   __shared__ float memory[32];
   int const step = blockDim.x * width;
   int const first = threadIdx.x * width;
@@ -85,19 +88,28 @@ __global__ void __launch_bounds__(N == 1 ? 1024 : 512)
         next_dy[j] = vector::fetch(p.dy + row * p.dy_stride + c);
       }
   };
-  if (N == 1) fetch(blockIdx.x);
+  if (kept) fetch(blockIdx.x);
   for (std::int64_t row = blockIdx.x; row < p.rows; row += gridDim.x) {
-    if (N > 1) fetch(row);
     float const r = p.inverse_rms[row];
     float dot = 0;
     vector::packed<T> now_x[N], now_dy[N];
+    if (kept)
+#pragma unroll
+      for (int j = 0; j < N; ++j) now_x[j] = next_x[j], now_dy[j] = next_dy[j];
+    auto const take = [&](std::int64_t row, int j, int c, float(&x)[width], float(&dy)[width]) {
+      if (!kept) {  // from the cache, the second time
+        vector::load(p.x + row * p.x_stride + c, x);
+        vector::load(p.dy + row * p.dy_stride + c, dy);
+        return;
+      }
+      vector::unpack(now_x[j], x);
+      vector::unpack(now_dy[j], dy);
+    };
 #pragma unroll
     for (int j = 0; j < N; ++j)
       if (int const c = first + j * step; c < p.cols) {
-        now_x[j] = next_x[j], now_dy[j] = next_dy[j];
         float x[width], dy[width], gain[width];
-        vector::unpack(now_x[j], x);
-        vector::unpack(now_dy[j], dy);
+        take(row, j, c, x, dy);
         vector::load(p.gain + c, gain);
 #pragma unroll
         for (int i = 0; i < width; ++i) {
@@ -105,18 +117,13 @@ __global__ void __launch_bounds__(N == 1 ? 1024 : 512)
           dot += dy[i] * gain[i] * x[i];
         }
       }
-    if (N == 1 && row + gridDim.x < p.rows) fetch(row + gridDim.x);
+    if (kept && row + gridDim.x < p.rows) fetch(row + gridDim.x);
     float const mean = vector::block_sum(dot, memory) * r / static_cast<float>(p.cols);
 #pragma unroll
     for (int j = 0; j < N; ++j)
       if (int const c = first + j * step; c < p.cols) {
-        if (N > 1) {  // read again, from the cache
-          now_x[j] = vector::fetch(p.x + row * p.x_stride + c);
-          now_dy[j] = vector::fetch(p.dy + row * p.dy_stride + c);
-        }
         float x[width], dy[width], gain[width], plus[width] = {};
-        vector::unpack(now_x[j], x);
-        vector::unpack(now_dy[j], dy);
+        take(row, j, c, x, dy);
         vector::load(p.gain + c, gain);
         if (p.plus) vector::load(p.plus + row * p.plus_stride + c, plus);
 #pragma unroll

@@ -23,8 +23,8 @@ struct norm {
   /// y (T, D) from x (T, D) and gain (D). Leaves 1 / sqrt(mean(x^2) + epsilon) of each row.
   static void forward(matrix<T const> x, T const* gain, float epsilon, matrix<T> y,
                       float* inverse_rms, CUstream_st* stream);
-  /// sum = x + a, and the norm of that: the end of one residual and the beginning of the next. sum
-  /// may be x or a.
+  /// sum = x + a, or x where a has no data, and the norm of that: the end of one residual and the
+  /// beginning of the next. sum may be x or a, and may have no data where a has none.
   static void add_forward(matrix<T const> x, matrix<T const> a, T const* gain, float epsilon,
                           matrix<T> sum, matrix<T> y, float* inverse_rms, CUstream_st* stream);
   /// dx (T, D) and dgain (D) from dy (T, D). `plus` (T, D), if it has data, is added to dx: the

@@ -40,9 +40,10 @@ __global__ __launch_bounds__(256) void report_kernel(routing_rules c, balance_te
       balance += vector::warp_sum(linear) / total + loss.z * each * log_sum * log_sum;
       int distinct = 0;
       for (int slot = lane; slot < k; slot += 32) {
-        int const size = R / loss.devices, device = s.experts[t * k + slot] / size;
-        bool first = true;
-        for (int n = 0; n < slot && first; ++n) first = s.experts[t * k + n] / size != device;
+        std::int32_t const *const mine = s.experts + t * k, e = mine[slot], size = R / loss.devices;
+        bool first = is_kept(e);
+        for (int n = 0; n < slot && first; ++n)
+          first = !is_kept(mine[n]) || mine[n] / size != e / size;
         distinct += first;
       }
       devices += __reduce_add_sync(all_lanes, distinct);
@@ -74,10 +75,14 @@ __global__ __launch_bounds__(256) void report_kernel(routing_rules c, balance_te
 /// The blocks' sums, in order. One block.
 template <class T>
 __global__ __launch_bounds__(1024) void report_sums_kernel(routing_rules c, balance_terms loss,
+                                                           summed<T> bias,
+                                                           std::int32_t const* experts,
                                                            row_map rows, double const* partials,
                                                            router_report to) {
   __shared__ double weights[1024];
+  __shared__ int chosen[1024];
   int const R = c.routed;
+  if (c.drops) count_slots(experts, c.k, 0, rows.tokens, R, chosen);
   if (loss.importance > 0) sum_weights(rows, weights);
   for (int e = threadIdx.x; e < R + 3; e += blockDim.x) {
     double sum = 0;
@@ -86,11 +91,15 @@ __global__ __launch_bounds__(1024) void report_sums_kernel(routing_rules c, bala
     double const each = 1.0 / max(rows.tokens, 1);
     if (e < R) {
       to.mean_score[e] = sum;
-      to.load[e] = rows.counts[e];
+      to.load[e] = c.drops ? chosen[e] : rows.counts[e];
+      to.dropped[e] = to.load[e] - rows.counts[e];
+      to.bias[e] = c.bias ? double(bias[e]) : 0.0;
+      to.quantile[e] = 0;
       continue;
     }
     if (e == R && loss.importance > 0)
       sum += loss.importance * spread(weights, R).squared_variation();
+    if (e == R && loss.smooth) sum += loss.load * spread(loss.smooth, R).squared_variation();
     if (e == R + 1) sum *= R > 1 ? each / log(double(R)) : 0;
     if (e == R + 2) sum *= each;
     to.totals[e - R] = sum;
@@ -98,14 +107,16 @@ __global__ __launch_bounds__(1024) void report_sums_kernel(routing_rules c, bala
 }
 
 template <class T>
-void route<T>::report(routing_rules const& c, balance_terms const& loss, router_state const& state,
-                      row_map const& rows, sequence_starts starts, balance_factors const& factors,
-                      router_report const& report, double* partials, CUstream_st* stream) {
+void route<T>::report(routing_rules const& c, balance_terms const& loss, summed<T> bias,
+                      router_state const& state, row_map const& rows, sequence_starts starts,
+                      balance_factors const& factors, router_report const& report, double* partials,
+                      CUstream_st* stream) {
   int const chunk = (rows.tokens + router_report::blocks - 1) / router_report::blocks;
   report_kernel<T><<<router_report::blocks, 256, 0, stream>>>(c, loss, state, rows.tokens, chunk,
                                                               starts, factors.factors, partials);
   check_launch("route: report");
-  report_sums_kernel<T><<<1, 1024, 0, stream>>>(c, loss, rows, partials, report);
+  report_sums_kernel<T>
+      <<<1, 1024, 0, stream>>>(c, loss, bias, state.experts, rows, partials, report);
   check_launch("route: report, sums");
 }
 

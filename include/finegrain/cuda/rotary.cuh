@@ -6,6 +6,7 @@
 
 #include "memory.cuh"
 #include "rotary.hpp"
+#include "tile/number.cuh"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
@@ -53,18 +54,22 @@ struct rotary_speeds {
 };
 
 /// Four neighbouring pairs of a head, whose halves begin at u and v.
-inline __device__ void turn_pairs(bf16* u, bf16* v, float const* sine, float const* cosine) {
-  alignas(8) bf16 a[4], b[4];
-  *reinterpret_cast<uint2*>(a) = *reinterpret_cast<uint2 const*>(u);
-  *reinterpret_cast<uint2*>(b) = *reinterpret_cast<uint2 const*>(v);
+template <class T>
+__device__ void turn_pairs(T* u, T* v, float const* sine, float const* cosine) {
+  struct alignas(4 * sizeof(T)) four {
+    T numbers[4];
+  };
+  four a = *reinterpret_cast<four const*>(u), b = *reinterpret_cast<four const*>(v);
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    float const x = static_cast<float>(a[i]), y = static_cast<float>(b[i]);
-    a[i] = bf16(x * cosine[i] - y * sine[i]);
-    b[i] = bf16(x * sine[i] + y * cosine[i]);
+  for (int i = 0; i < 4; i += 2) {
+    float2 const x = load_two(a.numbers + i), y = load_two(b.numbers + i);
+    store_two(a.numbers + i, x.x * cosine[i] - y.x * sine[i],
+              x.y * cosine[i + 1] - y.y * sine[i + 1]);
+    store_two(b.numbers + i, x.x * sine[i] + y.x * cosine[i],
+              x.y * sine[i + 1] + y.y * cosine[i + 1]);
   }
-  *reinterpret_cast<uint2*>(u) = *reinterpret_cast<uint2 const*>(a);
-  *reinterpret_cast<uint2*>(v) = *reinterpret_cast<uint2 const*>(b);
+  *reinterpret_cast<four*>(u) = a;
+  *reinterpret_cast<four*>(v) = b;
 }
 
 /// A block turns one row: its sines once, then every head of q and of k.

@@ -121,15 +121,14 @@ __device__ inline void limit_groups(routing_rules const& c, unsigned const* rank
 /// The experts that a table has for tokens' ids: distinct and in range, whatever it holds. An id
 /// that the table does not have is read as the nearest.
 template <class T>
-__global__ void look_up_kernel(routing_rules c, T const* table, std::int32_t const* ids,
+__global__ void look_up_kernel(routing_rules c, summed<T> table, std::int32_t const* ids,
                                std::int32_t* experts, int tokens) {
   std::int64_t const t = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (t >= tokens) return;
-  T const* const row =
-      table + std::int64_t{min(max(ids[t], 0), c.vocabulary - 1)} * c.table_columns;
+  std::int64_t const row = std::int64_t{min(max(ids[t], 0), c.vocabulary - 1)} * c.table_columns;
   std::int32_t* const mine = experts + t * c.k;
   for (int slot = 0; slot < c.k; ++slot) {
-    double const entry = number(row[slot]);
+    double const entry = table[row + slot];
     auto expert =
         static_cast<int>(entry >= 0 && entry < 9e15 ? static_cast<long long>(entry) % c.routed : 0);
     for (int n = 0; n < slot; ++n)
@@ -141,21 +140,25 @@ __global__ void look_up_kernel(routing_rules c, T const* table, std::int32_t con
   }
 }
 
-/// Weight of slot `slot`, from the chosen experts' scores, or logits where softmax is of these.
+/// Weight of slot `slot`, from the chosen experts' scores, or logits where softmax is of these. Below 0
+/// there is no expert.
 __device__ inline float weigh_forward(routing_rules const& c, float const* numbers,
                                       int const* picked, int slot) {
+  if (picked[slot] < 0) return 0;
   float const mine = numbers[picked[slot]];
   float weight, total = 0;
   if (c.of_chosen) {
-    float highest = numbers[picked[0]];
-    for (int n = 1; n < c.k; ++n) highest = fmaxf(highest, numbers[picked[n]]);
-    for (int n = 0; n < c.k; ++n) total += expf(numbers[picked[n]] - highest);
+    float highest = mine;
+    for (int n = 0; n < c.k; ++n)
+      if (picked[n] >= 0) highest = fmaxf(highest, numbers[picked[n]]);
+    for (int n = 0; n < c.k; ++n)
+      if (picked[n] >= 0) total += expf(numbers[picked[n]] - highest);
     weight = expf(mine - highest);
     if (total > 0) weight /= total;
   } else if (c.uniform) {
     weight = 1.0f / static_cast<float>(c.k);
   } else if (c.renormalise) {
-    for (int n = 0; n < c.k; ++n) total += numbers[picked[n]];
+    for (int n = 0; n < c.k; ++n) total += picked[n] < 0 ? 0 : numbers[picked[n]];
     if (c.round) total = rounded(total);
     weight = mine / ((total < c.floor ? c.floor : total) + c.epsilon);
     if (c.round) weight = rounded(weight);
@@ -176,7 +179,7 @@ FINEGRAIN_HD constexpr int choice_blocks(int N) { return N > 8 ? 1 : N > 2 ? 2 :
 
 template <class T, int N>
 __global__ __launch_bounds__(256, choice_blocks(N)) void choose_kernel(routing_rules c,
-                                                                       T const* bias,
+                                                                       summed<T> bias,
                                                                        router_state s, row_map rows,
                                                                        std::int32_t* block_counts,
                                                                        int chunk, int words) {
@@ -209,9 +212,9 @@ __global__ __launch_bounds__(256, choice_blocks(N)) void choose_kernel(routing_r
 #pragma unroll
       for (int n = 0; n < N; ++n) choice.ranks[n] = index_of(n) < R ? rank_of(mine[n]) : 0;
       choice.find();
-      for (int slot = 0; slot < k; ++slot) {
+      for (int n = 0; n < c.chosen; ++n) {
         int const e = choice.take();
-        if (lane == 0) s.best[t * k + slot] = e;
+        if (lane == 0) s.best[t * c.chosen + n] = e;
       }
     }
 #pragma unroll
@@ -219,14 +222,14 @@ __global__ __launch_bounds__(256, choice_blocks(N)) void choose_kernel(routing_r
       int const e = index_of(n);
       choice.ranks[n] = 0;
       if (e >= R) continue;
-      float const key = c.by_logits ? logits[e] : mine[n];
-      choice.ranks[n] = rank_of(key + (c.bias ? number(bias[e]) : 0.0f));
+      float const key = s.keys ? s.keys[t * R + e] : c.by_logits ? logits[e] : mine[n];
+      choice.ranks[n] = rank_of(key + (c.bias ? bias[e] : 0.0f));
       scores[e] = c.of_chosen ? logits[e] : mine[n];  // what weights are made of
       if (s.scores) s.scores[t * R + e] = mine[n];
       if (c.limited) ranks[e] = choice.ranks[n];
     }
     __syncwarp();
-    if (c.hash) {
+    if (c.given) {
       for (int slot = lane; slot < k; slot += 32) picked[slot] = s.experts[t * k + slot];
     } else {
       if (c.limited) {
@@ -247,7 +250,7 @@ __global__ __launch_bounds__(256, choice_blocks(N)) void choose_kernel(routing_r
     for (int slot = lane; slot < k; slot += 32) {
       s.experts[t * k + slot] = picked[slot];
       s.weights[t * k + slot] = weigh_forward(c, scores, picked, slot);
-      atomicAdd(counts + picked[slot], 1);
+      if (picked[slot] >= 0) atomicAdd(counts + picked[slot], 1);
     }
     __syncwarp();
   }

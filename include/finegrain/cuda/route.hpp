@@ -11,13 +11,15 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 
-/// What kernels read of a config and of a request: k experts a token.
+/// What kernels read of a config and of a request: k slots a token, for `chosen` experts.
 struct routing_rules {
-  int hidden, routed, k, mask_best, groups, group_limit;
+  int hidden, routed, k, chosen, mask_best, groups, group_limit;
   int counted;                    // keys that make up what a group is worth
   int vocabulary, table_columns;  // of a hash layer
   finegrain::score score;
   bool hash, uniform, bias, by_logits, renormalise;
+  bool given;                 // experts are there before their weights are made
+  bool drops;                 // slots without a row may have an expert all the same
   bool of_chosen;             // weights are softmax of the chosen logits alone
   bool f64, round_logits;     // the router's arithmetic: see precision
   bool round_weights, round;  // final weights alone, or every operation
@@ -29,7 +31,8 @@ struct routing_rules {
   constexpr routing_rules(config const& c, routing_request const& request)
       : hidden(c.hidden),
         routed(c.routed),
-        k(chosen(c, request)),
+        k(slots(c, request)),
+        chosen(finegrain::chosen(c, request)),
         mask_best(request.mask_best),
         groups(c.groups),
         group_limit(c.group_limit),
@@ -44,6 +47,8 @@ struct routing_rules {
         bias(c.bias),
         by_logits(c.by_logits),
         renormalise(c.renormalise),
+        given(hash || c.selection == selection::expert_choice || c.selection == selection::rule),
+        drops(c.chance_second || request.capacity > 0 || request.device_capacity > 0),
         of_chosen(finegrain::detail::softmax_of_chosen(c)),
         f64(c.precision == precision::f64),
         round_logits(c.precision == precision::bf16 || c.precision == precision::bf16_logits),
@@ -64,19 +69,25 @@ struct routing_rules {
 template <class T>
 struct router_numbers {
   T const* router = nullptr;       // (R, D)
-  T const* bias = nullptr;         // (R)
-  T const* table = nullptr;        // (vocabulary, K)
+  summed<T> bias = {};             // (R)
+  summed<T> table = {};            // (vocabulary, K)
   T const* shared_gate = nullptr;  // (D)
 };
+
+/// The expert that a slot has, dropped or not; -1 of an unused one.
+FINEGRAIN_HD constexpr int expert_of_slot(std::int32_t slot) {
+  return slot == no_expert ? -1 : expert_in(slot);
+}
 
 /// What a router keeps for backward and for reports. Numbers are f32 whatever T is.
 struct router_state {
   float* logits = nullptr;          // (T, R)
   float* scores = nullptr;          // (T, R); null: nobody reads them
-  std::int32_t* experts = nullptr;  // (T, k) best first
+  std::int32_t* experts = nullptr;  // (T, k) best first: see is_kept
   float* weights = nullptr;         // (T, k)
-  std::int32_t* best = nullptr;    // (T, k) the best by score alone, for the sequence loss; or null
-  float* shared_weight = nullptr;  // (T) of a shared gate
+  std::int32_t* best = nullptr;     // (T, chosen) the best by score, for the sequence loss; or null
+  float* shared_weight = nullptr;   // (T) of a shared gate
+  float const* keys = nullptr;      // (T, R) by which experts are chosen; null: scores or logits
 };
 
 /// Where a batch's sequences begin: (count + 1) rows of the device, or null for one sequence.
@@ -87,11 +98,14 @@ struct sequence_starts {
 
 /// Coefficients of balance losses, and the windows that they are means over.
 struct balance_terms {
-  double expert, device, communication, sequence, z, importance;
+  double expert, device, communication, sequence, z, importance, load;
   bool by_sequence;                       // expert, device and communication are of each sequence
+  bool rule;                              // a user's is added to them
+  double const* of_rule = nullptr;        // (R) its factors
   int devices, most_devices;              // of these; see most_devices
   std::int64_t const* earlier = nullptr;  // (R) counts of the step's earlier batches, of so many
   std::int64_t earlier_tokens = 0;        // tokens, which join those of a batch's window
+  float const* smooth = nullptr;          // (R) mean tokens of the load loss
 
   constexpr balance_terms(config const& c, routing_request const& request)
       : expert(request.balance.expert),
@@ -100,11 +114,13 @@ struct balance_terms {
         sequence(request.balance.sequence),
         z(request.balance.z),
         importance(request.balance.importance),
+        load(request.balance.load),
         by_sequence(request.balance.over == window::sequence),
+        rule(request.balance.rule != nullptr),
         devices(request.devices),
         most_devices(finegrain::most_devices(c, request)) {}
   FINEGRAIN_HD constexpr bool windows() const {
-    return expert > 0 || device > 0 || communication > 0;
+    return expert > 0 || device > 0 || communication > 0 || rule;
   }
   FINEGRAIN_HD constexpr bool reads_scores() const { return windows() || sequence > 0; }
 };
@@ -115,11 +131,25 @@ struct balance_factors {
   float* importance = nullptr;  // (R)
 };
 
-/// A report, in memory of the device; see routing_report.
+/// A report, in memory that kernels write; see routing_report.
 struct router_report {
-  std::int64_t* load = nullptr;  // (R)
-  double* mean_score = nullptr;  // (R)
-  double* totals = nullptr;      // (3) balance_loss, entropy, devices
+  std::int64_t *load = nullptr, *dropped = nullptr;  // (R)
+  double *mean_score = nullptr, *bias = nullptr;     // (R)
+  double* quantile = nullptr;                        // (R)
+  double* totals = nullptr;                          // (3) balance_loss, entropy, devices
+
+  constexpr router_report() = default;
+  /// In numbers(R) doubles, one part after the other.
+  router_report(double* at, int R)
+      : load(reinterpret_cast<std::int64_t*>(at)),
+        dropped(load + R),
+        mean_score(at + 2 * R),
+        bias(at + 3 * R),
+        quantile(at + 4 * R),
+        totals(at + 5 * R) {
+    static_assert(sizeof(std::int64_t) == sizeof(double));
+  }
+  static constexpr std::int64_t numbers(std::int64_t R) { return 5 * R + 3; }
   static constexpr int blocks = 128;
   /// Numbers of scratch that it needs.
   static constexpr std::int64_t partials(int R) { return std::int64_t{blocks} * (R + 3); }
@@ -171,9 +201,10 @@ struct route {
                       row_map const& rows, sequence_starts starts, balance_factors const& to,
                       CUstream_st* stream);
   /// `partials` has room for router_report::partials(R).
-  static void report(routing_rules const& c, balance_terms const& loss, router_state const& state,
-                     row_map const& rows, sequence_starts starts, balance_factors const& factors,
-                     router_report const& report, double* partials, CUstream_st* stream);
+  static void report(routing_rules const& c, balance_terms const& loss, summed<T> bias,
+                     router_state const& state, row_map const& rows, sequence_starts starts,
+                     balance_factors const& factors, router_report const& report, double* partials,
+                     CUstream_st* stream);
 
   // ---- backward ----
 

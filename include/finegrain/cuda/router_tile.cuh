@@ -1,4 +1,4 @@
-// What a router's kernels share: numbers as bf16, and as two of them.
+// What a router's kernels share: numbers as two of 16 bits, or rounded to bf16.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -12,26 +12,20 @@ namespace device {
 
 inline constexpr unsigned all_lanes = 0xffffffffu;
 
-__device__ inline unsigned pair(bf16 low, bf16 high) {
-  return low.bits | unsigned{high.bits} << 16;
-}
-/// Two numbers as bf16, and what that leaves of them as bf16: 16 bits of each number in all.
+/// Two numbers as T, and what that leaves of them as T: 16 bits of each number in all, or 22.
+template <class T>
 struct split_pair {
   unsigned high, low;
-  __device__ split_pair(float a, float b) {
-    bf16 const ha(a), hb(b);
-    high = pair(ha, hb);
-    low = pair(bf16(a - float(ha)), bf16(b - float(hb)));
+  __device__ split_pair(float a, float b) : high(pack<T>(a, b)) {
+    float2 const had = unpack<T>(high);
+    low = pack<T>(a - had.x, b - had.y);
   }
 };
-
-__device__ inline float first_of(unsigned two) { return __uint_as_float(two << 16); }
-__device__ inline float second_of(unsigned two) { return __uint_as_float(two & 0xffff0000u); }
 
 __device__ inline float rounded(float x) { return float(bf16(x)); }
 template <class T>
 __device__ inline float number(T x) {
-  return static_cast<float>(x);
+  return load_one(&x);
 }
 
 }  // namespace device

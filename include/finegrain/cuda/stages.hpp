@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
+
 #include "../plan/compose.hpp"
 #include "../plan/stages.hpp"
 #include "attention.hpp"
@@ -38,10 +40,26 @@ void linear_backward(basic_cuda<T> const& on, std::type_identity_t<matrix<T cons
 template <class T>
 double cross_entropy(basic_cuda<T> const& on, matrix<T const> logits,
                      std::span<std::int32_t const> targets, double scale, matrix<T> dlogits) {
-  device::loss<T>::cross_entropy(logits, targets.data(), scale, nullptr, dlogits,
+  return cross_entropy(on, logits, targets, scale, nullptr, dlogits);
+}
+/// The same where the device has counted the terms, which the scale is then divided by.
+template <class T>
+double cross_entropy(basic_cuda<T> const& on, matrix<T const> logits,
+                     std::span<std::int32_t const> targets, double scale, std::int64_t const* terms,
+                     matrix<T> dlogits) {
+  device::loss<T>::cross_entropy(logits, targets.data(), scale, terms, dlogits,
                                  on.context->token_losses.data(), on.context->loss.data(),
                                  on.stream);
   return 0;
+}
+/// Counts targets that are not below 0, where the host cannot read them; else null.
+template <class T>
+std::int64_t const* terms_on(basic_cuda<T> const& on, std::span<std::int32_t const> targets) {
+  if (targets.empty() || place<basic_cuda<T>>::readable(targets.data())) return nullptr;
+  std::int64_t* const terms = on.context->terms.data();
+  device::loss<T>::count_targets(targets.data(), static_cast<std::int64_t>(targets.size()), terms,
+                                 on.stream);
+  return terms;
 }
 template <class T>
 double squared_error(basic_cuda<T> const& on, matrix<T const> y, matrix<T const> target,
@@ -106,61 +124,64 @@ struct plan<basic_cuda<T>, embedding<V, D>> {
   }
 };
 
+/// Three products with x are one, since the weights of query, key and value lie one after the other,
+/// and so do their gradients. Keys and values for a cache go to it at once.
 template <class T, int D, int Heads, int KvHeads, int HeadDim>
 struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim>> {
-  static_assert(HeadDim % 8 == 0 && HeadDim <= 256,
-                "on cuda, attention's HeadDim must be a multiple of 8, and 256 at most");
+  static_assert(D % 8 == 0 && HeadDim % 8 == 0 && HeadDim <= 256,
+                "on cuda, attention's D and HeadDim must be multiples of 8, HeadDim 256 at most");
   using X = basic_cuda<T>;
   using E = attention<D, Heads, KvHeads, HeadDim>;
   static constexpr heads shape{Heads, KvHeads, HeadDim};
   static constexpr int q_width = Heads * HeadDim, kv_width = KvHeads * HeadDim;
+  static constexpr int all_width = q_width + 2 * kv_width;
   static constexpr std::int64_t few = 16;  // new tokens that share out a cache's keys
 
   struct saved {
-    matrix<T> q, k, v;  // (T, heads * dim), q and k with their positions turned in
+    matrix<T> qkv;      // (T, all heads * dim), query and key with their positions turned in
     matrix<T> mixed;    // (T, query heads * dim)
     float* log_weight;  // (T, query heads): log of the sum of exponentials of scores
     constexpr saved(arena& memory, extent e)
-        : q(memory.matrix<T>(e.tokens, q_width)),
-          k(memory.matrix<T>(e.tokens, kv_width)),
-          v(memory.matrix<T>(e.tokens, kv_width)),
+        : qkv(memory.matrix<T>(e.tokens, all_width)),
           mixed(memory.matrix<T>(e.tokens, q_width)),
           log_weight(memory.take<float>(e.tokens * Heads)) {}
   };
   struct scratch {
-    matrix<T> dq, dk, dv, dmixed;
+    matrix<T> dqkv, dmixed;
     float *delta, *parts;
     constexpr scratch(arena& memory, extent e)
-        : dq(memory.matrix<T>(e.training ? e.tokens : 0, q_width)),
-          dk(memory.matrix<T>(e.training ? e.tokens : 0, kv_width)),
-          dv(memory.matrix<T>(e.training ? e.tokens : 0, kv_width)),
+        : dqkv(memory.matrix<T>(e.training ? e.tokens : 0, all_width)),
           dmixed(memory.matrix<T>(e.training ? e.tokens : 0, q_width)),
           delta(memory.take<float>(e.training ? e.tokens * Heads : 0)),
           parts(memory.take<float>(
               e.tokens <= few && !e.training ? device::decode_floats(shape, e.tokens) : 0)) {}
   };
 
+  /// y = or += what attention makes of x.
   template <class W>
-  static void forward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T> y) {
+  static void forward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T> y,
+                      gradients mode = gradients::overwrite) {
     scratch const t(p.scratch, p.extent);
     std::int64_t const past = p.cache ? p.cache->length : 0;
-    matrix<T> keys = s.k, values = s.v;  // (past + T, key-value heads * dim)
+    auto const at = where(p, past);
+    auto [q, keys, values] = parts(s.qkv);
     if (p.cache) {
       keys = p.cache->take(kv_width).middle_rows(0, past + x.rows);
       values = p.cache->take(kv_width).middle_rows(0, past + x.rows);
+      linear_forward(p.on, x, w.query, q);
+      linear_forward(p.on, x, w.key, keys.middle_rows(past, x.rows));
+      linear_forward(p.on, x, w.value, values.middle_rows(past, x.rows));
+    } else {
+      linear_forward(p.on, x, stacked(w.query), s.qkv);
     }
-    matrix<T> const k = keys.middle_rows(past, x.rows), v = values.middle_rows(past, x.rows);
-    linear_forward(p.on, x, w.query, s.q);
-    linear_forward(p.on, x, w.key, k);
-    linear_forward(p.on, x, w.value, v);
-    auto const at = where(p, past);
-    device::rotary<T>::turn(at, HeadDim, E::theta, 1, s.q, k, p.on.stream);
+    device::rotary<T>::turn(at, HeadDim, E::theta, 1, q, keys.middle_rows(past, x.rows),
+                            p.on.stream);
     if (p.cache && x.rows <= few)
-      device::attend<T>::decode(shape, at, s.q, keys, values, s.mixed, s.log_weight, t.parts,
+      device::attend<T>::decode(shape, at, q, keys, values, s.mixed, s.log_weight, t.parts,
                                 p.on.stream);
     else
-      device::attend<T>::forward(shape, at, s.q, keys, values, s.mixed, s.log_weight, p.on.stream);
-    linear_forward(p.on, s.mixed, w.output, y);
+      device::attend<T>::forward(shape, at, q, keys, values, s.mixed, s.log_weight, p.on.stream);
+    device::linear<T>::forward(p.on.context->blas, s.mixed, w.output, mode, y, p.on.stream);
   }
   template <class W, class V>
   static void backward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T const> dy,
@@ -168,16 +189,26 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim>> {
     scratch const t(p.scratch, p.extent);
     auto const mode = p.gradients;
     auto const at = where(p, 0);
+    auto const [q, k, v] = parts(s.qkv);
+    auto const [dq, dk, dv] = parts(t.dqkv);
     linear_backward(p.on, s.mixed, w.output, dy, dw.output, mode, t.dmixed, gradients::overwrite);
-    device::attend<T>::backward(shape, at, s.q, s.k, s.v, s.mixed, s.log_weight, t.dmixed, t.dq,
-                                t.dk, t.dv, t.delta, p.on.stream);
-    device::rotary<T>::turn(at, HeadDim, E::theta, -1, t.dq, t.dk, p.on.stream);
-    linear_backward(p.on, x, w.query, t.dq, dw.query, mode, dx, gradients::overwrite);
-    linear_backward(p.on, x, w.key, t.dk, dw.key, mode, dx, gradients::accumulate);
-    linear_backward(p.on, x, w.value, t.dv, dw.value, mode, dx, gradients::accumulate);
+    device::attend<T>::backward(shape, at, q, k, v, s.mixed, s.log_weight, t.dmixed, dq, dk, dv,
+                                t.delta, p.on.stream);
+    device::rotary<T>::turn(at, HeadDim, E::theta, -1, dq, dk, p.on.stream);
+    linear_backward(p.on, x, stacked(w.query), t.dqkv, stacked(dw.query), mode, dx,
+                    gradients::overwrite);
   }
 
  private:
+  /// The first of three matrices that lie one after the other, with the others.
+  template <class U>
+  static matrix<U> stacked(matrix<U> first) {
+    return {first.data, all_width, D};
+  }
+  static std::array<matrix<T>, 3> parts(matrix<T> all) {
+    return {all.middle_cols(0, q_width), all.middle_cols(q_width, kv_width),
+            all.middle_cols(q_width + kv_width, kv_width)};
+  }
   static device::places where(pass<X> const& p, std::int64_t past) {
     batch const& b = p.batch;
     return {.tokens = p.extent.tokens,
@@ -185,6 +216,52 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim>> {
             .sequences = b.sequences(),
             .positions = b.positions.empty() ? nullptr : b.positions.data(),
             .past = past};
+  }
+};
+
+/// x + attention(rmsnorm(x)): the norm, which reads x, begins the sum, to which attention's last
+/// product is added; in backward the norm adds the residual's gradient.
+template <class T, int D, int Heads, int KvHeads, int HeadDim>
+struct plan<basic_cuda<T>, residual_of<then<rmsnorm<D>, attention<D, Heads, KvHeads, HeadDim>>>> {
+  using X = basic_cuda<T>;
+  using stage = plan<X, attention<D, Heads, KvHeads, HeadDim>>;
+
+  struct saved {
+    matrix<T> rows;      // (T, D) of the norm
+    float* inverse_rms;  // (T)
+    typename stage::saved attention;
+    constexpr saved(arena& memory, extent e)
+        : rows(memory.matrix<T>(e.tokens, D)),
+          inverse_rms(memory.take<float>(e.tokens)),
+          attention(memory, e) {}
+  };
+  struct scratch {
+    matrix<T> drows;  // (T, D)
+    float* sums;
+    arena rest;
+    constexpr scratch(arena& memory, extent e)
+        : drows(memory.matrix<T>(e.training ? e.tokens : 0, D)),
+          sums(memory.take<float>(e.training ? device::norm_parts(e.tokens, D) * D : 0)),
+          rest(memory) {
+      static_cast<void>(typename stage::scratch(memory, e));
+    }
+  };
+
+  template <class W>
+  static void forward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T> y) {
+    p.scratch = scratch(p.scratch, p.extent).rest;
+    device::norm<T>::add_forward(x, {}, w.a.a.gain.data, static_cast<float>(rmsnorm<D>::epsilon), y,
+                                 s.rows, s.inverse_rms, p.on.stream);
+    stage::forward(p, w.a.b, s.attention, s.rows, y, gradients::accumulate);
+  }
+  template <class W, class V>
+  static void backward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T const> dy,
+                       V const& dw, matrix<T> dx) {
+    scratch const t(p.scratch, p.extent);
+    p.scratch = t.rest;
+    stage::backward(p, w.a.b, s.attention, s.rows, dy, dw.a.b, t.drows);
+    device::norm<T>::backward(x, w.a.a.gain.data, s.inverse_rms, t.drows, dy, t.sums,
+                              dw.a.a.gain.data, p.gradients, dx, p.on.stream);
   }
 };
 

@@ -2,81 +2,41 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cuda_bf16.h>
-
 #include "memory.cuh"
+#include "tile/number.cuh"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 namespace vector {
 
-inline constexpr int width = 8;  // numbers of a vector: 16 bytes of bf16, 32 of f32
-
-__device__ inline float to_float(bf16 x) { return static_cast<float>(x); }
-__device__ inline float to_float(float x) { return x; }
-__device__ inline void put(bf16* to, float x) {
-  *reinterpret_cast<__nv_bfloat16*>(to) = __float2bfloat16_rn(x);
-}
-__device__ inline void put(float* to, float x) { *to = x; }
-
-/// Eight numbers as they lie in memory, on a 16-byte border.
 template <class T>
-struct packed {
-  uint4 words[sizeof(T) / 2];
-};
+__device__ float to_float(T x) {
+  return load_one(&x);
+}
+template <class T>
+__device__ void put(T* to, float x) {
+  store_one(to, x);
+}
 
+inline constexpr int width = 8;  // numbers of a vector: 16 bytes of 16-bit ones, 32 of f32
+
+template <class T>
+using packed = eight<T>;
 template <class T>
 __device__ packed<T> fetch(T const* from) {
-  packed<T> p;
-  auto const* const words = reinterpret_cast<uint4 const*>(from);
-#pragma unroll
-  for (int i = 0; i < static_cast<int>(sizeof(T) / 2); ++i) p.words[i] = words[i];
-  return p;
+  return load_eight(from);
 }
 template <class T>
 __device__ void store(T* to, packed<T> const& p) {
-  auto* const words = reinterpret_cast<uint4*>(to);
-#pragma unroll
-  for (int i = 0; i < static_cast<int>(sizeof(T) / 2); ++i) words[i] = p.words[i];
+  store_eight(to, p);
 }
-
-__device__ inline void unpack(packed<bf16> const& p, float (&x)[width]) {
-  unsigned const words[4] = {p.words[0].x, p.words[0].y, p.words[0].z, p.words[0].w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    x[2 * i] = __uint_as_float(words[i] << 16);
-    x[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
-  }
+template <class T>
+__device__ void unpack(packed<T> const& p, float (&x)[width]) {
+  device::unpack<T>(x, p);
 }
-__device__ inline void unpack(packed<float> const& p, float (&x)[width]) {
-#pragma unroll
-  for (int i = 0; i < 2; ++i) {
-    x[4 * i] = __uint_as_float(p.words[i].x);
-    x[4 * i + 1] = __uint_as_float(p.words[i].y);
-    x[4 * i + 2] = __uint_as_float(p.words[i].z);
-    x[4 * i + 3] = __uint_as_float(p.words[i].w);
-  }
-}
-
-/// x as T, to the nearest.
 template <class T>
 __device__ packed<T> pack(float const (&x)[width]) {
-  packed<T> p;
-  if constexpr (sizeof(T) == 2) {
-    unsigned words[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      __nv_bfloat162 const two = __floats2bfloat162_rn(x[2 * i], x[2 * i + 1]);
-      words[i] = *reinterpret_cast<unsigned const*>(&two);
-    }
-    p.words[0] = {words[0], words[1], words[2], words[3]};
-  } else {
-#pragma unroll
-    for (int i = 0; i < 2; ++i)
-      p.words[i] = {__float_as_uint(x[4 * i]), __float_as_uint(x[4 * i + 1]),
-                    __float_as_uint(x[4 * i + 2]), __float_as_uint(x[4 * i + 3])};
-  }
-  return p;
+  return device::pack<T>(x);
 }
 
 /// N numbers, 1 or a vector, as f32.

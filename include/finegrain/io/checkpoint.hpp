@@ -126,6 +126,43 @@ void list_tensors(std::vector<weight_entry> const& weights, char const* prefix, 
   }
 }
 
+namespace detail {
+
+/// Of weights of 16 bits, those that have a rest stand in files in f32: joined, and split again.
+template <class S>
+struct summed_weights {
+  std::vector<weight_entry> const& entries;
+  std::vector<std::vector<float>> joined;
+
+  /// `tensors` are those that list_tensors made of the entries.
+  summed_weights(std::vector<weight_entry> const& entries, S const* numbers,
+                 std::vector<tensor_view>& tensors)
+      : entries(entries) {
+    for (std::size_t i = 0; i < entries.size(); ++i) {
+      if (sizeof(S) != 2 || !has_rest(entries[i].role)) continue;
+      std::int64_t const count = entries[i].rows * entries[i].cols;
+      auto const sums = with_rest<S>(numbers + entries[i].offset, count);
+      std::vector<float>& wide = joined.emplace_back();
+      for (std::int64_t n = 0; n < count; ++n) wide.push_back(float(sums[n]));
+      tensors[i].type = dtype::f32;
+      tensors[i].data = wide.data();
+    }
+  }
+  void split(S* numbers) const {
+    auto next = joined.begin();
+    for (weight_entry const& entry : entries) {
+      if (sizeof(S) != 2 || !has_rest(entry.role)) continue;
+      S *const first = numbers + entry.offset, *const rest =
+                                                   first + padded(entry.rows * entry.cols);
+      for (std::size_t n = 0; n < next->size(); ++n)
+        summed<S>::write((*next)[n], first[n], rest[n]);
+      ++next;
+    }
+  }
+};
+
+}  // namespace detail
+
 /// Writes a network's weights under their names, "layers.0.mixture.experts.3.gate", atomically.
 /// Throws file_error; a file that was there is then still there.
 template <Expr E, class X>
@@ -133,6 +170,7 @@ void save_weights(network<E, X> const& net, std::string const& path) {
   auto const weights = place<X>::fetched(net.on(), net.parameters());
   std::vector<tensor_view> tensors;
   list_tensors(net.entries(), "", weights.data(), tensors);
+  detail::summed_weights<typename X::scalar> const sums(net.entries(), weights.data(), tensors);
   write_safetensors(path, tensors);
 }
 
@@ -145,7 +183,9 @@ void load_weights(network<E, X>& net, std::string const& path) {
   std::vector<S> fresh(now.begin(), now.end());
   std::vector<tensor_view> tensors;
   list_tensors(net.entries(), "", fresh.data(), tensors);
+  detail::summed_weights<S> const sums(net.entries(), fresh.data(), tensors);
   read_tensors(safetensors_file(path), tensors);
+  sums.split(fresh.data());
   place<X>::store(net.on(), fresh, net.parameters());
 }
 

@@ -34,6 +34,8 @@ inline constexpr dtype dtype_of = [] {
     return dtype::f32;
   else if constexpr (std::is_same_v<S, bf16>)
     return dtype::bf16;
+  else if constexpr (std::is_same_v<S, fp16>)
+    return dtype::f16;
   else {
     static_assert(std::is_same_v<S, std::int64_t>, "no dtype for this type");
     return dtype::i64;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -35,6 +36,47 @@ struct learner {
   routing_log log_;
 };
 
+namespace detail {
+
+/// How a trainer steps: on the host, as it is told.
+template <class Network, bool Here>
+struct stepper {
+  static step_report step(trainer<Network>& train, windows const& w) {
+    return train.step(w.batch(), w.y);
+  }
+};
+/// On a device the step is recorded, since models of a study are so small that the host's part of it
+/// is most of it; again when windows of another size come, or an evaluation has moved memory.
+template <class Network>
+class stepper<Network, false> {
+ public:
+  step_report step(trainer<Network>& train, windows const& w) {
+    if (train.settings().bias.quantile) return train.step(w.batch(), w.y);
+    auto const T = static_cast<std::int64_t>(w.x.size());
+    auto const borders = static_cast<std::int64_t>(w.starts.size());
+    if (!recorded_ || !recorded_->stands() || x_.size() != T || starts_.size() != borders) {
+      recorded_.reset();
+      x_ = device_buffer<std::int32_t>(T), y_ = device_buffer<std::int32_t>(T);
+      starts_ = device_buffer<std::int64_t>(borders);
+      recorded_.emplace(train.record({.tokens = T, .ids = x_, .starts = starts_}, y_));
+    }
+    auto const copy = [&](auto const& to, auto const& from) {
+      device::runtime::enqueue_copy(to.data(), from.data(), to.bytes(),
+                                    train.network().on().stream);
+    };
+    copy(x_, w.x), copy(y_, w.y), copy(starts_, w.starts);
+    (*recorded_)();
+    return train.report();
+  }
+
+ private:
+  device_buffer<std::int32_t> x_, y_;
+  device_buffer<std::int64_t> starts_;
+  std::optional<typename trainer<Network>::recorded> recorded_;
+};
+
+}  // namespace detail
+
 /// A network that reads bytes and makes logits over bytes, and its trainer.
 template <class Network>
 class learner_of final : public learner {
@@ -49,7 +91,7 @@ class learner_of final : public learner {
   }
 
   std::int64_t steps() const override { return train_.steps(); }
-  step_report step(windows const& w) override { return train_.step(w.batch(), w.y); }
+  step_report step(windows const& w) override { return stepper_.step(train_, w); }
   double evaluate(windows const& w, routing_request const& how = {}) override {
     batch b = w.batch();
     b.routing = how;
@@ -83,6 +125,7 @@ class learner_of final : public learner {
  private:
   Network net_;
   trainer<Network> train_;
+  detail::stepper<Network, place<typename Network::executor>::here> stepper_;
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -79,6 +79,8 @@ class inference {
     return log;
   }
 
+  /// Where passes without memory of their own run: it moves when a call needs more.
+  std::byte const* workspace() const { return workspace_.data(); }
   X& on() { return on_; }
   X const& on() const { return on_; }
   extent extent_of(std::int64_t tokens, bool training = false) const {
@@ -118,7 +120,7 @@ class inference {
     plan<X, E>::forward(pass<X>{on_, b, scratch, e, gradients::overwrite, cache},
                         static_cast<Self const&>(*this).weights(), saved, x, y);
     if (cache) cache->length += b.tokens;
-    if (b.log) place<X>::read_log(on_, *b.log);
+    if (b.log) place<X>::read_log(on_, *b.log, b.tokens);
     return b;
   }
   /// Takes the memory of a batch's lists.

@@ -8,6 +8,8 @@
 
 #include "../base/parallel.hpp"
 #include "../base/random.hpp"
+#include "../cuda/random.hpp"
+#include "../plan/place.hpp"
 #include "../plan/weights.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -29,6 +31,19 @@ T number(double x) {
   else
     return static_cast<T>(x);
 }
+
+inline std::uint64_t seed_of(weight_entry const& entry, initialisation const& how) {
+  std::uint64_t seed = how.seed;
+  for (char c : entry.name) seed = random_word(seed, static_cast<unsigned char>(c));
+  return seed;
+}
+inline double deviation_of(weight_entry const& entry, initialisation const& how) {
+  return how.by_inputs ? how.deviation / std::sqrt(static_cast<double>(entry.cols)) : how.deviation;
+}
+/// Bits of a table's whole numbers, which T holds exactly.
+template <class T>
+inline constexpr int table_bits = sizeof(T) < 4 ? 8 : 24;
+
 }  // namespace detail
 
 /// Fills an array of weights. A weight's numbers depend on its name, its place in its matrix and
@@ -38,20 +53,51 @@ void initialise(std::vector<weight_entry> const& entries, T* data, initialisatio
                 parallel threads = {}) {
   threads(static_cast<std::int64_t>(entries.size()), [&](std::int64_t task, int) {
     weight_entry const& entry = entries[static_cast<std::size_t>(task)];
-    std::uint64_t seed = how.seed;
-    for (char c : entry.name) seed = random_word(seed, static_cast<unsigned char>(c));
-    double const deviation =
-        how.by_inputs ? how.deviation / std::sqrt(static_cast<double>(entry.cols)) : how.deviation;
+    std::uint64_t const seed = detail::seed_of(entry, how);
+    double const deviation = detail::deviation_of(entry, how);
     for (std::int64_t i = 0; i < entry.rows * entry.cols; ++i) {
       auto const place = static_cast<std::uint64_t>(i);
       data[entry.offset + i] = detail::number<T>(
           entry.role == role::gain             ? 1
           : entry.role == role::selection_bias ? 0
           : entry.role == role::table
-              ? static_cast<double>(random_word(seed, place) >> (sizeof(T) < 4 ? 56 : 40))  // exact
+              ? static_cast<double>(random_word(seed, place) >> (64 - detail::table_bits<T>))
               : deviation * random_normal(seed, place));
     }
   });
+}
+
+/// A network's first weights, in memory of its executor.
+template <class X, class Buffer>
+void start_weights(X const& on, std::vector<weight_entry> const& entries, Buffer const& to,
+                   initialisation const& how) {
+  using S = typename X::scalar;
+  place<X>::write(on, to, [&](S* numbers, parallel threads) {
+    std::fill_n(numbers, to.size(), S(0));
+    initialise<S>(entries, numbers, how, threads);
+  });
+}
+/// On the device they are made there, the same.
+template <class T>
+void start_weights(basic_cuda<T> const& on, std::vector<weight_entry> const& entries,
+                   device_buffer<T> const& to, initialisation const& how) {
+  using range = device::random_range;
+  std::vector<range> ranges;
+  for (weight_entry const& entry : entries) {
+    range r{.offset = entry.offset,
+            .count = entry.rows * entry.cols,
+            .seed = detail::seed_of(entry, how),
+            .value = detail::deviation_of(entry, how)};
+    if (entry.role == role::gain) r.kind = range::constant, r.value = 1;
+    if (entry.role == role::selection_bias) r.kind = range::constant, r.value = 0;
+    if (entry.role == role::table) r.kind = range::whole, r.bits = detail::table_bits<T>;
+    ranges.push_back(r);
+  }
+  device_buffer<range> const list(static_cast<std::int64_t>(ranges.size()));
+  device::runtime::copy(list.data(), ranges.data(), list.bytes(), on.stream);
+  place<basic_cuda<T>>::clear(on, to);
+  device::random_numbers<T>::fill(list.data(), list.size(), to.data(), on.stream);
+  device::runtime::synchronize(on.stream);  // the list may go
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

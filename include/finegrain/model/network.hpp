@@ -36,10 +36,7 @@ class network : public inference<network<E, X>, E, X> {
   /// Random weights. Throws std::bad_alloc.
   explicit network(initialisation start = {}, X on = {})
       : base(std::move(on)), entries_(list_weights<E>()), weights_(weights_size<E>()) {
-    place<X>::write(on_, weights_, [&](S* numbers, parallel threads) {
-      std::fill_n(numbers, weights_size<E>(), S(0));
-      initialise<S>(entries_, numbers, start, threads);
-    });
+    start_weights(on_, entries_, weights_, start);
   }
   template <std::same_as<X> Executor>  // clang 14 would take {.deviation = 1} for an X
   explicit network(Executor on, initialisation start = {}) : network(start, std::move(on)) {}
@@ -105,11 +102,23 @@ class network : public inference<network<E, X>, E, X> {
   template <Loss<X> L>
   double learn(batch const& b, matrix<S const> x, L const& loss, matrix<S> dx = {},
                gradients mode = gradients::overwrite) {
+    return total(b, enqueue_learn(b, x, loss, dx, mode));
+  }
+  /// The same without waiting for an executor of other memory; `total` of the batch and of what
+  /// this returns then waits for the sum and the batch's log. Lists of the batch are the host's
+  /// no longer than this call.
+  template <Loss<X> L>
+  double enqueue_learn(batch const& b, matrix<S const> x, L const& loss, matrix<S> dx = {},
+                       gradients mode = gradients::overwrite) {
     detail::check_input<E, X>(b, x, true);
     if (dx.data) check_dx(dx, x, b.tokens);
     reserve_learning(b.tokens);
     if (!dx.data) dx = {unwanted_.data(), b.tokens, in};
     return run_scored(b, x, loss, true, gradient_views(), dx, mode);
+  }
+  double total(batch const& b, double made) {
+    if (b.log) place<X>::read_log(on_, *b.log, b.tokens);
+    return place<X>::total(on_, made);
   }
   /// The sum of a loss alone, as the network stands.
   template <Loss<X> L>
@@ -117,7 +126,8 @@ class network : public inference<network<E, X>, E, X> {
     detail::check_input<E, X>(b, x, false);
     place<X>::reserve(on_, b.tokens);
     base::reserve_workspace(learning_bytes(extent_of(b.tokens)));
-    return run_scored(b, x, loss, false, bind_weights<E, S>(nullptr), {}, gradients::overwrite);
+    return total(
+        b, run_scored(b, x, loss, false, bind_weights<E, S>(nullptr), {}, gradients::overwrite));
   }
 
   // ---- weights ---------------------------------------------------------------------------------
@@ -174,10 +184,7 @@ class network : public inference<network<E, X>, E, X> {
     arena const scratch(workspace.data() + memory.used(), workspace_.size() - memory.used());
     if (b.log) b.log->next = 0;
     place<X>::begin_total(on_);
-    double const made =
-        scored<X, E>::run(pass<X>{on_, b, scratch, e, mode}, weights(), saved, x, loss, dw, dx);
-    if (b.log) place<X>::read_log(on_, *b.log);
-    return place<X>::total(on_, made);
+    return scored<X, E>::run(pass<X>{on_, b, scratch, e, mode}, weights(), saved, x, loss, dw, dx);
   }
 
   matrix<S> named_view(buffer_of<S> const& numbers, std::string_view name) const {
@@ -190,7 +197,7 @@ class network : public inference<network<E, X>, E, X> {
   std::vector<weight_entry> entries_;
   buffer_of<S> weights_, gradients_;
   buffer_of<S> unwanted_;  // where dx goes when nobody asked for it
-  batch batch_;         // of the last forward
+  batch batch_;            // of the last forward
   matrix<S const> x_;
   extent extent_;
   std::uint64_t kept_ = ~std::uint64_t{0};  // the use of the workspace that keeps its results

@@ -52,12 +52,6 @@ inline std::int64_t sequence_of(batch const& b, std::int64_t row) {
   return std::upper_bound(b.starts.begin(), b.starts.end(), row) - b.starts.begin() - 1;
 }
 
-/// ceil(factor * slots / parts).
-inline std::int64_t room_of(double factor, std::int64_t slots, int parts) {
-  return static_cast<std::int64_t>(
-      std::ceil(std::min(factor * static_cast<double>(slots) / parts, static_cast<double>(slots))));
-}
-
 /// Drops slots of each of `parts` equal groups of experts beyond `room`. Slots are ordered by
 /// before(a, b), of slot numbers t k + slot; those of least rank go, if may_go(slot number).
 template <class X, class S, class Before, class MayGo>

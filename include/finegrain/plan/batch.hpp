@@ -94,6 +94,7 @@ struct routing_request {
 
   double jitter = 0;       // training, config.jitter: factors are uniform in 1 - jitter, 1 + jitter
   std::uint64_t seed = 0;  // of jitter, noise, chance and exemption; a trainer's steps move it
+  std::int64_t const* step = nullptr;  // cuda: steps done, on the device, which join the seed there
   bool quantiles = false;  // whether the report has them, for quantile balancing
   routing_log const* earlier = nullptr;  // counts of the step's earlier batches join the losses'
   routing_rule const* rule = nullptr;    // for selection::rule; not owned

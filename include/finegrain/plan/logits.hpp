@@ -8,7 +8,6 @@
 #include <numbers>
 
 #include "../base/number.hpp"
-#include "../base/random.hpp"
 #include "../base/wide.hpp"
 #include "routing.hpp"
 
@@ -43,22 +42,11 @@ struct logit_scratch {
 
 namespace detail {
 
-/// Streams of random numbers of one router in one pass.
-enum class stream : std::uint64_t { jitter, noise, chance, exempt };
-inline std::uint64_t seed_of(std::uint64_t router, stream s) {
-  return random_word(router, static_cast<std::uint64_t>(s));
-}
-
 /// The noise of token t's logit e, in deviations.
 template <class S>
 S noise_of(routing<S> const& r, std::int64_t t, int e) {
   return static_cast<S>(random_normal(seed_of(*r.seed, stream::noise),
                                       static_cast<std::uint64_t>(t * r.logits.cols + e)));
-}
-
-template <class S>
-S jitter_factor(double jitter, std::uint64_t seed, std::int64_t n) {
-  return static_cast<S>(1 + jitter * (2 * random_uniform(seed, static_cast<std::uint64_t>(n)) - 1));
 }
 
 /// x as the router reads it: rounded, jittered, or as it is.

@@ -21,6 +21,10 @@ struct place {
   using buffer = finegrain::buffer<T>;
   using sum = S;  // what sums are kept in between passes: a norm's, a softmax's
 
+  /// Whether a pass is done when its call returns, and what it wrote is the host's to read.
+  static constexpr bool here = true;
+  /// Memory for logits that are made some tokens at a time, and how many tokens at most.
+  static constexpr std::int64_t chunk_bytes = std::int64_t{32} << 20, chunk_most = 1024;
   /// Whether the host can read what stands here.
   static bool readable(void const*) { return true; }
   /// How many workers scratch memory must serve.
@@ -31,6 +35,8 @@ struct place {
   /// staging_bytes of the batch's tokens.
   static batch staged(X const&, batch const& b, arena) { return b; }
   static constexpr std::int64_t staging_bytes(std::int64_t) { return 0; }
+  /// A whole number, wherever it is.
+  static std::int64_t read(X const&, std::int64_t const* from) { return *from; }
   /// A list that the executor can read: this one, or a copy of it in `memory`, which grows.
   static id_list list(X const&, buffer<std::int32_t>&, id_list const& from) { return from; }
   /// Throws invalid_argument where a router cannot do what is asked of it.
@@ -60,8 +66,9 @@ struct place {
   /// Losses add up on the host as they are made, or elsewhere: then `total` waits for them.
   static void begin_total(X const&) {}
   static double total(X const&, double made) { return made; }
-  /// After a pass with a log: what routers wrote elsewhere is in it.
-  static void read_log(X const&, routing_log&) {}
+  /// Room for what routers write elsewhere; and, after a pass of so many tokens, waits for it.
+  static void reserve_log(X const&, routing_log const&) {}
+  static void read_log(X const&, routing_log&, std::int64_t) {}
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <concepts>
 
+#include "../base/random.hpp"
 #include "../config/config.hpp"
 #include "plan.hpp"
 
@@ -28,8 +30,8 @@ struct router_weights {
 };
 
 /// Slots: a token's places for experts, best first. A dropped slot keeps its expert, as ~expert.
-constexpr bool is_kept(std::int32_t slot) { return slot >= 0; }
-constexpr std::int32_t expert_in(std::int32_t slot) { return slot < 0 ? ~slot : slot; }
+FINEGRAIN_HD constexpr bool is_kept(std::int32_t slot) { return slot >= 0; }
+FINEGRAIN_HD constexpr std::int32_t expert_in(std::int32_t slot) { return slot < 0 ? ~slot : slot; }
 
 /// For T tokens and R routed experts: logits, scores, and the chosen experts of each token with
 /// their weights, in k slots. k is the config's top_k, or what the request asks for; with expert
@@ -148,6 +150,22 @@ inline void check_request(config const& c, routing_request const& request, bool 
 }
 
 namespace detail {
+/// Streams of random numbers of one router in one pass.
+enum class stream : std::uint64_t { jitter, noise, chance, exempt };
+FINEGRAIN_HD constexpr std::uint64_t seed_of(std::uint64_t router, stream s) {
+  return random_word(router, static_cast<std::uint64_t>(s));
+}
+/// What jitter multiplies number n of the router's input with.
+template <class S>
+FINEGRAIN_HD constexpr S jitter_factor(double jitter, std::uint64_t seed, std::int64_t n) {
+  return static_cast<S>(1 + jitter * (2 * random_uniform(seed, static_cast<std::uint64_t>(n)) - 1));
+}
+/// ceil(factor * slots / parts): slots that a full expert or device takes.
+inline std::int64_t room_of(double factor, std::int64_t slots, int parts) {
+  return static_cast<std::int64_t>(
+      std::ceil(std::min(factor * static_cast<double>(slots) / parts, static_cast<double>(slots))));
+}
+
 /// A stage that routes: it has a config, `layer`, and its plans write reports.
 template <class L>
 inline constexpr bool is_router = requires {

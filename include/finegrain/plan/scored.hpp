@@ -26,16 +26,18 @@ concept Loss = requires(L const& loss, X const& on, matrix<S const> y, matrix<S>
 /// Tokens whose logits over so many classes are made at a time. Each chunk reads the weights twice,
 /// and reads and writes their gradient once: with 256 rows that is a product's own traffic, for
 /// that is as many as it adds up at a time anyway; with 64 the pass takes a tenth longer. More rows
-/// make tasks enough for all threads where classes are few, and are taken while 32 MB hold them.
-/// Fewer are taken where 256 would need more than 128 MB; from D = 64 on, a head holds more for its
+/// make tasks enough for all threads where classes are few, and are taken while `plenty` holds them.
+/// Fewer are taken where 256 would need more than four times that; from D = 64 on, a head holds more for its
 /// weights, gradient and moments anyway. Threads have no say: bits must not depend on them.
 template <class S>
-constexpr std::int64_t chunk_rows(std::int64_t classes) {
-  constexpr std::int64_t mega = std::int64_t{1} << 20, whole = 256, most = 1024, least = 64;
+constexpr std::int64_t chunk_rows(std::int64_t classes,
+                                  std::int64_t plenty = std::int64_t{32} << 20,
+                                  std::int64_t most = 1024) {
+  constexpr std::int64_t whole = 256, least = 64;
   std::int64_t const row =
       std::max<std::int64_t>(classes, 1) * static_cast<std::int64_t>(sizeof(S));
-  if (whole * row > 128 * mega) return std::max(128 * mega / row / least, std::int64_t{1}) * least;
-  return std::clamp(32 * mega / row / whole, std::int64_t{1}, most / whole) * whole;
+  if (whole * row > 4 * plenty) return std::max(4 * plenty / row / least, std::int64_t{1}) * least;
+  return std::clamp(plenty / row / whole, std::int64_t{1}, most / whole) * whole;
 }
 
 /// The sum of a loss over y (T, Out) = x (T, In) . w (Out, In)^T, made in `chunk` (rows, Out), so
@@ -144,7 +146,9 @@ struct scored_product {
   struct scratch {
     matrix<S> chunk;
     constexpr scratch(arena& memory, extent e)
-        : chunk(memory.matrix<S>(std::min(e.tokens, chunk_rows<S>(Out)), Out)) {}
+        : chunk(memory.matrix<S>(
+              std::min(e.tokens, chunk_rows<S>(Out, place<X>::chunk_bytes, place<X>::chunk_most)),
+              Out)) {}
   };
 
   template <class W, class V, Loss<X> L>

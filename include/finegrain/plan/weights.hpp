@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "../base/number.hpp"
 #include "../expr/cost.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -22,6 +23,19 @@ namespace detail {
 /// Every weight starts on a cache line, whatever T: 64 numbers of one byte or more.
 constexpr std::int64_t padded(std::int64_t numbers) { return (numbers + 63) / 64 * 64; }
 
+/// Whether rounding to 16 bits would undo what a weight is for: the small steps of a selection bias,
+/// the high experts of a table. Behind its numbers there is room for as many again, in which plans of
+/// 16 bits keep what rounding left of them: see `summed`.
+constexpr bool has_rest(role r) { return r == role::selection_bias || r == role::table; }
+constexpr std::int64_t room(std::int64_t numbers, role r) {
+  return padded(numbers) * (has_rest(r) ? 2 : 1);
+}
+/// A weight of `count` numbers from `first` on, with what rounding left of them.
+template <class T>
+summed<T> with_rest(T const* first, std::int64_t count) {
+  return {first, first ? first + padded(count) : nullptr};
+}
+
 /// A `Bind` that cuts views out of one array, or only measures it when there is none.
 template <class T>
 class weight_binder {
@@ -30,19 +44,19 @@ class weight_binder {
   constexpr void enter(char const*) {}
   constexpr void enter_next(char const*) {}
   constexpr void leave() {}
-  constexpr finegrain::matrix<T> matrix(char const*, std::int64_t rows, std::int64_t cols, role) {
-    return {take(rows * cols), rows, cols};
+  constexpr finegrain::matrix<T> matrix(char const*, std::int64_t rows, std::int64_t cols, role r) {
+    return {take(room(rows * cols, r)), rows, cols};
   }
   constexpr finegrain::stack<T> stack(char const*, std::int64_t count, std::int64_t rows,
                                       std::int64_t cols, role, std::int64_t) {
-    return {take(count * rows * cols), count, rows, cols};
+    return {take(padded(count * rows * cols)), count, rows, cols};
   }
   constexpr std::int64_t size() const { return used_; }
 
  private:
-  constexpr T* take(std::int64_t numbers) {
+  constexpr T* take(std::int64_t places) {
     std::int64_t const at = used_;
-    used_ += padded(numbers);
+    used_ += places;
     return data_ ? data_ + at : nullptr;
   }
   T* data_;
@@ -66,7 +80,7 @@ class weight_lister {
   }
   finegrain::matrix<char> matrix(char const* name, std::int64_t rows, std::int64_t cols, role r) {
     if (rows * cols > 0) entries.push_back({path_ + name, rows, cols, offset_, r});
-    offset_ += padded(rows * cols);
+    offset_ += room(rows * cols, r);
     return {};
   }
   finegrain::stack<char> stack(char const* name, std::int64_t n, std::int64_t rows,

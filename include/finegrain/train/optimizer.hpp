@@ -2,8 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <iterator>
 #include <span>
 #include <utility>
 #include <vector>
@@ -11,16 +13,30 @@
 #include "../cuda/adamw.hpp"
 #include "../cuda/elementwise.hpp"
 #include "../plan/place.hpp"
+#include "../plan/schedule.hpp"
 #include "adamw.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
 /// Numbers of one step beside AdamW's own.
 struct optimizer_step {
-  double rate = 0;            // learning rate
-  std::int64_t number = 1;    // of the step, from 1 on
-  double clip = 0;            // the gradient's norm is cut to this; 0: never
-  std::int64_t gathered = 1;  // batches that the gradient is the sum of
+  finegrain::schedule schedule = {};    // factor of the learning rate
+  double clip = 0;                      // the gradient's norm is cut to this; 0: never
+  double gathered = 1;                  // batches that the gradient is the sum of, times its scale
+  std::int64_t const* terms = nullptr;  // of the last batch's loss, where the executor counted them
+};
+
+/// What a step did, as far as the executor's memory knows.
+struct optimizer_figures {
+  double norm = 0;         // of the gradient's mean; if that is not finite, nothing has moved
+  double loss = 0;         // the sum of the last batch's, if the executor adds it up
+  std::int64_t terms = 0;  // and its terms, if the executor counted them
+};
+
+/// Where a router's selection biases are among the weights; -1: it has none.
+struct router_biases {
+  std::int64_t offset = -1;
+  int experts = 0;
 };
 
 /// On the host the weights that learn are the network's own; N is their scalar.
@@ -30,26 +46,31 @@ class optimizer {
   using S = typename X::scalar;
   using N = S;
 
-  optimizer(X const&, std::vector<weight_entry> const& entries, std::span<S> weights)
+  optimizer(X const&, std::vector<weight_entry> const& entries, std::vector<router_biases> const&,
+            std::span<S> weights)
       : ranges_(trained_ranges(entries)),
         partial_(ranges_.size()),
         moments_(2 * static_cast<std::int64_t>(weights.size())) {
     std::fill(moments_.begin(), moments_.end(), S(0));
   }
 
-  /// Moves the weights, and returns the norm of the gradient's mean. If that is not finite, nothing
-  /// has moved.
-  double step(X const& on, adamw const& how, optimizer_step const& at, S const* g,
-              std::span<S> weights) {
-    auto const gathered = static_cast<double>(at.gathered);
-    double const norm = gradient_norm(on.threads, ranges_, g, partial_.data()) / gathered;
-    if (!std::isfinite(norm)) return norm;
-    double const scale = (at.clip > 0 && norm > at.clip ? at.clip / norm : 1) / gathered;
-    adamw_update(on.threads, how, at.rate, at.number, scale, ranges_, g, weights.data(),
+  /// Moves the weights, unless the gradient is not finite.
+  void step(X const& on, adamw const& how, optimizer_step const& at, S const* g,
+            std::span<S> weights) {
+    double const gathered = at.gathered;
+    double const rate = how.lr * at.schedule.at(steps_++);
+    norm_ = gradient_norm(on.threads, ranges_, g, partial_.data()) / gathered;
+    if (!std::isfinite(norm_)) return;
+    double const scale = (at.clip > 0 && norm_ > at.clip ? at.clip / norm_ : 1) / gathered;
+    adamw_update(on.threads, how, rate, steps_, scale, ranges_, g, weights.data(),
                  first(weights).data(), second(weights).data());
-    return norm;
   }
-  /// Changes `count` weights from `offset` on: f(numbers).
+  /// What the last step did. Waits for it.
+  optimizer_figures figures(X const&) const { return {.norm = norm_}; }
+  /// Steps are counted where they are done.
+  void begin_at(X const&, std::int64_t steps) { steps_ = steps; }
+
+  /// Changes selection biases, `count` from `offset` on: f(numbers).
   template <class F>
   void change(X const&, std::span<S> weights, std::int64_t offset, std::int64_t, F&& f) {
     f(weights.data() + offset);
@@ -74,6 +95,8 @@ class optimizer {
   std::vector<trained_range> ranges_;
   std::vector<double> partial_;
   buffer<S> moments_;
+  std::int64_t steps_ = 0;
+  double norm_ = 0;
 };
 
 /// On the device weights of 16 bits are copies of those in f32 that learn.
@@ -83,8 +106,11 @@ class optimizer<basic_cuda<T>> {
   using X = basic_cuda<T>;
   using N = float;
 
-  optimizer(X const& on, std::vector<weight_entry> const& entries, std::span<T> weights)
-      : count_(static_cast<std::int64_t>(weights.size())), numbers_(3 * count_), step_(1) {
+  optimizer(X const& on, std::vector<weight_entry> const& entries,
+            std::vector<router_biases> const& routers, std::span<T> weights)
+      : count_(static_cast<std::int64_t>(weights.size())), numbers_(3 * count_) {
+    std::copy_if(entries.begin(), entries.end(), std::back_inserter(summed_),
+                 [](weight_entry const& entry) { return detail::has_rest(entry.role); });
     std::vector<device::weight_range> ranges;
     for (trained_range const& r : trained_ranges(entries))
       ranges.push_back({r.offset, r.count, r.decays});
@@ -93,23 +119,62 @@ class optimizer<basic_cuda<T>> {
     device::runtime::copy(ranges_.data(), ranges.data(), ranges_.bytes(), on.stream);
     device::elementwise<T>::widen(weights.data(), numbers_.data(), count_, on.stream);
     device::runtime::fill(numbers_.data() + count_, 0, 2 * bytes_of(count_), on.stream);
+    for (weight_entry const& entry : summed_) {
+      std::int64_t const n = entry.rows * entry.cols;
+      std::vector<T> const parts = place<X>::fetched(
+          on, weights.subspan(std::size_t(entry.offset), std::size_t(detail::room(n, entry.role))));
+      auto const sums = detail::with_rest<T>(parts.data(), n);
+      std::vector<float> wide;
+      for (std::int64_t i = 0; i < n; ++i) wide.push_back(sums[i]);
+      device::runtime::copy(numbers_.data() + entry.offset, wide.data(), bytes_of(n), on.stream);
+    }
+    std::vector<device::router_place> places;
+    std::int64_t report = 0, load = 0;
+    for (router_biases const& r : routers) {
+      places.push_back({.report = report,
+                        .load = load,
+                        .bias = r.offset,
+                        .rest = r.offset + detail::padded(r.experts),
+                        .experts = r.experts});
+      report += place<X>::report_size(static_cast<std::size_t>(r.experts)), load += r.experts;
+    }
+    routers_ = device_buffer<device::router_place>(static_cast<std::int64_t>(places.size()));
+    loads_ = device_buffer<std::int64_t>(load);
+    device::runtime::copy(routers_.data(), places.data(), routers_.bytes(), on.stream);
+    begin_at(on, 0);
   }
 
-  /// Waits for the norm.
-  double step(X const& on, adamw const& how, optimizer_step const& at, T const* g,
-              std::span<T> weights) {
+  /// Enqueues a step, as all of these but `figures`, `change`, `read` and `write`, which wait.
+  void step(X const& on, adamw const& how, optimizer_step const& at, T const* g,
+            std::span<T> weights) {
     device::adamw_numbers const same{how.beta1, how.beta2, how.epsilon, how.weight_decay};
-    device::adamw_step now;
-    now.rate = at.rate, now.step = at.number, now.clip = at.clip;
-    now.gathered = static_cast<double>(at.gathered);
-    device::runtime::enqueue_copy(step_.data(), &now, sizeof now, on.stream);
-    device::adamw<T>::gradient_norm(same, ranges_.data(), ranges_.size(), g, partial_.data(),
-                                    step_.data(), on.stream);
+    device::adamw<T>::gradient_norm(same, {how.lr, at.schedule, at.clip, at.gathered},
+                                    ranges_.data(), ranges_.size(), g, partial_.data(),
+                                    on.context->loss.data(), at.terms, step_.data(), on.stream);
     device::adamw<T>::update(same, ranges_.data(), ranges_.size(), g, numbers_.data(),
-                             numbers_.data() + count_, numbers_.data() + 2 * count_,
-                             weights.data(), step_.data(), on.stream);
+                             numbers_.data() + count_, numbers_.data() + 2 * count_, weights.data(),
+                             step_.data(), on.stream);
+  }
+  optimizer_figures figures(X const& on) const {
+    device::adamw_step now;
     device::runtime::copy(&now, step_.data(), sizeof now, on.stream);
-    return now.norm;
+    return {now.norm, now.loss, now.terms};
+  }
+  void begin_at(X const& on, std::int64_t steps) {
+    device::adamw_step const now{.step = steps};
+    device::runtime::copy(step_.data(), &now, sizeof now, on.stream);
+  }
+  /// Steps done, where passes on the device can read them.
+  std::int64_t const* steps() const { return &step_.data()->step; }
+  /// Counts the choices of a batch whose pass was the last one with a log.
+  void count_choices(X const& on, gradients mode) {
+    device::adamw<T>::add_loads(routers_.data(), routers_.size(), on.context->reports.get(), mode,
+                                loads_.data(), on.stream);
+  }
+  /// Moves selection biases by what was counted, as trainer does elsewhere.
+  void move_biases(X const& on, double speed, bool centre, std::span<T> weights) {
+    device::adamw<T>::move_biases(routers_.data(), routers_.size(), loads_.data(), speed, centre,
+                                  numbers_.data(), weights.data(), step_.data(), on.stream);
   }
   template <class F>
   void change(X const& on, std::span<T> weights, std::int64_t offset, std::int64_t count, F&& f) {
@@ -117,8 +182,7 @@ class optimizer<basic_cuda<T>> {
     device::runtime::copy(some.data(), numbers_.data() + offset, bytes_of(count), on.stream);
     f(some.data());
     device::runtime::copy(numbers_.data() + offset, some.data(), bytes_of(count), on.stream);
-    device::elementwise<T>::narrow(numbers_.data() + offset, weights.data() + offset, count,
-                                   on.stream);
+    store_sums(on, some.data(), count, weights.data() + offset);
   }
 
   struct numbers {
@@ -137,18 +201,32 @@ class optimizer<basic_cuda<T>> {
   void write(X const& on, numbers const& from, std::span<T> weights) {
     device::runtime::copy(numbers_.data(), from.all.data(), numbers_.bytes(), on.stream);
     device::elementwise<T>::narrow(numbers_.data(), weights.data(), count_, on.stream);
+    for (weight_entry const& entry : summed_)
+      store_sums(on, from.weights.data() + entry.offset, entry.rows * entry.cols,
+                 weights.data() + entry.offset);
   }
 
  private:
+  /// Writes `count` numbers to `to` and what rounding leaves of them to their rest.
+  static void store_sums(X const& on, float const* from, std::int64_t count, T* to) {
+    std::int64_t const apart = detail::padded(count);
+    std::vector<T> parts(static_cast<std::size_t>(apart + count));
+    for (std::int64_t i = 0; i < count; ++i)
+      summed<T>::write(from[i], parts[std::size_t(i)], parts[std::size_t(apart + i)]);
+    place<X>::store(on, parts, {to, parts.size()});
+  }
   static std::int64_t bytes_of(std::int64_t count) {
     return count * static_cast<std::int64_t>(sizeof(float));
   }
 
   std::int64_t count_;
-  device_buffer<float> numbers_;  // weights, first and second moments
+  std::vector<weight_entry> summed_;  // weights that have a rest
+  device_buffer<float> numbers_;      // weights, first and second moments
   device_buffer<device::weight_range> ranges_;
+  device_buffer<device::router_place> routers_;
+  device_buffer<std::int64_t> loads_;  // of all routers, in a step's batches
   device_buffer<double> partial_;
-  device_buffer<device::adamw_step> step_;
+  device_buffer<device::adamw_step> step_{1};
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -14,7 +14,6 @@
 #include "../model/network.hpp"
 #include "loss.hpp"
 #include "optimizer.hpp"
-#include "schedule.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -35,6 +34,10 @@ struct training {
   double clip = 1.0;                  // the gradient's norm is cut to this; 0: never
   routing_request routing = {};       // balance losses and more, where the batch asks for nothing
   bias_update bias = {};
+  /// Gradients, those of balance losses too, are made so many times larger, and divided by it as
+  /// they are used: fp16 has no numbers below 6e-8. A power of two changes nothing else; what is
+  /// above 65504 makes the step one of no finite gradient. (A log's balance losses are larger too.)
+  double loss_scale = 1;
 };
 
 /// What one step did.
@@ -53,6 +56,13 @@ struct step_report {
 /// Targets are token ids for a cross-entropy (below 0: left out), or numbers for the mean squared
 /// error. A step that throws leaves weights and moments as they were. A step whose gradient is not
 /// finite is counted and changes nothing else; its report shows the norm.
+///
+/// step() waits for its report. enqueue() does not, on an executor that works beside the host, and
+/// report() then waits for the last step. On cuda a step can be recorded and replayed, which spares
+/// the host's work: its lists are in memory of the device, where the next batch is copied to.
+///
+///   auto step = train.record({.tokens = 4096, .ids = ids, .starts = starts}, targets);
+///   for (...) { /* fill ids, starts, targets */ step(); if (...) show(train.report()); }
 template <class Network>
 class trainer {
  public:
@@ -71,11 +81,13 @@ class trainer {
         settings_(settings),
         log_(Network::make_log()),
         counts_(Network::make_log()),
-        state_(net.on(), net.entries(), net.parameters()) {
+        state_(net.on(), net.entries(), routers_of(net), net.parameters()) {
     static_cast<void>(checked(optimizer_));
     static_cast<void>(checked(settings_.schedule));
     if (!(settings_.bias.speed >= 0) || settings_.bias.speed > 1e30)
       throw invalid_argument("the speed of selection biases must be a number of at least 0");
+    if (!(settings_.loss_scale > 0) || settings_.loss_scale > 1e30)
+      throw invalid_argument("the scale of a loss must be a number above 0");
   }
 
   /// One step on one sequence.
@@ -93,6 +105,45 @@ class trainer {
     return step_on(b, x, squared_error_loss(b, targets));
   }
 
+  /// A step that nobody waits for. A batch's log is filled in by report().
+  void enqueue(batch b, id_list targets) requires(in == ids) { enqueue(b, {}, targets); }
+  void enqueue(batch b, matrix<S const> x, id_list targets) {
+    enqueue_on(b, x, cross_entropy_loss(b, targets));
+  }
+  void enqueue(batch b, matrix<S const> x, matrix<S const> targets) {
+    enqueue_on(b, x, squared_error_loss(b, targets));
+  }
+  /// What the last step did. Waits for it, and fills in log(), unless a pass with another log came
+  /// between.
+  step_report report() {
+    if (!last_.log) throw invalid_argument("there is no step to report yet");
+    place<executor>::read_log(net_.on(), *last_.log, last_.tokens);
+    optimizer_figures const did = state_.figures(net_.on());
+    double const terms = last_.counted ? at_least_one(did.terms) : last_.terms;
+    return {.loss = (last_.made + did.loss) / terms,
+            .balance_loss = last_.log->balance_loss() / settings_.loss_scale,
+            .gradient_norm = did.norm,
+            .tokens = last_.tokens};
+  }
+
+  class recorded;
+  /// Records a step, which is run each time that the result is called: with what the batch's lists,
+  /// x and targets, all in memory of the device, then hold, and with the step's own learning rate.
+  /// The optimiser's numbers and the settings are those of now. A later pass with more tokens moves
+  /// the memory that it runs in, and then it must be recorded again. Throws invalid_argument where the host would have to take
+  /// part.
+  recorded record(batch b, id_list targets) requires(in == ids && !place<executor>::here) {
+    return record(b, {}, targets);
+  }
+  recorded record(batch b, matrix<S const> x, id_list targets) requires(!place<executor>::here) {
+    check_recordable(targets.data(), "targets");
+    return record_on(b, [&] { enqueue(b, x, targets); });
+  }
+  recorded record(batch b, matrix<S const> x,
+                  matrix<S const> targets) requires(!place<executor>::here) {
+    return record_on(b, [&] { enqueue(b, x, targets); });
+  }
+
   /// Several batches of one step: gather each, then finish. Gradients are averaged; losses over the
   /// batch count the choices of the step's earlier ones too; biases move by the counts of all.
   step_report gather(batch b, id_list targets) requires(in == ids) {
@@ -108,9 +159,8 @@ class trainer {
   /// was gathered.
   double finish() {
     if (gathered_ == 0) throw invalid_argument("a step needs a batch before it is finished");
-    double const norm = update();
-    gathered_ = 0;
-    return norm;
+    update();
+    return state_.figures(net_.on()).norm;
   }
 
   /// The loss without training, as the network stands.
@@ -127,7 +177,10 @@ class trainer {
   }
 
   /// Makes room for batches of up to so many tokens; no step within it allocates.
-  void reserve(std::int64_t tokens) { net_.reserve_learning(tokens); }
+  void reserve(std::int64_t tokens) {
+    net_.reserve_learning(tokens);
+    place<executor>::reserve_log(net_.on(), log_);
+  }
 
   /// Writes weights, moments and steps, atomically: a trainer that loads them goes on with the same
   /// bits. Throws file_error; a file that was there is then still there.
@@ -141,9 +194,10 @@ class trainer {
     steps_ =
         load_checkpoint<E, N>(net_.entries(), all.weights, {all.first, all.second, steps_}, path);
     state_.write(net_.on(), all, net_.parameters());
+    state_.begin_at(net_.on(), steps_);
   }
 
-  /// What the routers did in the last step.
+  /// What the routers did in the last step that was reported.
   routing_log const& log() const { return log_; }
   /// Steps done, and with load() those of the run that is resumed.
   std::int64_t steps() const { return steps_; }
@@ -166,64 +220,121 @@ class trainer {
   }
 
   // A loss: how many terms it has, the sum of some tokens', and the gradient of all terms' mean.
+  // `counted`: where the executor has counted them, and then `terms` is 1.
   auto cross_entropy_loss(batch const& b, id_list targets) {
     struct loss {
       id_list targets;
       double terms;
+      std::int64_t const* counted;
+      double scale;  // of the gradient
       double operator()(executor const& on, std::int64_t first, matrix<S const> y,
                         matrix<S> dy) const {
         auto const mine =
             targets.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(y.rows));
-        return cross_entropy(on, y, mine, 1 / terms, dy);
+        if constexpr (place<executor>::here)
+          return cross_entropy(on, y, mine, scale / terms, dy);
+        else
+          return cross_entropy(on, y, mine, scale / terms, counted, dy);
       }
     };
-    if (!place<executor>::readable(targets.data()))
-      throw invalid_argument("targets must be in memory of the host, which counts them");
+    if constexpr (!place<executor>::here) {
+      check_targets(targets, b.tokens);
+      if (auto const* const counted = terms_on(net_.on(), targets))
+        return loss{targets, 1, counted, settings_.loss_scale};
+    }
     double const terms = at_least_one(count_targets(targets, b.tokens, out));
-    return loss{place<executor>::list(net_.on(), targets_, targets), terms};
+    return loss{place<executor>::list(net_.on(), targets_, targets), terms, nullptr,
+                settings_.loss_scale};
   }
-  static auto squared_error_loss(batch const& b, matrix<S const> targets) {
+  auto squared_error_loss(batch const& b, matrix<S const> targets) {
     struct loss {
       matrix<S const> targets;
       double terms;
+      std::int64_t const* counted;
+      double scale;
       double operator()(executor const& on, std::int64_t first, matrix<S const> y,
                         matrix<S> dy) const {
-        return squared_error(on, y, targets.middle_rows(first, y.rows), 1 / terms, dy);
+        return squared_error(on, y, targets.middle_rows(first, y.rows), scale / terms, dy);
       }
     };
     detail::check_shape("the matrix of targets", targets, b.tokens, out);
-    return loss{targets, at_least_one(targets.size())};
+    return loss{targets, at_least_one(targets.size()), nullptr, settings_.loss_scale};
   }
   static double at_least_one(std::int64_t terms) {
     return static_cast<double>(std::max<std::int64_t>(terms, 1));
   }
 
   template <class L>
+  double terms_of(L const& loss) const {
+    return loss.counted ? at_least_one(place<executor>::read(net_.on(), loss.counted)) : loss.terms;
+  }
+
+  template <class L>
   step_report step_on(batch b, matrix<S const> x, L const& loss) {
+    enqueue_on(b, x, loss);
+    return report();
+  }
+  template <class L>
+  void enqueue_on(batch b, matrix<S const> x, L const& loss) {
     gathered_ = 0;
-    step_report report = gather_on(b, x, loss);
-    report.gradient_norm = finish();
-    return report;
+    begin(b, x, loss);
+    if (place<executor>::here || settings_.bias.quantile) count();
+    ++gathered_;
+    update();
   }
   template <class L>
   step_report gather_on(batch b, matrix<S const> x, L const& loss) {
-    if (!b.log) b.log = &log_;
-    if (b.routing == routing_request{}) b.routing = settings_.routing;
-    b.routing.seed = random_word(random_word(b.routing.seed, static_cast<std::uint64_t>(steps_)),
-                                 static_cast<std::uint64_t>(gathered_));
-    b.routing.quantiles |= settings_.bias.quantile;
-    if (gathered_ > 0) b.routing.earlier = &counts_;
-    double const total =
-        net_.learn(b, x, loss, {}, gathered_ > 0 ? gradients::accumulate : gradients::overwrite);
-    count(*b.log);
-    return {.loss = total / loss.terms,
-            .balance_loss = b.log->balance_loss(),
+    begin(b, x, loss);
+    count();
+    ++gathered_;
+    return {.loss = place<executor>::total(net_.on(), last_.made) / terms_of(loss),
+            .balance_loss = last_.log->balance_loss() / settings_.loss_scale,
             .gradient_norm = 0,
             .tokens = b.tokens};
   }
+  /// Enqueues a batch's pass, whose gradients join those of the step's earlier ones.
+  template <class L>
+  void begin(batch b, matrix<S const> x, L const& loss) {
+    if (!b.log) b.log = &log_;
+    if (b.routing == routing_request{}) b.routing = settings_.routing;
+    b.routing.seed = seed_of(b.routing);
+    if constexpr (!place<executor>::here)
+      b.routing.step = gathered_ == 0 ? state_.steps() : nullptr;
+    b.routing.quantiles |= settings_.bias.quantile;
+    enlarge(b.routing.balance);
+    if (gathered_ > 0) b.routing.earlier = &counts_;
+    auto const mode = gathered_ > 0 ? gradients::accumulate : gradients::overwrite;
+    last_ = {.made = net_.enqueue_learn(b, x, loss, {}, mode),
+             .terms = loss.terms,
+             .counted = loss.counted,
+             .tokens = b.tokens,
+             .log = b.log};
+    if constexpr (!place<executor>::here)
+      if (settings_.bias.speed > 0) state_.count_choices(net_.on(), mode);
+  }
+
+  void enlarge(balance_losses& loss) const {
+    double const scale = settings_.loss_scale;
+    if (scale == 1) return;
+    if (loss.rule)
+      throw invalid_argument("balance rules of a user's own are not scaled: loss_scale must be 1");
+    for (double* one : {&loss.expert, &loss.device, &loss.communication, &loss.sequence, &loss.z,
+                        &loss.importance, &loss.load})
+      *one *= scale;
+  }
+
+  /// The seed of a step's batch; where the executor counts steps itself, it mixes those of a step's
+  /// first batch.
+  std::uint64_t seed_of(routing_request const& asked) const {
+    if (!place<executor>::here && gathered_ == 0) return asked.seed;
+    return random_word(random_word(asked.seed, static_cast<std::uint64_t>(steps_)),
+                       static_cast<std::uint64_t>(gathered_));
+  }
 
   /// Adds a batch's counts to the step's. They are whole numbers: any order, any size, the same.
-  void count(routing_log const& log) {
+  void count() {
+    routing_log& log = *last_.log;
+    place<executor>::read_log(net_.on(), log, last_.tokens);
     for (std::size_t l = 0; l < counts_.layers.size(); ++l) {
       routing_report& sum = counts_.layers[l];
       routing_report const& one = log.layers[l];
@@ -235,57 +346,100 @@ class trainer {
         sum.quantile[e] += one.quantile[e];
       }
     }
-    ++gathered_;
+  }
+
+  /// The routers of a network, in the order of its passes.
+  static std::vector<router_biases> routers_of(Network const& net) {
+    std::vector<router_biases> all;
+    std::size_t at = 0;
+    auto const& entries = net.entries();
+    detail::leaves<typename Network::expression>::visit([&]<Expr L>(L) {
+      if constexpr (detail::is_router<L>) {
+        all.push_back({-1, L::layer.routed});
+        if constexpr (!L::layer.bias) return;
+        while (entries[at].role != role::selection_bias) ++at;
+        all.back().offset = entries[at++].offset;
+      }
+    });
+    return all;
   }
 
   /// Moves the routers' selection biases.
   void move_biases() {
     bias_update const& how = settings_.bias;
     if (how.speed == 0 && !how.quantile) return;
-    std::size_t router = 0, at = 0;
-    auto const& entries = net_.entries();
-    detail::leaves<typename Network::expression>::visit([&]<Expr L>(L) {
-      if constexpr (detail::is_router<L>) {
-        routing_report const& did = counts_.layers[router++];
-        if constexpr (!L::layer.bias) return;
-        while (entries[at].role != role::selection_bias) ++at;
-        auto const R = static_cast<std::int64_t>(did.load.size());
-        std::int64_t all = 0;
-        for (std::int64_t n : did.load) all += n;
-        state_.change(net_.on(), net_.parameters(), entries[at++].offset, R, [&](N* bias) {
-          for (std::int64_t e = 0; e < R && all > 0; ++e) {
-            std::int64_t const excess = did.load[std::size_t(e)] * R - all;
-            if (how.quantile)
-              bias[e] =
-                  static_cast<N>(did.quantile[std::size_t(e)] / static_cast<double>(gathered_));
-            else
-              bias[e] -= static_cast<N>(how.speed) * static_cast<N>((excess > 0) - (excess < 0));
-          }
-          N mean = 0;
-          for (std::int64_t e = 0; e < R; ++e) mean += bias[e] / static_cast<N>(R);
-          for (std::int64_t e = 0; e < R && how.centre; ++e) bias[e] -= mean;
-        });
-      }
-    });
+    if constexpr (!place<executor>::here)
+      if (!how.quantile)
+        return state_.move_biases(net_.on(), how.speed, how.centre, net_.parameters());
+    if (!std::isfinite(state_.figures(net_.on()).norm)) return;
+    auto const routers = routers_of(net_);
+    for (std::size_t router = 0; router < routers.size(); ++router) {
+      if (routers[router].offset < 0) continue;
+      routing_report const& did = counts_.layers[router];
+      std::int64_t const R = routers[router].experts;
+      std::int64_t all = 0;
+      for (std::int64_t n : did.load) all += n;
+      state_.change(net_.on(), net_.parameters(), routers[router].offset, R, [&](N* bias) {
+        for (std::int64_t e = 0; e < R && all > 0; ++e) {
+          std::int64_t const excess = did.load[std::size_t(e)] * R - all;
+          if (how.quantile)
+            bias[e] = static_cast<N>(did.quantile[std::size_t(e)] / static_cast<double>(gathered_));
+          else
+            bias[e] -= static_cast<N>(how.speed) * static_cast<N>((excess > 0) - (excess < 0));
+        }
+        N mean = 0;
+        for (std::int64_t e = 0; e < R; ++e) mean += bias[e] / static_cast<N>(R);
+        for (std::int64_t e = 0; e < R && how.centre; ++e) bias[e] -= mean;
+      });
+    }
   }
 
-  /// Moves the weights, and returns the gradient's norm.
-  double update() {
-    double const rate = optimizer_.lr * settings_.schedule.at(steps_);
-    double const norm = state_.step(net_.on(), optimizer_,
-                                    {.rate = rate,
-                                     .number = ++steps_,
-                                     .clip = settings_.clip,
-                                     .gathered = gathered_},
-                                    net_.gradient().data(), net_.parameters());
-    if (std::isfinite(norm)) move_biases();
-    return norm;
+  /// Moves the weights and the biases.
+  void update() {
+    state_.step(net_.on(), optimizer_,
+                {.schedule = settings_.schedule,
+                 .clip = settings_.clip,
+                 .gathered = static_cast<double>(gathered_) * settings_.loss_scale,
+                 .terms = last_.counted},
+                net_.gradient().data(), net_.parameters());
+    ++steps_;
+    move_biases();
+    gathered_ = 0;
+  }
+
+  static void check_recordable(void const* list, char const* what) {
+    if (list && place<executor>::readable(list))
+      throw invalid_argument("a recorded step reads its %s in memory of the device", what);
+  }
+  template <class Enqueue>
+  recorded record_on(batch const& b, Enqueue&& enqueue) {
+    check_recordable(b.ids.data(), "token ids");
+    check_recordable(b.starts.data(), "starts");
+    check_recordable(b.positions.data(), "positions");
+    if (settings_.bias.quantile)
+      throw invalid_argument(
+          "biases by quantile are made by the host: such a step is not recorded");
+    reserve(b.tokens);
+    if (b.log) place<executor>::reserve_log(net_.on(), *b.log);
+    struct restored {
+      trainer& t;
+      CUstream_st* const stream = t.net_.on().stream;
+      std::int64_t const steps = t.steps_;
+      pending const last = t.last_;
+      ~restored() { t.net_.on().stream = stream, t.steps_ = steps, t.last_ = last; }
+    } const guard{*this};
+    device::recording graph([&](CUstream_st* stream) {
+      net_.on().stream = stream;
+      enqueue();
+    });
+    return recorded(*this, std::move(graph), last_);
   }
 
   template <class L>
   double evaluate_on(batch b, matrix<S const> x, L const& loss) {
     if (!b.routing.rule) b.routing.rule = settings_.routing.rule;
-    return net_.score(b, x, loss) / loss.terms;
+    double const total = net_.score(b, x, loss);
+    return total / terms_of(loss);
   }
 
   Network& net_;
@@ -294,9 +448,49 @@ class trainer {
   routing_log log_;
   routing_log counts_;         // of the batches of this step
   std::int64_t gathered_ = 0;  // so many
+  /// The last batch, as far as report() needs it.
+  struct pending {
+    double made = 0;                        // of the loss, by the host
+    double terms = 1;                       // of the loss,
+    std::int64_t const* counted = nullptr;  // or where they are
+    std::int64_t tokens = 0;
+    routing_log* log = nullptr;
+  } last_;
   typename place<executor>::template buffer<std::int32_t> targets_;  // of this batch, copied
   finegrain::optimizer<executor> state_;
   std::int64_t steps_ = 0;
+};
+
+/// A step of a trainer, which must not move meanwhile, as a graph.
+template <class Network>
+class trainer<Network>::recorded {
+ public:
+  /// Whether it can still be called.
+  bool stands() const {
+    return train_->net_.workspace() == workspace_ && train_->net_.on().context->moves == moves_;
+  }
+  /// Enqueues the step on the network's stream. Throws invalid_argument if it does not stand.
+  void operator()() {
+    if (!stands())
+      throw invalid_argument("the network's memory has moved since this step was recorded");
+    graph_.replay(train_->net_.on().stream);
+    train_->last_ = last_;
+    ++train_->steps_;
+  }
+
+ private:
+  friend class trainer;
+  recorded(trainer& train, device::recording graph, pending const& last)
+      : train_(&train),
+        workspace_(train.net_.workspace()),
+        moves_(train.net_.on().context->moves),
+        graph_(std::move(graph)),
+        last_(last) {}
+  trainer* train_;
+  std::byte const* workspace_;
+  std::int64_t moves_;
+  device::recording graph_;
+  pending last_;
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -10,19 +10,19 @@ namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 namespace flash {
 
-template <int Dim>
-void launch_backward(backward_arguments<bf16> const& a, CUstream_st* stream) {
-  using shape = backward_shape<Dim, false>;  // has the same rows as that of Hopper
-  int const bytes = on_hopper() ? backward_shape<Dim, true>::bytes : shape::bytes;
-  allow_memory(queries_backward_kernel<Dim>, bytes);
-  allow_memory(keys_backward_kernel<Dim>, bytes);
+template <int Dim, class T>
+void launch_backward(backward_arguments<T> const& a, CUstream_st* stream) {
+  using shape = backward_shape<T, Dim, false>;  // has the same rows as that of Hopper
+  int const bytes = on_hopper() ? backward_shape<T, Dim, in_pairs<T>>::bytes : shape::bytes;
+  allow_memory(queries_backward_kernel<T, Dim>, bytes);
+  allow_memory(keys_backward_kernel<T, Dim>, bytes);
   auto const tiles = static_cast<unsigned>((a.where.tokens + shape::rows - 1) / shape::rows);
   dim3 const by_queries(static_cast<unsigned>(a.shape.query), tiles);
   dim3 const by_keys(static_cast<unsigned>(a.shape.key_value), tiles, shape::slices);
   auto const memory = static_cast<std::size_t>(bytes);
-  queries_backward_kernel<Dim><<<by_queries, shape::threads, memory, stream>>>(a);
+  queries_backward_kernel<T, Dim><<<by_queries, shape::threads, memory, stream>>>(a);
   check_launch("attention's backward of queries");
-  keys_backward_kernel<Dim><<<by_keys, shape::threads, memory, stream>>>(a);
+  keys_backward_kernel<T, Dim><<<by_keys, shape::threads, memory, stream>>>(a);
   check_launch("attention's backward of keys");
 }
 

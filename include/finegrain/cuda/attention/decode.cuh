@@ -10,11 +10,13 @@ namespace flash {
 
 /// A block has 16 rows, which are the query heads of one key-value head, token by token. Each of
 /// its warps takes 16 keys at a time, and has two stages of them.
-template <int Dim>
+template <class T, int Dim>
 struct decode_shape {
-  static constexpr int warps = Dim > 128 ? 2 : 4, threads = 32 * warps, rows = 16, keys = 16;
-  static constexpr int stage = 2 * keys * Dim * 2;  // bytes, of one warp
-  static constexpr int bytes = rows * Dim * 2 + warps * 2 * stage;
+  static constexpr int size = static_cast<int>(sizeof(T)), row = Dim * size;  // bytes
+  static constexpr int warps = row > 512 ? 1 : row > 256 ? 2 : 4;
+  static constexpr int threads = 32 * warps, rows = 16, keys = 16;
+  static constexpr int stage = 2 * keys * row;  // bytes, of one warp
+  static constexpr int bytes = rows * row + warps * 2 * stage;
 };
 
 template <class T>
@@ -35,12 +37,12 @@ struct decode_arguments {
   }
 };
 
-template <int Dim>
-__global__ void __launch_bounds__(decode_shape<Dim>::threads)
-    decode_kernel(__grid_constant__ decode_arguments<bf16> const a) {
-  using shape = decode_shape<Dim>;
+template <class T, int Dim>
+__global__ void __launch_bounds__(decode_shape<T, Dim>::threads)
+    decode_kernel(__grid_constant__ decode_arguments<T> const a) {
+  using shape = decode_shape<T, Dim>;
   constexpr int keys = shape::keys, warps = shape::warps;
-  using key_tile = tile<keys, Dim>;
+  using key_tile = tile<T, keys, Dim>;
   extern __shared__ __align__(1024) unsigned char memory[];
   int const thread = threadIdx.x, lane = thread % 32, warp = thread / 32, dim = a.shape.dim;
   int const share = a.shape.query / a.shape.key_value, shared_head = blockIdx.x;
@@ -65,7 +67,7 @@ __global__ void __launch_bounds__(decode_shape<Dim>::threads)
     return;
   }
 
-  tile<shape::rows, Dim> const q{shared_address(memory)};
+  tile<T, shape::rows, Dim> const q{shared_address(memory)};
   auto k = [&](int stage) {
     return key_tile{q.address + q.bytes +
                     static_cast<std::uint32_t>((warp * 2 + stage % 2) * shape::stage)};
@@ -81,13 +83,13 @@ __global__ void __launch_bounds__(decode_shape<Dim>::threads)
     }
     commit_async();
   };
-  for (int item = thread; item < shape::rows * Dim / 8; item += shape::threads) {
-    int const row = item / (Dim / 8), chunk = item % (Dim / 8);
-    bool const there = row < rows && chunk * 8 < dim;
+  for (int item = thread; item < shape::rows * Dim / in_chunk<T>; item += shape::threads) {
+    int const row = item / (Dim / in_chunk<T>), chunk = item % (Dim / in_chunk<T>);
+    bool const there = row < rows && chunk * in_chunk<T> < dim;
     std::int64_t const from = there ? row_of(row) : 0;
     copy_16(q.at(row, chunk),
             a.q.data + from / a.shape.query * a.q.stride + from % a.shape.query * dim +
-                (there ? chunk * 8 : 0),
+                (there ? chunk * in_chunk<T> : 0),
             there);
   }
   load(0);
@@ -96,7 +98,7 @@ __global__ void __launch_bounds__(decode_shape<Dim>::threads)
 
   float const scale = log2_e * rsqrtf(static_cast<float>(dim));
   float s[keys / 8][4], sums[Dim / 8][4] = {}, shrink[2];
-  std::uint32_t p[1][4];
+  left<T, keys> p;
   running soft;
   visible const sees{{0, 0},
                      {past + (row0 + lane / 4) / share, past + (row0 + lane / 4 + 8) / share}};
@@ -104,13 +106,13 @@ __global__ void __launch_bounds__(decode_shape<Dim>::threads)
     load(i + 1);
     wait_copies<1>();
     __syncwarp();
-    warp_scores<keys>(s, q, 0, k(i));
+    warp_scores<keys, T>(s, q, 0, k(i));
     int const key = key0 + (i * warps + warp) * keys;
     if (key + keys > past + 1) sees.mask(s, key);
     soft.soften(s, scale, shrink);
     scale_rows(sums, shrink);
-    pack<keys>(s, p);
-    warp_mix<keys, Dim>(sums, p, v(i), 0);
+    pack<T, keys>(s, p);
+    warp_mix<keys, Dim, T>(sums, p, v(i), 0);
     __syncwarp();
   }
 
@@ -179,19 +181,19 @@ __global__ void __launch_bounds__(128)
     for (int part = 0; part < a.parts; ++part)
       if (sum_of[part] != 0)  // else nobody wrote its values
         mixed += exp2_fast(highest_of[part] - highest) * a.values_of(row, part)[c];
-    a.mixed.data[token * a.mixed.stride + blockIdx.x * a.shape.dim + c] = T(mixed / sum);
+    store_one(a.mixed.data + token * a.mixed.stride + blockIdx.x * a.shape.dim + c, mixed / sum);
   }
   if (threadIdx.x == 0 && a.log_weight) a.log_weight[row] = ln_2 * highest + logf(sum);
 }
 
-template <int Dim>
-void launch_decode(decode_arguments<bf16> const& a, CUstream_st* stream) {
-  using shape = decode_shape<Dim>;
-  allow_memory(decode_kernel<Dim>, shape::bytes);
+template <int Dim, class T>
+void launch_decode(decode_arguments<T> const& a, CUstream_st* stream) {
+  using shape = decode_shape<T, Dim>;
+  allow_memory(decode_kernel<T, Dim>, shape::bytes);
   std::int64_t const rows = a.where.tokens * (a.shape.query / a.shape.key_value);
   dim3 const grid(static_cast<unsigned>(a.shape.key_value), static_cast<unsigned>(a.parts),
                   static_cast<unsigned>((rows + shape::rows - 1) / shape::rows));
-  decode_kernel<Dim><<<grid, shape::threads, shape::bytes, stream>>>(a);
+  decode_kernel<T, Dim><<<grid, shape::threads, shape::bytes, stream>>>(a);
   check_launch("attention's decode");
 }
 

@@ -16,14 +16,18 @@ inline constexpr float log2_e = 1.44269504088896340736f, ln_2 = 0.69314718055994
 
 /// Shapes of the forward kernel: groups of 4 warps have 64 queries each, and share tiles of keys
 /// and values that come in stages. Without wgmma tiles fit a GPU with 99 KB.
-template <int Dim, bool Hopper>
+template <class T, int Dim, bool Hopper>
 struct forward_shape {
-  static constexpr int groups = Dim > 64 ? 2 : 3;
+  static constexpr int groups = !in_pairs<T> ? 1 : Dim > 64 ? 2 : 3;
   static constexpr int queries = 64 * groups, threads = 128 * groups;
-  static constexpr int keys = Hopper ? (Dim > 128 ? 64 : 128) : Dim > 128 ? 16 : 64;
-  static constexpr int value_stages = Hopper ? 3 : 2;  // of keys there are 2
-  static constexpr int tiles = (queries + (2 + value_stages) * keys) * Dim * 2;  // bytes
-  static constexpr int bytes = tiles + 8;                                        // and a milestone
+  static constexpr int keys = Hopper        ? (Dim > 128 ? 64 : 128)
+                              : Dim > 128   ? 16
+                              : in_pairs<T> ? 64
+                                            : 32;
+  static constexpr int value_stages = Hopper ? 3 : 2;                     // of keys there are 2
+  static constexpr int rows = queries + (2 + value_stages) * keys;        // of all tiles
+  static constexpr int tiles = rows * Dim * static_cast<int>(sizeof(T));  // bytes
+  static constexpr int bytes = tiles + 8;                                 // and a milestone
 };
 
 template <class T>
@@ -77,8 +81,10 @@ struct running {
       for (int n = 0; n < N; ++n) most = fmaxf(most, fmaxf(s[n][2 * r], s[n][2 * r + 1]));
       most = fmaxf(most, __shfl_xor_sync(~0u, most, 1));
       most = fmaxf(most, __shfl_xor_sync(~0u, most, 2));
-      float const zero = most == -INFINITY ? 0 : most * scale;
-      shrink[r] = exp2_fast(highest[r] * scale - zero);
+      float const zero = most == -INFINITY ? 0 : __fmul_rn(most, scale);
+      // (The product rounded as in zero: exactly 1 where highest stays, so that further tiles of
+      // which a row sees nothing leave its bits alone.)
+      shrink[r] = exp2_fast(__fmul_rn(highest[r], scale) - zero);
       highest[r] = most;
       float part = 0;
 #pragma unroll
@@ -110,14 +116,14 @@ __device__ void scale_rows(float (&d)[N][4], float const (&factor)[2]) {
 /// A block: one query head of forward_shape::queries rows. Blocks with most keys come first.
 /// Key tiles begin at multiples of their size, whatever the rows: a token gets the same bits from
 /// any block that it is in.
-template <int Dim>
-__global__ void __launch_bounds__(forward_shape<Dim, hopper>::threads)
-    forward_kernel(__grid_constant__ forward_arguments<bf16> const a) {
-  using shape = forward_shape<Dim, hopper>;
+template <class T, int Dim>
+__global__ void __launch_bounds__(forward_shape<T, Dim, by_groups<T>>::threads)
+    forward_kernel(__grid_constant__ forward_arguments<T> const a) {
+  using shape = forward_shape<T, Dim, by_groups<T>>;
   constexpr int queries = shape::queries, keys = shape::keys, threads = shape::threads;
-  using key_tile = tile<keys, Dim>;
+  using key_tile = tile<T, keys, Dim>;
   extern __shared__ __align__(1024) unsigned char memory[];
-  tile<queries, Dim> const q{shared_address(memory)};
+  tile<T, queries, Dim> const q{shared_address(memory)};
   auto k = [&](int stage) {
     return key_tile{q.address + q.bytes + static_cast<std::uint32_t>(stage * key_tile::bytes)};
   };
@@ -141,9 +147,9 @@ __global__ void __launch_bounds__(forward_shape<Dim, hopper>::threads)
   int const key0 = first[2] / keys * keys, end = past + t1, whole0 = first[3],
             whole1 = past + t0 + group_row + 1;
   int const tiles = (end - key0 + keys - 1) / keys;
-  bf16 const* const from_k = a.keys.data + shared_head * dim;
-  bf16 const* const from_v = a.values.data + shared_head * dim;
-  auto load = [&](key_tile to, bf16 const* from, std::int64_t stride, int i) {
+  T const* const from_k = a.keys.data + shared_head * dim;
+  T const* const from_v = a.values.data + shared_head * dim;
+  auto load = [&](key_tile to, T const* from, std::int64_t stride, int i) {
     if (i < tiles)
       to.template load<threads>(from + (key0 + std::int64_t{i} * keys) * stride, stride,
                                 end - key0 - i * keys, dim, thread);
@@ -162,7 +168,7 @@ __global__ void __launch_bounds__(forward_shape<Dim, hopper>::threads)
   __syncthreads();
 
   float s[keys / 8][4], sums[Dim / 8][4] = {}, shrink[2];
-  std::uint32_t p[keys / 16][4];
+  left<T, keys> p;
   running soft;
   auto soften = [&](int i) {
     int const key = key0 + i * keys;
@@ -172,13 +178,13 @@ __global__ void __launch_bounds__(forward_shape<Dim, hopper>::threads)
   // In step i the next tile's scores are made, and this one's values mixed. step's time i is when
   // a thread's copies for step i have arrived, and its group has done with tile i's keys, and
   // with the values of step i - 2: without wgmma, also with those of step i - 1.
-  begin_scores<keys>(s, q, group_row, k(0));
+  begin_scores<keys, T>(s, q, group_row, k(0));
   wait_products<0>();
   keep(s);
   wait_copies<0>();
   step.pass();
   soften(0);
-  pack<keys>(s, p);
+  pack<T, keys>(s, p);
   int value_stage = 0;
   for (int i = 0; i + 1 < tiles; ++i) {
     int const next = value_stage + 1 == shape::value_stages ? 0 : value_stage + 1;
@@ -186,8 +192,8 @@ __global__ void __launch_bounds__(forward_shape<Dim, hopper>::threads)
     load(v(next), from_v, a.values.stride, i + 1);
     load(k(i % 2), from_k, a.keys.stride, i + 2);
     commit_async();
-    begin_scores<keys>(s, q, group_row, k((i + 1) % 2));
-    begin_mix<keys, Dim>(sums, p, v(value_stage));
+    begin_scores<keys, T>(s, q, group_row, k((i + 1) % 2));
+    begin_mix<keys, Dim, T>(sums, p, v(value_stage));
     wait_products<1>();
     keep(s);
     wait_copies<0>();
@@ -203,11 +209,11 @@ __global__ void __launch_bounds__(forward_shape<Dim, hopper>::threads)
     wait_products<0>();
     keep(sums);
     keep(p);
-    pack<keys>(s, p);
+    pack<T, keys>(s, p);
     value_stage = next;
   }
   step.wait(tiles - 1);
-  begin_mix<keys, Dim>(sums, p, v(value_stage));
+  begin_mix<keys, Dim, T>(sums, p, v(value_stage));
   wait_products<0>();
   keep(sums);
 
@@ -230,14 +236,14 @@ void allow_memory(Kernel* kernel, int bytes) {
         "asking for shared memory");
 }
 
-template <int Dim>
-void launch_forward(forward_arguments<bf16> const& a, CUstream_st* stream) {
-  using shape = forward_shape<Dim, false>;  // has the same rows as that of Hopper
-  int const bytes = on_hopper() ? forward_shape<Dim, true>::bytes : shape::bytes;
-  allow_memory(forward_kernel<Dim>, bytes);
+template <int Dim, class T>
+void launch_forward(forward_arguments<T> const& a, CUstream_st* stream) {
+  using shape = forward_shape<T, Dim, false>;  // has the same rows as that of Hopper
+  int const bytes = on_hopper() ? forward_shape<T, Dim, in_pairs<T>>::bytes : shape::bytes;
+  allow_memory(forward_kernel<T, Dim>, bytes);
   dim3 const grid(static_cast<unsigned>(a.shape.query),
                   static_cast<unsigned>((a.where.tokens + shape::queries - 1) / shape::queries));
-  forward_kernel<Dim><<<grid, shape::threads, static_cast<std::size_t>(bytes), stream>>>(a);
+  forward_kernel<T, Dim><<<grid, shape::threads, static_cast<std::size_t>(bytes), stream>>>(a);
   check_launch("attention's forward");
 }
 

@@ -11,15 +11,15 @@ namespace flash {
 /// dk and dv of one key-value head's rows, some columns: sums over its query heads, in order, of
 /// dv = p^T . dmixed and dk = ds^T . q. Scores are made transposed, so that a block's rows are
 /// keys.
-template <int Dim>
-__global__ void __launch_bounds__(backward_shape<Dim, hopper>::threads)
-    keys_backward_kernel(__grid_constant__ backward_arguments<bf16> const a) {
-  using shape = backward_shape<Dim, hopper>;
+template <class T, int Dim>
+__global__ void __launch_bounds__(backward_shape<T, Dim, by_groups<T>>::threads)
+    keys_backward_kernel(__grid_constant__ backward_arguments<T> const a) {
+  using shape = backward_shape<T, Dim, by_groups<T>>;
   constexpr int keys = shape::rows, queries = shape::step, threads = shape::threads;
   constexpr int columns = shape::columns;
-  using query_tile = tile<queries, Dim>;
+  using query_tile = tile<T, queries, Dim>;
   extern __shared__ __align__(1024) unsigned char memory[];
-  tile<keys, Dim> const k{shared_address(memory)}, v{k.address + k.bytes};
+  tile<T, keys, Dim> const k{shared_address(memory)}, v{k.address + k.bytes};
   auto q = [&](int stage) {
     return query_tile{v.address + v.bytes +
                       static_cast<std::uint32_t>(2 * stage * query_tile::bytes)};
@@ -79,10 +79,10 @@ __global__ void __launch_bounds__(backward_shape<Dim, hopper>::threads)
 
   float const factor = rsqrtf(static_cast<float>(dim)), scale = log2_e * factor;
   float dk[columns / 8][4] = {}, dv[columns / 8][4] = {}, s[queries / 8][4], ds[queries / 8][4];
-  std::uint32_t p[queries / 16][4], dp[queries / 16][4];
+  left<T, queries> p, dp;
   auto begin = [&] {
-    begin_scores<queries>(s, k, group_row, q(stage));
-    begin_scores<queries>(ds, v, group_row, dmixed(stage));
+    begin_scores<queries, T>(s, k, group_row, q(stage));
+    begin_scores<queries, T>(ds, v, group_row, dmixed(stage));
   };
   for (int i = 1; i < shape::ahead; ++i) load(i);
   wait_copies<shape::ahead - 1>();
@@ -110,8 +110,8 @@ __global__ void __launch_bounds__(backward_shape<Dim, hopper>::threads)
         s[n][r + 1] = exp2_fast(s[n][r + 1] * scale - log2_e * of_columns.y);
       }
     }
-    pack<queries>(s, p);
-    begin_mix<queries, columns>(dv, p, dmixed(stage), slice);
+    pack<T, queries>(s, p);
+    begin_mix<queries, columns, T>(dv, p, dmixed(stage), slice);
     wait_products<1>();
     keep(ds);
 #pragma unroll
@@ -123,7 +123,7 @@ __global__ void __launch_bounds__(backward_shape<Dim, hopper>::threads)
         ds[n][r + 1] = s[n][r + 1] * (ds[n][r + 1] - of_columns.y);
       }
     }
-    pack<queries>(ds, dp);
+    pack<T, queries>(ds, dp);
     wait_products<0>();
     keep(dv);
     t0 += queries;
@@ -134,7 +134,7 @@ __global__ void __launch_bounds__(backward_shape<Dim, hopper>::threads)
     }
     step.wait(i);
     if constexpr (shape::stages > 2) load((stage == 0 ? shape::stages : stage) - 1);
-    begin_mix<queries, columns>(dk, dp, q(stage), slice);
+    begin_mix<queries, columns, T>(dk, dp, q(stage), slice);
     if constexpr (shape::stages == 2) {
       wait_products<0>();
       __syncthreads();
@@ -143,7 +143,7 @@ __global__ void __launch_bounds__(backward_shape<Dim, hopper>::threads)
     stage = stage + 1 == shape::stages ? 0 : stage + 1;
     begin();
   }
-  begin_mix<queries, columns>(dk, dp, q(stage), slice);
+  begin_mix<queries, columns, T>(dk, dp, q(stage), slice);
   wait_products<0>();
   keep(dk);
   keep(dv);

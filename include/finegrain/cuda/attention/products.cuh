@@ -1,7 +1,8 @@
-// Products of tiles by groups of 4 warps: by wgmma on Hopper, else by mma.sync.
+// Products of tiles by groups of 4 warps: by wgmma on Hopper, else by mma.sync, or of f32 one by one.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "singly.cuh"
 #include "tile.cuh"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -46,15 +47,22 @@ inline __device__ std::uint64_t descriptor(std::uint32_t address, int offset, in
   FINEGRAIN_NAMES_64                                                                             \
   ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, %48, %49, " \
   "%50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
-#define FINEGRAIN_WGMMA(columns, sums, operands, ...)                        \
-  asm volatile("wgmma.mma_async.sync.aligned.m64n" #columns                  \
-               "k16.f32.bf16.bf16 " FINEGRAIN_NAMES_##columns "}, " operands \
-               : FINEGRAIN_SUMS_##columns(sums)                              \
+#define FINEGRAIN_WGMMA_OF(type, columns, sums, operands, ...)                       \
+  asm volatile("wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32." type "." type \
+               " " FINEGRAIN_NAMES_##columns "}, " operands                          \
+               : FINEGRAIN_SUMS_##columns(sums)                                      \
                : __VA_ARGS__)
+#define FINEGRAIN_WGMMA(...)                   \
+  do {                                         \
+    if constexpr (std::is_same_v<T, fp16>)     \
+      FINEGRAIN_WGMMA_OF("f16", __VA_ARGS__);  \
+    else                                       \
+      FINEGRAIN_WGMMA_OF("bf16", __VA_ARGS__); \
+  } while (false)
 
 /// d (64, N) (+)= a (64, 16) . b (N, 16)^T, both in shared memory. The first of a sum's products
 /// only writes d, so that d's registers may be in other use until then.
-template <int N, bool First>
+template <class T, int N, bool First>
 __device__ void wgmma_rows(float (*d)[4], std::uint64_t a, std::uint64_t b) {
   static_assert(N == 32 || N == 64 || N == 128);
   if constexpr (N == 32 && First)
@@ -71,7 +79,7 @@ __device__ void wgmma_rows(float (*d)[4], std::uint64_t a, std::uint64_t b) {
     FINEGRAIN_WGMMA(128, "+f", "%64, %65, 1, 1, 1, 0, 0;", "l"(a), "l"(b));
 }
 /// d (64, N) += a (64, 16), in registers, . b (16, N) in shared memory.
-template <int N>
+template <class T, int N>
 __device__ void wgmma_columns(float (*d)[4], std::uint32_t const (&a)[4], std::uint64_t b) {
   static_assert(N == 64 || N == 128);
   if constexpr (N == 64)
@@ -90,6 +98,7 @@ __device__ void wgmma_columns(float (*d)[4], std::uint32_t const (&a)[4], std::u
 #undef FINEGRAIN_NAMES_64
 #undef FINEGRAIN_NAMES_128
 #undef FINEGRAIN_WGMMA
+#undef FINEGRAIN_WGMMA_OF
 
 // A group of 4 warps multiplies 64 rows. On Hopper products are only begun, one after the other:
 // their registers must be left alone until wait_products. Elsewhere they are done at once.
@@ -111,25 +120,28 @@ __device__ void wait_products() {
 }
 
 /// s (64, N) = rows [row, row + 64) of a . the N rows of b^T.
-template <int N, int Dim, int ARows>
-__device__ void begin_scores(float (&s)[N / 8][4], tile<ARows, Dim> a, int row, tile<N, Dim> b) {
-  if constexpr (hopper) {
+template <int N, class T, int Dim, int ARows>
+__device__ void begin_scores(float (&s)[N / 8][4], tile<T, ARows, Dim> a, int row,
+                             tile<T, N, Dim> b) {
+  if constexpr (by_groups<T>) {
     begin_products();
-    wgmma_rows<N, true>(s, descriptor(a.address + row * 128, 0, 16), descriptor(b.address, 0, 16));
+    wgmma_rows<T, N, true>(s, descriptor(a.address + row * 128, 0, 16),
+                           descriptor(b.address, 0, 16));
 #pragma unroll
     for (int k = 1; k < Dim / 16; ++k)
-      wgmma_rows<N, false>(s, descriptor(a.address + row * 128, k / 4 * a.panel + k % 4 * 32, 16),
-                           descriptor(b.address, k / 4 * b.panel + k % 4 * 32, 16));
+      wgmma_rows<T, N, false>(s,
+                              descriptor(a.address + row * 128, k / 4 * a.panel + k % 4 * 32, 16),
+                              descriptor(b.address, k / 4 * b.panel + k % 4 * 32, 16));
     commit_products();
   } else {
     warp_scores<N>(s, a, row + static_cast<int>(threadIdx.x) / 32 % 4 * 16, b);
   }
 }
 /// d (64, Columns) += p (64, K) . columns [column, column + Columns) of the K rows of b.
-template <int K, int Columns, int Dim>
-__device__ void begin_mix(float (&d)[Columns / 8][4], std::uint32_t (&p)[K / 16][4], tile<K, Dim> b,
+template <int K, int Columns, class T, int Dim>
+__device__ void begin_mix(float (&d)[Columns / 8][4], left<T, K>& p, tile<T, K, Dim> b,
                           int column = 0) {
-  if constexpr (hopper) {
+  if constexpr (by_groups<T>) {
     constexpr int wide = Columns < 128 ? Columns : 128;
     keep(d);
     keep(p);
@@ -138,7 +150,7 @@ __device__ void begin_mix(float (&d)[Columns / 8][4], std::uint32_t (&p)[K / 16]
     for (int k = 0; k < K / 16; ++k)
 #pragma unroll
       for (int c = 0; c < Columns; c += wide)
-        wgmma_columns<wide>(
+        wgmma_columns<T, wide>(
             d + c / 8, p[k],
             descriptor(b.address + column / 64 * b.panel, c / 64 * b.panel + k * 2048, b.panel));
     commit_products();

@@ -12,13 +12,15 @@ namespace flash {
 /// `step` rows. A block writes so many columns of its gradients. A stage is read in one step and
 /// the beginning of the next: with more than 2, copies need not wait for that, and are begun for
 /// `ahead` steps.
-template <int Dim, bool Hopper>
+template <class T, int Dim, bool Hopper>
 struct backward_shape {
-  static constexpr int groups = Dim > 128 ? 1 : 2, rows = 64 * groups, threads = 128 * groups;
-  static constexpr int step = Hopper ? (Dim > 128 ? 32 : 64) : 4096 / Dim;
-  static constexpr int columns = Dim > 128 ? 128 : Dim, slices = Dim / columns;
+  static constexpr int groups = Dim > 128 || !in_pairs<T> ? 1 : 2, rows = 64 * groups,
+                       threads = 128 * groups;
+  static constexpr int step = Hopper ? (Dim > 128 ? 32 : 64) : in_pairs<T> ? 4096 / Dim : 16;
+  static constexpr int columns = !in_pairs<T> ? 64 : Dim > 128 ? 128 : Dim, slices = Dim / columns;
   static constexpr int stages = Hopper ? 4 : 2, ahead = stages > 2 ? stages - 1 : 2;
-  static constexpr int tiles = (2 * rows + 2 * stages * step) * Dim * 2;  // bytes
+  static constexpr int tiles =  // bytes
+      (2 * rows + 2 * stages * step) * Dim * static_cast<int>(sizeof(T));
   static constexpr int numbers = 2 * stages * step * 4;  // bytes, log_weight and delta of rows
   static constexpr int bytes = tiles + numbers + 8;      // and a milestone
 };
@@ -34,18 +36,15 @@ struct backward_arguments {
 };
 
 /// The dot product of two rows, by 4 lanes.
-inline __device__ float dot_by_4(bf16 const* a, bf16 const* b, int dim) {
+template <class T>
+__device__ float dot_by_4(T const* a, T const* b, int dim) {
   float sum = 0;
   for (int c = threadIdx.x % 4 * 8; c < dim; c += 32) {
-    uint4 const x = *reinterpret_cast<uint4 const*>(a + c),
-                y = *reinterpret_cast<uint4 const*>(b + c);
-    auto const* const u = reinterpret_cast<__nv_bfloat162 const*>(&x);
-    auto const* const v = reinterpret_cast<__nv_bfloat162 const*>(&y);
+    float x[8], y[8];
+    unpack<T>(x, load_eight(a + c));
+    unpack<T>(y, load_eight(b + c));
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      float2 const f = __bfloat1622float2(u[i]), g = __bfloat1622float2(v[i]);
-      sum += f.x * g.x + f.y * g.y;
-    }
+    for (int i = 0; i < 8; i += 2) sum += x[i] * y[i] + x[i + 1] * y[i + 1];
   }
   sum += __shfl_xor_sync(~0u, sum, 1);
   return sum + __shfl_xor_sync(~0u, sum, 2);
@@ -53,14 +52,14 @@ inline __device__ float dot_by_4(bf16 const* a, bf16 const* b, int dim) {
 
 /// delta and dq of one query head's rows: with s = q . k^T, ds = p (dmixed . v^T - delta),
 /// dq = ds . k. Blocks with most keys come first.
-template <int Dim>
-__global__ void __launch_bounds__(backward_shape<Dim, hopper>::threads)
-    queries_backward_kernel(__grid_constant__ backward_arguments<bf16> const a) {
-  using shape = backward_shape<Dim, hopper>;
+template <class T, int Dim>
+__global__ void __launch_bounds__(backward_shape<T, Dim, by_groups<T>>::threads)
+    queries_backward_kernel(__grid_constant__ backward_arguments<T> const a) {
+  using shape = backward_shape<T, Dim, by_groups<T>>;
   constexpr int queries = shape::rows, keys = shape::step, threads = shape::threads;
-  using key_tile = tile<keys, Dim>;
+  using key_tile = tile<T, keys, Dim>;
   extern __shared__ __align__(1024) unsigned char memory[];
-  tile<queries, Dim> const q{shared_address(memory)}, dmixed{q.address + q.bytes};
+  tile<T, queries, Dim> const q{shared_address(memory)}, dmixed{q.address + q.bytes};
   auto k = [&](int stage) {
     return key_tile{dmixed.address + q.bytes +
                     static_cast<std::uint32_t>(2 * stage * key_tile::bytes)};
@@ -112,10 +111,10 @@ __global__ void __launch_bounds__(backward_shape<Dim, hopper>::threads)
   }
 
   float sums[Dim / 8][4] = {}, s[keys / 8][4], ds[keys / 8][4];
-  std::uint32_t p[keys / 16][4];
+  left<T, keys> p;
   auto begin = [&] {
-    begin_scores<keys>(s, q, group_row, k(stage));
-    begin_scores<keys>(ds, dmixed, group_row, v(stage));
+    begin_scores<keys, T>(s, q, group_row, k(stage));
+    begin_scores<keys, T>(ds, dmixed, group_row, v(stage));
   };
   for (int i = 1; i < shape::ahead; ++i) load(i);
   wait_copies<shape::ahead - 1>();
@@ -150,11 +149,11 @@ __global__ void __launch_bounds__(backward_shape<Dim, hopper>::threads)
     for (int n = 0; n < keys / 8; ++n)
 #pragma unroll
       for (int j = 0; j < 4; ++j) ds[n][j] = s[n][j] * (ds[n][j] - delta[j / 2]);
-    pack<keys>(ds, p);
+    pack<T, keys>(ds, p);
     if (key + keys >= t1) break;
     step.wait(i);
     if constexpr (shape::stages > 2) load((stage == 0 ? shape::stages : stage) - 1);
-    begin_mix<keys, Dim>(sums, p, k(stage));
+    begin_mix<keys, Dim, T>(sums, p, k(stage));
     if constexpr (shape::stages == 2) {
       wait_products<0>();
       __syncthreads();
@@ -163,7 +162,7 @@ __global__ void __launch_bounds__(backward_shape<Dim, hopper>::threads)
     stage = stage + 1 == shape::stages ? 0 : stage + 1;
     begin();
   }
-  begin_mix<keys, Dim>(sums, p, k(stage));
+  begin_mix<keys, Dim, T>(sums, p, k(stage));
   wait_products<0>();
   keep(sums);
   float const factors[2] = {factor, factor};

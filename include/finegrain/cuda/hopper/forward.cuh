@@ -3,8 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cuda_bf16.h>
-
+#include "../tile/number.cuh"
 #include "forward.hpp"
 #include "forward_loads.cuh"
 
@@ -19,7 +18,7 @@ __device__ inline void release(std::uint32_t empty) {
 }
 
 /// sums (64, 256) = this warpgroup's 64 rows . the tile's 256 columns of weights.
-template <bool Up>
+template <bool Up, class T>
 __device__ void multiply(float (&sums)[128], forward_ring& ring, int steps, int group) {
   std::uint32_t last = 0;
   for (int step = 0; step < steps; ++step) {
@@ -30,7 +29,7 @@ __device__ void multiply(float (&sums)[128], forward_ring& ring, int steps, int 
     wgmma_fence();
 #pragma unroll
     for (int k = 0; k < forward_tile::depth / 16; ++k)
-      wgmma(sums, rows + k * k_step_k_major, weights + k * k_step_k_major, step + k > 0);
+      wgmma<0, 0, T>(sums, rows + k * k_step_k_major, weights + k * k_step_k_major, step + k > 0);
     wgmma_commit();
     wgmma_wait<1>();
     if (step > 0) release(last);
@@ -41,46 +40,49 @@ __device__ void multiply(float (&sums)[128], forward_ring& ring, int steps, int 
   release(last);
 }
 
-__device__ inline std::uint32_t packed(float low, float high) {
-  __nv_bfloat162 const pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<std::uint32_t const*>(&pair);
-}
-
-/// act(z) up for two columns. The two share a reciprocal: of both, and a factor below 2^64 each.
-__device__ inline std::uint32_t gated(float const (&z)[2], float const (&up)[2], float linear,
-                                      float cubic) {
-  float grown[2], inverse;
+/// act(z) up for four columns. The four share a reciprocal: of all, and a factor below 2^32 each.
+template <class T>
+__device__ void gated(float const (&z)[4], float const (&up)[4], float linear, float cubic,
+                      std::uint32_t& low, std::uint32_t& high) {
+  float grown[4], inverse;
 #pragma unroll
-  for (int i = 0; i < 2; ++i) {
+  for (int i = 0; i < 4; ++i) {
     asm("ex2.approx.ftz.f32 %0, %1;"
         : "=f"(grown[i])
-        : "f"(fminf(z[i] * (linear + cubic * (z[i] * z[i])), 62)));
+        : "f"(fminf(z[i] * (linear + cubic * (z[i] * z[i])), 31)));
     grown[i] += 1;
   }
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(grown[0] * grown[1]));
-  return packed(z[0] * up[0] * (inverse * grown[1]), z[1] * up[1] * (inverse * grown[0]));
+  float const first = grown[0] * grown[1], second = grown[2] * grown[3];
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(first * second));
+  float const of_first = inverse * second, of_second = inverse * first;
+  low = pack<T>(z[0] * up[0] * (of_first * grown[1]), z[1] * up[1] * (of_first * grown[0]));
+  high = pack<T>(z[2] * up[2] * (of_second * grown[3]), z[3] * up[3] * (of_second * grown[2]));
 }
 
-/// A warp's 16 rows by 64 columns to memory: pair(i) is numbers i and i + 1 of a thread's 32. Two
-/// panels take turns.
+/// A warp's 16 rows by 128 columns to memory through its two panels: fill(panel, words) gives those
+/// 32 numbers of a thread's that are in a panel's columns.
 template <class F>
-__device__ void store_panel(std::uint32_t panel, int lane, CUtensorMap const* map, int row,
-                            int middle, int column, F pair) {
-  std::uint32_t pairs[16];
-#pragma unroll
-  for (int i = 0; i < 16; ++i) pairs[i] = pair(2 * i);
-  if (lane == 0) store_wait_read<1>();
+__device__ void store_panels(std::uint32_t panels, int lane, CUtensorMap const* map, int row,
+                             int middle, int column, F fill) {
+  if (lane == 0) store_wait_read<0>();
   __syncwarp();
 #pragma unroll
-  for (int i = 0; i < 16; i += 4)  // 16 columns
-    store_matrices(panel + swizzled(lane % 16, i / 2 + lane / 16), pairs[i], pairs[i + 1],
-                   pairs[i + 2], pairs[i + 3]);
+  for (int p = 0; p < 2; ++p) {
+    std::uint32_t words[16];
+    fill(p, words);
+#pragma unroll
+    for (int i = 0; i < 16; i += 4)  // 16 columns
+      store_matrices(
+          panels + p * forward_tile::panel_bytes + swizzled(lane % 16, i / 2 + lane / 16), words[i],
+          words[i + 1], words[i + 2], words[i + 3]);
+  }
   fence_panels();
   __syncwarp();
-  if (lane == 0) {
-    store(map, row, middle, column, panel);
-    store_commit();
-  }
+  if (lane != 0) return;
+#pragma unroll
+  for (int p = 0; p < 2; ++p)
+    store(map, row, middle, column + 64 * p, panels + p * forward_tile::panel_bytes);
+  store_commit();
 }
 
 template <bool Up, class T>
@@ -88,50 +90,61 @@ __device__ void consume(forward_arguments<T> const& a, forward_ring ring, int un
                         int stride, int routed_tiles) {
   using tile = forward_tile;
   int const group = threadIdx.x / 128 - 1, warp = threadIdx.x % 128 / 32, lane = threadIdx.x % 32;
-  std::uint32_t const panel =
+  std::uint32_t const panels =
       ring.base + tile::panels_at + (group * 4 + warp) * 2 * tile::panel_bytes;
+  float sums[128];
   forward_work next{};
   if (unit < units) next = find_work(a, unit, routed_tiles);
   for (; unit < units; unit += stride) {
     auto const w = next;
     if (unit + stride < units) next = find_work(a, unit + stride, routed_tiles);
-    float sums[128];
     bool const live = w.count > group * 64;  // else 64 pads: zeros
-    if (live) {
-      multiply<Up>(sums, ring, w.side->steps, group);
-    } else {
+    // Pads are stored too; rows behind the last token and columns behind F or D are clipped.
+    int const row = w.first + group * 64 + warp * 16;
+    int const column = w.column * (Up ? tile::half : 2 * tile::half);
+    auto const out = [&](CUtensorMap const& map, int middle, int from, auto fill) {
+      store_panels(panels, lane, &map, row, middle, column + from, fill);
+    };
+    auto const plain = [&](CUtensorMap const& map, int middle, int from, int half) {
+      out(map, middle, from, [&](int p, std::uint32_t(&words)[16]) {
+        float const* const some = sums + 64 * half + 32 * p;
+#pragma unroll
+        for (int i = 0; i < 16; ++i) words[i] = pack<T>(some[2 * i], some[2 * i + 1]);
+      });
+    };
+    if (!live) {
       for (int step = 0; step < w.side->steps; ++step, ring.next()) {
         wait(ring.full(), ring.parity);
         release(ring.empty());
       }
-    }
-
-    // Pads are stored too; rows behind the last token and columns behind F or D are clipped.
-    int const row = w.first + group * 64 + warp * 16;
-    int const column = w.column * (Up ? tile::half : 2 * tile::half);
-    auto const out = [&](int turn, CUtensorMap const& map, int middle, int c, auto pair) {
-      store_panel(panel + turn % 2 * tile::panel_bytes, lane, &map, row, middle, c,
-                  [&](int i) { return live ? pair(i) : 0; });
-    };
-    auto const plain = [&](int from) {
-      return [&sums, from](int i) { return packed(sums[from + i], sums[from + i + 1]); };
-    };
-    if constexpr (Up) {
+      auto const zero = [](int, std::uint32_t(&words)[16]) {
 #pragma unroll
-      for (int p = 0; p < 2; ++p) {
-        int const c = column + 64 * p, gate = 32 * p, up = 64 + gate;
-        if (w.side->save_z) {
-          out(p, w.side->z, 0, c, plain(gate));
-          out(p + 1, w.side->z, 1, c, plain(up));
-        }
-        out(p, w.side->out, 0, c, [&](int i) {
-          return gated({sums[gate + i], sums[gate + i + 1]}, {sums[up + i], sums[up + i + 1]},
-                       a.linear, a.cubic);
-        });
+        for (auto& word : words) word = 0;
+      };
+      for (int half = 0; half < 2; ++half) {
+        if (!Up || half == 0) out(w.side->out, 0, 128 * half, zero);
+        if (Up && w.side->save_z) out(w.side->z, half, 0, zero);
       }
-    } else {
+      continue;
+    }
+    multiply<Up, T>(sums, ring, w.side->steps, group);
+    if constexpr (Up) {
+      if (w.side->save_z) {
+        plain(w.side->z, 0, 0, 0);
+        plain(w.side->z, 1, 0, 1);
+      }
+      out(w.side->out, 0, 0, [&](int p, std::uint32_t(&words)[16]) {
+        float const *const z = sums + 32 * p, *const up = z + 64;
 #pragma unroll
-      for (int p = 0; p < 4; ++p) out(p, w.side->out, 0, column + 64 * p, plain(32 * p));
+        for (int i = 0; i < 16; i += 2) {
+          int const n = 2 * i;
+          gated<T>({z[n], z[n + 1], z[n + 2], z[n + 3]}, {up[n], up[n + 1], up[n + 2], up[n + 3]},
+                   a.linear, a.cubic, words[i], words[i + 1]);
+        }
+      });
+    } else {
+      plain(w.side->out, 0, 0, 0);
+      plain(w.side->out, 0, 128, 1);
     }
   }
   if (lane == 0) store_wait_read<0>();
@@ -195,6 +208,15 @@ void describe_side(forward_side& s, expert_family<T> const& f, T const* in, std:
   if (s.save_z) s.z = map_of({f.z, width, 2, rows, width, 2 * std::int64_t{width}, 1, 16});
 }
 
+template <class Arguments>
+void set_activation(Arguments& a, activation act) {
+  a.linear = -1.4426950408889634f;  // log2(e)
+  if (act == activation::geglu) {   // (1 + tanh(u)) / 2 = sigmoid(2 u)
+    a.linear *= 2 * 0.7978845608028653559f;
+    a.cubic = a.linear * 0.044715f;
+  }
+}
+
 template <bool Up, class T>
 void launch_forward(expert_products<T> const& p, CUstream_st* stream) {
   using tile = forward_tile;
@@ -220,11 +242,7 @@ void launch_forward(expert_products<T> const& p, CUstream_st* stream) {
   a.tokens = p.rows.tokens;
   a.width = p.hidden;
   a.x = p.x;
-  a.linear = -1.4426950408889634f;   // log2(e)
-  if (p.act == activation::geglu) {  // (1 + tanh(u)) / 2 = sigmoid(2 u)
-    a.linear *= 2 * 0.7978845608028653559f;
-    a.cubic = a.linear * 0.044715f;
-  }
+  set_activation(a, p.act);
 
   auto const kernel = &forward_kernel<T, Up>;
   int device = 0, processors = 0;

@@ -44,7 +44,7 @@ __device__ void sum_rows(block_sums<S>& sums, std::uint32_t memory, expert_produ
   int const K = P == row_product::down_forward ? F : P == row_product::up_backward ? 2 * F : D;
   auto const expert = static_cast<std::int64_t>(b.expert) * F * D;
 
-  using a_writer = tile_writer<operand_tile<S::m, S::k, true>, S::threads>;
+  using a_writer = tile_writer<operand_tile<T, S::m, deep<T, S>, true>, S::threads>;
   T const* a_row[a_writer::passes];
 #pragma unroll
   for (int i = 0; i < a_writer::passes; ++i) {
@@ -58,11 +58,11 @@ __device__ void sum_rows(block_sums<S>& sums, std::uint32_t memory, expert_produ
     a_row[i] = rows + row * K + a_writer::column();
   }
   auto const from_a = [&](int step, int pass) -> source {
-    int const k = step * S::k;
+    int const k = step * deep<T, S>;
     return {a_row[pass] + k, a_writer::row(pass) < b.count && k + a_writer::column() < K};
   };
 
-  using b_writer = tile_writer<operand_tile<S::n, S::k, forward>, S::threads>;
+  using b_writer = tile_writer<operand_tile<T, S::n, deep<T, S>, forward>, S::threads>;
   T const* left =
       expert + (P == row_product::up_forward || P == row_product::up_backward ? b.family.gate
                                                                               : b.family.down);
@@ -73,20 +73,20 @@ __device__ void sum_rows(block_sums<S>& sums, std::uint32_t memory, expert_produ
     auto const at = static_cast<std::int64_t>(n) * K + b_writer::column();
     left += at, right += at;
     auto const from_b = [&](int step, int pass) {
-      int const k = step * S::k, further = pass * b_writer::step % S::part;
-      return row_source((pass * b_writer::step < S::part ? left : right) + k, further, K * 2,
+      int const k = step * deep<T, S>, further = pass * b_writer::step % S::part;
+      return row_source((pass * b_writer::step < S::part ? left : right) + k, further, K,
                         k + b_writer::column() < K && n + further < columns);
     };
-    multiply<T, S, true, true>(sums, memory, tiles_of(K, S::k), from_a, from_b);
+    multiply<T, S, true, true>(sums, memory, tiles_of(K, deep<T, S>), from_a, from_b);
   } else {  // (K, N): the first F rows of K from the gate, the next from up
     int const columns = P == row_product::down_backward ? F : D, n = b.column + b_writer::column();
     left += n, right += n - static_cast<std::int64_t>(F) * columns;
     auto const from_b = [&](int step, int pass) {
-      int const k = step * S::k + b_writer::row(pass);
-      return row_source(P == row_product::up_backward && k >= F ? right : left, k, columns * 2,
+      int const k = step * deep<T, S> + b_writer::row(pass);
+      return row_source(P == row_product::up_backward && k >= F ? right : left, k, columns,
                         n < columns && k < K);
     };
-    multiply<T, S, true, false>(sums, memory, tiles_of(K, S::k), from_a, from_b);
+    multiply<T, S, true, false>(sums, memory, tiles_of(K, deep<T, S>), from_a, from_b);
   }
 }
 
@@ -95,13 +95,18 @@ template <class S, class T>
 __device__ void finish_up_forward(block_sums<S> const& sums, expert_products<T> const& p,
                                   block_rows<T> const& b, float* memory) {
   int const F = b.family.width;
+  gate_function const activated(p.act);
   auto const finish = [&](int r, int c, float const(&z)[2][8], int) {
     int const f = b.column + c;
     if (r >= b.written || f >= F) return;
     std::int64_t const row = b.first + r;
     float hidden[8];
 #pragma unroll
-    for (int i = 0; i < 8; ++i) hidden[i] = activation_at(p.act, z[0][i]).value * z[1][i];
+    for (int i = 0; i < 8; i += 2) {
+      float value[2], slope[2];
+      activated.at({z[0][i], z[0][i + 1]}, value, slope);
+      hidden[i] = value[0] * z[1][i], hidden[i + 1] = value[1] * z[1][i + 1];
+    }
     store_eight(b.family.hidden + row * F + f, pack<T>(hidden));
     if (!b.family.z) return;
     store_eight(b.family.z + row * 2 * F + f, pack<T>(z[0]));
@@ -112,8 +117,9 @@ __device__ void finish_up_forward(block_sums<S> const& sums, expert_products<T> 
 }
 
 /// A row's weight and 8 of its z, read before they are used.
+template <class T>
 struct saved_row {
-  uint4 gate, up;
+  eight<T> gate, up;
   float weight;
 };
 
@@ -123,24 +129,25 @@ __device__ void finish_down_backward(block_sums<S> const& sums, expert_products<
                                      block_rows<T> const& b, float* memory) {
   static_assert(S::n == 128, "16 lanes have a part of dot");
   int const F = b.family.width;
-  auto const fetch = [&](int r, int c) -> saved_row {
+  gate_function const activated(p.act);
+  auto const fetch = [&](int r, int c) -> saved_row<T> {
     if (r >= b.count) return {};
     T const* const z = b.family.z + (b.first + std::int64_t{r}) * 2 * F + b.column + c;
     float const weight = b.weight(p.rows, r);
     if (b.column + c >= F) return {{}, {}, weight};
     return {load_eight(z), load_eight(z + F), weight};
   };
-  auto const finish = [&](int r, int c, float const(&g)[1][8], saved_row const& saved) {
-    float gate[8], up[8], hidden[8], dot = 0;
+  auto const finish = [&](int r, int c, float const(&g)[1][8], saved_row<T> const& saved) {
+    float gate[8], up[8], hidden[8], value[2], slope[2], dot = 0;
     unpack<T>(gate, saved.gate);
     unpack<T>(up, saved.up);
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      auto const act = activation_at(p.act, gate[i]);
-      float const y = act.value * up[i], weighted = saved.weight * g[0][i];
+      if (i % 2 == 0) activated.at({gate[i], gate[i + 1]}, value, slope);
+      float const y = value[i % 2] * up[i], weighted = saved.weight * g[0][i];
       dot += g[0][i] * y;
-      gate[i] = weighted * up[i] * act.derivative;
-      up[i] = weighted * act.value;
+      gate[i] = weighted * up[i] * slope[i % 2];
+      up[i] = weighted * value[i % 2];
       hidden[i] = saved.weight * y;
     }
 #pragma unroll

@@ -45,8 +45,8 @@ __global__ void __launch_bounds__(S::threads)
     for (int i = threadIdx.x; i < S::m * S::n / 64; i += S::threads)
       if (T const* const line = at(i / (S::n / 64), i % (S::n / 64) * 64)) prefetch(line);
 
-  using a_writer = tile_writer<operand_tile<S::m, S::k, false>, S::threads>;
-  using b_writer = tile_writer<operand_tile<S::n, S::k, false>, S::threads>;
+  using a_writer = tile_writer<operand_tile<T, S::m, deep<T, S>, false>, S::threads>;
+  using b_writer = tile_writer<operand_tile<T, S::n, deep<T, S>, false>, S::threads>;
   // Tokens' rows and experts' rows: numbers of tokens are read one step ahead.
   using token_writer = std::conditional_t<Up, b_writer, a_writer>;
   using row_writer = std::conditional_t<Up, a_writer, b_writer>;
@@ -57,33 +57,34 @@ __global__ void __launch_bounds__(S::threads)
       (Up ? f.dz : f.hidden) + static_cast<std::int64_t>(first) * row_width + row_column;
   int token[token_writer::passes];
   auto const find = [&](int step, int pass) {
-    int const k = step * S::k + token_writer::row(pass);
+    int const k = step * deep<T, S> + token_writer::row(pass);
     token[pass] = k >= K || token_column >= D ? -1 : shared ? k : p.rows.row_token[first + k];
   };
   for (int pass = 0; pass < token_writer::passes; ++pass) find(0, pass);
   auto const from_tokens = [&](int step, int pass) {
     int const t = token[pass];
     find(step + 1, pass);
-    return row_source(of_tokens, t, D * 2, t >= 0);
+    return row_source(of_tokens, t, D, t >= 0);
   };
   auto const from_rows = [&](int step, int pass) {
-    int const k = step * S::k + row_writer::row(pass);
-    return row_source(of_rows, k, row_width * 2, k < K && row_column < row_width);
+    int const k = step * deep<T, S> + row_writer::row(pass);
+    return row_source(of_rows, k, row_width, k < K && row_column < row_width);
   };
   block_sums<S> sums;
   auto const go = [&](auto const& from_a, auto const& from_b) {
-    multiply<T, S, false, false>(sums, shared_address(memory), tiles_of(K, S::k), from_a, from_b);
+    multiply<T, S, false, false>(sums, shared_address(memory), tiles_of(K, deep<T, S>), from_a,
+                                 from_b);
   };
   if constexpr (Up)
     go(from_rows, from_tokens);
   else
     go(from_tokens, from_rows);
 
-  auto const fetch = [&](int r, int c) -> uint4 {
+  auto const fetch = [&](int r, int c) -> eight<T> {
     T* const from = at(r, c);
-    return add && from ? load_eight(from) : uint4{};
+    return add && from ? load_eight(from) : eight<T>{};
   };
-  auto const finish = [&](int r, int c, float const(&g)[1][8], uint4 before) {
+  auto const finish = [&](int r, int c, float const(&g)[1][8], eight<T> const& before) {
     T* const to = at(r, c);
     if (!to) return;
     float sum[8];

@@ -24,6 +24,12 @@ __device__ inline void load_async(std::uint32_t to, void const* from) {
   load_async(to, from, from != nullptr);
 }
 
+/// A V of shared memory, on its border.
+template <class V>
+__device__ V load_shared(std::uint32_t address) {
+  return *static_cast<V const*>(__cvta_shared_to_generic(address));
+}
+
 /// Ends a group of this thread's copies: empty groups count too.
 __device__ inline void commit_async() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 

@@ -33,28 +33,35 @@ inline PFN_cuTensorMapEncodeTiled_v12000 map_encoder() {
   return encoder;
 }
 
-/// Numbers of 2 bytes, (outer, middle, inner), inner ones side by side, the strides in numbers and
-/// multiples of 8; tiles are (box_outer, box_middle, 64), in shared memory a panel of rows of 128
-/// bytes, swizzled. What a tile has beyond the array is read as zeros and not written.
+/// Numbers of 2 bytes, or 1, (outer, middle, inner), inner ones side by side, the strides in numbers
+/// and multiples of 16 bytes; tiles are (box_outer, box_middle, 128 bytes or 64), in shared memory a
+/// panel of rows of so many bytes, swizzled. What a tile has beyond the array is read as zeros and
+/// not written.
 struct array_3d {
   void const* data = nullptr;
   std::int64_t inner = 0, middle = 1, outer = 1;
   std::int64_t middle_stride = 0, outer_stride = 0;
   int box_middle = 1, box_outer = 1;
+  int number_bytes = 2, row_bytes = 128;
 };
 inline CUtensorMap map_of(array_3d const& a) {
   auto const size = [](std::int64_t n) { return static_cast<cuuint64_t>(n); };
   cuuint64_t const sizes[3] = {size(a.inner), size(a.middle), size(a.outer)};
-  cuuint64_t const strides[2] = {size(a.middle_stride) * 2, size(a.outer_stride) * 2};
-  cuuint32_t const box[3] = {64, static_cast<cuuint32_t>(a.box_middle),
+  cuuint64_t const bytes = size(a.number_bytes);
+  cuuint64_t const strides[2] = {size(a.middle_stride) * bytes, size(a.outer_stride) * bytes};
+  cuuint32_t const box[3] = {static_cast<cuuint32_t>(a.row_bytes) / static_cast<cuuint32_t>(a.number_bytes),
+                             static_cast<cuuint32_t>(a.box_middle),
                              static_cast<cuuint32_t>(a.box_outer)};
   cuuint32_t const steps[3] = {1, 1, 1};
   auto const encoder = map_encoder();
   if (!encoder) throw cuda_error("the driver has no cuTensorMapEncodeTiled");
   CUtensorMap map;
   CUresult const result =
-      encoder(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3, const_cast<void*>(a.data), sizes, strides,
-              box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+      encoder(&map,
+              bytes == 1 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3,
+              const_cast<void*>(a.data), sizes, strides,
+              box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+              a.row_bytes == 64 ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B,
               CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS)
     throw cuda_error("a tensor map of (%lld, %lld, %lld) numbers at %p: error %d of the driver",
@@ -126,6 +133,21 @@ __device__ inline void load_for(std::uint16_t ctas, std::uint32_t to, CUtensorMa
       "l"(map), "r"(inner), "r"(middle), "r"(outer), "r"(barrier), "h"(ctas)
       : "memory");
 }
+/// Bytes side by side, a multiple of 16.
+__device__ inline void load_bytes(std::uint32_t to, void const* from, int bytes,
+                                  std::uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::
+          "r"(to),
+      "l"(from), "r"(bytes), "r"(barrier)
+      : "memory");
+}
+/// The tile is brought to L2.
+__device__ inline void prefetch(CUtensorMap const* map, int outer, int middle, int inner) {
+  asm volatile("cp.async.bulk.prefetch.tensor.3d.L2.global.tile [%0, {%1, %2, %3}];" ::"l"(map),
+               "r"(inner), "r"(middle), "r"(outer)
+               : "memory");
+}
 /// What threads wrote to shared memory is seen by the engine, and by wgmma: after they wrote, or by
 /// the reader after a barrier that they arrived at.
 __device__ inline void fence_panels() {
@@ -173,6 +195,14 @@ __device__ inline void cluster_sync() {
 
 // --- From registers. ---
 
+/// Of the 128 threads of warpgroup w, 0 or 1.
+__device__ inline void warpgroup_sync(int w) {
+  if (w == 0)
+    asm volatile("bar.sync 1, 128;" ::: "memory");
+  else
+    asm volatile("bar.sync 2, 128;" ::: "memory");
+}
+
 /// Four 8 x 8 matrices of 16-bit numbers to shared memory: lane l gives the address of row l % 8 of
 /// matrix l / 8, and holds numbers l % 4 * 2 + {0, 1} of row l / 4 of each.
 __device__ inline void store_matrices(std::uint32_t row, std::uint32_t m0, std::uint32_t m1,
@@ -181,7 +211,14 @@ __device__ inline void store_matrices(std::uint32_t row, std::uint32_t m0, std::
                "r"(m0), "r"(m1), "r"(m2), "r"(m3)
                : "memory");
 }
-
+/// The same, each matrix transposed on its way: lane l holds numbers of column l / 4.
+__device__ inline void store_matrices_transposed(std::uint32_t row, std::uint32_t m0,
+                                                 std::uint32_t m1, std::uint32_t m2,
+                                                 std::uint32_t m3) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row),
+               "r"(m0), "r"(m1), "r"(m2), "r"(m3)
+               : "memory");
+}
 #endif
 
 }  // namespace device::hopper

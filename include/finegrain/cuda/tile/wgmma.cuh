@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <type_traits>
 
 #include "../../base/number.hpp"
 
@@ -59,23 +60,52 @@ __device__ void wgmma_wait() {
 #define FINEGRAIN_2(i) "+f"(sums[i]), "+f"(sums[i + 1])
 #define FINEGRAIN_8(i) FINEGRAIN_2(i), FINEGRAIN_2(i + 2), FINEGRAIN_2(i + 4), FINEGRAIN_2(i + 6)
 #define FINEGRAIN_32(i) FINEGRAIN_8(i), FINEGRAIN_8(i + 8), FINEGRAIN_8(i + 16), FINEGRAIN_8(i + 24)
-#define FINEGRAIN_WGMMA(n, registers, a, b, add, ta, tb, ...)                                  \
+#define FINEGRAIN_WGMMA_OF(type, n, registers, a, b, add, ta, tb, ...)                         \
   asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " add                                         \
                ", 0;\n"                                                                        \
-               "wgmma.mma_async.sync.aligned.m64n" n "k16.f32.bf16.bf16 {" registers "}, " a   \
-               ", " b ", p, 1, 1, " ta ", " tb ";\n}"                                          \
+               "wgmma.mma_async.sync.aligned.m64n" n "k16.f32." type "." type " {" registers   \
+               "}, " a ", " b ", p, 1, 1, " ta ", " tb ";\n}"                                  \
                : __VA_ARGS__                                                                   \
                : "l"(a_tile), "l"(b_tile), "r"(static_cast<int>(accumulate)), "n"(A_mn_major), \
                  "n"(B_mn_major))
+#define FINEGRAIN_WGMMA(...)                   \
+  do {                                         \
+    if constexpr (std::is_same_v<T, fp16>)     \
+      FINEGRAIN_WGMMA_OF("f16", __VA_ARGS__);  \
+    else                                       \
+      FINEGRAIN_WGMMA_OF("bf16", __VA_ARGS__); \
+  } while (false)
 
-/// sums (64, 2 * Registers) = A B, or += with accumulate. bf16. Between wgmma_fence and
+/// sums (64, 2 * Registers) = A B, or += with accumulate. T: bf16 or fp16. Between wgmma_fence and
 /// wgmma_commit; the sums are complete, and A and B free, behind wgmma_wait.
-template <int A_mn_major = 0, int B_mn_major = 0, int Registers>
+template <int A_mn_major = 0, int B_mn_major = 0, class T = bf16, int Registers>
 __device__ void wgmma(float (&sums)[Registers], std::uint64_t a_tile, std::uint64_t b_tile,
                       bool accumulate) {
-  static_assert(Registers == 32 || Registers == 64 || Registers == 96 || Registers == 128,
-                "N is 64, 128, 192 or 256");
-  if constexpr (Registers == 32) {
+  static_assert(Registers % 16 == 0 && Registers <= 128, "N is a multiple of 32, up to 256");
+  if constexpr (Registers == 16) {
+    FINEGRAIN_WGMMA("32", FINEGRAIN_TEN("") "%10, %11, %12, %13, %14, %15", "%16", "%17", "%18",
+                    "%19", "%20", FINEGRAIN_8(0), FINEGRAIN_8(8));
+  } else if constexpr (Registers == 48) {
+    FINEGRAIN_WGMMA("96",
+                    FINEGRAIN_TEN("") FINEGRAIN_TEN("1") FINEGRAIN_TEN("2") FINEGRAIN_TEN("3")
+                        "%40, %41, %42, %43, %44, %45, %46, %47",
+                    "%48", "%49", "%50", "%51", "%52", FINEGRAIN_32(0), FINEGRAIN_8(32),
+                    FINEGRAIN_8(40));
+  } else if constexpr (Registers == 80) {
+    FINEGRAIN_WGMMA("160",
+                    FINEGRAIN_TEN("") FINEGRAIN_TEN("1") FINEGRAIN_TEN("2") FINEGRAIN_TEN("3")
+                        FINEGRAIN_TEN("4") FINEGRAIN_TEN("5") FINEGRAIN_TEN("6")
+                            "%70, %71, %72, %73, %74, %75, %76, %77, %78, %79",
+                    "%80", "%81", "%82", "%83", "%84", FINEGRAIN_32(0), FINEGRAIN_32(32),
+                    FINEGRAIN_8(64), FINEGRAIN_8(72));
+  } else if constexpr (Registers == 112) {
+    FINEGRAIN_WGMMA("224",
+                    FINEGRAIN_TEN("") FINEGRAIN_TEN("1") FINEGRAIN_TEN("2") FINEGRAIN_TEN("3")
+                        FINEGRAIN_TEN("4") FINEGRAIN_TEN("5") FINEGRAIN_TEN("6") FINEGRAIN_TEN("7")
+                            FINEGRAIN_TEN("8") FINEGRAIN_TEN("9") FINEGRAIN_TEN("10") "%110, %111",
+                    "%112", "%113", "%114", "%115", "%116", FINEGRAIN_32(0), FINEGRAIN_32(32),
+                    FINEGRAIN_32(64), FINEGRAIN_8(96), FINEGRAIN_8(104));
+  } else if constexpr (Registers == 32) {
     FINEGRAIN_WGMMA("64", FINEGRAIN_TEN("") FINEGRAIN_TEN("1") FINEGRAIN_TEN("2") "%30, %31", "%32",
                     "%33", "%34", "%35", "%36", FINEGRAIN_32(0));
   } else if constexpr (Registers == 64) {
@@ -101,11 +131,25 @@ __device__ void wgmma(float (&sums)[Registers], std::uint64_t a_tile, std::uint6
   }
 }
 
+/// The same of e4m3 numbers: sums (64, 128) = or += A (64, 32) . B (32, 128), both K-major, panels of
+/// 128 numbers a row. The next 32 of K: k_step_k_major. (Sums keep about 14 bits: promote them.)
+__device__ inline void wgmma_e4m3(float (&sums)[64], std::uint64_t a_tile, std::uint64_t b_tile,
+                                  bool accumulate) {
+  asm volatile(
+      "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {" FINEGRAIN_TEN("") FINEGRAIN_TEN("1")
+          FINEGRAIN_TEN("2") FINEGRAIN_TEN("3") FINEGRAIN_TEN("4") FINEGRAIN_TEN(
+              "5") "%60, %61, %62, %63}, %64, %65, p, 1, 1;\n}"
+      : FINEGRAIN_32(0), FINEGRAIN_32(32)
+      : "l"(a_tile), "l"(b_tile), "r"(static_cast<int>(accumulate)));
+}
+
 #undef FINEGRAIN_TEN
 #undef FINEGRAIN_2
 #undef FINEGRAIN_8
 #undef FINEGRAIN_32
 #undef FINEGRAIN_WGMMA
+#undef FINEGRAIN_WGMMA_OF
 
 /// Registers that each thread of this warpgroup has from here on: given back, or taken.
 template <int Registers>

@@ -1,6 +1,6 @@
 // The learning rate's factor at the corners of each schedule.
 // SPDX-License-Identifier: Apache-2.0
-#include <finegrain/train/schedule.hpp>
+#include <finegrain/plan/schedule.hpp>
 
 #include "../catch.hpp"
 

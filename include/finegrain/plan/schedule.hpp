@@ -24,7 +24,7 @@ struct schedule {
   double last = 0.1;  // where the cosine ends, at `steps`
 
   /// The factor of a step, counted from 0.
-  double at(std::int64_t step) const {
+  FINEGRAIN_HD double at(std::int64_t step) const {
     if (step < warmup) return static_cast<double>(step + 1) / static_cast<double>(warmup);
     switch (decay) {
       case finegrain::decay::none: break;

@@ -1,0 +1,179 @@
+// Routers of rarer kinds on the device: cosines, noise and jitter in logits, choices that look at a
+// whole batch, and slots that are dropped. Defined in logits.cuh, choose.cuh and load.cuh here.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+
+#include "../route.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+namespace device {
+
+/// What is asked of a router beside its routing_rules, in one pass.
+struct router_kinds {
+  int cosine;                      // dimensions of a cosine router, or 0
+  bool noisy, chance, sinkhorn;    // in training alone
+  bool by_expert;                  // experts choose tokens
+  bool by_rule;                    // a user's
+  bool last;                       // full experts drop later choices and tokens
+  double jitter;                   // in training alone
+  std::int64_t room, device_room;  // slots that experts and devices take; 0: all
+  std::int64_t share;              // tokens that an expert chooses
+  int devices;
+  double exempt;
+
+  router_kinds(config const& c, routing_request const& request, extent e)
+      : cosine(c.cosine),
+        noisy(c.noisy && e.training),
+        chance(c.chance_second && e.training && chosen(c, request) == 2),
+        sinkhorn(c.selection == selection::sinkhorn && e.training),
+        by_expert(c.selection == selection::expert_choice),
+        by_rule(c.selection == selection::rule),
+        last(request.drop == drop::last),
+        jitter(e.training ? request.jitter : 0),
+        room(room_of(request.capacity, c, request, e, c.routed)),
+        device_room(room_of(request.device_capacity, c, request, e, request.devices)),
+        share(routing<float>::share_of(c, chosen(c, request), e.tokens)),
+        devices(request.devices),
+        exempt(request.exempt) {}
+
+  bool drops() const { return chance || room > 0 || device_room > 0; }
+  /// Whether route does all there is to do.
+  bool plain() const {
+    return cosine == 0 && !noisy && jitter == 0 && !sinkhorn && !by_expert && !by_rule && !drops();
+  }
+  bool random() const { return noisy || jitter > 0 || chance || device_room > 0; }
+  /// Whether the router's part of dx is made by itself, and not in combine.
+  bool apart() const { return noisy || jitter > 0; }
+
+ private:
+  static std::int64_t room_of(double factor, config const& c, routing_request const& request,
+                              extent e, int parts) {
+    return factor > 0 ? finegrain::detail::room_of(factor, e.tokens * slots(c, request), parts) : 0;
+  }
+};
+
+/// Further weights of a router, or their gradients. Null where the config has none.
+template <class T>
+struct kind_numbers {
+  T* router = nullptr;       // (R, D), or (R, P) of a cosine router
+  T* project = nullptr;      // (P, D)
+  T* temperature = nullptr;  // (1)
+  T* noise = nullptr;        // (R, D)
+};
+
+/// What they keep for backward.
+struct kind_state {
+  float* projected = nullptr;     // (T, P) of a cosine router
+  float* spread = nullptr;        // (T, R) of a noisy one: the deviation's softplus^-1
+  float* smooth = nullptr;        // (2, R) of the load loss: mean tokens, d loss / d these
+  std::uint64_t* seed = nullptr;  // (1) of this router's random numbers in this pass
+
+  constexpr kind_state() = default;
+  constexpr kind_state(arena& memory, extent e, config const& c)
+      : projected(take_some<float>(memory, e.tokens * c.cosine)),
+        spread(take_some<float>(memory, c.noisy && e.training ? e.tokens * c.routed : 0)),
+        smooth(take_some<float>(memory, c.noisy && e.training ? 2 * c.routed : 0)),
+        seed(memory.take<std::uint64_t>(1)) {}
+};
+
+/// What they need while they run.
+template <class T>
+struct kind_scratch {
+  static constexpr int blocks = 32;  // of Sinkhorn's kernel
+  float* keys = nullptr;             // (T, R) that Sinkhorn has balanced
+  double* by_token = nullptr;        // (T)
+  double* sums = nullptr;            // (2, blocks, R)
+  float* lengths = nullptr;          // (R), then (T), of cosine routers' vectors
+  float* dprojected = nullptr;       // (T, P)
+  float* dspread = nullptr;          // (T, R); in forward, the load loss's probabilities
+  T* input = nullptr;                // (T, D) x as a router with jitter reads it
+  T* dinput = nullptr;               // (T, D) the router's part of dx
+  float* admission = nullptr;        // (T) of quantiles
+  double* rule = nullptr;            // (2, R) what a balance rule reads, then what it writes
+
+  constexpr kind_scratch() = default;
+  constexpr kind_scratch(arena& memory, extent e, config const& c) {
+    std::int64_t const T_ = e.tokens, R = c.routed, back = e.training ? T_ : 0;
+    bool const balanced = c.selection == selection::sinkhorn && e.training;
+    keys = take_some<float>(memory, balanced ? T_ * R : 0);
+    by_token = take_some<double>(memory, balanced ? T_ : 0);
+    sums = take_some<double>(memory, balanced ? 2 * blocks * R : 0);
+    lengths = take_some<float>(memory, c.cosine > 0 ? R + T_ : 0);
+    dprojected = take_some<float>(memory, back * c.cosine);
+    dspread = take_some<float>(memory, c.noisy ? back * R : 0);
+    input = take_some<T>(memory, c.jitter ? back * c.hidden : 0);
+    dinput = take_some<T>(memory, c.jitter || c.noisy ? back * c.hidden : 0);
+    admission = take_some<float>(memory, c.bias ? T_ : 0);
+    rule = memory.take<double>(2 * R);
+  }
+};
+
+/// A product that adds to the gradient of a router's input: d (T, columns) times m (columns, D).
+template <class T>
+struct input_part {
+  float const* d = nullptr;
+  T const* m = nullptr;
+  int columns = 0;
+};
+
+template <class T>
+struct kinds {
+  // ---- forward, in this order ----
+
+  /// Keeps the seed of this pass for backward: the router-th word of the request's seed, with which
+  /// `step`, unless it is null, is mixed as a trainer does on the host.
+  static void keep_seed(std::uint64_t seed, std::int64_t const* step, std::uint64_t router,
+                        kind_state const& to, CUstream_st* stream);
+  /// state.logits (T, R), of routers of all kinds.
+  static void logits(routing_rules const& c, router_kinds const& kinds,
+                     kind_numbers<T const> const& w, T const* x, router_state const& state,
+                     kind_state const& saved, kind_scratch<T> const& t, std::int64_t tokens,
+                     CUstream_st* stream);
+  /// All that route::choose does, and what is dropped. block_counts is for rows.
+  static void choose(routing_rules const& c, router_kinds const& kinds, router_numbers<T> const& w,
+                     std::int32_t const* ids, router_state state, kind_state const& saved,
+                     kind_scratch<T> const& t, sequence_starts starts, row_map const& rows,
+                     std::int32_t* block_counts, CUstream_st* stream);
+  /// state.scores from logits; and, of a rule's experts, those that may stay.
+  static void scores(routing_rules const& c, router_state const& state, std::int64_t tokens,
+                     CUstream_st* stream);
+  static void distinct(routing_rules const& c, router_state const& state, std::int64_t tokens,
+                       CUstream_st* stream);
+  /// t.rule (R): how many times each expert was chosen in this batch, over the mean.
+  static void chosen(routing_rules const& c, balance_terms const& loss, router_state const& state,
+                     kind_scratch<T> const& t, std::int64_t tokens, CUstream_st* stream);
+  /// saved.smooth from logits, for a load loss of this coefficient.
+  static void load(routing_rules const& c, double coefficient, router_state const& state,
+                   kind_state const& saved, kind_scratch<T> const& t, std::int64_t tokens,
+                   CUstream_st* stream);
+  /// quantile (R): the biases with which each expert would be chosen K T / R times.
+  static void quantiles(routing_rules const& c, summed<T> bias, router_state const& state,
+                        kind_scratch<T> const& t, std::int64_t tokens, double* quantile,
+                        CUstream_st* stream);
+
+  // ---- backward ----
+
+  /// t.dspread of a noisy router, from dlogits, which the load loss (`load` > 0) adds to.
+  static void noise_backward(routing_rules const& c, double load, router_state const& state,
+                             kind_state const& saved, kind_scratch<T> const& t, float* dlogits,
+                             std::int64_t tokens, CUstream_st* stream);
+  /// t.dprojected of a cosine router, and gradients of its experts' vectors and temperature.
+  static void cosine_backward(routing_rules const& c, int dimensions,
+                              kind_numbers<T const> const& w, router_state const& state,
+                              kind_state const& saved, kind_scratch<T> const& t,
+                              float const* dlogits, kind_numbers<T> const& dw, gradients mode,
+                              std::int64_t tokens, CUstream_st* stream);
+  /// t.input: x (T, D) with the jitter of this pass.
+  static void jitter(routing_rules const& c, double jitter, T const* x, kind_state const& saved,
+                     kind_scratch<T> const& t, std::int64_t tokens, CUstream_st* stream);
+  /// t.dinput = the sum of both parts, times jitter, plus add (T, D) unless that is null.
+  static void input_backward(routing_rules const& c, double jitter, input_part<T> const& a,
+                             input_part<T> const& b, kind_state const& saved,
+                             kind_scratch<T> const& t, T const* add, std::int64_t tokens,
+                             CUstream_st* stream);
+};
+
+}  // namespace device
+}  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,0 +1,27 @@
+// Rules of your own on the device: of who is sent where, and of balance.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "../plan/batch.hpp"
+
+struct CUstream_st;
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// A routing rule that runs on the device too. A .cu file of yours defines `enqueue`, which starts
+/// kernels on the stream, and neither waits nor allocates; then passes can still be captured.
+struct cuda_routing_rule : routing_rule {
+  /// As choose, with the lists of the batch, scores and experts in memory of the device. What is not
+  /// an expert, or one that an earlier slot has, becomes no_expert.
+  virtual void enqueue(batch const& b, matrix<float const> scores, matrix<std::int32_t> experts,
+                       CUstream_st* stream) const = 0;
+};
+
+/// The same of a balance rule, whose window is the batch.
+struct cuda_balance_rule : balance_rule {
+  /// As factors, in memory of the device.
+  virtual void enqueue(std::span<double const> f, std::span<double> factors,
+                       CUstream_st* stream) const = 0;
+};
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

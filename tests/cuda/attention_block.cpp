@@ -1,0 +1,55 @@
+// x + attention(rmsnorm(x)) on the device against the specification in double.
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/expr/layers.hpp>
+
+#include "../catch.hpp"
+#include "device_layer.hpp"
+
+using namespace under_test;
+
+namespace {
+
+template <int D, int Heads, int KvHeads, int HeadDim>
+void compare(fg::batch const& b, fg::gradients mode) {
+  constexpr auto block =
+      fg::residual(fg::rmsnorm<D>{} | fg::attention<D, Heads, KvHeads, HeadDim>{});
+  using E = std::remove_const_t<decltype(block)>;
+  device_layer<E> fast;
+  exact_layer<E> exact;
+  fast.mode = exact.mode = mode;
+  if (mode == fg::gradients::accumulate) exact.before = fast.before = 0.25f;
+  numbers const w = rounded(random_numbers(fg::weights_size<E>(), 3, 2 / std::sqrt(double(D))));
+  fast.set_weights(w), exact.set_weights(w);
+  numbers const x = rounded(random_numbers(b.tokens * D, 4)),
+                dy = rounded(random_numbers(b.tokens * D, 5));
+  fast.train(x, dy, b), exact.train(x, dy, b);
+  INFO(D << " wide, " << Heads << " heads, " << KvHeads << " of keys, " << b.tokens << " tokens");
+  CHECK(off(exact.y, fast.read_y()) < 0.01);
+  CHECK(off(exact.dx, fast.read_dx()) < 0.015);
+  numbers const dw = fast.read_dw();
+  for (auto const& entry : fg::list_weights<E>()) {
+    INFO(entry.name);
+    CHECK(off(part(exact.dw, entry), part(dw, entry)) < 0.02);
+  }
+  numbers const y = fast.read_y();
+  CHECK(same(y, fast.forward(x, b)));  // inference
+
+  auto cache = fg::cache_of<fg::cuda>{fg::device_buffer<bf16>(fg::cache_width(E{}) * b.tokens),
+                                      b.tokens, 0, 0};
+  if (b.tokens > 0 && b.starts.empty())
+    CHECK(off(exact.y, fast.forward(x, {}, false, &cache)) < 0.01);
+}
+
+}  // namespace
+
+TEST_CASE("a residual attention block on the device is the specification's") {
+  NEED_GPU();
+  for (auto mode : {fg::gradients::overwrite, fg::gradients::accumulate})
+    for (std::int64_t T : {0, 1, 5, 70, 257}) {
+      compare<128, 2, 2, 64>({.tokens = T}, mode);
+      compare<72, 3, 1, 24>({.tokens = T}, mode);
+      if (T < 5) continue;
+      std::vector<std::int64_t> const starts{0, 2, 3, T};
+      compare<256, 4, 2, 128>({.tokens = T, .starts = starts}, mode);
+    }
+}

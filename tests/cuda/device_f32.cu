@@ -1,0 +1,5 @@
+// The kernels of f32, for all tests of this folder.
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/cuda.cuh>
+
+template struct finegrain::on_cuda<void, float>;

@@ -1,0 +1,27 @@
+// Rules of a user's own, whose device side device.cu defines.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <finegrain/cuda/rules.hpp>
+
+namespace under_test {
+
+/// Tokens go to experts t, t + 3, ...; every fifth to none but the first, and every seventh asks for
+/// what cannot be.
+struct by_place final : finegrain::cuda_routing_rule {
+  void choose(finegrain::batch const& b, finegrain::matrix<double const> scores,
+              finegrain::matrix<std::int32_t> experts) const override;
+  void enqueue(finegrain::batch const& b, finegrain::matrix<float const> scores,
+               finegrain::matrix<std::int32_t> experts, CUstream_st* stream) const override;
+};
+
+/// Factors are f squared.
+struct squared final : finegrain::cuda_balance_rule {
+  void factors(std::span<double const> f, std::span<double> factors) const override {
+    for (std::size_t e = 0; e < f.size(); ++e) factors[e] = f[e] * f[e];
+  }
+  void enqueue(std::span<double const> f, std::span<double> factors,
+               CUstream_st* stream) const override;
+};
+
+}  // namespace under_test
