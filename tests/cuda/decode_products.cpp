@@ -82,7 +82,8 @@ struct weights {
       for (std::int64_t i = 0; i < size; ++i) {
         auto code = static_cast<std::uint8_t>(fg::random_word(seed, static_cast<std::uint64_t>(i)));
         if (blocks && (code & 127) == 127) --code;
-        auto const c = i % columns, byte = blocks ? c : c / 4 * 4 + c % 2 * 2 + c / 2 % 2;
+        auto const place = i % columns;
+        auto const byte = blocks ? place : place / 4 * 4 + place % 2 * 2 + place / 2 % 2;
         auto* const row = codes.data() + i / columns * pitch;
         row[byte] = static_cast<std::uint8_t>(row[byte] | (blocks ? code : code & 127));
         if (!blocks) row[byte ^ 1] = static_cast<std::uint8_t>(row[byte ^ 1] | (code & 128));

@@ -157,7 +157,9 @@ struct lane_weights {
   __device__ void scales_of(family_weights<W> const& w, int k, float (&to)[2]) const {
     bool const square = W::scale == scales::square;
     int const first = low_scale + (square ? k / 128 : 0);
-    auto const at = [](bf16 const* scales, int i) { return W::unit * static_cast<float>(scales[i]); };
+    auto const at = [](bf16 const* scales, int i) {
+      return W::unit * static_cast<float>(scales[i]);
+    };
     to[0] = at(Up ? w.gate_scales : w.down_scales, first);
     to[1] = at(Up ? w.up_scales : w.down_scales, square ? first : high_scale);
   }
