@@ -16,7 +16,7 @@ inline constexpr int steps_of = W::scale == scales::none ? 1 : 2;
 /// y of up to 8 tokens: the columns of all of the batch's experts are one long row of steps, which
 /// the warps take in turn; a step's products are weighed as they are added.
 template <class T, class W, int Warps, int Depth>
-__global__ void __launch_bounds__(32 * Warps)
+__global__ void __launch_bounds__(32 * Warps, 1)
     fused_down_kernel(__grid_constant__ expert_products<T> const p,
                       __grid_constant__ family_weights<W> const routed_weights,
                       __grid_constant__ family_weights<W> const shared_weights, T const* residual,
@@ -184,7 +184,7 @@ void fused(expert_products<T> const& p, family_weights<W> const& routed,
   if (p.rows.tokens == 0) return;
   if (p.rows.tokens > fused_tokens)
     throw cuda_error("%s: up to %d tokens, not %d", name, fused_tokens, p.rows.tokens);
-  fused<T, W, 16, W::pieces == 1 ? 4 : 2>(p, routed, shared, residual, y, stream, name);
+  fused<T, W, 16, W::pieces == 1 ? 3 : 2>(p, routed, shared, residual, y, stream, name);
 }
 
 }  // namespace decode
