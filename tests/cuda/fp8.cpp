@@ -66,10 +66,10 @@ struct weights {
           double(float(scales[block * wide + static_cast<std::size_t>(column) / 128])));
     }
     bytes padded;  // rows of code_pitch
-    for (std::size_t r = 0; r < codes.size() / static_cast<std::size_t>(columns); ++r) {
-      auto const row = codes.begin() + static_cast<std::ptrdiff_t>(r) * columns;
+    for (auto row = codes.begin(); row != codes.end(); row += columns) {
       padded.insert(padded.end(), row, row + columns);
-      padded.resize((r + 1) * static_cast<std::size_t>(device::code_pitch(columns)));
+      padded.insert(padded.end(), static_cast<std::size_t>(device::code_pitch(columns) - columns),
+                    0);
     }
     codes_ = ::rows::upload(padded);
     scales_ = ::rows::upload(scales);
