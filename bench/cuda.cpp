@@ -105,8 +105,8 @@ class subject {
       format_line<fg::format::int4>("int4", tokens);
     });
   }
-  void training(std::int64_t tokens) {
-    attempt("training", tokens, [&] { training_lines(tokens); });
+  void training(std::int64_t tokens, spread how = spread::uniform) {
+    attempt("training", tokens, [&] { training_lines(tokens, how); });
   }
 
  private:
@@ -201,10 +201,10 @@ class subject {
   }
 
   /// Forward in training, and backward, of which the second reads what the first has kept.
-  void training_lines(std::int64_t tokens) {
+  void training_lines(std::int64_t tokens, spread how) {
     using pointers = bench::expert_pointers<number>;
     std::vector<bench::gpu_batch> batches;
-    batches.emplace_back(C, tokens, spread::uniform, 0, on_);
+    batches.emplace_back(C, tokens, how, 0, on_);
     auto const& b = batches[0];
     double const kept = 4.0 * double(tokens) * C.active() * C.width;  // z, bytes
     double const weights = expert_bytes * (b.touched + C.shared);
@@ -254,12 +254,13 @@ class subject {
                    compare("ddown", ours.down + at, theirs.down + at, C.hidden, C.width);
       }
     }
-    add_dense(forward, tokens, spread::uniform, false);
-    add_dense(backward, tokens, spread::uniform, true);
-    session_.line(task("", "training forward", tokens, 1, weights + 2 * row_bytes(tokens) + kept),
-                  forward);
+    add_dense(forward, tokens, how, false);
+    add_dense(backward, tokens, how, true);
     session_.line(
-        task("", "backward", tokens, 2,
+        task(name_of(how), "training forward", tokens, 1, weights + 2 * row_bytes(tokens) + kept),
+        forward);
+    session_.line(
+        task(name_of(how), "backward", tokens, 2,
              weights + expert_bytes * (C.routed + C.shared) + 3 * row_bytes(tokens) + kept),
         backward);
   }
@@ -370,6 +371,8 @@ void measure(settings const& s, bench::gpu_session& session, CUstream_st* on) {
     subject<bench::cuda_16b> layer("16B", s, session, on);
     for (auto const how : {spread::zipf, spread::quarter, spread::one, spread::same})
       for (std::int64_t const tokens : s.sizes({64, 4096})) layer.forward(tokens, how);
+    for (auto const how : {spread::zipf, spread::quarter, spread::one, spread::same})
+      layer.training(4096, how);
   }
   if (s.wants("sonic")) {
     tokens_list const sizes = s.sizes({32768});

@@ -297,6 +297,20 @@ bool absent() {
 
 }  // namespace
 
+TEST_CASE("fp8: rows as codes fit into the memory of rows in bf16") {
+  auto const fits = [](int D, int F, int T) {
+    device::expert_products<bf16> p;
+    p.hidden = D;
+    p.shared.width = F;
+    p.rows.tokens = T;
+    return device::fp8_fits(p);
+  };
+  CHECK(fits(2048, 1408, 128));
+  CHECK(fits(72, 40, 1000));
+  CHECK_FALSE(fits(2048, 1408, 1));  // scales are of 128 rows
+  CHECK_FALSE(fits(2048, 8, 1000));
+}
+
 TEST_CASE("fp8: shapes and routings") {
   if (absent()) SKIP("no GPU of compute capability 9.0");
   check_layer({128, 128, 2, 0}, rows::random_routing(128, 1, 2, 1));

@@ -99,7 +99,7 @@ TEMPLATE_TEST_CASE("every kind of router, of fp16 or f32", "", fp16, float) {
       made.hidden = 64, made.width = 24;
       return made;
     }();
-    if constexpr (!fg::device::unsupported(c, {}, true)) {
+    if constexpr (!fg::device::unsupported(c, {})) {
       family::tokens const tokens(61);
       for (auto const& loss : {fg::balance_losses{.expert = 0.5}, fg::balance_losses{.z = 0.5}}) {
         fg::routing_request request;

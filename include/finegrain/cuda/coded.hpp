@@ -70,6 +70,8 @@ struct coded_family {
 /// Products are of bf16, which holds every code's value, and scales multiply their f32 sums.
 template <class T, format F>
 struct coded_experts {
+  static_assert(std::is_same_v<T, bf16>,
+                "on cuda, weights in 8 or 4 bits are those of a network of bf16: basic_cuda<bf16>");
   /// Makes codes of `count` experts' weights, as they stand in expert_family.
   static void pack(T const* gate, T const* up, T const* down, int count, int hidden, int width,
                    coded_family const& to, CUstream_st* stream);

@@ -20,7 +20,7 @@ requires(!in_pairs<T>) __device__
 #pragma unroll
   for (int n = 0; n < N / 8; ++n)
     for (float& x : s[n]) x = 0;
-#pragma unroll 2
+#pragma unroll 1
   for (int chunk = 0; chunk < Dim / 4; ++chunk) {
     auto const upper = load_shared<float4>(a.at(row + lane / 4, chunk)),
                lower = load_shared<float4>(a.at(row + lane / 4 + 8, chunk));
@@ -43,7 +43,7 @@ requires(!in_pairs<T>) __device__ void warp_mix(float (&d)[Columns / 8][4], left
   int const lane = threadIdx.x % 32;
 #pragma unroll
   for (int k = 0; k < K; ++k) {
-    if (k % 2 == 0) __syncwarp();  // else reads are begun all at once, and have no registers
+    if (k % 4 == 0) __syncwarp();  // else reads are begun all at once, and have no registers
     int const from = (lane & ~3) + k % 8 / 2;
     float const upper = __shfl_sync(~0u, p[k / 8][k % 2], from),
                 lower = __shfl_sync(~0u, p[k / 8][2 + k % 2], from);

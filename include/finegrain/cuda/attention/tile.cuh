@@ -100,7 +100,7 @@ struct tile {
       int const chunk = first + thread % wide, row = thread / wide;
       int const rows = chunk * in_chunk<T> < dim ? count : 0;
       T const* next = from + row * stride + chunk * in_chunk<T>;
-#pragma unroll 4
+#pragma unroll in_pairs < T> ? 4 : 1
       for (int i = 0; i < Rows; i += step, next += step * stride)
         if (Rows % step == 0 || row + i < Rows) copy_16(at(row + i, chunk), next, row + i < rows);
     }
