@@ -5,6 +5,7 @@
 #include "decode/products.cuh"
 #include "experts.hpp"
 #include "hopper/backward.cuh"
+#include "hopper/few_rows.cuh"
 #include "hopper/forward.cuh"
 #include "hopper/transposed.cuh"
 #include "portable/products.cuh"
@@ -12,9 +13,16 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 
-/// Up to such a tile weights are streamed past rows; above, tiles of both are multiplied. f32 takes
-/// the portable path whatever its rows, as no tensor core multiplies it.
-inline constexpr int few_rows = 16;
+/// Up to such a tile weights are streamed past rows; above, tiles of both are multiplied. Hopper's
+/// instructions pay for larger tiles of rows, and from few tokens on. f32 takes the portable path
+/// whatever its rows, as no tensor core multiplies it.
+inline constexpr int most_decoded = 16, most_few_rows = 64;
+
+template <class T>
+bool takes_few_rows(expert_products<T> const& p, instructions use) {
+  return p.rows.tile <= most_few_rows && !few_tokens(p.rows.tokens, p.rows.tile) &&
+         p.routed.width > 0 && !p.routed.z && use == instructions::all && few_rows<T>::available();
+}
 
 /// Whether there are kernels of backward with Hopper's instructions for such numbers.
 template <class T>
@@ -36,7 +44,8 @@ bool takes_hopper_transposed(expert_products<T> const& p, instructions use) {
 template <class T>
 void experts<T>::up_forward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
   if constexpr (in_pairs<T>) {
-    if (p.rows.tile <= few_rows) return decode_products<T>::up_forward(p, stream);
+    if (takes_few_rows(p, use)) return few_rows<T>::up_forward(p, stream);
+    if (p.rows.tile <= most_decoded) return decode_products<T>::up_forward(p, stream);
     if (takes_hopper_forward(p, use)) return hopper_forward<T>::up_forward(p, stream);
   }
   portable_products<T>::up_forward(p, stream);
@@ -44,7 +53,8 @@ void experts<T>::up_forward(expert_products<T> const& p, instructions use, CUstr
 template <class T>
 void experts<T>::down_forward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
   if constexpr (in_pairs<T>) {
-    if (p.rows.tile <= few_rows) return decode_products<T>::down_forward(p, stream);
+    if (takes_few_rows(p, use)) return few_rows<T>::down_forward(p, stream);
+    if (p.rows.tile <= most_decoded) return decode_products<T>::down_forward(p, stream);
     if (takes_hopper_transposed(p, use)) return hopper_transposed<T>::down_forward(p, stream);
     if (takes_hopper_forward(p, use)) return hopper_forward<T>::down_forward(p, stream);
   }
