@@ -52,7 +52,16 @@ __global__ void __launch_bounds__(threads, PerSM)
     ahead_k = part * step;
     look(ahead + stride);
   };
+  // The shared expert needs nothing of the launch ahead; the others' rows are known behind it.
+  bool waits = Up;
   auto const issue = [&] {
+    if (waits && ahead >= limit) {
+      waits = false;
+      wait_for_launch_ahead();
+      limit += __ldcg(p.rows.tile_count) * how.routed_blocks.of;
+      look(ahead);
+      find();
+    }
     if (ahead < limit) {
       int const left = ahead_columns - ahead_k, at_k = from[0].before(ahead_k);
 #pragma unroll
@@ -68,18 +77,8 @@ __global__ void __launch_bounds__(threads, PerSM)
   };
   look(first);
   find();
-  int filled = 0;
-  for (; filled < Depth && ahead < limit; ++filled) issue();
-  wait_for_launch_ahead();
-  if constexpr (Up) {
-    int const known = limit;
-    limit += __ldcg(p.rows.tile_count) * how.routed_blocks.of;
-    if (ahead >= known)
-      look(ahead), find();
-    else if (ahead + stride >= known)
-      look(ahead + stride);
-  }
-  for (; filled < Depth; ++filled) issue();
+  for (int i = 0; i < Depth; ++i) issue();
+  if constexpr (!Up) wait_for_launch_ahead();
 
   relay const others(memory + at::relay);
   // Adds the parts of the warps that share weight rows: a warp those of its own rows.
@@ -195,8 +194,11 @@ void product(expert_products<T> const& p, family_weights<W> const& routed,
   if (p.rows.tokens == 0) return;
   switch (p.rows.tile) {
     case 8:
-      return product < T, W, 1, coded ? 2 : 1, coded ? 4 : 5,
-             Up > (p, routed, shared, 0, stream, name);
+      return product < T, W, 1,
+             !coded           ? 1
+             : W::pieces == 1 ? 4
+                              : 2,
+             coded ? 4 : 5, Up > (p, routed, shared, 0, stream, name);
     case 16: return product < T, W, 2, 2, coded ? 4 : 2, Up > (p, routed, shared, 0, stream, name);
     case 32:
       if constexpr (!coded) return product<T, W, 4, 1, 3, Up>(p, routed, shared, 0, stream, name);
