@@ -81,7 +81,7 @@ struct mixture_scratch {
     dot = take_some<float>(memory, back * rows * dot_parts(F));
     shared_dot = take_some<float>(memory, back * T_ * dot_parts(SF));
     dlogits = take_some<float>(memory, back * T_ * R);
-    dgate = take_some<float>(memory, back * T_);
+    dgate = take_some<float>(memory, back * std::max<std::int64_t>(T_, 1));
     std::int64_t sums = 0;  // more columns may be in fewer splits
     for (int columns : {1, R, R + 1, P, P + 1})
       if (columns > 0) sums = std::max(sums, router_splits::partials(T_, columns, D));
@@ -123,6 +123,7 @@ class mixture_pass {
         loss_(c, p.batch.routing),
         experts_(experts) {
     if (routed) s_.rows.slots = rules_.k;
+    s_.router.arrivals = p_.on.context->arrivals.data();
     if (!(loss_.sequence > 0)) s_.router.best = nullptr;  // nobody reads it
     products_.hidden = c.hidden;
     products_.act = c.act;
