@@ -56,10 +56,9 @@ inline CUtensorMap map_of(array_3d const& a) {
   if (!encoder) throw cuda_error("the driver has no cuTensorMapEncodeTiled");
   CUtensorMap map;
   CUresult const result =
-      encoder(&map,
-              bytes == 1 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3,
-              const_cast<void*>(a.data), sizes, strides,
-              box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+      encoder(&map, bytes == 1 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+              3, const_cast<void*>(a.data), sizes, strides, box, steps,
+              CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
               CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS)
     throw cuda_error("a tensor map of (%lld, %lld, %lld) numbers at %p: error %d of the driver",
