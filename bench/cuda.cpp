@@ -99,12 +99,14 @@ class subject {
     attempt("frozen", tokens, [&] {
       format_line<fg::format::int8>("int8", tokens);
       format_line<fg::format::fp8>("fp8", tokens);
+      if (tokens >= 1024)  // for fewer the same products
+        format_line<fg::format::fp8>("fp8 x fp8", tokens, fg::format::fp8);
       format_line<fg::format::int8_block>("int8_block", tokens);
       format_line<fg::format::int4>("int4", tokens);
     });
   }
-  void training(std::int64_t tokens) {
-    attempt("training", tokens, [&] { training_lines(tokens); });
+  void training(std::int64_t tokens, spread how = spread::uniform) {
+    attempt("training", tokens, [&] { training_lines(tokens, how); });
   }
 
  private:
@@ -172,7 +174,8 @@ class subject {
   }
 
   template <fg::format F>
-  void format_line(char const* name, std::int64_t tokens) {
+  void format_line(char const* name, std::int64_t tokens,
+                   fg::format activations = fg::format::bf16) {
     double const expert = bench::gpu_frozen<C, F>::expert_bytes();
     double const used = expert * (std::min<double>(C.routed, double(tokens) * C.top_k) + C.shared);
     int const turns = tokens <= 64 ? 4 : 1, sets = used < 180e6 ? 5 : 1;
@@ -184,6 +187,7 @@ class subject {
     }
     touched /= double(batches.size());
     bench::gpu_frozen<C, F> layer(fg::cuda{on_}, sets, use(sets));
+    layer.on().activations = activations;
     fg::device_buffer<number> y(tokens * C.hidden);
     session_.line(
         task("", "frozen", tokens, 1, expert * (touched + C.shared) + 2 * row_bytes(tokens)),
@@ -197,10 +201,10 @@ class subject {
   }
 
   /// Forward in training, and backward, of which the second reads what the first has kept.
-  void training_lines(std::int64_t tokens) {
+  void training_lines(std::int64_t tokens, spread how) {
     using pointers = bench::expert_pointers<number>;
     std::vector<bench::gpu_batch> batches;
-    batches.emplace_back(C, tokens, spread::uniform, 0, on_);
+    batches.emplace_back(C, tokens, how, 0, on_);
     auto const& b = batches[0];
     double const kept = 4.0 * double(tokens) * C.active() * C.width;  // z, bytes
     double const weights = expert_bytes * (b.touched + C.shared);
@@ -250,12 +254,13 @@ class subject {
                    compare("ddown", ours.down + at, theirs.down + at, C.hidden, C.width);
       }
     }
-    add_dense(forward, tokens, spread::uniform, false);
-    add_dense(backward, tokens, spread::uniform, true);
-    session_.line(task("", "training forward", tokens, 1, weights + 2 * row_bytes(tokens) + kept),
-                  forward);
+    add_dense(forward, tokens, how, false);
+    add_dense(backward, tokens, how, true);
     session_.line(
-        task("", "backward", tokens, 2,
+        task(name_of(how), "training forward", tokens, 1, weights + 2 * row_bytes(tokens) + kept),
+        forward);
+    session_.line(
+        task(name_of(how), "backward", tokens, 2,
              weights + expert_bytes * (C.routed + C.shared) + 3 * row_bytes(tokens) + kept),
         backward);
   }
@@ -366,6 +371,8 @@ void measure(settings const& s, bench::gpu_session& session, CUstream_st* on) {
     subject<bench::cuda_16b> layer("16B", s, session, on);
     for (auto const how : {spread::zipf, spread::quarter, spread::one, spread::same})
       for (std::int64_t const tokens : s.sizes({64, 4096})) layer.forward(tokens, how);
+    for (auto const how : {spread::zipf, spread::quarter, spread::one, spread::same})
+      layer.training(4096, how);
   }
   if (s.wants("sonic")) {
     tokens_list const sizes = s.sizes({32768});
@@ -376,7 +383,7 @@ void measure(settings const& s, bench::gpu_session& session, CUstream_st* on) {
   if (s.wants("v3")) one.operator()<bench::v3_like>("V3", s.sizes({512, 4096}), {});
   if (s.wants("formats")) {
     subject<bench::cuda_16b> layer("16B", s, session, on);
-    for (std::int64_t const tokens : s.sizes({1, 8, 64, 512, 4096})) {
+    for (std::int64_t const tokens : s.sizes({1, 8, 64, 512, 4096, 32768})) {
       layer.forward(tokens);
       layer.formats(tokens);
     }

@@ -75,12 +75,13 @@ struct path {
   void (*up)(device::expert_products<bf16> const&, CUstream_st*);
   void (*down)(device::expert_products<bf16> const&, CUstream_st*);
   int tile;
+  bool pads;  // are zeros
 };
 constexpr path forward{device::hopper_forward<bf16>::up_forward,
-                       device::hopper_forward<bf16>::down_forward, 128};
+                       device::hopper_forward<bf16>::down_forward, 128, true};
 constexpr path transposed(int tile) {
   return {device::hopper_transposed<bf16>::up_forward,
-          device::hopper_transposed<bf16>::down_forward, tile};
+          device::hopper_transposed<bf16>::down_forward, tile, false};
 }
 
 double dot(bf16 const* a, bf16 const* b, int n) {
@@ -102,13 +103,14 @@ struct difference {
 /// Checks `rows` rows of a family: `token` of each (-1: a pad, zeros), `expert` of each.
 template <class Token, class Expert>
 void check_family(layer const& l, family const& f, numbers const& x, std::int64_t rows,
-                  std::int64_t memory_rows, bool save_z, Token token, Expert expert) {
+                  std::int64_t memory_rows, bool save_z, bool pads, Token token, Expert expert) {
   auto const z = rows::download(f.z_), hidden = rows::download(f.hidden_),
              out = rows::download(f.out_);
   int const F = f.F, D = f.D;
   difference dz, dhidden, dout;
   for (std::int64_t r = 0; r < rows; ++r) {
     int const t = token(r);
+    if (t < 0 && !pads) continue;
     std::int64_t const e = expert(r);
     for (int c = 0; c < F; ++c) {
       auto const w = static_cast<std::size_t>((e * F + c) * D);
@@ -168,7 +170,7 @@ void check_layer(layer const& l, rows::routing const& routing, bool save_z,
 
   if (l.R > 0)
     check_family(
-        l, routed, x, host.rows(), routed_rows, save_z,
+        l, routed, x, host.rows(), routed_rows, save_z, by.pads,
         [&](std::int64_t r) { return host.row_token[static_cast<std::size_t>(r)]; },
         [&](std::int64_t r) {
           int e = 0;
@@ -177,8 +179,8 @@ void check_layer(layer const& l, rows::routing const& routing, bool save_z,
         });
   if (l.S > 0)
     check_family(
-        l, shared, x, T, shared_rows, save_z, [](std::int64_t r) { return static_cast<int>(r); },
-        [](std::int64_t) { return 0; });
+        l, shared, x, T, shared_rows, save_z, by.pads,
+        [](std::int64_t r) { return static_cast<int>(r); }, [](std::int64_t) { return 0; });
 
   // The same bits again.
   auto const hidden = rows::download(routed.hidden_), out = rows::download(routed.out_);

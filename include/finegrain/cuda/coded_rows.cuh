@@ -208,7 +208,7 @@ __global__ void __launch_bounds__(threads, S::per_processor)
       float const low = by[0] * sum[m][i / 2][i % 2], high = by[1] * sum[m][i / 2][2 + i % 2];
       T* const y = at + std::int64_t{r} * N + n;
       if constexpr (Up) {
-        *y = T(activation_at(p.act, low).value * high);
+        *y = T(gate_function(p.act)(low) * high);
       } else {
         *y = T(low);
         if (left > 8) y[8] = T(high);

@@ -43,12 +43,14 @@ struct context {
   };
   std::unique_ptr<double, released> reports;
   std::int64_t report_size = 0;  // numbers there is room for
+  std::int64_t moves = 0;        // how many times any of this was allocated anew
 
   void reserve_reports(std::int64_t numbers) {
     if (numbers <= report_size) return;
     reports.reset(static_cast<double*>(
         runtime::allocate_shared(numbers * static_cast<std::int64_t>(sizeof(double)))));
     report_size = numbers;
+    ++moves;
   }
 };
 
@@ -95,8 +97,9 @@ struct place<basic_cuda<T>> {
   static constexpr std::int64_t chunk_bytes = std::int64_t{512} << 20, chunk_most = 4096;
 
   static void reserve(X const& on, std::int64_t tokens) {
-    if (on.context->token_losses.size() < tokens)
-      on.context->token_losses = device_buffer<float>(tokens);
+    if (on.context->token_losses.size() >= tokens) return;
+    on.context->token_losses = device_buffer<float>(tokens);
+    ++on.context->moves;
   }
   static constexpr std::int64_t staging_bytes(std::int64_t tokens) {
     arena counting;

@@ -31,11 +31,13 @@ concept Frozen = std::is_base_of_v<frozen_experts<W::number>, W>;
 /// In the place of `experts` for a pass through a frozen layer.
 template <class T, format F>
 struct frozen_layer {
+  static constexpr bool has_fp8 = F == format::fp8 && std::is_same_v<T, bf16>;
+
   format activations = format::bf16;
   coded_family routed{}, shared{};
 
   void up_forward(expert_products<T> const& p, instructions use, CUstream_st* stream) const {
-    if constexpr (F == format::fp8)
+    if constexpr (has_fp8)
       if (takes_fp8(p, use)) {
         auto const [r, s] = rows_of(p);
         fp8_products<T>::quantize(p, r, s, stream);
@@ -44,7 +46,7 @@ struct frozen_layer {
     coded_experts<T, F>::up_forward(p, routed, shared, stream);
   }
   void down_forward(expert_products<T> const& p, instructions use, CUstream_st* stream) const {
-    if constexpr (F == format::fp8)
+    if constexpr (has_fp8)
       if (takes_fp8(p, use)) {
         auto const [r, s] = rows_of(p);
         return fp8_products<T>::down_forward(p, r, s, stream);

@@ -8,21 +8,45 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 
-/// act(z) and its derivative. Both activations are z sigmoid(v): v = z is SiLU, and GELU's tanh
-/// form is v = 2 a (z + b z^3), since (1 + tanh(u)) / 2 = sigmoid(2 u).
-struct activated {
-  float value, derivative;
-};
-__device__ inline activated activation_at(activation act, float z) {
-  float v = z, dv = 1.0f;
-  if (act == activation::geglu) {
-    constexpr float a2 = 2 * 0.7978845608028653559f, b = 0.044715f;  // a = sqrt(2 / pi)
-    v = a2 * (z + b * z * z * z);
-    dv = a2 * (1.0f + 3.0f * b * z * z);
+/// act(z) = z s, s = 1 / (1 + 2^e), e = z (linear + cubic z^2). That is SiLU, and GELU's tanh form,
+/// since (1 + tanh(u)) / 2 = 1 / (1 + exp(-2 u)), u = a (z + b z^3), a^2 = 2 / pi.
+struct gate_function {
+  static constexpr float log2_e = 1.4426950408889634f, ln_2 = 0.6931471805599453f;
+  float linear = -log2_e, cubic = 0;
+
+  FINEGRAIN_HD explicit constexpr gate_function(activation act) {
+    if (act == activation::swiglu) return;
+    linear *= 2 * 0.7978845608028653559f;
+    cubic = linear * 0.044715f;
   }
-  float const s = __fdividef(1.0f, 1.0f + __expf(-v));
-  return {z * s, s + z * s * (1.0f - s) * dv};
-}
+
+#if defined(__CUDACC__)
+  __device__ float operator()(float z) const {
+    return __fdividef(z, 1 + exp2f(z * (linear + cubic * z * z)));
+  }
+  /// Values and derivatives at two numbers. These share a reciprocal, of the product of both
+  /// 1 + 2^e, which are below 2^63 each. `is_cubic` false: cubic is known to be 0.
+  template <bool is_cubic = true>
+  __device__ void at(float const (&z)[2], float (&value)[2], float (&slope)[2]) const {
+    float factor[2], sum[2], inverse;
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      factor[i] = is_cubic ? cubic * z[i] * z[i] : 0;
+      float const e = z[i] * (is_cubic ? linear + factor[i] : -log2_e);
+      asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(sum[i]) : "f"(fminf(e, 62)));
+      sum[i] += 1;
+    }
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(inverse) : "f"(sum[0] * sum[1]));
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      float const s = inverse * sum[1 - i];
+      float const rise = is_cubic ? -ln_2 * (linear + 3 * factor[i]) : 1;  // e's, of base e
+      value[i] = z[i] * s;
+      slope[i] = s + value[i] * (1 - s) * rise;
+    }
+  }
+#endif
+};
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -466,7 +466,9 @@ template <class Network>
 class trainer<Network>::recorded {
  public:
   /// Whether it can still be called.
-  bool stands() const { return train_->net_.workspace() == workspace_; }
+  bool stands() const {
+    return train_->net_.workspace() == workspace_ && train_->net_.on().context->moves == moves_;
+  }
   /// Enqueues the step on the network's stream. Throws invalid_argument if it does not stand.
   void operator()() {
     if (!stands())
@@ -479,9 +481,14 @@ class trainer<Network>::recorded {
  private:
   friend class trainer;
   recorded(trainer& train, device::recording graph, pending const& last)
-      : train_(&train), workspace_(train.net_.workspace()), graph_(std::move(graph)), last_(last) {}
+      : train_(&train),
+        workspace_(train.net_.workspace()),
+        moves_(train.net_.on().context->moves),
+        graph_(std::move(graph)),
+        last_(last) {}
   trainer* train_;
   std::byte const* workspace_;
+  std::int64_t moves_;
   device::recording graph_;
   pending last_;
 };

@@ -4,9 +4,9 @@
 
 #include <algorithm>
 
+#include "backward.hpp"
 #include "backward_rows.cuh"
 #include "backward_weights.cuh"
-#include "backward.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
@@ -28,16 +28,24 @@ inline int attribute(cudaDeviceAttr which) {
   return value;
 }
 
-/// A persistent grid: a block on each SM.
+/// A persistent grid: a block on each SM, in clusters of two.
 template <class Shape, class Arguments>
 void launch(void (*kernel)(Arguments), Arguments const& arguments, CUstream_st* stream,
             char const* name) {
-  int constexpr shared_bytes = Shape::shared_bytes;
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes),
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             Shape::shared_bytes),
         name);
-  kernel<<<attribute(cudaDevAttrMultiProcessorCount), Shape::threads, shared_bytes, stream>>>(
-      arguments);
-  check_launch(name);
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim = {2, 1, 1};
+  cudaLaunchConfig_t launch{};
+  launch.gridDim = dim3(static_cast<unsigned>(attribute(cudaDevAttrMultiProcessorCount)) / 2 * 2);
+  launch.blockDim = dim3(Shape::threads);
+  launch.dynamicSmemBytes = Shape::shared_bytes;
+  launch.stream = stream;
+  launch.attrs = &cluster;
+  launch.numAttrs = 1;
+  check(cudaLaunchKernelEx(&launch, kernel, arguments), name);
 }
 
 template <class T, bool down>
@@ -86,16 +94,17 @@ weights_family<T> weights_of(expert_products<T> const& p, expert_family<T> const
   weights_family<T> f{};
   if (e.width == 0) return f;
   std::int64_t const F = e.width, D = p.hidden;
+  f.width = e.width;
+  f.parts = down || F % 64 == 0 ? 1 : 2;
+  f.columns = down || f.parts == 2 ? e.width : 2 * e.width;
+  f.column_tiles = tiles(f.columns, 256);
+  f.b = dense_map(down ? e.hidden : e.dz, rows, f.parts, f.columns, 64, 1);
   if (down) {
-    f.a = dense_map(e.hidden, rows, 1, F, 64, 1);
     f.out[0] = dense_map(e.ddown, experts, D, F, 1, 64);
   } else {
-    f.a = dense_map(e.dz, rows, 2, F, 64, 1);
     f.out[0] = dense_map(e.dgate, experts, F, D, 1, 64);
     f.out[1] = dense_map(e.dup, experts, F, D, 1, 64);
   }
-  f.row_tiles = tiles(F, 128);
-  f.column_tiles = tiles(D, 256);
   return f;
 }
 template <class T, bool down>
@@ -117,31 +126,36 @@ void launch_weights(expert_products<T> const& p, CUstream_st* stream, char const
     return;
   }
   if (p.shared.width == 0 && p.routed.width == 0) return;
-  int const parts = down ? 1 : 2;
   weights_arguments<T> g{weights_of(p, p.shared, down, 1, p.rows.tokens),
                          weights_of(p, p.routed, down, p.rows.experts, p.rows.max_rows()),
                          p.rows,
                          down ? p.dy : p.x,
                          p.hidden,
+                         tiles(p.hidden, 256),
                          0,
-                         parts,
                          p.mode};
-  g.shared_tiles = g.shared.row_tiles * g.shared.column_tiles * parts;
-  launch<weights_shape>(backward_weights<T, down>, g, stream, name);
+  g.shared_units = g.shared.parts * g.shared.column_tiles * g.pairs;
+  launch<weights_shape>(backward_weights<T, !down>, g, stream, name);
 }
 
 }  // namespace hopper::backward
 
 template <class T>
 bool hopper_backward<T>::available() {
-  if (hopper::backward::attribute(cudaDevAttrComputeCapabilityMajor) != 9 ||
-      hopper::backward::attribute(cudaDevAttrComputeCapabilityMinor) != 0 || !hopper::map_encoder())
-    return false;
-  // The body is empty where the code was not compiled for 9.0a.
+  int device = 0;
+  check(cudaGetDevice(&device), "asking for the device");
+  thread_local int asked = -1;  // each product asks, the driver is asked once for a device
+  thread_local bool known = false;
+  if (device == asked) return known;
   cudaFuncAttributes kernel{};
   check(cudaFuncGetAttributes(&kernel, hopper::backward::backward_weights<T, false>),
         "asking for a kernel's attributes");
-  return kernel.numRegs > 64;
+  // The body is empty where the code was not compiled for 9.0a.
+  known = kernel.numRegs > 64 && hopper::map_encoder() &&
+          hopper::backward::attribute(cudaDevAttrComputeCapabilityMajor) == 9 &&
+          hopper::backward::attribute(cudaDevAttrComputeCapabilityMinor) == 0;
+  asked = device;
+  return known;
 }
 template <class T>
 void hopper_backward<T>::down_backward(expert_products<T> const& p, CUstream_st* stream) {

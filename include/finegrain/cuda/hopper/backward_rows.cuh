@@ -3,26 +3,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../gated.cuh"
 #include "../products.hpp"
 #include "deal.hpp"
 #include "ring.cuh"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device::hopper::backward {
-
-/// act(z) and its derivative. Both activations are z s(v), s the logistic function, v = z for SiLU;
-/// for GELU, (1 + tanh(v / 2)) / 2 = s(v), v = 2 a (z + b z^3). So v = linear z + cubic z^3.
-struct gate_function {
-  float linear, cubic;
-  explicit gate_function(activation act)
-      : linear(act == activation::swiglu ? 1.f : 2 * 0.7978845608f),
-        cubic(act == activation::swiglu ? 0.f : 2 * 0.7978845608f * 0.044715f) {}
-  __device__ float2 operator()(float z) const {
-    float const cubic_z2 = cubic * z * z;
-    float const s = __fdividef(1, 1 + __expf(-z * (linear + cubic_z2))), value = z * s;
-    return {value, s + value * (1 - s) * (linear + 3 * cubic_z2)};
-  }
-};
 
 /// (rows, K) (K, N). K is in `parts`, one behind the other, each of `steps` times 64.
 template <class T>
@@ -49,28 +36,50 @@ struct rows_shape {
   static constexpr int parts = down ? 1 : 2;
   static constexpr int stages = 4, staged = down ? 0 : 2;  // panels of a warpgroup
   static constexpr int producers = 128, threads = consumers + producers;
+  static constexpr int ahead = 3;  // steps
   using buffers = ring_shape<stages>;
   static constexpr int shared_bytes = buffers::size + 2 * staged * panel_64 + buffers::barriers;
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-using rows_ring = ring<rows_shape<true>::stages>;
+template <bool down>
+using rows_ring = ring<rows_shape<down>::stages>;
+
+/// Of two columns: dz of the gate and the up in place of z; hidden; and what they add to dot.
+template <bool is_cubic>
+__device__ std::uint32_t gate_pair(gate_function const& activated, float const* g, float weight,
+                                   std::uint32_t& gate, std::uint32_t& up, float& dot) {
+  float const gates[2] = {lower(gate), upper(gate)}, ups[2] = {lower(up), upper(up)};
+  float value[2], slope[2], hidden[2], dgate[2], dup[2];
+  activated.at<is_cubic>(gates, value, slope);
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    float const weighted = weight * g[i], full = value[i] * ups[i];
+    dot += g[i] * full;
+    hidden[i] = weight * full;
+    dgate[i] = weighted * ups[i] * slope[i];
+    dup[i] = weighted * value[i];
+  }
+  gate = packed_pair(dgate[0], dgate[1]);
+  up = packed_pair(dup[0], dup[1]);
+  return packed_pair(hidden[0], hidden[1]);
+}
 
 /// From g = sums (64, 256) of warpgroup w of the tile at `row`: dz, hidden, dot. z comes through the
 /// ring, 64 columns a stage, the gate's as A, the up's in B; dz takes its place, hidden stands behind
-/// it, and both leave from there, 16 rows a warp. The sums are used up: a real loop, whose registers
-/// move on, keeps the code small.
-template <class T>
+/// it, and both leave from there, 16 rows a warp. The sums are used up.
+template <bool is_cubic, class T>
 __device__ void gate_backward(float (&sums)[128], rows_family<T> const& family,
                               float const* weights, gate_function const& activated, int w, int row,
-                              int rows, int first_column, rows_ring& r) {
+                              int rows, int first_column, rows_ring<true>& r) {
   int const warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
   row += w * 64 + warp * 16;
   int const last_column = min(first_column + 256, family.of.width);
+  int constexpr some = 4;
   std::uint32_t const band = w * panel_64 + warp * 16 * 128;  // of a panel of 128 rows
   std::uint32_t const place = swizzled(lane % 16, 0);
-  float weight[2], dot[2] = {0, 0};
+  float weight[2];
 #pragma unroll
   for (int h = 0; h < 2; ++h) {
     int const of = row + lane / 4 + 8 * h;
@@ -78,133 +87,164 @@ __device__ void gate_backward(float (&sums)[128], rows_family<T> const& family,
   }
   std::uint32_t last = 0;  // the stage that stores may still read
 #pragma unroll 1
-  for (int column = first_column; column < last_column; column += 64) {
-    std::uint32_t const gate = r.a() + band, up = r.b() + band, hidden = up + 2 * panel_64;
-    std::uint32_t const at = (lane < 16 ? gate : up) + place;
-    r.wait_filled();
+  for (int half = first_column; half < last_column; half += 128) {
+    float dot[2] = {0, 0};
 #pragma unroll
-    for (int j = 0; j < 8; ++j) {  // 8 columns
-      std::uint32_t z[4], out[2];  // the gate's rows and those 8 on; the up's
-      load_matrices<false>(at ^ j << 4, z);
+    for (int quarter = 0; quarter < 2; ++quarter) {
+      int const column = half + 64 * quarter;
+      if (column >= last_column) break;
+      std::uint32_t const gate = r.a() + band, up = r.b() + band, hidden = up + 2 * panel_64;
+      std::uint32_t const at = (lane < 16 ? gate : up) + place;
+      r.wait_filled();
 #pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        float const* const g = sums + 4 * j + 2 * h;
-        float2 const low = activated(lower(z[h])), high = activated(upper(z[h]));
-        float const u0 = lower(z[2 + h]), u1 = upper(z[2 + h]);
-        float const g0 = weight[h] * g[0], g1 = weight[h] * g[1];
-        dot[h] += g[0] * (low.x * u0) + g[1] * (high.x * u1);
-        out[h] = packed_pair(weight[h] * (low.x * u0), weight[h] * (high.x * u1));
-        z[h] = packed_pair(g0 * u0 * low.y, g1 * u1 * high.y);
-        z[2 + h] = packed_pair(g0 * low.x, g1 * high.x);
+      for (int j0 = 0; j0 < 8; j0 += some) {
+        // 8 columns at a time: the gate's rows and those 8 on, the up's; many, that they overlap
+        std::uint32_t z[some][4], out[some][2];
+#pragma unroll
+        for (int i = 0; i < some; ++i) load_matrices<false>(at ^ (j0 + i) << 4, z[i]);
+#pragma unroll
+        for (int i = 0; i < some; ++i)
+#pragma unroll
+          for (int h = 0; h < 2; ++h)
+            out[i][h] = gate_pair<is_cubic>(activated, sums + 32 * quarter + 4 * (j0 + i) + 2 * h,
+                                            weight[h], z[i][h], z[i][2 + h], dot[h]);
+#pragma unroll
+        for (int i = 0; i < some; ++i) {
+          store_matrices(at ^ (j0 + i) << 4, z[i][0], z[i][1], z[i][2], z[i][3]);
+          store_two_matrices((hidden + place) ^ (j0 + i) << 4, out[i][0], out[i][1]);
+        }
       }
-      store_matrices(at ^ j << 4, z[0], z[1], z[2], z[3]);
-      store_two_matrices((hidden + place) ^ j << 4, out[0], out[1]);
-    }
-    fence_panels();
-    __syncwarp();
-    if (lane == 0) {
-      store(&family.dz, row, 0, column, gate);
-      store(&family.dz, row, 1, column, up);
-      store(&family.out, 0, row, column, hidden);
-      store_commit();
-      if (column > first_column) {
+      fence_panels();
+      __syncwarp();
+      if (lane == 0) {
+        store(&family.dz, row, 0, column, gate);
+        store(&family.dz, row, 1, column, up);
+        store(&family.out, 0, row, column, hidden);
+        store_commit();
         store_wait_read<1>();
-        arrive(last);
       }
+      __syncwarp();
+      if (column > first_column) r.release(last);
+      last = r.emptied();
+      r.advance();
     }
-    __syncwarp();
-    last = r.emptied();
-    r.advance();
-#pragma unroll
-    for (int i = 0; i < 96; ++i) sums[i] = sums[i + 32];
-
-    if (column % 128 != 64 && column + 64 < last_column) continue;
 #pragma unroll
     for (int h = 0; h < 2; ++h) {
       dot[h] += __shfl_xor_sync(~0u, dot[h], 1);
       dot[h] += __shfl_xor_sync(~0u, dot[h], 2);
       int const of = row + lane / 4 + 8 * h;
       if (family.of.dot && of < rows && lane % 4 == 0)
-        family.of.dot[std::int64_t{of} * family.dot_parts + column / 128] = dot[h];
-      dot[h] = 0;
+        family.of.dot[std::int64_t{of} * family.dot_parts + half / 128] = dot[h];
     }
+#pragma unroll
+    for (int i = 0; i < 64; ++i) sums[i] = sums[i + 64];
   }
-  if (lane == 0) {
-    store_wait_read<0>();
-    arrive(last);
-  }
+  if (lane == 0) store_wait_read<0>();
+  __syncwarp();
+  r.release(last);
 }
 
+/// A unit of work is a tile of columns for a pair of neighbouring tiles of rows, one for each CTA of
+/// a cluster. Where these are of one expert, each CTA loads half of B for both.
 template <class T>
 struct rows_tile {
-  rows_family<T> const& family;
+  rows_family<T> const* family;
   bool routed;
-  int expert, row, column;
+  int expert, neighbour, row, count, column;  // neighbour: the other CTA's expert
 
-  __device__ rows_tile(rows_arguments<T> const& g, int shared, int tile)
-      : family(tile < shared ? g.shared : g.routed), routed(tile >= shared) {
-    int const i = routed ? tile - shared : tile, m = i / family.column_tiles;
-    // The last column may be narrow: no block should get that one in each of its rounds.
-    int const blocks = static_cast<int>(gridDim.x), rows = blocks / family.column_tiles;
-    int const turn = rows > 0 && blocks % family.column_tiles == 0 ? m / rows : 0;
-    column = (i + turn) % family.column_tiles * 256;
-    if (routed) {
-      row_tile const t = g.rows.tiles[m];
-      expert = t.expert, row = t.first;
+  __device__ rows_tile(rows_arguments<T> const& g, int shared, int routed_tiles, int unit)
+      : family(unit < shared ? &g.shared : &g.routed), routed(unit >= shared) {
+    int const i = routed ? unit - shared : unit, rank = cluster_rank();
+    int const columns = family->column_tiles, pair = i / columns;
+    // The last column may be narrow: no cluster should get that one in each of its rounds.
+    int const clusters = static_cast<int>(gridDim.x) / 2, rows = clusters / columns;
+    int const turn = rows > 0 && clusters % columns == 0 ? pair / rows : 0;
+    column = (i + turn) % columns * 256;
+    if (routed) {  // an odd last tile is computed twice, to the same bits
+      row_tile const t = g.rows.tiles[min(pair * 2 + rank, routed_tiles - 1)];
+      expert = t.expert, row = t.first, count = t.count;
+      neighbour = g.rows.tiles[min(pair * 2 + 1 - rank, routed_tiles - 1)].expert;
     } else {
-      expert = 0, row = m * 128;
+      expert = neighbour = 0, row = min(pair * 2 + rank, g.shared_rows - 1) * 128;
+      count = min(g.rows.tokens - row, 128);
     }
   }
 };
 
+/// What a block does: its deal, of so many units.
+struct rows_deal : tile_deal {
+  int routed_tiles;
+};
+
+/// Panels of B, 64 columns each, of a step.
+template <class T, class Ring>
+__device__ void load_columns(rows_tile<T> const& t, int part, int k, int panels, Ring& r) {
+  int const rank = cluster_rank();
+  bool const together = t.expert == t.neighbour;
+  int const some = together ? panels / 2 : panels;
+  for (int n = together ? rank * some : 0, end = n + some; n < end; ++n) {
+    std::uint32_t const to = r.b() + n * panel_64;
+    if (together)
+      load_for(3, to, &t.family->b[part], t.expert, k, t.column + n * 64, r.filled());
+    else
+      load(to, &t.family->b[part], t.expert, k, t.column + n * 64, r.filled());
+  }
+}
+
 /// One thread asks for boxes. In down_backward all producers fetch A, rows of dy.
 template <class T, bool down>
-__device__ void produce_rows(rows_arguments<T> const& g, tile_deal const& deal, rows_ring r) {
+__device__ void produce_rows(rows_arguments<T> const& g, rows_deal const& deal, rows_ring<down> r) {
   using shape = rows_shape<down>;
   int const warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32, chunk = lane % 8;
   int const first = warp * 32 + lane / 8;  // of this thread's rows of A: this and each fourth
   bool const leader = threadIdx.x == consumers;
   for (int i = deal.first(); i < deal.total; i = deal.next(i)) {
-    rows_tile<T> const t(g, deal.shared, i);
-    std::int32_t token[8];
+    rows_tile<T> const t(g, deal.shared, deal.routed_tiles, i);
+    rows_family<T> const& f = *t.family;
+    T const* from[8];
+    unsigned pads = 0;
     if constexpr (down) {
 #pragma unroll
       for (int j = 0; j < 8; ++j) {
         int const row = t.row + first + 4 * j;
-        token[j] = t.routed ? g.rows.row_token[row] : row < g.rows.tokens ? row : -1;
+        int const token = t.routed ? g.rows.row_token[row] : row < g.rows.tokens ? row : -1;
+        from[j] = g.dy + std::int64_t{max(token, 0)} * g.hidden + chunk * 8;
+        pads |= static_cast<unsigned>(token < 0) << j;
       }
     }
+    int const panels = f.columns - t.column > 128 ? 4 : 2, steps = f.steps;
     for (int part = 0; part < shape::parts; ++part)
-      for (int step = 0; step < t.family.steps; ++step) {
+      for (int step = 0; step < steps; ++step) {
         r.wait_emptied();
         if (!down || leader) {
-          int const panels = t.family.columns - t.column > 128 ? 4 : 2;
           arrive_and_expect(r.filled(), panels * panel_64 + (down ? 0 : r.a_bytes));
-          if (!down) load(r.a(), &t.family.a, t.row, part, step * 64, r.filled());
-          for (int n = 0; n < panels; ++n)
-            load(r.b() + n * panel_64, &t.family.b[part], t.expert, step * 64, t.column + n * 64,
-                 r.filled());
+          if (!down) load(r.a(), &f.a, t.row, part, step * 64, r.filled());
+          load_columns(t, part, step * 64, panels, r);
+          int const column = t.column + step / 4 * 64;  // of z, which all blocks want at one time
+          if (down && step % 4 < 2 && step / 4 < 4 && column < f.columns)
+            prefetch(&f.z, t.row, step % 4, column);
         }
         if constexpr (down) {
           __syncwarp();
-          int const k = step * 64 + chunk * 8;
+          bool const inside = step * 64 + chunk * 8 < g.hidden;
 #pragma unroll
-          for (int j = 0; j < 8; ++j)
-            gather_16(r.a() + swizzled(first + 4 * j, chunk),
-                      g.dy + k + std::int64_t{token[j]} * g.hidden, token[j] >= 0 && k < g.hidden);
+          for (int j = 0; j < 8; ++j) {
+            gather_16(r.a() + swizzled(first + 4 * j, chunk), from[j], inside && !(pads >> j & 1));
+            from[j] += 64;
+          }
           gather_arrive(r.filled());
         }
         r.advance();
       }
-    int const last_column = min(t.column + 256, t.family.columns);
+    int const last_column = min(t.column + 256, f.columns);
     for (int column = t.column; down && column < last_column; column += 64) {
       r.wait_emptied();
-      if (!down || leader) {
+      if (leader) {
         arrive_and_expect(r.filled(), 4 * panel_64);
-        load(r.a(), &t.family.z, t.row, 0, column, r.filled());
-        load(r.b(), &t.family.z, t.row, 1, column, r.filled());
+        load(r.a(), &f.z, t.row, 0, column, r.filled());
+        load(r.b(), &f.z, t.row, 1, column, r.filled());
       }
-      if (down) gather_arrive(r.filled());
+      gather_arrive(r.filled());
       r.advance();
     }
   }
@@ -212,22 +252,49 @@ __device__ void produce_rows(rows_arguments<T> const& g, tile_deal const& deal, 
 
 /// `w` is the consumer's half of the rows.
 template <class T, bool down>
-__device__ void consume_rows(rows_arguments<T> const& g, tile_deal const& deal, rows_ring r,
-                             std::uint32_t staging) {
+__device__ void consume_rows(rows_arguments<T> const& g, rows_deal const& deal, rows_ring<down> r,
+                             std::uint32_t panels) {
   using shape = rows_shape<down>;
   int const w = threadIdx.x / 128;
   float sums[128];
-  sums_store<false> out{staging, 0};
-  for (int i = deal.first(); i < deal.total; i = deal.next(i)) {
-    rows_tile<T> const t(g, deal.shared, i);
-    r.multiply<0, down>(sums, w, t.family.steps * shape::parts, t.family.columns - t.column);
+  sums_store<false, shape::staged> out{panels, 0};
+  // One half of the rows runs ahead, so that the other's products cover what it does with its sums.
+  int signal = down && w == 0 ? shape::ahead : -1;
+  int unit = deal.first();
+  rows_tile<T> next(g, deal.shared, deal.routed_tiles, unit < deal.total ? unit : 0);
+  if (down && w == 1 && unit < deal.total) wait_for_first();
+  while (unit < deal.total) {
+    auto const t = next;
+    unit = deal.next(unit);
+    auto const look_up = [&] {
+      if (unit < deal.total) next = rows_tile<T>(g, deal.shared, deal.routed_tiles, unit);
+    };
+    rows_family<T> const& f = *t.family;
+    if (t.count > w * 64) {
+      r.template multiply<0, down>(sums, w, f.steps * shape::parts, f.columns - t.column, signal);
+      signal = -1;
+    } else {  // pads
+#pragma unroll
+      for (float& sum : sums) sum = 0;
+      r.pass(f.steps * shape::parts);
+    }
     if constexpr (down) {
-      gate_backward(sums, t.family, t.routed ? g.rows.row_weight : t.family.of.weight, g.activated,
-                    w, t.row, t.routed ? t.row + 128 : g.rows.tokens, t.column, r);
+      look_up();
+      auto const finish = [&](auto function) {
+        function(sums, f, t.routed ? g.rows.row_weight : f.of.weight, g.activated, w, t.row,
+                 t.routed ? t.row + 128 : g.rows.tokens, t.column, r);
+      };
+      if (g.activated.cubic == 0)
+        finish([](auto&&... all) { gate_backward<false>(all...); });
+      else
+        finish([](auto&&... all) { gate_backward<true>(all...); });
     } else {
-      out.at(&t.family.out, 0, t.row + w * 64, t.column);
-      out.template put<0>(sums, false);
-      if (t.family.columns - t.column > 128) out.template put<1>(sums, false);
+#pragma unroll
+      for (int n = 0; n < 4; ++n) {
+        if (n == 1) look_up();  // while the store reads the first panel
+        if (t.column + n * 64 >= f.columns) break;
+        out.put(sums, n, false, &f.out, 0, t.row + w * 64, t.column + n * 64);
+      }
     }
   }
   if (threadIdx.x % 128 == 0) store_wait_read<0>();
@@ -242,19 +309,22 @@ __global__ __launch_bounds__(rows_shape<down>::threads,
   using shape = rows_shape<down>;
   std::uint32_t const data = shared_address(panels());
   std::uint32_t const staging = data + shape::buffers::size;
-  rows_ring r(data, staging + 2 * shape::staged * panel_64);
+  rows_ring<down> r(data, staging + 2 * shape::staged * panel_64);
   if (threadIdx.x == 0) {
     r.init(down ? 1 + shape::producers : 1);
     barrier_init_done();
   }
-  __syncthreads();
-  int const shared = g.shared_rows * g.shared.column_tiles;
-  int const routed = g.routed.steps > 0 ? *g.rows.tile_count * g.routed.column_tiles : 0;
-  // Tiles of the wider shared expert have a deeper K in up_backward.
-  int const blocks = static_cast<int>(gridDim.x);
+  __syncwarp();  // a warp must come to the cluster's barrier as one
+  cluster_sync();
+  int const shared = (g.shared_rows + 1) / 2 * g.shared.column_tiles;
+  int const routed_tiles = g.routed.steps > 0 ? *g.rows.tile_count : 0;
+  int const routed = (routed_tiles + 1) / 2 * g.routed.column_tiles;
+  // Units of the wider shared expert have a deeper K in up_backward.
+  int const clusters = static_cast<int>(gridDim.x) / 2;
   int const head =
-      g.routed.steps > 0 ? (blocks - shared % blocks) * g.shared.steps / g.routed.steps : 0;
-  tile_deal const deal(blocks, static_cast<int>(blockIdx.x), shared, shared + routed, head);
+      g.routed.steps > 0 ? (clusters - shared % clusters) * g.shared.steps / g.routed.steps : 0;
+  rows_deal const deal{{clusters, static_cast<int>(blockIdx.x) / 2, shared, shared + routed, head},
+                       routed_tiles};
   if (threadIdx.x < consumers) {
     take_registers<224>();
     consume_rows<T, down>(g, deal, r, staging + threadIdx.x / 128 * shape::staged * panel_64);
@@ -262,6 +332,8 @@ __global__ __launch_bounds__(rows_shape<down>::threads,
     give_registers<56>();
     if (down || threadIdx.x == consumers) produce_rows<T, down>(g, deal, r);
   }
+  __syncwarp();
+  cluster_sync();  // the other CTA may still arrive here
 #endif
 }
 

@@ -10,13 +10,16 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device::hopper::backward {
 
-/// (M, K) (K, N) of each expert: K its rows, M the width F, N = D, gathered. down_weights, whose
-/// gradient is (D, F), writes it transposed: D is more often a multiple of 256 than F is.
+/// (M, K) (K, N) of each expert: K its rows; M = D, gathered; N the columns of hidden or of dz. A
+/// tile is 128 x 256, a unit of work two of them, below one another: each CTA of a cluster gathers
+/// for one, and half of the columns for both.
 template <class T>
 struct weights_family {
-  CUtensorMap a;                // (rows, parts, F): hidden, or the two parts of dz
-  CUtensorMap out[2];           // of a part: (experts, F, D), or (experts, D, F)
-  int row_tiles, column_tiles;  // of a part of an expert
+  CUtensorMap b;       // (rows, parts, columns): hidden, or the two parts of dz
+  CUtensorMap out[2];  // ddown (experts, D, F); or, transposed, dgate and dup (experts, F, D)
+  int width;           // F
+  int parts, columns;  // dz's two parts are one of 2 F columns, where F is a multiple of 64
+  int column_tiles;    // of a part
 };
 template <class T>
 struct weights_arguments {
@@ -24,8 +27,8 @@ struct weights_arguments {
   row_map rows;
   T const* tokens;   // dy or x: (T, D)
   int hidden;        // D
-  int shared_tiles;  // 0: there is no such expert
-  int parts;
+  int pairs;         // of tiles of D
+  int shared_units;  // 0: there is no such expert
   gradients mode;
 };
 
@@ -34,7 +37,7 @@ struct weights_shape {
   static constexpr int producers = 128, threads = consumers + producers;
   using buffers = ring_shape<stages>;
   static constexpr int shared_bytes =
-      buffers::size + 2 * staged * panel_64 + buffers::barriers + 16;
+      buffers::size + 2 * staged * panel_64 + buffers::barriers + 2 * staged * 8;
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -46,115 +49,157 @@ struct weights_tile {
   weights_family<T> const* family;
   bool routed;
   int expert, part, row, column;  // of the product, in numbers
-  int first, steps;               // rows of the expert
+  int first, rows;                // of the expert
 
-  __device__ weights_tile(weights_arguments<T> const& g, int tile)
-      : family(tile < g.shared_tiles ? &g.shared : &g.routed), routed(tile >= g.shared_tiles) {
-    int const of_part = family->row_tiles * family->column_tiles;
-    int i = routed ? tile - g.shared_tiles : tile;
-    expert = i / (of_part * g.parts);
-    i -= expert * of_part * g.parts;
+  __device__ weights_tile(weights_arguments<T> const& g, int unit)
+      : family(unit < g.shared_units ? &g.shared : &g.routed), routed(unit >= g.shared_units) {
+    int const of_part = g.pairs * family->column_tiles, of_expert = of_part * family->parts;
+    int i = routed ? unit - g.shared_units : unit;
+    expert = i / of_expert;
+    i -= expert * of_expert;
     part = i / of_part;
     i -= part * of_part;
-    row = i / family->column_tiles * 128;
-    column = i % family->column_tiles * 256;
+    column = i / g.pairs * 256;
+    row = (i % g.pairs * 2 + cluster_rank()) * 128;
     first = routed ? g.rows.offsets[expert] : 0;
-    steps = ((routed ? g.rows.counts[expert] : g.rows.tokens) + 63) / 64;
+    rows = routed ? g.rows.counts[expert] : g.rows.tokens;
   }
+  __device__ int steps() const { return (rows + 63) / 64; }
 };
 
-/// The steps of a block's tiles, one after the other; past the last, `tile` is deal.total or more.
+/// The steps of a cluster's tiles, one after the other. What a tile is was read a tile before.
 template <class T>
 struct weights_steps {
   weights_arguments<T> const& g;
   tile_deal const& deal;
-  int tile, step = 0;
-  weights_tile<T> t;
+  int unit, next_unit, step = 0;
+  weights_tile<T> t, next;
 
   __device__ weights_steps(weights_arguments<T> const& g, tile_deal const& deal)
-      : g(g), deal(deal), tile(deal.first()), t(g, tile < deal.total ? tile : 0) {
+      : g(g),
+        deal(deal),
+        unit(deal.first()),
+        next_unit(deal.next(unit)),
+        t(g, unit < deal.total ? unit : 0),
+        next(g, next_unit < deal.total ? next_unit : 0) {
     skip_finished();
   }
   __device__ void advance() {
     ++step;
     skip_finished();
   }
-  __device__ bool more() const { return tile < deal.total; }
+  __device__ bool more() const { return unit < deal.total; }
 
  private:
   __device__ void skip_finished() {
-    while (more() && step >= t.steps) {
-      tile = deal.next(tile);
-      step = 0;
-      if (more()) t = weights_tile<T>(g, tile);
+    while (more() && step >= t.steps()) {
+      unit = next_unit, t = next, step = 0;
+      next_unit = deal.next(unit);
+      if (next_unit < deal.total) next = weights_tile<T>(g, next_unit);
     }
   }
 };
 
+/// A thread fetches 16 bytes of 4 neighbouring rows of A, in both of its panels. It holds their tokens
+/// for as many steps as there are stages: these are read when a stage was last filled.
 template <class T>
 __device__ void produce_weights(weights_arguments<T> const& g, tile_deal const& deal,
                                 weights_ring r) {
-  int const warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
-  weights_steps<T> s(g, deal);
-  // Warp w fetches rows 16 w .. 16 w + 15 of B, a lane 16 bytes of each; lanes hold their tokens.
-  auto const token_of_row = [&] {
-    if (!s.more()) return -1;
-    int const row = s.t.first + s.step * 64 + warp * 16 + lane % 16;
-    return s.t.routed ? g.rows.row_token[row] : row < g.rows.tokens ? row : -1;
+  int constexpr stages = weights_shape::stages;
+  int const rank = cluster_rank(), chunk = threadIdx.x % 8, row = threadIdx.x % 128 / 8 * 4;
+  weights_steps<T> s(g, deal), ahead(g, deal);
+  int4 tokens[stages];
+  auto const look_up = [&](int4& to) {
+    if (!ahead.more()) return;
+    int const from = ahead.t.first + ahead.step * 64 + row, end = g.rows.tokens;
+    if (ahead.t.routed)
+      to = __ldg(reinterpret_cast<int4 const*>(g.rows.row_token + from));
+    else
+      to = {from < end ? from : -1, from + 1 < end ? from + 1 : -1, from + 2 < end ? from + 2 : -1,
+            from + 3 < end ? from + 3 : -1};
+    ahead.advance();
   };
-  int next_token = token_of_row();
-  while (s.more()) {
-    weights_family<T> const& family = *s.t.family;
-    int const row = s.t.first + s.step * 64, m0 = s.t.row, part = s.t.part, token = next_token;
-    int const d = s.t.column + lane * 8;
-    s.advance();
-    next_token = token_of_row();  // on their way meanwhile
-    r.wait_emptied();
-    if (threadIdx.x == consumers) {
-      arrive_and_expect(r.filled(), r.a_bytes);
-      for (int m = 0; m < 2; ++m)
-        load(r.a() + m * panel_64, &family.a, row, part, m0 + m * 64, r.filled());
-    }
-    __syncwarp();
-    T const* const from = g.tokens + d;
-    std::uint32_t const to = r.b() + lane / 8 * panel_64 + warp * 16 * 128;
 #pragma unroll
-    for (int j = 0; j < 16; ++j) {
-      int const of = __shfl_sync(~0u, token, j);
-      gather_16(to + swizzled(j, lane % 8), from + std::int64_t{of} * g.hidden,
-                of >= 0 && d < g.hidden);
+  for (int4& some : tokens) look_up(some);
+  std::uint32_t const place = row * 128;
+  while (s.more()) {
+#pragma unroll
+    for (int stage = 0; stage < stages; ++stage) {  // tokens stay in registers
+      if (!s.more()) break;
+      weights_family<T> const& family = *s.t.family;
+      int const d = s.t.row + chunk * 8;
+      r.wait_emptied();
+      if (threadIdx.x == consumers) {
+        int const k = s.t.first + s.step * 64, column = s.t.column;
+        int const panels = family.columns - column > 128 ? 4 : 2;
+        arrive_and_expect(r.filled(), panels * panel_64);
+        for (int n = rank * panels / 2; n < (rank + 1) * panels / 2; ++n)
+          load_for(3, r.b() + n * panel_64, &family.b, k, s.t.part, column + n * 64, r.filled());
+      }
+      __syncwarp();
+      T const* const from = g.tokens + d;
+      int const token[4] = {tokens[stage].x, tokens[stage].y, tokens[stage].z, tokens[stage].w};
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        T const* const at = from + std::int64_t{token[i]} * g.hidden;
+        std::uint32_t const to = r.a() + place + i * 128 + ((chunk ^ ((row + i) & 7)) << 4);
+        gather_16(to, at, token[i] >= 0 && d < g.hidden);
+        gather_16(to + panel_64, at + 64, token[i] >= 0 && d + 64 < g.hidden);
+      }
+      gather_arrive(r.filled());
+      look_up(tokens[stage]);
+      s.advance();
+      r.advance();
     }
-    gather_arrive(r.filled());
-    r.advance();
   }
 }
 
 template <class T, bool transposed>
 __device__ void consume_weights(weights_arguments<T> const& g, tile_deal const& deal,
-                                weights_ring r, std::uint32_t staging, std::uint32_t fetched) {
+                                weights_ring r, std::uint32_t panels, std::uint32_t fetched) {
   int const w = threadIdx.x / 128;
   bool const add = g.mode == gradients::accumulate;
-  sums_store<transposed> out{staging, fetched};
+  sums_store<transposed, weights_shape::staged> out{panels, fetched};
   float sums[128];
-  for (int i = deal.first(); i < deal.total; i = deal.next(i)) {
-    weights_tile<T> const t(g, i);
-    if (add && t.steps == 0) continue;
-    int const columns = g.hidden - t.column;
-    out.at(&t.family->out[t.part], t.expert, t.row + w * 64, t.column);
-    if (add) out.fetch(0);
-    r.multiply<1, true>(sums, w, t.steps, columns);
-    out.template put<0>(sums, add);
-    if (columns <= 128) continue;
-    if (add) out.fetch(1);
-    out.template put<1>(sums, add);
+  int unit = deal.first();
+  weights_tile<T> next(g, unit < deal.total ? unit : 0);
+  while (unit < deal.total) {
+    auto const t = next;
+    unit = deal.next(unit);
+    auto const look_up = [&] {
+      if (unit < deal.total) next = weights_tile<T>(g, unit);
+    };
+    if (add && t.rows == 0) {
+      look_up();
+      continue;
+    }
+    weights_family<T> const& f = *t.family;
+    int const count = min((f.columns - t.column + 63) / 64, 4);  // of 64 columns
+    auto const at = [&](int n, auto use) {
+      int const column = t.column + n * 64, of = column >= f.width ? 1 : 0;  // dup's
+      int const c = column - of * f.width, d = t.row + w * 64;
+      use(&f.out[t.part + of], t.expert, transposed ? c : d, transposed ? d : c);
+    };
+    auto const fetch = [&](int n) {
+      if (add && n < count) at(n, [&](auto... place) { out.fetch(place...); });
+    };
+    for (int n = 0; n < weights_shape::staged; ++n) fetch(n);
+    r.template multiply<1, true>(sums, w, t.steps(), f.columns - t.column);
+#pragma unroll
+    for (int n = 0; n < 4; ++n) {
+      if (n == 1) look_up();  // while the store reads the first panel
+      if (n >= count) break;
+      at(n, [&](auto... place) { out.put(sums, n, add, place...); });
+      fetch(n + weights_shape::staged);
+    }
   }
   if (out.leads()) store_wait_read<0>();
 }
 
-/// How many of the routed tiles together cost `work` steps, about, `per_expert` tiles each.
+/// How many of the routed units together cost `work` steps, about, `per_expert` units each.
 template <class T>
-__device__ int tiles_of_work(weights_arguments<T> const& g, int per_expert, std::int64_t work) {
-  int constexpr overhead = 2;  // of a tile, in steps
+__device__ int units_of_work(weights_arguments<T> const& g, int per_expert, std::int64_t work) {
+  int constexpr overhead = 2;  // of a unit, in steps
   auto const before = [&](int e) {
     return std::int64_t{per_expert} * (g.rows.offsets[e] / 64 + overhead * e);
   };
@@ -182,26 +227,30 @@ __global__ __launch_bounds__(weights_shape::threads, 1) void backward_weights(
   std::uint32_t const fetched = barriers + shape::buffers::barriers;
   if (threadIdx.x == 0) {
     r.init(1 + shape::producers);
-    barrier_init(fetched, 1);
-    barrier_init(fetched + 8, 1);
+    for (int i = 0; i < 2 * shape::staged; ++i) barrier_init(fetched + 8 * i, 1);
     barrier_init_done();
   }
-  __syncthreads();
-  int const blocks = static_cast<int>(gridDim.x);
-  int const idle = blocks - g.shared_tiles % blocks;  // in the last round of shared tiles
-  int const per_expert = g.routed.row_tiles * g.routed.column_tiles * g.parts;
+  __syncwarp();  // a warp must come to the cluster's barrier as one
+  cluster_sync();
+  int const clusters = static_cast<int>(gridDim.x) / 2;
+  int const idle = clusters - g.shared_units % clusters;  // in the last round of shared units
+  int const per_expert = g.routed.parts * g.routed.column_tiles * g.pairs;
   int head = 0;
-  if (per_expert > 0 && idle < blocks)
-    head = tiles_of_work(g, per_expert, std::int64_t{idle} * (g.rows.tokens / 64 + 2));
-  tile_deal const deal(blocks, static_cast<int>(blockIdx.x), g.shared_tiles,
-                       g.shared_tiles + g.rows.experts * per_expert, head);
+  if (per_expert > 0 && idle < clusters)
+    head = units_of_work(g, per_expert, std::int64_t{idle} * (g.rows.tokens / 64 + 2));
+  tile_deal const deal(clusters, static_cast<int>(blockIdx.x) / 2, g.shared_units,
+                       g.shared_units + g.rows.experts * per_expert, head);
   if (threadIdx.x < consumers) {
+    take_registers<208>();
     int const w = threadIdx.x / 128;
     consume_weights<T, transposed>(g, deal, r, staging + w * shape::staged * panel_64,
-                                   fetched + 8 * w);
+                                   fetched + 8 * w * shape::staged);
   } else {
+    give_registers<88>();
     produce_weights(g, deal, r);
   }
+  __syncwarp();
+  cluster_sync();  // the other CTA may still arrive here
 #endif
 }
 

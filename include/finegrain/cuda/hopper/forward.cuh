@@ -17,62 +17,27 @@ __device__ inline void release(std::uint32_t empty) {
   if (int const lane = threadIdx.x % 32; lane < 2) arrive_at(empty, lane);
 }
 
-/// This warpgroup's 64 rows times some columns of a stage's weights: Columns, from From on.
-template <int From, int Columns, class T>
-__device__ void multiply_stage(float (&sums)[128], forward_ring const& at, int group,
-                               bool accumulate) {
-  auto& some = reinterpret_cast<float(&)[Columns / 2]>(sums[From / 2]);
-  auto const rows = k_major(at.operands() + group * (forward_tile::a_bytes / 2));
-  auto const weights = k_major(at.operands() + forward_tile::a_bytes + From * 128);
-#pragma unroll
-  for (int k = 0; k < forward_tile::depth / 16; ++k)
-    wgmma<0, 0, T>(some, rows + k * k_step_k_major, weights + k * k_step_k_major,
-                   accumulate || k > 0);
-}
-
-/// sums (64, 256) = this warpgroup's 64 rows . the tile's 256 columns of weights. Of down_forward
-/// the halves of the columns end one after the other: the first one leaves, by half_way(), while the
-/// last two steps of the second are multiplied.
-template <bool Up, class T, class HalfWay>
-__device__ void multiply(float (&sums)[128], forward_ring& ring, int steps, int group,
-                         HalfWay half_way) {
+/// sums (64, 256) = this warpgroup's 64 rows . the tile's 256 columns of weights.
+template <bool Up, class T>
+__device__ void multiply(float (&sums)[128], forward_ring& ring, int steps, int group) {
   std::uint32_t last = 0;
-  int step = 0;
-#pragma unroll 1
-  for (; step < steps - (Up ? 0 : 2); ++step) {
+  for (int step = 0; step < steps; ++step) {
     wait(ring.full(), ring.parity);
     if constexpr (Up) fence_panels();  // gathers write as threads do
+    auto const rows = k_major(ring.operands() + group * (forward_tile::a_bytes / 2));
+    auto const weights = k_major(ring.operands() + forward_tile::a_bytes);
     wgmma_fence();
-    multiply_stage<0, 256, T>(sums, ring, group, step > 0);
+#pragma unroll
+    for (int k = 0; k < forward_tile::depth / 16; ++k)
+      wgmma<0, 0, T>(sums, rows + k * k_step_k_major, weights + k * k_step_k_major, step + k > 0);
     wgmma_commit();
     wgmma_wait<1>();
     if (step > 0) release(last);
     last = ring.empty();
     ring.next();
   }
-  if constexpr (Up) {
-    wgmma_wait<0>();
-    release(last);
-  } else {
-    forward_ring const first = ring;
-    ring.next();
-    wait(first.full(), first.parity);
-    wait(ring.full(), ring.parity);
-    wgmma_fence();
-    multiply_stage<0, 128, T>(sums, first, group, step > 0);
-    multiply_stage<0, 128, T>(sums, ring, group, true);
-    wgmma_commit();
-    multiply_stage<128, 128, T>(sums, first, group, step > 0);
-    multiply_stage<128, 128, T>(sums, ring, group, true);
-    wgmma_commit();
-    wgmma_wait<1>();
-    if (step > 0) release(last);
-    half_way();
-    wgmma_wait<0>();
-    release(first.empty());
-    release(ring.empty());
-    ring.next();
-  }
+  wgmma_wait<0>();
+  release(last);
 }
 
 /// act(z) up for four columns. The four share a reciprocal: of all, and a factor below 2^32 each.
@@ -162,7 +127,7 @@ __device__ void consume(forward_arguments<T> const& a, forward_ring ring, int un
       }
       continue;
     }
-    multiply<Up, T>(sums, ring, w.side->steps, group, [&] { plain(w.side->out, 0, 0, 0); });
+    multiply<Up, T>(sums, ring, w.side->steps, group);
     if constexpr (Up) {
       if (w.side->save_z) {
         plain(w.side->z, 0, 0, 0);
@@ -178,6 +143,7 @@ __device__ void consume(forward_arguments<T> const& a, forward_ring ring, int un
         }
       });
     } else {
+      plain(w.side->out, 0, 0, 0);
       plain(w.side->out, 0, 128, 1);
     }
   }
@@ -230,8 +196,7 @@ void describe_side(forward_side& s, expert_family<T> const& f, T const* in, std:
   int const K = Up ? D : f.width, width = Up ? f.width : D;
   int const tile_columns = (Up ? 1 : 2) * tile::half;
   s.columns = (width + tile_columns - 1) / tile_columns;
-  // Down's last two steps are a pair: where there is but one, zeros follow it.
-  s.steps = std::max((K + tile::depth - 1) / tile::depth, Up ? 1 : 2);
+  s.steps = (K + tile::depth - 1) / tile::depth;
   auto const weights = [&](T const* data) {
     return map_of({data, K, width, experts, K, std::int64_t{width} * K, tile::half, 1});
   };

@@ -397,13 +397,13 @@ void fp8_products<T>::down_forward(expert_products<T> const& p, fp8_family const
   hopper::fp8::launch<false>(p, routed, shared, stream);
 }
 
-/// Of format fp8; the others need nothing.
+/// Of bf16 and format fp8; the others need nothing.
 template <class T, format F>
 inline constexpr std::tuple fp8_products_code{};
-template <class T>
-inline constexpr std::tuple fp8_products_code<T, format::fp8>{
-    &fp8_products<T>::available, &fp8_products<T>::quantize, &fp8_products<T>::up_forward,
-    &fp8_products<T>::down_forward};
+template <>
+inline constexpr std::tuple fp8_products_code<bf16, format::fp8>{
+    &fp8_products<bf16>::available, &fp8_products<bf16>::quantize, &fp8_products<bf16>::up_forward,
+    &fp8_products<bf16>::down_forward};
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

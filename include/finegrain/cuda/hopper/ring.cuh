@@ -20,7 +20,12 @@ struct ring_shape {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-/// Threads 0 .. 255 multiply, those from 256 on fill stages.
+/// Warpgroup 0 says so, once, and warpgroup 1 waits for it.
+__device__ inline void first_is_ahead() { asm volatile("bar.arrive 3, 256;" ::: "memory"); }
+__device__ inline void wait_for_first() { asm volatile("bar.sync 3, 256;" ::: "memory"); }
+
+/// Threads 0 .. 255 multiply, those from 256 on fill stages. The two CTAs of a cluster go through
+/// their rings together: either may fill a part of a stage for both, once both have emptied it.
 template <int stages>
 struct ring : ring_shape<stages> {
   using ring_shape<stages>::bytes, ring_shape<stages>::a_bytes, ring_shape<stages>::b_bytes;
@@ -33,7 +38,7 @@ struct ring : ring_shape<stages> {
   __device__ void init(int producers) const {
     for (int i = 0; i < stages; ++i) {
       barrier_init(full + 8 * i, producers);
-      barrier_init(full + 8 * (stages + i), 8);  // a lane of each consumer warp
+      barrier_init(full + 8 * (stages + i), 2 * 8);  // each consumer warp of both CTAs
     }
   }
   __device__ std::uint32_t a() const { return data + stage * bytes; }
@@ -42,6 +47,18 @@ struct ring : ring_shape<stages> {
   __device__ std::uint32_t emptied() const { return full + 8 * (stages + stage); }
   __device__ void wait_filled() const { wait(filled(), phase); }
   __device__ void wait_emptied() const { wait(emptied(), phase ^ 1); }
+  /// This warp is done with the stage of that barrier.
+  __device__ static void release(std::uint32_t emptied) {
+    if (int const lane = threadIdx.x % 32; lane < 2) arrive_at(emptied, lane);
+  }
+  /// As multiply, where nothing is to be summed.
+  __device__ void pass(int steps) {
+    for (int i = 0; i < steps; ++i) {
+      wait_filled();
+      release(emptied());
+      advance();
+    }
+  }
   __device__ void advance() {
     if (++stage == stages) {
       stage = 0;
@@ -50,15 +67,17 @@ struct ring : ring_shape<stages> {
   }
 
   /// sums = A B over `steps` stages, for rows 64 w .. 64 w + 63 and the first 2 * registers columns.
-  /// B is MN-major. `gathered`: threads wrote one of them.
+  /// B is MN-major. `gathered`: threads wrote one of them. At step `signal`, or at the end, the other
+  /// warpgroup is told; never where it is below 0.
   template <int a_mn_major, bool gathered, int registers>
-  __device__ void multiply_columns(float (&sums)[128], int w, int steps) {
+  __device__ void multiply_columns(float (&sums)[128], int w, int steps, int signal) {
     auto& some = reinterpret_cast<float(&)[registers]>(sums);
 #pragma unroll
     for (float& sum : some) sum = 0;
     std::uint32_t last = 0;  // the stage that may still be read
 #pragma unroll 1
     for (int i = 0; i < steps; ++i) {
+      if (i == signal) first_is_ahead();
       wait_filled();
       if constexpr (gathered) fence_panels();
       auto const rows = a() + w * panel_64;
@@ -71,19 +90,20 @@ struct ring : ring_shape<stages> {
                              b_tile + k * k_step_mn_major, true);
       wgmma_commit();
       wgmma_wait<1>();
-      if (i > 0 && threadIdx.x % 32 == 0) arrive(last);
+      if (i > 0) release(last);
       last = emptied();
       advance();
     }
     wgmma_wait<0>();
-    if (steps > 0 && threadIdx.x % 32 == 0) arrive(last);
+    if (steps > 0) release(last);
+    if (signal >= steps) first_is_ahead();
   }
   template <int a_mn_major, bool gathered>
-  __device__ void multiply(float (&sums)[128], int w, int steps, int columns) {
+  __device__ void multiply(float (&sums)[128], int w, int steps, int columns, int signal = -1) {
     if (columns > 128)
-      multiply_columns<a_mn_major, gathered, 128>(sums, w, steps);
+      multiply_columns<a_mn_major, gathered, 128>(sums, w, steps, signal);
     else
-      multiply_columns<a_mn_major, gathered, 64>(sums, w, steps);
+      multiply_columns<a_mn_major, gathered, 64>(sums, w, steps, signal);
   }
 };
 
@@ -115,22 +135,28 @@ __device__ inline std::uint32_t packed_pair(float low, float high) {
 __device__ inline float lower(std::uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ inline float upper(std::uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
 
-/// Columns 16 j .. 16 j + 15 of a warpgroup's sums (64, columns), j = 0 ..., to panels of 64 rows; or
-/// transposed, to panels whose rows are columns of the sums. With `add`, what stands there is added.
-template <bool transposed, int j0, int count, int registers>
-__device__ void stage_sums(float const (&sums)[registers], std::uint32_t panel, bool add) {
+/// Columns 64 n .. 64 n + 63 of a warpgroup's sums (64, 256) to a panel of 64 rows; or transposed, to
+/// a panel whose rows are columns of the sums. With `add`, what stands there is added.
+template <bool transposed>
+__device__ void stage_sums(float const (&sums)[128], int n, std::uint32_t panel, bool add) {
   int const warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
 #pragma unroll
-  for (int j = 0; j < count; ++j) {
-    int const row = transposed ? j % 4 * 16 + lane / 16 * 8 + lane % 8 : warp * 16 + lane % 16;
-    int const chunk = transposed ? warp * 2 + lane / 8 % 2 : j % 4 * 2 + lane / 16;
-    std::uint32_t const at = panel + j / 4 * panel_64 + swizzled(row, chunk);
-    float const* s = sums + 8 * (j0 + j);
-    std::uint32_t old[4] = {0, 0, 0, 0}, m[4];
-    if (add) load_matrices<transposed>(at, old);
+  for (int j = 0; j < 4; ++j) {
+    int const row = transposed ? j * 16 + lane / 16 * 8 + lane % 8 : warp * 16 + lane % 16;
+    int const chunk = transposed ? warp * 2 + lane / 8 % 2 : j * 2 + lane / 16;
+    std::uint32_t const at = panel + swizzled(row, chunk);
+    float const* s = sums + 32 * n + 8 * j;
+    std::uint32_t m[4];
+    if (add) {
+      std::uint32_t old[4];
+      load_matrices<transposed>(at, old);
 #pragma unroll
-    for (int i = 0; i < 4; ++i)
-      m[i] = packed_pair(s[2 * i] + lower(old[i]), s[2 * i + 1] + upper(old[i]));
+      for (int i = 0; i < 4; ++i)
+        m[i] = packed_pair(s[2 * i] + lower(old[i]), s[2 * i + 1] + upper(old[i]));
+    } else {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) m[i] = packed_pair(s[2 * i], s[2 * i + 1]);
+    }
     if constexpr (transposed)
       store_matrices_transposed(at, m[0], m[1], m[2], m[3]);
     else
@@ -138,48 +164,38 @@ __device__ void stage_sums(float const (&sums)[registers], std::uint32_t panel, 
   }
 }
 
-/// A warpgroup's sums (64, 256) on their way to memory through `staging`, 128 columns at a time, as
-/// they are or transposed; onto what is there if it was fetched.
-template <bool transposed>
+/// A warpgroup's sums on their way to memory, 64 columns at a time, as they are or transposed; onto
+/// what is there if it was fetched. Some panels take turns, and have a barrier each for fetch.
+template <bool transposed, int some>
 struct sums_store {
-  static constexpr int panels = 2;
+  std::uint32_t panels, fetched;
+  unsigned asked = 0, turn = 0, phases = 0;
 
-  std::uint32_t staging, fetched;  // the barrier is for fetch alone
-  std::uint32_t phase = 0;
-  CUtensorMap const* map = nullptr;
-  int outer = 0, row = 0, column = 0;
-
-  __device__ bool leads() const { return threadIdx.x % 128 == 0; }
-  __device__ int middle(int n) const { return transposed ? column + n * 64 : row; }
-  __device__ int inner(int n) const { return transposed ? row : column + n * 64; }
-  __device__ void at(CUtensorMap const* m, int o, int r, int c) {
-    map = m, outer = o, row = r, column = c;
-  }
-  __device__ void fetch(int half) {
+  __device__ static bool leads() { return threadIdx.x % 128 == 0; }
+  __device__ void fetch(CUtensorMap const* map, int outer, int middle, int inner) {
+    unsigned const which = asked++ % some;
     if (!leads()) return;
     store_wait_read<0>();
-    arrive_and_expect(fetched, panels * panel_64);
-    for (int n = 0; n < panels; ++n)
-      load(staging + n * panel_64, map, outer, middle(panels * half + n), inner(panels * half + n),
-           fetched);
+    arrive_and_expect(fetched + 8 * which, panel_64);
+    load(panels + which * panel_64, map, outer, middle, inner, fetched + 8 * which);
   }
-  template <int half>
-  __device__ void put(float const (&sums)[128], bool add) {
+  __device__ void put(float const (&sums)[128], int n, bool add, CUtensorMap const* map, int outer,
+                      int middle, int inner) {
     int const w = threadIdx.x / 128;
+    unsigned const which = turn++ % some;
+    std::uint32_t const panel = panels + which * panel_64;
     if (add) {
-      wait(fetched, phase);
-      phase ^= 1;
+      wait(fetched + 8 * which, phases >> which & 1);
+      phases ^= 1u << which;
     } else {
-      if (leads()) store_wait_read<0>();
+      if (leads()) store_wait_read<some - 1>();
       warpgroup_sync(w);
     }
-    stage_sums<transposed, half * 8, 8>(sums, staging, add);
+    stage_sums<transposed>(sums, n, panel, add);
     fence_panels();
     warpgroup_sync(w);
     if (!leads()) return;
-    for (int n = 0; n < panels; ++n)
-      store(map, outer, middle(panels * half + n), inner(panels * half + n),
-            staging + n * panel_64);
+    store(map, outer, middle, inner, panel);
     store_commit();
   }
 };

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cmath>
+#include <functional>
 
 #include "forward.cuh"
 #include "transposed.hpp"
@@ -119,21 +120,21 @@ __device__ void consume_pieces(transposed_list<T> const& list, transposed_ring r
       put(tile::step * i, [&](auto& words) {
         float const* const s = sums + 16 * i;
         if constexpr (Up) {
-          gated<T>({s[0], s[1], s[4], s[5]}, {s[2], s[3], s[6], s[7]}, a.linear, a.cubic, words[0],
-                   words[1]);
-          gated<T>({s[8], s[9], s[12], s[13]}, {s[10], s[11], s[14], s[15]}, a.linear, a.cubic,
-                   words[2], words[3]);
+#pragma unroll
+          for (int n = 0; n < 2; ++n) {
+            float const* const t = s + 8 * n;
+            bool const swap = w.side->up_first;
+            gated<T>(
+                {swap ? t[2] : t[0], swap ? t[3] : t[1], swap ? t[6] : t[4], swap ? t[7] : t[5]},
+                {swap ? t[0] : t[2], swap ? t[1] : t[3], swap ? t[4] : t[6], swap ? t[5] : t[7]},
+                a.linear, a.cubic, words[2 * n], words[2 * n + 1]);
+          }
         } else {
 #pragma unroll
           for (int n = 0; n < 8; ++n) words[n] = pack<T>(s[2 * n], s[2 * n + 1]);
         }
       });
     }
-    for (int row = w.rows(); row < w.stored; row += tile::step)  // pads that were not multiplied
-      put(row, [](auto& words) {
-#pragma unroll
-        for (auto& word : words) word = 0;
-      });
   }
   if (thread % 128 == 0) store_wait_read<0>();
 }
@@ -178,11 +179,11 @@ void describe_transposed(transposed_side& s, expert_family<T> const& f, std::int
   s.columns = tiles_of(width, Up ? tile::weights / 2 : tile::weights);
   s.steps = tiles_of(K, tile::depth);
   if constexpr (Up) {
-    for (int i = 0; i < 2; ++i)
-      s.weights[i] = map_of({i == 0 ? f.gate : f.up, D, F, experts, D, std::int64_t{F} * D, 8, 1});
+    s.up_first = std::less<>{}(f.up, f.gate);
+    s.weights = map_of_pairs(s.up_first ? f.up : f.gate, s.up_first ? f.gate : f.up, experts, F, D);
     s.out = map_of({f.hidden, F, 1, rows, F, F, 1, tile::step, 2, 64});
   } else {
-    s.weights[0] = map_of({f.down, F, D, experts, F, std::int64_t{D} * F, tile::weights, 1});
+    s.weights = map_of({f.down, F, D, experts, F, std::int64_t{D} * F, tile::weights, 1});
     s.in = map_of({f.hidden, F, 1, rows, F, F, 1, tile::step});
     s.out = map_of({f.out, D, 1, rows, D, D, 1, tile::step});
   }

@@ -9,7 +9,8 @@ namespace device {
 
 /// Weights are the left operand and rows the right one, 32 to 224 of them at a time: an expert's
 /// weights are read once, and no more than 31 pads are multiplied. Of row_map, the tile is a
-/// multiple of 32, and its list of tiles is not read. z is not saved.
+/// multiple of 32, and its list of tiles is not read. z is not saved, and of a tile's pads those beyond
+/// the next multiple of 32 rows are neither read nor written.
 template <class T>
 struct hopper_transposed {
   /// The device can (hopper_forward::available), and z is not asked for.

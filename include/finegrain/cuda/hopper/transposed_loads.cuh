@@ -34,11 +34,12 @@ struct row_pieces {
                         : 0) {}
 };
 
-struct transposed_side {   // of one family
-  CUtensorMap weights[2];  // (expert, column, K): gate and up, 8 columns at a time; or down
-  CUtensorMap in, out;     // (rows, 1, F) of down_forward; (rows, 1, F or D)
-  int columns = 0;         // of out, in tiles of 64, or 128
-  int steps = 0;           // of K, 64 each
+struct transposed_side {  // of one family
+  CUtensorMap weights;    // (expert, F / 8, 2, 8, D), or (expert, D, F)
+  CUtensorMap in, out;    // (rows, 1, F) of down_forward; (rows, 1, F or D)
+  int columns = 0;        // of out, in tiles of 64, or 128
+  int steps = 0;          // of K, 64 each
+  bool up_first = false;  // of the pairs
 };
 template <class T>
 struct transposed_arguments {
@@ -51,11 +52,44 @@ struct transposed_arguments {
   float linear = 0, cubic = 0;  // act(z) = z / (1 + 2^(z (linear + cubic z^2)))
 };
 
+/// One array of two, first and second (experts, F, D), of which the first has the lower address:
+/// (expert, F / 8, {first, second}, 8, D). Its tiles are 64 rows of each in turns of 8, 64 deep.
+template <class T>
+CUtensorMap map_of_pairs(T const* first, T const* second, int experts, int F, int D) {
+  auto const size = [](std::int64_t n) { return static_cast<cuuint64_t>(n); };
+  cuuint64_t const apart = static_cast<cuuint64_t>(reinterpret_cast<std::uintptr_t>(second) -
+                                                   reinterpret_cast<std::uintptr_t>(first));
+  cuuint64_t const sizes[5] = {size(D), 8, 2, size(F / 8), size(experts)};
+  cuuint64_t const strides[4] = {size(D) * 2, apart, size(D) * 16, size(std::int64_t{F} * D * 2)};
+  cuuint32_t const box[5] = {64, 8, 2, 8, 1}, steps[5] = {1, 1, 1, 1, 1};
+  auto const encoder = map_encoder();
+  if (!encoder) throw cuda_error("the driver has no cuTensorMapEncodeTiled");
+  CUtensorMap map;
+  CUresult const result =
+      encoder(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 5, const_cast<T*>(first), sizes, strides, box,
+              steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+              CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (result != CUDA_SUCCESS)
+    throw cuda_error("a tensor map of %d experts' gate and up (%d, %d), %lld bytes apart: error %d",
+                     experts, F, D, static_cast<long long>(apart), static_cast<int>(result));
+  return map;
+}
+
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+/// A tile of map_of_pairs, from row 8 * `eight` of each on.
+__device__ inline void load_pairs(std::uint32_t to, CUtensorMap const* map, int expert, int eight,
+                                  int k, std::uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.5d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%2, %3, %3, %4, %5}], [%6];" ::"r"(to),
+      "l"(map), "r"(k), "r"(0), "r"(eight), "r"(expert), "r"(barrier)
+      : "memory");
+}
 
 struct transposed_work {
   transposed_side const* side;
-  int expert, first, count, stored, column;  // stored: rows, with the pads behind the last piece
+  int expert, first, count, column;
   bool shared;
   __device__ int rows() const {
     return (count + transposed_tile::step - 1) & -transposed_tile::step;
@@ -105,7 +139,7 @@ struct transposed_list {
       auto const at = place_of<2>(unit, shared.pieces, a.shared.columns);
       int const first = at.row_tile * shared.size, rest = a.shared_rows - first;
       int const count = min(rest, shared.size);
-      return {&a.shared, 0, first, count, count, at.column_tile, true};
+      return {&a.shared, 0, first, count, at.column_tile, true};
     }
     auto const at = place_of<2>(unit - shared_units, table[a.experts], a.routed.columns);
     int expert = 0, end = a.experts;  // table[expert] <= row_tile < table[end]
@@ -113,13 +147,10 @@ struct transposed_list {
       int const middle = (expert + end) / 2;
       (table[middle] <= at.row_tile ? expert : end) = middle;
     }
-    int const all = a.counts[expert], offset = a.offsets[expert];
-    row_pieces const of(all, a.span);
-    int const piece = at.row_tile - table[expert], first = piece * of.size;
-    bool const last = piece == of.pieces - 1;
-    int const stored = last ? a.offsets[expert + 1] - offset - first : of.size;
-    return {&a.routed, expert,         offset + first, min(all - first, of.size),
-            stored,    at.column_tile, false};
+    row_pieces const of(a.counts[expert], a.span);
+    int const first = (at.row_tile - table[expert]) * of.size;
+    int const count = min(a.counts[expert] - first, of.size);
+    return {&a.routed, expert, a.offsets[expert] + first, count, at.column_tile, false};
   }
 };
 
@@ -155,15 +186,15 @@ __device__ void load_pieces(transposed_list<T> const& list, transposed_ring ring
       wait(ring.empty(), ring.parity ^ 1);
       int const k = step * tile::depth;
       arrive_and_expect(ring.full(), tile::weight_bytes + rows * tile::row_bytes);
-      load(ring.weights(), &w.side->weights[0], w.expert, w.column * tile::weights, k, ring.full());
+      load(ring.weights(), &w.side->weights, w.expert, w.column * tile::weights, k, ring.full());
       for (int row = 0; row < rows; row += tile::step)
         load(ring.rows() + row * tile::row_bytes, &w.side->in, w.first + row, 0, k, ring.full());
     }
   }
 }
 
-/// The producer of up_forward: 128 threads gather rows of x, 8 threads a row of 64 numbers, and the
-/// first 16 ask for 8 rows of weights each.
+/// The producer of up_forward: 128 threads gather rows of x, 8 threads a row of 64 numbers, and thread
+/// 0 asks for the weights.
 template <class T>
 __device__ void gather_pieces(transposed_list<T> const& list, transposed_ring ring) {
   using tile = transposed_tile;
@@ -193,10 +224,10 @@ __device__ void gather_pieces(transposed_list<T> const& list, transposed_ring ri
     for (int step = 0; step < steps; ++step, ring.next()) {
       int const k = step * tile::depth;
       wait(ring.empty(), ring.parity ^ 1);
-      if (thread == 0) arrive_and_expect(ring.full(), tile::weight_bytes);
-      if (thread < 16)
-        load(ring.weights() + thread * 1024, &w.side->weights[thread % 2], w.expert,
-             w.column * 64 + thread / 2 * 8, k, ring.full());
+      if (thread == 0) {
+        arrive_and_expect(ring.full(), tile::weight_bytes);
+        load_pairs(ring.weights(), &w.side->weights, w.expert, w.column * 8, k, ring.full());
+      }
       bool const inside = k + chunk * 8 < a.width;
       T const* const x = a.x + (k + chunk * 8);
 #pragma unroll

@@ -95,13 +95,18 @@ template <class S, class T>
 __device__ void finish_up_forward(block_sums<S> const& sums, expert_products<T> const& p,
                                   block_rows<T> const& b, float* memory) {
   int const F = b.family.width;
+  gate_function const activated(p.act);
   auto const finish = [&](int r, int c, float const(&z)[2][8], int) {
     int const f = b.column + c;
     if (r >= b.written || f >= F) return;
     std::int64_t const row = b.first + r;
     float hidden[8];
 #pragma unroll
-    for (int i = 0; i < 8; ++i) hidden[i] = activation_at(p.act, z[0][i]).value * z[1][i];
+    for (int i = 0; i < 8; i += 2) {
+      float value[2], slope[2];
+      activated.at({z[0][i], z[0][i + 1]}, value, slope);
+      hidden[i] = value[0] * z[1][i], hidden[i + 1] = value[1] * z[1][i + 1];
+    }
     store_eight(b.family.hidden + row * F + f, pack<T>(hidden));
     if (!b.family.z) return;
     store_eight(b.family.z + row * 2 * F + f, pack<T>(z[0]));
@@ -124,6 +129,7 @@ __device__ void finish_down_backward(block_sums<S> const& sums, expert_products<
                                      block_rows<T> const& b, float* memory) {
   static_assert(S::n == 128, "16 lanes have a part of dot");
   int const F = b.family.width;
+  gate_function const activated(p.act);
   auto const fetch = [&](int r, int c) -> saved_row<T> {
     if (r >= b.count) return {};
     T const* const z = b.family.z + (b.first + std::int64_t{r}) * 2 * F + b.column + c;
@@ -132,16 +138,16 @@ __device__ void finish_down_backward(block_sums<S> const& sums, expert_products<
     return {load_eight(z), load_eight(z + F), weight};
   };
   auto const finish = [&](int r, int c, float const(&g)[1][8], saved_row<T> const& saved) {
-    float gate[8], up[8], hidden[8], dot = 0;
+    float gate[8], up[8], hidden[8], value[2], slope[2], dot = 0;
     unpack<T>(gate, saved.gate);
     unpack<T>(up, saved.up);
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      auto const act = activation_at(p.act, gate[i]);
-      float const y = act.value * up[i], weighted = saved.weight * g[0][i];
+      if (i % 2 == 0) activated.at({gate[i], gate[i + 1]}, value, slope);
+      float const y = value[i % 2] * up[i], weighted = saved.weight * g[0][i];
       dot += g[0][i] * y;
-      gate[i] = weighted * up[i] * act.derivative;
-      up[i] = weighted * act.value;
+      gate[i] = weighted * up[i] * slope[i % 2];
+      up[i] = weighted * value[i % 2];
       hidden[i] = saved.weight * y;
     }
 #pragma unroll

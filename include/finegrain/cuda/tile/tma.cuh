@@ -142,6 +142,12 @@ __device__ inline void load_bytes(std::uint32_t to, void const* from, int bytes,
       "l"(from), "r"(bytes), "r"(barrier)
       : "memory");
 }
+/// The tile is brought to L2.
+__device__ inline void prefetch(CUtensorMap const* map, int outer, int middle, int inner) {
+  asm volatile("cp.async.bulk.prefetch.tensor.3d.L2.global.tile [%0, {%1, %2, %3}];" ::"l"(map),
+               "r"(inner), "r"(middle), "r"(outer)
+               : "memory");
+}
 /// What threads wrote to shared memory is seen by the engine, and by wgmma: after they wrote, or by
 /// the reader after a barrier that they arrived at.
 __device__ inline void fence_panels() {
