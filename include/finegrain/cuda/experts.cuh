@@ -16,10 +16,6 @@ namespace device {
 /// the portable path whatever its rows, as no tensor core multiplies it.
 inline constexpr int few_rows = 16;
 
-/// Whether there are kernels of backward with Hopper's instructions for such numbers.
-template <class T>
-inline constexpr bool has_hopper_backward = std::is_same_v<T, bf16>;
-
 /// Rows an expert has on average, below which weights are better the left operand.
 inline constexpr int few_enough = 192;
 
@@ -58,28 +54,28 @@ void experts<T>::down_combine(expert_products<T> const& p, T const* add, T* y,
 }
 template <class T>
 void experts<T>::down_backward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
-  if constexpr (has_hopper_backward<T>)
+  if constexpr (in_pairs<T>)
     if (use == instructions::all && hopper_backward<T>::available())
       return hopper_backward<T>::down_backward(p, stream);
   portable_products<T>::down_backward(p, stream);
 }
 template <class T>
 void experts<T>::down_weights(expert_products<T> const& p, instructions use, CUstream_st* stream) {
-  if constexpr (has_hopper_backward<T>)
+  if constexpr (in_pairs<T>)
     if (use == instructions::all && hopper_backward<T>::available())
       return hopper_backward<T>::down_weights(p, stream);
   portable_products<T>::down_weights(p, stream);
 }
 template <class T>
 void experts<T>::up_backward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
-  if constexpr (has_hopper_backward<T>)
+  if constexpr (in_pairs<T>)
     if (use == instructions::all && hopper_backward<T>::available())
       return hopper_backward<T>::up_backward(p, stream);
   portable_products<T>::up_backward(p, stream);
 }
 template <class T>
 void experts<T>::up_weights(expert_products<T> const& p, instructions use, CUstream_st* stream) {
-  if constexpr (has_hopper_backward<T>)
+  if constexpr (in_pairs<T>)
     if (use == instructions::all && hopper_backward<T>::available())
       return hopper_backward<T>::up_weights(p, stream);
   portable_products<T>::up_weights(p, stream);
