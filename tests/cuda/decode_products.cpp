@@ -4,6 +4,7 @@
 #include <cstring>
 #include <finegrain/cuda/coded.hpp>
 #include <finegrain/cuda/decode/products.hpp>
+#include <finegrain/cuda/hopper/few_rows.hpp>
 #include <type_traits>
 
 #include "../catch.hpp"
@@ -138,14 +139,21 @@ struct family {
   fg::device_buffer<bf16> z, hidden, out;
 };
 
+/// Who multiplies: decode_products, or few_rows, which saves no z.
+enum class path { decode, hopper };
+
 template <fg::format F>
 struct products {
   using arguments = fg::device::expert_products<bf16>;
   using plain = fg::device::decode_products<bf16>;
   family<F> const &routed, &shared;
+  path by = path::decode;
 
   void up_and_down(arguments const& p) const {
-    if constexpr (F == fg::format::bf16) {
+    if (by == path::hopper) {
+      fg::device::few_rows<bf16>::up_forward(p, nullptr);
+      fg::device::few_rows<bf16>::down_forward(p, nullptr);
+    } else if constexpr (F == fg::format::bf16) {
       plain::up_forward(p, nullptr);
       plain::down_forward(p, nullptr);
     } else {
@@ -166,7 +174,7 @@ struct products {
 template <fg::format Format>
 void check_family(fg::activation act, int D, family<Format> const& f,
                   std::vector<int> const& expert, std::vector<int> const& token, numbers const& x,
-                  bool exact) {
+                  bool exact, bool saves_z) {
   auto const rows = static_cast<std::int64_t>(token.size());
   auto const F = std::int64_t{f.width};
   auto const z = rows::download(f.z.data(), rows * 2 * F);
@@ -188,7 +196,7 @@ void check_family(fg::activation act, int D, family<Format> const& f,
     for (std::int64_t d = 0; d < D; ++d)
       want_out.push_back(dot(hidden, r * F, f.down.values, (e * D + d) * F, static_cast<int>(F)));
   }
-  compare("z", z, want_z, exact ? 0 : 0.005);
+  if (saves_z) compare("z", z, want_z, exact ? 0 : 0.005);
   compare("hidden", hidden, want_hidden, 0.01);
   compare("out", out, want_out, 0.005);
 }
@@ -198,7 +206,8 @@ bool same(numbers const& a, numbers const& b) {
 }
 
 template <fg::format Format = fg::format::bf16>
-void run(shape const& s, bool exact, fg::activation act = fg::activation::swiglu) {
+void run(shape const& s, bool exact, fg::activation act = fg::activation::swiglu,
+         path by = path::decode) {
   CAPTURE(s.D, s.F, s.SF, s.R, s.k, s.T, s.tile, s.skew, exact);
   auto const routing = s.skew < 0 ? rows::all_at(s.T, s.R, s.R / 2)
                                   : rows::random_routing(s.T, s.k, s.R, 7, s.skew, s.empty, s.drop);
@@ -218,7 +227,9 @@ void run(shape const& s, bool exact, fg::activation act = fg::activation::swiglu
   p.routed = routed.arguments();
   p.shared = shared.arguments();
   p.x = x_device.data();
-  products<Format> const run{routed, shared};
+  products<Format> const run{routed, shared, by};
+  bool const saves_z = by == path::decode;
+  if (!saves_z) p.routed.z = p.shared.z = nullptr;
   run.up_and_down(p);
 
   std::vector<int> expert, all_tokens, zeros(static_cast<std::size_t>(s.T));
@@ -226,8 +237,8 @@ void run(shape const& s, bool exact, fg::activation act = fg::activation::swiglu
     expert.insert(expert.end(), static_cast<std::size_t>(map.offsets[e + 1] - map.offsets[e]),
                   static_cast<int>(e));
   for (int t = 0; t < s.T; ++t) all_tokens.push_back(t);
-  check_family(act, s.D, routed, expert, map.row_token, x, exact);
-  if (s.SF > 0) check_family(act, s.D, shared, zeros, all_tokens, x, exact);
+  check_family(act, s.D, routed, expert, map.row_token, x, exact, saves_z);
+  if (s.SF > 0) check_family(act, s.D, shared, zeros, all_tokens, x, exact, saves_z);
 
   // Twice the same bits; without z, which is then left alone.
   auto const hidden = rows::download(routed.hidden), out = rows::download(routed.out);
@@ -237,7 +248,7 @@ void run(shape const& s, bool exact, fg::activation act = fg::activation::swiglu
   CHECK(same(rows::download(routed.hidden), hidden));
   CHECK(same(rows::download(routed.out), out));
 
-  if (s.T > fg::device::fused_tokens) return;
+  if (s.T > fg::device::fused_tokens || by != path::decode) return;
   auto const residual = draw(std::int64_t{s.T} * s.D, 3, 1.0f);
   std::vector<float> weight;
   for (int t = 0; t < s.T; ++t) weight.push_back(0.25f * static_cast<float>(t + 1));
@@ -298,6 +309,26 @@ TEST_CASE("products of few tokens of wide experts") {
   run({2048, 1408, 2816, 16, 6, 1, 8}, false);
   run({2048, 704, 0, 12, 4, 8, 8}, false);
   run({1024, 512, 512, 12, 4, 40, 16}, false);
+}
+TEST_CASE("products of few rows with Hopper's instructions") {
+  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  if (!fg::device::few_rows<bf16>::available()) SKIP("no Hopper");
+  auto const hopper = [](shape const& s, bool exact, fg::activation act = fg::activation::swiglu) {
+    run(s, exact, act, path::hopper);
+  };
+  for (int const tile : {8, 16, 32, 64}) {
+    for (int const T : {1, 7, 33, 64, 200}) {
+      hopper({72, 40, 40, 6, 2, T, tile}, false);
+      hopper({264, 136, 272, 9, 3, T, tile, 1.5, 0.2, 2}, false);
+      hopper({8, 8, 0, 3, 1, T, tile}, true);
+      hopper({64, 72, 64, 5, 2, T, tile, 0, 0, 2}, true, fg::activation::geglu);
+    }
+    hopper({128, 64, 128, 4, 1, 75, tile, -1}, false);
+    hopper({128, 64, 0, 4, 2, 8, tile, 0, 1.0}, false);
+    hopper({72, 1000, 8, 3, 2, 6, tile}, false);
+    hopper({1024, 512, 512, 12, 4, 40, tile}, false);
+  }
+  hopper({1024, 704, 1408, 4, 2, 70, 64}, false);
 }
 TEMPLATE_TEST_CASE_SIG("products of few tokens with coded weights", "", ((fg::format F), F),
                        fg::format::int8, fg::format::fp8) {

@@ -13,6 +13,7 @@ template struct fg::device::hopper_forward<fg::bf16>;
 template struct fg::device::hopper_transposed<fg::bf16>;
 template struct fg::device::hopper_backward<fg::bf16>;
 template struct fg::device::decode_products<fg::bf16>;
+template struct fg::device::few_rows<fg::bf16>;
 template struct fg::device::dispatch<fg::bf16>;
 template struct fg::on_cuda_frozen<fg::format::fp8>;
 template struct fg::on_cuda_frozen<fg::format::int8>;

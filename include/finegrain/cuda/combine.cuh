@@ -4,6 +4,7 @@
 #pragma once
 
 #include "combine.hpp"
+#include "overlap.cuh"
 #include "router_singly.cuh"
 #include "router_tile.cuh"
 
@@ -25,8 +26,8 @@ __device__ void gather(float (&sum)[8], combined<T> const& c, std::int64_t t, in
                        float const* weights, float shared_weight) {
   std::int64_t const D = c.hidden;
   eight<T> shared{}, added{};
-  if (c.shared) shared = load_eight_constant(c.shared + t * D + d);
-  if (c.add) added = load_eight_constant(c.add + t * D + d);
+  if (c.shared) shared = load_eight(c.shared + t * D + d);
+  if (c.add) added = load_eight(c.add + t * D + d);
   for (int slot0 = 0; slot0 < c.slots; slot0 += many) {
     eight<T> from[many];
     float weight[many];
@@ -34,7 +35,7 @@ __device__ void gather(float (&sum)[8], combined<T> const& c, std::int64_t t, in
     for (int i = 0; i < many; ++i) {
       std::int64_t const slot = t * c.slots + slot0 + i;
       std::int64_t const row = slot0 + i < c.slots ? c.slot_row[slot] : -1;
-      from[i] = row >= 0 ? load_eight_constant(c.routed + row * D + d) : eight<T>{};
+      from[i] = row >= 0 ? load_eight(c.routed + row * D + d) : eight<T>{};
       weight[i] = row < 0 ? 0.0f : weighted ? weights[slot] : 1.0f;
     }
 #pragma unroll
@@ -49,6 +50,7 @@ template <bool weighted, class T>
 __global__ __launch_bounds__(512) void combine_kernel(combined<T> c, float const* weights,
                                                       float const* shared_weight,
                                                       float shared_scale, T* y) {
+  wait_for_launch_ahead();
   std::int64_t const t = blockIdx.x;
   int const d = static_cast<int>(blockIdx.y * blockDim.x + threadIdx.x) * 8;
   if (d >= c.hidden) return;
@@ -61,10 +63,9 @@ void launch_combine(combined<T> const& from, float const* weights, float const* 
                     float shared_scale, T* y, CUstream_st* stream) {
   if (from.tokens == 0) return;
   unsigned const pieces = static_cast<unsigned>(from.hidden) / 8, parts = (pieces + 511) / 512;
-  unsigned const threads = ((pieces + parts - 1) / parts + 31) / 32 * 32;
-  combine_kernel<weighted><<<dim3(static_cast<unsigned>(from.tokens), parts), threads, 0, stream>>>(
-      from, weights, shared_weight, shared_scale, y);
-  check_launch("combine");
+  int const threads = static_cast<int>((pieces + parts - 1) / parts + 31) / 32 * 32;
+  launch_overlapping(combine_kernel<weighted, T>, dim3(static_cast<unsigned>(from.tokens), parts),
+                     threads, 0, stream, "combine", from, weights, shared_weight, shared_scale, y);
 }
 
 template <class T>
@@ -109,7 +110,7 @@ struct router_product {
     for (int i = 0; i < 2; ++i) {
       int const e = e0 + i * 16 + thread / 16, d = d0 + thread % 16 * 8;
       T const* const row = e < R ? r.router + std::int64_t{e} * c.hidden : r.shared_gate;
-      router[i] = e < experts && d < c.hidden ? load_eight_constant(row + d) : eight<T>{};
+      router[i] = e < experts && d < c.hidden ? load_eight(row + d) : eight<T>{};
     }
   }
   __device__ void write(operands& to) const {

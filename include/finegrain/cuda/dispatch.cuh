@@ -4,6 +4,7 @@
 #pragma once
 
 #include "dispatch_kernels.hpp"
+#include "overlap.cuh"
 #include "router_tile.cuh"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -55,9 +56,19 @@ __device__ inline void index_rows(row_map const& rows, std::int32_t const* exper
   for (int i = thread; i < warps * R; i += threads) next[i] = 0;
   for (int e = thread; e < R; e += threads) counts[e] = blocks > 1 ? rows.counts[e] : 0;
   __syncthreads();
-  for (std::int64_t i = from + lane; i < to; i += 32) {
-    std::int32_t const e = experts[first + i];
-    if (e >= 0) atomicAdd(my_next + e, 1);
+  // Slots are read several at a time: each read is as long as all of them.
+  constexpr int ahead = 4;
+  std::int32_t expert[ahead];
+  auto const read = [&](std::int64_t i) {
+#pragma unroll
+    for (int n = 0; n < ahead; ++n)
+      expert[n] = i + n * 32 + lane < to ? experts[first + i + n * 32 + lane] : -1;
+  };
+  for (std::int64_t i = from; i < to; i += 32 * ahead) {
+    read(i);
+#pragma unroll
+    for (int n = 0; n < ahead; ++n)
+      if (expert[n] >= 0) atomicAdd(my_next + expert[n], 1);
   }
   __syncthreads();
 
@@ -104,20 +115,28 @@ __device__ inline void index_rows(row_map const& rows, std::int32_t const* exper
     }
   }
   // 32 slots at a time: those of one expert have rows in the order of their lanes.
-  for (std::int64_t i = from; i < to; i += 32) {
-    std::int64_t const slot = first + i + lane;
-    std::int32_t const e = i + lane < to ? experts[slot] : -1;
-    unsigned const same = __match_any_sync(all_lanes, e);
-    int const rank = __popc(same & ((1u << lane) - 1));
-    int const row = e >= 0 ? my_next[e] + rank : -1;
-    __syncwarp();
-    if (e >= 0) {
-      rows.row_token[row] = static_cast<std::int32_t>(slot / k);
-      rows.row_weight[row] = weights[slot];
-      if (rank == __popc(same) - 1) my_next[e] = row + 1;
+  for (std::int64_t i0 = from; i0 < to; i0 += 32 * ahead) {
+    float weight[ahead];
+    read(i0);
+#pragma unroll
+    for (int n = 0; n < ahead; ++n)
+      weight[n] = expert[n] >= 0 ? weights[first + i0 + n * 32 + lane] : 0;
+#pragma unroll
+    for (int n = 0; n < ahead; ++n) {
+      std::int64_t const i = i0 + n * 32, slot = first + i + lane;
+      std::int32_t const e = expert[n];
+      unsigned const same = __match_any_sync(all_lanes, e);
+      int const rank = __popc(same & ((1u << lane) - 1));
+      int const row = e >= 0 ? my_next[e] + rank : -1;
+      __syncwarp();
+      if (e >= 0) {
+        rows.row_token[row] = static_cast<std::int32_t>(slot / k);
+        rows.row_weight[row] = weight[n];
+        if (rank == __popc(same) - 1) my_next[e] = row + 1;
+      }
+      if (i + lane < to) rows.slot_row[slot] = row;
+      __syncwarp();
     }
-    if (i + lane < to) rows.slot_row[slot] = row;
-    __syncwarp();
   }
 }
 
@@ -166,37 +185,48 @@ __global__ __launch_bounds__(1024) void scan_kernel(row_map rows, std::int32_t* 
 }
 
 template <class T>
-__global__ void index_kernel(row_map rows, std::int32_t const* experts, float const* weights,
-                             std::int32_t const* before, int chunk) {
+__global__ __launch_bounds__(1024) void index_kernel(row_map rows, std::int32_t const* experts,
+                                                     float const* weights,
+                                                     std::int32_t const* before, int chunk) {
   extern __shared__ std::int32_t shared[];
+  wait_for_launch_ahead();
   std::int64_t const begin = std::int64_t{blockIdx.x} * chunk;
   index_rows(rows, experts, weights, before + std::int64_t{blockIdx.x} * rows.experts,
              static_cast<int>(blockIdx.x), static_cast<int>(gridDim.x), begin,
              min(std::int64_t{rows.tokens}, begin + chunk), shared);
 }
 
+/// Up to so many slots one block makes all rows, by itself.
+inline constexpr std::int64_t slots_of_one_block = 4096;
+inline bool one_block_indexes(row_map const& rows) {
+  return std::int64_t{rows.tokens} * rows.slots <= slots_of_one_block ||
+         token_chunks::of(rows.tokens, rows.experts).blocks == 1;
+}
+
 /// The rest of building rows, from block_counts on, which it scans in place.
 template <class T>
 void launch_index(row_map const& rows, std::int32_t const* experts, float const* weights,
                   std::int32_t* block_counts, CUstream_st* stream) {
-  auto const chunks = token_chunks::of(rows.tokens, rows.experts);
-  if (chunks.blocks > 1) {
+  auto chunks = token_chunks::of(rows.tokens, rows.experts);
+  if (one_block_indexes(rows)) {
+    chunks = {1, rows.tokens};
+  } else {
     scan_kernel<T><<<unsigned((rows.experts + 31) / 32), 1024, 0, stream>>>(rows, block_counts,
                                                                             chunks.blocks);
     check_launch("dispatch: scan");
   }
-  int const warps = warps_that_fit(index_words(rows.experts, 0), rows.experts, 16);
-  std::size_t const bytes = sizeof(int) * std::size_t(index_words(rows.experts, warps));
-  index_kernel<T><<<chunks.blocks, warps * 32, bytes, stream>>>(rows, experts, weights,
-                                                                block_counts, chunks.tokens);
-  check_launch("dispatch: index");
+  int const warps =
+      warps_that_fit(index_words(rows.experts, 0), rows.experts, chunks.blocks == 1 ? 32 : 16);
+  launch_overlapping(index_kernel<T>, dim3(unsigned(chunks.blocks)), warps * 32,
+                     4 * index_words(rows.experts, warps), stream, "dispatch: index", rows, experts,
+                     weights, block_counts, chunks.tokens);
 }
 
 template <class T>
 void dispatch<T>::build(row_map const& rows, std::int32_t const* experts, float const* weights,
                         std::int32_t* block_counts, CUstream_st* stream) {
   auto const chunks = token_chunks::of(rows.tokens, rows.experts);
-  if (chunks.blocks > 1) {
+  if (!one_block_indexes(rows)) {
     count_kernel<T><<<chunks.blocks, 512, sizeof(int) * std::size_t(rows.experts), stream>>>(
         rows, experts, block_counts, chunks.tokens);
     check_launch("dispatch: count");

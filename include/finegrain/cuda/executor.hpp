@@ -37,6 +37,7 @@ struct context {
   device_buffer<double> loss{1}, loss_parts{squared_error_parts};
   device_buffer<std::int64_t> terms{1};  // of a loss, where the device counts them
   device_buffer<float> token_losses;
+  device_buffer<std::int32_t> arrivals{64};  // of blocks, counted while a kernel runs; else zeros
   /// Reports of the routers of one pass, one after the other, which kernels write.
   struct released {
     void operator()(double* memory) const { runtime::release_shared(memory); }
@@ -79,7 +80,10 @@ struct basic_cuda {
   static std::shared_ptr<device::context> made() {
     if (device::runtime::devices() == 0)
       throw cuda_error("there is no GPU, or its driver is older than this program's CUDA");
-    return std::make_shared<device::context>();
+    auto const context = std::make_shared<device::context>();
+    device::runtime::fill(context->arrivals.data(), 0, context->arrivals.bytes(), nullptr);
+    device::runtime::synchronize(nullptr);
+    return context;
   }
 };
 using cuda = basic_cuda<bf16>;

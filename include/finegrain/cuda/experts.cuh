@@ -5,6 +5,7 @@
 #include "decode/products.cuh"
 #include "experts.hpp"
 #include "hopper/backward.cuh"
+#include "hopper/few_rows.cuh"
 #include "hopper/forward.cuh"
 #include "hopper/transposed.cuh"
 #include "portable/products.cuh"
@@ -12,28 +13,35 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 
-/// Up to such a tile weights are streamed past rows; above, tiles of both are multiplied. f32 takes
-/// the portable path whatever its rows, as no tensor core multiplies it.
-inline constexpr int few_rows = 16;
-
-/// Rows an expert has on average, below which weights are better the left operand.
-inline constexpr int few_enough = 192;
+/// Up to such a tile weights are streamed past rows; above, tiles of both are multiplied. Hopper's
+/// instructions pay for larger tiles of rows, and from few tokens on. f32 takes the portable path
+/// whatever its rows, as no tensor core multiplies it.
+inline constexpr int most_decoded = 16, most_few_rows = 64;
 
 template <class T>
-bool takes_hopper_transposed(expert_products<T> const& p, instructions use) {
-  return p.rows.tile >= 32 && use == instructions::all && p.routed.width > 0 &&
-         p.rows.pairs() < std::int64_t{few_enough} * p.rows.experts && hopper_transposed<T>::takes(p);
+bool takes_few_rows(expert_products<T> const& p, instructions use) {
+  return p.rows.tile <= most_few_rows && !few_tokens(p.rows.tokens, p.rows.tile) &&
+         p.routed.width > 0 && !p.routed.z && use == instructions::all && few_rows<T>::available();
 }
+
 template <class T>
 bool takes_hopper_forward(expert_products<T> const& p, instructions use) {
   return p.rows.tile == 128 && use == instructions::all && hopper_forward<T>::available();
 }
 
+/// Whether down_forward is better with weights as the left operand: few rows an expert, and the
+/// shared expert's many are a small part.
+template <class T>
+bool takes_hopper_transposed(expert_products<T> const& p, instructions use) {
+  return takes_hopper_forward(p, use) && p.rows.pairs() < std::int64_t{144} * p.rows.experts &&
+         std::int64_t{8} * p.shared.width <= std::int64_t{p.rows.slots} * p.routed.width;
+}
+
 template <class T>
 void experts<T>::up_forward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
   if constexpr (in_pairs<T>) {
-    if (p.rows.tile <= few_rows) return decode_products<T>::up_forward(p, stream);
-    if (takes_hopper_transposed(p, use)) return hopper_transposed<T>::up_forward(p, stream);
+    if (takes_few_rows(p, use)) return few_rows<T>::up_forward(p, stream);
+    if (p.rows.tile <= most_decoded) return decode_products<T>::up_forward(p, stream);
     if (takes_hopper_forward(p, use)) return hopper_forward<T>::up_forward(p, stream);
   }
   portable_products<T>::up_forward(p, stream);
@@ -41,7 +49,8 @@ void experts<T>::up_forward(expert_products<T> const& p, instructions use, CUstr
 template <class T>
 void experts<T>::down_forward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
   if constexpr (in_pairs<T>) {
-    if (p.rows.tile <= few_rows) return decode_products<T>::down_forward(p, stream);
+    if (takes_few_rows(p, use)) return few_rows<T>::down_forward(p, stream);
+    if (p.rows.tile <= most_decoded) return decode_products<T>::down_forward(p, stream);
     if (takes_hopper_transposed(p, use)) return hopper_transposed<T>::down_forward(p, stream);
     if (takes_hopper_forward(p, use)) return hopper_forward<T>::down_forward(p, stream);
   }

@@ -12,7 +12,7 @@ namespace device {
 template <class T>
 constexpr int tile_rows(config const& c, extent e) {
   std::int64_t const average = e.tokens * c.top_k / c.routed;
-  if (e.training || average >= 96) return 128;
+  if (e.training || average >= (sizeof(T) > 2 ? 96 : 56)) return 128;
   if (sizeof(T) > 2 && average <= 8) return 16;
   return average <= 1 ? 8 : average <= 8 ? 16 : average <= 24 ? 32 : 64;
 }

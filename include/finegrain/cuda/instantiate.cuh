@@ -18,6 +18,7 @@
 #include "norm.cuh"
 #include "random.cuh"
 #include "rotary.cuh"
+#include "route_few.cuh"
 #include "routing/load.cuh"
 #include "routing/rules.cuh"
 

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "overlap.cuh"
 #include "route.hpp"
 #include "router_singly.cuh"
 #include "router_tile.cuh"
@@ -21,7 +22,7 @@ struct logit_tile {
   float sum[M][N][4] = {};
 
   __device__ static uint4 load(T const* from, bool there) {
-    return there ? __ldg(reinterpret_cast<uint4 const*>(from)) : uint4{};
+    return there ? *reinterpret_cast<uint4 const*>(from) : uint4{};
   }
   __device__ static operands read(T const* x, T const* router, std::int64_t tokens, int R, int D,
                                   int column) {
@@ -51,21 +52,20 @@ struct logit_tile {
   }
 };
 
+/// Logits of 16 M tokens from `first` on and 8 N experts from `expert` on, by a block of 256 threads.
 template <class T, int M, int N>
-__global__ __launch_bounds__(256) void logits_kernel(T const* x, T const* router, float* logits,
-                                                     int tokens, int R, int D, bool round) {
+__device__ void block_logits(T const* x, T const* router, float* logits, std::int64_t first,
+                             int expert, int tokens, int R, int D, bool round) {
   using tile = logit_tile<T, M, N>;
   constexpr int all = M * N * 4, some = all < 64 ? all : 64;  // a lane's sums, and at a time
   __shared__ float sums[4][some][32];
   int const warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  std::int64_t const first = std::int64_t{blockIdx.x} * (16 * M);
-  int const expert = blockIdx.y * (8 * N);
   x += first * D;
   router += std::int64_t{expert} * D;
   std::int64_t const rows = tokens - first;
   tile t;
   // Reads are `ahead` steps ahead of their use: a small tile needs more to cover the memory's delay.
-  constexpr int ahead = M * N > 16 ? 0 : M * N > 1 ? 1 : 4;
+  constexpr int ahead = M * N > 16 ? 0 : M * N > 4 ? 1 : M * N > 1 ? 2 : 4;
   auto const read = [&](int column) { return tile::read(x, router, rows, R - expert, D, column); };
   if constexpr (ahead == 0) {
     for (int column = warp * 32; column < D; column += 256) t.add(read(column));
@@ -109,6 +109,14 @@ __global__ __launch_bounds__(256) void logits_kernel(T const* x, T const* router
       }
 }
 
+template <class T, int M, int N>
+__global__ __launch_bounds__(256) void logits_kernel(T const* x, T const* router, float* logits,
+                                                     int tokens, int R, int D, bool round) {
+  wait_for_launch_ahead();
+  block_logits<T, M, N>(x, router, logits, std::int64_t{blockIdx.x} * (16 * M),
+                        static_cast<int>(blockIdx.y) * (8 * N), tokens, R, D, round);
+}
+
 /// Logits with products and sums in Sum, one by one: a warp for each token and 8 experts.
 template <class Sum, class T>
 __global__ __launch_bounds__(256) void single_logits_kernel(T const* x, T const* router,
@@ -145,6 +153,7 @@ void route<T>::logits(routing_rules const& c, T const* router, T const* x, float
   auto const singly = [&]<class Sum>(Sum) {
     single_logits_kernel<Sum><<<blocks(tokens * blocks(c.routed, 8), 8), 256, 0, stream>>>(
         x, router, logits, T32, c.routed, c.hidden, c.round_logits);
+    check_launch("route: logits");
   };
   if (c.f64) {
     singly(double{});
@@ -152,17 +161,19 @@ void route<T>::logits(routing_rules const& c, T const* router, T const* x, float
     singly(float{});
   } else if constexpr (!in_pairs<T>) {
     singly(float{});
-  } else if (blocks(tokens, 32) * blocks(c.routed, 64) < 24) {  // small tiles, for more blocks
-    logits_kernel<T, 1, 1><<<dim3(blocks(tokens, 16), blocks(c.routed, 8)), 256, 0, stream>>>(
-        x, router, logits, T32, c.routed, c.hidden, c.round_logits);
-  } else if (blocks(tokens, 64) * blocks(c.routed, 64) >= 132) {
-    logits_kernel<T, 4, 8><<<dim3(blocks(tokens, 64), blocks(c.routed, 64)), 256, 0, stream>>>(
-        x, router, logits, T32, c.routed, c.hidden, c.round_logits);
   } else {
-    logits_kernel<T, 2, 8><<<dim3(blocks(tokens, 32), blocks(c.routed, 64)), 256, 0, stream>>>(
-        x, router, logits, T32, c.routed, c.hidden, c.round_logits);
+    auto const launch = [&](auto kernel, int of_tokens, int of_experts) {
+      launch_overlapping(kernel, dim3(blocks(tokens, of_tokens), blocks(c.routed, of_experts)), 256,
+                         0, stream, "route: logits", x, router, logits, T32, c.routed, c.hidden,
+                         c.round_logits);
+    };
+    if (blocks(tokens, 32) * blocks(c.routed, 64) < 24)  // small tiles, for more blocks
+      launch(logits_kernel<T, 1, 1>, 16, 8);
+    else if (blocks(tokens, 64) * blocks(c.routed, 64) >= 132)
+      launch(logits_kernel<T, 4, 8>, 64, 64);
+    else
+      launch(logits_kernel<T, 2, 8>, 32, 64);
   }
-  check_launch("route: logits");
 }
 
 // ---- the shared gate ----------------------------------------------------------------------------

@@ -123,6 +123,7 @@ class mixture_pass {
         loss_(c, p.batch.routing),
         experts_(experts) {
     if (routed) s_.rows.slots = rules_.k;
+    s_.router.arrivals = p_.on.context->arrivals.data();
     if (!(loss_.sequence > 0)) s_.router.best = nullptr;  // nobody reads it
     products_.hidden = c.hidden;
     products_.act = c.act;

@@ -177,6 +177,72 @@ constexpr int choice_words(routing_rules const& c) {
 /// Blocks that a multiprocessor must have registers for.
 FINEGRAIN_HD constexpr int choice_blocks(int N) { return N > 8 ? 1 : N > 2 ? 2 : 4; }
 
+/// Token t's scores, experts and weights from its logits, by a warp with choice_words of `shared`.
+template <int N, class T>
+__device__ void choose_token(routing_rules const& c, summed<T> bias, router_state const& s,
+                             std::int64_t t, std::int32_t* shared) {
+  int const lane = threadIdx.x % 32, R = c.routed, k = c.k;
+  auto* const scores = reinterpret_cast<float*>(shared);
+  auto* const picked = reinterpret_cast<int*>(scores + R);
+  auto* const ranks = reinterpret_cast<unsigned*>(picked + k);
+  unsigned* const worth = ranks + R;
+  auto* const allowed = reinterpret_cast<int*>(worth + c.groups);
+  float* const logits = s.logits + t * R;
+  float mine[N];
+#pragma unroll
+  for (int n = 0; n < N; ++n) {
+    int const e = index_of(n);
+    if (e < R && c.uniform) logits[e] = 0;
+    mine[n] = e < R && !c.uniform ? logits[e] : 0.0f;
+  }
+  score_forward<N>(c, mine);
+  selector<N> choice;
+  if (s.best) {
+#pragma unroll
+    for (int n = 0; n < N; ++n) choice.ranks[n] = index_of(n) < R ? rank_of(mine[n]) : 0;
+    choice.find();
+    for (int n = 0; n < c.chosen; ++n) {
+      int const e = choice.take();
+      if (lane == 0) s.best[t * c.chosen + n] = e;
+    }
+  }
+#pragma unroll
+  for (int n = 0; n < N; ++n) {
+    int const e = index_of(n);
+    choice.ranks[n] = 0;
+    if (e >= R) continue;
+    float const key = s.keys ? s.keys[t * R + e] : c.by_logits ? logits[e] : mine[n];
+    choice.ranks[n] = rank_of(key + (c.bias ? bias[e] : 0.0f));
+    scores[e] = c.of_chosen ? logits[e] : mine[n];  // what weights are made of
+    if (s.scores) s.scores[t * R + e] = mine[n];
+    if (c.limited) ranks[e] = choice.ranks[n];
+  }
+  __syncwarp();
+  if (c.given) {
+    for (int slot = lane; slot < k; slot += 32) picked[slot] = s.experts[t * k + slot];
+  } else {
+    if (c.limited) {
+      limit_groups(c, ranks, worth, allowed);
+#pragma unroll
+      for (int n = 0; n < N; ++n) {
+        int const e = index_of(n);
+        if (e < R && !allowed[e * c.group_inverse >> 20]) choice.ranks[n] = 0;
+      }
+    }
+    choice.find();
+    for (int slot = -c.mask_best; slot < k; ++slot) {
+      int const e = choice.take();
+      if (slot >= 0 && lane == 0) picked[slot] = e;
+    }
+  }
+  __syncwarp();
+  for (int slot = lane; slot < k; slot += 32) {
+    s.experts[t * k + slot] = picked[slot];
+    s.weights[t * k + slot] = weigh_forward(c, scores, picked, slot);
+  }
+  __syncwarp();
+}
+
 template <class T, int N>
 __global__ __launch_bounds__(256, choice_blocks(N)) void choose_kernel(routing_rules c,
                                                                        summed<T> bias,
@@ -184,81 +250,23 @@ __global__ __launch_bounds__(256, choice_blocks(N)) void choose_kernel(routing_r
                                                                        std::int32_t* block_counts,
                                                                        int chunk, int words) {
   extern __shared__ std::int32_t shared[];
-  int const thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
-  int const R = c.routed, k = c.k, warps = blockDim.x / 32;
+  wait_for_launch_ahead();
+  int const warp = threadIdx.x / 32, lane = threadIdx.x % 32, R = c.routed, k = c.k;
   std::int32_t* const counts = shared;  // (R)
-  auto* const scores = reinterpret_cast<float*>(shared + R) + warp * words;
-  auto* const picked = reinterpret_cast<int*>(scores + R);
-  auto* const ranks = reinterpret_cast<unsigned*>(picked + k);
-  unsigned* const worth = ranks + R;
-  auto* const allowed = reinterpret_cast<int*>(worth + c.groups);
-  for (int e = thread; e < R; e += blockDim.x) counts[e] = 0;
+  for (int e = threadIdx.x; e < R; e += blockDim.x) counts[e] = 0;
   __syncthreads();
-
   std::int64_t const begin = std::int64_t{blockIdx.x} * chunk;
   std::int64_t const end = min(std::int64_t{rows.tokens}, begin + chunk);
-  for (std::int64_t t = begin + warp; t < end; t += warps) {
-    float* const logits = s.logits + t * R;
-    float mine[N];
-#pragma unroll
-    for (int n = 0; n < N; ++n) {
-      int const e = index_of(n);
-      if (e < R && c.uniform) logits[e] = 0;
-      mine[n] = e < R && !c.uniform ? logits[e] : 0.0f;
-    }
-    score_forward<N>(c, mine);
-    selector<N> choice;
-    if (s.best) {
-#pragma unroll
-      for (int n = 0; n < N; ++n) choice.ranks[n] = index_of(n) < R ? rank_of(mine[n]) : 0;
-      choice.find();
-      for (int n = 0; n < c.chosen; ++n) {
-        int const e = choice.take();
-        if (lane == 0) s.best[t * c.chosen + n] = e;
-      }
-    }
-#pragma unroll
-    for (int n = 0; n < N; ++n) {
-      int const e = index_of(n);
-      choice.ranks[n] = 0;
-      if (e >= R) continue;
-      float const key = s.keys ? s.keys[t * R + e] : c.by_logits ? logits[e] : mine[n];
-      choice.ranks[n] = rank_of(key + (c.bias ? bias[e] : 0.0f));
-      scores[e] = c.of_chosen ? logits[e] : mine[n];  // what weights are made of
-      if (s.scores) s.scores[t * R + e] = mine[n];
-      if (c.limited) ranks[e] = choice.ranks[n];
-    }
-    __syncwarp();
-    if (c.given) {
-      for (int slot = lane; slot < k; slot += 32) picked[slot] = s.experts[t * k + slot];
-    } else {
-      if (c.limited) {
-        limit_groups(c, ranks, worth, allowed);
-#pragma unroll
-        for (int n = 0; n < N; ++n) {
-          int const e = index_of(n);
-          if (e < R && !allowed[e * c.group_inverse >> 20]) choice.ranks[n] = 0;
-        }
-      }
-      choice.find();
-      for (int slot = -c.mask_best; slot < k; ++slot) {
-        int const e = choice.take();
-        if (slot >= 0 && lane == 0) picked[slot] = e;
-      }
-    }
-    __syncwarp();
-    for (int slot = lane; slot < k; slot += 32) {
-      s.experts[t * k + slot] = picked[slot];
-      s.weights[t * k + slot] = weigh_forward(c, scores, picked, slot);
-      if (picked[slot] >= 0) atomicAdd(counts + picked[slot], 1);
-    }
-    __syncwarp();
+  for (std::int64_t t = begin + warp; t < end; t += blockDim.x / 32) {
+    choose_token<N>(c, bias, s, t, shared + R + warp * words);
+    for (int slot = lane; slot < k; slot += 32)
+      if (int const e = s.experts[t * k + slot]; e >= 0) atomicAdd(counts + e, 1);
   }
   __syncthreads();
   if (gridDim.x == 1) {
     index_rows(rows, s.experts, s.weights, nullptr, 0, 1, begin, end, shared);
   } else {
-    for (int e = thread; e < R; e += blockDim.x)
+    for (int e = threadIdx.x; e < R; e += blockDim.x)
       block_counts[std::int64_t{blockIdx.x} * R + e] = counts[e];
   }
 }
@@ -276,10 +284,9 @@ void route<T>::choose(routing_rules const& c, router_numbers<T> const& w, std::i
     check_launch("route: look up");
   }
   auto const launch = [&](auto kernel) {
-    std::size_t const bytes = sizeof(int) * std::size_t(index_words(R, 0) + warps * words);
-    kernel<<<chunks.blocks, warps * 32, bytes, stream>>>(c, w.bias, state, rows, block_counts,
-                                                         chunks.tokens, words);
-    check_launch("route: choose");
+    launch_overlapping(kernel, dim3(unsigned(chunks.blocks)), warps * 32,
+                       4 * (index_words(R, 0) + warps * words), stream, "route: choose", c, w.bias,
+                       state, rows, block_counts, chunks.tokens, words);
   };
   if (R <= 64)
     launch(choose_kernel<T, 2>);
@@ -289,20 +296,6 @@ void route<T>::choose(routing_rules const& c, router_numbers<T> const& w, std::i
     launch(choose_kernel<T, 32>);
   if (chunks.blocks > 1) launch_index<T>(rows, state.experts, state.weights, block_counts, stream);
 }
-
-template <class T>
-void route<T>::forward(routing_rules const& c, router_numbers<T> const& w, T const* x,
-                       std::int32_t const* ids, router_state const& state, row_map const& rows,
-                       std::int32_t* block_counts, CUstream_st* stream) {
-  logits(c, w.router, x, state.logits, rows.tokens, stream);
-  choose(c, w, ids, state, rows, block_counts, stream);
-}
-
-template <class T>
-inline constexpr std::tuple route_code{
-    &route<T>::forward,       &route<T>::logits,          &route<T>::choose,
-    &route<T>::shared_weight, &route<T>::balance,         &route<T>::report,
-    &route<T>::backward,      &route<T>::shared_backward, &route<T>::weights_backward};
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

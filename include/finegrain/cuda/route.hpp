@@ -1,5 +1,5 @@
 // The router on the device: logits, scores, the choice of experts and their weights, and backward.
-// Defined in logits.cuh, route.cuh, balance.cuh and report.cuh.
+// Defined in logits.cuh, route.cuh, route_few.cuh, balance.cuh and report.cuh.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -88,7 +88,11 @@ struct router_state {
   std::int32_t* best = nullptr;     // (T, chosen) the best by score, for the sequence loss; or null
   float* shared_weight = nullptr;   // (T) of a shared gate
   float const* keys = nullptr;      // (T, R) by which experts are chosen; null: scores or logits
+  /// (arrivals_size) zeros, and zeros again when a pass has ended; null: few tokens have no launch of
+  /// their own. Passes that overlap have not the same.
+  std::int32_t* arrivals = nullptr;
 };
+inline constexpr int few_routed_tokens = 512, arrivals_size = 1 + few_routed_tokens / 16;
 
 /// Where a batch's sequences begin: (count + 1) rows of the device, or null for one sequence.
 struct sequence_starts {

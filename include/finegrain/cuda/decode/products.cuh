@@ -52,7 +52,16 @@ __global__ void __launch_bounds__(threads, PerSM)
     ahead_k = part * step;
     look(ahead + stride);
   };
+  // The shared expert needs nothing of the launch ahead; the others' rows are known behind it.
+  bool waits = Up;
   auto const issue = [&] {
+    if (waits && ahead >= limit) {
+      waits = false;
+      wait_for_launch_ahead();
+      limit += __ldcg(p.rows.tile_count) * how.routed_blocks.of;
+      look(ahead);
+      find();
+    }
     if (ahead < limit) {
       int const left = ahead_columns - ahead_k, at_k = from[0].before(ahead_k);
 #pragma unroll
@@ -68,18 +77,8 @@ __global__ void __launch_bounds__(threads, PerSM)
   };
   look(first);
   find();
-  int filled = 0;
-  for (; filled < Depth && ahead < limit; ++filled) issue();
-  wait_for_launch_ahead();
-  if constexpr (Up) {
-    int const known = limit;
-    limit += __ldcg(p.rows.tile_count) * how.routed_blocks.of;
-    if (ahead >= known)
-      look(ahead), find();
-    else if (ahead + stride >= known)
-      look(ahead + stride);
-  }
-  for (; filled < Depth; ++filled) issue();
+  for (int i = 0; i < Depth; ++i) issue();
+  if constexpr (!Up) wait_for_launch_ahead();
 
   relay const others(memory + at::relay);
   // Adds the parts of the warps that share weight rows: a warp those of its own rows.

@@ -11,11 +11,10 @@ namespace device {
 /// or 32. A tile's rows are one pass over the expert's weights.
 ///
 /// On compute capability 9.0 and later a launch begins while the one ahead of it in the stream
-/// still runs (programmatic dependent launch) and starts to read weights: up_forward the shared
-/// expert's; the others also the routed ones', which row_map tells. So these must be complete
-/// before the launch ahead *begins*: the weights before the router's, row_map before up_forward.
-/// All else is read and written when the launch ahead has ended. A kernel launched without that
-/// attribute, a copy, or another library's kernel ahead is waited for as usual.
+/// still runs: see overlap.cuh. up_forward does all of the shared expert's part at once, the others
+/// read the weights of experts that row_map tells. So these must be complete before the launch ahead
+/// *begins*: weights and x before the router's, row_map before up_forward. All else is read and
+/// written when the launch ahead has ended.
 template <class T>
 struct decode_products {
   static void up_forward(expert_products<T> const& p, CUstream_st* stream);

@@ -9,7 +9,7 @@
 
 #include <algorithm>
 
-#include "../memory.cuh"
+#include "../overlap.cuh"
 #include "../tile/async.cuh"
 #include "../tile/mma.cuh"
 #include "codes.cuh"
@@ -222,14 +222,6 @@ __device__ void multiply_scaled(float (&sum)[4], std::uint32_t const (&a)[4][4],
   }
 }
 
-/// Waits until the launch ahead has ended, and lets the next one begin. All blocks call it.
-__device__ inline void wait_for_launch_ahead() {
-#if __CUDA_ARCH__ >= 900
-  cudaGridDependencySynchronize();
-  cudaTriggerProgrammaticLaunchCompletion();
-#endif
-}
-
 __device__ inline float activate(activation act, float z) {
   if (act == activation::swiglu) return z / (1 + __expf(-z));
   float const u = 0.7978845608028654f * (z + 0.044715f * z * z * z);
@@ -238,17 +230,14 @@ __device__ inline float activate(activation act, float z) {
 
 struct machine {
   int processors = 0, shared_bytes = 0;  // bytes that a block can have
-  bool overlaps = false;                 // knows programmatic dependent launches
   machine() {
-    int device = 0, major = 0;
+    int device = 0;
     check(cudaGetDevice(&device), "asking for the device");
     auto const ask = [device](int& value, cudaDeviceAttr what) {
       check(cudaDeviceGetAttribute(&value, what, device), "asking for a device's attribute");
     };
     ask(processors, cudaDevAttrMultiProcessorCount);
     ask(shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin);
-    ask(major, cudaDevAttrComputeCapabilityMajor);
-    overlaps = major >= 9;
   }
 };
 
@@ -261,19 +250,10 @@ void launch(void (*kernel)(P...), int threads, std::int64_t units, int bytes, ma
   check(cudaOccupancyMaxActiveBlocksPerMultiprocessor(&resident, kernel, threads,
                                                       static_cast<std::size_t>(bytes)),
         name);
-  cudaLaunchAttribute overlap{};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim.x = static_cast<unsigned>(
-      std::min<std::int64_t>(units, std::int64_t{on.processors} * std::max(resident, 1)));
-  config.blockDim.x = static_cast<unsigned>(threads);
-  config.dynamicSmemBytes = static_cast<std::size_t>(bytes);
-  config.stream = stream;
-  config.attrs = &overlap;
-  config.numAttrs = on.overlaps ? 1 : 0;
-  check(cudaLaunchKernelEx(&config, kernel, arguments...), name);
-  check_launch(name);
+  auto const blocks =
+      std::min<std::int64_t>(units, std::int64_t{on.processors} * std::max(resident, 1));
+  launch_overlapping(kernel, dim3(static_cast<unsigned>(blocks)), threads, bytes, stream, name,
+                     arguments...);
 }
 
 }  // namespace decode

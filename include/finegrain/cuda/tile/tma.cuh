@@ -34,22 +34,21 @@ inline PFN_cuTensorMapEncodeTiled_v12000 map_encoder() {
 }
 
 /// Numbers of 2 bytes, or 1, (outer, middle, inner), inner ones side by side, the strides in numbers
-/// and multiples of 16 bytes; tiles are (box_outer, box_middle, 128 bytes or 64), in shared memory a
-/// panel of rows of so many bytes, swizzled. What a tile has beyond the array is read as zeros and
-/// not written.
+/// and multiples of 16 bytes; tiles are (box_outer, box_middle, 128 bytes), in shared memory a panel
+/// of rows of 128 bytes, swizzled. What a tile has beyond the array is read as zeros and not written.
 struct array_3d {
   void const* data = nullptr;
   std::int64_t inner = 0, middle = 1, outer = 1;
   std::int64_t middle_stride = 0, outer_stride = 0;
   int box_middle = 1, box_outer = 1;
-  int number_bytes = 2, row_bytes = 128;
+  int number_bytes = 2;
 };
 inline CUtensorMap map_of(array_3d const& a) {
   auto const size = [](std::int64_t n) { return static_cast<cuuint64_t>(n); };
   cuuint64_t const sizes[3] = {size(a.inner), size(a.middle), size(a.outer)};
   cuuint64_t const bytes = size(a.number_bytes);
   cuuint64_t const strides[2] = {size(a.middle_stride) * bytes, size(a.outer_stride) * bytes};
-  cuuint32_t const box[3] = {static_cast<cuuint32_t>(a.row_bytes) / static_cast<cuuint32_t>(a.number_bytes),
+  cuuint32_t const box[3] = {128u / static_cast<cuuint32_t>(a.number_bytes),
                              static_cast<cuuint32_t>(a.box_middle),
                              static_cast<cuuint32_t>(a.box_outer)};
   cuuint32_t const steps[3] = {1, 1, 1};
@@ -60,8 +59,7 @@ inline CUtensorMap map_of(array_3d const& a) {
       encoder(&map,
               bytes == 1 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 3,
               const_cast<void*>(a.data), sizes, strides,
-              box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-              a.row_bytes == 64 ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B,
+              box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
               CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS)
     throw cuda_error("a tensor map of (%lld, %lld, %lld) numbers at %p: error %d of the driver",

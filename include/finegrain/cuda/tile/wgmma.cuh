@@ -81,21 +81,28 @@ __device__ void wgmma_wait() {
 template <int A_mn_major = 0, int B_mn_major = 0, class T = bf16, int Registers>
 __device__ void wgmma(float (&sums)[Registers], std::uint64_t a_tile, std::uint64_t b_tile,
                       bool accumulate) {
-  static_assert(Registers % 16 == 0 && Registers <= 128, "N is a multiple of 32, up to 256");
-  if constexpr (Registers == 16) {
+  static_assert(Registers == 4 || Registers == 8 || (Registers % 16 == 0 && Registers <= 128),
+                "N is 8, 16, or a multiple of 32, up to 256");
+  if constexpr (Registers == 4) {
+    FINEGRAIN_WGMMA("8", "%0, %1, %2, %3", "%4", "%5", "%6", "%7", "%8", FINEGRAIN_2(0),
+                    FINEGRAIN_2(2));
+  } else if constexpr (Registers == 8) {
+    FINEGRAIN_WGMMA("16", "%0, %1, %2, %3, %4, %5, %6, %7", "%8", "%9", "%10", "%11", "%12",
+                    FINEGRAIN_8(0));
+  } else if constexpr (Registers == 16) {
     FINEGRAIN_WGMMA("32", FINEGRAIN_TEN("") "%10, %11, %12, %13, %14, %15", "%16", "%17", "%18",
                     "%19", "%20", FINEGRAIN_8(0), FINEGRAIN_8(8));
   } else if constexpr (Registers == 48) {
     FINEGRAIN_WGMMA("96",
-                    FINEGRAIN_TEN("") FINEGRAIN_TEN("1") FINEGRAIN_TEN("2") FINEGRAIN_TEN("3")
-                        "%40, %41, %42, %43, %44, %45, %46, %47",
+                    FINEGRAIN_TEN("") FINEGRAIN_TEN("1") FINEGRAIN_TEN("2")
+                        FINEGRAIN_TEN("3") "%40, %41, %42, %43, %44, %45, %46, %47",
                     "%48", "%49", "%50", "%51", "%52", FINEGRAIN_32(0), FINEGRAIN_8(32),
                     FINEGRAIN_8(40));
   } else if constexpr (Registers == 80) {
     FINEGRAIN_WGMMA("160",
                     FINEGRAIN_TEN("") FINEGRAIN_TEN("1") FINEGRAIN_TEN("2") FINEGRAIN_TEN("3")
-                        FINEGRAIN_TEN("4") FINEGRAIN_TEN("5") FINEGRAIN_TEN("6")
-                            "%70, %71, %72, %73, %74, %75, %76, %77, %78, %79",
+                        FINEGRAIN_TEN("4") FINEGRAIN_TEN("5")
+                            FINEGRAIN_TEN("6") "%70, %71, %72, %73, %74, %75, %76, %77, %78, %79",
                     "%80", "%81", "%82", "%83", "%84", FINEGRAIN_32(0), FINEGRAIN_32(32),
                     FINEGRAIN_8(64), FINEGRAIN_8(72));
   } else if constexpr (Registers == 112) {
@@ -138,8 +145,8 @@ __device__ inline void wgmma_e4m3(float (&sums)[64], std::uint64_t a_tile, std::
   asm volatile(
       "{\n.reg .pred p;\nsetp.ne.b32 p, %66, 0;\n"
       "wgmma.mma_async.sync.aligned.m64n128k32.f32.e4m3.e4m3 {" FINEGRAIN_TEN("") FINEGRAIN_TEN("1")
-          FINEGRAIN_TEN("2") FINEGRAIN_TEN("3") FINEGRAIN_TEN("4") FINEGRAIN_TEN(
-              "5") "%60, %61, %62, %63}, %64, %65, p, 1, 1;\n}"
+          FINEGRAIN_TEN("2") FINEGRAIN_TEN("3") FINEGRAIN_TEN("4")
+              FINEGRAIN_TEN("5") "%60, %61, %62, %63}, %64, %65, p, 1, 1;\n}"
       : FINEGRAIN_32(0), FINEGRAIN_32(32)
       : "l"(a_tile), "l"(b_tile), "r"(static_cast<int>(accumulate)));
 }

@@ -1,0 +1,52 @@
+// overlap: launches that begin while the one ahead of them in the stream still runs, from compute
+// capability 9.0 on (programmatic dependent launch).
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <type_traits>
+
+#include "memory.cuh"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+namespace device {
+
+// A kernel started by launch_overlapping calls wait_for_launch_ahead in all blocks, before it
+// writes, and before it reads what the launch ahead writes. As every kernel lets the next one begin
+// only behind its own wait, all launches but the one ahead have ended when a kernel begins: what
+// they wrote may be read at once, past L1. Kernels launched otherwise have ended too.
+
+/// Waits until the launch ahead has ended, and lets the next one begin.
+__device__ inline void wait_for_launch_ahead() {
+#if __CUDA_ARCH__ >= 900
+  cudaGridDependencySynchronize();
+  cudaTriggerProgrammaticLaunchCompletion();
+#endif
+}
+
+/// Starts a kernel so.
+template <class... P>
+void launch_overlapping(void (*kernel)(P...), dim3 grid, int threads, std::int64_t bytes,
+                        CUstream_st* stream, char const* name,
+                        std::type_identity_t<P> const&... arguments) {
+  int device = 0, major = 0;
+  check(cudaGetDevice(&device), "asking for the device");
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
+        "asking for the device's capability");
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim.x = static_cast<unsigned>(threads);
+  config.dynamicSmemBytes = static_cast<std::size_t>(bytes);
+  config.stream = stream;
+  config.attrs = &overlap;
+  config.numAttrs = major >= 9 ? 1 : 0;
+  check(cudaLaunchKernelEx(&config, kernel, arguments...), name);
+  check_launch(name);
+}
+
+}  // namespace device
+}  // namespace finegrain::inline FINEGRAIN_ABI
