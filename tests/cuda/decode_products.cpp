@@ -83,7 +83,11 @@ struct weights {
       for (std::int64_t i = 0; i < size; ++i) {
         auto code = static_cast<std::uint8_t>(fg::random_word(seed, static_cast<std::uint64_t>(i)));
         if (blocks && (code & 127) == 127) --code;
-        codes[static_cast<std::size_t>(i / columns * pitch + i % columns)] = code;
+        auto const place = i % columns;
+        auto const byte = blocks ? place : place / 4 * 4 + place % 2 * 2 + place / 2 % 2;
+        auto* const row = codes.data() + i / columns * pitch;
+        row[byte] = static_cast<std::uint8_t>(row[byte] | (blocks ? code : code & 127));
+        if (!blocks) row[byte ^ 1] = static_cast<std::uint8_t>(row[byte ^ 1] | (code & 128));
         std::int64_t const e = i / columns / rows, r = i / columns % rows, c = i % columns;
         std::int64_t const block = blocks ? (e * high + r / 128) * wide + c / 128 : e * high + r;
         values.push_back(at(scales, block) * (blocks ? e4m3(code) : signed_magnitude(code)));

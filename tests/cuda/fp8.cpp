@@ -66,10 +66,10 @@ struct weights {
           double(float(scales[block * wide + static_cast<std::size_t>(column) / 128])));
     }
     bytes padded;  // rows of code_pitch
-    for (std::size_t r = 0; r < codes.size() / static_cast<std::size_t>(columns); ++r) {
-      auto const row = codes.begin() + static_cast<std::ptrdiff_t>(r) * columns;
+    for (auto row = codes.begin(); row != codes.end(); row += columns) {
       padded.insert(padded.end(), row, row + columns);
-      padded.resize((r + 1) * static_cast<std::size_t>(device::code_pitch(columns)));
+      padded.insert(padded.end(), static_cast<std::size_t>(device::code_pitch(columns) - columns),
+                    0);
     }
     codes_ = ::rows::upload(padded);
     scales_ = ::rows::upload(scales);
@@ -296,6 +296,20 @@ bool absent() {
 }
 
 }  // namespace
+
+TEST_CASE("fp8: rows as codes fit into the memory of rows in bf16") {
+  auto const fits = [](int D, int F, int T) {
+    device::expert_products<bf16> p;
+    p.hidden = D;
+    p.shared.width = F;
+    p.rows.tokens = T;
+    return device::fp8_fits(p);
+  };
+  CHECK(fits(2048, 1408, 128));
+  CHECK(fits(72, 40, 1000));
+  CHECK_FALSE(fits(2048, 1408, 1));  // scales are of 128 rows
+  CHECK_FALSE(fits(2048, 8, 1000));
+}
 
 TEST_CASE("fp8: shapes and routings") {
   if (absent()) SKIP("no GPU of compute capability 9.0");

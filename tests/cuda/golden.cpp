@@ -119,12 +119,12 @@ using namespace golden;
 
 TEST_CASE("the device agrees with PyTorch on published routers, values and gradients") {
   NEED_GPU();
-  check_cases(of_published::published<padded_cuda>, published_cases, 0.02);
+  check_cases(of_published::published<padded_cuda>, published_cases, 0.03);
 }
 
 TEST_CASE("the device agrees with PyTorch on routers of papers, values and gradients") {
   NEED_GPU();
-  check_cases(of_papers::papers<padded_cuda>, papers_cases, 0.02);
+  check_cases(of_papers::papers<padded_cuda>, papers_cases, 0.03);
 }
 
 }  // namespace

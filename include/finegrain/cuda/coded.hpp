@@ -27,7 +27,9 @@ constexpr std::int64_t panel_bytes(format f, std::int64_t columns) {
 /// A family of experts' weights as codes, row-major, rows code_pitch long and 0 at their ends, and
 /// their scales. A number is its scale times its code's value.
 ///
-///   int8   sign and 7 bits of magnitude; a scale for each row: (R, F), (R, D)
+///   int8   sign and 7 bits of magnitude; a scale for each row: (R, F), (R, D). Of four neighbours
+///          the magnitudes of 0, 1, 2, 3 are the low bits of bytes 0, 2, 1, 3, and the signs the
+///          top bits of bytes 1, 3, 0, 2
 ///   fp8    e4m3 without NaN; a scale for 128 x 128: (R, F / 128, D / 128), (R, D / 128, F / 128),
 ///          quotients rounded up
 ///

@@ -16,10 +16,13 @@ namespace decode {
 /// of as many stages as every device has room for.
 template <class W, int M, int Blocks>
 struct coded_shape {
-  static constexpr int m = M, blocks = Blocks, per_processor = M < 128 ? 2 : 1;
+  static constexpr int m = M, blocks = Blocks,
+                       per_processor = M < 64 || (M < 128 && W::step_bytes <= 1024) ? 2 : 1;
   static constexpr int token_bytes = M * 128, warp_bytes = Blocks * W::step_bytes;
   static constexpr int stage_bytes = token_bytes + warps * warp_bytes;
   static constexpr int stages = std::min(4, 99 * 1024 / stage_bytes), bytes = stages * stage_bytes;
+  /// Groups of 8 tokens whose products are made without a branch between: there are registers.
+  static constexpr int together = M == 128 ? 4 : 1;
   template <bool Up>
   static constexpr int columns = warps* Blocks* outputs<Up>;
 
@@ -81,7 +84,7 @@ __device__ void take_half(std::uint32_t (&a)[2][4], float (&scale)[2], std::uint
                  : "r"(from + W::pieces * 512 - threadIdx.x % 32 * 8 + 4 * half)
                  : "memory");
     float2 const two = unpack<bf16>(both);
-    scale[0] = two.x, scale[1] = two.y;
+    scale[0] = two.x, scale[1] = two.y;  // W::unit follows at the end
   }
   std::uint32_t word[2][2];
 #pragma unroll
@@ -174,7 +177,8 @@ __global__ void __launch_bounds__(threads, S::per_processor)
       int const piece = W::columns == 8 ? c + 4 * half : 2 * c + half;
 #pragma unroll
       for (int j = 0; j < groups; ++j) {
-        if (j > 0 && 8 * j >= b.count) break;  // nor are pads' products made
+        if (j > 0 && j % S::together == 0 && 8 * j >= b.count)
+          break;  // nor are pads' products made
         uint4 const x = read_shared(reading + S::offset(8 * j + g, piece));
 #pragma unroll
         for (int m = 0; m < S::blocks; ++m)
@@ -199,6 +203,7 @@ __global__ void __launch_bounds__(threads, S::per_processor)
 #pragma unroll
   for (int m = 0; m < S::blocks; ++m) {
     float by[2] = {1, 1};
+    if constexpr (W::scale == scales::inside) by[0] = by[1] = W::unit;
     if constexpr (W::scale == scales::row) from[m].scales_of(w, 0, by);
     int const n = m * outputs<Up>, left = N - output - n;  // outputs from this lane's on
 #pragma unroll

@@ -184,8 +184,8 @@ __global__ __launch_bounds__(256) void shared_weight_kernel(T const* gate, T con
                                                             float scale) {
   std::int64_t const t = std::int64_t{blockIdx.x} * 8 + threadIdx.x / 32;
   if (t >= tokens) return;
-  float sum = 0;
-  for (int d = threadIdx.x % 32 * 2; d < D; d += 64) {
+  float sum = gate ? 0 : INFINITY;  // without a gate the scale alone
+  for (int d = threadIdx.x % 32 * 2; gate && d < D; d += 64) {
     float2 const a = load_two(x + t * D + d), b = load_two(gate + d);
     sum += a.x * b.x + a.y * b.y;
   }

@@ -81,7 +81,7 @@ struct mixture_scratch {
     dot = take_some<float>(memory, back * rows * dot_parts(F));
     shared_dot = take_some<float>(memory, back * T_ * dot_parts(SF));
     dlogits = take_some<float>(memory, back * T_ * R);
-    dgate = take_some<float>(memory, back * T_);
+    dgate = take_some<float>(memory, back * std::max<std::int64_t>(T_, 1));
     std::int64_t sums = 0;  // more columns may be in fewer splits
     for (int columns : {1, R, R + 1, P, P + 1})
       if (columns > 0) sums = std::max(sums, router_splits::partials(T_, columns, D));

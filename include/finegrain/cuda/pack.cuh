@@ -40,7 +40,15 @@ template <format F>
 __device__ uint2 codes_of(float const (&x)[8], float scale) {
   std::uint32_t word[2] = {};
 #pragma unroll
-  for (int i = 0; i < 8; ++i) word[i / 4] |= code_of<F>(x[i], scale) << 8 * (i % 4);
+  for (int i = 0; i < 8; ++i) {
+    std::uint32_t const code = code_of<F>(x[i], scale);
+    if constexpr (F == format::fp8) {
+      word[i / 4] |= code << 8 * (i % 4);
+    } else {
+      int const byte = i % 2 * 2 + i / 2 % 2;
+      word[i / 4] |= (code & 127) << 8 * byte | (code & 128) << 8 * (byte ^ 1);
+    }
+  }
   return {word[0], word[1]};
 }
 

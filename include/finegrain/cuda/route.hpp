@@ -197,7 +197,7 @@ struct route {
   static void choose(routing_rules const& c, router_numbers<T> const& w, std::int32_t const* ids,
                      router_state const& state, row_map const& rows, std::int32_t* block_counts,
                      CUstream_st* stream);
-  /// weight (T) = shared_scale sigmoid(x . gate).
+  /// weight (T) = shared_scale sigmoid(x . gate); shared_scale where the gate is null.
   static void shared_weight(routing_rules const& c, T const* gate, T const* x, float* weight,
                             std::int64_t tokens, CUstream_st* stream);
   /// The balance losses' factors, from scores, experts, weights and rows. A no-op without losses.

@@ -39,20 +39,20 @@ struct panel_codes {
   static constexpr int stored = panel_step(F);
 };
 
-/// A word of four codes of sign and magnitude as two pairs of neighbours' values.
+/// A word of four signs and magnitudes, see coded_family, as two pairs of neighbours' values. As a
+/// bf16 that is subnormal a magnitude is 2^-133 times its number; what is made is 2^-6 times it.
 struct magnitudes {
+  static constexpr float unit = 64;
   static __device__ void decode(std::uint32_t word, std::uint32_t& first, std::uint32_t& second) {
-    first = pair(__byte_perm(word, 0, 0x4140));
-    second = pair(__byte_perm(word, 0, 0x4342));
+    first = pair(word);
+    second = pair(__byte_perm(word, 0, 0x2301));
   }
-  /// A code in the lower half of each 16 bits: 128 + magnitude are bf16's 7 bits of a number from
-  /// 128 to 255.
   static __device__ std::uint32_t pair(std::uint32_t codes) {
     std::uint32_t value;
     asm("fma.rn.bf16x2 %0, %1, %2, %3;"
         : "=r"(value)
-        : "r"((codes & 0x007f007fu) | 0x43004300u), "r"(0x3f803f80u), "r"(0xc300c300u));
-    return value | (codes & 0x00800080u) << 8;
+        : "r"(codes & 0x807f807fu), "r"(0x7f007f00u), "r"(0x80008000u));
+    return value;
   }
 };
 
@@ -65,6 +65,7 @@ struct coded<format::int8> : byte_rows, magnitudes {
 template <>
 struct coded<format::fp8> : byte_rows {
   static constexpr auto scale = scales::square;
+  static constexpr float unit = 1;  // scales are times this
   static __device__ void decode(std::uint32_t word, std::uint32_t& first, std::uint32_t& second) {
     first = pair(__byte_perm(word, 0, 0x1404));
     second = pair(__byte_perm(word, 0, 0x3424));
@@ -84,6 +85,7 @@ template <>
 struct coded<format::int8_block> : panel_codes<format::int8_block>, magnitudes {};
 template <>
 struct coded<format::int4> : panel_codes<format::int4> {
+  static constexpr float unit = 1;
   /// The pair in bits 4 i: 128 + code as bf16, less 136.
   static __device__ std::uint32_t pair(std::uint32_t word, int i) {
     std::uint32_t value;
@@ -155,8 +157,11 @@ struct lane_weights {
   __device__ void scales_of(family_weights<W> const& w, int k, float (&to)[2]) const {
     bool const square = W::scale == scales::square;
     int const first = low_scale + (square ? k / 128 : 0);
-    to[0] = static_cast<float>((Up ? w.gate_scales : w.down_scales)[first]);
-    to[1] = static_cast<float>((Up ? w.up_scales : w.down_scales)[square ? first : high_scale]);
+    auto const at = [](bf16 const* scales, int i) {
+      return W::unit * static_cast<float>(scales[i]);
+    };
+    to[0] = at(Up ? w.gate_scales : w.down_scales, first);
+    to[1] = at(Up ? w.up_scales : w.down_scales, square ? first : high_scale);
   }
 
  private:

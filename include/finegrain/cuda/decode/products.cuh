@@ -194,8 +194,11 @@ void product(expert_products<T> const& p, family_weights<W> const& routed,
   if (p.rows.tokens == 0) return;
   switch (p.rows.tile) {
     case 8:
-      return product < T, W, 1, coded ? 2 : 1, coded ? 4 : 5,
-             Up > (p, routed, shared, 0, stream, name);
+      return product < T, W, 1,
+             !coded           ? 1
+             : W::pieces == 1 ? 4
+                              : 2,
+             coded ? 4 : 5, Up > (p, routed, shared, 0, stream, name);
     case 16: return product < T, W, 2, 2, coded ? 4 : 2, Up > (p, routed, shared, 0, stream, name);
     case 32:
       if constexpr (!coded) return product<T, W, 4, 1, 3, Up>(p, routed, shared, 0, stream, name);

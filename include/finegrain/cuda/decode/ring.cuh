@@ -94,7 +94,7 @@ __device__ void take_step_scales(float (&scale)[2][2], std::uint32_t from) {
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     float2 const two = unpack<bf16>(word[i]);
-    scale[i][0] = two.x, scale[i][1] = two.y;
+    scale[i][0] = W::unit * two.x, scale[i][1] = W::unit * two.y;
   }
 }
 

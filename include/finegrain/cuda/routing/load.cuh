@@ -65,11 +65,14 @@ __global__ __launch_bounds__(256) void chance_sums_kernel(float const* chances, 
 }
 /// smooth[R + e] = coefficient * d CV^2 / d smooth[e]. One block.
 template <class T>
-__global__ __launch_bounds__(256) void chance_gradients_kernel(float* smooth, int R,
-                                                               double coefficient) {
-  spread const all(smooth, R);
+__global__ __launch_bounds__(1024) void chance_gradients_kernel(float* smooth, int R,
+                                                                double coefficient) {
+  __shared__ double sums[1024];
+  for (int e = threadIdx.x; e < R; e += blockDim.x) sums[e] = smooth[e];
+  __syncthreads();
+  spread const all(sums, R);
   for (int e = threadIdx.x; e < R; e += blockDim.x)
-    smooth[R + e] = all.backward(coefficient, smooth[e]);
+    smooth[R + e] = all.backward(coefficient, sums[e]);
 }
 
 template <class T>
@@ -83,7 +86,7 @@ void kinds<T>::load(routing_rules const& c, double coefficient, router_state con
   check_launch("route: load loss");
   chance_sums_kernel<T><<<unsigned(c.routed), 256, 0, on>>>(t.dspread, saved.smooth, T_, c.routed);
   check_launch("route: load loss, sums");
-  chance_gradients_kernel<T><<<1, 256, 0, on>>>(saved.smooth, c.routed, coefficient);
+  chance_gradients_kernel<T><<<1, 1024, 0, on>>>(saved.smooth, c.routed, coefficient);
   check_launch("route: load loss, gradients");
 }
 
