@@ -62,7 +62,8 @@ void compare(std::int64_t tokens, std::uint64_t seed, fg::batch const& b = {},
   CHECK(same(y, fast.read_y()));
   CHECK(same(dx, fast.read_dx()));
   CHECK(same(dw, fast.read_dw()));
-  CHECK(off(exact.y, fast.forward(x, b)) < slack * near<T>.y);
+  // Without training there is no chance in routers, and tiles are others.
+  CHECK(off(exact.forward(x, b), fast.forward(x, b)) < slack * near<T>.y);
 }
 
 constexpr fg::config small{.hidden = 72, .width = 40, .routed = 8, .top_k = 3, .shared = 1};

@@ -24,10 +24,6 @@ bool takes_few_rows(expert_products<T> const& p, instructions use) {
          p.routed.width > 0 && !p.routed.z && use == instructions::all && few_rows<T>::available();
 }
 
-/// Whether there are kernels of backward with Hopper's instructions for such numbers.
-template <class T>
-inline constexpr bool has_hopper_backward = std::is_same_v<T, bf16>;
-
 template <class T>
 bool takes_hopper_forward(expert_products<T> const& p, instructions use) {
   return p.rows.tile == 128 && use == instructions::all && hopper_forward<T>::available();
@@ -67,28 +63,28 @@ void experts<T>::down_combine(expert_products<T> const& p, T const* add, T* y,
 }
 template <class T>
 void experts<T>::down_backward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
-  if constexpr (has_hopper_backward<T>)
+  if constexpr (in_pairs<T>)
     if (use == instructions::all && hopper_backward<T>::available())
       return hopper_backward<T>::down_backward(p, stream);
   portable_products<T>::down_backward(p, stream);
 }
 template <class T>
 void experts<T>::down_weights(expert_products<T> const& p, instructions use, CUstream_st* stream) {
-  if constexpr (has_hopper_backward<T>)
+  if constexpr (in_pairs<T>)
     if (use == instructions::all && hopper_backward<T>::available())
       return hopper_backward<T>::down_weights(p, stream);
   portable_products<T>::down_weights(p, stream);
 }
 template <class T>
 void experts<T>::up_backward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
-  if constexpr (has_hopper_backward<T>)
+  if constexpr (in_pairs<T>)
     if (use == instructions::all && hopper_backward<T>::available())
       return hopper_backward<T>::up_backward(p, stream);
   portable_products<T>::up_backward(p, stream);
 }
 template <class T>
 void experts<T>::up_weights(expert_products<T> const& p, instructions use, CUstream_st* stream) {
-  if constexpr (has_hopper_backward<T>)
+  if constexpr (in_pairs<T>)
     if (use == instructions::all && hopper_backward<T>::available())
       return hopper_backward<T>::up_weights(p, stream);
   portable_products<T>::up_weights(p, stream);

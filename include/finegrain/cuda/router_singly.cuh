@@ -8,8 +8,8 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 
-/// Sums (64, 128) = a^T b of a block of 256 threads, `deep` of K at a time. A thread has 8 rows and 4
-/// columns.
+/// Sums (64, 128) = a^T b of a block of 256 threads, `deep` of K at a time. A thread has 8 rows and
+/// 4 columns.
 struct single_sums {
   static constexpr int rows = 64, columns = 128, deep = 16;
   struct operands {

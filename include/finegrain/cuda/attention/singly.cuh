@@ -1,5 +1,5 @@
-// A warp's products of tiles of f32, multiplied and added one by one: sums stand where mma.sync would
-// leave them.
+// A warp's products of tiles of f32, multiplied and added one by one: sums stand where mma.sync
+// would leave them.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -47,10 +47,11 @@ template <bool down>
 using rows_ring = ring<rows_shape<down>::stages>;
 
 /// Of two columns: dz of the gate and the up in place of z; hidden; and what they add to dot.
-template <bool is_cubic>
+template <class T, bool is_cubic>
 __device__ std::uint32_t gate_pair(gate_function const& activated, float const* g, float weight,
                                    std::uint32_t& gate, std::uint32_t& up, float& dot) {
-  float const gates[2] = {lower(gate), upper(gate)}, ups[2] = {lower(up), upper(up)};
+  float2 const z = unpack<T>(gate), right = unpack<T>(up);
+  float const gates[2] = {z.x, z.y}, ups[2] = {right.x, right.y};
   float value[2], slope[2], hidden[2], dgate[2], dup[2];
   activated.at<is_cubic>(gates, value, slope);
 #pragma unroll
@@ -61,9 +62,9 @@ __device__ std::uint32_t gate_pair(gate_function const& activated, float const* 
     dgate[i] = weighted * ups[i] * slope[i];
     dup[i] = weighted * value[i];
   }
-  gate = packed_pair(dgate[0], dgate[1]);
-  up = packed_pair(dup[0], dup[1]);
-  return packed_pair(hidden[0], hidden[1]);
+  gate = pack<T>(dgate[0], dgate[1]);
+  up = pack<T>(dup[0], dup[1]);
+  return pack<T>(hidden[0], hidden[1]);
 }
 
 /// From g = sums (64, 256) of warpgroup w of the tile at `row`: dz, hidden, dot. z comes through the
@@ -106,8 +107,9 @@ __device__ void gate_backward(float (&sums)[128], rows_family<T> const& family,
         for (int i = 0; i < some; ++i)
 #pragma unroll
           for (int h = 0; h < 2; ++h)
-            out[i][h] = gate_pair<is_cubic>(activated, sums + 32 * quarter + 4 * (j0 + i) + 2 * h,
-                                            weight[h], z[i][h], z[i][2 + h], dot[h]);
+            out[i][h] =
+                gate_pair<T, is_cubic>(activated, sums + 32 * quarter + 4 * (j0 + i) + 2 * h,
+                                       weight[h], z[i][h], z[i][2 + h], dot[h]);
 #pragma unroll
         for (int i = 0; i < some; ++i) {
           store_matrices(at ^ (j0 + i) << 4, z[i][0], z[i][1], z[i][2], z[i][3]);
@@ -257,7 +259,7 @@ __device__ void consume_rows(rows_arguments<T> const& g, rows_deal const& deal, 
   using shape = rows_shape<down>;
   int const w = threadIdx.x / 128;
   float sums[128];
-  sums_store<false, shape::staged> out{panels, 0};
+  sums_store<T, false, shape::staged> out{panels, 0};
   // One half of the rows runs ahead, so that the other's products cover what it does with its sums.
   int signal = down && w == 0 ? shape::ahead : -1;
   int unit = deal.first();
@@ -271,7 +273,8 @@ __device__ void consume_rows(rows_arguments<T> const& g, rows_deal const& deal, 
     };
     rows_family<T> const& f = *t.family;
     if (t.count > w * 64) {
-      r.template multiply<0, down>(sums, w, f.steps * shape::parts, f.columns - t.column, signal);
+      r.template multiply<T, 0, down>(sums, w, f.steps * shape::parts, f.columns - t.column,
+                                      signal);
       signal = -1;
     } else {  // pads
 #pragma unroll

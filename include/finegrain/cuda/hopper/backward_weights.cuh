@@ -159,7 +159,7 @@ __device__ void consume_weights(weights_arguments<T> const& g, tile_deal const& 
                                 weights_ring r, std::uint32_t panels, std::uint32_t fetched) {
   int const w = threadIdx.x / 128;
   bool const add = g.mode == gradients::accumulate;
-  sums_store<transposed, weights_shape::staged> out{panels, fetched};
+  sums_store<T, transposed, weights_shape::staged> out{panels, fetched};
   float sums[128];
   int unit = deal.first();
   weights_tile<T> next(g, unit < deal.total ? unit : 0);
@@ -184,7 +184,7 @@ __device__ void consume_weights(weights_arguments<T> const& g, tile_deal const& 
       if (add && n < count) at(n, [&](auto... place) { out.fetch(place...); });
     };
     for (int n = 0; n < weights_shape::staged; ++n) fetch(n);
-    r.template multiply<1, true>(sums, w, t.steps(), f.columns - t.column);
+    r.template multiply<T, 1, true>(sums, w, t.steps(), f.columns - t.column);
 #pragma unroll
     for (int n = 0; n < 4; ++n) {
       if (n == 1) look_up();  // while the store reads the first panel

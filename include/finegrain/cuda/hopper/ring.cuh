@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../tile/number.cuh"
 #include "../tile/tma.cuh"
 #include "../tile/wgmma.cuh"
 
@@ -69,7 +70,7 @@ struct ring : ring_shape<stages> {
   /// sums = A B over `steps` stages, for rows 64 w .. 64 w + 63 and the first 2 * registers columns.
   /// B is MN-major. `gathered`: threads wrote one of them. At step `signal`, or at the end, the other
   /// warpgroup is told; never where it is below 0.
-  template <int a_mn_major, bool gathered, int registers>
+  template <class T, int a_mn_major, bool gathered, int registers>
   __device__ void multiply_columns(float (&sums)[128], int w, int steps, int signal) {
     auto& some = reinterpret_cast<float(&)[registers]>(sums);
 #pragma unroll
@@ -86,8 +87,8 @@ struct ring : ring_shape<stages> {
       wgmma_fence();
 #pragma unroll
       for (int k = 0; k < 4; ++k)
-        wgmma<a_mn_major, 1>(some, a_tile + k * (a_mn_major ? k_step_mn_major : k_step_k_major),
-                             b_tile + k * k_step_mn_major, true);
+        wgmma<a_mn_major, 1, T>(some, a_tile + k * (a_mn_major ? k_step_mn_major : k_step_k_major),
+                                b_tile + k * k_step_mn_major, true);
       wgmma_commit();
       wgmma_wait<1>();
       if (i > 0) release(last);
@@ -98,12 +99,12 @@ struct ring : ring_shape<stages> {
     if (steps > 0) release(last);
     if (signal >= steps) first_is_ahead();
   }
-  template <int a_mn_major, bool gathered>
+  template <class T, int a_mn_major, bool gathered>
   __device__ void multiply(float (&sums)[128], int w, int steps, int columns, int signal = -1) {
     if (columns > 128)
-      multiply_columns<a_mn_major, gathered, 128>(sums, w, steps, signal);
+      multiply_columns<T, a_mn_major, gathered, 128>(sums, w, steps, signal);
     else
-      multiply_columns<a_mn_major, gathered, 64>(sums, w, steps, signal);
+      multiply_columns<T, a_mn_major, gathered, 64>(sums, w, steps, signal);
   }
 };
 
@@ -126,18 +127,9 @@ __device__ void load_matrices(std::uint32_t row, std::uint32_t (&m)[4]) {
                  : "r"(row)
                  : "memory");
 }
-/// Two numbers as bf16, the first in the lower half; and back.
-__device__ inline std::uint32_t packed_pair(float low, float high) {
-  std::uint32_t pair;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-  return pair;
-}
-__device__ inline float lower(std::uint32_t pair) { return __uint_as_float(pair << 16); }
-__device__ inline float upper(std::uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
-
 /// Columns 64 n .. 64 n + 63 of a warpgroup's sums (64, 256) to a panel of 64 rows; or transposed, to
 /// a panel whose rows are columns of the sums. With `add`, what stands there is added.
-template <bool transposed>
+template <class T, bool transposed>
 __device__ void stage_sums(float const (&sums)[128], int n, std::uint32_t panel, bool add) {
   int const warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
 #pragma unroll
@@ -151,11 +143,13 @@ __device__ void stage_sums(float const (&sums)[128], int n, std::uint32_t panel,
       std::uint32_t old[4];
       load_matrices<transposed>(at, old);
 #pragma unroll
-      for (int i = 0; i < 4; ++i)
-        m[i] = packed_pair(s[2 * i] + lower(old[i]), s[2 * i + 1] + upper(old[i]));
+      for (int i = 0; i < 4; ++i) {
+        float2 const before = unpack<T>(old[i]);
+        m[i] = pack<T>(s[2 * i] + before.x, s[2 * i + 1] + before.y);
+      }
     } else {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) m[i] = packed_pair(s[2 * i], s[2 * i + 1]);
+      for (int i = 0; i < 4; ++i) m[i] = pack<T>(s[2 * i], s[2 * i + 1]);
     }
     if constexpr (transposed)
       store_matrices_transposed(at, m[0], m[1], m[2], m[3]);
@@ -166,7 +160,7 @@ __device__ void stage_sums(float const (&sums)[128], int n, std::uint32_t panel,
 
 /// A warpgroup's sums on their way to memory, 64 columns at a time, as they are or transposed; onto
 /// what is there if it was fetched. Some panels take turns, and have a barrier each for fetch.
-template <bool transposed, int some>
+template <class T, bool transposed, int some>
 struct sums_store {
   std::uint32_t panels, fetched;
   unsigned asked = 0, turn = 0, phases = 0;
@@ -191,7 +185,7 @@ struct sums_store {
       if (leads()) store_wait_read<some - 1>();
       warpgroup_sync(w);
     }
-    stage_sums<transposed>(sums, n, panel, add);
+    stage_sums<T, transposed>(sums, n, panel, add);
     fence_panels();
     warpgroup_sync(w);
     if (!leads()) return;

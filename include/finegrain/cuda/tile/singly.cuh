@@ -1,5 +1,5 @@
-// One block's product of two matrices of f32, multiplied and added one by one: what tensor cores would
-// round to tf32. Tiles, their ring and the sums' places are those of block.cuh.
+// One block's product of two matrices of f32, multiplied and added one by one: tensor cores would
+// round them to tf32. Tiles, their ring and the sums' places are those of block.cuh.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
