@@ -428,19 +428,16 @@ void record(settings const& s, bench::gpu_session const& session) {
     if (!f.ours || f.task.config != "16B") continue;
     bool const all = f.by == "finegrain", forward = f.task.phase == "forward";
     int const tile = fg::device::tile_rows<fg::bf16>(bench::cuda_16b, {f.task.tokens, 1, !forward});
-    if (tile < 128 && !all) continue;  // the same kernels
-    std::string& to = tile <= 16                      ? few
-                      : tile < 128 || !all || !hopper ? portable
-                      : forward                       ? many
-                                                      : training;
+    std::string& to = !all || !hopper ? portable : tile < 128 ? few : forward ? many : training;
     to += (to.empty() ? "16B " : "; ") + f.task.phase + " T=" + std::to_string(f.task.tokens) +
           ": " + fg::text::fixed(1e6 * f.median, 0) + " us, " +
           fg::text::fixed(100 * f.fraction, 0) + " % of " + bench::gpu_session::limit_of(f) +
           (f.clean ? "" : ", WRONG");
   }
   bench::hardware_record rows(s.record);
-  for (auto const& [path, result] : {std::pair("portable", portable), std::pair("hopper", many),
-                                     std::pair("decode", few), std::pair("training", training)})
+  for (auto const& [path, result] :
+       {std::pair("portable", portable), std::pair("hopper forward", many),
+        std::pair("few tokens", few), std::pair("hopper backward", training)})
     if (!result.empty()) rows.set(path, session.facts(), s.commit, result);
   rows.save();
 }

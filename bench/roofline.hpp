@@ -25,7 +25,7 @@ class roofline_panel {
       : d_(d),
         layer_(l),
         type_(*figures[0].type),
-        x_{0, 1, corner.x + 55, corner.x + width - 175},
+        x_{0, 1, corner.x + 55, corner.x + width - 190},
         y_{0, 1, corner.y + height - 50, corner.y + 55} {
     std::map<std::string, std::map<double, double>> best;
     double low = HUGE_VAL;
@@ -66,7 +66,7 @@ class roofline_panel {
         for (auto const& p : line) d_.dot(p, ours ? 4 : 3, "fill=\"" + how + "\"");
         if (points.back().x == *sizes_.rbegin())
           labels.push_back(
-              {"", fg::text::fixed(points.back().y, 0) + "  " + name, how, line.back().y, 0});
+              {"", fg::text::rounded(points.back().y) + "  " + name, how, line.back().y, 0});
       }
     picture::detail::draw_edge_labels(d_, {x_, y_}, std::move(labels));
   }
@@ -100,7 +100,7 @@ class roofline_panel {
         double const rate = step * std::pow(10, decade), y = y_(std::log10(rate));
         if (y > y_.from || y < y_.to) continue;
         d_.line({x_.from, y}, {x_.to, y}, R"(stroke="#e8e8e8")");
-        d_.text({x_.from - 8, y + 4}, fg::text::fixed(rate, 0), R"(text-anchor="end")");
+        d_.text({x_.from - 8, y + 4}, fg::text::rounded(rate), R"(text-anchor="end")");
       }
     for (double const tokens : sizes_) {
       double const x = x_(std::log2(tokens));
@@ -124,7 +124,7 @@ class roofline_panel {
       reading.push_back(place(tokens, rate));
       computing.push_back(place(tokens, peak_rate()));
       roof.push_back(place(tokens, std::min(rate, peak_rate())));
-      if (roof.back().x < x_.from + 120) free = std::min(free, roof.back().y);
+      if (roof.back().x < x_.from + 130) free = std::min(free, roof.back().y);
     }
     d_.clip({x_.from, y_.to}, x_.to - x_.from + 4, y_.from - y_.to);
     for (auto const* faint : {&reading, &computing})
@@ -133,9 +133,9 @@ class roofline_panel {
     d_.unclip();
     char const* const grey = R"(fill="#666" font-size="11")";
     d_.text({x_.from + 6, computing[0].y - 6},
-            "computing at " + fg::text::fixed(peak() * 1e-9, 0) + " GFLOP/s", grey);
+            "computing at " + fg::text::rounded(peak()) + "FLOP/s", grey);
     d_.text({x_.from + 6, free - 6},
-            "reading at " + fg::text::fixed(limits_.read * 1e-9, 1) + " GB/s", grey);
+            "reading at " + fg::text::rounded(limits_.read) + "B/s", grey);
   }
 
   picture::drawing& d_;
