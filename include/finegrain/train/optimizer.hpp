@@ -15,6 +15,7 @@
 #include "../plan/place.hpp"
 #include "../plan/schedule.hpp"
 #include "adamw.hpp"
+#include "biases.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -31,12 +32,6 @@ struct optimizer_figures {
   double norm = 0;         // of the gradient's mean; if that is not finite, nothing has moved
   double loss = 0;         // the sum of the last batch's, if the executor adds it up
   std::int64_t terms = 0;  // and its terms, if the executor counted them
-};
-
-/// Where a router's selection biases are among the weights; -1: it has none.
-struct router_biases {
-  std::int64_t offset = -1;
-  int experts = 0;
 };
 
 /// On the host the weights that learn are the network's own; N is their scalar.

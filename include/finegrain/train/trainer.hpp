@@ -17,17 +17,6 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
-/// How selection biases move, once a step, from the counts of all its batches. By their sign
-/// [DeepSeek-V3]: an expert that was chosen less often than the mean gains `speed`, one more often
-/// loses it. Or to the routers' quantiles, averaged over the step's batches [quantile balancing].
-struct bias_update {
-  double speed = 0;       // gamma; V3: 0.001, then 0
-  bool centre = false;    // and then their mean is taken off: no choice changes
-  bool quantile = false;  // in place of speed
-
-  friend constexpr bool operator==(bias_update const&, bias_update const&) = default;
-};
-
 /// How a network is trained, beside the optimiser's own numbers.
 struct training {
   finegrain::schedule schedule = {};  // factor of the optimiser's learning rate
@@ -81,7 +70,7 @@ class trainer {
         settings_(settings),
         log_(Network::make_log()),
         counts_(Network::make_log()),
-        state_(net.on(), net.entries(), routers_of(net), net.parameters()) {
+        state_(net.on(), net.entries(), routers_of<E>(net.entries()), net.parameters()) {
     static_cast<void>(checked(optimizer_));
     static_cast<void>(checked(settings_.schedule));
     if (!(settings_.bias.speed >= 0) || settings_.bias.speed > 1e30)
@@ -130,8 +119,8 @@ class trainer {
   /// Records a step, which is run each time that the result is called: with what the batch's lists,
   /// x and targets, all in memory of the device, then hold, and with the step's own learning rate.
   /// The optimiser's numbers and the settings are those of now. A later pass with more tokens moves
-  /// the memory that it runs in, and then it must be recorded again. Throws invalid_argument where the host would have to take
-  /// part.
+  /// the memory that it runs in, and then it must be recorded again. Throws invalid_argument where
+  /// the host would have to take part.
   recorded record(batch b, id_list targets) requires(in == ids && !place<executor>::here) {
     return record(b, {}, targets);
   }
@@ -348,22 +337,6 @@ class trainer {
     }
   }
 
-  /// The routers of a network, in the order of its passes.
-  static std::vector<router_biases> routers_of(Network const& net) {
-    std::vector<router_biases> all;
-    std::size_t at = 0;
-    auto const& entries = net.entries();
-    detail::leaves<typename Network::expression>::visit([&]<Expr L>(L) {
-      if constexpr (detail::is_router<L>) {
-        all.push_back({-1, L::layer.routed});
-        if constexpr (!L::layer.bias) return;
-        while (entries[at].role != role::selection_bias) ++at;
-        all.back().offset = entries[at++].offset;
-      }
-    });
-    return all;
-  }
-
   /// Moves the routers' selection biases.
   void move_biases() {
     bias_update const& how = settings_.bias;
@@ -372,26 +345,13 @@ class trainer {
       if (!how.quantile)
         return state_.move_biases(net_.on(), how.speed, how.centre, net_.parameters());
     if (!std::isfinite(state_.figures(net_.on()).norm)) return;
-    auto const routers = routers_of(net_);
-    for (std::size_t router = 0; router < routers.size(); ++router) {
-      if (routers[router].offset < 0) continue;
-      routing_report const& did = counts_.layers[router];
-      std::int64_t const R = routers[router].experts;
-      std::int64_t all = 0;
-      for (std::int64_t n : did.load) all += n;
-      state_.change(net_.on(), net_.parameters(), routers[router].offset, R, [&](N* bias) {
-        for (std::int64_t e = 0; e < R && all > 0; ++e) {
-          std::int64_t const excess = did.load[std::size_t(e)] * R - all;
-          if (how.quantile)
-            bias[e] = static_cast<N>(did.quantile[std::size_t(e)] / static_cast<double>(gathered_));
-          else
-            bias[e] -= static_cast<N>(how.speed) * static_cast<N>((excess > 0) - (excess < 0));
-        }
-        N mean = 0;
-        for (std::int64_t e = 0; e < R; ++e) mean += bias[e] / static_cast<N>(R);
-        for (std::int64_t e = 0; e < R && how.centre; ++e) bias[e] -= mean;
-      });
-    }
+    auto const routers = routers_of<E>(net_.entries());
+    for (std::size_t router = 0; router < routers.size(); ++router)
+      if (auto const& biases = routers[router]; biases.offset >= 0)
+        state_.change(net_.on(), net_.parameters(), biases.offset, biases.experts, [&](N* bias) {
+          move_bias(std::span<N>(bias, std::size_t(biases.experts)), counts_.layers[router],
+                    gathered_, how);
+        });
   }
 
   /// Moves the weights and the biases.

@@ -1,0 +1,68 @@
+// How routers' selection biases move, once a step.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <numeric>
+#include <span>
+#include <vector>
+
+#include "../plan/routing.hpp"
+#include "../plan/weights.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// How selection biases move, once a step, from the counts of all its batches. By their sign
+/// [DeepSeek-V3]: an expert that was chosen less often than the mean gains `speed`, one more often
+/// loses it. Or to the routers' quantiles, averaged over the step's batches [quantile balancing].
+struct bias_update {
+  double speed = 0;       // gamma; V3: 0.001, then 0
+  bool centre = false;    // and then their mean is taken off: no choice changes
+  bool quantile = false;  // in place of speed
+
+  friend constexpr bool operator==(bias_update const&, bias_update const&) = default;
+};
+
+/// Where a router's selection biases are among the weights; -1: it has none.
+struct router_biases {
+  std::int64_t offset = -1;
+  int experts = 0;
+};
+
+/// The routers of a network of expression E, in the order of its passes.
+template <class E>
+std::vector<router_biases> routers_of(std::vector<weight_entry> const& entries) {
+  std::vector<router_biases> all;
+  std::size_t at = 0;
+  detail::leaves<E>::visit([&]<Expr L>(L) {
+    if constexpr (detail::is_router<L>) {
+      all.push_back({-1, L::layer.routed});
+      if constexpr (!L::layer.bias) return;
+      while (entries[at].role != role::selection_bias) ++at;
+      all.back().offset = entries[at++].offset;
+    }
+  });
+  return all;
+}
+
+/// Moves a router's biases by what its experts got in a step of so many batches.
+template <class N>
+void move_bias(std::span<N> bias, routing_report const& did, std::int64_t batches,
+               bias_update const& how) {
+  std::int64_t const all = std::accumulate(did.load.begin(), did.load.end(), std::int64_t{0});
+  if (all == 0) return;
+  auto const R = static_cast<std::int64_t>(bias.size());
+  N mean = 0;
+  for (std::size_t e = 0; e < bias.size(); ++e) {
+    std::int64_t const excess = did.load[e] * R - all;
+    if (how.quantile)
+      bias[e] = static_cast<N>(did.quantile[e] / static_cast<double>(batches));
+    else
+      bias[e] -= static_cast<N>(how.speed) * static_cast<N>((excess > 0) - (excess < 0));
+    mean += bias[e] / static_cast<N>(R);
+  }
+  for (N& b : bias)
+    if (how.centre) b -= mean;
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI
