@@ -99,7 +99,7 @@ class subject {
     attempt("frozen", tokens, [&] {
       format_line<fg::format::int8>("int8", tokens);
       format_line<fg::format::fp8>("fp8", tokens);
-      if (tokens >= 1024)  // for fewer the same products
+      if (fg::device::tile_rows<number>(C, {tokens, 1, false}) == 128)  // else the same products
         format_line<fg::format::fp8>("fp8 x fp8", tokens, fg::format::fp8);
       format_line<fg::format::int8_block>("int8_block", tokens);
       format_line<fg::format::int4>("int4", tokens);

@@ -178,6 +178,9 @@ int main(int count, char** given) try {
   s.times = static_cast<int>(asked.number("--times", 30));
   s.only = bench::words_of(asked.text("--only", ""));
   asked.done();
+  for (auto const& name : s.only)
+    if (name != "quarter" && name != "eighth")
+      throw fg::invalid_argument("there is no \"%s\" to measure", name.c_str());
   if (s.length < 1 || s.tokens < s.length || s.tokens % s.length != 0 || s.times < 1)
     throw fg::invalid_argument("--tokens is some times --length");
   if (fg::device::runtime::devices() == 0) throw fg::cuda_error("there is no GPU");

@@ -144,6 +144,33 @@ TEMPLATE_TEST_CASE_SIG("frozen: the layer with its norm and residual, several of
   numbers const y = run(net, x);
   CHECK(off({y.begin(), y.end()}, run(fg::quantize<F>(net), x)) < (F == format::int4 ? 0.3 : 0.1));
 }
+TEST_CASE("a frozen router keeps what 16 bits round away of its biases") {
+  NEED_GPU();
+  static constexpr fg::config c{.hidden = 72,
+                                .width = 40,
+                                .routed = 16,
+                                .top_k = 2,
+                                .score = fg::score::sigmoid,
+                                .bias = true};
+  using E = fg::mixture<c>;
+  auto const with_rests = [](float rest) {
+    numbers w = drawn<E>(9);
+    for (auto const& entry : fg::list_weights<E>())
+      if (entry.role == fg::role::selection_bias)
+        for (std::int64_t e = 0; e < c.routed; ++e) {
+          std::int64_t const at = entry.offset + e;
+          w[std::size_t(at)] = 1;
+          w[std::size_t(at + fg::detail::padded(c.routed))] = rest / float(1 + e);
+        }
+    return w;
+  };
+  numbers const x = rounded(random_numbers(200 * c.hidden, 3));
+  device_network<E> const net(rounded(with_rests(0.0625f)));
+  numbers const y = run(net, x);
+  std::vector<double> const expected(y.begin(), y.end());
+  CHECK(off(expected, run(device_network<E>(with_rests(0)), x)) > 0.1);  // they matter
+  CHECK(off(expected, run(fg::quantize<format::int8>(net), x)) < 0.05);
+}
 TEST_CASE("frozen in fp8, with activations in fp8 too where the executor says so") {
   NEED_GPU();
   constexpr fg::config c{.hidden = 264, .width = 200, .routed = 4, .top_k = 2, .shared = 1};

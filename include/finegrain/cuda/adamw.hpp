@@ -27,7 +27,7 @@ struct adamw_request {
   double rate = 0;  // the learning rate's peak, and its factor over the run
   finegrain::schedule schedule = {};
   double clip = 0;      // the norm is cut to this; 0: never
-  double gathered = 1;  // batches that the gradient is the sum of
+  double gathered = 1;  // batches that the gradient is the sum of, times its scale
 };
 
 /// Where steps stand, in memory of the device: a recorded step can be replayed as the next one.

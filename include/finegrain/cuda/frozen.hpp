@@ -93,8 +93,8 @@ requires(device::is_coded(F)) struct frozen_weights<basic_cuda<T>, F, routed_exp
       : device::frozen_experts<F>(memory, C.routed, C.hidden, C.width) {
     constexpr auto w = bind_weights<routed_experts<C>, T const>(nullptr);
     router = memory.matrix<T>(w.router.rows, w.router.cols);
-    bias = memory.matrix<T>(w.bias.rows, w.bias.cols);
-    table = memory.matrix<T>(w.table.rows, w.table.cols);
+    bias = {memory.take<T>(room_of(w.bias)), w.bias.rows, w.bias.cols};
+    table = {memory.take<T>(room_of(w.table)), w.table.rows, w.table.cols};
     project = memory.matrix<T>(w.project.rows, w.project.cols);
     temperature = memory.matrix<T>(w.temperature.rows, w.temperature.cols);
     noise = memory.matrix<T>(0, C.hidden);  // of training alone
@@ -102,11 +102,19 @@ requires(device::is_coded(F)) struct frozen_weights<basic_cuda<T>, F, routed_exp
   void fill(basic_cuda<T> const& on, T const* numbers) const {
     auto const w = bind_weights<routed_experts<C>, T const>(numbers);
     device::frozen_experts<F>::fill(on, w);
-    auto const copy = [&on](auto from, matrix<T> to) {
-      place<basic_cuda<T>>::copy(on, from.data, to.size(), to.data);
+    auto const copy = [&on](auto from, matrix<T> to, std::int64_t count) {
+      place<basic_cuda<T>>::copy(on, from.data, count, to.data);
     };
-    copy(w.router, router), copy(w.bias, bias), copy(w.table, table);
-    copy(w.project, project), copy(w.temperature, temperature);
+    copy(w.router, router, router.size());
+    copy(w.bias, bias, room_of(w.bias)), copy(w.table, table, room_of(w.table));
+    copy(w.project, project, project.size());
+    copy(w.temperature, temperature, temperature.size());
+  }
+
+ private:
+  /// Numbers of a selection bias or a table, with what rounding left of them (`summed`).
+  static constexpr std::int64_t room_of(matrix<T const> m) {
+    return m.size() > 0 ? detail::room(m.size(), role::selection_bias) : 0;
   }
 };
 

@@ -28,8 +28,7 @@ struct cuda_error : error {
 namespace device {
 
 /// The CUDA runtime, for code that nvcc does not see. Tag is void: a template, so that any number of
-/// .cu files may hold its definitions. All but
-/// `copy` and `synchronize` wait for nothing.
+/// .cu files may hold its definitions. All but `copy` and `synchronize` wait for nothing.
 template <class Tag>
 struct basic_runtime {
   static void* allocate(std::int64_t bytes);  // on a 256-byte border

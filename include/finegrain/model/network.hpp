@@ -104,9 +104,15 @@ class network : public inference<network<E, X>, E, X> {
                gradients mode = gradients::overwrite) {
     return total(b, enqueue_learn(b, x, loss, dx, mode));
   }
+  /// Where learn has its memory: it moves when a batch needs more.
+  struct learning_places {
+    void const *workspace, *unwanted;
+    friend bool operator==(learning_places const&, learning_places const&) = default;
+  };
+  learning_places learning_memory() const { return {base::workspace(), unwanted_.data()}; }
   /// The same without waiting for an executor of other memory; `total` of the batch and of what
   /// this returns then waits for the sum and the batch's log. Lists of the batch are the host's
-  /// no longer than this call.
+  /// no longer than this call, but for pinned memory, which is read later.
   template <Loss<X> L>
   double enqueue_learn(batch const& b, matrix<S const> x, L const& loss, matrix<S> dx = {},
                        gradients mode = gradients::overwrite) {

@@ -50,14 +50,13 @@ template <class N>
 void move_bias(std::span<N> bias, routing_report const& did, std::int64_t batches,
                bias_update const& how) {
   std::int64_t const all = std::accumulate(did.load.begin(), did.load.end(), std::int64_t{0});
-  if (all == 0) return;
   auto const R = static_cast<std::int64_t>(bias.size());
   N mean = 0;
   for (std::size_t e = 0; e < bias.size(); ++e) {
     std::int64_t const excess = did.load[e] * R - all;
-    if (how.quantile)
+    if (how.quantile && all > 0)
       bias[e] = static_cast<N>(did.quantile[e] / static_cast<double>(batches));
-    else
+    else if (!how.quantile)
       bias[e] -= static_cast<N>(how.speed) * static_cast<N>((excess > 0) - (excess < 0));
     mean += bias[e] / static_cast<N>(R);
   }

@@ -1,4 +1,4 @@
-// optimizer: what AdamW keeps of a network's weights, and its step, where the executor's numbers are.
+// optimizer: what AdamW keeps of a network's weights, and its step, where the executor has them.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -72,11 +72,7 @@ class trainer {
         counts_(Network::make_log()),
         state_(net.on(), net.entries(), routers_of<E>(net.entries()), net.parameters()) {
     static_cast<void>(checked(optimizer_));
-    static_cast<void>(checked(settings_.schedule));
-    if (!(settings_.bias.speed >= 0) || settings_.bias.speed > 1e30)
-      throw invalid_argument("the speed of selection biases must be a number of at least 0");
-    if (!(settings_.loss_scale > 0) || settings_.loss_scale > 1e30)
-      throw invalid_argument("the scale of a loss must be a number above 0");
+    check(settings_);
   }
 
   /// One step on one sequence.
@@ -94,7 +90,8 @@ class trainer {
     return step_on(b, x, squared_error_loss(b, targets));
   }
 
-  /// A step that nobody waits for. A batch's log is filled in by report().
+  /// A step that nobody waits for, unless biases move by quantiles. A batch's log is filled in by
+  /// report(), and must be there until then.
   void enqueue(batch b, id_list targets) requires(in == ids) { enqueue(b, {}, targets); }
   void enqueue(batch b, matrix<S const> x, id_list targets) {
     enqueue_on(b, x, cross_entropy_loss(b, targets));
@@ -125,11 +122,14 @@ class trainer {
     return record(b, {}, targets);
   }
   recorded record(batch b, matrix<S const> x, id_list targets) requires(!place<executor>::here) {
+    check_recordable(x.data, "x");
     check_recordable(targets.data(), "targets");
     return record_on(b, [&] { enqueue(b, x, targets); });
   }
   recorded record(batch b, matrix<S const> x,
                   matrix<S const> targets) requires(!place<executor>::here) {
+    check_recordable(x.data, "x");
+    check_recordable(targets.data, "targets");
     return record_on(b, [&] { enqueue(b, x, targets); });
   }
 
@@ -168,6 +168,8 @@ class trainer {
   /// Makes room for batches of up to so many tokens; no step within it allocates.
   void reserve(std::int64_t tokens) {
     net_.reserve_learning(tokens);
+    if constexpr (!place<executor>::here)
+      if (targets_.size() < tokens) targets_ = decltype(targets_)(tokens);
     place<executor>::reserve_log(net_.on(), log_);
   }
 
@@ -184,6 +186,7 @@ class trainer {
         load_checkpoint<E, N>(net_.entries(), all.weights, {all.first, all.second, steps_}, path);
     state_.write(net_.on(), all, net_.parameters());
     state_.begin_at(net_.on(), steps_);
+    gathered_ = 0;
   }
 
   /// What the routers did in the last step that was reported.
@@ -195,6 +198,15 @@ class trainer {
   training& settings() { return settings_; }
 
  private:
+  static void check(training const& settings) {
+    static_cast<void>(checked(settings.schedule));
+    if (!(settings.bias.speed >= 0) || settings.bias.speed > 1e30)
+      throw invalid_argument("the speed of selection biases must be a number of at least 0");
+    if (!(settings.loss_scale > 0) || settings.loss_scale > 1e30)
+      throw invalid_argument("the scale of a loss must be a number above 0");
+    if (!(settings.clip >= 0))
+      throw invalid_argument("the norm to cut gradients to must be a number of at least 0");
+  }
   static batch batch_of(input x) {
     if constexpr (in == ids)
       return {.tokens = static_cast<std::int64_t>(x.size()), .ids = x};
@@ -284,6 +296,7 @@ class trainer {
   /// Enqueues a batch's pass, whose gradients join those of the step's earlier ones.
   template <class L>
   void begin(batch b, matrix<S const> x, L const& loss) {
+    check(settings_);
     if (!b.log) b.log = &log_;
     if (b.routing == routing_request{}) b.routing = settings_.routing;
     b.routing.seed = seed_of(b.routing);
@@ -376,6 +389,8 @@ class trainer {
     check_recordable(b.ids.data(), "token ids");
     check_recordable(b.starts.data(), "starts");
     check_recordable(b.positions.data(), "positions");
+    if (b.routing.earlier)
+      throw invalid_argument("a recorded step is of one batch: it has no earlier ones");
     if (settings_.bias.quantile)
       throw invalid_argument(
           "biases by quantile are made by the host: such a step is not recorded");
@@ -384,9 +399,12 @@ class trainer {
     struct restored {
       trainer& t;
       CUstream_st* const stream = t.net_.on().stream;
-      std::int64_t const steps = t.steps_;
+      std::int64_t const steps = t.steps_, gathered = t.gathered_;
       pending const last = t.last_;
-      ~restored() { t.net_.on().stream = stream, t.steps_ = steps, t.last_ = last; }
+      ~restored() {
+        t.net_.on().stream = stream, t.last_ = last;
+        t.steps_ = steps, t.gathered_ = gathered;
+      }
     } const guard{*this};
     device::recording graph([&](CUstream_st* stream) {
       net_.on().stream = stream;
@@ -421,18 +439,20 @@ class trainer {
   std::int64_t steps_ = 0;
 };
 
-/// A step of a trainer, which must not move meanwhile, as a graph.
+/// A step of a trainer as a graph. The trainer, and the batch's log if it had one, must stay where
+/// they are.
 template <class Network>
 class trainer<Network>::recorded {
  public:
   /// Whether it can still be called.
   bool stands() const {
-    return train_->net_.workspace() == workspace_ && train_->net_.on().context->moves == moves_;
+    return train_->net_.learning_memory() == memory_ && train_->net_.on().context->moves == moves_;
   }
   /// Enqueues the step on the network's stream. Throws invalid_argument if it does not stand.
   void operator()() {
     if (!stands())
       throw invalid_argument("the network's memory has moved since this step was recorded");
+    train_->gathered_ = 0;
     graph_.replay(train_->net_.on().stream);
     train_->last_ = last_;
     ++train_->steps_;
@@ -442,12 +462,12 @@ class trainer<Network>::recorded {
   friend class trainer;
   recorded(trainer& train, device::recording graph, pending const& last)
       : train_(&train),
-        workspace_(train.net_.workspace()),
+        memory_(train.net_.learning_memory()),
         moves_(train.net_.on().context->moves),
         graph_(std::move(graph)),
         last_(last) {}
   trainer* train_;
-  std::byte const* workspace_;
+  typename Network::learning_places memory_;
   std::int64_t moves_;
   device::recording graph_;
   pending last_;

@@ -7,8 +7,8 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 
-/// up_forward and down_forward of products.hpp where experts have few rows: row_map::tile is 8, 16
-/// or 32. A tile's rows are one pass over the expert's weights.
+/// up_forward and down_forward of products.hpp where experts have few rows: row_map::tile is 8
+/// or 16. A tile's rows are one pass over the expert's weights.
 ///
 /// On compute capability 9.0 and later a launch begins while the one ahead of it in the stream
 /// still runs: see overlap.cuh. up_forward does all of the shared expert's part at once, the others

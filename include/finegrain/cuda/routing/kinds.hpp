@@ -1,5 +1,5 @@
 // Routers of rarer kinds on the device: cosines, noise and jitter in logits, choices that look at a
-// whole batch, and slots that are dropped. Defined in logits.cuh, choose.cuh and load.cuh here.
+// whole batch, and slots that are dropped. Defined in the .cuh files here.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
