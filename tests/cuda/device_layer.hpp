@@ -141,6 +141,23 @@ inline double off(std::vector<double> const& exact, numbers const& got) {
   return ratio == ratio ? ratio : double{infinity};
 }
 
+/// Weights of about the size that layers begin with; `seed` moves on.
+template <fg::Expr E>
+numbers random_weights(std::uint64_t& seed) {
+  numbers w(static_cast<std::size_t>(fg::weights_size<E>()));
+  for (auto const& entry : fg::list_weights<E>()) {
+    double const deviation = entry.role == fg::role::selection_bias
+                                 ? 0.1
+                                 : 1.0 / std::sqrt(static_cast<double>(entry.cols));
+    numbers fresh = random_numbers(entry.rows * entry.cols, ++seed, deviation);
+    if (entry.role == fg::role::table)
+      for (std::size_t i = 0; i < fresh.size(); ++i)
+        fresh[i] = static_cast<float>(fg::random_word(seed, i) >> 56);
+    std::copy(fresh.begin(), fresh.end(), w.begin() + entry.offset);
+  }
+  return w;
+}
+
 /// The worst of y, dx and every weight's gradient; and that what must be equal is.
 struct comparison {
   double y = 0, dx = 0, dw = 0;
@@ -156,18 +173,7 @@ comparison compare(std::int64_t T, std::uint64_t seed, fg::batch const& b,
   fast.on.use = use;
   fast.mode = exact.mode = mode;
   if (mode == fg::gradients::accumulate) exact.before = fast.before = 0.25f;
-  numbers w(static_cast<std::size_t>(fg::weights_size<E>()));
-  for (auto const& entry : fg::list_weights<E>()) {
-    double const deviation = entry.role == fg::role::selection_bias
-                                 ? 0.1
-                                 : 1.0 / std::sqrt(static_cast<double>(entry.cols));
-    numbers fresh = random_numbers(entry.rows * entry.cols, ++seed, deviation);
-    if (entry.role == fg::role::table)
-      for (std::size_t i = 0; i < fresh.size(); ++i)
-        fresh[i] = static_cast<float>(fg::random_word(seed, i) >> 56);
-    std::copy(fresh.begin(), fresh.end(), w.begin() + entry.offset);
-  }
-  w = rounded(w);
+  numbers const w = rounded(random_weights<E>(seed));
   fast.set_weights(w);
   exact.set_weights(w);
   numbers const x = rounded(random_numbers(T * exact.in, ++seed)),

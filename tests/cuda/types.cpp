@@ -32,18 +32,7 @@ void compare(std::int64_t tokens, std::uint64_t seed, fg::batch const& b = {},
   fast.on.use = use;
   fast.mode = exact.mode = mode;
   if (mode == fg::gradients::accumulate) exact.before = fast.before = 0.25f;
-  numbers w(static_cast<std::size_t>(fg::weights_size<E>()));
-  for (auto const& entry : fg::list_weights<E>()) {
-    double const deviation = entry.role == fg::role::selection_bias
-                                 ? 0.1
-                                 : 1.0 / std::sqrt(static_cast<double>(entry.cols));
-    numbers fresh = random_numbers(entry.rows * entry.cols, ++seed, deviation);
-    if (entry.role == fg::role::table)
-      for (std::size_t i = 0; i < fresh.size(); ++i)
-        fresh[i] = static_cast<float>(fg::random_word(seed, i) >> 56);
-    std::copy(fresh.begin(), fresh.end(), w.begin() + entry.offset);
-  }
-  w = rounded<T>(w);
+  numbers const w = rounded<T>(random_weights<E>(seed));
   fast.set_weights(w);
   exact.set_weights(w);
   numbers const x = rounded<T>(random_numbers(tokens * exact.in, ++seed)),

@@ -12,6 +12,7 @@
 #include "linear.hpp"
 #include "loss.hpp"
 #include "norm.hpp"
+#include "normed.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -226,40 +227,23 @@ struct plan<basic_cuda<T>, residual_of<then<rmsnorm<D>, attention<D, Heads, KvHe
   using X = basic_cuda<T>;
   using stage = plan<X, attention<D, Heads, KvHeads, HeadDim>>;
 
-  struct saved {
-    matrix<T> rows;      // (T, D) of the norm
-    float* inverse_rms;  // (T)
-    typename stage::saved attention;
-    constexpr saved(arena& memory, extent e)
-        : rows(memory.matrix<T>(e.tokens, D)),
-          inverse_rms(memory.take<float>(e.tokens)),
-          attention(memory, e) {}
-  };
-  struct scratch {
-    matrix<T> drows;  // (T, D)
-    float* sums;
-    arena rest;
-    constexpr scratch(arena& memory, extent e)
-        : drows(memory.matrix<T>(e.training ? e.tokens : 0, D)),
-          sums(memory.take<float>(e.training ? device::norm_parts(e.tokens, D) * D : 0)),
-          rest(memory) {
-      static_cast<void>(typename stage::scratch(memory, e));
-    }
-  };
+  using memory = device::normed<T, D, stage>;
+  using saved = typename memory::saved;
+  using scratch = typename memory::scratch;
 
   template <class W>
   static void forward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T> y) {
     p.scratch = scratch(p.scratch, p.extent).rest;
     device::norm<T>::add_forward(x, {}, w.a.a.gain.data, static_cast<float>(rmsnorm<D>::epsilon), y,
                                  s.rows, s.inverse_rms, p.on.stream);
-    stage::forward(p, w.a.b, s.attention, s.rows, y, gradients::accumulate);
+    stage::forward(p, w.a.b, s.inner, s.rows, y, gradients::accumulate);
   }
   template <class W, class V>
   static void backward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T const> dy,
                        V const& dw, matrix<T> dx) {
     scratch const t(p.scratch, p.extent);
     p.scratch = t.rest;
-    stage::backward(p, w.a.b, s.attention, s.rows, dy, dw.a.b, t.drows);
+    stage::backward(p, w.a.b, s.inner, s.rows, dy, dw.a.b, t.drows);
     device::norm<T>::backward(x, w.a.a.gain.data, s.inverse_rms, t.drows, dy, t.sums,
                               dw.a.a.gain.data, p.gradients, dx, p.on.stream);
   }
