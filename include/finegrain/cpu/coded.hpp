@@ -55,8 +55,10 @@ template <format F, int Rows>
 void coded_tile(float const* a, std::int64_t block, code_layout<F> const& layout,
                 std::byte const* panel, std::int64_t begin, std::int64_t end, float* sums,
                 decoder<F> const& decode) {
+  using u = unit<format::bf16>;
   constexpr int n = units_of_codes<F>;
   constexpr bool scaled = codec<F>::block > 0;
+  constexpr bool by_parts = u::parts > 1 && requires { decoder<F>::part(ivec{}, 0, 0); };
   vec total[Rows][vectors];
   FINEGRAIN_UNROLL
   for (int r = 0; r < Rows; ++r) {
@@ -75,23 +77,28 @@ void coded_tile(float const* a, std::int64_t block, code_layout<F> const& layout
       for (int j = 0; j < vectors; ++j) sum[r][j] = scaled ? vec{} : total[r][j];
     }
     for (; begin < stop; ++begin, codes += code_layout<F>::step_bytes) {
-      std::int64_t const u = begin * n;
-      float const* const from = a + u / depth * block + u % depth;
-      vec unit[vectors][n];
+      std::int64_t const k = begin * n;
+      float const* const from = a + k / depth * block + k % depth * u::parts;
+      ivec c[vectors];
+      vec units[vectors][n], b[vectors];
       FINEGRAIN_UNROLL
       for (int j = 0; j < vectors; ++j) {
-        ivec c;
-        __builtin_memcpy(&c, codes + j * std::int64_t{sizeof c}, sizeof c);
-        decode.units(c, unit[j]);
+        __builtin_memcpy(&c[j], codes + j * std::int64_t{sizeof c[j]}, sizeof c[j]);
+        if constexpr (!by_parts) decode.units(c[j], units[j]);
       }
       FINEGRAIN_UNROLL
-      for (int i = 0; i < n; ++i) {
+      for (int i = 0; i < n * u::parts; ++i) {
+        FINEGRAIN_UNROLL
+        for (int j = 0; j < vectors; ++j)
+          if constexpr (by_parts)
+            b[j] = decode.part(c[j], i / u::parts, i % u::parts);
+          else
+            b[j] = u::part(units[j][i / u::parts], i % u::parts);
         FINEGRAIN_UNROLL
         for (int r = 0; r < Rows; ++r) {
-          vec const x = broadcast(from[r * left_stride + i]);
+          vec const x = broadcast(from[r * left_stride<format::bf16> + i]);
           FINEGRAIN_UNROLL
-          for (int j = 0; j < vectors; ++j)
-            simd::unit<format::bf16>::multiply_add(x, unit[j][i], sum[r][j]);
+          for (int j = 0; j < vectors; ++j) u::multiply_add(x, b[j], sum[r][j]);
         }
       }
     }
@@ -147,7 +154,7 @@ requires(Quantised<F>) struct panels<F> {
   /// One matrix's panels, as left_rows reads them.
   struct source {
     static constexpr std::int64_t pass = depth;
-    static constexpr int few = registers == 32 ? 4 : 1;  // rows that meet the codes themselves
+    static constexpr int few = 4;  // rows that meet the codes themselves
     std::byte const* data;
     code_layout<F> layout;
     float* room;  // right_room numbers
@@ -210,7 +217,7 @@ requires(Quantised<F>) struct panels<F> {
       int const count = (rows + tile_rows - 1) / tile_rows;
       for (int t = 0; t < count; ++t) {
         int const top = rows * t / count, height = rows * (t + 1) / count - top;
-        float const* const from = a + top * left_stride;
+        float const* const from = a + top * left_stride<format::bf16>;
         float* const to = sums + top * panel_width;
         float const* const scales = room + depth * panel_width;
         ahead fetched = next(t, count);
@@ -221,7 +228,7 @@ requires(Quantised<F>) struct panels<F> {
         }
         for (; k < units; k += together) {
           std::int64_t const n = std::min(together, units - k);
-          tile<format::bf16>(height, from + k, 0, n, room + k * panel_width, sink::scaled, to,
+          tile<format::bf16>(height, from + k * unit<format::bf16>::parts, 0, n, room + k * panel_width, sink::scaled, to,
                              panel_width, fetched.after(k), scales + k / together * panel_width);
         }
       }

@@ -36,18 +36,17 @@ class left_rows {
       : room_(room), rows_(rows), units_(units_of<F>(K)) {
     constexpr std::int64_t n = unit<F>::numbers;
     for (int r = 0; r < rows && K < units_ * n; ++r)
-      for (std::int64_t k = K / n; k < units_; ++k) at(r, k)[k % depth] = 0;
+      for (std::int64_t k = K / n; k < units_; ++k) std::fill_n(at(r, k), unit<F>::parts, 0.0f);
   }
   left_rows(float* room, row_list a, int rows, std::int64_t K) : left_rows(room, rows, K) {
     constexpr std::int64_t n = unit<F>::numbers;
     for (int r = 0; r < rows; ++r)
       for (std::int64_t k = 0; k * n < K; k += depth)
-        unit<F>::take(a[r] + k * n, std::min(depth * n, K - k * n), at(r, k));
+        unit<F>::keep(a[r] + k * n, std::min(depth * n, K - k * n), at(r, k));
   }
   /// A vector of a row's numbers, from k on, a multiple of `lanes`; 0 behind the row's end.
   FINEGRAIN_INLINE void store(int row, std::int64_t k, vec numbers) const {
-    std::int64_t const u = k / unit<F>::numbers;
-    unit<F>::take(numbers, at(row, u) + u % depth);
+    unit<F>::keep(numbers, at(row, k / unit<F>::numbers));
   }
 
   /// put(p, sums) with the product with each panel p of [begin, end) of B: sums (rows, panel_width).
@@ -66,7 +65,7 @@ class left_rows {
         std::int64_t const units = std::min<std::int64_t>(B::pass, units_ - k);
         bool const more = k + units < units_;
         std::int64_t const then = more ? k + units : 0;
-        b.run(rows_, at(0, k), rows_ * left_stride, p, k, units, !more, sums,
+        b.run(rows_, at(0, k), rows_ * left_stride<F>, p, k, units, !more, sums,
               [&](int part, int parts) {
                 if (!more && p + 1 == end) return ahead{};
                 return b.next(more ? p : p + 1, then,
@@ -79,10 +78,10 @@ class left_rows {
 
  private:
   static constexpr std::int64_t row_size(std::int64_t K) {
-    return ceil_div(units_of<F>(K), depth) * left_stride;
+    return ceil_div(units_of<F>(K), depth) * left_stride<F>;
   }
   float* at(int row, std::int64_t k) const {
-    return room_ + (k / depth * rows_ + row) * left_stride;
+    return room_ + (k / depth * rows_ + row) * left_stride<F> + k % depth * unit<F>::parts;
   }
 
   float* room_;

@@ -19,13 +19,15 @@ inline constexpr int depth = 256;      // k's at a time: a panel and a tile's ro
 inline constexpr int block_rows = 96;  // rows that share one packing of B
 inline constexpr int block_cols = 128;
 inline constexpr int block_panels = block_cols / panel_width;
-inline constexpr int left_stride = depth + 16;  // a tile's rows on different cache sets
+/// From row to row of A: a tile's rows are on different cache sets.
+template <format F>
+inline constexpr int left_stride = depth * unit<F>::parts + 16;
 
 inline constexpr int right_size = 3 << 15;
 
 /// What one task needs beside its operands, on its stack. Numbers, or units of a format.
 struct room {
-  alignas(64) float left[block_rows * left_stride];  // A: (row, k)
+  alignas(64) float left[block_rows * left_stride<format::bf16>];  // A: (row, k), in any format
   alignas(64) float right[right_size];               // B: (panel, k, column)
   alignas(64) float sums[block_rows * block_cols];   // (panel, row, column): the product
 };

@@ -43,7 +43,7 @@ struct panels {
 
   /// One matrix's panels, as left_rows reads them.
   struct source {
-    static constexpr std::int64_t pass = 4 * depth;
+    static constexpr std::int64_t pass = registers / 8 * depth;  // higher tiles, fewer readings
     float const* data;
     std::int64_t units;  // of k in all
 
