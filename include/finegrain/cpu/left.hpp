@@ -53,26 +53,29 @@ class left_rows {
   /// B has
   ///
   ///   pass                             units of a panel that all rows meet before the next
-  ///   run(rows, a, block, p, k, units, last, sums, next)
-  ///                                    sums = or, from k = 0 on, += a . so much of panel p
+  ///   abreast(rows)                    panels that are multiplied side by side
+  ///   run(rows, a, block, p, count, k, units, last, sums, next)
+  ///                                    sums = or, from k = 0 on, += a . so much of `count` panels
   ///   next(p, k, units, part, parts)   what is to be fetched in a part of the time that it takes;
   ///                                    p is behind the last panel if there is nothing more
   template <class B, class Put>
   void multiply(B const& b, std::int64_t begin, std::int64_t end, Put&& put) const {
     alignas(64) float sums[most_rows * panel_width];
-    for (std::int64_t p = begin; p < end; ++p) {
+    for (std::int64_t p = begin, count; p < end; p += count) {
+      count = std::min<std::int64_t>(B::abreast(rows_), end - p);
       for (std::int64_t k = 0; k < units_; k += B::pass) {
         std::int64_t const units = std::min<std::int64_t>(B::pass, units_ - k);
         bool const more = k + units < units_;
         std::int64_t const then = more ? k + units : 0;
-        b.run(rows_, at(0, k), rows_ * left_stride<F>, p, k, units, !more, sums,
-              [&](int part, int parts) {
-                if (!more && p + 1 == end) return ahead{};
-                return b.next(more ? p : p + 1, then,
+        b.run(rows_, at(0, k), rows_ * left_stride<F>, p, static_cast<int>(count), k, units,
+              !more, sums, [&](int part, int parts) {
+                if (!more && p + count == end) return ahead{};
+                return b.next(more ? p : p + count, then,
                               std::min<std::int64_t>(B::pass, units_ - then), part, parts);
               });
       }
-      put(p, static_cast<float const*>(sums));
+      for (std::int64_t i = 0; i < count; ++i)
+        put(p + i, static_cast<float const*>(sums) + i * rows_ * panel_width);
     }
   }
 
@@ -96,13 +99,14 @@ inline constexpr std::int64_t right_room = panel_width * (depth + depth / 16);
 template <format F>
 struct packing {
   static constexpr std::int64_t pass = depth;
+  static constexpr int abreast(int) { return 1; }
 
   transposed b;
   std::int64_t K;
   float* room;  // right_room numbers
 
   template <class Next>
-  void run(int rows, float const* a, std::int64_t block, std::int64_t p, std::int64_t k,
+  void run(int rows, float const* a, std::int64_t block, std::int64_t p, int, std::int64_t k,
            std::int64_t units, bool, float* sums, Next&& next) const {
     b.pack<F>(p, p + 1, k * n, std::min(units * n, K - k * n), room, units);
     if (std::int64_t const there = ceil_div(K - k * n, n); there < units)  // A is 0 there
