@@ -246,8 +246,9 @@ requires(Quantised<F>) struct panels<F> {
         }
         for (; k < units; k += together) {
           std::int64_t const n = std::min(together, units - k);
-          tile<format::bf16>(height, from + k * unit<format::bf16>::parts, 0, n, room + k * panel_width, sink::scaled, to,
-                             panel_width, fetched.after(k), scales + k / together * panel_width);
+          tile<format::bf16>(height, from + k * unit<format::bf16>::parts, 0, n,
+                             room + k * panel_width, sink::scaled, to, panel_width,
+                             fetched.after(k), scales + k / together * panel_width);
         }
       }
     }

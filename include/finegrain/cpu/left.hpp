@@ -67,8 +67,8 @@ class left_rows {
         std::int64_t const units = std::min<std::int64_t>(B::pass, units_ - k);
         bool const more = k + units < units_;
         std::int64_t const then = more ? k + units : 0;
-        b.run(rows_, at(0, k), rows_ * left_stride<F>, p, static_cast<int>(count), k, units,
-              !more, sums, [&](int part, int parts) {
+        b.run(rows_, at(0, k), rows_ * left_stride<F>, p, static_cast<int>(count), k, units, !more,
+              sums, [&](int part, int parts) {
                 if (!more && p + count == end) return ahead{};
                 return b.next(more ? p : p + count, then,
                               std::min<std::int64_t>(B::pass, units_ - then), part, parts);
@@ -108,6 +108,9 @@ struct packing {
   template <class Next>
   void run(int rows, float const* a, std::int64_t block, std::int64_t p, int, std::int64_t k,
            std::int64_t units, bool, float* sums, Next&& next) const {
+    if constexpr (few > 0)
+      if (rows <= few && b.whole(p) && units % lanes == 0)
+        return rows == 1 ? in_place<1>(a, p, k, units, sums) : in_place<2>(a, p, k, units, sums);
     b.pack<F>(p, p + 1, k * n, std::min(units * n, K - k * n), room, units);
     if (std::int64_t const there = ceil_div(K - k * n, n); there < units)  // A is 0 there
       std::fill(room + there * panel_width, room + units * panel_width, 0.0f);
@@ -120,6 +123,39 @@ struct packing {
 
  private:
   static constexpr std::int64_t n = unit<F>::numbers;
+  /// Rows that meet the weights where they are: what is packed would be read once or twice. Longer
+  /// registers pack at the pace of memory.
+  static constexpr int few = F == format::f32 && registers == 16 ? 2 : 0;
+
+  /// sums = or += a . units [k, k + units) of panel p, whose weights are turned over in registers.
+  template <int Rows>
+  void in_place(float const* a, std::int64_t p, std::int64_t k, std::int64_t units,
+                float* sums) const {
+    constexpr std::int64_t soon = 4 * line;
+    for (int j = 0; j < vectors; ++j, sums += lanes) {
+      vec sum[Rows];
+      FINEGRAIN_UNROLL
+      for (int r = 0; r < Rows; ++r) sum[r] = k == 0 ? vec{} : load(sums + r * panel_width);
+      float const* from = b.vector(p, j) + k;
+      for (std::int64_t i = 0; i < units; i += lanes, from += lanes) {
+        vec column[lanes];
+        FINEGRAIN_UNROLL
+        for (int c = 0; c < lanes; ++c) {
+          column[c] = load(from + c * b.first.stride);
+          __builtin_prefetch(from + c * b.first.stride + soon, 0, 3);
+        }
+        transpose(column);
+        FINEGRAIN_UNROLL
+        for (int c = 0; c < lanes; ++c) {
+          FINEGRAIN_UNROLL
+          for (int r = 0; r < Rows; ++r)
+            add_product(broadcast(a[r * left_stride<F> + i + c]), column[c], sum[r]);
+        }
+      }
+      FINEGRAIN_UNROLL
+      for (int r = 0; r < Rows; ++r) store(sums + r * panel_width, sum[r]);
+    }
+  }
 };
 
 }  // namespace simd

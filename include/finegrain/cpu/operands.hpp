@@ -153,6 +153,9 @@ struct transposed {
       pack_rows<F>(from, n, count, to + j * lanes);
     }
   }
+  /// Whether no row of a panel is missing; and the first row of a panel's vector.
+  bool whole(std::int64_t panel) const { return (panel + 1) * width() <= first.rows; }
+  float const* vector(std::int64_t panel, int j) const { return side(j).row(row(panel, j)); }
   /// A part of what pack would read, by rows of W.
   simd::ahead ahead(std::int64_t panel, std::int64_t, std::int64_t k0, std::int64_t count, int part,
                     int parts) const {

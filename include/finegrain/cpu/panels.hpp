@@ -58,7 +58,8 @@ struct panels {
       if (rows > tile_rows)
         return tiles<F>(rows, a, block, count, panel, to, sums, panel_width, next);
       ahead soon;
-      if (rows * unit<F>::parts > 1) soon = {panel + 1024, line, panel_width, count, panel_width, true};
+      if (rows * unit<F>::parts > 1)
+        soon = {panel + 1024, line, panel_width, count, panel_width, true};
       tile<F>(rows, a, block, count, panel, to, sums, panel_width, soon);
     }
     ahead next(std::int64_t p, std::int64_t k, std::int64_t count, int part, int parts) const {

@@ -111,9 +111,9 @@ void outer_product(row_list a, std::int64_t first, row_list b, std::int64_t K, m
               transpose(from, std::min<std::int64_t>(lanes, ks - i), n, turned[0] + i, width);
             }
             for (std::int64_t i = 0; i < n; ++i)
-              unit<F>::keep(turned[i], ks,
-                            room.left + (r + i) * left_stride<F> +
-                                k / unit<F>::numbers * unit<F>::parts);
+              unit<F>::keep(
+                  turned[i], ks,
+                  room.left + (r + i) * left_stride<F> + k / unit<F>::numbers * unit<F>::parts);
           }
         for (std::int64_t q = p; q < end; ++q) {
           float const* const panel = room.right + (q - p) * units * panel_width;
