@@ -18,6 +18,7 @@ namespace simd {
 ///   take(from, count, to)         ceil(count / numbers) units from so many floats, 0 behind the last
 ///   take(vec, to)                 the same for a vector
 ///   join(parts)                   units of lanes' numbers: part i has the i-th of each
+///   numbers_of(from, count)       the first of a vector's numbers, up to `lanes`, from units; then 0
 template <format F>
 struct unit;
 
@@ -30,6 +31,9 @@ struct unit<format::f32> {
   }
   FINEGRAIN_INLINE static void take(vec from, float* to) { store(to, from); }
   FINEGRAIN_INLINE static vec join(vec const (&part)[1]) { return part[0]; }
+  FINEGRAIN_INLINE static vec numbers_of(float const* from, std::int64_t count) {
+    return count >= lanes ? load(from) : load_first(from, count);
+  }
 };
 
 /// Two bf16 numbers, the earlier in the low half. Products and sums are f32: with avx512_bf16 both
@@ -69,8 +73,17 @@ struct unit<format::bf16> {
     return reinterpret_cast<vec>((rounded(part[0]) >> 16) | (rounded(part[1]) & 0xffff0000u));
 #endif
   }
+  FINEGRAIN_INLINE static vec numbers_of(float const* from, std::int64_t count) {
+    words some{};
+    if (count >= lanes)
+      __builtin_memcpy(&some, from, sizeof some);
+    else
+      __builtin_memcpy(&some, from, static_cast<std::size_t>(count) * sizeof some[0]);
+    return reinterpret_cast<vec>(__builtin_convertvector(some, uvec) << 16);
+  }
 
  private:
+  using words = std::uint16_t __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES / 2)));
   static constexpr int even(int j) { return 2 * j; }
   static constexpr int odd(int j) { return 2 * j + 1; }
 

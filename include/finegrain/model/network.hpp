@@ -81,6 +81,8 @@ class network : public inference<network<E, X>, E, X> {
     if (e.workers != place<X>::workers(on_))
       throw invalid_argument("forward had %d workers and backward has %d", e.workers,
                              place<X>::workers(on_));
+    if (e.kept != extent_of(e.tokens, true).kept)
+      throw invalid_argument("the format of products changed between forward and backward");
     detail::check_shape("dy", dy, e.tokens, out);
     if (dx.data) {
       check_dx(dx, x_, e.tokens);
