@@ -120,6 +120,53 @@ TEST_CASE("backward refuses another format of products than forward's") {
                     "the format of products changed between forward and backward");
 }
 
+/// Weights rounded to bf16, NaN where nobody may read.
+struct copy_of {
+  std::vector<fg::bf16> rounded;
+  template <class Layer>
+  explicit copy_of(Layer& l) : rounded(l.w.size(), fg::bf16(poison)) {
+    for (auto const& entry : fg::list_weights<typename Layer::expression>())
+      for (std::int64_t i = 0; i < entry.rows * entry.cols && reads(entry.name); ++i)
+        rounded[std::size_t(entry.offset + i)] = fg::bf16(l.w[std::size_t(entry.offset + i)]);
+    l.on.copy = {l.w.data(), rounded.data(), std::int64_t(l.w.size())};
+  }
+  static bool reads(std::string const& name) {
+    return name.find("router") == std::string::npos &&
+           name.find("shared_gate") == std::string::npos;
+  }
+};
+
+TEST_CASE("a copy of the weights in bf16 gives the bits that rounding as they are packed does") {
+  numbers const x = random_numbers(130 * 45, 2), dy = random_numbers(130 * 45, 3);
+  auto const check = [&]<class E>(E) {
+    layer<E> plain(fg::cpu{fg::format::bf16}), copied(fg::cpu{fg::format::bf16});
+    copy_of const copy(copied);
+    plain.train(x, dy);
+    copied.train(x, dy);
+    CHECK(same(plain.y, copied.y));
+    CHECK(same(plain.dx, copied.dx));
+    CHECK(same(plain.all_gradients(), copied.all_gradients()));
+    for (auto& one : copied.w) one = poison;  // products read the copy alone
+    if constexpr (std::is_same_v<E, fg::mlp<45, 300>>) CHECK(same(copied.forward(x), plain.y));
+  };
+  check(block());
+  check(fg::mixture<moe>());
+  check(fg::mlp<45, 300>());
+  check(fg::linear<45, 45>());
+  check(fg::attention<45, 3, 1, 16>());
+}
+
+TEST_CASE("products of f32 read no copy, and a copy is of its own array alone") {
+  numbers const x = random_numbers(7 * 45, 2);
+  layer<fg::mlp<45, 27>> plain, copied, other(fg::cpu{fg::format::bf16}),
+      rounded(fg::cpu{fg::format::bf16});
+  std::vector<fg::bf16> const nothing(copied.w.size(), fg::bf16(poison));
+  copied.on.copy = {copied.w.data(), nothing.data(), std::int64_t(nothing.size())};
+  CHECK(same(copied.forward(x), plain.forward(x)));
+  other.on.copy = copied.on.copy;
+  CHECK(same(other.forward(x), rounded.forward(x)));
+}
+
 TEST_CASE("bf16 products have the same bits for any threads, and for a token alone") {
   std::int64_t const T = 70;
   numbers const x = random_numbers(T * 45, 2), dy = random_numbers(T * 45, 3);

@@ -61,6 +61,7 @@ inline numbers joined(numbers a, numbers const& b) {
 template <fg::Expr E, class X = fg::cpu>
 struct layer {
   using S = typename X::scalar;
+  using expression = E;
   using plan = fg::plan<X, E>;
   static constexpr int in = fg::in_width<E>(), out = fg::out_width<E>();
 

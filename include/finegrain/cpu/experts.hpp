@@ -74,16 +74,17 @@ vec gated_backward(activation act, float const* dh, std::int64_t n, float w, flo
   return dot;
 }
 
-/// Experts whose weights are as they are stored; products of numbers in format F.
+/// Experts whose weights are as they are stored, or copied; products of numbers in format F.
 template <format F>
 struct stored_experts {
   static constexpr format number = F;
+  weight_copy copy = {};
 
-  static auto gate_up(expert_group const& g, std::int64_t e, float* room) {
-    return packing<F>{{g.gate[e], g.up[e]}, g.gate.cols, room};
+  auto gate_up(expert_group const& g, std::int64_t e, float* room) const {
+    return packing<F>{{copy.of(g.gate[e]), copy.of(g.up[e])}, g.gate.cols, room};
   }
-  static auto down(expert_group const& g, std::int64_t e, float* room) {
-    return packing<F>{g.down[e], g.down.cols, room};
+  auto down(expert_group const& g, std::int64_t e, float* room) const {
+    return packing<F>{copy.of(g.down[e]), g.down.cols, room};
   }
 };
 
@@ -192,7 +193,8 @@ template <format F>
 void backward_through_down(cpu const& on, activation act, std::span<expert_group const> groups,
                            matrix<float const> dy, expert_task* tasks, expert_room const& room) {
   auto const product = [&](expert_group const& g, expert_task const& task) {
-    return slot_product{g.rows_of(dy, task.first), dy.cols, {g.down[task.expert], g.width()}};
+    return slot_product{
+        g.rows_of(dy, task.first), dy.cols, {on.copy.of(g.down[task.expert]), g.width()}};
   };
   auto const put = [act](expert_group const& g, expert_task const& task, float const* sums) {
     vec dots[block_rows] = {};
@@ -221,10 +223,11 @@ void backward_through_down(cpu const& on, activation act, std::span<expert_group
 template <format F>
 void backward_through_gate_up(cpu const& on, std::span<expert_group const> groups,
                               expert_task* tasks, expert_room const& room) {
-  auto const product = [](expert_group const& g, expert_task const& task) {
-    return slot_product{g.dgate_up.middle_rows(task.first, task.rows),
-                        2 * g.width(),
-                        {g.gate[task.expert], g.gate.cols, g.up[task.expert], g.width()}};
+  auto const product = [&on](expert_group const& g, expert_task const& task) {
+    return slot_product{
+        g.dgate_up.middle_rows(task.first, task.rows),
+        2 * g.width(),
+        {on.copy.of(g.gate[task.expert]), g.gate.cols, on.copy.of(g.up[task.expert]), g.width()}};
   };
   auto const put = [](expert_group const& g, expert_task const& task, float const* sums) {
     for (std::int64_t p = task.begin; p < task.end; ++p) {
@@ -331,7 +334,7 @@ struct plan<cpu, mlp<D, F, Act>> {
     scratch const t(p.scratch, p.extent);
     expert_group const g = group(w, s, t, x.rows, y);
     simd::in_products_of(p.on, [&]<format N>() {
-      experts_forward(p.on, Act, {&g, 1}, simd::stored_experts<N>{}, x, t.tasks, t.room);
+      experts_forward(p.on, Act, {&g, 1}, simd::stored_experts<N>{p.on.copy}, x, t.tasks, t.room);
     });
   }
   template <class W, class V>
