@@ -21,8 +21,8 @@ function(finegrain_for_each_isa target)
       "perhaps ISAS names...")
   endif()
   if(NOT CMAKE_EXECUTABLE_FORMAT STREQUAL ELF OR NOT CMAKE_LINKER OR NOT CMAKE_OBJCOPY
-      OR NOT CMAKE_OBJDUMP)
-    message(FATAL_ERROR "finegrain_for_each_isa needs ELF and the binutils: ld, objcopy, objdump")
+      OR NOT CMAKE_READELF)
+    message(FATAL_ERROR "finegrain_for_each_isa needs ELF and the binutils: ld, objcopy, readelf")
   endif()
   set(isas baseline)
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")
@@ -57,12 +57,13 @@ function(finegrain_for_each_isa target)
     set(object ${folder}/${isa}.o)
     add_custom_command(OUTPUT ${object} VERBATIM
       COMMAND ${CMAKE_COMMAND} -D linker=${CMAKE_LINKER} -D objcopy=${CMAKE_OBJCOPY}
-        -D objdump=${CMAKE_OBJDUMP} -D function=${arg_FUNCTION} -D isa=${isa} -D name=${name}
+        -D readelf=${CMAKE_READELF} -D function=${arg_FUNCTION} -D isa=${isa} -D name=${name}
         -D "objects=$<TARGET_OBJECTS:${name}>" -D output=${object} -P ${finegrain_isolate}
       DEPENDS $<TARGET_OBJECTS:${name}> ${finegrain_isolate}
       COMMENT "Making ${name} of ${arg_SOURCES}")
     set_source_files_properties(${object} PROPERTIES EXTERNAL_OBJECT ON GENERATED ON)
     target_sources(${target} PRIVATE ${object})
+    add_dependencies(${target} ${name})
     string(APPEND functions "void ${name}();\n")
     string(APPEND table "    {\"${isa}\", ${name}},\n")
   endforeach()

@@ -1,14 +1,14 @@
 #!/bin/sh
 # What cannot be a variant is refused in a sentence.
 #
-#   refused.sh compiler cmake isolate.cmake linker objcopy objdump
+#   refused.sh compiler cmake isolate.cmake linker objcopy readelf
 #
 # SPDX-License-Identifier: Apache-2.0
 set -eu
-compiler=$1 cmake=$2 isolate=$3 linker=$4 objcopy=$5 objdump=$6
+compiler=$1 cmake=$2 isolate=$3 linker=$4 objcopy=$5 readelf=$6
 isolate() { # ISA, the code on standard input: a variant, or not
   "$compiler" -O1 -c -x c++ - -o refused.o
-  "$cmake" -D linker="$linker" -D objcopy="$objcopy" -D objdump="$objdump" -D function=f \
+  "$cmake" -D linker="$linker" -D objcopy="$objcopy" -D readelf="$readelf" -D function=f \
     -D isa="$1" -D name=f_variant -D objects="$PWD/refused.o" -D output="$PWD/refused/variant.o" \
     -P "$isolate" >refused.txt 2>&1
 }
