@@ -18,8 +18,8 @@ namespace simd {
 ///   part(b, i)                    what the i-th of them takes of a vector of B's units
 ///   multiply_add(a, b, sum)       each lane's sum += the product of parts of a and b
 ///   take(from, count, to)         ceil(count / numbers) units from so many floats, 0 behind the last
-///   keep(from, count, to)         the same as A's rows keep them, in their parts
-///   keep(vec, to)                 a vector of them
+///   take(vec, to)                 the same for a vector
+///   keep(from, count, to), keep(vec, to)     the same as A's rows keep them, in their parts
 ///   join(parts)                   units of lanes' numbers: part i has the i-th of each
 ///   take(bf16 const*, ...), join(bf16 const*, ...)   the same from bf16, where it has units
 ///   numbers_of(from, count)       the first of a vector's numbers, up to `lanes`, from units; then 0
@@ -35,6 +35,7 @@ struct unit<format::f32> {
     std::copy_n(from, count, to);
   }
   static void keep(float const* from, std::int64_t count, float* to) { take(from, count, to); }
+  FINEGRAIN_INLINE static void take(vec from, float* to) { store(to, from); }
   FINEGRAIN_INLINE static void keep(vec from, float* to) { store(to, from); }
   FINEGRAIN_INLINE static vec join(vec const (&part)[1]) { return part[0]; }
   FINEGRAIN_INLINE static vec numbers_of(float const* from, std::int64_t count) {
@@ -74,12 +75,13 @@ struct unit<format::bf16> {
       store_first(to + k / 2, pair, (count - k + 1) / 2);
     }
   }
-#if defined(__AVX512BF16__)
-  static void keep(float const* from, std::int64_t count, float* to) { take(from, count, to); }
-  FINEGRAIN_INLINE static void keep(vec from, float* to) {
+  FINEGRAIN_INLINE static void take(vec from, float* to) {
     vec const both = pairs(from, vec{});
     __builtin_memcpy(to, &both, sizeof both / 2);
   }
+#if defined(__AVX512BF16__)
+  static void keep(float const* from, std::int64_t count, float* to) { take(from, count, to); }
+  FINEGRAIN_INLINE static void keep(vec from, float* to) { take(from, to); }
 #else
   static void keep(float const* from, std::int64_t count, float* to) {
     std::int64_t k = 0;
