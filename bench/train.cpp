@@ -122,7 +122,7 @@ model make(std::string name, fg::config moe, int hidden, int heads, std::int64_t
     fg::trainer<fg::network<fg::timed<E, fg::cpu>, fg::cpu>> watched{timed, how, training};
   };
   auto const s = std::make_shared<state>();
-  auto const timed_steps = [s, tokens = sequences * length](std::vector<fg::windows> const& text) {
+  auto const timed_steps = [s](std::vector<fg::windows> const& text) {
     fg::timings times;
     double learning = 0, optimizing = 0;
     for (auto const& w : text) {
@@ -131,7 +131,7 @@ model make(std::string name, fg::config moe, int hidden, int heads, std::int64_t
       learning += bench::seconds_of([&] { s->watched.gather(b, w.y); });
       optimizing += bench::seconds_of([&] { s->watched.finish(); });
     }
-    return shares_of(fg::explain_nodes<E, fg::cpu>(tokens, 1, times), double(text.size()), learning,
+    return shares_of(fg::explain_nodes<E, fg::cpu>({}, times), double(text.size()), learning,
                      optimizing);
   };
   return {.name = std::move(name),

@@ -79,7 +79,7 @@ TEMPLATE_TEST_CASE("every node counts its calls, a repeated one all of them", ""
   net.infer(b, in, out);
   net.forward(b, in, out);
   net.backward(in);
-  auto const lines = fg::explain_nodes<nested, TestType>(T, 1, times);
+  auto const lines = fg::explain_nodes<nested, TestType>(net.extent_of(T, true), times);
   CHECK(times.rows.size() == std::size_t(std::count_if(lines.begin(), lines.end(), [](auto& one) {
           return !one.plan.empty();
         })));
@@ -106,7 +106,7 @@ TEMPLATE_TEST_CASE("the parts of a node take no longer than the node", "", EXECU
   fg::network<fg::timed<E, TestType>, TestType> net;
   fg::timings times;
   trained(net, tiny::text(32), &times);
-  auto lines = fg::explain_nodes<E, TestType>(32, 1, times);
+  auto lines = fg::explain_nodes<E, TestType>(net.extent_of(32, true), times);
   CHECK(line(lines, "decoder").times.seconds() <= line(lines, "total").times.seconds());
   lines.pop_back();  // the total is no part
   for (std::size_t i = 0; i < lines.size(); ++i) {
@@ -127,7 +127,7 @@ TEST_CASE("what has one plan has one clock, and what ends in a loss one for all 
   fg::timings times;
   tiny::text const text(32);
   trained(net, text, &times);
-  auto const lines = fg::explain_nodes<E, fg::cpu>(32, 1, times);
+  auto const lines = fg::explain_nodes<E, fg::cpu>(net.extent_of(32, true), times);
   CHECK(line(lines, "residual").plan == "fused");
   CHECK_THROWS(line(lines, "mixture"));
   fg::explained const& head = line(lines, "head");
@@ -148,15 +148,16 @@ TEST_CASE("explain puts what was measured beside the limit") {
   fg::timings times;
   times.rows = {
       {.both = {2, 0.010}}, {.forward = {2, 0.002}, .backward = {2, 0.004}}, {.both = {2, 0.003}}};
+  fg::extent const e{1000, 1, true};
   // 2 x 16 x 16 x 1000 operations in 512 ms forward, and 1024 ms backward
-  std::string const text = fg::explain<E, fg::cpu>(1000, 1, {.flops = 1e6, .bytes = 1e12}, times);
+  std::string const text = fg::explain<E, fg::cpu>(e, {.flops = 1e6, .bytes = 1e12}, times);
   INFO(text);
   CHECK_THAT(text, ContainsSubstring("calls  forward ms  backward ms     ms  ms at least"));
   CHECK_THAT(text, ContainsSubstring("2       1.000        2.000  3.000"));
   CHECK_THAT(text, ContainsSubstring("1536.0   51200 %"));
   CHECK_THAT(text, ContainsSubstring("1.500"));
-  CHECK_THAT((fg::explain<E, fg::cpu>(1000, 1, {}, times)), !ContainsSubstring("least"));
+  CHECK_THAT((fg::explain<E, fg::cpu>(e, {}, times)), !ContainsSubstring("least"));
   times.rows.emplace_back();
-  CHECK_THROWS_WITH((fg::explain<E, fg::cpu>(1000, 1, {}, times)),
+  CHECK_THROWS_WITH((fg::explain<E, fg::cpu>(e, {}, times)),
                     "the timings have 4 rows and the expression has 3");
 }

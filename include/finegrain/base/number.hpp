@@ -53,6 +53,18 @@ struct bf16 {
   }
 };
 
+/// How an f32 becomes a bf16: to the nearest; or to the one below or above by chance, above as often
+/// as it is near to it, so that it is right in the mean.
+enum class rounding { nearest, stochastic };
+
+/// Rounds by chance: `draw` is uniform in 0 ... 65535. What bf16 holds, infinity and NaN stay.
+inline bf16 rounded_by(float x, std::uint32_t draw) {
+  bf16 made(x);
+  auto const word = __builtin_bit_cast(std::uint32_t, x);
+  if (x == x) made.bits = static_cast<std::uint16_t>((word + draw) >> 16);
+  return made;
+}
+
 /// A number stored in 16 bits as IEEE 754 has it: 11 bits of precision, 65504 at most. It is
 /// converted, to the nearest, ties to even, and stored, not computed with.
 struct fp16 {

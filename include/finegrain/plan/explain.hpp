@@ -152,25 +152,23 @@ inline std::string in_columns(std::vector<std::vector<std::string>> const& rows)
 
 /// The lines of `explain`, for a program to read.
 template <Expr E, class X>
-std::vector<explained> explain_nodes(std::int64_t tokens, int workers = 1,
-                                     timings const& times = {}) {
-  detail::explanation<X> lines({tokens, workers, true}, times);
+std::vector<explained> explain_nodes(extent e, timings const& times = {}) {
+  detail::explanation<X> lines(e, times);
   lines.add(E{}, 0, false);
   return lines.finish(E{});
 }
 
 /// The plans that executor X has for expression E, as a tree: fused (one plan for a pattern or a
-/// name), composed (of its parts' plans) or a stage's own, each with what a training pass over so
-/// many tokens costs. A sequence's stages stand one below the other; the last line is the whole,
-/// with what the stages hand to one another. Given a machine's limits, each line also says how long a
-/// forward pass takes at least. Given the timings of timed<E, X> over batches of so many tokens, it
+/// name), composed (of its parts' plans) or a stage's own, each with what a pass over one text of
+/// so many tokens costs. A sequence's stages stand one below the other; the last line is the whole, with
+/// what the stages hand to one another. Given a machine's limits, each line also says how long a forward
+/// pass takes at least. Given the timings of timed<E, X> over batches of so many tokens, it
 /// says how long the mean call took, and the least is that of what was run: a call's forward pass, and
 /// twice that for its backward pass. Throws invalid_argument if the timings are another expression's.
 /// Includes of a backend decide what is there: include it first.
 template <Expr E, class X>
-std::string explain(std::int64_t tokens, int workers = 1, machine_limits limits = {},
-                    timings const& times = {}) {
-  auto const nodes = explain_nodes<E, X>(tokens, workers, times);
+std::string explain(extent e, machine_limits limits = {}, timings const& times = {}) {
+  auto const nodes = explain_nodes<E, X>(e, times);
   bool const limited = limits.flops > 0 && limits.bytes > 0, timed = !times.rows.empty();
   std::vector<std::vector<std::string>> rows{
       {"", "plan", "GFLOP", "weights MB", "saved MB", "scratch MB"}};
@@ -211,12 +209,18 @@ std::string explain(std::int64_t tokens, int workers = 1, machine_limits limits 
       double const least =
           limits.least_seconds(node.cost) * (calls > 0 ? node.times.passes() / calls : 1);
       row.push_back(number(least * 1e3));
-      if (calls > 0)
+      if (node.times.seconds() > 0)
         row.push_back(std::to_string(std::lround(100 * least * calls / node.times.seconds())) +
                       " %");
     }
   }
   return detail::in_columns(rows);
+}
+/// The same for a training pass; `kept` is bf16 for a cpu that multiplies in bf16.
+template <Expr E, class X>
+std::string explain(std::int64_t tokens, int workers = 1, machine_limits limits = {},
+                    format kept = format::f32) {
+  return explain<E, X>({tokens, workers, true, kept}, limits);
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -119,7 +119,7 @@ requires(composes<X, E>) struct clocks<X, E, Row> {
 ///   network<timed<model, cpu>, cpu> net;
 ///   timings times;
 ///   trainer{net}.step({.tokens = T, .ids = ids, .times = &times}, targets);
-///   explain<model, cpu>(T, 2, limits, times);
+///   explain<model, cpu>(net.extent_of(T, true), limits, times);
 ///
 /// Not on cuda, where a call's return says nothing of when its work is done.
 template <Expr E, class X>

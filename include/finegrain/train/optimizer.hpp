@@ -25,6 +25,7 @@ struct optimizer_step {
   double clip = 0;                      // the gradient's norm is cut to this; 0: never
   double gathered = 1;                  // batches that the gradient is the sum of, times its scale
   std::int64_t const* terms = nullptr;  // of the last batch's loss, where the executor counted them
+  finegrain::rounding rounding = finegrain::rounding::nearest;  // of weights to bf16
 };
 
 /// What a step did, as far as the executor's memory knows.
@@ -34,18 +35,20 @@ struct optimizer_figures {
   std::int64_t terms = 0;  // and its terms, if the executor counted them
 };
 
-/// On the host the weights that learn are the network's own; N is their scalar.
+/// On the host the weights that learn are the network's own; N is their scalar. Where products are of
+/// bf16, it keeps a copy of them in bf16: a step writes it, and passes that it is lent to read it.
 template <class X>
 class optimizer {
  public:
   using S = typename X::scalar;
   using N = S;
 
-  optimizer(X const&, std::vector<weight_entry> const& entries, std::vector<router_biases> const&,
-            std::span<S> weights)
+  optimizer(X const& on, std::vector<weight_entry> const& entries,
+            std::vector<router_biases> const&, std::span<S> weights)
       : ranges_(trained_ranges(entries)),
         partial_(ranges_.size()),
-        moments_(2 * static_cast<std::int64_t>(weights.size())) {
+        moments_(2 * static_cast<std::int64_t>(weights.size())),
+        copy_(copies(on) ? static_cast<std::int64_t>(weights.size()) : 0) {
     std::fill(moments_.begin(), moments_.end(), S(0));
   }
 
@@ -55,10 +58,35 @@ class optimizer {
     double const gathered = at.gathered;
     double const rate = how.lr * at.schedule.at(steps_++);
     norm_ = gradient_norm(on.threads, ranges_, g, partial_.data()) / gathered;
-    if (!std::isfinite(norm_)) return;
+    if (!std::isfinite(norm_)) return round(on, weights, at.rounding);
     double const scale = (at.clip > 0 && norm_ > at.clip ? at.clip / norm_ : 1) / gathered;
     adamw_update(on.threads, how, rate, steps_, scale, ranges_, g, weights.data(),
-                 first(weights).data(), second(weights).data());
+                 first(weights).data(), second(weights).data(), rounded(at.rounding));
+  }
+  /// Throws invalid_argument where weights are not rounded in such a way.
+  void check(rounding how) const {
+    if (how == rounding::stochastic && copy_.size() == 0)
+      throw invalid_argument("weights are rounded by chance where a cpu multiplies in bf16");
+  }
+  /// The copy is read in place of the weights as long as this lasts.
+  class lent {
+   public:
+    lent(X& on, std::span<S const> weights, buffer<bf16> const& copy) : on_(on) {
+      if constexpr (requires { on.copy; }) on_.copy = {weights.data(), copy.data(), copy.size()};
+    }
+    lent(lent const&) = delete;
+    lent& operator=(lent const&) = delete;
+    ~lent() {
+      if constexpr (requires { on_.copy; }) on_.copy = {};
+    }
+
+   private:
+    X& on_;
+  };
+  /// If others than `step` have changed weights, the copy is made anew: what step would have made.
+  [[nodiscard]] lent lend(X& on, std::span<S> weights, rounding how, bool changed) {
+    if (changed || how != rounding_) round(on, weights, how);
+    return {on, weights, copy_};
   }
   /// What the last step did. Waits for it.
   optimizer_figures figures(X const&) const { return {.norm = norm_}; }
@@ -82,6 +110,17 @@ class optimizer {
   void write(X const&, numbers const&, std::span<S>) {}
 
  private:
+  static bool copies([[maybe_unused]] X const& on) {
+    if constexpr (requires { on.copy; }) return on.products == format::bf16;
+    return false;
+  }
+  void round(X const& on, std::span<S> weights, rounding how) {
+    if (copy_.size() > 0) round_weights(on.threads, ranges_, weights.data(), rounded(how));
+  }
+  rounded_weights rounded(rounding how) {
+    rounding_ = how;
+    return {copy_.data(), how, random_word(0, static_cast<std::uint64_t>(steps_))};
+  }
   std::span<S> first(std::span<S> weights) const { return {moments_.data(), weights.size()}; }
   std::span<S> second(std::span<S> weights) const {
     return {moments_.data() + weights.size(), weights.size()};
@@ -90,8 +129,10 @@ class optimizer {
   std::vector<trained_range> ranges_;
   std::vector<double> partial_;
   buffer<S> moments_;
+  buffer<bf16> copy_;  // of trained weights, laid out as all; empty where nothing reads it
   std::int64_t steps_ = 0;
   double norm_ = 0;
+  finegrain::rounding rounding_ = finegrain::rounding::nearest;  // of the copy
 };
 
 /// On the device weights of 16 bits are copies of those in f32 that learn.
@@ -139,6 +180,10 @@ class optimizer<basic_cuda<T>> {
     begin_at(on, 0);
   }
 
+  static void check(rounding how) {
+    if (how == rounding::stochastic)
+      throw invalid_argument("on cuda, weights are rounded to the nearest");
+  }
   /// Enqueues a step, as all of these but `figures`, `change`, `read` and `write`, which wait.
   void step(X const& on, adamw const& how, optimizer_step const& at, T const* g,
             std::span<T> weights) {
