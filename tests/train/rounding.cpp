@@ -17,7 +17,8 @@ namespace {
 using network = fg::network<tiny::decoder, fg::cpu>;
 using block = fg::network<fg::mlp<9, 21>, fg::cpu>;
 constexpr auto bf16 = fg::format::bf16;
-constexpr auto stochastic = fg::rounding::stochastic;
+using rounding = fg::weight_rounding;
+constexpr auto stochastic = rounding::stochastic;
 
 template <class Net>
 std::vector<float> weights_of(Net const& net) {
@@ -41,7 +42,7 @@ std::vector<float> rounded(std::vector<float> const& w, std::uint64_t seed,
   std::vector<fg::trained_range> ranges;
   for (auto at = std::int64_t(0), size = std::int64_t(w.size()); at < size; at += piece)
     ranges.push_back({at, std::min(piece, size - at), true});
-  fg::round_weights<float>(threads, ranges, w.data(), {to.data(), stochastic, seed});
+  fg::round_weights<float>(threads, ranges, w.data(), {to.data(), true, seed});
   std::vector<float> made;
   for (fg::bf16 const one : to) made.push_back(float(one));
   return made;
@@ -100,36 +101,41 @@ TEST_CASE("a weight is rounded by its place and the seed, not by threads or piec
 }
 
 TEST_CASE("steps that read the copy in bf16 have the bits of steps that round as they pack") {
-  network copied(fg::cpu{bf16}), packed;
-  fg::trainer with{copied, {.lr = 1e-2}}, without{packed, {.lr = 1e-2}};
-  packed.on().products = bf16;  // when the trainer is there, which has made no copy
+  network copied(fg::cpu{bf16}), packed(fg::cpu{bf16});
+  fg::trainer with{copied, {.lr = 1e-2}, {.rounding = rounding::nearest}};
+  fg::trainer without{packed, {.lr = 1e-2}};
   tiny::text const text(68);
   for (int i = 0; i < 4; ++i) {
     CHECK(with.step(text.inputs(), text.targets()).loss ==
           without.step(text.inputs(), text.targets()).loss);
     CHECK(same(weights_of(copied), weights_of(packed)));
+    with.settings().rounding = i == 2 ? rounding::in_products : rounding::nearest;  // and back
     CHECK(!copied.on().copy.rounded);  // lent for a pass
     if (i == 1)                        // weights that others write reach the copy
       for (auto* net : {&copied, &packed}) net->weight("head.weight")(3, 4) = 0.75f;
   }
   for (auto* train : {&with, &without}) {
+    train->settings().rounding = rounding::in_products;
     train->gather({.tokens = 68, .ids = text.inputs()}, text.targets());
     train->gather({.tokens = 68, .ids = text.targets()}, text.inputs());
+    train->settings().rounding = rounding::nearest;  // between the passes and the step
     train->finish();
+    train->step(text.inputs(), text.targets());
   }
   CHECK(same(weights_of(copied), weights_of(packed)));
 }
 
 TEST_CASE("weights rounded by chance: the same bits for any threads, others than to the nearest") {
   tiny::text const text(68);
-  auto const learn = [&](fg::parallel threads, fg::rounding how) {
+  auto const learn = [&](fg::parallel threads, rounding how) {
     network net(fg::cpu{threads, bf16});
     fg::trainer train{net, {.lr = 1e-2}, {.rounding = how}};
     for (int i = 0; i < 3; ++i) train.step(text.inputs(), text.targets());
     return weights_of(net);
   };
   auto const one = learn({}, stochastic);
-  CHECK(!same(one, learn({}, fg::rounding::nearest)));
+  CHECK(!same(one, learn({}, rounding::nearest)));
+  CHECK(same(learn({}, rounding::in_products), learn({}, rounding::nearest)));
   for (int workers : {2, 3, 8}) {
     fg::thread_pool pool(workers);
     CHECK(same(one, learn(pool, stochastic)));
@@ -138,14 +144,14 @@ TEST_CASE("weights rounded by chance: the same bits for any threads, others than
 
 TEST_CASE("weights rounded by chance or to the nearest learn what those in f32 do") {
   tiny::text const text(68);
-  auto const learn = [&](fg::cpu on, fg::rounding how) {
+  auto const learn = [&](fg::cpu on, rounding how) {
     network net(on, {.deviation = 0.1, .seed = 1});
     fg::trainer train{net, {.lr = 1e-2}, {.rounding = how}};
     for (int i = 0; i < 120; ++i) train.step(text.inputs(), text.targets());
     return train.evaluate(text.inputs(), text.targets());
   };
-  double const exact = learn(fg::cpu(), fg::rounding::nearest);
-  CHECK(learn(fg::cpu{bf16}, fg::rounding::nearest) == Approx(exact).margin(0.02));
+  double const exact = learn(fg::cpu(), rounding::in_products);
+  CHECK(learn(fg::cpu{bf16}, rounding::nearest) == Approx(exact).margin(0.02));
   CHECK(learn(fg::cpu{bf16}, stochastic) == Approx(exact).margin(0.02));
 }
 
@@ -168,12 +174,14 @@ TEST_CASE("a run with weights rounded by chance goes on with the same bits") {
   CHECK(same(weights_of(whole), weights_of(resumed)));
 }
 
-TEST_CASE("where nothing is rounded to bf16, rounding by chance is refused") {
+TEST_CASE("where no product is of bf16, weights are not rounded to it") {
   block net;
   CHECK_THROWS_WITH((fg::trainer{net, {}, {.rounding = stochastic}}),
-                    "weights are rounded by chance where a cpu multiplies in bf16");
+                    "weights are rounded to bf16 for a cpu that multiplies in bf16");
+  fg::network<fg::mlp<9, 21>, fg::reference> exact;
+  CHECK_THROWS_AS((fg::trainer{exact, {}, {.rounding = rounding::nearest}}), fg::invalid_argument);
   fg::trainer train{net};
-  train.settings().rounding = stochastic;
+  train.settings().rounding = rounding::nearest;
   std::vector<float> const x(9);
   fg::matrix<float const> const one(x.data(), 1, 9);
   CHECK_THROWS_AS(train.step(one, one), fg::invalid_argument);

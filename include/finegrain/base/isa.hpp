@@ -37,9 +37,9 @@ inline cpuid_words cpuid(unsigned leaf, unsigned part = 0) noexcept {
 }
 /// Whether the system saves these registers; asked only where the processor has the instruction.
 inline bool saves(unsigned registers) noexcept {
-  unsigned low = 0, high = 0;
-  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-  return (low & registers) == registers;
+  unsigned saved = 0;
+  asm volatile("xgetbv" : "=a"(saved) : "c"(0) : "edx");
+  return (saved & registers) == registers;
 }
 constexpr unsigned bits(auto... numbers) { return ((1U << numbers) | ...); }
 

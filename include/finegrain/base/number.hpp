@@ -53,11 +53,8 @@ struct bf16 {
   }
 };
 
-/// How an f32 becomes a bf16: to the nearest; or to the one below or above by chance, above as often
-/// as it is near to it, so that it is right in the mean.
-enum class rounding { nearest, stochastic };
-
-/// Rounds by chance: `draw` is uniform in 0 ... 65535. What bf16 holds, infinity and NaN stay.
+/// x rounded by chance to the number of bf16 below or above, to each as often as x is near to it, so that
+/// it is right in the mean: `draw` is uniform in 0 ... 65535. What bf16 holds, infinity and NaN stay.
 inline bf16 rounded_by(float x, std::uint32_t draw) {
   bf16 made(x);
   auto const word = __builtin_bit_cast(std::uint32_t, x);

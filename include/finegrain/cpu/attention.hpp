@@ -17,14 +17,14 @@ inline namespace FINEGRAIN_ISA {
 
 namespace simd {
 
-inline constexpr int query_rows = 48, key_rows = 64;
+inline constexpr int query_rows = 48, key_rows = 64, score_stride = left_stride<format::f32>;
 inline constexpr std::int64_t value_cols = 256;  // of a head that are averaged at a time
 
 static_assert(key_rows <= block_cols && query_rows <= block_rows && value_cols % block_cols == 0);
 
 /// scores(row, key) = a . keys for up to key_rows keys.
 inline void score_block(matrix<float const> a, matrix<float const> keys, room& room,
-                        float (*scores)[left_stride]) {
+                        float (*scores)[score_stride]) {
   int const rows = static_cast<int>(a.rows);
   transposed const b(keys);
   multiply(a, rows, keys.cols, b, 0, b.panels(), room, room.sums);
@@ -69,7 +69,7 @@ inline void attend(matrix<float const> q, matrix<float const> keys, matrix<float
   int const rows = static_cast<int>(q.rows);
   float const scale = 1.0f / std::sqrt(static_cast<float>(q.cols));
   room room;
-  alignas(64) float scores[query_rows][left_stride];
+  alignas(64) float scores[query_rows][score_stride];
   alignas(64) float sums[value_cols * query_rows];  // (panel, row, column)
   float highest[query_rows], total[query_rows];
   for (int r = 0; r < rows; ++r) {
@@ -126,7 +126,7 @@ struct attend_gradient {
              room& room) const {
     constexpr int across = query_rows;  // stride of the transposed blocks
     float const scale = 1.0f / std::sqrt(static_cast<float>(q.cols));
-    alignas(64) float p[query_rows][left_stride], ds[query_rows][left_stride];
+    alignas(64) float p[query_rows][score_stride], ds[query_rows][score_stride];
     alignas(64) float turned[key_rows * across];
     score_block(q.middle_rows(i0, rows), k.middle_rows(j0, count), room, p);
     score_block(dmixed.middle_rows(i0, rows), v.middle_rows(j0, count), room, ds);
@@ -141,7 +141,7 @@ struct attend_gradient {
       for (int c = visible; c < key_rows; ++c) p[r][c] = ds[r][c] = 0;
     }
     matrix<float const> const across_queries(turned, count, rows, across);
-    add({ds[0], rows, count, left_stride}, k.middle_rows(j0, count), dq.middle_rows(i0, rows));
+    add({ds[0], rows, count, score_stride}, k.middle_rows(j0, count), dq.middle_rows(i0, rows));
     turn_over(ds, rows, count, turned);
     add(across_queries, q.middle_rows(i0, rows), dk.middle_rows(j0, count));
     turn_over(p, rows, count, turned);
@@ -149,7 +149,7 @@ struct attend_gradient {
   }
 
  private:
-  static void turn_over(float const (*m)[left_stride], int rows, int count, float* to) {
+  static void turn_over(float const (*m)[score_stride], int rows, int count, float* to) {
     for (int r = 0; r < rows; r += lanes)
       for (int c = 0; c < count; c += lanes) {
         float const* from[lanes];

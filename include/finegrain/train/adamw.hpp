@@ -54,11 +54,18 @@ inline std::vector<trained_range> trained_ranges(std::vector<weight_entry> const
   return ranges;
 }
 
-/// Where weights are written in bf16 too, laid out alike: those that products of bf16 read. What is
-/// written depends on the weight, its place and the seed alone.
+/// Where weights that learn in f32 become the bf16 that products read, on a cpu that multiplies in it.
+enum class weight_rounding {
+  in_products,  // as they are read
+  nearest,      // as they are written, into a copy of half the bytes: the same bits
+  stochastic,   // the same by chance (rounded_by): what is read is right in the mean
+};
+
+/// Where weights are written in bf16 too, laid out alike. What is written depends on the weight, its
+/// place and the seed alone.
 struct rounded_weights {
   bf16* to = nullptr;
-  finegrain::rounding rounding = finegrain::rounding::nearest;
+  bool by_chance = false;
   std::uint64_t seed = 0;
 };
 
@@ -116,7 +123,7 @@ template <class S>
 FINEGRAIN_ONE_COPY void round_range(rounded_weights const& made, S const* w, std::int64_t first,
                                     std::int64_t count) {
   std::int64_t const end = first + count;
-  if (made.rounding == rounding::nearest) {
+  if (!made.by_chance) {
     for (std::int64_t i = first; i < end; ++i) made.to[i] = bf16(static_cast<float>(w[i]));
     return;
   }

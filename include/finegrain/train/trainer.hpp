@@ -27,9 +27,7 @@ struct training {
   /// they are used: fp16 has no numbers below 6e-8. A power of two changes nothing else; what is
   /// above 65504 makes the step one of no finite gradient. (A log's balance losses are larger too.)
   double loss_scale = 1;
-  /// Of weights, where a cpu multiplies in bf16. The weights that learn are f32 either way; by chance,
-  /// what products read of them is right in the mean, however small a step is.
-  finegrain::rounding rounding = finegrain::rounding::nearest;
+  weight_rounding rounding = weight_rounding::in_products;  // on a cpu that multiplies in bf16
 };
 
 /// What one step did.
@@ -76,7 +74,7 @@ class trainer {
         state_(net.on(), net.entries(), routers_of<E>(net.entries()), net.parameters()) {
     static_cast<void>(checked(optimizer_));
     check(settings_);
-    state_.check(settings_.rounding);
+    state_.prepare(net.on(), settings_.rounding);
   }
 
   /// One step on one sequence.
@@ -301,7 +299,7 @@ class trainer {
   template <class L>
   void begin(batch b, matrix<S const> x, L const& loss) {
     check(settings_);
-    state_.check(settings_.rounding);
+    state_.prepare(net_.on(), settings_.rounding);
     if (!b.log) b.log = &log_;
     if (b.routing == routing_request{}) b.routing = settings_.routing;
     b.routing.seed = seed_of(b.routing);
@@ -320,7 +318,7 @@ class trainer {
       if (settings_.bias.speed > 0) state_.count_choices(net_.on(), mode);
   }
 
-  /// The pass, which reads weights in bf16 where the optimiser has them so.
+  /// The pass, with the optimiser's copy of the weights if there is one.
   template <class L>
   double learn(batch const& b, matrix<S const> x, L const& loss, gradients mode) {
     if constexpr (place<executor>::here) {
