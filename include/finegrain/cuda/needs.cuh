@@ -33,7 +33,7 @@ using attention_code = all_code<linear_code<T>, rotary_code<T>, attend_code<T>>;
 /// Of experts of any kind; and of routed ones that lane_numbers has N for. (To name a list is to
 /// compile it: so specialisations and not conditions.)
 template <class T>
-using layer_code = all_code<experts_code<T>, combine_code<T>, route_code<T>>;
+using layer_code = all_code<route_code<T>, experts_code<T>, combine_code<T>>;
 template <class T, int N, bool Rarer>
 struct router_code : all_code<choice_code<T, N>, plain_kinds_code<T>> {};
 template <class T, int N>
@@ -82,8 +82,9 @@ struct code_for : all_code<network_code<T>, stage_code<T, What>> {
                 "on_cuda is of an expression, of a ladder, or of void for all there is");
 };
 template <class T, class... Routers>
-using any_code = all_code<network_code<T>, attention_code<T>, norm_code<T>, embed_code<T>,
-                          layer_code<T>, Routers...>;
+using any_code = all_code<runtime_code<void>, blas_library_code<void>, linear_code<T>, Routers...,
+                          layer_code<T>, norm_code<T>, attention_code<T>, embed_code<T>,
+                          network_code<T>>;
 template <class T, config... Cs>
 struct code_for<T, ladder<Cs...>>
     : any_code<T, router_code<T, lane_numbers(Cs.routed), rarer(Cs)>...> {
@@ -93,7 +94,8 @@ struct code_for<T, ladder<Cs...>>
 };
 template <class T>
 struct code_for<T, void>
-    : any_code<T, router_code<T, 2, true>, router_code<T, 8, true>, router_code<T, 32, true>> {};
+    : any_code<T, choice_code<T, 2>, choice_code<T, 8>, choice_code<T, 32>, route_code<T>,
+               plain_kinds_code<T>, rarer_kinds_code<T>> {};
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI
