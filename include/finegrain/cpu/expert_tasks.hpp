@@ -21,7 +21,7 @@ struct expert_group {
   std::int64_t const* offsets = nullptr;  // (E + 1)
   std::int32_t const* token = nullptr;    // (slots) row of x
 
-  matrix<float> gate_up = {};  // (slots, 2 F): gate's output, then up's; kept for backward
+  matrix<float> gate_up = {};  // (slots, kept_units(F)): gate's output, then up's, for backward
   matrix<float> hidden = {};   // (slots, F); in backward times the weight
   matrix<float> out = {};      // (slots, D): y, or the slot's share of dx
 
@@ -47,6 +47,11 @@ struct expert_task {
   std::int64_t place;  // tasks run in its order
 };
 
+/// Units in which a slot's gate and up, `width` numbers each, are kept for backward.
+constexpr std::int64_t kept_units(std::int64_t width, format kept) {
+  return 2 * simd::ceil_div(width, 32 / bits(kept));
+}
+
 /// Memory of each worker while experts run: rows of A, an expert's hidden rows and a block of B
 /// forward; sums backward.
 struct expert_room {
@@ -55,12 +60,15 @@ struct expert_room {
 
   constexpr expert_room() = default;
   constexpr expert_room(arena& memory, extent e, std::int64_t D, std::int64_t F)
-      : left(simd::left_rows<format::f32>::size(std::max(D, F))),
-        hidden(simd::left_rows<format::f32>::size(F)),
+      : left(rows(std::max(D, F))),
+        hidden(rows(F)),
         sums(e.training ? simd::block_rows * (std::max(D, F) + simd::panel_width) : 0),
         data(memory.take<float>(e.workers * size())) {}
 
   constexpr std::int64_t size() const { return std::max(left + hidden + simd::right_room, sums); }
+  static constexpr std::int64_t rows(std::int64_t K) {
+    return std::max(simd::left_rows<format::f32>::size(K), simd::left_rows<format::bf16>::size(K));
+  }
   float* left_of(int worker) const { return data + worker * size(); }
   float* hidden_of(int worker) const { return left_of(worker) + left; }
   float* right_of(int worker) const { return hidden_of(worker) + hidden; }

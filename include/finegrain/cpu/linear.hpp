@@ -32,7 +32,7 @@ void multiply_all(cpu const& on, matrix<float const> x, B const& b, matrix<float
 /// y (T, Out) = x (T, In) . w (Out, In)^T.
 inline void linear_forward(cpu const& on, matrix<float const> x, matrix<float const> w,
                            matrix<float> y) {
-  simd::multiply_all(on, x, simd::transposed(w), y, gradients::overwrite);
+  simd::multiply_all(on, x, simd::transposed(on.copy.of(w)), y, gradients::overwrite);
 }
 
 /// dw (Out, In) = dy (T, Out)^T . x (T, In) and dx (T, In) = dy . w, each stored or added. An
@@ -48,7 +48,7 @@ inline void linear_backward(cpu const& on, matrix<float const> x, matrix<float c
           dw.middle_rows(first, std::min<std::int64_t>(simd::block_rows, w.rows - first)), dw_mode);
     });
   });
-  if (dx.data) simd::multiply_all(on, dy, simd::straight{w, w.cols}, dx, dx_mode);
+  if (dx.data) simd::multiply_all(on, dy, simd::straight{on.copy.of(w), w.cols}, dx, dx_mode);
 }
 
 }  // namespace FINEGRAIN_ISA

@@ -19,7 +19,7 @@ void multiply(row_list a, int rows, std::int64_t K, B const& b, std::int64_t fir
   for (std::int64_t k = 0; k < K; k += step) {
     std::int64_t const count = std::min(step, K - k), units = ceil_div(count, unit<F>::numbers);
     std::int64_t const then = std::min(step, K - k - count);
-    for (int r = 0; r < rows; ++r) unit<F>::take(a[r] + k, count, room.left + r * left_stride);
+    for (int r = 0; r < rows; ++r) unit<F>::keep(a[r] + k, count, room.left + r * left_stride<F>);
     for (std::int64_t p = first; p < last; p += B::group) {
       std::int64_t const end = std::min<std::int64_t>(last, p + B::group);
       b.template pack<F>(p, end, k, count, room.right, units);
@@ -111,8 +111,9 @@ void outer_product(row_list a, std::int64_t first, row_list b, std::int64_t K, m
               transpose(from, std::min<std::int64_t>(lanes, ks - i), n, turned[0] + i, width);
             }
             for (std::int64_t i = 0; i < n; ++i)
-              unit<F>::take(turned[i], ks,
-                            room.left + (r + i) * left_stride + k / unit<F>::numbers);
+              unit<F>::keep(
+                  turned[i], ks,
+                  room.left + (r + i) * left_stride<F> + k / unit<F>::numbers * unit<F>::parts);
           }
         for (std::int64_t q = p; q < end; ++q) {
           float const* const panel = room.right + (q - p) * units * panel_width;
