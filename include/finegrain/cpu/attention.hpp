@@ -34,12 +34,16 @@ inline void score_block(matrix<float const> a, matrix<float const> keys, room& r
                   scores[r] + p * panel_width);
 }
 
-/// One step of the running softmax: visible scores become weights, others 0; returns what earlier
-/// sums are to be multiplied with.
+/// Columns of the whole vectors that hold so many.
+constexpr int whole_vectors(int columns) { return (columns + lanes - 1) / lanes * lanes; }
+
+/// One step of the running softmax: visible scores become weights, and are all that is read of a row
+/// later; returns what earlier sums are to be multiplied with.
 inline float soften(float scale, int visible, float* scores, float& highest, float& sum) {
-  for (int c = visible; c < key_rows; ++c) scores[c] = -__builtin_huge_valf();
+  int const end = whole_vectors(visible);
+  for (int c = visible; c < end; ++c) scores[c] = -__builtin_huge_valf();
   vec most = broadcast(highest);
-  for (int c = 0; c < key_rows; c += lanes) {
+  for (int c = 0; c < end; c += lanes) {
     vec const s = load(scores + c) * scale;
     most = larger(s, most);
     store(scores + c, s);
@@ -47,7 +51,7 @@ inline float soften(float scale, int visible, float* scores, float& highest, flo
   float const now = largest(most);
   float const shrink = exp(broadcast(highest - now))[0];
   vec part{};
-  for (int c = 0; c < key_rows; c += lanes) {
+  for (int c = 0; c < end; c += lanes) {
     vec const w = exp(load(scores + c) - now);
     part += w;
     store(scores + c, w);
@@ -127,15 +131,14 @@ struct attend_gradient {
     score_block(q.middle_rows(i0, rows), k.middle_rows(j0, count), room, p);
     score_block(dmixed.middle_rows(i0, rows), v.middle_rows(j0, count), room, ds);
     for (int r = 0; r < rows; ++r) {
-      std::int64_t const visible = i0 + r + 1 - j0;
+      int const visible = static_cast<int>(std::clamp<std::int64_t>(i0 + r + 1 - j0, 0, count));
       float const log_sum = log_weight[(i0 + r) * log_stride];
-      for (int c = 0; c < key_rows; c += lanes) {
+      for (int c = 0; c < visible; c += lanes) {
         vec const weight = exp(load(p[r] + c) * scale - log_sum);
         store(p[r] + c, weight);
         store(ds[r] + c, weight * (load(ds[r] + c) - mean[r]) * scale);
       }
-      for (std::int64_t c = std::clamp<std::int64_t>(visible, 0, count); c < key_rows; ++c)
-        p[r][c] = ds[r][c] = 0;
+      for (int c = visible; c < key_rows; ++c) p[r][c] = ds[r][c] = 0;
     }
     matrix<float const> const across_queries(turned, count, rows, across);
     add({ds[0], rows, count, score_stride}, k.middle_rows(j0, count), dq.middle_rows(i0, rows));

@@ -12,9 +12,12 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
+struct id_list;
+
 namespace detail {
 template <class V>
-concept IdRange = !EigenDense<V> && std::is_convertible_v<V&&, std::span<std::int32_t const>>;
+concept IdRange = !std::is_same_v<std::remove_cvref_t<V>, id_list> && !EigenDense<V> &&
+                  std::is_convertible_v<V&&, std::span<std::int32_t const>>;
 template <class V>
 concept EigenIds =
     EigenDense<V> && std::is_same_v<std::remove_const_t<eigen_number<V>>, std::int32_t>;
@@ -64,6 +67,7 @@ struct balance_losses {
 enum class drop { least_weight, last };
 
 struct routing_log;
+struct timings;
 struct batch;
 
 /// A choice of your own, for selection::rule.
@@ -95,7 +99,7 @@ struct routing_request {
   double jitter = 0;       // training, config.jitter: factors are uniform in 1 - jitter, 1 + jitter
   std::uint64_t seed = 0;  // of jitter, noise, chance and exemption; a trainer's steps move it
   std::int64_t const* step = nullptr;  // cuda: steps done, on the device, which join the seed there
-  bool quantiles = false;  // whether the report has them, for quantile balancing
+  bool quantiles = false;              // whether the report has them, for quantile balancing
   routing_log const* earlier = nullptr;  // counts of the step's earlier batches join the losses'
   routing_rule const* rule = nullptr;    // for selection::rule; not owned
 
@@ -168,6 +172,7 @@ struct batch {
   std::span<std::int64_t const> positions = {};  // (T) in place of 0, 1, ... in each sequence
   routing_request routing = {};
   routing_log* log = nullptr;
+  timings* times = nullptr;  // of a timed expression (plan/timed.hpp)
 
   std::int64_t sequences() const {
     return starts.empty() ? 1 : static_cast<std::int64_t>(starts.size()) - 1;
