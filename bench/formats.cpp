@@ -9,7 +9,7 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
-#include <finegrain/finegrain.hpp>
+#include <finegrain/lab.hpp>
 
 namespace {
 
