@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "expert_tasks.hpp"
+#include "frozen_experts.hpp"
 #include "linear.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -68,7 +68,7 @@ inline vec gated_backward(activation act, float const* dh, std::int64_t n, float
 /// Experts whose weights are as they are stored; products of numbers in format F.
 template <format F>
 struct stored_experts {
-  static constexpr format number = F;
+  static constexpr format products = F;
 
   static auto gate_up(expert_group const& g, std::int64_t e, float* room) {
     return packing<F>{{g.gate[e], g.up[e]}, g.gate.cols, room};
@@ -88,7 +88,7 @@ void experts_forward(cpu const& on, activation act, std::span<expert_group const
                      Weights const& weights, matrix<float const> x, expert_task* tasks,
                      expert_room const& room) {
   using namespace simd;
-  using left = left_rows<Weights::number>;
+  using left = left_rows<Weights::products>;
   int const workers = on.threads.workers();
   std::int64_t most = left::most(x.cols), total = 0;
   auto const inner = [](expert_group const& g) { return ceil_div(g.width(), half_panel); };
@@ -281,18 +281,6 @@ inline void experts_backward(cpu const& on, activation act, std::span<expert_gro
   });
 }
 
-namespace simd {
-/// One matrix as a stack of one, or of none if it is empty.
-template <class T>
-stack<T> stacked(matrix<T> m) {
-  return {m.data, m.rows * m.cols > 0 ? 1 : 0, m.rows, m.cols};
-}
-template <class T>
-stack<T> stacked(stack<T> s) {
-  return s;
-}
-}  // namespace simd
-
 }  // namespace FINEGRAIN_ISA
 
 template <int D, int F, activation Act>
@@ -318,9 +306,13 @@ struct plan<cpu, mlp<D, F, Act>> {
                       matrix<float> y) {
     scratch const t(p.scratch, p.extent);
     expert_group const g = group(w, s, t, x.rows, y);
-    simd::in_products_of(p.on, [&]<format N>() {
-      experts_forward(p.on, Act, {&g, 1}, simd::stored_experts<N>{}, x, t.tasks, t.room);
-    });
+    auto const run = [&](auto const& experts) {
+      experts_forward(p.on, Act, {&g, 1}, experts, x, t.tasks, t.room);
+    };
+    if constexpr (Frozen<W>)
+      run(packed_experts<W::number>{w, {}});
+    else
+      simd::in_products_of(p.on, [&]<format N>() { run(simd::stored_experts<N>{}); });
   }
   template <class W, class V>
   static void backward(pass<cpu> p, W const& w, saved const& s, matrix<float const> x,
@@ -338,13 +330,18 @@ struct plan<cpu, mlp<D, F, Act>> {
   template <class W>
   static expert_group group(W const& w, saved const& s, scratch const& t, std::int64_t tokens,
                             matrix<float> out) {
-    return {.gate = simd::stacked(w.gate),
-            .up = simd::stacked(w.up),
-            .down = simd::stacked(w.down),
-            .slots = tokens,
-            .gate_up = s.gate_up,
-            .hidden = t.hidden,
-            .out = out};
+    expert_group g{.down = simd::stacked(w.down),
+                   .slots = tokens,
+                   .gate_up = s.gate_up,
+                   .hidden = t.hidden,
+                   .out = out};
+    if constexpr (Frozen<W>) {
+      g.gate = g.up = simd::stacked(w.gate_up);
+    } else {
+      g.gate = simd::stacked(w.gate);
+      g.up = simd::stacked(w.up);
+    }
+    return g;
   }
 };
 

@@ -77,12 +77,14 @@ class left_rows {
     }
   }
 
+  /// A row's units of the block of `depth` in which k is; the next block's stand rows * left_stride on.
+  float* at(int row, std::int64_t k) const {
+    return room_ + (k / depth * rows_ + row) * left_stride;
+  }
+
  private:
   static constexpr std::int64_t row_size(std::int64_t K) {
     return ceil_div(units_of<F>(K), depth) * left_stride;
-  }
-  float* at(int row, std::int64_t k) const {
-    return room_ + (k / depth * rows_ + row) * left_stride;
   }
 
   float* room_;
