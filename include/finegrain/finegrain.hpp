@@ -118,9 +118,12 @@
 #include "model/generate.hpp"
 
 #include "io/atomic_file.hpp"
+#include "io/json_reader.hpp"
 #include "io/tensor_table.hpp"
 #include "io/safetensors.hpp"
+#include "io/tensor_files.hpp"
 #include "io/checkpoint.hpp"
+#include "io/published.hpp"
 
 #include "train/loss.hpp"
 #include "cuda/adamw.hpp"
