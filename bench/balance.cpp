@@ -1,35 +1,65 @@
 // How much of the time many workers would be busy with a layer's tasks: nothing is timed.
 //
-//   bench_balance
+//   bench_balance [--text FILE] [--steps N]
 //
-// Random routings of the 16B's layer are cut into tasks as the cpu executor cuts them; each task goes
-// to the worker that is free first. A task takes as long as it has arithmetic.
+// Routings of a layer with the 16B's widths are cut into tasks as the cpu executor cuts them; each task
+// goes to the worker that is free first. A task takes as long as it has arithmetic. Routings are random,
+// of the 16B's 2 + 6 of 64 experts, and recorded: those of a model that was trained, 1 + 7 of 63, over
+// validation text.
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 #include <cstdio>
-#include <finegrain/cpu/cpu.hpp>
-#include <finegrain/model/init.hpp>
+#include <functional>
 #include <queue>
 #include <vector>
+
+#include "trained.hpp"
 
 namespace {
 
 namespace fg = finegrain;
-constexpr int D = 2048, F = 1408, R = 64, K = 6, S = 2;
+constexpr int D = 2048, F = 1408;
 
-/// Where each expert's slots begin; with zipf, expert n is chosen in proportion to 1 / n.
-std::vector<std::int64_t> routing(std::int64_t tokens, bool zipf) {
-  std::vector<std::int64_t> offsets(R + 1);
+/// How many slots each routed expert has, and what every token does.
+struct routing {
+  std::vector<std::int64_t> load;
+  std::int64_t tokens;
+  int top_k, shared;
+};
+
+/// Each token chooses 6 of 64; with zipf, expert n in proportion to 1 / n.
+routing random(std::int64_t tokens, bool zipf) {
+  constexpr int R = 64;
+  routing made{std::vector<std::int64_t>(R), tokens, 6, 2};
   for (std::int64_t t = 0; t < tokens; ++t) {
     std::vector<std::pair<double, int>> keys;
     for (int e = 0; e < R; ++e)
       keys.push_back(
           {-std::log(1 - fg::random_uniform(1, std::uint64_t(t * R + e))) * (zipf ? e + 1 : 1), e});
     std::sort(keys.begin(), keys.end());
-    for (int k = 0; k < K; ++k) ++offsets[std::size_t(keys[std::size_t(k)].second) + 1];
+    for (int k = 0; k < made.top_k; ++k) ++made.load[std::size_t(keys[std::size_t(k)].second)];
   }
-  for (std::size_t e = 0; e < R; ++e) offsets[e + 1] += offsets[e];
-  return offsets;
+  return made;
+}
+
+/// What each layer of a model does with several batches of so many tokens.
+std::vector<routing> recorded(trained::network& net, fg::corpus const& text, std::int64_t tokens) {
+  constexpr int batches = 4;
+  std::vector<routing> made;
+  std::int64_t const length = std::min<std::int64_t>(tokens, 128), count = tokens / length;
+  std::int64_t const all = text.validation_windows(length);
+  fg::buffer<float> numbers(tokens * 256);
+  for (int i = 0; i < batches; ++i) {
+    fg::windows held;
+    text.validate(i * count, count, all, length, held);
+    fg::batch b = held.batch();
+    fg::routing_log log = net.make_log();
+    b.log = &log;
+    net.infer(b, {}, fg::matrix<float>(numbers.data(), tokens, 256));
+    for (auto const& layer : log.layers)
+      made.push_back({layer.load, tokens, trained::finest.top_k, trained::finest.shared});
+  }
+  return made;
 }
 
 /// When the last worker is done.
@@ -48,17 +78,20 @@ double finish(std::vector<fg::expert_task> const& tasks, std::int64_t count, int
   return last;
 }
 
-double busy(std::int64_t tokens, bool zipf, int workers) {
+double busy(routing const& r, int workers) {
   using namespace fg::simd;
-  std::vector<std::int64_t> const offsets = routing(tokens, zipf);
+  std::int64_t const R = std::int64_t(r.load.size()), S = r.shared;
+  std::vector<std::int64_t> offsets{0};
+  for (std::int64_t n : r.load) offsets.push_back(offsets.back() + n);
   fg::expert_group const groups[] = {
-      {.gate = {nullptr, 1, S * F, D}, .slots = tokens},
-      {.gate = {nullptr, R, F, D}, .slots = tokens * K, .offsets = offsets.data()}};
+      {.gate = {nullptr, 1, S * F, D}, .slots = r.tokens},
+      {.gate = {nullptr, R, F, D}, .slots = offsets.back(), .offsets = offsets.data()}};
   auto const inner = [](fg::expert_group const& g) { return ceil_div(g.width(), half_panel); };
   auto const outer = [](fg::expert_group const&) { return ceil_div(D, panel_width); };
   std::int64_t const most =
       std::min(left_rows<fg::format::f32>::most(D), left_rows<fg::format::f32>::most(S * F));
-  std::vector<fg::expert_task> tasks(std::size_t(most_tasks(tokens * (K + 1), R + 1, workers)));
+  std::vector<fg::expert_task> tasks(
+      std::size_t(most_tasks(r.tokens + offsets.back(), R + 1, workers)));
   std::int64_t cut = 0, all = 0;
   for (auto const& g : groups) all += g.slots * inner(g);
   std::int64_t const share = fair_share(all, workers);
@@ -90,13 +123,30 @@ double busy(std::int64_t tokens, bool zipf, int workers) {
 
 }  // namespace
 
-int main() {
+int main(int count, char** words) try {
+  fg::options given(count, words);
+  std::string const file = given.text("--text", "out/corpus/jargon.txt");
+  long long const steps = given.number("--steps", 1500);
+  given.done();
+  auto const row = [](std::int64_t tokens, char const* name, std::vector<routing> const& all) {
+    std::printf("| %lld, %s |", static_cast<long long>(tokens), name);
+    for (int const workers : {2, 8, 16, 64}) {
+      double sum = 0;
+      for (routing const& r : all) sum += busy(r, workers);
+      std::printf(" %.0f %% |", 100 * sum / double(all.size()));
+    }
+    std::printf("\n");
+  };
+  fg::corpus const text = fg::corpus::read({file});
+  trained::network net({.deviation = 0.1});
+  trained::train(net, text, steps);
   std::printf("| tokens, routing | 2 workers | 8 | 16 | 64 |\n|---|---|---|---|---|\n");
   for (bool const zipf : {false, true})
-    for (std::int64_t const tokens : {64, 512, 2048}) {
-      std::printf("| %lld, %s |", static_cast<long long>(tokens), zipf ? "Zipf" : "uniform");
-      for (int const workers : {2, 8, 16, 64})
-        std::printf(" %.0f %% |", 100 * busy(tokens, zipf, workers));
-      std::printf("\n");
-    }
+    for (std::int64_t const tokens : {64, 512, 2048})
+      row(tokens, zipf ? "Zipf" : "uniform", {random(tokens, zipf)});
+  for (std::int64_t const tokens : {64, 512, 2048})
+    row(tokens, "recorded", recorded(net, text, tokens));
+} catch (std::exception const& e) {
+  std::fprintf(stderr, "bench balance: %s\n", e.what());
+  return 1;
 }

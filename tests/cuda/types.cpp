@@ -10,7 +10,7 @@
 #include "device_layer.hpp"
 
 using namespace under_test;
-using fg::fp16;
+using fg::bf16, fg::fp16;
 
 namespace {
 
@@ -118,6 +118,20 @@ TEMPLATE_TEST_CASE("blocks of fp16 or f32: dense, and fused with norms", "", fp1
     compare<TestType, std::remove_const_t<decltype(block)>>(T, seed += 100, {},
                                                             fg::gradients::overwrite, 2);
   }
+}
+
+TEMPLATE_TEST_CASE("a learned mix of two stages is the specification's", "", bf16, fp16, float) {
+  NEED_GPU();
+  using mix = decltype(fg::blend(fg::shared_experts<small>{}, fg::routed_experts<small>{}));
+  using two = decltype(fg::residual(fg::rmsnorm<72>{} |
+                                    fg::blend(fg::mlp<72, 40>{}, fg::linear<72, 72>{})));
+  double const slack = std::is_same_v<TestType, bf16> ? 8 : 1;  // it has three bits fewer
+  std::uint64_t seed = 40000;
+  for (std::int64_t T : {0, 1, 7, 64, 130})
+    for (auto const mode : {fg::gradients::overwrite, fg::gradients::accumulate}) {
+      compare<TestType, mix>(T, seed += 100, {}, mode, 2 * slack);
+      compare<TestType, two>(T, seed += 100, {}, mode, 2 * slack);
+    }
 }
 
 TEMPLATE_TEST_CASE("attention of fp16 or f32 is the specification's", "", fp16, float) {
