@@ -64,7 +64,7 @@ double error(E, std::int64_t T) {
   return difference(y, z);
 }
 
-/// The largest number of a format, which makes its scale 1.
+/// The largest number of a format: where twice that stands, the scale is 2.
 constexpr float largest(format F) {
   switch (F) {
     case int8:
@@ -84,7 +84,7 @@ TEMPLATE_TEST_CASE_SIG("products of whole numbers that a format holds are exact"
     auto const w = net.weights().weight;
     for (int n = 0; n < N; ++n)
       for (int k = 0; k < K; ++k)
-        w(n, k) = k % 32 == 0 ? largest(F) : float((n * 5 + k * 3) % 15 - 7);
+        w(n, k) = 2 * (k % 32 == 0 ? largest(F) : float((n * 5 + k * 3) % 15 - 7));
     auto frozen = fg::quantize<F>(net);
     numbers x(std::size_t(T * K)), y(std::size_t(T * N), poison);
     for (std::size_t i = 0; i < x.size(); ++i) x[i] = float(int(i * 7 % 11) - 5);
