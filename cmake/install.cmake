@@ -14,6 +14,6 @@ write_basic_package_version_file(finegrainConfigVersion.cmake
 configure_file(cmake/finegrain.pc.in finegrain.pc @ONLY)
 install(FILES
   ${PROJECT_BINARY_DIR}/finegrainConfig.cmake ${PROJECT_BINARY_DIR}/finegrainConfigVersion.cmake
-  cmake/finegrain_cuda.cmake
+  cmake/finegrain_cuda.cmake cmake/finegrain_isa.cmake cmake/finegrain_isolate.cmake
   DESTINATION ${package_folder})
 install(FILES ${PROJECT_BINARY_DIR}/finegrain.pc DESTINATION ${CMAKE_INSTALL_DATADIR}/pkgconfig)

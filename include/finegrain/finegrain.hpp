@@ -10,6 +10,7 @@
 #include "base/buffer.hpp"
 #include "base/parallel.hpp"
 #include "base/wide.hpp"
+#include "base/isa.hpp"
 
 #include "config/config.hpp"
 #include "config/profiles.hpp"

@@ -61,6 +61,7 @@ inline numbers joined(numbers a, numbers const& b) {
 template <fg::Expr E, class X = fg::cpu>
 struct layer {
   using S = typename X::scalar;
+  using expression = E;
   using plan = fg::plan<X, E>;
   static constexpr int in = fg::in_width<E>(), out = fg::out_width<E>();
 
@@ -84,7 +85,7 @@ struct layer {
   void run(fg::batch const& b, fg::matrix<S const> from, fg::matrix<S> to, bool training = false,
            fg::kv_cache<S>* cache = nullptr) {
     batch = b;
-    extent = {b.tokens, on.threads.workers(), training};
+    extent = fg::extent_on(on, b.tokens, training);
     saved_memory = poisoned(fg::saved_bytes<X, E>(extent));
     scratch_memory = poisoned(fg::scratch_bytes<X, E>(extent));
     if (batch.log) batch.log->next = 0;
@@ -140,8 +141,8 @@ using exact_layer = layer<E, fg::basic_reference<double>>;
 /// How far values and gradients of cpu are from the specification's: the worst of y, dx, and every
 /// weight's gradient, each in units of its largest number.
 template <fg::Expr E>
-double distance(numbers const& x, numbers const& dy, fg::batch const& b = {}) {
-  layer<E> fast;
+double distance(numbers const& x, numbers const& dy, fg::batch const& b = {}, fg::cpu on = {}) {
+  layer<E> fast(on);
   exact_layer<E> exact;
   fast.train(x, dy, b);
   exact.train(x, dy, b);

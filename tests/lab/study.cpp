@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 
 #include <finegrain/config/ladder.hpp>
+#include <finegrain/cpu/cpu.hpp>
 #include <finegrain/lab/study.hpp>
 #include <finegrain/reference/reference.hpp>
 #include <map>
@@ -150,11 +151,14 @@ TEST_CASE("Another setting, seed, text or model is another run, and the folder h
   auto const how = settings(dir.path);
   std::set<std::string> distinct;
   std::size_t expected = 0;
+  auto const insert = [&](fg::study const& study) {
+    for (auto const& m : study.results().models)
+      for (auto const& id : m.model.runs) distinct.insert(id), ++expected;
+  };
   auto const count = [&](fg::study_settings const& s, fg::corpus const& c) {
     fg::study study(c, s, nullptr);
     study.add<tiny<base>>("a");
-    for (auto const& m : study.results().models)
-      for (auto const& id : m.model.runs) distinct.insert(id), ++expected;
+    insert(study);
   };
   count(how, text());
   auto const with = [&](auto change) {
@@ -178,6 +182,11 @@ TEST_CASE("Another setting, seed, text or model is another run, and the folder h
   with([](auto& s) { s.training.schedule.warmup = 2; });
   with([](auto& s) { s.training.schedule.decay = fg::decay::steps; });
   count(how, fg::corpus(std::string(text().text()) + "x"));
+  for (auto const products : {fg::format::f32, fg::format::bf16}) {
+    fg::study study(text(), how, nullptr);
+    study.add<fg::network<reader<base>, fg::cpu>>("a", fg::cpu{products});
+    insert(study);
+  }
   CHECK(distinct.size() == expected);
 
   auto more = how;  // seeds that are done already are not run again

@@ -19,17 +19,34 @@
 #define FINEGRAIN_HD
 #endif
 
-// The instruction set that this translation unit is compiled for. The `cpu` executor carries it in
-// its type's name: files built with different -march flags then never share one inline function.
+// The instruction set that this translation unit is compiled for, as far as finegrain's code asks for
+// it. What depends on it stands in a namespace of this name, and the `cpu` executor's type carries it:
+// files built with different -march flags then never share a function whose text differs.
 #if defined(__CUDACC__)  // nvcc drops pragmas that the cpu's kernels need: code of another speed
 #define FINEGRAIN_ISA nvcc
 #define FINEGRAIN_VECTOR_BYTES 16
 #elif defined(__AVX512F__)
-#define FINEGRAIN_ISA avx512
 #define FINEGRAIN_VECTOR_BYTES 64
+#if defined(__AVX512VBMI__) && defined(__AVX512BF16__)  // Zen 4, Sapphire Rapids
+#define FINEGRAIN_ISA avx512_vbmi_bf16
+#elif defined(__AVX512VBMI__)  // Ice Lake
+#define FINEGRAIN_ISA avx512_vbmi
+#elif defined(__AVX512BF16__)  // Cooper Lake
+#define FINEGRAIN_ISA avx512_bf16
+#elif defined(__AVX512BW__)  // Skylake's servers
+#define FINEGRAIN_ISA avx512
+#else
+#define FINEGRAIN_ISA avx512_f
+#endif
 #elif defined(__AVX2__) && defined(__FMA__)
 #define FINEGRAIN_ISA avx2
 #define FINEGRAIN_VECTOR_BYTES 32
+#elif defined(__AVX__)
+#define FINEGRAIN_ISA avx
+#define FINEGRAIN_VECTOR_BYTES 16
+#elif defined(__SSE2__)
+#define FINEGRAIN_ISA sse2
+#define FINEGRAIN_VECTOR_BYTES 16
 #elif defined(__ARM_NEON)
 #define FINEGRAIN_ISA neon
 #define FINEGRAIN_VECTOR_BYTES 16

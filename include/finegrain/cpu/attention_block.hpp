@@ -109,7 +109,7 @@ void attention_block_forward(cpu const& on, heads shape, double theta, float eps
   auto const project = [&](std::int64_t begin, std::int64_t rows, std::int64_t group) {
     int i = 0;
     for (; group >= groups_of(w.input[i].rows); ++i) group -= groups_of(w.input[i].rows);
-    multiply_group(on, s.rows.middle_rows(begin, rows), across(w.input[i]), group,
+    multiply_group(on, s.rows.middle_rows(begin, rows), across(on, w.input[i]), group,
                    made[i].middle_rows(begin, rows), gradients::overwrite);
   };
   if (by_rows(T, w.input)) {
@@ -129,7 +129,7 @@ void attention_block_forward(cpu const& on, heads shape, double theta, float eps
     std::int64_t const c = g * block_cols, cols = std::min<std::int64_t>(block_cols, y.cols - c);
     for (std::int64_t t = begin; t < begin + rows; ++t)  // the residual: where the product adds
       std::copy_n(x.row(t) + c, cols, y.row(t) + c);
-    multiply_group(on, s.mixed.middle_rows(begin, rows), across(w.output), g,
+    multiply_group(on, s.mixed.middle_rows(begin, rows), across(on, w.output), g,
                    y.middle_rows(begin, rows), gradients::accumulate);
   });
 }
@@ -142,14 +142,15 @@ inline void attention_block_backward(cpu const& on, heads shape, double theta, b
                                      gradients mode, matrix<float> dx) {
   using namespace simd;
   std::int64_t const T = x.rows;
-  multiply_all(on, dy, straight{w.output, w.output.cols}, t.dmixed, gradients::overwrite);
+  multiply_all(on, dy, straight{on.copy.of(w.output), w.output.cols}, t.dmixed,
+               gradients::overwrite);
   attend_backward(on, shape, b, s.q, s.k, s.v, s.mixed, s.log_weight, t.dmixed, t.dq, t.dk, t.dv);
 
   matrix<float> const made[] = {t.dq, t.dk, t.dv};
   auto const project = [&](std::int64_t begin, std::int64_t rows, std::int64_t group) {
     for (int i = 0; i < 3; ++i)
-      multiply_group(on, made[i].middle_rows(begin, rows), straight{w.input[i], x.cols}, group,
-                     t.drows.middle_rows(begin, rows),
+      multiply_group(on, made[i].middle_rows(begin, rows), straight{on.copy.of(w.input[i]), x.cols},
+                     group, t.drows.middle_rows(begin, rows),
                      i == 0 ? gradients::overwrite : gradients::accumulate);
   };
   auto const through_norm = [&](std::int64_t begin, std::int64_t rows) {

@@ -2,21 +2,49 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+
 #include "../base/error.hpp"
+#include "../base/matrix.hpp"
 #include "../base/number.hpp"
 #include "../base/parallel.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 
+/// Weights, and the same rounded to bf16 in rows as far apart, if there is a copy of them.
+struct copied_weights : matrix<float const> {
+  bf16 const* rounded = nullptr;
+
+  copied_weights(matrix<float const> w, bf16 const* rounded = nullptr)  // NOLINT(*-explicit*)
+      : matrix<float const>(w), rounded(rounded) {}
+  copied_weights(matrix<float> w) : matrix<float const>(w) {}  // NOLINT(*-explicit*)
+};
+
+/// A copy of an array of weights in bf16, laid out alike: what products of bf16 read in their place,
+/// half the bytes. Weights that are not of the array are read as they are.
+struct weight_copy {
+  float const* weights = nullptr;
+  bf16 const* rounded = nullptr;
+  std::int64_t size = 0;
+
+  copied_weights of(matrix<float const> w) const {
+    auto const from = [](float const* p) { return reinterpret_cast<std::uintptr_t>(p); };
+    auto const bytes = static_cast<std::uintptr_t>(size) * sizeof(float);  // 0: none is there
+    return {w, from(w.data) - from(weights) < bytes ? rounded + (w.data - weights) : nullptr};
+  }
+};
+
 /// Vectorised and threaded. Weights, activations, sums and gradients are f32. `products` says what the
-/// operands of large products are rounded to: f32, or bf16, which is mixed precision; routers and
-/// attention's weights stay in f32. Its name carries the instruction set that this file is compiled
-/// for, so that differently compiled files never share one inline function.
+/// operands of large products are rounded to: f32, or bf16, which is mixed precision: what experts keep
+/// for backward is then bf16 too; routers and attention's weights stay in f32. Its name carries the
+/// instruction set that this file is compiled for, so that differently compiled files never share one
+/// inline function.
 struct cpu {
   using scalar = float;
   parallel threads = default_threads();
   format products = format::f32;
+  weight_copy copy = {};  // a trainer lends it for a pass
 
   cpu() = default;
   /// Throws invalid_argument when products are neither f32 nor bf16.

@@ -21,7 +21,7 @@ struct expert_group {
   std::int64_t const* offsets = nullptr;  // (E + 1)
   std::int32_t const* token = nullptr;    // (slots) row of x
 
-  matrix<float> gate_up = {};  // (slots, 2 F): gate's output, then up's; kept for backward
+  matrix<float> gate_up = {};  // (slots, kept_units(F)): gate's output, then up's, for backward
   matrix<float> hidden = {};   // (slots, F); in backward times the weight
   matrix<float> out = {};      // (slots, D): y, or the slot's share of dx
 
@@ -46,6 +46,11 @@ struct expert_task {
   std::int64_t begin, end;
   std::int64_t place;  // tasks run in its order
 };
+
+/// Units in which a slot's gate and up, `width` numbers each, are kept for backward.
+constexpr std::int64_t kept_units(std::int64_t width, format kept) {
+  return 2 * simd::ceil_div(width, 32 / bits(kept));
+}
 
 /// Memory of each worker while experts run: rows of A, an expert's hidden rows and a block of B
 /// forward; sums backward.

@@ -21,9 +21,6 @@ FINEGRAIN_INLINE vec argument_derivative(activation act, vec z) {
   return 1.5957691216f * (1.0f + 0.134145f * z * z);
 }
 
-FINEGRAIN_INLINE vec load_up_to(float const* p, std::int64_t n) {
-  return n >= lanes ? load(p) : load_first(p, n);
-}
 FINEGRAIN_INLINE void store_up_to(float* p, vec v, std::int64_t n) {
   n >= lanes ? store(p, v) : store_first(p, v, n);
 }
@@ -35,26 +32,38 @@ FINEGRAIN_INLINE vec first_of(vec v, std::int64_t n) {
   return load_first(all, n);
 }
 
+/// Units of a vector's first n numbers.
+template <format F>
+FINEGRAIN_INLINE void keep(vec v, std::int64_t n, float* to) {
+  if (n >= lanes) return unit<F>::take(v, to);
+  float all[lanes];
+  store(all, v);
+  unit<F>::take(all, n, to);
+}
+
 /// act(gate) * up for a vector's columns, the first n of which count; gate and up as a product left
 /// them; kept where asked.
+template <format F>
 FINEGRAIN_INLINE vec gated_forward(activation act, float const* sums, std::int64_t n, float* gate,
                                    float* up) {
   vec const g = load(sums), u = load(sums + lanes);
   if (gate) {
-    store_up_to(gate, g, n);
-    store_up_to(up, u, n);
+    keep<F>(g, n, gate);
+    keep<F>(u, n, up);
   }
   return g * sigmoid(argument(act, g)) * u;
 }
 static_assert(half_panel == lanes);
 /// From dh (n columns), the gradient before the slot's weight w: dgate, dup, hidden * w. Returns
-/// the sum of dh * hidden, lane by lane: the weight's gradient.
-inline vec gated_backward(activation act, float const* dh, std::int64_t n, float w,
-                          float const* gate, float const* up, float* dgate, float* dup,
-                          float* hidden) {
+/// the sum of dh * hidden, lane by lane: the weight's gradient. gate and up are as they were kept.
+template <format F>
+vec gated_backward(activation act, float const* dh, std::int64_t n, float w, float const* gate,
+                   float const* up, float* dgate, float* dup, float* hidden) {
   vec dot{};
   for (std::int64_t c = 0; c < n; c += lanes) {
-    vec const d = load(dh + c), g = load_up_to(gate + c, n - c), u = load_up_to(up + c, n - c);
+    std::int64_t const at = c / unit<F>::numbers;
+    vec const d = load(dh + c), g = unit<F>::numbers_of(gate + at, n - c),
+              u = unit<F>::numbers_of(up + at, n - c);
     vec const s = sigmoid(argument(act, g)), a = g * s;
     vec const slope = s + a * (1.0f - s) * argument_derivative(act, g);
     dot += d * a * u;
@@ -65,16 +74,17 @@ inline vec gated_backward(activation act, float const* dh, std::int64_t n, float
   return dot;
 }
 
-/// Experts whose weights are as they are stored; products of numbers in format F.
+/// Experts whose weights are as they are stored, or copied; products of numbers in format F.
 template <format F>
 struct stored_experts {
   static constexpr format products = F;
+  weight_copy copy = {};
 
-  static auto gate_up(expert_group const& g, std::int64_t e, float* room) {
-    return packing<F>{{g.gate[e], g.up[e]}, g.gate.cols, room};
+  auto gate_up(expert_group const& g, std::int64_t e, float* room) const {
+    return packing<F>{{copy.of(g.gate[e]), copy.of(g.up[e])}, g.gate.cols, room};
   }
-  static auto down(expert_group const& g, std::int64_t e, float* room) {
-    return packing<F>{g.down[e], g.down.cols, room};
+  auto down(expert_group const& g, std::int64_t e, float* room) const {
+    return packing<F>{copy.of(g.down[e]), g.down.cols, room};
   }
 };
 
@@ -89,6 +99,7 @@ void experts_forward(cpu const& on, activation act, std::span<expert_group const
                      expert_room const& room) {
   using namespace simd;
   using left = left_rows<Weights::products>;
+  using number = unit<Weights::products>;
   int const workers = on.threads.workers();
   std::int64_t most = left::most(x.cols), total = 0;
   auto const inner = [](expert_group const& g) { return ceil_div(g.width(), half_panel); };
@@ -124,9 +135,10 @@ void experts_forward(cpu const& on, activation act, std::span<expert_group const
       std::int64_t const c = p * half_panel, n = std::min(half_panel, g.width() - c);
       for (int r = 0; r < rows; ++r) {
         std::int64_t const slot = task.first + r;
-        float* const kept = g.gate_up.rows > 0 ? g.gate_up.row(slot) + c : nullptr;
-        vec const h =
-            gated_forward(act, sums + r * panel_width, n, kept, kept ? kept + g.width() : nullptr);
+        float* const kept =
+            g.gate_up.rows > 0 ? g.gate_up.row(slot) + c / number::numbers : nullptr;
+        vec const h = gated_forward<Weights::products>(act, sums + r * panel_width, n, kept,
+                                                       kept ? kept + g.gate_up.cols / 2 : nullptr);
         if (whole)
           hidden.store(r, c, first_of(h, n));  // behind the last, 0 times infinity may stand
         else
@@ -181,7 +193,8 @@ template <format F>
 void backward_through_down(cpu const& on, activation act, std::span<expert_group const> groups,
                            matrix<float const> dy, expert_task* tasks, expert_room const& room) {
   auto const product = [&](expert_group const& g, expert_task const& task) {
-    return slot_product{g.rows_of(dy, task.first), dy.cols, {g.down[task.expert], g.width()}};
+    return slot_product{
+        g.rows_of(dy, task.first), dy.cols, {on.copy.of(g.down[task.expert]), g.width()}};
   };
   auto const put = [act](expert_group const& g, expert_task const& task, float const* sums) {
     vec dots[block_rows] = {};
@@ -191,10 +204,11 @@ void backward_through_down(cpu const& on, activation act, std::span<expert_group
       bool const last = (p + 1) % block_panels == 0 || p + 1 == task.end;
       for (std::int64_t r = 0; r < task.rows; ++r, sums += panel_width) {
         std::int64_t const s = task.first + r;
-        float const* const kept = g.gate_up.row(s) + c;
+        float const* const kept = g.gate_up.row(s) + c / unit<F>::numbers;
         float* const d = g.dgate_up.row(s) + c;
-        dots[r] += gated_backward(act, sums, n, g.weight ? g.weight[s] : 1.0f, kept,
-                                  kept + g.width(), d, d + g.width(), g.hidden.row(s) + c);
+        dots[r] +=
+            gated_backward<F>(act, sums, n, g.weight ? g.weight[s] : 1.0f, kept,
+                              kept + g.gate_up.cols / 2, d, d + g.width(), g.hidden.row(s) + c);
         if (!last) continue;
         if (g.dweight.rows > 0) g.dweight(s, p / block_panels) = total(dots[r]);
         dots[r] = vec{};
@@ -209,10 +223,11 @@ void backward_through_down(cpu const& on, activation act, std::span<expert_group
 template <format F>
 void backward_through_gate_up(cpu const& on, std::span<expert_group const> groups,
                               expert_task* tasks, expert_room const& room) {
-  auto const product = [](expert_group const& g, expert_task const& task) {
-    return slot_product{g.dgate_up.middle_rows(task.first, task.rows),
-                        2 * g.width(),
-                        {g.gate[task.expert], g.gate.cols, g.up[task.expert], g.width()}};
+  auto const product = [&on](expert_group const& g, expert_task const& task) {
+    return slot_product{
+        g.dgate_up.middle_rows(task.first, task.rows),
+        2 * g.width(),
+        {on.copy.of(g.gate[task.expert]), g.gate.cols, on.copy.of(g.up[task.expert]), g.width()}};
   };
   auto const put = [](expert_group const& g, expert_task const& task, float const* sums) {
     for (std::int64_t p = task.begin; p < task.end; ++p) {
@@ -286,9 +301,9 @@ inline void experts_backward(cpu const& on, activation act, std::span<expert_gro
 template <int D, int F, activation Act>
 struct plan<cpu, mlp<D, F, Act>> {
   struct saved {
-    matrix<float> gate_up;  // (T, 2 F), in training
+    matrix<float> gate_up;  // (T, kept_units(F)), in training
     constexpr saved(arena& memory, extent e)
-        : gate_up(memory.matrix<float>(e.training ? e.tokens : 0, 2 * F)) {}
+        : gate_up(memory.matrix<float>(e.training ? e.tokens : 0, kept_units(F, e.kept))) {}
   };
   struct scratch {
     expert_task* tasks;
@@ -312,7 +327,7 @@ struct plan<cpu, mlp<D, F, Act>> {
     if constexpr (Frozen<W>)
       run(packed_experts<W::number>{w, {}});
     else
-      simd::in_products_of(p.on, [&]<format N>() { run(simd::stored_experts<N>{}); });
+      simd::in_products_of(p.on, [&]<format N>() { run(simd::stored_experts<N>{p.on.copy}); });
   }
   template <class W, class V>
   static void backward(pass<cpu> p, W const& w, saved const& s, matrix<float const> x,

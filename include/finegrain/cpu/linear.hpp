@@ -11,9 +11,9 @@ inline namespace FINEGRAIN_ISA {
 namespace simd {
 
 /// W^T as a product reads it, of weights as they are stored or packed.
-inline transposed across(matrix<float const> w) { return w; }
+inline transposed across(cpu const& on, matrix<float const> w) { return on.copy.of(w); }
 template <format F>
-panels<F> const& across(panels<F> const& w) {
+panels<F> const& across(cpu const&, panels<F> const& w) {
   return w;
 }
 /// f.operator()<F>() in the format of products with B: the executor's, or that of packed weights.
@@ -49,7 +49,7 @@ void multiply_all(cpu const& on, matrix<float const> x, B const& b, matrix<float
 /// y (T, Out) = x (T, In) . w (Out, In)^T, of weights as they are stored, or packed.
 inline void linear_forward(cpu const& on, matrix<float const> x, matrix<float const> w,
                            matrix<float> y) {
-  simd::multiply_all(on, x, simd::across(w), y, gradients::overwrite);
+  simd::multiply_all(on, x, simd::across(on, w), y, gradients::overwrite);
 }
 template <format F>
 void linear_forward(cpu const& on, matrix<float const> x, simd::panels<F> const& w,
@@ -70,7 +70,7 @@ inline void linear_backward(cpu const& on, matrix<float const> x, matrix<float c
           dw.middle_rows(first, std::min<std::int64_t>(simd::block_rows, w.rows - first)), dw_mode);
     });
   });
-  if (dx.data) simd::multiply_all(on, dy, simd::straight{w, w.cols}, dx, dx_mode);
+  if (dx.data) simd::multiply_all(on, dy, simd::straight{on.copy.of(w), w.cols}, dx, dx_mode);
 }
 
 }  // namespace FINEGRAIN_ISA

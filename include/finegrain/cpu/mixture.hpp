@@ -36,7 +36,7 @@ inline void run_experts(cpu const& on, activation act, std::span<expert_group co
                         layer_weights<float const> const&, matrix<float const> x,
                         mixture_scratch const& t) {
   in_products_of(on, [&]<format F>() {
-    experts_forward(on, act, groups, stored_experts<F>{}, x, t.tasks, t.room);
+    experts_forward(on, act, groups, stored_experts<F>{on.copy}, x, t.tasks, t.room);
   });
 }
 template <format F>

@@ -55,17 +55,18 @@ struct frozen_layer : layer_weights<float const> {
 struct mixture_saved {
   finegrain::routing<float> routing;
   finegrain::dispatched dispatched;
-  matrix<float> gate_up, shared_gate_up;  // (pairs, 2 F), (T, 2 S F), in training
-  float* shared_weight;                   // (T) with a shared gate or scale
+  matrix<float> gate_up,
+      shared_gate_up;    // (pairs, kept_units(F)), (T, kept_units(S F)), in training
+  float* shared_weight;  // (T) with a shared gate or scale
 
   constexpr mixture_saved(arena& memory, extent e, config const& c, mixture_parts parts)
       : routing(memory, parts.routed ? e : extent{0, e.workers, e.training}, c),
         dispatched(memory, parts.routed ? e.tokens : 0, c.routed,
                    finegrain::routing<float>::slots(c, e), pairs(c, e, parts)),
         gate_up(
-            memory.matrix<float>(e.training ? pairs(c, e, parts) : 0, 2 * std::int64_t{c.width})),
+            memory.matrix<float>(e.training ? pairs(c, e, parts) : 0, kept_units(c.width, e.kept))),
         shared_gate_up(memory.matrix<float>(e.training && parts.shared ? e.tokens : 0,
-                                            2 * std::int64_t{c.shared} * c.width)),
+                                            kept_units(std::int64_t{c.shared} * c.width, e.kept))),
         shared_weight(memory.take<float>(weighs_shared(c) ? e.tokens : 0)) {}
 
   /// Used slots that there is room for.

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "../base/matrix.hpp"
+#include "executor.hpp"
 #include "unit.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -61,25 +62,19 @@ inline constexpr std::int64_t line = 16;  // floats in a cache line
 
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
-/// Rows of numbers by index: row i, or row index[i].
+/// Rows of numbers by index: row i, or row index[i]. Of weights, row i also in bf16.
 struct row_list {
   float const* data = nullptr;
   std::int64_t stride = 0;
   std::int32_t const* index = nullptr;
+  bf16 const* rounded = nullptr;
 
   row_list() = default;
+  row_list(copied_weights const& w)  // NOLINT(*-explicit*)
+      : data(w.data), stride(w.stride), rounded(w.rounded) {}
   row_list(matrix<float const> m, std::int32_t const* index = nullptr)  // NOLINT(*-explicit*)
       : data(m.data), stride(m.stride), index(index) {}
   row_list(matrix<float> m) : row_list(matrix<float const>(m)) {}  // NOLINT(*-explicit*)
-  /// The list without its first rows.
-  row_list from(std::int64_t first) const {
-    row_list rest = *this;
-    if (index)
-      rest.index += first;
-    else
-      rest.data += first * stride;
-    return rest;
-  }
   float const* operator[](std::int64_t i) const { return data + (index ? index[i] : i) * stride; }
 };
 
@@ -100,12 +95,18 @@ FINEGRAIN_INLINE void transpose(float const* const* from, std::int64_t rows, std
   for (std::int64_t c = 0; c < cols; ++c) store(to + c * stride, row[c]);
 }
 
-/// A vector's columns of a panel, from up to `lanes` rows of `count` numbers each: units of k, one
+/// What is to be fetched of rows in bf16, as of numbers.
+inline ahead halves_ahead(bf16 const* first, std::int64_t stride, std::int64_t rows,
+                          std::int64_t length, std::int64_t pace) {
+  return {reinterpret_cast<float const*>(first), stride / 2, rows, length, pace};
+}
+
+/// A vector's columns of a panel, from up to `lanes` rows of `count` numbers each, N: units of k, one
 /// after the other, panel_width apart. Missing rows are 0.
-template <format F>
-void pack_rows(float const* const* rows, std::int64_t n, std::int64_t count, float* to) {
+template <format F, class N>
+void pack_rows(N const* const* rows, std::int64_t n, std::int64_t count, float* to) {
   constexpr std::int64_t stretch = lanes * unit<F>::numbers;  // of k, for `lanes` units
-  float const* from[lanes];
+  N const* from[lanes];
   for (int r = 0; r < lanes; ++r) from[r] = r < n ? rows[r] : nullptr;
   for (std::int64_t k = 0; k < count; k += stretch, to += lanes * panel_width) {
     std::int64_t const ks = std::min(stretch, count - k);
@@ -127,10 +128,10 @@ void pack_rows(float const* const* rows, std::int64_t n, std::int64_t count, flo
 /// B = W^T for weights stored [out][in]: column n of B is row n of W. Or two of one shape side by
 /// side, gate and up: the first half of a panel's vectors from the one, the second from the other.
 struct transposed {
-  matrix<float const> first, second;
+  copied_weights first, second;
 
-  transposed(matrix<float const> w) : first(w) {}  // NOLINT(*-explicit*)
-  transposed(matrix<float const> gate, matrix<float const> up) : first(gate), second(up) {}
+  transposed(copied_weights w) : first(w), second(matrix<float const>()) {}  // NOLINT(*-explicit*)
+  transposed(copied_weights gate, copied_weights up) : first(gate), second(up) {}
 
   /// Outputs of one matrix in a panel.
   std::int64_t width() const { return second.data ? panel_width / 2 : panel_width; }
@@ -143,12 +144,13 @@ struct transposed {
   void pack(std::int64_t panel, std::int64_t, std::int64_t k0, std::int64_t count, float* to,
             std::int64_t) const {
     for (int j = 0; j < vectors; ++j) {
-      float const* from[lanes];
-      matrix<float const> const& w = side(j);
-      std::int64_t const begin = row(panel, j);
-      std::int64_t const n = std::clamp<std::int64_t>(w.rows - begin, 0, lanes);
-      for (std::int64_t i = 0; i < n; ++i) from[i] = w.row(begin + i) + k0;
-      pack_rows<F>(from, n, count, to + j * lanes);
+      copied_weights const& w = side(j);
+      if constexpr (F == format::bf16)
+        if (w.rounded) {
+          pack_side<F>(w.rounded, w, row(panel, j), k0, count, to + j * lanes);
+          continue;
+        }
+      pack_side<F>(w.data, w, row(panel, j), k0, count, to + j * lanes);
     }
   }
   /// A part of what pack would read, by rows of W.
@@ -157,11 +159,22 @@ struct transposed {
     std::int64_t const begin = panel_width * part / parts, end = panel_width * (part + 1) / parts;
     int const j = begin >= lanes;
     std::int64_t const w = row(panel, j) + begin - j * lanes;
-    return {side(j).row(w) + k0, first.stride, std::min(end - begin, first.rows - w), count};
+    std::int64_t const rows = std::min(end - begin, first.rows - w);
+    if (bf16 const* const rounded = side(j).rounded)
+      return halves_ahead(rounded + w * first.stride + k0, first.stride, rows, count / 2, 1);
+    return {side(j).row(w) + k0, first.stride, rows, count};
   }
 
  private:
-  matrix<float const> const& side(int j) const { return second.data && j == 1 ? second : first; }
+  template <format F, class N>
+  static void pack_side(N const* data, copied_weights const& w, std::int64_t begin, std::int64_t k0,
+                        std::int64_t count, float* to) {
+    N const* from[lanes];
+    std::int64_t const n = std::clamp<std::int64_t>(w.rows - begin, 0, lanes);
+    for (std::int64_t i = 0; i < n; ++i) from[i] = data + (begin + i) * w.stride + k0;
+    pack_rows<F>(from, n, count, to);
+  }
+  copied_weights const& side(int j) const { return second.data && j == 1 ? second : first; }
   std::int64_t row(std::int64_t panel, int j) const {
     return panel * width() + (second.data ? 0 : j * lanes);
   }
@@ -177,6 +190,11 @@ struct straight {
 
   std::int64_t panels() const { return (cols + panel_width - 1) / panel_width; }
   float const* row(std::int64_t k) const { return k < split ? first[k] : second[k - split]; }
+  bool copied() const { return first.rounded && (split == INT64_MAX || second.rounded); }
+  bf16 const* rounded_row(std::int64_t k) const {
+    return k < split ? first.rounded + k * first.stride
+                     : second.rounded + (k - split) * second.stride;
+  }
 
   /// Panels that are packed at a time: a row of B gives each its part.
   static constexpr int group = block_panels;
@@ -186,6 +204,8 @@ struct straight {
             float* to, std::int64_t distance) const {
     constexpr int n = unit<F>::numbers;
     std::int64_t const units = ceil_div(count, n);
+    if constexpr (F == format::bf16)
+      if (copied()) return pack_rounded(first_panel, last, k0, count, to, distance);
     for (std::int64_t u = 0; u < units; ++u) {
       float const* from[n];
       for (int i = 0; i < n; ++i) from[i] = u * n + i < count ? row(k0 + u * n + i) : nullptr;
@@ -211,8 +231,32 @@ struct straight {
     std::int64_t const begin = first_panel * panel_width, k = k0 + count * part / parts;
     row_list const& list = k < split ? first : second;
     if (list.index) return {};
+    if (copied())
+      return halves_ahead(rounded_row(k) + begin, list.stride, k0 + count * (part + 1) / parts - k,
+                          (std::min(last * panel_width, cols) - begin) / 2, 1);
     return {row(k) + begin, list.stride, k0 + count * (part + 1) / parts - k,
             std::min(last * panel_width, cols) - begin};
+  }
+
+ private:
+  /// The same from the copy in bf16.
+  void pack_rounded(std::int64_t first_panel, std::int64_t last, std::int64_t k0,
+                    std::int64_t count, float* to, std::int64_t distance) const {
+    for (std::int64_t k = 0; k < count; k += 2, to += panel_width) {
+      bf16 const* const even = rounded_row(k0 + k);
+      bf16 const* const odd = k + 1 < count ? rounded_row(k0 + k + 1) : nullptr;
+      for (std::int64_t p = first_panel; p < last; ++p) {
+        float* const out = to + (p - first_panel) * distance * panel_width;
+        FINEGRAIN_UNROLL
+        for (int j = 0; j < vectors; ++j) {
+          std::int64_t const c = p * panel_width + j * lanes;
+          std::int64_t const left = std::clamp<std::int64_t>(cols - c, 0, lanes);
+          store(out + j * lanes,
+                left == 0 ? vec{}
+                          : unit<format::bf16>::join(even + c, odd ? odd + c : nullptr, left));
+        }
+      }
+    }
   }
 };
 

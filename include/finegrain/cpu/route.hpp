@@ -89,7 +89,7 @@ inline void rank_all(float const* keys, int n, std::int64_t* ranks) {
   using half_float = float __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES / 2)));
   using half_int = std::int32_t __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES / 2)));
   vec64 low;
-  for (int lane = 0; lane < wide; ++lane) low[lane] = 0xffffffff - lane;
+  for (int lane = 0; lane < wide; ++lane) low[lane] = std::int64_t{0xffffffff} - lane;
   for (; i + wide <= n; i += wide, low -= wide) {
     half_float key;
     __builtin_memcpy(&key, keys + i, sizeof key);

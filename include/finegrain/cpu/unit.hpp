@@ -18,6 +18,8 @@ namespace simd {
 ///   take(from, count, to)         ceil(count / numbers) units from so many floats, 0 behind the last
 ///   take(vec, to)                 the same for a vector
 ///   join(parts)                   units of lanes' numbers: part i has the i-th of each
+///   take(bf16 const*, ...), join(bf16 const*, ...)   the same from bf16, where it has units
+///   numbers_of(from, count)       the first of a vector's numbers, up to `lanes`, from units; then 0
 template <format F>
 struct unit;
 
@@ -30,6 +32,9 @@ struct unit<format::f32> {
   }
   FINEGRAIN_INLINE static void take(vec from, float* to) { store(to, from); }
   FINEGRAIN_INLINE static vec join(vec const (&part)[1]) { return part[0]; }
+  FINEGRAIN_INLINE static vec numbers_of(float const* from, std::int64_t count) {
+    return count >= lanes ? load(from) : load_first(from, count);
+  }
 };
 
 /// Two bf16 numbers, the earlier in the low half. Products and sums are f32: with avx512_bf16 both
@@ -69,8 +74,28 @@ struct unit<format::bf16> {
     return reinterpret_cast<vec>((rounded(part[0]) >> 16) | (rounded(part[1]) & 0xffff0000u));
 #endif
   }
+  static void take(bf16 const* from, std::int64_t count, float* to) {
+    if (count % 2 > 0) to[count / 2] = 0;
+    __builtin_memcpy(to, from, static_cast<std::size_t>(count) * sizeof *from);
+  }
+  /// Of rows k and k + 1, the second of which may be missing, up to `lanes` numbers each.
+  FINEGRAIN_INLINE static vec join(bf16 const* first, bf16 const* second, std::int64_t count) {
+    uvec const above = second ? words_of(second, count) << 16 : uvec{};
+    return reinterpret_cast<vec>(words_of(first, count) | above);
+  }
+  FINEGRAIN_INLINE static vec numbers_of(float const* from, std::int64_t count) {
+    return reinterpret_cast<vec>(words_of(from, count) << 16);
+  }
 
  private:
+  FINEGRAIN_INLINE static uvec words_of(void const* from, std::int64_t count) {
+    std::uint16_t __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES / 2))) some{};
+    if (count >= lanes)
+      __builtin_memcpy(&some, from, sizeof some);
+    else
+      __builtin_memcpy(&some, from, static_cast<std::size_t>(count) * 2);
+    return __builtin_convertvector(some, uvec);
+  }
   static constexpr int even(int j) { return 2 * j; }
   static constexpr int odd(int j) { return 2 * j + 1; }
 

@@ -69,6 +69,7 @@ inline std::string settings_text(study_settings const& s, training const& t) {
   out.add("epsilon", s.optimizer.epsilon).add("weight_decay", s.optimizer.weight_decay);
   out.add("warmup", double(t.schedule.warmup)).add("schedule", double(t.schedule.steps));
   out.add("decay", double(t.schedule.decay)).add("last", t.schedule.last).add("clip", t.clip);
+  if (t.rounding == weight_rounding::stochastic) out.add("stochastic", 1);  // younger too
   out.add(t.routing).add("speed", t.bias.speed).add("centre", t.bias.centre);
   return out.add("quantile", t.bias.quantile).text();
 }

@@ -73,13 +73,14 @@ class study {
   template <class Network>
   void add(std::string name, training const& how, typename Network::executor on = {}) {
     using E = typename Network::expression;
+    bool const mixed = extent_on(on, 1, true).kept == format::bf16;
     studied_model m{.name = std::move(name),
                     .parameters = parameters(E{}),
                     .active = active_parameters(E{}),
                     .flops = flops(E{}, settings_.length) / settings_.length,
                     .settings = describe(E{}) + full_name<Network>() +
-                                settings_text(settings_, how) + "\ntext " + text_hash_ +
-                                "\nversion " FINEGRAIN_VERSION "\n",
+                                (mixed ? "\nmixed precision" : "") + settings_text(settings_, how) +
+                                "\ntext " + text_hash_ + "\nversion " FINEGRAIN_VERSION "\n",
                     .runs = {}};
     for (int seed = 0; seed < settings_.seeds; ++seed)
       m.runs.push_back(text::hex(text::fingerprint(m.settings + "seed " + std::to_string(seed))));

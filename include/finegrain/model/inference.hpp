@@ -84,7 +84,7 @@ class inference {
   X& on() { return on_; }
   X const& on() const { return on_; }
   extent extent_of(std::int64_t tokens, bool training = false) const {
-    return {tokens, place<X>::workers(on_), training};
+    return extent_on(on_, tokens, training);
   }
 
  protected:

@@ -8,6 +8,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "../plan/scored.hpp"
@@ -81,6 +82,8 @@ class network : public inference<network<E, X>, E, X> {
     if (e.workers != place<X>::workers(on_))
       throw invalid_argument("forward had %d workers and backward has %d", e.workers,
                              place<X>::workers(on_));
+    if (e.kept != extent_of(e.tokens, true).kept)
+      throw invalid_argument("the format of products changed between forward and backward");
     detail::check_shape("dy", dy, e.tokens, out);
     if (dx.data) {
       check_dx(dx, x_, e.tokens);
@@ -92,8 +95,8 @@ class network : public inference<network<E, X>, E, X> {
     static_cast<void>(base::staging(memory, e));
     typename plan<X, E>::saved const saved(memory, e);
     arena const scratch(workspace_.data() + memory.used(), workspace_.size() - memory.used());
-    plan<X, E>::backward(pass<X>{on_, batch_, scratch, e, mode}, weights(), saved, x_, dy,
-                         gradient_views(), dx);
+    plan<X, E>::backward(pass<X>{on_, batch_, scratch, e, mode}, std::as_const(*this).weights(),
+                         saved, x_, dy, gradient_views(), dx);
   }
 
   /// Forward, a loss (plan/scored.hpp), and backward from its gradient: the sum of the loss over the
@@ -142,14 +145,16 @@ class network : public inference<network<E, X>, E, X> {
   finegrain::weights<E, S const> weights() const {
     return bind_weights<E, S const>(weights_.data());
   }
-  finegrain::weights<E, S> weights() { return bind_weights<E, S>(weights_.data()); }
+  finegrain::weights<E, S> weights() { return ++writers_, bind_weights<E, S>(weights_.data()); }
   finegrain::weights<E, S> gradient_views() { return bind_weights<E, S>(gradients_.data()); }
   /// All weights, or gradients, as one array; entries() says what is where.
-  std::span<S> parameters() { return all(weights_); }
+  std::span<S> parameters() { return ++writers_, all(weights_); }
   std::span<S const> parameters() const { return all(weights_); }
   std::span<S> gradient() { return all(gradients_); }
   /// One weight by its name, "layers.0.mixture.experts.3.gate".
-  matrix<S> weight(std::string_view name) { return named_view(weights_, name); }
+  matrix<S> weight(std::string_view name) { return ++writers_, named_view(weights_, name); }
+  /// How often weights were handed out in a way that they can be written.
+  std::uint64_t writers() const { return writers_; }
   matrix<S> gradient(std::string_view name) {
     if (gradients_.size() == 0)
       throw invalid_argument("there are no gradients yet: reserve for training, or forward first");
@@ -190,7 +195,8 @@ class network : public inference<network<E, X>, E, X> {
     arena const scratch(workspace.data() + memory.used(), workspace_.size() - memory.used());
     if (b.log) b.log->next = 0;
     place<X>::begin_total(on_);
-    return scored<X, E>::run(pass<X>{on_, b, scratch, e, mode}, weights(), saved, x, loss, dw, dx);
+    return scored<X, E>::run(pass<X>{on_, b, scratch, e, mode}, std::as_const(*this).weights(),
+                             saved, x, loss, dw, dx);
   }
 
   matrix<S> named_view(buffer_of<S> const& numbers, std::string_view name) const {
@@ -202,6 +208,7 @@ class network : public inference<network<E, X>, E, X> {
 
   std::vector<weight_entry> entries_;
   buffer_of<S> weights_, gradients_;
+  std::uint64_t writers_ = 0;
   buffer_of<S> unwanted_;  // where dx goes when nobody asked for it
   batch batch_;            // of the last forward
   matrix<S const> x_;

@@ -155,10 +155,12 @@ class explanation {
 /// name), composed (of its parts' plans) or a stage's own, each with what a training pass over so
 /// many tokens costs. A sequence's stages stand one below the other; the last line is the whole,
 /// with what the stages hand to one another. Given a machine's limits, each line also says how long a
-/// forward pass takes at least. Includes of a backend decide what is there: include it first.
+/// forward pass takes at least. `kept` is bf16 for a cpu that multiplies in bf16. Includes of a
+/// backend decide what is there: include it first.
 template <Expr E, class X>
-std::string explain(std::int64_t tokens, int workers = 1, machine_limits limits = {}) {
-  detail::explanation<X> lines({tokens, workers, true}, limits);
+std::string explain(std::int64_t tokens, int workers = 1, machine_limits limits = {},
+                    format kept = format::f32) {
+  detail::explanation<X> lines({tokens, workers, true, kept}, limits);
   lines.add(E{}, 0, false);
   lines.total(E{});
   return lines.text();

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../base/parallel.hpp"
+#include "../base/random.hpp"
 #include "../base/wide.hpp"
 #include "../plan/weights.hpp"
 
@@ -52,6 +53,21 @@ inline std::vector<trained_range> trained_ranges(std::vector<weight_entry> const
   }
   return ranges;
 }
+
+/// Where weights that learn in f32 become the bf16 that products read, on a cpu that multiplies in it.
+enum class weight_rounding {
+  in_products,  // as they are read
+  nearest,      // as they are written, into a copy of half the bytes: the same bits
+  stochastic,   // the same by chance (rounded_by): what is read is right in the mean
+};
+
+/// Where weights are written in bf16 too, laid out alike. What is written depends on the weight, its
+/// place and the seed alone.
+struct rounded_weights {
+  bf16* to = nullptr;
+  bool by_chance = false;
+  std::uint64_t seed = 0;
+};
 
 inline namespace FINEGRAIN_ISA {
 namespace kernel {
@@ -102,6 +118,23 @@ void adamw_range(adamw_step<S> const& a, S keep, std::int64_t count, S const* g,
   std::copy_n(last[3], rest, v + whole);
 }
 
+/// Rounds weights [first, first + count): a random word is of four of them.
+template <class S>
+FINEGRAIN_ONE_COPY void round_range(rounded_weights const& made, S const* w, std::int64_t first,
+                                    std::int64_t count) {
+  std::int64_t const end = first + count;
+  if (!made.by_chance) {
+    for (std::int64_t i = first; i < end; ++i) made.to[i] = bf16(static_cast<float>(w[i]));
+    return;
+  }
+  std::uint64_t word = 0;
+  for (std::int64_t i = first; i < end; ++i, word >>= 16) {
+    auto const n = static_cast<std::uint64_t>(i);
+    if (i == first || n % 4 == 0) word = random_word(made.seed, n / 4) >> n % 4 * 16;
+    made.to[i] = rounded_by(static_cast<float>(w[i]), static_cast<std::uint32_t>(word & 0xffff));
+  }
+}
+
 /// The sum of squares in double: 16 sums side by side whatever the machine, then their sum.
 template <class S>
 double sum_of_squares(S const* p, std::int64_t count) {
@@ -143,11 +176,22 @@ double gradient_norm(parallel threads, std::span<trained_range const> ranges, S 
   return std::sqrt(total);
 }
 
+/// Rounds all weights of the ranges.
+template <class S>
+void round_weights(parallel threads, std::span<trained_range const> ranges, S const* w,
+                   rounded_weights const& made) {
+  threads(static_cast<std::int64_t>(ranges.size()), [&](std::int64_t task, int) {
+    trained_range const range = ranges[static_cast<std::size_t>(task)];
+    kernel::round_range(made, w, range.offset, range.count);
+  });
+}
+
 /// One step of AdamW, the step-th from 1 on, at a learning rate: w, and its moments m and v, from
-/// the gradient times `scale`.
+/// the gradient times `scale`; and w rounded, where that is asked for.
 template <class S>
 void adamw_update(parallel threads, adamw const& how, double rate, std::int64_t step, double scale,
-                  std::span<trained_range const> ranges, S const* g, S* w, S* m, S* v) {
+                  std::span<trained_range const> ranges, S const* g, S* w, S* m, S* v,
+                  rounded_weights const& made = {}) {
   double const t = static_cast<double>(step);
   kernel::adamw_step<S> const a{.beta1 = S(how.beta1),
                                 .beta2 = S(how.beta2),
@@ -161,6 +205,7 @@ void adamw_update(parallel threads, adamw const& how, double rate, std::int64_t 
     auto const [at, count, decays] = ranges[static_cast<std::size_t>(task)];
     S const keep = decays ? S(1 - rate * how.weight_decay) : S(1);
     kernel::adamw_range(a, keep, count, g + at, w + at, m + at, v + at);
+    if (made.to) kernel::round_range(made, w, at, count);
   });
 }
 

@@ -25,6 +25,7 @@ struct optimizer_step {
   double clip = 0;                      // the gradient's norm is cut to this; 0: never
   double gathered = 1;                  // batches that the gradient is the sum of, times its scale
   std::int64_t const* terms = nullptr;  // of the last batch's loss, where the executor counted them
+  weight_rounding rounding = weight_rounding::in_products;
 };
 
 /// What a step did, as far as the executor's memory knows.
@@ -34,7 +35,8 @@ struct optimizer_figures {
   std::int64_t terms = 0;  // and its terms, if the executor counted them
 };
 
-/// On the host the weights that learn are the network's own; N is their scalar.
+/// On the host the weights that learn are the network's own; N is their scalar. If they are to be
+/// rounded as they are written, a step writes a copy in bf16, which passes are lent.
 template <class X>
 class optimizer {
  public:
@@ -55,10 +57,41 @@ class optimizer {
     double const gathered = at.gathered;
     double const rate = how.lr * at.schedule.at(steps_++);
     norm_ = gradient_norm(on.threads, ranges_, g, partial_.data()) / gathered;
-    if (!std::isfinite(norm_)) return;
+    if (!std::isfinite(norm_)) return round(on, weights, at.rounding);
     double const scale = (at.clip > 0 && norm_ > at.clip ? at.clip / norm_ : 1) / gathered;
     adamw_update(on.threads, how, rate, steps_, scale, ranges_, g, weights.data(),
-                 first(weights).data(), second(weights).data());
+                 first(weights).data(), second(weights).data(), rounded(at.rounding));
+  }
+  /// Makes room for the copy, if there is to be one. Throws invalid_argument where nothing reads it.
+  void prepare(X const& on, weight_rounding how) {
+    if (how == weight_rounding::in_products) return;
+    if (!reads_copies(on))
+      throw invalid_argument("weights are rounded to bf16 for a cpu that multiplies in bf16");
+    if (copy_.size() > 0) return;
+    copy_ = buffer<bf16>(moments_.size() / 2);
+    rounding_ = weight_rounding::in_products;
+  }
+  /// The copy is read in place of the weights as long as this lasts.
+  class lent {
+   public:
+    lent(X& on, std::span<S const> weights, bf16 const* copy) : on_(on) {
+      if constexpr (requires { on.copy; })
+        if (copy) on_.copy = {weights.data(), copy, static_cast<std::int64_t>(weights.size())};
+    }
+    lent(lent const&) = delete;
+    lent& operator=(lent const&) = delete;
+    ~lent() {
+      if constexpr (requires { on_.copy; }) on_.copy = {};
+    }
+
+   private:
+    X& on_;
+  };
+  /// Lends what was prepared. If others than `step` have changed weights, it is made anew: what step
+  /// would have made.
+  [[nodiscard]] lent lend(X& on, std::span<S> weights, weight_rounding how, bool changed) {
+    if (changed || how != rounding_) round(on, weights, how);
+    return {on, weights, rounded(how).to};
   }
   /// What the last step did. Waits for it.
   optimizer_figures figures(X const&) const { return {.norm = norm_}; }
@@ -82,6 +115,19 @@ class optimizer {
   void write(X const&, numbers const&, std::span<S>) {}
 
  private:
+  static bool reads_copies([[maybe_unused]] X const& on) {
+    if constexpr (requires { on.copy; }) return on.products == format::bf16;
+    return false;
+  }
+  void round(X const& on, std::span<S> weights, weight_rounding how) {
+    rounded_weights const made = rounded(how);
+    if (made.to) round_weights(on.threads, ranges_, weights.data(), made);
+  }
+  rounded_weights rounded(weight_rounding how) {
+    rounding_ = how;
+    return {how == weight_rounding::in_products ? nullptr : copy_.data(),
+            how == weight_rounding::stochastic, random_word(0, static_cast<std::uint64_t>(steps_))};
+  }
   std::span<S> first(std::span<S> weights) const { return {moments_.data(), weights.size()}; }
   std::span<S> second(std::span<S> weights) const {
     return {moments_.data() + weights.size(), weights.size()};
@@ -90,8 +136,10 @@ class optimizer {
   std::vector<trained_range> ranges_;
   std::vector<double> partial_;
   buffer<S> moments_;
+  buffer<bf16> copy_;  // of trained weights, laid out as all; empty if nobody asks
   std::int64_t steps_ = 0;
   double norm_ = 0;
+  weight_rounding rounding_ = weight_rounding::in_products;  // of the copy
 };
 
 /// On the device weights of 16 bits are copies of those in f32 that learn.
@@ -139,6 +187,10 @@ class optimizer<basic_cuda<T>> {
     begin_at(on, 0);
   }
 
+  static void prepare(X const&, weight_rounding how) {
+    if (how != weight_rounding::in_products)
+      throw invalid_argument("weights are rounded to bf16 for a cpu that multiplies in bf16");
+  }
   /// Enqueues a step, as all of these but `figures`, `change`, `read` and `write`, which wait.
   void step(X const& on, adamw const& how, optimizer_step const& at, T const* g,
             std::span<T> weights) {

@@ -27,6 +27,7 @@ struct training {
   /// they are used: fp16 has no numbers below 6e-8. A power of two changes nothing else; what is
   /// above 65504 makes the step one of no finite gradient. (A log's balance losses are larger too.)
   double loss_scale = 1;
+  weight_rounding rounding = weight_rounding::in_products;  // on a cpu that multiplies in bf16
 };
 
 /// What one step did.
@@ -73,6 +74,7 @@ class trainer {
         state_(net.on(), net.entries(), routers_of<E>(net.entries()), net.parameters()) {
     static_cast<void>(checked(optimizer_));
     check(settings_);
+    state_.prepare(net.on(), settings_.rounding);
   }
 
   /// One step on one sequence.
@@ -297,6 +299,7 @@ class trainer {
   template <class L>
   void begin(batch b, matrix<S const> x, L const& loss) {
     check(settings_);
+    state_.prepare(net_.on(), settings_.rounding);
     if (!b.log) b.log = &log_;
     if (b.routing == routing_request{}) b.routing = settings_.routing;
     b.routing.seed = seed_of(b.routing);
@@ -306,13 +309,26 @@ class trainer {
     enlarge(b.routing.balance);
     if (gathered_ > 0) b.routing.earlier = &counts_;
     auto const mode = gathered_ > 0 ? gradients::accumulate : gradients::overwrite;
-    last_ = {.made = net_.enqueue_learn(b, x, loss, {}, mode),
+    last_ = {.made = learn(b, x, loss, mode),
              .terms = loss.terms,
              .counted = loss.counted,
              .tokens = b.tokens,
              .log = b.log};
     if constexpr (!place<executor>::here)
       if (settings_.bias.speed > 0) state_.count_choices(net_.on(), mode);
+  }
+
+  /// The pass, with the optimiser's copy of the weights if there is one.
+  template <class L>
+  double learn(batch const& b, matrix<S const> x, L const& loss, gradients mode) {
+    if constexpr (place<executor>::here) {
+      bool const changed = net_.writers() != writers_;
+      auto const lent = state_.lend(net_.on(), net_.parameters(), settings_.rounding, changed);
+      writers_ = net_.writers();
+      return net_.enqueue_learn(b, x, loss, {}, mode);
+    } else {
+      return net_.enqueue_learn(b, x, loss, {}, mode);
+    }
   }
 
   void enlarge(balance_losses& loss) const {
@@ -373,10 +389,12 @@ class trainer {
                 {.schedule = settings_.schedule,
                  .clip = settings_.clip,
                  .gathered = static_cast<double>(gathered_) * settings_.loss_scale,
-                 .terms = last_.counted},
+                 .terms = last_.counted,
+                 .rounding = settings_.rounding},
                 net_.gradient().data(), net_.parameters());
     ++steps_;
     move_biases();
+    writers_ = net_.writers();
     gathered_ = 0;
   }
 
@@ -437,6 +455,7 @@ class trainer {
   typename place<executor>::template buffer<std::int32_t> targets_;  // of this batch, copied
   finegrain::optimizer<executor> state_;
   std::int64_t steps_ = 0;
+  std::uint64_t writers_ = 0;  // of the network's weights, when the optimiser last rounded them
 };
 
 /// A step of a trainer as a graph. The trainer, and the batch's log if it had one, must stay where

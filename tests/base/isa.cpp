@@ -1,0 +1,88 @@
+// Laws of base/isa.hpp.
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdlib>
+#include <finegrain/base/isa.hpp>
+#include <fstream>
+#include <sstream>
+#include <string>
+
+#include "../catch.hpp"
+
+namespace fg = finegrain;
+
+namespace {
+int one() { return 1; }
+template <class F>
+void (*untyped(F* f))() {
+  return reinterpret_cast<void (*)()>(f);
+}
+/// FINEGRAIN_ISA as the environment has it while this lives.
+struct asking {
+  explicit asking(char const* isa) { ::setenv("FINEGRAIN_ISA", isa, 1); }
+  ~asking() { ::unsetenv("FINEGRAIN_ISA"); }
+};
+}  // namespace
+
+TEST_CASE("every machine runs the compiler's own instruction set, and none that has no name") {
+  CHECK(fg::runs_isa("baseline"));
+  CHECK_FALSE(fg::runs_isa(""));
+  CHECK_FALSE(fg::runs_isa("x86-64-v5"));
+#if defined(__x86_64__)
+  CHECK(fg::runs_isa("x86-64"));
+#else
+  CHECK_FALSE(fg::runs_isa("x86-64"));
+#endif
+}
+
+#if defined(__x86_64__) && defined(__linux__)
+TEST_CASE("an instruction set runs where the system says that the processor has its features") {
+  std::ifstream file("/proc/cpuinfo");
+  std::string line;
+  while (std::getline(file, line) && !line.starts_with("flags")) continue;
+  line += ' ';
+  auto const all = [&](char const* flags) {
+    std::istringstream words(flags);
+    for (std::string word; words >> word;)
+      if (line.find(' ' + word + ' ') == std::string::npos) return false;
+    return true;
+  };
+  bool const v3 = all("avx avx2 bmi1 bmi2 f16c fma abm movbe");
+  bool const v4 = v3 && all("avx512f avx512bw avx512cd avx512dq avx512vl");
+  CHECK(fg::runs_isa("x86-64-v3") == v3);
+  CHECK(fg::runs_isa("x86-64-v4") == v4);
+  CHECK(fg::runs_isa("x86-64-v4-bf16") == (v4 && all("avx512_bf16 avx512vbmi")));
+}
+#endif
+
+TEST_CASE("the best is the first that runs, and has the function's type again") {
+  fg::isa_variant const table[] = {
+      {"another machine's", nullptr}, {"baseline", untyped(one)}, {"baseline", nullptr}, {}};
+  fg::isa_variant const& best = fg::best_isa(table);
+  CHECK(&best == &table[1]);
+  CHECK(best.as<decltype(one)>()() == 1);
+  asking const nothing("");
+  CHECK(&fg::best_isa(table) == &table[1]);
+}
+
+TEST_CASE("the environment names another, which must be there and run") {
+  fg::isa_variant const table[] = {
+      {"baseline", nullptr}, {"x86-64", nullptr}, {"new", nullptr}, {}};
+  if (fg::runs_isa("x86-64")) {
+    asking const first("x86-64");
+    CHECK(&fg::best_isa(table) == &table[1]);
+  }
+  asking const newer("new");
+  CHECK_THROWS_WITH(fg::best_isa(table),
+                    "this machine does not run new, which FINEGRAIN_ISA asks for");
+  asking const unknown("avx");
+  CHECK_THROWS_WITH(
+      fg::best_isa(table),
+      "FINEGRAIN_ISA asks for avx, and the program was built for: baseline, x86-64, new");
+}
+
+TEST_CASE("a program that was built for other machines says so") {
+  fg::isa_variant const table[] = {{"new", nullptr}, {"newer", nullptr}, {}};
+  CHECK_THROWS_WITH(fg::best_isa(table),
+                    "this machine runs nothing that the program was built for: new, newer");
+  CHECK_THROWS_AS(fg::best_isa(table + 2), fg::invalid_argument);
+}
