@@ -38,31 +38,33 @@ function(finegrain_for_each_isa target)
   set(isolate ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/finegrain_isolate.cmake)
   get_target_property(position_independent ${target} POSITION_INDEPENDENT_CODE)
 
-  set(folder ${CMAKE_CURRENT_BINARY_DIR}/${arg_FUNCTION}_variants)
+  set(variants ${target}_${arg_FUNCTION})
+  set(folder ${CMAKE_CURRENT_BINARY_DIR}/${variants})
   foreach(isa IN LISTS isas)
     if(arg_ISAS AND NOT isa IN_LIST arg_ISAS AND NOT isa STREQUAL baseline)
       continue()
     endif()
     string(MAKE_C_IDENTIFIER ${arg_FUNCTION}_${isa} name)
-    add_library(${name} OBJECT EXCLUDE_FROM_ALL ${arg_SOURCES})
-    target_link_libraries(${name} PRIVATE finegrain::finegrain)
-    target_include_directories(${name} PRIVATE $<TARGET_PROPERTY:${target},INCLUDE_DIRECTORIES>)
-    target_compile_definitions(${name} PRIVATE $<TARGET_PROPERTY:${target},COMPILE_DEFINITIONS>)
-    target_compile_options(${name} PRIVATE $<TARGET_PROPERTY:${target},COMPILE_OPTIONS>
+    set(compiled ${variants}_${isa})
+    add_library(${compiled} OBJECT EXCLUDE_FROM_ALL ${arg_SOURCES})
+    target_link_libraries(${compiled} PRIVATE finegrain::finegrain)
+    target_include_directories(${compiled} PRIVATE $<TARGET_PROPERTY:${target},INCLUDE_DIRECTORIES>)
+    target_compile_definitions(${compiled} PRIVATE $<TARGET_PROPERTY:${target},COMPILE_DEFINITIONS>)
+    target_compile_options(${compiled} PRIVATE $<TARGET_PROPERTY:${target},COMPILE_OPTIONS>
       ${flags_${isa}} -fno-lto
       $<$<CXX_COMPILER_ID:GNU>:-fno-gnu-unique>)  # such symbols no tool makes local
-    set_target_properties(${name} PROPERTIES INTERPROCEDURAL_OPTIMIZATION OFF
+    set_target_properties(${compiled} PROPERTIES INTERPROCEDURAL_OPTIMIZATION OFF
       POSITION_INDEPENDENT_CODE ${position_independent})
     set(object ${folder}/${isa}.o)
     add_custom_command(OUTPUT ${object} VERBATIM
       COMMAND ${CMAKE_COMMAND} -D linker=${CMAKE_LINKER} -D objcopy=${CMAKE_OBJCOPY}
         -D readelf=${CMAKE_READELF} -D function=${arg_FUNCTION} -D isa=${isa} -D name=${name}
-        -D "objects=$<TARGET_OBJECTS:${name}>" -D output=${object} -P ${isolate}
-      DEPENDS $<TARGET_OBJECTS:${name}> ${isolate}
+        -D "objects=$<TARGET_OBJECTS:${compiled}>" -D output=${object} -P ${isolate}
+      DEPENDS $<TARGET_OBJECTS:${compiled}> ${isolate}
       COMMENT "Making ${name} of ${arg_SOURCES}")
     set_source_files_properties(${object} PROPERTIES EXTERNAL_OBJECT ON GENERATED ON)
     target_sources(${target} PRIVATE ${object})
-    add_dependencies(${target} ${name})
+    add_dependencies(${target} ${compiled})
     string(APPEND functions "void ${name}();\n")
     string(APPEND table "    {\"${isa}\", ${name}},\n")
   endforeach()

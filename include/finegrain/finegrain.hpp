@@ -21,6 +21,7 @@
 
 #include "expr/node.hpp"
 #include "expr/algebra.hpp"
+#include "expr/clocked.hpp"
 #include "expr/layers.hpp"
 #include "expr/latent_attention.hpp"
 #include "expr/decoder.hpp"
@@ -41,6 +42,7 @@
 #include "plan/schedule.hpp"
 #include "plan/stages.hpp"
 #include "plan/scored.hpp"
+#include "plan/timed.hpp"
 #include "plan/frozen.hpp"
 #include "plan/explain.hpp"
 

@@ -18,6 +18,7 @@ constexpr std::uint32_t codes = 1u << simd::codec<F>::bits;
 /// e4m3 has a NaN, which no number is coded as.
 template <fg::format F>
 bool a_number(std::uint32_t code) {
+  if (F == int8 || F == int8_block) return simd::codec<F>::value(code) >= -127;
   return F != fp8 || (code & 127) != 127;
 }
 

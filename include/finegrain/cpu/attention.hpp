@@ -17,14 +17,14 @@ inline namespace FINEGRAIN_ISA {
 
 namespace simd {
 
-inline constexpr int query_rows = 48, key_rows = 64;
+inline constexpr int query_rows = 48, key_rows = 64, score_stride = left_stride<format::f32>;
 inline constexpr std::int64_t value_cols = 256;  // of a head that are averaged at a time
 
 static_assert(key_rows <= block_cols && query_rows <= block_rows && value_cols % block_cols == 0);
 
 /// scores(row, key) = a . keys for up to key_rows keys.
 inline void score_block(matrix<float const> a, matrix<float const> keys, room& room,
-                        float (*scores)[left_stride]) {
+                        float (*scores)[score_stride]) {
   int const rows = static_cast<int>(a.rows);
   transposed const b(keys);
   multiply(a, rows, keys.cols, b, 0, b.panels(), room, room.sums);
@@ -34,12 +34,16 @@ inline void score_block(matrix<float const> a, matrix<float const> keys, room& r
                   scores[r] + p * panel_width);
 }
 
-/// One step of the running softmax: visible scores become weights, others 0; returns what earlier
-/// sums are to be multiplied with.
+/// Columns of the whole vectors that hold so many.
+constexpr int whole_vectors(int columns) { return (columns + lanes - 1) / lanes * lanes; }
+
+/// One step of the running softmax: visible scores become weights, and are all that is read of a row
+/// later; returns what earlier sums are to be multiplied with.
 inline float soften(float scale, int visible, float* scores, float& highest, float& sum) {
-  for (int c = visible; c < key_rows; ++c) scores[c] = -__builtin_huge_valf();
+  int const end = whole_vectors(visible);
+  for (int c = visible; c < end; ++c) scores[c] = -__builtin_huge_valf();
   vec most = broadcast(highest);
-  for (int c = 0; c < key_rows; c += lanes) {
+  for (int c = 0; c < end; c += lanes) {
     vec const s = load(scores + c) * scale;
     most = larger(s, most);
     store(scores + c, s);
@@ -47,7 +51,7 @@ inline float soften(float scale, int visible, float* scores, float& highest, flo
   float const now = largest(most);
   float const shrink = exp(broadcast(highest - now))[0];
   vec part{};
-  for (int c = 0; c < key_rows; c += lanes) {
+  for (int c = 0; c < end; c += lanes) {
     vec const w = exp(load(scores + c) - now);
     part += w;
     store(scores + c, w);
@@ -65,7 +69,7 @@ inline void attend(matrix<float const> q, matrix<float const> keys, matrix<float
   int const rows = static_cast<int>(q.rows);
   float const scale = 1.0f / std::sqrt(static_cast<float>(q.cols));
   room room;
-  alignas(64) float scores[query_rows][left_stride];
+  alignas(64) float scores[query_rows][score_stride];
   alignas(64) float sums[value_cols * query_rows];  // (panel, row, column)
   float highest[query_rows], total[query_rows];
   for (int r = 0; r < rows; ++r) {
@@ -122,23 +126,22 @@ struct attend_gradient {
              room& room) const {
     constexpr int across = query_rows;  // stride of the transposed blocks
     float const scale = 1.0f / std::sqrt(static_cast<float>(q.cols));
-    alignas(64) float p[query_rows][left_stride], ds[query_rows][left_stride];
+    alignas(64) float p[query_rows][score_stride], ds[query_rows][score_stride];
     alignas(64) float turned[key_rows * across];
     score_block(q.middle_rows(i0, rows), k.middle_rows(j0, count), room, p);
     score_block(dmixed.middle_rows(i0, rows), v.middle_rows(j0, count), room, ds);
     for (int r = 0; r < rows; ++r) {
-      std::int64_t const visible = i0 + r + 1 - j0;
+      int const visible = static_cast<int>(std::clamp<std::int64_t>(i0 + r + 1 - j0, 0, count));
       float const log_sum = log_weight[(i0 + r) * log_stride];
-      for (int c = 0; c < key_rows; c += lanes) {
+      for (int c = 0; c < visible; c += lanes) {
         vec const weight = exp(load(p[r] + c) * scale - log_sum);
         store(p[r] + c, weight);
         store(ds[r] + c, weight * (load(ds[r] + c) - mean[r]) * scale);
       }
-      for (std::int64_t c = std::clamp<std::int64_t>(visible, 0, count); c < key_rows; ++c)
-        p[r][c] = ds[r][c] = 0;
+      for (int c = visible; c < key_rows; ++c) p[r][c] = ds[r][c] = 0;
     }
     matrix<float const> const across_queries(turned, count, rows, across);
-    add({ds[0], rows, count, left_stride}, k.middle_rows(j0, count), dq.middle_rows(i0, rows));
+    add({ds[0], rows, count, score_stride}, k.middle_rows(j0, count), dq.middle_rows(i0, rows));
     turn_over(ds, rows, count, turned);
     add(across_queries, q.middle_rows(i0, rows), dk.middle_rows(j0, count));
     turn_over(p, rows, count, turned);
@@ -146,7 +149,7 @@ struct attend_gradient {
   }
 
  private:
-  static void turn_over(float const (*m)[left_stride], int rows, int count, float* to) {
+  static void turn_over(float const (*m)[score_stride], int rows, int count, float* to) {
     for (int r = 0; r < rows; r += lanes)
       for (int c = 0; c < count; c += lanes) {
         float const* from[lanes];

@@ -28,7 +28,8 @@ concept Quantised =
 ///   outputs         channels that share it
 ///   scale(most)     for numbers of which `most` is the largest, with its sign
 ///   code(x)         the code nearest to x, a number without its scale
-///   value(code), values(codes)      of one, and of a vector of them
+///   value(code)                     of one
+///   values(top)                     of a vector of them, in the top bits of 32
 template <format F>
 struct codec;
 
@@ -36,6 +37,7 @@ template <>
 struct codec<format::int8> {
   static constexpr int bits = 8, block = 0, outputs = 1;
   static float scale(float most) { return std::abs(most) / 127; }
+#if defined(__AVX512VBMI__)
   /// Sign and magnitude: half a table is enough.
   static std::uint32_t code(float x) {
     auto const m = static_cast<std::uint32_t>(std::min(std::nearbyint(std::abs(x)), 127.0f));
@@ -44,14 +46,15 @@ struct codec<format::int8> {
   static constexpr float value(std::uint32_t code) {
     return static_cast<float>(code & 127) * (code & 128 ? -1.0f : 1.0f);
   }
-  FINEGRAIN_INLINE static vec values(ivec codes) {
-    return with_sign(__builtin_convertvector(codes & 127, vec), codes);
+#else
+  static std::uint32_t code(float x) {
+    return static_cast<std::uint32_t>(std::clamp(std::lrint(x), -127l, 127l)) & 255;
   }
-  /// x, negative where bit 7 says so.
-  FINEGRAIN_INLINE static vec with_sign(vec x, ivec codes) {
-    return reinterpret_cast<vec>(reinterpret_cast<uvec>(x) | reinterpret_cast<uvec>(codes & 128)
-                                                                 << 24);
+  static constexpr float value(std::uint32_t code) {
+    return static_cast<float>(code) - (code < 128 ? 0.0f : 256.0f);
   }
+  FINEGRAIN_INLINE static vec values(ivec top) { return __builtin_convertvector(top >> 24, vec); }
+#endif
 };
 template <>
 struct codec<format::int8_block> : codec<format::int8> {
@@ -63,10 +66,12 @@ struct codec<format::int4> {
   static constexpr int bits = 4, block = 32, outputs = 1;
   static float scale(float most) { return most / -8; }  // that number is met exactly
   static std::uint32_t code(float x) {
-    return static_cast<std::uint32_t>(std::clamp(std::nearbyint(x), -8.0f, 7.0f) + 8);
+    return static_cast<std::uint32_t>(std::clamp(std::lrint(x), -8l, 7l)) & 15;
   }
-  static constexpr float value(std::uint32_t code) { return static_cast<float>(code) - 8; }
-  FINEGRAIN_INLINE static vec values(ivec codes) { return __builtin_convertvector(codes - 8, vec); }
+  static constexpr float value(std::uint32_t code) {
+    return static_cast<float>(code) - (code < 8 ? 0.0f : 16.0f);
+  }
+  FINEGRAIN_INLINE static vec values(ivec top) { return __builtin_convertvector(top >> 28, vec); }
 };
 
 template <>
@@ -87,11 +92,9 @@ struct codec<format::fp8> {
     for (int i = e == 0 ? 1 : e; i < 10; ++i) v /= 2;
     return code & 128 ? -v : v;
   }
-  FINEGRAIN_INLINE static vec values(ivec codes) {
-    ivec const magnitude = codes & 127;
-    vec const subnormal = __builtin_convertvector(magnitude, vec) * 0x1p-9f;
-    vec const normal = reinterpret_cast<vec>((magnitude << 20) + (120 << 23));
-    return codec<format::int8>::with_sign(magnitude < 8 ? subnormal : normal, codes);
+  /// Sign and magnitude as bits of a float mean the value times 2^-120, subnormal ones too.
+  FINEGRAIN_INLINE static vec values(ivec top) {
+    return reinterpret_cast<vec>((top >> 4) & -0x78100000) * 0x1p120f;
   }
 };
 
@@ -102,16 +105,17 @@ inline constexpr int units_of_codes = 16 / codec<F>::bits;
 template <format F>
 inline constexpr int numbers_of_codes = 2 * units_of_codes<F>;
 
-/// Makes bf16 units of codes.
+/// Makes bf16 units of codes, or floats: the i-th part of unit u.
 template <format F>
 struct decoder {
+  FINEGRAIN_INLINE static vec part(ivec codes, int u, int i) {
+    return codec<F>::values(codes << (32 - codec<F>::bits * (u + 1) - 16 * i));
+  }
   FINEGRAIN_INLINE void units(ivec codes, vec (&to)[units_of_codes<F>]) const {
-    constexpr int mask = (1 << codec<F>::bits) - 1;
     FINEGRAIN_UNROLL
     for (int u = 0; u < units_of_codes<F>; ++u) {
-      ivec const low = codes >> (codec<F>::bits * u), high = codes >> (codec<F>::bits * u + 16);
-      auto const first = __builtin_bit_cast(uvec, codec<F>::values(low & mask));
-      auto const second = __builtin_bit_cast(uvec, codec<F>::values(high & mask));
+      auto const first = __builtin_bit_cast(uvec, part(codes, u, 0));
+      auto const second = __builtin_bit_cast(uvec, part(codes, u, 1));
       to[u] = __builtin_bit_cast(vec, (first >> 16) | second);  // whose lower halves are 0
     }
   }

@@ -18,9 +18,9 @@ namespace simd {
 
 /// A bf16 scale for each lane.
 FINEGRAIN_INLINE vec load_scales(std::uint16_t const* p) {
-  uvec wide{};
-  for (int i = 0; i < lanes; ++i) wide[i] = std::uint32_t{p[i]} << 16;
-  return reinterpret_cast<vec>(wide);
+  std::uint16_t __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES / 2))) scales;
+  __builtin_memcpy(&scales, p, sizeof scales);
+  return reinterpret_cast<vec>(__builtin_convertvector(scales, uvec) << 16);
 }
 
 /// Where things stand in a panel: block after block of k, in each the codes, k by k two vectors of
@@ -50,67 +50,86 @@ struct code_layout {
   }
 };
 
-/// sums(Rows, panel_width) = or += a . the values of steps [begin, end) of a panel.
-template <format F, int Rows>
-void coded_tile(float const* a, std::int64_t block, code_layout<F> const& layout,
-                std::byte const* panel, std::int64_t begin, std::int64_t end, float* sums,
-                decoder<F> const& decode) {
-  constexpr int n = units_of_codes<F>;
-  constexpr bool scaled = codec<F>::block > 0;
-  vec total[Rows][vectors];
-  FINEGRAIN_UNROLL
-  for (int r = 0; r < Rows; ++r) {
+/// Bytes. Who decodes number by number has no room for the waits that the machine's own fetching leaves.
+inline constexpr std::int64_t fetched_ahead = 2048;
+
+/// sum += a . the values of so many steps of codes, of panels `distance` bytes apart.
+template <format F, int Rows, int Panels>
+FINEGRAIN_INLINE void add_codes(float const* a, std::byte const* codes, std::int64_t distance,
+                                std::int64_t steps, vec (&sum)[Rows][Panels * vectors],
+                                decoder<F> const& decode) {
+  using u = unit<format::bf16>;
+  constexpr int n = units_of_codes<F>, width = Panels * vectors;
+  constexpr bool by_parts = u::parts > 1 && requires { decoder<F>::part(ivec{}, 0, 0); };
+  for (; steps > 0; --steps, codes += code_layout<F>::step_bytes, a += n * u::parts) {
+    ivec c[width];
+    vec units[width][n], w[width];
     FINEGRAIN_UNROLL
-    for (int j = 0; j < vectors; ++j)
-      total[r][j] = begin == 0 ? vec{} : load(sums + r * panel_width + j * lanes);
+    for (int j = 0; j < width; ++j) {
+      std::byte const* const from = codes + j / vectors * distance + j % vectors * sizeof c[j];
+      __builtin_memcpy(&c[j], from, sizeof c[j]);
+      if (u::parts > 1 && j % vectors == 0) __builtin_prefetch(from + fetched_ahead, 0, 3);
+      if constexpr (!by_parts) decode.units(c[j], units[j]);
+    }
+    FINEGRAIN_UNROLL
+    for (int i = 0; i < n * u::parts; ++i) {
+      FINEGRAIN_UNROLL
+      for (int j = 0; j < width; ++j)
+        if constexpr (by_parts)
+          w[j] = decode.part(c[j], i / u::parts, i % u::parts);
+        else
+          w[j] = u::part(units[j][i / u::parts], i % u::parts);
+      FINEGRAIN_UNROLL
+      for (int r = 0; r < Rows; ++r) {
+        vec const x = broadcast(a[r * left_stride<format::bf16> + i]);
+        FINEGRAIN_UNROLL
+        for (int j = 0; j < width; ++j) u::multiply_add(x, w[j], sum[r][j]);
+      }
+    }
   }
+}
+
+/// sums(Rows, panel_width) of each of so many panels = or += a . the values of steps [begin, end).
+template <format F, int Rows, int Panels>
+void coded_tile(float const* a, code_layout<F> const& layout, std::byte const* panel,
+                std::int64_t begin, std::int64_t end, float* sums, decoder<F> const& decode) {
+  constexpr int width = Panels * vectors;
+  constexpr bool scaled = codec<F>::block > 0;
+  std::int64_t const distance = layout.panel_bytes();
+  auto const sum_at = [&](int r, int j) {
+    return sums + (j / vectors * Rows + r) * panel_width + j % vectors * lanes;
+  };
+  bool const fresh = begin == 0;
   while (begin < end) {
     std::int64_t const b = begin / layout.block_steps();
     std::int64_t const stop = std::min(end, (b + 1) * layout.block_steps());
-    std::byte const* codes = panel + layout.at(begin);
-    vec sum[Rows][vectors];
+    vec sum[Rows][width];
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
       FINEGRAIN_UNROLL
-      for (int j = 0; j < vectors; ++j) sum[r][j] = scaled ? vec{} : total[r][j];
+      for (int j = 0; j < width; ++j) sum[r][j] = scaled || fresh ? vec{} : load(sum_at(r, j));
     }
-    for (; begin < stop; ++begin, codes += code_layout<F>::step_bytes) {
-      std::int64_t const u = begin * n;
-      float const* const from = a + u / depth * block + u % depth;
-      vec unit[vectors][n];
+    add_codes<F, Rows, Panels>(a, panel + layout.at(begin), distance, stop - begin, sum, decode);
+    a += (stop - begin) * units_of_codes<F> * unit<format::bf16>::parts;
+    vec scale[width];
+    FINEGRAIN_UNROLL
+    for (int j = 0; scaled && j < width; ++j) {
+      std::byte const* const at = panel + layout.scales_at(b) + j / vectors * distance;
+      scale[j] = load_scales(reinterpret_cast<std::uint16_t const*>(at) + j % vectors * lanes);
+    }
+    FINEGRAIN_UNROLL
+    for (int r = 0; r < Rows; ++r) {
       FINEGRAIN_UNROLL
-      for (int j = 0; j < vectors; ++j) {
-        ivec c;
-        __builtin_memcpy(&c, codes + j * std::int64_t{sizeof c}, sizeof c);
-        decode.units(c, unit[j]);
-      }
-      FINEGRAIN_UNROLL
-      for (int i = 0; i < n; ++i) {
-        FINEGRAIN_UNROLL
-        for (int r = 0; r < Rows; ++r) {
-          vec const x = broadcast(from[r * left_stride + i]);
-          FINEGRAIN_UNROLL
-          for (int j = 0; j < vectors; ++j)
-            simd::unit<format::bf16>::multiply_add(x, unit[j][i], sum[r][j]);
+      for (int j = 0; j < width; ++j)
+        if constexpr (scaled) {
+          vec total = fresh && begin == 0 ? vec{} : load(sum_at(r, j));
+          add_product(sum[r][j], scale[j], total);
+          store(sum_at(r, j), total);
+        } else {
+          store(sum_at(r, j), sum[r][j]);
         }
-      }
     }
-    auto const* const scales = reinterpret_cast<std::uint16_t const*>(panel + layout.scales_at(b));
-    FINEGRAIN_UNROLL
-    for (int j = 0; j < vectors; ++j) {
-      vec const scale = scaled ? load_scales(scales + j * lanes) : vec{};
-      FINEGRAIN_UNROLL
-      for (int r = 0; r < Rows; ++r)
-        if (scaled)
-          add_product(sum[r][j], scale, total[r][j]);
-        else
-          total[r][j] = sum[r][j];
-    }
-  }
-  FINEGRAIN_UNROLL
-  for (int r = 0; r < Rows; ++r) {
-    FINEGRAIN_UNROLL
-    for (int j = 0; j < vectors; ++j) store(sums + r * panel_width + j * lanes, total[r][j]);
+    begin = stop;
   }
 }
 
@@ -147,21 +166,24 @@ requires(Quantised<F>) struct panels<F> {
   /// One matrix's panels, as left_rows reads them.
   struct source {
     static constexpr std::int64_t pass = depth;
-    static constexpr int few = registers == 32 ? 4 : 1;  // rows that meet the codes themselves
+    static constexpr int few = 4;  // rows that meet the codes themselves
+    /// Panels side by side. A chain of multiply-adds for each number, not each unit, is slower than
+    /// memory: fewer rows than that takes have two panels' chains.
+    static constexpr int abreast(int rows) { return rows <= 2 ? unit<format::bf16>::parts : 1; }
     std::byte const* data;
     code_layout<F> layout;
     float* room;  // right_room numbers
 
-    /// sums(rows, panel_width) = or += a . units [k, k + units) of panel p; `last`: none follow.
+    /// sums(rows, panel_width) = or += a . units [k, k + units), of `count` panels from p on; `last`:
+    /// none follow.
     template <class Next>
-    void run(int rows, float const* a, std::int64_t block, std::int64_t p, std::int64_t k,
-             std::int64_t units, bool last, float* sums, Next&& next) const {
+    void run(int rows, float const* a, std::int64_t block, std::int64_t p, int count,
+             std::int64_t k, std::int64_t units, bool last, float* sums, Next&& next) const {
       constexpr int n = units_of_codes<F>;
       std::byte const* const panel = data + p * layout.panel_bytes();
       std::int64_t const begin = k / n, end = begin + units / n;
       if (rows <= few) {
-        a -= k / depth * block;  // steps count from the panel's first
-        few_rows(rows, a, block, panel, begin, end, sums, std::make_integer_sequence<int, few>());
+        few_rows(rows, count, a, panel, begin, end, sums, std::make_integer_sequence<int, few>());
       } else {
         decode(panel, begin, end);
         if constexpr (code::block == 0)
@@ -171,7 +193,8 @@ requires(Quantised<F>) struct panels<F> {
           scaled_tiles(rows, a, k == 0, units, sums, next);
       }
       if constexpr (code::block == 0)
-        if (last) scale(panel, rows, sums);
+        for (int i = 0; last && i < count; ++i)
+          scale(panel + i * layout.panel_bytes(), rows, sums + i * rows * panel_width);
     }
     ahead next(std::int64_t p, std::int64_t k, std::int64_t units, int part, int parts) const {
       constexpr std::int64_t a_line = 64;
@@ -192,14 +215,16 @@ requires(Quantised<F>) struct panels<F> {
 
    private:
     template <int... R>
-    void few_rows(int rows, float const* a, std::int64_t block, std::byte const* panel,
-                  std::int64_t begin, std::int64_t end, float* sums,
-                  std::integer_sequence<int, R...>) const {
+    void few_rows(int rows, int count, float const* a, std::byte const* panel, std::int64_t begin,
+                  std::int64_t end, float* sums, std::integer_sequence<int, R...>) const {
       decoder<F> const tables;
-      static_cast<void>(
-          ((rows == R + 1 &&
-            (coded_tile<F, R + 1>(a, block, layout, panel, begin, end, sums, tables), true)) ||
-           ...));
+      auto const run = [&]<int Rows, int Panels>() {
+        if (rows == Rows && count == Panels)
+          coded_tile<F, Rows, Panels>(a, layout, panel, begin, end, sums, tables);
+      };
+      (run.template operator()<R + 1, 1>(), ...);
+      if constexpr (abreast(1) == 2) run.template operator()<1, 2>();
+      if constexpr (abreast(2) == 2) run.template operator()<2, 2>();
     }
     /// Tiles over what was decoded, block by block that shares scales.
     template <class Next>
@@ -210,7 +235,7 @@ requires(Quantised<F>) struct panels<F> {
       int const count = (rows + tile_rows - 1) / tile_rows;
       for (int t = 0; t < count; ++t) {
         int const top = rows * t / count, height = rows * (t + 1) / count - top;
-        float const* const from = a + top * left_stride;
+        float const* const from = a + top * left_stride<format::bf16>;
         float* const to = sums + top * panel_width;
         float const* const scales = room + depth * panel_width;
         ahead fetched = next(t, count);
@@ -221,8 +246,9 @@ requires(Quantised<F>) struct panels<F> {
         }
         for (; k < units; k += together) {
           std::int64_t const n = std::min(together, units - k);
-          tile<format::bf16>(height, from + k, 0, n, room + k * panel_width, sink::scaled, to,
-                             panel_width, fetched.after(k), scales + k / together * panel_width);
+          tile<format::bf16>(height, from + k * unit<format::bf16>::parts, 0, n,
+                             room + k * panel_width, sink::scaled, to, panel_width,
+                             fetched.after(k), scales + k / together * panel_width);
         }
       }
     }

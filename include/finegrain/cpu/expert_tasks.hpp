@@ -60,12 +60,15 @@ struct expert_room {
 
   constexpr expert_room() = default;
   constexpr expert_room(arena& memory, extent e, std::int64_t D, std::int64_t F)
-      : left(simd::left_rows<format::f32>::size(std::max(D, F))),
-        hidden(simd::left_rows<format::f32>::size(F)),
+      : left(rows(std::max(D, F))),
+        hidden(rows(F)),
         sums(e.training ? simd::block_rows * (std::max(D, F) + simd::panel_width) : 0),
         data(memory.take<float>(e.workers * size())) {}
 
   constexpr std::int64_t size() const { return std::max(left + hidden + simd::right_room, sums); }
+  static constexpr std::int64_t rows(std::int64_t K) {
+    return std::max(simd::left_rows<format::f32>::size(K), simd::left_rows<format::bf16>::size(K));
+  }
   float* left_of(int worker) const { return data + worker * size(); }
   float* hidden_of(int worker) const { return left_of(worker) + left; }
   float* right_of(int worker) const { return hidden_of(worker) + hidden; }

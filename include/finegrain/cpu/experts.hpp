@@ -197,21 +197,21 @@ void backward_through_down(cpu const& on, activation act, std::span<expert_group
         g.rows_of(dy, task.first), dy.cols, {on.copy.of(g.down[task.expert]), g.width()}};
   };
   auto const put = [act](expert_group const& g, expert_task const& task, float const* sums) {
-    vec dots[block_rows] = {};
-    for (std::int64_t p = task.begin; p < task.end; ++p) {
-      std::int64_t const c = p * panel_width;
-      std::int64_t const n = std::min<std::int64_t>(panel_width, g.width() - c);
-      bool const last = (p + 1) % block_panels == 0 || p + 1 == task.end;
-      for (std::int64_t r = 0; r < task.rows; ++r, sums += panel_width) {
-        std::int64_t const s = task.first + r;
-        float const* const kept = g.gate_up.row(s) + c / unit<F>::numbers;
-        float* const d = g.dgate_up.row(s) + c;
-        dots[r] +=
-            gated_backward<F>(act, sums, n, g.weight ? g.weight[s] : 1.0f, kept,
-                              kept + g.gate_up.cols / 2, d, d + g.width(), g.hidden.row(s) + c);
-        if (!last) continue;
-        if (g.dweight.rows > 0) g.dweight(s, p / block_panels) = total(dots[r]);
-        dots[r] = vec{};
+    for (std::int64_t r = 0; r < task.rows; ++r) {  // a row's panels: memory is passed in order
+      std::int64_t const s = task.first + r;
+      float const w = g.weight ? g.weight[s] : 1.0f;
+      float const* const kept = g.gate_up.row(s);
+      float *const d = g.dgate_up.row(s), *const hidden = g.hidden.row(s);
+      for (std::int64_t begin = task.begin; begin < task.end; begin += block_panels) {
+        vec dot{};
+        for (std::int64_t p = begin; p < std::min(begin + block_panels, task.end); ++p) {
+          std::int64_t const c = p * panel_width;
+          float const* const gate = kept + c / unit<F>::numbers;
+          dot += gated_backward<F>(act, sums + ((p - task.begin) * task.rows + r) * panel_width,
+                                   std::min<std::int64_t>(panel_width, g.width() - c), w, gate,
+                                   gate + g.gate_up.cols / 2, d + c, d + g.width() + c, hidden + c);
+        }
+        if (g.dweight.rows > 0) g.dweight(s, begin / block_panels) = total(dot);
       }
     }
   };

@@ -20,13 +20,15 @@ inline constexpr int depth = 256;      // k's at a time: a panel and a tile's ro
 inline constexpr int block_rows = 96;  // rows that share one packing of B
 inline constexpr int block_cols = 128;
 inline constexpr int block_panels = block_cols / panel_width;
-inline constexpr int left_stride = depth + 16;  // a tile's rows on different cache sets
+/// From row to row of A: a tile's rows are on different cache sets.
+template <format F>
+inline constexpr int left_stride = depth * unit<F>::parts + 16;
 
 inline constexpr int right_size = 3 << 15;
 
 /// What one task needs beside its operands, on its stack. Numbers, or units of a format.
 struct room {
-  alignas(64) float left[block_rows * left_stride];  // A: (row, k)
+  alignas(64) float left[block_rows * left_stride<format::bf16>];  // A: (row, k), in any format
   alignas(64) float right[right_size];               // B: (panel, k, column)
   alignas(64) float sums[block_rows * block_cols];   // (panel, row, column): the product
 };
@@ -153,6 +155,9 @@ struct transposed {
       pack_side<F>(w.data, w, row(panel, j), k0, count, to + j * lanes);
     }
   }
+  /// Whether no row of a panel is missing; and the first row of a panel's vector.
+  bool whole(std::int64_t panel) const { return (panel + 1) * width() <= first.rows; }
+  float const* vector(std::int64_t panel, int j) const { return side(j).row(row(panel, j)); }
   /// A part of what pack would read, by rows of W.
   simd::ahead ahead(std::int64_t panel, std::int64_t, std::int64_t k0, std::int64_t count, int part,
                     int parts) const {

@@ -43,21 +43,23 @@ struct panels {
 
   /// One matrix's panels, as left_rows reads them.
   struct source {
-    static constexpr std::int64_t pass = 4 * depth;
+    static constexpr std::int64_t pass = registers / 8 * depth;  // higher tiles, fewer readings
+    static constexpr int abreast(int) { return 1; }
     float const* data;
     std::int64_t units;  // of k in all
 
     /// Many tiles share the fetching of the next block. A tile alone reads at the pace of memory: it
-    /// fetches 4 kB ahead, and one row leaves even that to the machine.
+    /// fetches 4 kB ahead, and one row of one part leaves even that to the machine.
     template <class Next>
-    void run(int rows, float const* a, std::int64_t block, std::int64_t p, std::int64_t k,
+    void run(int rows, float const* a, std::int64_t block, std::int64_t p, int, std::int64_t k,
              std::int64_t count, bool, float* sums, Next&& next) const {
       sink const to = k == 0 ? sink::fresh : sink::go_on;
       float const* const panel = at(p, k);
       if (rows > tile_rows)
         return tiles<F>(rows, a, block, count, panel, to, sums, panel_width, next);
       ahead soon;
-      if (rows > 1) soon = {panel + 1024, line, panel_width, count, panel_width, true};
+      if (rows * unit<F>::parts > 1)
+        soon = {panel + 1024, line, panel_width, count, panel_width, true};
       tile<F>(rows, a, block, count, panel, to, sums, panel_width, soon);
     }
     ahead next(std::int64_t p, std::int64_t k, std::int64_t count, int part, int parts) const {

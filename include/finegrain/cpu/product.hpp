@@ -19,7 +19,7 @@ void multiply(row_list a, int rows, std::int64_t K, B const& b, std::int64_t fir
   for (std::int64_t k = 0; k < K; k += step) {
     std::int64_t const count = std::min(step, K - k), units = ceil_div(count, unit<F>::numbers);
     std::int64_t const then = std::min(step, K - k - count);
-    for (int r = 0; r < rows; ++r) unit<F>::take(a[r] + k, count, room.left + r * left_stride);
+    for (int r = 0; r < rows; ++r) unit<F>::keep(a[r] + k, count, room.left + r * left_stride<F>);
     for (std::int64_t p = first; p < last; p += B::group) {
       std::int64_t const end = std::min<std::int64_t>(last, p + B::group);
       b.template pack<F>(p, end, k, count, room.right, units);
@@ -54,18 +54,21 @@ void multiply(row_list a, int rows, std::int64_t K, panels<F> const& b, std::int
     row_list from = a;
     from.data += begin * n;
     left_rows<P> const left(room.left, from, rows, std::min(end * n, K) - begin * n);
-    for (std::int64_t p = first; p < last; ++p)
+    for (std::int64_t p = first, side; p < last; p += side) {
+      side = std::min<std::int64_t>(right.abreast(rows), last - p);
       for (std::int64_t k = begin; k < end; k += right.pass) {
         std::int64_t const count = std::min(right.pass, end - k);
         bool const more = k + count < end;
-        right.run(rows, left.at(0, k - begin), rows * left_stride, p, k, count, k + count == units,
-                  sums + (p - first) * rows * panel_width, [&](int part, int parts) {
-                    if (!more && p + 1 == last) return ahead{};
+        right.run(rows, left.at(0, k - begin), rows * left_stride<P>, p, static_cast<int>(side), k,
+                  count, k + count == units, sums + (p - first) * rows * panel_width,
+                  [&](int part, int parts) {
+                    if (!more && p + side == last) return ahead{};
                     std::int64_t const then = more ? k + count : begin;
-                    return right.next(more ? p : p + 1, then, std::min(right.pass, end - then),
+                    return right.next(more ? p : p + side, then, std::min(right.pass, end - then),
                                       part, parts);
                   });
       }
+    }
   }
 }
 
@@ -140,8 +143,9 @@ void outer_product(row_list a, std::int64_t first, row_list b, std::int64_t K, m
               transpose(from, std::min<std::int64_t>(lanes, ks - i), n, turned[0] + i, width);
             }
             for (std::int64_t i = 0; i < n; ++i)
-              unit<F>::take(turned[i], ks,
-                            room.left + (r + i) * left_stride + k / unit<F>::numbers);
+              unit<F>::keep(
+                  turned[i], ks,
+                  room.left + (r + i) * left_stride<F> + k / unit<F>::numbers * unit<F>::parts);
           }
         for (std::int64_t q = p; q < end; ++q) {
           float const* const panel = room.right + (q - p) * units * panel_width;

@@ -15,29 +15,45 @@ namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 namespace simd {
 
+/// Units of k between two looks at where the loop ends: short rows of registers leave little else to
+/// do in one.
+inline constexpr int together = registers == 32 ? 1 : 4;
+
+/// sum += a . panel, of one unit of k.
+template <format F, int Rows>
+FINEGRAIN_INLINE void add_unit(float const* a, float const* panel, vec (&sum)[Rows][vectors]) {
+  FINEGRAIN_UNROLL
+  for (int i = 0; i < unit<F>::parts; ++i) {
+    vec const b0 = unit<F>::part(load(panel), i), b1 = unit<F>::part(load(panel + lanes), i);
+    FINEGRAIN_UNROLL
+    for (int r = 0; r < Rows; ++r) {
+      vec const x = broadcast(a[r * left_stride<F> + i]);
+      unit<F>::multiply_add(x, b0, sum[r][0]);
+      unit<F>::multiply_add(x, b1, sum[r][1]);
+    }
+  }
+}
+
 /// sum += a . panel, over `units` units of k. Of `a`, blocks of `depth` units stand `block` apart, in
-/// each the rows, left_stride apart.
+/// each the rows, left_stride<F> apart.
 template <format F, int Rows>
 FINEGRAIN_INLINE void add_tile(float const* a, std::int64_t block, std::int64_t units,
                                float const* panel, vec (&sum)[Rows][vectors], ahead const& next) {
   auto step = [&](float const* from) __attribute__((always_inline)) {
-    vec const b0 = load(panel), b1 = load(panel + lanes);
+    add_unit<F, Rows>(from, panel, sum);
     panel += panel_width;
-    FINEGRAIN_UNROLL
-    for (int r = 0; r < Rows; ++r) {
-      vec const x = broadcast(from[r * left_stride]);
-      unit<F>::multiply_add(x, b0, sum[r][0]);
-      unit<F>::multiply_add(x, b1, sum[r][1]);
-    }
   };
   for (std::int64_t k0 = 0; k0 < units; k0 += depth, a += block) {
     std::int64_t const count = std::min<std::int64_t>(depth, units - k0);
     std::int64_t k = 0;
     for (; k + line <= count; k += line) {
       next.fetch(k0 + k);
-      for (std::int64_t i = 0; i < line; ++i) step(a + k + i);
+      for (std::int64_t i = 0; i < line; i += together) {
+        FINEGRAIN_UNROLL
+        for (int j = 0; j < together; ++j) step(a + (k + i + j) * unit<F>::parts);
+      }
     }
-    for (; k < count; ++k) step(a + k);
+    for (; k < count; ++k) step(a + k * unit<F>::parts);
   }
 }
 
@@ -111,15 +127,8 @@ void scaled_tile(float const* a, std::int64_t blocks, float const* panel, float 
       FINEGRAIN_UNROLL
       for (int j = 0; j < vectors; ++j) sum[r][j] = vec{};
     }
-    for (std::int64_t i = 0; i < line; ++i, ++a, panel += panel_width) {
-      vec const b0 = load(panel), b1 = load(panel + lanes);
-      FINEGRAIN_UNROLL
-      for (int r = 0; r < Rows; ++r) {
-        vec const x = broadcast(a[r * left_stride]);
-        u::multiply_add(x, b0, sum[r][0]);
-        u::multiply_add(x, b1, sum[r][1]);
-      }
-    }
+    for (std::int64_t i = 0; i < line; ++i, a += u::parts, panel += panel_width)
+      add_unit<format::bf16, Rows>(a, panel, sum);
     vec const s0 = load(scales), s1 = load(scales + lanes);
     float* to = sums;
     asm("" : "+r"(to));  // or compilers keep totals in registers that are not there
@@ -153,7 +162,7 @@ void tiles(int rows, float const* a, std::int64_t block, std::int64_t units, flo
   int const count = (rows + tile_rows - 1) / tile_rows;
   for (int t = 0; t < count; ++t) {
     int const top = rows * t / count, height = rows * (t + 1) / count - top;
-    tile<F>(height, a + top * left_stride, block, units, panel, to, sums + top * stride, stride,
+    tile<F>(height, a + top * left_stride<F>, block, units, panel, to, sums + top * stride, stride,
             next(t, count));
   }
 }

@@ -14,9 +14,12 @@ namespace simd {
 /// How numbers of a format stand along k in units, one unit in each lane of a vector:
 ///
 ///   numbers                       of them in a unit
-///   multiply_add(a, b, sum)       each lane's sum += the dot product of the units of a and b
+///   parts                         multiply-adds that a unit takes: so many floats hold one of A's
+///   part(b, i)                    what the i-th of them takes of a vector of B's units
+///   multiply_add(a, b, sum)       each lane's sum += the product of parts of a and b
 ///   take(from, count, to)         ceil(count / numbers) units from so many floats, 0 behind the last
 ///   take(vec, to)                 the same for a vector
+///   keep(from, count, to), keep(vec, to)     the same as A's rows keep them, in their parts
 ///   join(parts)                   units of lanes' numbers: part i has the i-th of each
 ///   take(bf16 const*, ...), join(bf16 const*, ...)   the same from bf16, where it has units
 ///   numbers_of(from, count)       the first of a vector's numbers, up to `lanes`, from units; then 0
@@ -25,12 +28,15 @@ struct unit;
 
 template <>
 struct unit<format::f32> {
-  static constexpr int numbers = 1;
+  static constexpr int numbers = 1, parts = 1;
+  FINEGRAIN_INLINE static vec part(vec b, int) { return b; }
   FINEGRAIN_INLINE static void multiply_add(vec a, vec b, vec& sum) { add_product(a, b, sum); }
   static void take(float const* from, std::int64_t count, float* to) {
     std::copy_n(from, count, to);
   }
+  static void keep(float const* from, std::int64_t count, float* to) { take(from, count, to); }
   FINEGRAIN_INLINE static void take(vec from, float* to) { store(to, from); }
+  FINEGRAIN_INLINE static void keep(vec from, float* to) { store(to, from); }
   FINEGRAIN_INLINE static vec join(vec const (&part)[1]) { return part[0]; }
   FINEGRAIN_INLINE static vec numbers_of(float const* from, std::int64_t count) {
     return count >= lanes ? load(from) : load_first(from, count);
@@ -38,19 +44,25 @@ struct unit<format::f32> {
 };
 
 /// Two bf16 numbers, the earlier in the low half. Products and sums are f32: with avx512_bf16 both
-/// products are added in one instruction, which takes subnormal numbers for 0; else one by one.
+/// products are added in one instruction, which takes subnormal numbers for 0; else one by one, and
+/// A's rows keep the rounded numbers as floats.
 template <>
 struct unit<format::bf16> {
   static constexpr int numbers = 2;
-
-  FINEGRAIN_INLINE static void multiply_add(vec a, vec b, vec& sum) {
 #if defined(__AVX512BF16__)
+  static constexpr int parts = 1;
+  FINEGRAIN_INLINE static vec part(vec b, int) { return b; }
+  FINEGRAIN_INLINE static void multiply_add(vec a, vec b, vec& sum) {
     asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
-#else
-    add_product(low(a), low(b), sum);
-    add_product(high(a), high(b), sum);
-#endif
   }
+#else
+  static constexpr int parts = 2;
+  FINEGRAIN_INLINE static vec part(vec b, int i) {
+    ivec const units = reinterpret_cast<ivec>(b);
+    return reinterpret_cast<vec>(i == 0 ? units << 16 : units & -65536);
+  }
+  FINEGRAIN_INLINE static void multiply_add(vec a, vec b, vec& sum) { add_product(a, b, sum); }
+#endif
 
   static void take(float const* from, std::int64_t count, float* to) {
     std::int64_t k = 0;
@@ -67,6 +79,18 @@ struct unit<format::bf16> {
     vec const both = pairs(from, vec{});
     __builtin_memcpy(to, &both, sizeof both / 2);
   }
+#if defined(__AVX512BF16__)
+  static void keep(float const* from, std::int64_t count, float* to) { take(from, count, to); }
+  FINEGRAIN_INLINE static void keep(vec from, float* to) { take(from, to); }
+#else
+  static void keep(float const* from, std::int64_t count, float* to) {
+    std::int64_t k = 0;
+    for (; k + lanes <= count; k += lanes) keep(load(from + k), to + k);
+    if (k < count)
+      store_first(to + k, nearest(load_first(from + k, count - k)), (count - k + 1) / 2 * 2);
+  }
+  FINEGRAIN_INLINE static void keep(vec from, float* to) { store(to, nearest(from)); }
+#endif
   FINEGRAIN_INLINE static vec join(vec const (&part)[2]) {
 #if defined(__AVX512BF16__)
     return alternate(rounded(part[0], part[1]), std::make_integer_sequence<int, 2 * lanes>());
@@ -99,12 +123,6 @@ struct unit<format::bf16> {
   static constexpr int even(int j) { return 2 * j; }
   static constexpr int odd(int j) { return 2 * j + 1; }
 
-  FINEGRAIN_INLINE static vec low(vec units) {
-    return reinterpret_cast<vec>(reinterpret_cast<ivec>(units) << 16);
-  }
-  FINEGRAIN_INLINE static vec high(vec units) {
-    return reinterpret_cast<vec>(reinterpret_cast<ivec>(units) & -65536);
-  }
   /// The bits of a float rounded to bf16, in the upper half: to nearest, ties to even, NaN kept.
   FINEGRAIN_INLINE static uvec rounded(vec x) {
     uvec const bits = reinterpret_cast<uvec>(x);
@@ -125,6 +143,7 @@ struct unit<format::bf16> {
   }
   FINEGRAIN_INLINE static vec pairs(vec a, vec b) { return reinterpret_cast<vec>(rounded(a, b)); }
 #else
+  FINEGRAIN_INLINE static vec nearest(vec x) { return part(reinterpret_cast<vec>(rounded(x)), 1); }
   FINEGRAIN_INLINE static vec pairs(vec a, vec b) {
     return join({detail::pick<even>(a, b), detail::pick<odd>(a, b)});
   }

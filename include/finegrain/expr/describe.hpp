@@ -8,6 +8,7 @@
 #include <string_view>
 #include <vector>
 
+#include "clocked.hpp"
 #include "cost.hpp"
 #include "latent_attention.hpp"
 
@@ -165,6 +166,10 @@ class description {
   void add(repeated<N, A> e, int depth) {
     head(e, "repeat " + std::to_string(N), depth);
     add(A{}, depth + 1);
+  }
+  template <int Row, Expr E, Expr Runs>
+  void add(clocked<Row, E, Runs>, int depth) {
+    add(E{}, depth);
   }
   template <Expr E>
   void add(E e, int depth) {

@@ -64,6 +64,7 @@ struct balance_losses {
 enum class drop { least_weight, last };
 
 struct routing_log;
+struct timings;
 struct batch;
 
 /// A choice of your own, for selection::rule.
@@ -95,7 +96,7 @@ struct routing_request {
   double jitter = 0;       // training, config.jitter: factors are uniform in 1 - jitter, 1 + jitter
   std::uint64_t seed = 0;  // of jitter, noise, chance and exemption; a trainer's steps move it
   std::int64_t const* step = nullptr;  // cuda: steps done, on the device, which join the seed there
-  bool quantiles = false;  // whether the report has them, for quantile balancing
+  bool quantiles = false;              // whether the report has them, for quantile balancing
   routing_log const* earlier = nullptr;  // counts of the step's earlier batches join the losses'
   routing_rule const* rule = nullptr;    // for selection::rule; not owned
 
@@ -168,6 +169,7 @@ struct batch {
   std::span<std::int64_t const> positions = {};  // (T) in place of 0, 1, ... in each sequence
   routing_request routing = {};
   routing_log* log = nullptr;
+  timings* times = nullptr;  // of a timed expression (plan/timed.hpp)
 
   std::int64_t sequences() const {
     return starts.empty() ? 1 : static_cast<std::int64_t>(starts.size()) - 1;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <type_traits>
 #include <utility>
 
 #include "plan.hpp"
@@ -45,6 +46,16 @@ struct composed {};
 /// A name without a plan of its own: what it stands for.
 template <class X, Named E>
 struct plan<X, E> : plan<X, detail::inner_t<E>> {};
+
+namespace detail {
+
+/// Whether X runs E by the plans of its parts; a name, by its expression's.
+template <class X, Expr E>
+inline constexpr bool composes = std::is_base_of_v<composed, plan<X, E>>;
+template <class X, Named E>
+inline constexpr bool composes<X, E> = std::is_base_of_v<plan<X, inner_t<E>>, plan<X, E>>;
+
+}  // namespace detail
 
 template <class X, Expr A, Expr B>
 struct plan<X, then<A, B>> : detail::composed {

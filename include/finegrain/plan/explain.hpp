@@ -3,12 +3,12 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <string>
-#include <type_traits>
 #include <vector>
 
 #include "../expr/describe.hpp"
-#include "compose.hpp"
+#include "timed.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -43,16 +43,25 @@ constexpr plan_cost cost_of(extent e) {
           saved_bytes<X, E>(e), scratch_bytes<X, E>(e)};
 }
 
+/// A line of an explanation: a node, and the plan that computes it.
+struct explained {
+  std::string name;
+  int depth = 0;
+  std::string plan;  // "fused", "composed", "its own"; "" where a fused plan has done it
+  plan_cost cost = {};
+  timings::row times = {};  // if the node was timed
+};
+
 namespace detail {
 
 template <class X>
 class explanation {
  public:
-  explanation(extent e, machine_limits limits) : extent_(e), limits_(limits) {}
+  explanation(extent e, timings const& times) : extent_(e), times_(times) {}
 
   template <Expr A, Expr B>
   void add(then<A, B> e, int depth, bool inside) {
-    bool const apart = !inside && !std::is_base_of_v<composed, plan<X, then<A, B>>>;
+    bool const apart = !inside && !composes<X, then<A, B>>;
     if (apart) node(e, "sequence", depth, inside);  // one plan for both: a line of its own
     add(A{}, depth + apart, inside || apart);
     add(B{}, depth + apart, inside || apart);
@@ -86,84 +95,132 @@ class explanation {
     if constexpr (Named<E>) add(inner_t<E>{}, depth + 1, inside || fused);
   }
 
+  /// The lines, and the total.
   template <Expr E>
-  void total(E) {
-    push("total", "", cost_of<E, X>(extent_));
-  }
-
-  std::string text() const {
-    std::vector<std::string> head{"", "plan", "GFLOP", "weights MB", "saved MB", "scratch MB"};
-    if (limited()) head.push_back("ms at least");
-    std::vector<std::size_t> width;
-    for (std::size_t c = 0; c < head.size(); ++c) {
-      width.push_back(head[c].size());
-      for (auto const& row : rows_) width[c] = std::max(width[c], row[c].size());
-    }
-    std::string all = line(head, width);
-    for (auto const& row : rows_) all += line(row, width);
-    return all;
+  std::vector<explained> finish(E) {
+    if (!times_.rows.empty() && times_.rows.size() != row_)
+      throw invalid_argument("the timings have %lld rows and the expression has %lld",
+                             static_cast<long long>(times_.rows.size()),
+                             static_cast<long long>(row_));
+    lines_.push_back({"total", 0, "total", cost_of<E, X>(extent_), times_of(0)});
+    return std::move(lines_);
   }
 
  private:
   /// Adds a line; whether the node has a plan that does its parts' work in one.
   template <Expr E>
   bool node(E, std::string const& name, int depth, bool inside, char const* own = "fused") {
-    std::string const label = std::string(static_cast<std::size_t>(2 * depth), ' ') + name;
     if (inside) {
-      rows_.push_back({label, "(in the above)"});
-      rows_.back().resize(limited() ? 7 : 6);
+      lines_.push_back({name, depth, "", {}, {}});
       return false;
     }
-    bool composes = std::is_base_of_v<composed, plan<X, E>>;
-    if constexpr (Named<E>) composes = std::is_base_of_v<plan<X, inner_t<E>>, plan<X, E>>;
-    push(label, composes ? "composed" : own, cost_of<E, X>(extent_));
-    return !composes;
+    lines_.push_back(
+        {name, depth, composes<X, E> ? "composed" : own, cost_of<E, X>(extent_), times_of(row_++)});
+    return !composes<X, E>;
   }
-
-  void push(std::string const& label, char const* kind, plan_cost const& cost) {
-    rows_.push_back({label, kind, number(static_cast<double>(cost.flops) * 1e-9),
-                     number(static_cast<double>(cost.weight_bytes) * 1e-6),
-                     number(static_cast<double>(cost.saved_bytes) * 1e-6),
-                     number(static_cast<double>(cost.scratch_bytes) * 1e-6)});
-    if (limited()) rows_.back().push_back(number(limits_.least_seconds(cost) * 1e3));
-  }
-  bool limited() const { return limits_.flops > 0 && limits_.bytes > 0; }
-  static std::string number(double value) {
-    char text[32];
-    std::snprintf(text, sizeof text, value < 10 ? "%.3f" : "%.1f", value);
-    return text;
-  }
-  static std::string line(std::vector<std::string> const& cells,
-                          std::vector<std::size_t> const& width) {
-    std::string text;
-    for (std::size_t c = 0; c < cells.size(); ++c) {
-      std::string const pad(width[c] - cells[c].size() + 2, ' ');
-      text += c < 2 ? cells[c] + pad : pad + cells[c];
-    }
-    text.erase(text.find_last_not_of(' ') + 1);
-    return text + '\n';
+  timings::row times_of(std::size_t row) const {
+    return row < times_.rows.size() ? times_.rows[row] : timings::row{};
   }
 
   extent extent_;
-  machine_limits limits_;
-  std::vector<std::vector<std::string>> rows_;
+  timings const& times_;
+  std::size_t row_ = 1;  // of the timings, for the next node with a plan
+  std::vector<explained> lines_;
 };
+
+/// A table's cells in columns, the first two to the left.
+inline std::string in_columns(std::vector<std::vector<std::string>> const& rows) {
+  std::vector<std::size_t> width;
+  for (auto const& row : rows)
+    for (std::size_t c = 0; c < row.size(); ++c) {
+      if (c == width.size()) width.push_back(0);
+      width[c] = std::max(width[c], row[c].size());
+    }
+  std::string text;
+  for (auto const& row : rows) {
+    for (std::size_t c = 0; c < row.size(); ++c) {
+      std::string const pad(width[c] - row[c].size() + 2, ' ');
+      text += c < 2 ? row[c] + pad : pad + row[c];
+    }
+    text.erase(text.find_last_not_of(' ') + 1);
+    text += '\n';
+  }
+  return text;
+}
 
 }  // namespace detail
 
+/// The lines of `explain`, for a program to read.
+template <Expr E, class X>
+std::vector<explained> explain_nodes(extent e, timings const& times = {}) {
+  detail::explanation<X> lines(e, times);
+  lines.add(E{}, 0, false);
+  return lines.finish(E{});
+}
+
 /// The plans that executor X has for expression E, as a tree: fused (one plan for a pattern or a
-/// name), composed (of its parts' plans) or a stage's own, each with what a training pass over so
-/// many tokens costs. A sequence's stages stand one below the other; the last line is the whole,
-/// with what the stages hand to one another. Given a machine's limits, each line also says how long a
-/// forward pass takes at least. `kept` is bf16 for a cpu that multiplies in bf16. Includes of a
-/// backend decide what is there: include it first.
+/// name), composed (of its parts' plans) or a stage's own, each with what a pass over one text of
+/// so many tokens costs. A sequence's stages stand one below the other; the last line is the whole, with
+/// what the stages hand to one another. Given a machine's limits, each line also says how long a forward
+/// pass takes at least. Given the timings of timed<E, X> over batches of so many tokens, it
+/// says how long the mean call took, and the least is that of what was run: a call's forward pass, and
+/// twice that for its backward pass. Throws invalid_argument if the timings are another expression's.
+/// Includes of a backend decide what is there: include it first.
+template <Expr E, class X>
+std::string explain(extent e, machine_limits limits = {}, timings const& times = {}) {
+  auto const nodes = explain_nodes<E, X>(e, times);
+  bool const limited = limits.flops > 0 && limits.bytes > 0, timed = !times.rows.empty();
+  std::vector<std::vector<std::string>> rows{
+      {"", "plan", "GFLOP", "weights MB", "saved MB", "scratch MB"}};
+  auto const heads = [&](std::initializer_list<char const*> names) {
+    rows[0].insert(rows[0].end(), names.begin(), names.end());
+  };
+  if (timed) heads({"calls", "forward ms", "backward ms", "ms"});
+  if (limited) heads({"ms at least"});
+  if (limited && timed) heads({"of it"});
+  auto const number = [](double value) {
+    char text[32];
+    std::snprintf(text, sizeof text, value < 10 ? "%.3f" : "%.1f", value);
+    return std::string(text);
+  };
+  for (explained const& node : nodes) {
+    bool const total = &node == &nodes.back();
+    std::string const label =
+        std::string(static_cast<std::size_t>(2 * node.depth), ' ') + node.name;
+    if (node.plan.empty()) {
+      rows.push_back({label, "(in the above)"});
+      continue;
+    }
+    auto const millions = [&](std::int64_t n) { return number(static_cast<double>(n) * 1e-6); };
+    auto& row = rows.emplace_back(std::vector<std::string>{
+        label, total ? "" : node.plan, number(static_cast<double>(node.cost.flops) * 1e-9),
+        millions(node.cost.weight_bytes), millions(node.cost.saved_bytes),
+        millions(node.cost.scratch_bytes)});
+    auto const calls = static_cast<double>(node.times.calls());
+    if (timed) {
+      auto const part = [&](timings::sum sum) {
+        return sum.calls > 0 ? number(1e3 * sum.seconds / static_cast<double>(sum.calls)) : "";
+      };
+      row.insert(row.end(), {std::to_string(node.times.calls()), part(node.times.forward),
+                             part(node.times.backward),
+                             calls > 0 ? number(1e3 * node.times.seconds() / calls) : ""});
+    }
+    if (limited) {
+      double const least =
+          limits.least_seconds(node.cost) * (calls > 0 ? node.times.passes() / calls : 1);
+      row.push_back(number(least * 1e3));
+      if (node.times.seconds() > 0)
+        row.push_back(std::to_string(std::lround(100 * least * calls / node.times.seconds())) +
+                      " %");
+    }
+  }
+  return detail::in_columns(rows);
+}
+/// The same for a training pass; `kept` is bf16 for a cpu that multiplies in bf16.
 template <Expr E, class X>
 std::string explain(std::int64_t tokens, int workers = 1, machine_limits limits = {},
                     format kept = format::f32) {
-  detail::explanation<X> lines({tokens, workers, true, kept}, limits);
-  lines.add(E{}, 0, false);
-  lines.total(E{});
-  return lines.text();
+  return explain<E, X>({tokens, workers, true, kept}, limits);
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

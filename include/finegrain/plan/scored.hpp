@@ -97,13 +97,13 @@ struct scored {
 
 /// A name that stands for its expression's plan.
 template <class X, Named E>
-requires std::is_base_of_v<plan<X, detail::inner_t<E>>, plan<X, E>>
+requires detail::composes<X, E>
 struct scored<X, E> : scored<X, detail::inner_t<E>> {
 };
 
 /// a | b: b under the loss, between a's forward and a's backward.
 template <class X, Expr A, Expr B>
-requires std::is_base_of_v<detail::composed, plan<X, then<A, B>>>
+requires detail::composes<X, then<A, B>>
 struct scored<X, then<A, B>> {
   using S = typename X::scalar;
   using first = plan<X, A>;

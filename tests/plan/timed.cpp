@@ -1,0 +1,163 @@
+// timed: the same network with clocks, and what they say.
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/plan/timed.hpp>
+
+#include <algorithm>
+#include <finegrain/plan/explain.hpp>
+#include <finegrain/train/trainer.hpp>
+#include <vector>
+
+#include "../catch.hpp"
+#include "../model/executors.hpp"
+#include "../tiny.hpp"
+
+namespace {
+
+namespace fg = finegrain;
+
+constexpr fg::config moe{.hidden = 16, .width = 8, .routed = 4, .top_k = 2, .shared = 1};
+struct block : fg::named {
+  static constexpr auto expr = fg::residual(fg::rmsnorm<16>{} | fg::attention<16, 2>{}) |
+                               fg::residual(fg::rmsnorm<16>{} | fg::mixture<moe>{});
+};
+using nested = decltype(fg::repeat<3>(fg::repeat<2>(block{}) | fg::linear<16, 16>{}) |
+                        fg::blend(fg::mlp<16, 8>{}, fg::linear<16, 16>{} + fg::mlp<16, 8>{}));
+
+/// Lines with a plan, by name; the first `skip` of that name are passed over.
+fg::explained const& line(std::vector<fg::explained> const& lines, std::string const& name,
+                          int skip = 0) {
+  for (auto const& one : lines)
+    if (one.name == name && !one.plan.empty() && skip-- == 0) return one;
+  throw std::runtime_error("no line " + name);
+}
+
+/// A step's text, and three steps on it with a trainer of its own: the weights that come out.
+template <class Network>
+auto trained(Network& net, tiny::text const& text, fg::timings* times) {
+  fg::trainer train{net, fg::adamw{.lr = 1e-2}};
+  for (int step = 0; step < 3; ++step)
+    train.step({.tokens = 32, .ids = text.inputs(), .times = times}, text.targets());
+  return std::vector(net.parameters().begin(), net.parameters().end());
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("clocks change no weight, no memory, no description and no bit", "", EXECUTORS) {
+  using E = tiny::decoder;
+  using T = fg::timed<E, TestType>;
+  STATIC_REQUIRE(fg::weights_size<T>() == fg::weights_size<E>());
+  STATIC_REQUIRE(fg::flops(T{}, 32) == fg::flops(E{}, 32));
+  CHECK(fg::describe(T{}) == fg::describe(E{}));
+  fg::network<E, TestType> plain;
+  fg::network<T, TestType> clocked;
+  fg::extent const e = plain.extent_of(32, true);
+  CHECK(plain.learning_bytes(e) == clocked.learning_bytes(e));
+  CHECK(plain.workspace_bytes(e) == clocked.workspace_bytes(e));
+  REQUIRE(plain.entries().size() == clocked.entries().size());
+  for (std::size_t i = 0; i < plain.entries().size(); ++i) {
+    CHECK(plain.entries()[i].name == clocked.entries()[i].name);
+    CHECK(plain.entries()[i].offset == clocked.entries()[i].offset);
+  }
+  tiny::text const text(32);
+  fg::timings times;
+  auto const expected = trained(plain, text, &times);
+  CHECK(times.rows.empty());  // nobody looked at a clock
+  CHECK(trained(clocked, text, &times) == expected);
+  CHECK(times.rows[0].both.calls == 3);
+  fg::network<T, TestType> unasked;
+  CHECK(trained(unasked, text, nullptr) == expected);
+}
+
+TEMPLATE_TEST_CASE("every node counts its calls, a repeated one all of them", "", EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::network<fg::timed<nested, TestType>, TestType> net;
+  std::int64_t const T = GENERATE(0, 5);
+  std::vector<S> x(std::size_t(T * 16), S(0.5)), y(x.size());
+  fg::matrix<S> const in{x.data(), T, 16}, out{y.data(), T, 16};
+  fg::timings times;
+  fg::batch const b{.tokens = T, .times = &times};
+  net.infer(b, in, out);
+  net.forward(b, in, out);
+  net.backward(in);
+  auto const lines = fg::explain_nodes<nested, TestType>(net.extent_of(T, true), times);
+  CHECK(times.rows.size() == std::size_t(std::count_if(lines.begin(), lines.end(), [](auto& one) {
+          return !one.plan.empty();
+        })));
+  auto const calls = [&](std::string const& name, int skip, std::int64_t each) {
+    INFO(name);
+    fg::explained const& one = line(lines, name, skip);
+    CHECK(one.times.forward.calls == 2 * each);
+    CHECK(one.times.backward.calls == each);
+    CHECK(one.times.both.calls == 0);
+    CHECK(one.times.seconds() > 0);
+  };
+  calls("total", 0, 1);
+  calls("repeat 3", 0, 1);
+  calls("repeat 2", 0, 3);
+  calls("block", 0, 6);
+  calls("residual", 1, 6);
+  calls("linear", 0, 3);
+  calls("blend", 0, 1);
+  calls("mlp", 1, 1);
+}
+
+TEMPLATE_TEST_CASE("the parts of a node take no longer than the node", "", EXECUTORS) {
+  using E = tiny::decoder;
+  fg::network<fg::timed<E, TestType>, TestType> net;
+  fg::timings times;
+  trained(net, tiny::text(32), &times);
+  auto lines = fg::explain_nodes<E, TestType>(net.extent_of(32, true), times);
+  CHECK(line(lines, "decoder").times.seconds() <= line(lines, "total").times.seconds());
+  lines.pop_back();  // the total is no part
+  for (std::size_t i = 0; i < lines.size(); ++i) {
+    double parts = 0;
+    int count = 0;
+    for (std::size_t j = i + 1; j < lines.size() && lines[j].depth > lines[i].depth; ++j)
+      if (lines[j].depth == lines[i].depth + 1 && !lines[j].plan.empty())
+        parts += lines[j].times.seconds(), ++count;
+    INFO(lines[i].name);
+    CHECK((count > 0) == (lines[i].plan == "composed"));
+    CHECK(parts <= lines[i].times.seconds() * (1 + 1e-9));
+  }
+}
+
+TEST_CASE("what has one plan has one clock, and what ends in a loss one for all three passes") {
+  using E = tiny::decoder;
+  fg::network<fg::timed<E, fg::cpu>, fg::cpu> net;
+  fg::timings times;
+  tiny::text const text(32);
+  trained(net, text, &times);
+  auto const lines = fg::explain_nodes<E, fg::cpu>(net.extent_of(32, true), times);
+  CHECK(line(lines, "residual").plan == "fused");
+  CHECK_THROWS(line(lines, "mixture"));
+  fg::explained const& head = line(lines, "head");
+  CHECK(head.times.both.calls == 3);
+  CHECK(head.times.forward.calls + head.times.backward.calls == 0);
+  CHECK(line(lines, "embedding").times.backward.calls == 3);
+  CHECK(head.times.passes() == 9);
+
+  times.rows.clear();
+  fg::trainer train{net};
+  train.evaluate({.tokens = 32, .ids = text.inputs(), .times = &times}, text.targets());
+  CHECK(times.rows[0].forward.calls == 1);
+  CHECK(times.rows[0].both.calls == 0);
+}
+
+TEST_CASE("explain puts what was measured beside the limit") {
+  using E = decltype(fg::linear<16, 16>{} | fg::mlp<16, 8>{});
+  fg::timings times;
+  times.rows = {
+      {.both = {2, 0.010}}, {.forward = {2, 0.002}, .backward = {2, 0.004}}, {.both = {2, 0.003}}};
+  fg::extent const e{1000, 1, true};
+  // 2 x 16 x 16 x 1000 operations in 512 ms forward, and 1024 ms backward
+  std::string const text = fg::explain<E, fg::cpu>(e, {.flops = 1e6, .bytes = 1e12}, times);
+  INFO(text);
+  CHECK_THAT(text, ContainsSubstring("calls  forward ms  backward ms     ms  ms at least"));
+  CHECK_THAT(text, ContainsSubstring("2       1.000        2.000  3.000"));
+  CHECK_THAT(text, ContainsSubstring("1536.0   51200 %"));
+  CHECK_THAT(text, ContainsSubstring("1.500"));
+  CHECK_THAT((fg::explain<E, fg::cpu>(e, {}, times)), !ContainsSubstring("least"));
+  times.rows.emplace_back();
+  CHECK_THROWS_WITH((fg::explain<E, fg::cpu>(e, {}, times)),
+                    "the timings have 4 rows and the expression has 3");
+}
