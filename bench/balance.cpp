@@ -86,38 +86,32 @@ double busy(routing const& r, int workers) {
   fg::expert_group const groups[] = {
       {.gate = {nullptr, 1, S * F, D}, .slots = r.tokens},
       {.gate = {nullptr, R, F, D}, .slots = offsets.back(), .offsets = offsets.data()}};
-  auto const inner = [](fg::expert_group const& g) { return ceil_div(g.width(), half_panel); };
   auto const outer = [](fg::expert_group const&) { return ceil_div(D, panel_width); };
   std::int64_t const most =
       std::min(left_rows<fg::format::f32>::most(D), left_rows<fg::format::f32>::most(S * F));
   std::vector<fg::expert_task> tasks(
       std::size_t(most_tasks(r.tokens + offsets.back(), R + 1, workers)));
   std::int64_t cut = 0, all = 0;
-  for (auto const& g : groups) all += g.slots * inner(g);
+  for (auto const& g : groups) all += g.slots * inner_panels(g);
   std::int64_t const share = fair_share(all, workers);
   auto const group = [&](fg::expert_task const& t) { return groups[t.group]; };
   double time = 0, work = 0;
-  auto const run = [&](auto&& panels, auto&& wanted, auto&& cost) {
-    cut = list_tasks(groups, most, workers, 1, panels, wanted, tasks.data());
+  auto const run = [&](auto panels, std::int64_t cut_by, auto&& cost) {
+    cut = list_tasks(groups, most, workers, 1, panels, tasks.data(), cut_by);
     for (std::int64_t i = 0; i < cut; ++i) work += cost(tasks[std::size_t(i)]);
     time += finish(tasks, cut, workers, cost);
   };
   auto const down = [&](fg::expert_task const& t) {
     return double(t.rows) * double(group(t).width()) * D;
   };
-  run(inner, all_blocks, [&](fg::expert_task const& t) {
-    std::int64_t const panels = inner(group(t));
+  run(inner_panels, 0, [&](fg::expert_task const& t) {
+    std::int64_t const panels = inner_panels(group(t));
     bool const whole = t.end - t.begin == panels;
     return 2 * down(t) * double(t.end - t.begin) / double(panels) + (whole ? down(t) : 0);
   });
-  run(
-      outer,
-      [&](fg::expert_group const& g, std::int64_t rows) {
-        return inner(g) > 1 && rows * inner(g) > share;
-      },
-      [&](fg::expert_task const& t) {
-        return down(t) * double(t.end - t.begin) / double(outer(group(t)));
-      });
+  run(outer, share, [&](fg::expert_task const& t) {
+    return down(t) * double(t.end - t.begin) / double(outer(group(t)));
+  });
   return work / workers / time;
 }
 

@@ -1,6 +1,7 @@
-// What the library costs a compiler: seconds and lines of including it, and of each further config.
+// What the library costs a compiler: seconds and lines of including it, and of each further config;
+// and, where there is nvcc, of a program's .cu file.
 //
-//   bench_compile [compiler]     default $CXX or c++; out/bench/compile.jsonl
+//   bench_compile [compiler]     default $CXX or c++, and $CUDACXX or nvcc; out/bench/compile.jsonl
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <chrono>
@@ -20,19 +21,20 @@ struct cost {
   long lines;
 };
 
-/// Compiles and links a program, three times; the fastest counts.
-cost compile(std::string const& compiler, std::string const& text) {
+/// Compiles a text so many times; the fastest counts.
+cost compile(std::string const& compiler, std::string const& text, std::string const& name,
+             std::string const& options, int times) {
   fs::path const folder = fs::temp_directory_path() / "finegrain_compile";
   fs::create_directories(folder);
-  std::string const source = (folder / "program.cpp").string();
+  std::string const source = (folder / name).string();
   std::string const program = (folder / "program").string();
   std::ofstream(source) << text;
   std::string const include = (fs::path(__FILE__).parent_path().parent_path() / "include").string();
   std::string const flags = " -std=c++20 -I\"" + include + "\" \"" + source + "\" ";
   cost best{1e9, 0, 0};
-  for (int i = 0; i < 3; ++i) {
+  for (int i = 0; i < times; ++i) {
     auto const start = std::chrono::steady_clock::now();
-    if (std::system((compiler + flags + "-O2 -s -pthread -o \"" + program + "\"").c_str()) != 0)
+    if (std::system((compiler + flags + options + " -o \"" + program + "\"").c_str()) != 0)
       std::exit(1);
     best.seconds =
         std::min(best.seconds,
@@ -45,6 +47,19 @@ cost compile(std::string const& compiler, std::string const& text) {
   }
   fs::remove_all(folder);
   return best;
+}
+
+/// Compiles and links a program for the cpu.
+cost compile(std::string const& compiler, std::string const& text) {
+  return compile(compiler, text, "program.cpp", "-O2 -s -pthread", 3);
+}
+/// Compiles a .cu file that holds what on_cuda<what> does, for an architecture.
+cost compile_device(std::string const& nvcc, std::string const& what, std::string const& arch) {
+  return compile(nvcc,
+                 "#include <finegrain/cuda.cuh>\nnamespace fg = finegrain;\n"
+                 "template struct fg::on_cuda<" +
+                     what + ">;\n",
+                 "program.cu", "-c -O3 -arch=" + arch, 1);
 }
 
 /// A program that trains layers of so many configs on the cpu.
@@ -90,5 +105,16 @@ int main(int argc, char** argv) {
   show("a layer on the cpu", one);
   line("each further config", (five.seconds - one.seconds) / 4,
        (static_cast<double>(five.bytes) - static_cast<double>(one.bytes)) / 4, 0);
+  char const* const named_nvcc = std::getenv("CUDACXX");
+  std::string const nvcc = named_nvcc ? named_nvcc : "nvcc";
+  if (std::system((nvcc + " --version >/dev/null 2>&1").c_str()) == 0)
+    for (std::string const arch : {"sm_80", "sm_90a"}) {
+      show(("the 16B's layer, " + arch).c_str(),
+           compile_device(nvcc,
+                          "fg::mixture<fg::config{.hidden = 2048, .width = 1408, .routed = 64, "
+                          ".top_k = 6, .shared = 2}>",
+                          arch));
+      show(("any network, " + arch).c_str(), compile_device(nvcc, "void", arch));
+    }
   std::fclose(json);
 }

@@ -17,6 +17,7 @@
 #include <finegrain/model/frozen.hpp>
 #include <fstream>
 #include <memory>
+#include <thread>
 
 #include "cases.hpp"
 #include "rivals.hpp"

@@ -7,7 +7,7 @@
 // attention's lower triangle, three times the forward pass's; the limit is the rate of a large dense
 // product. Stages are measured by themselves, forward and backward, as often as the model has them.
 // SPDX-License-Identifier: Apache-2.0
-#include <finegrain/finegrain.hpp>
+#include <finegrain/lab.hpp>
 
 #include "device.hpp"
 #include "words.hpp"

@@ -12,7 +12,7 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
-#include <finegrain/finegrain.hpp>
+#include <finegrain/lab.hpp>
 
 namespace {
 

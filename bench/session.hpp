@@ -2,11 +2,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <chrono>
 #include <cstdio>
 #include <finegrain/lab/jsonl.hpp>
 #include <finegrain/lab/text.hpp>
 #include <functional>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "probe.hpp"

@@ -13,7 +13,7 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
-#include <finegrain/finegrain.hpp>
+#include <finegrain/lab.hpp>
 #include <functional>
 #include <map>
 #include <memory>

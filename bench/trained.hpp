@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <finegrain/finegrain.hpp>
+#include <finegrain/lab.hpp>
 
 namespace trained {
 

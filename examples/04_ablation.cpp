@@ -4,7 +4,7 @@
 //   demo [--text FILE] [--out DIR] [--steps N] [--seeds N]
 #include <cstdio>
 #include <exception>
-#include <finegrain/finegrain.hpp>
+#include <finegrain/lab.hpp>
 
 namespace fg = finegrain;
 

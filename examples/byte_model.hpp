@@ -1,7 +1,7 @@
 // The model of examples 03 and 05: a small decoder that reads and writes bytes.
 #pragma once
 
-#include <finegrain/finegrain.hpp>
+#include <finegrain/lab.hpp>
 
 inline constexpr finegrain::architecture small_reader{
     .hidden = 64,

@@ -6,7 +6,7 @@
 #include <cmath>
 #include <cstdio>
 #include <exception>
-#include <finegrain/finegrain.hpp>
+#include <finegrain/lab.hpp>
 #include <functional>
 #include <string>
 #include <vector>

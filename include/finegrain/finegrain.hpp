@@ -1,4 +1,4 @@
-// finegrain, whole: one line for each header, in reading order.
+// finegrain, all but the lab (lab.hpp): one line for each header, in reading order.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -82,6 +82,7 @@
 #include "cpu/attention.hpp"
 #include "cpu/attention_block.hpp"
 #include "cpu/embed.hpp"
+#include "cpu/frozen.hpp"
 #include "cpu/loss.hpp"
 #include "cpu/cpu.hpp"
 
@@ -134,27 +135,4 @@
 #include "train/optimizer.hpp"
 #include "train/trainer.hpp"
 #include "train/gradient_check.hpp"
-
-#include "lab/options.hpp"
-#include "lab/corpus.hpp"
-#include "lab/text.hpp"
-#include "lab/jsonl.hpp"
-#include "lab/folder.hpp"
-#include "lab/interrupt.hpp"
-#include "lab/progress.hpp"
-#include "lab/statistics.hpp"
-#include "lab/claims.hpp"
-#include "lab/routing.hpp"
-#include "lab/specialisation.hpp"
-#include "lab/report.hpp"
-#include "lab/svg.hpp"
-#include "lab/curves.hpp"
-#include "lab/intervals.hpp"
-#include "lab/heatmap.hpp"
-#include "lab/grid.hpp"
-#include "lab/page.hpp"
-#include "lab/answer.hpp"
-#include "lab/results.hpp"
-#include "lab/settings.hpp"
-#include "lab/study.hpp"
 // clang-format on

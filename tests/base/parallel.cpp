@@ -4,10 +4,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <finegrain/base/parallel.hpp>
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "../catch.hpp"

@@ -72,8 +72,17 @@ struct chosen_slots {
     kinds::keep_seed(77, nullptr, 3, saved, nullptr);
     fg::device::sequence_starts s;
     if (!b.starts.empty()) s = {starts.data(), int(b.sequences())};
-    kinds::choose({c, request}, {c, request, e}, {}, nullptr, state.state(), saved, scratch, s,
-                  state.rows.map, state.rows.block_counts.data(), nullptr);
+    fg::device::routing_rules const rules(c, request);
+    fg::device::router_kinds const asked(c, request, e);
+    auto chosen = state.state();
+    kinds::prepare(rules, asked, chosen, scratch, e.tokens, nullptr);
+    if (asked.sinkhorn) chosen.keys = scratch.keys;
+    on_device::with_choice(c.routed, [&](auto code) {
+      code.choose(rules, {}, nullptr, chosen, state.rows.map, state.rows.block_counts.data(),
+                  nullptr);
+    });
+    kinds::drop(rules, asked, chosen, saved, s, state.rows.map, state.rows.block_counts.data(),
+                nullptr);
   }
   /// The specification begins where the device was.
   void take(owned_state const& state) {

@@ -68,8 +68,10 @@ struct choice {
     fg::device::router_numbers<bf16> w;
     w.bias.first = bias_there.data(), w.table.first = table_there.data();
     routing_rules const rules(c, request);
-    kernels::choose(rules, w, ids_there.data(), state.state(), state.rows.map,
-                    state.rows.block_counts.data(), nullptr);
+    with_choice(R, [&](auto code) {
+      code.choose(rules, w, ids_there.data(), state.state(), state.rows.map,
+                  state.rows.block_counts.data(), nullptr);
+    });
     auto const scores = state.get_scores(), weights = state.get_weights();
     auto const experts = state.get_experts();
     auto const best = download(state.best, T * k);
@@ -258,8 +260,9 @@ void check_backward(config const& c, fg::balance_losses const& losses, std::int6
   b.routing.earlier = &earlier;
   b.log = &log;
   auto const& map = state.rows.map;
-  kernels::choose(rules, w, ids.data(), state.state(), map, state.rows.block_counts.data(),
-                  nullptr);
+  with_choice(R, [&](auto code) {
+    code.choose(rules, w, ids.data(), state.state(), map, state.rows.block_counts.data(), nullptr);
+  });
   fg::device::sequence_starts s;
   if (sequences) s = {starts.data(), int(tokens.starts.size()) - 1};
   auto const factors = unwritten<float>(std::max<std::int64_t>(T, 1) * R),
@@ -440,8 +443,10 @@ TEST_CASE("a router's pass leaves the same bits each time") {
       fg::device::balance_factors const f{factors.data(), importance.data()};
       fg::device::router_numbers<bf16> w;
       w.router = ws.data();
-      kernels::forward(rules, w, xs.data(), nullptr, state.state(), map,
-                       state.rows.block_counts.data(), nullptr);
+      with_choice(c.routed, [&](auto code) {
+        code.forward(rules, w, xs.data(), nullptr, state.state(), map,
+                     state.rows.block_counts.data(), nullptr);
+      });
       kernels::balance(rules, terms, state.state(), map, {}, f, nullptr);
       kernels::backward(rules, terms, {dots.data(), 2}, state.state(), map, {}, f, dlogits.data(),
                         nullptr);

@@ -9,7 +9,6 @@ namespace {
 
 using namespace on_device;
 using fg::bf16, fg::config;
-using kernels = fg::device::route<bf16>;
 
 struct routed {
   std::vector<float> logits, scores, weights;
@@ -33,8 +32,10 @@ void check(config const& c, std::int64_t T, int tile) {
     owned_state const s(c, {}, T, tile);
     auto state = s.state();
     state.arrivals = counters;
-    kernels::forward(rules, w, x_there.data(), nullptr, state, s.rows.map,
-                     s.rows.block_counts.data(), nullptr);
+    with_choice(c.routed, [&](auto code) {
+      code.forward(rules, w, x_there.data(), nullptr, state, s.rows.map, s.rows.block_counts.data(),
+                   nullptr);
+    });
     routed r{s.get_logits(), s.get_scores(), s.get_weights(), s.get_experts(), nullptr};
     r.wrong = s.rows.wrong(r.experts, r.weights);
     return r;

@@ -66,6 +66,16 @@ struct owned_rows {
   }
 };
 
+/// Calls f with the code that chooses among R experts.
+template <class F>
+void with_choice(int R, F const& f) {
+  switch (fg::device::lane_numbers(R)) {
+    case 2: return f(fg::device::choice<bf16, 2>{});
+    case 8: return f(fg::device::choice<bf16, 8>{});
+    default: return f(fg::device::choice<bf16, 32>{});
+  }
+}
+
 /// What a router writes for T tokens.
 struct owned_state {
   device_buffer<float> logits, scores, weights, shared_weight;

@@ -70,14 +70,8 @@ class arena {
 
   template <class T>
   constexpr T* take(std::int64_t count) {
-    std::int64_t const at = used_;
-    used_ += (count * static_cast<std::int64_t>(sizeof(T)) + alignment - 1) / alignment * alignment;
-    if (used_ > peak_) peak_ = used_;
-    if (counting_) return nullptr;
-    if (used_ > bytes_)
-      throw invalid_argument("the workspace holds %lld bytes and %lld are needed",
-                             static_cast<long long>(bytes_), static_cast<long long>(used_));
-    return reinterpret_cast<T*>(memory_ + at);
+    std::byte* const place = take_bytes(count * static_cast<std::int64_t>(sizeof(T)));
+    return place ? reinterpret_cast<T*>(place) : nullptr;
   }
   /// rows x cols, each row contiguous: stride == cols.
   template <class T>
@@ -91,6 +85,18 @@ class arena {
   constexpr void rewind(std::int64_t mark) { used_ = mark; }
 
  private:
+  /// One copy: inlined, the many that a plan takes are more code than its arithmetic.
+  FINEGRAIN_ONE_COPY constexpr std::byte* take_bytes(std::int64_t bytes) {
+    std::int64_t const at = used_;
+    used_ += (bytes + alignment - 1) / alignment * alignment;
+    if (used_ > peak_) peak_ = used_;
+    if (counting_) return nullptr;
+    if (used_ > bytes_)
+      throw invalid_argument("the workspace holds %lld bytes and %lld are needed",
+                             static_cast<long long>(bytes_), static_cast<long long>(used_));
+    return memory_ + at;
+  }
+
   std::byte* memory_ = nullptr;
   std::int64_t bytes_ = 0, used_ = 0, peak_ = 0;
   bool counting_ = true;

@@ -2,14 +2,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+// Not <thread> and <mutex>: with their clocks and stop tokens they take as long to compile as a
+// quarter of the library.
+#include <pthread.h>
+#include <sched.h>
 #include <unistd.h>
 
 #include <atomic>
 #include <cstdint>
-#include <exception>
-#include <memory>
-#include <mutex>
-#include <thread>
 #include <type_traits>
 #include <vector>
 
@@ -37,7 +37,7 @@ class parallel {
   /// f(task, worker) for every task in [0, tasks). f must not throw.
   template <class F>
   void operator()(std::int64_t tasks, F&& f) const {
-    void* const context = const_cast<void*>(static_cast<void const*>(std::addressof(f)));
+    void* const context = const_cast<void*>(static_cast<void const*>(__builtin_addressof(f)));
     body const once = call<std::remove_reference_t<F>>;
     if (!run_ || workers_ == 1 || tasks <= 1)
       for (std::int64_t task = 0; task < tasks; ++task) once(context, task, 0);
@@ -64,7 +64,7 @@ class parallel {
 /// fork the child starts threads of its own.
 class thread_pool {
  public:
-  explicit thread_pool(int workers = static_cast<int>(std::thread::hardware_concurrency()))
+  explicit thread_pool(int workers = cores())
       : workers_(workers < 1 ? 1 : workers), crew_(new crew(workers_)) {}
   ~thread_pool() {
     if (crew const* const mine = crew_.load(); mine->process == ::getpid()) delete mine;
@@ -82,19 +82,24 @@ class thread_pool {
 
  private:
   struct crew {
-    explicit crew(int workers)
-        : process(::getpid()),
-          patience(workers > static_cast<int>(std::thread::hardware_concurrency()) ? 0 : 200) {
+    explicit crew(int workers) : process(::getpid()), patience(workers > cores() ? 0 : 200) {
       threads.reserve(static_cast<std::size_t>(workers));
-      try {
-        for (int i = 1; i < workers; ++i) threads.emplace_back([this, i] { work(i); });
-      } catch (std::exception const&) {
+      for (int i = 1; i < workers; ++i) {
+        pthread_t thread;
         // No more threads to be had: those that are there, and the caller, do the work.
+        if (::pthread_create(&thread, nullptr, begin, this) != 0) break;
+        threads.push_back(thread);
       }
     }
     ~crew() {
       start(0, nullptr, nullptr);
-      for (auto& thread : threads) thread.join();
+      for (pthread_t thread : threads) ::pthread_join(thread, nullptr);
+    }
+
+    static void* begin(void* mine) {
+      crew& c = *static_cast<crew*>(mine);
+      c.work(++c.hired);
+      return nullptr;
     }
 
     /// Opens a round. Nobody is inside one, so that nobody reads what is written here.
@@ -139,15 +144,16 @@ class thread_pool {
     void await_change(std::atomic<Value> const& value, Value old) const {
       for (int i = 0; i < patience; ++i) {
         if (value.load() != old) return;
-        std::this_thread::yield();
+        ::sched_yield();
       }
       value.wait(old);
     }
 
     pid_t const process;
     int const patience;  // 0 where the workers have to share cores
-    std::vector<std::thread> threads;
-    std::mutex turn;                      // held by the caller whose loop is running
+    std::vector<pthread_t> threads;
+    std::atomic<int> hired{0};            // threads that have begun
+    std::atomic<int> turn{0};             // 1 while a caller's loop is running
     std::atomic<std::uint32_t> round{0};  // odd while a loop runs
     std::atomic<int> busy{0};             // workers inside the round, or about to look
     std::atomic<std::int64_t> next{0};
@@ -155,6 +161,9 @@ class thread_pool {
     parallel::body function = nullptr;  // in an open round, null says: stop
     void* context = nullptr;
   };
+
+  /// Cores that are there and on.
+  static int cores() { return static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN)); }
 
   /// Whether this thread is inside a loop already: a nested loop then runs where it is.
   static bool& inside() {
@@ -168,12 +177,14 @@ class thread_pool {
       return;
     }
     crew& c = here();
-    std::lock_guard turn(c.turn);
+    while (c.turn.exchange(1) != 0) c.turn.wait(1);
     c.start(tasks, f, context);
     inside() = true;
     c.drain(0);
     inside() = false;
     c.finish();
+    c.turn.store(0);
+    c.turn.notify_one();
   }
 
   /// The crew of this process. After a fork the parent's is not here: it is left behind, and the
@@ -181,8 +192,10 @@ class thread_pool {
   crew& here() {
     crew* known = crew_.load();
     if (known->process == ::getpid()) return *known;
-    auto fresh = std::make_unique<crew>(workers_);
-    return crew_.compare_exchange_strong(known, fresh.get()) ? *fresh.release() : *known;
+    auto* const fresh = new crew(workers_);
+    if (crew_.compare_exchange_strong(known, fresh)) return *fresh;
+    delete fresh;
+    return *known;
   }
 
   int workers_;

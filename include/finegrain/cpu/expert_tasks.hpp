@@ -89,25 +89,25 @@ constexpr std::int64_t most_tasks(std::int64_t slots, std::int64_t experts, int 
   return slots / tile_rows + 3 * experts + tasks_a_worker * std::int64_t{workers};
 }
 
-/// Puts tasks in order: a group's from the biggest to the smallest, and the groups spread evenly among
-/// one another. Shared experts compute much with few weights, routed ones little with many: side by
-/// side they use the cores and the memory.
+/// Puts tasks without a place in order: a group's from the biggest to the smallest, and the groups
+/// spread evenly among one another. Shared experts compute much with few weights, routed ones little
+/// with many: side by side they use the cores and the memory.
 inline void order_tasks(expert_task* tasks, std::int64_t count) {
   auto const cost = [](expert_task const& t) { return t.rows * (t.end - t.begin); };
-  std::sort(tasks, tasks + count, [&](expert_task const& a, expert_task const& b) {
+  auto const before = [&](expert_task const& a, expert_task const& b) {
+    if (a.place != b.place) return a.place < b.place;
     if (a.group != b.group) return a.group < b.group;
     if (cost(a) != cost(b)) return cost(a) > cost(b);
     if (a.expert != b.expert) return a.expert < b.expert;
     return a.first != b.first ? a.first < b.first : a.begin < b.begin;
-  });
+  };
+  std::sort(tasks, tasks + count, before);
   for (std::int64_t begin = 0, end = 0; begin < count; begin = end) {
     while (end < count && tasks[end].group == tasks[begin].group) ++end;
     for (std::int64_t i = begin; i < end; ++i)
       tasks[i].place = ((2 * (i - begin) + 1) << 32) / (end - begin);
   }
-  std::sort(tasks, tasks + count, [](expert_task const& a, expert_task const& b) {
-    return a.place != b.place ? a.place < b.place : a.group < b.group;
-  });
+  std::sort(tasks, tasks + count, before);
 }
 
 /// What one task may cost at most, of `total`.
@@ -115,13 +115,19 @@ constexpr std::int64_t fair_share(std::int64_t total, int workers) {
   return ceil_div(std::max<std::int64_t>(total, 1), tasks_a_worker * std::int64_t{workers});
 }
 
-/// Cuts the experts' slots into blocks of at most `most` rows, and takes those that `wanted(group,
-/// rows)` is true for. The `panels(group)` of each are cut, at multiples of `step`, so that no task
-/// has much more than its share. What a task computes does not depend on how it was cut, and so
-/// neither on the number of workers. Returns how many there are.
-template <class Panels, class Wanted>
-std::int64_t list_tasks(std::span<expert_group const> groups, std::int64_t most, int workers,
-                        std::int64_t step, Panels&& panels, Wanted&& wanted, expert_task* tasks) {
+/// Panels of an expert's hidden pairs, and of its outputs.
+inline std::int64_t inner_panels(expert_group const& g) { return ceil_div(g.width(), half_panel); }
+inline std::int64_t outer_panels(expert_group const& g) {
+  return ceil_div(g.out.cols, panel_width);
+}
+
+/// Cuts the experts' slots into blocks of at most `most` rows. The `panels(group)` of each are cut, at
+/// multiples of `step`, so that no task has much more than its share. What a task computes does not
+/// depend on how it was cut, and so neither on the number of workers. With `cut_by`, takes only blocks
+/// whose inner panels are cut where that is the share. Returns how many tasks there are.
+inline std::int64_t list_tasks(std::span<expert_group const> groups, std::int64_t most, int workers,
+                               std::int64_t step, std::int64_t (*panels)(expert_group const&),
+                               expert_task* tasks, std::int64_t cut_by = 0) {
   auto const each_block = [&](auto&& f) {
     for (std::size_t i = 0; i < groups.size(); ++i)
       for (std::int64_t e = 0; e < groups[i].gate.count; ++e) {
@@ -129,7 +135,8 @@ std::int64_t list_tasks(std::span<expert_group const> groups, std::int64_t most,
         std::int64_t const blocks = ceil_div(n, most);
         for (std::int64_t b = 0; b < blocks; ++b) {
           std::int64_t const top = n * b / blocks, rows = n * (b + 1) / blocks - top;
-          if (wanted(groups[i], rows)) f(i, e, first + top, rows);
+          std::int64_t const inner = inner_panels(groups[i]);
+          if (cut_by == 0 || (inner > 1 && rows * inner > cut_by)) f(i, e, first + top, rows);
         }
       }
   };
@@ -153,7 +160,6 @@ std::int64_t list_tasks(std::span<expert_group const> groups, std::int64_t most,
   order_tasks(tasks, count);
   return count;
 }
-inline bool all_blocks(expert_group const&, std::int64_t) { return true; }
 
 }  // namespace simd
 }  // namespace FINEGRAIN_ISA

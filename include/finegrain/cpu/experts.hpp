@@ -102,13 +102,10 @@ void experts_forward(cpu const& on, activation act, std::span<expert_group const
   using number = unit<Weights::products>;
   int const workers = on.threads.workers();
   std::int64_t most = left::most(x.cols), total = 0;
-  auto const inner = [](expert_group const& g) { return ceil_div(g.width(), half_panel); };
-  auto const outer = [](expert_group const& g) { return ceil_div(g.out.cols, panel_width); };
   for (expert_group const& g : groups) {
     most = std::min<std::int64_t>(most, left::most(g.width()));
-    total += g.slots * inner(g);
+    total += g.slots * inner_panels(g);
   }
-  std::int64_t const share = fair_share(total, workers);
 
   auto const make_out = [&](expert_group const& g, expert_task const& task, left const& hidden,
                             std::int64_t begin, std::int64_t end, int worker) {
@@ -122,12 +119,12 @@ void experts_forward(cpu const& on, activation act, std::span<expert_group const
     fence();
   };
 
-  std::int64_t count = list_tasks(groups, most, workers, 1, inner, all_blocks, tasks);
+  std::int64_t count = list_tasks(groups, most, workers, 1, inner_panels, tasks);
   on.threads(count, [&](std::int64_t i, int worker) {
     expert_task const& task = tasks[i];
     expert_group const& g = groups[static_cast<std::size_t>(task.group)];
     int const rows = static_cast<int>(task.rows);
-    bool const whole = task.end - task.begin == inner(g);
+    bool const whole = task.end - task.begin == inner_panels(g);
     left const a(room.left_of(worker), g.rows_of(x, task.first), rows, x.cols);
     left const hidden(room.hidden_of(worker), rows, g.width());
     auto const b = weights.gate_up(g, task.expert, room.right_of(worker));
@@ -145,13 +142,11 @@ void experts_forward(cpu const& on, activation act, std::span<expert_group const
           store_up_to(g.hidden.row(slot) + c, h, n);
       }
     });
-    if (whole) make_out(g, task, hidden, 0, outer(g), worker);
+    if (whole) make_out(g, task, hidden, 0, outer_panels(g), worker);
   });
 
-  auto const in_parts = [&](expert_group const& g, std::int64_t rows) {
-    return inner(g) > 1 && rows * inner(g) > share;
-  };
-  count = list_tasks(groups, most, workers, 1, outer, in_parts, tasks);
+  std::int64_t const share = fair_share(total, workers);
+  count = list_tasks(groups, most, workers, 1, outer_panels, tasks, share);
   on.threads(count, [&](std::int64_t i, int worker) {
     expert_task const& task = tasks[i];
     expert_group const& g = groups[static_cast<std::size_t>(task.group)];
@@ -163,20 +158,20 @@ void experts_forward(cpu const& on, activation act, std::span<expert_group const
 
 namespace simd {
 
-/// A product of rows (K) of each slot with something of its expert as it is stored, `cols` columns.
+/// A product of rows (K) of each slot with something of its expert as it is stored.
 struct slot_product {
   row_list rows;  // from the task's first slot on
   std::int64_t K;
   straight with;
 };
 /// put(group, task, sums) for products of every block of slots; sums (panel, row, column) of the
-/// task's panels. cols(group) says how wide they are, product(group, task) what they are.
-template <format F, class Cols, class Product, class Put>
-void slot_products(cpu const& on, std::span<expert_group const> groups, Cols&& cols,
-                   Product&& product, Put&& put, expert_task* tasks, expert_room const& room) {
-  auto const panels = [&](expert_group const& g) { return ceil_div(cols(g), panel_width); };
+/// task's panels. panels(group) says how many there are, product(group, task) what they are.
+template <format F, class Product, class Put>
+void slot_products(cpu const& on, std::span<expert_group const> groups,
+                   std::int64_t (*panels)(expert_group const&), Product&& product, Put&& put,
+                   expert_task* tasks, expert_room const& room) {
   std::int64_t const count =
-      list_tasks(groups, block_rows, on.threads.workers(), block_panels, panels, all_blocks, tasks);
+      list_tasks(groups, block_rows, on.threads.workers(), block_panels, panels, tasks);
   on.threads(count, [&](std::int64_t i, int worker) {
     expert_task const& task = tasks[i];
     expert_group const& g = groups[static_cast<std::size_t>(task.group)];
@@ -215,8 +210,8 @@ void backward_through_down(cpu const& on, activation act, std::span<expert_group
       }
     }
   };
-  slot_products<F>(
-      on, groups, [](expert_group const& g) { return g.width(); }, product, put, tasks, room);
+  auto const panels = [](expert_group const& g) { return ceil_div(g.width(), panel_width); };
+  slot_products<F>(on, groups, panels, product, put, tasks, room);
 }
 
 /// The slots' shares of dx in group.out, from dgate_up.
@@ -238,8 +233,7 @@ void backward_through_gate_up(cpu const& on, std::span<expert_group const> group
     }
     fence();
   };
-  slot_products<F>(
-      on, groups, [](expert_group const& g) { return g.gate.cols; }, product, put, tasks, room);
+  slot_products<F>(on, groups, outer_panels, product, put, tasks, room);
 }
 
 /// Weight gradients: a task makes some outputs of an expert's gate, up or down.

@@ -189,8 +189,8 @@ void adamw<T>::move_biases(router_place const* routers, std::int64_t count,
 }
 
 template <class T>
-inline constexpr std::tuple adamw_code{&adamw<T>::gradient_norm, &adamw<T>::update,
-                                       &adamw<T>::add_loads, &adamw<T>::move_biases};
+using adamw_code =
+    code<&adamw<T>::gradient_norm, &adamw<T>::update, &adamw<T>::add_loads, &adamw<T>::move_biases>;
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -10,8 +10,7 @@ namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 
 template <class T>
-inline constexpr std::tuple attend_code{&attend<T>::forward, &attend<T>::decode,
-                                        &attend<T>::backward};
+using attend_code = code<&attend<T>::forward, &attend<T>::decode, &attend<T>::backward>;
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -2,8 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <tuple>
-
 #include "coded_rows.cuh"
 #include "decode/products.cuh"
 #include "pack.cuh"
@@ -70,9 +68,9 @@ void coded_experts<T, F>::pack(T const* gate, T const* up, T const* down, int co
 }
 
 template <class T, format F>
-inline constexpr std::tuple coded_experts_code{
-    &coded_experts<T, F>::pack, &coded_experts<T, F>::up_forward,
-    &coded_experts<T, F>::down_forward, &coded_experts<T, F>::down_combine};
+using coded_experts_code =
+    code<&coded_experts<T, F>::pack, &coded_experts<T, F>::up_forward,
+         &coded_experts<T, F>::down_forward, &coded_experts<T, F>::down_combine>;
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -216,7 +216,7 @@ void combine<T>::backward(combined<T> const& from, router_part<T> const& router,
 }
 
 template <class T>
-inline constexpr std::tuple combine_code{&combine<T>::forward, &combine<T>::backward};
+using combine_code = code<&combine<T>::forward, &combine<T>::backward>;
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

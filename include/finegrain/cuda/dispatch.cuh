@@ -234,8 +234,5 @@ void dispatch<T>::build(row_map const& rows, std::int32_t const* experts, float 
   launch_index<T>(rows, experts, weights, block_counts, stream);
 }
 
-template <class T>
-inline constexpr std::tuple dispatch_code{&dispatch<T>::build};
-
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

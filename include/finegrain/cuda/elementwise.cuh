@@ -165,10 +165,9 @@ void finite_numbers<T>::look(T const* from, std::int64_t count, std::int32_t* ot
 }
 
 template <class T>
-inline constexpr std::tuple elementwise_code{
-    &elementwise<T>::add,    &elementwise<T>::fill,  &elementwise<T>::narrow,
-    &elementwise<T>::widen,  &elementwise<T>::blend, &elementwise<T>::blend_backward,
-    &finite_numbers<T>::look};
+using elementwise_code = code<&elementwise<T>::add, &elementwise<T>::fill, &elementwise<T>::narrow,
+                              &elementwise<T>::widen, &elementwise<T>::blend,
+                              &elementwise<T>::blend_backward, &finite_numbers<T>::look>;
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

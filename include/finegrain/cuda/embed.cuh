@@ -260,7 +260,7 @@ void embed<T>::backward(std::int32_t const* ids, matrix<T const> dy, embed_scrat
 }
 
 template <class T>
-inline constexpr std::tuple embed_code{&embed<T>::forward, &embed<T>::backward};
+using embed_code = code<&embed<T>::forward, &embed<T>::backward>;
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -91,10 +91,10 @@ void experts<T>::up_weights(expert_products<T> const& p, instructions use, CUstr
 }
 
 template <class T>
-inline constexpr std::tuple experts_code{&experts<T>::up_forward,   &experts<T>::down_forward,
-                                         &experts<T>::down_combine, &experts<T>::down_backward,
-                                         &experts<T>::down_weights, &experts<T>::up_backward,
-                                         &experts<T>::up_weights};
+using experts_code =
+    code<&experts<T>::up_forward, &experts<T>::down_forward, &experts<T>::down_combine,
+         &experts<T>::down_backward, &experts<T>::down_weights, &experts<T>::up_backward,
+         &experts<T>::up_weights>;
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

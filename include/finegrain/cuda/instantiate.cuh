@@ -2,56 +2,24 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "../config/ladder.hpp"
-#include "adamw.cuh"
-#include "attention.cuh"
 #include "coded.cuh"
-#include "combine.cuh"
-#include "dispatch.cuh"
-#include "elementwise.cuh"
-#include "embed.cuh"
-#include "experts.cuh"
 #include "hopper/fp8.cuh"
-#include "linear.cuh"
-#include "loss.cuh"
-#include "memory.cuh"
-#include "norm.cuh"
-#include "random.cuh"
-#include "rotary.cuh"
-#include "route_few.cuh"
-#include "routing/load.cuh"
-#include "routing/rules.cuh"
+#include "needs.cuh"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
-namespace device {
-
-/// Whether layers of all configs of a ladder run on the device; of anything else nothing is known.
-template <class What>
-inline constexpr bool runs = true;
-template <config... Cs>
-inline constexpr bool runs<ladder<Cs...>> = (true && ... && !unsupported(Cs, {}));
-
-}  // namespace device
-
 /// Holds the code that networks call on the device, with weights and activations of T. One .cu file
-/// of a program says so; `What` is void, or a ladder, whose layers must then be such as run there:
+/// of a program says for what:
 ///
-///   template struct finegrain::on_cuda<ladder>;
+///   template struct finegrain::on_cuda<model>;    networks of this expression
+///   template struct finegrain::on_cuda<ladder>;   any whose routers are of these configs
+///   template struct finegrain::on_cuda<>;         any
+///
+/// The less it says, the sooner it is compiled. Code that a network calls and no file holds is an
+/// error of the linker, which names it: `undefined reference to device::attend<bf16>::forward`.
 template <class What = void, class T = bf16>
 struct on_cuda {
-  static_assert(
-      device::runs<What>,
-      "a layer of this ladder does not run on cuda: cuda/supported.hpp says what does not");
-  static inline constexpr std::tuple code{
-      device::runtime_code<void>,  device::blas_library_code<void>,
-      device::linear_code<T>,      device::route_code<T>,
-      device::kinds_code<T>,       device::experts_code<T>,
-      device::combine_code<T>,     device::norm_code<T>,
-      device::rotary_code<T>,      device::attend_code<T>,
-      device::embed_code<T>,       device::loss_code<T>,
-      device::elementwise_code<T>, device::adamw_code<T>,
-      device::random_code<T>};
+  static inline constexpr device::code_for<T, What> code{};
 };
 
 /// The same for networks that are frozen in format F; f32 and bf16 need nothing more:
@@ -60,8 +28,9 @@ struct on_cuda {
 template <format F, class T = bf16>
 struct on_cuda_frozen {
   static_assert(device::is_coded(F), "only fp8, int8, int8_block and int4 have code of their own");
-  static inline constexpr std::tuple code{device::coded_experts_code<T, F>,
-                                          device::fp8_products_code<T, F>};
+  static inline constexpr device::all_code<device::coded_experts_code<T, F>,
+                                           device::fp8_products_code<T, F>>
+      code{};
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

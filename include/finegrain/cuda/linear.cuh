@@ -94,11 +94,10 @@ void linear<T>::backward_weight(blas const& library, matrix<T const> dy, matrix<
 }
 
 template <class Tag>
-inline constexpr std::tuple blas_library_code{&basic_blas_library<Tag>::create,
-                                              &basic_blas_library<Tag>::destroy};
+using blas_library_code = code<&basic_blas_library<Tag>::create, &basic_blas_library<Tag>::destroy>;
 template <class T>
-inline constexpr std::tuple linear_code{&linear<T>::forward, &linear<T>::forward_f32,
-                                        &linear<T>::backward_input, &linear<T>::backward_weight};
+using linear_code = code<&linear<T>::forward, &linear<T>::forward_f32, &linear<T>::backward_input,
+                         &linear<T>::backward_weight>;
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

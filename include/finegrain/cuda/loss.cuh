@@ -245,8 +245,8 @@ void loss<T>::squared_error(matrix<T const> y, matrix<T const> target, double sc
 }
 
 template <class T>
-inline constexpr std::tuple loss_code{&loss<T>::count_targets, &loss<T>::cross_entropy,
-                                      &loss<T>::cross_entropy_f32, &loss<T>::squared_error};
+using loss_code = code<&loss<T>::count_targets, &loss<T>::cross_entropy,
+                       &loss<T>::cross_entropy_f32, &loss<T>::squared_error>;
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

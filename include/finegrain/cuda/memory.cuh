@@ -4,8 +4,7 @@
 
 #include <cuda_runtime.h>
 
-#include <tuple>
-
+#include "code.cuh"
 #include "memory.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -116,20 +115,13 @@ void basic_runtime<Tag>::release_graph(CUgraphExec_st* graph) noexcept {
 
 /// What host code calls, so that a .cu file holds it: see instantiate.cuh.
 template <class Tag>
-inline constexpr std::tuple runtime_code{&basic_runtime<Tag>::allocate,
-                                         &basic_runtime<Tag>::release,
-                                         &basic_runtime<Tag>::copy,
-                                         &basic_runtime<Tag>::fill,
-                                         &basic_runtime<Tag>::synchronize,
-                                         &basic_runtime<Tag>::devices,
-                                         &basic_runtime<Tag>::readable,
-                                         &basic_runtime<Tag>::enqueue_copy,
-                                         &basic_runtime<Tag>::allocate_shared,
-                                         &basic_runtime<Tag>::release_shared,
-                                         &basic_runtime<Tag>::begin_recording,
-                                         &basic_runtime<Tag>::end_recording,
-                                         &basic_runtime<Tag>::replay,
-                                         &basic_runtime<Tag>::release_graph};
+using runtime_code =
+    code<&basic_runtime<Tag>::allocate, &basic_runtime<Tag>::release, &basic_runtime<Tag>::copy,
+         &basic_runtime<Tag>::fill, &basic_runtime<Tag>::synchronize, &basic_runtime<Tag>::devices,
+         &basic_runtime<Tag>::readable, &basic_runtime<Tag>::enqueue_copy,
+         &basic_runtime<Tag>::allocate_shared, &basic_runtime<Tag>::release_shared,
+         &basic_runtime<Tag>::begin_recording, &basic_runtime<Tag>::end_recording,
+         &basic_runtime<Tag>::replay, &basic_runtime<Tag>::release_graph>;
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -25,17 +25,22 @@ struct mixture_plan {
   template <class W>
   static void forward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T> y) {
     check_dense(x, "x"), check_dense(y, "y");
-    mixture_pass(p, layer, Shared, Routed, views<T const>(w), s, x.data, experts_of(p.on, w))
-        .forward(nullptr, y.data);
+    pass_of(p, w, s, x.data, experts_of(p.on, w)).forward(nullptr, y.data);
   }
   template <class W, class V>
   static void backward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T const> dy,
                        V const& dw, matrix<T> dx) {
     check_dense(dy, "dy"), check_dense(dx, "dx");
-    mixture_pass<T>(p, layer, Shared, Routed, views<T const>(w), s, x.data)
-        .backward(dy.data, views<T>(dw), nullptr, dx.data);
+    pass_of(p, w, s, x.data, experts<T>{}).backward(dy.data, views<T>(dw), nullptr, dx.data);
   }
 
+  template <class W, class Experts>
+  static auto pass_of(pass<X> const& p, W const& w, mixture_saved<T> const& s, T const* x,
+                      Experts const& experts) {
+    constexpr int numbers = Routed ? lane_numbers(C.routed) : 0;
+    return mixture_pass < T, numbers, Routed && rarer(C),
+           Experts > (p, layer, Shared, views<T const>(w), s, x, experts);
+  }
   template <class U, class W>
   static mixture_weights<U> views(W const& w) {
     mixture_weights<U> v;
@@ -133,9 +138,7 @@ struct plan<basic_cuda<T>, residual_of<then<rmsnorm<D>, mixture<C>>>> {
     p.scratch = scratch(p.scratch, p.extent).rest;
     device::norm<T>::forward(x, w.a.a.gain.data, static_cast<float>(rmsnorm<D>::epsilon), s.rows,
                              s.inverse_rms, p.on.stream);
-    device::mixture_pass(p, layer::layer, (C.shared > 0), true,
-                         layer::template views<T const>(w.a.b), s.inner, s.rows.data,
-                         layer::experts_of(p.on, w.a.b))
+    layer::pass_of(p, w.a.b, s.inner, s.rows.data, layer::experts_of(p.on, w.a.b))
         .forward(x.data, y.data);
   }
   template <class W, class V>
@@ -144,8 +147,7 @@ struct plan<basic_cuda<T>, residual_of<then<rmsnorm<D>, mixture<C>>>> {
     layer::check_dense(dy, "dy"), layer::check_dense(dx, "dx");
     scratch const t(p.scratch, p.extent);
     p.scratch = t.rest;
-    device::mixture_pass<T>(p, layer::layer, (C.shared > 0), true,
-                            layer::template views<T const>(w.a.b), s.inner, s.rows.data)
+    layer::pass_of(p, w.a.b, s.inner, s.rows.data, device::experts<T>{})
         .backward(dy.data, layer::template views<T>(dw.a.b), nullptr, t.drows.data);
     device::norm<T>::backward(x, w.a.a.gain.data, s.inverse_rms, t.drows, dy, t.sums,
                               dw.a.a.gain.data, p.gradients, dx, p.on.stream);

@@ -103,27 +103,27 @@ struct mixture_weights {
   T *shared_gate = nullptr, *shared_up = nullptr, *shared_down = nullptr;
 };
 
-/// One pass through a layer of experts: what forward and backward have in common. Forward asks
-/// Experts for its products, which may have weights of their own.
-template <class T, class Experts = experts<T>>
+/// One pass through a layer of experts: what forward and backward have in common. N is lane_numbers
+/// of the routed experts, or 0 where there are none, and Rarer whether their router is: so a program
+/// calls, and needs in its .cu file, no other router's code. Forward asks Experts for its products,
+/// which may have weights of their own.
+template <class T, int N, bool Rarer, class Experts = experts<T>>
 class mixture_pass {
  public:
   using X = basic_cuda<T>;
-  mixture_pass(pass<X> const& p, config const& c, bool shared, bool routed,
-               mixture_weights<T const> const& w, mixture_saved<T> const& saved, T const* x,
-               Experts const& experts = {})
+  mixture_pass(pass<X> const& p, config const& c, bool shared, mixture_weights<T const> const& w,
+               mixture_saved<T> const& saved, T const* x, Experts const& experts = {})
       : p_(p),
         c_(c),
-        routed_(routed),
         shared_(shared && p.batch.routing.shared),
         w_(w),
         s_(saved),
-        t_(p_.scratch, p.extent, c, shared, routed),
+        t_(p_.scratch, p.extent, c, shared, routed_),
         rules_(c, p.batch.routing),
         kinds_(c, p.batch.routing, p.extent),
         loss_(c, p.batch.routing),
         experts_(experts) {
-    if (routed) s_.rows.slots = rules_.k;
+    if (routed_) s_.rows.slots = rules_.k;
     s_.router.arrivals = p_.on.context->arrivals.data();
     if (!(loss_.sequence > 0)) s_.router.best = nullptr;  // nobody reads it
     products_.hidden = c.hidden;
@@ -140,18 +140,19 @@ class mixture_pass {
   /// y (T, D), with `add` (T, D) in it where that is not null.
   void forward(T const* add, T* y) {
     auto const on = p_.on.stream;
-    if (routed_) {
+    if constexpr (routed_) {
       if (kinds_.plain())
-        route<T>::forward(rules_, router(), products_.x, p_.batch.ids.data(), s_.router, s_.rows,
-                          t_.block_counts, on);
+        choice<T, N>::forward(rules_, router(), products_.x, p_.batch.ids.data(), s_.router,
+                              s_.rows, t_.block_counts, on);
       else
         route_rarer();
       count_earlier();
       if (loss_.rule) ask_balance_rule();
-      if (kinds_.noisy && loss_.load > 0) {
-        kinds<T>::load(rules_, loss_.load, s_.router, s_.kinds, t_.kinds, p_.extent.tokens, on);
-        loss_.smooth = s_.kinds.smooth;
-      }
+      if constexpr (Rarer)
+        if (kinds_.noisy && loss_.load > 0) {
+          kinds<T>::load(rules_, loss_.load, s_.router, s_.kinds, t_.kinds, p_.extent.tokens, on);
+          loss_.smooth = s_.kinds.smooth;
+        }
       route<T>::balance(rules_, loss_, s_.router, s_.rows, starts(), s_.factors, on);
       if (p_.batch.log) report();
     }
@@ -187,9 +188,10 @@ class mixture_pass {
     experts<T>::up_weights(products_, p_.on.use, on);
 
     bool const gated = shared_ && c_.shared_gate, learns = routed_ && !c_.uniform;
-    if (learns)
-      route<T>::backward(rules_, loss_, {t_.dot, dot_parts(c_.width)}, s_.router, s_.rows, starts(),
-                         s_.factors, t_.dlogits, on);
+    if constexpr (routed_)
+      if (learns)
+        route<T>::backward(rules_, loss_, {t_.dot, dot_parts(c_.width)}, s_.router, s_.rows,
+                           starts(), s_.factors, t_.dlogits, on);
     if (gated)
       route<T>::shared_backward(rules_, {t_.shared_dot, dot_parts(c_.shared * c_.width)},
                                 s_.router.shared_weight, t_.dgate, tokens, on);
@@ -223,23 +225,30 @@ class mixture_pass {
     auto const& r = w_.router;
     return {r.router.data, r.project.data, r.temperature.data, r.noise.data};
   }
-  /// Forward of a router that is not plain.
+  /// Forward of a router that is not plain, or drops.
   void route_rarer() {
     auto const on = p_.on.stream;
     batch const& b = p_.batch;
     if (kinds_.random())
       kinds<T>::keep_seed(b.routing.seed, b.routing.step, b.log ? b.log->next : 0, s_.kinds, on);
-    kinds<T>::logits(rules_, kinds_, further(), products_.x, s_.router, s_.kinds, t_.kinds,
-                     p_.extent.tokens, on);
-    if (kinds_.by_rule) {
-      kinds<T>::scores(rules_, s_.router, p_.extent.tokens, on);
-      dynamic_cast<cuda_routing_rule const&>(*b.routing.rule)
-          .enqueue(b, {s_.router.scores, p_.extent.tokens, rules_.routed},
-                   {s_.router.experts, p_.extent.tokens, rules_.k}, on);
-      kinds<T>::distinct(rules_, s_.router, p_.extent.tokens, on);
+    router_state state = s_.router;
+    if constexpr (Rarer) {
+      kinds<T>::logits(rules_, kinds_, further(), products_.x, state, s_.kinds, t_.kinds,
+                       p_.extent.tokens, on);
+      if (kinds_.by_rule) {
+        kinds<T>::scores(rules_, state, p_.extent.tokens, on);
+        dynamic_cast<cuda_routing_rule const&>(*b.routing.rule)
+            .enqueue(b, {state.scores, p_.extent.tokens, rules_.routed},
+                     {state.experts, p_.extent.tokens, rules_.k}, on);
+        kinds<T>::distinct(rules_, state, p_.extent.tokens, on);
+      }
+      kinds<T>::prepare(rules_, kinds_, state, t_.kinds, p_.extent.tokens, on);
+      if (kinds_.sinkhorn) state.keys = t_.kinds.keys;
+    } else {
+      route<T>::logits(rules_, router().router, products_.x, state.logits, p_.extent.tokens, on);
     }
-    kinds<T>::choose(rules_, kinds_, router(), b.ids.data(), s_.router, s_.kinds, t_.kinds,
-                     starts(), s_.rows, t_.block_counts, on);
+    choice<T, N>::choose(rules_, router(), b.ids.data(), state, s_.rows, t_.block_counts, on);
+    kinds<T>::drop(rules_, kinds_, state, s_.kinds, starts(), s_.rows, t_.block_counts, on);
   }
   void ask_balance_rule() {
     kinds<T>::chosen(rules_, loss_, s_.router, t_.kinds, p_.extent.tokens, p_.on.stream);
@@ -268,37 +277,42 @@ class mixture_pass {
                         .router = w_.router.router.data,
                         .dgate = gated ? t_.dgate : nullptr,
                         .shared_gate = w_.shared_gate_weights};
-    T* dproduct = d.router.data;
-    input_part<T> noise;
-    if (learns && kinds_.noisy) {
-      kinds<T>::noise_backward(rules_, loss_.load, s_.router, s_.kinds, t_.kinds, t_.dlogits,
-                               tokens, on);
-      noise = {t_.kinds.dspread, w_.router.noise.data, c_.routed};
-    }
-    if (learns && kinds_.cosine > 0) {
-      kinds<T>::cosine_backward(rules_, kinds_.cosine, further(), s_.router, s_.kinds, t_.kinds,
-                                t_.dlogits,
-                                {d.router.data, d.project.data, d.temperature.data, d.noise.data},
-                                p_.gradients, tokens, on);
-      part.routed = kinds_.cosine, part.dlogits = t_.kinds.dprojected;
-      part.router = w_.router.project.data, dproduct = d.project.data;
-    }
-    if (!learns || !kinds_.apart()) {
-      product(part.routed, part.dlogits, dproduct, part.dgate);
+    if constexpr (!Rarer) {
+      product(part.routed, part.dlogits, d.router.data, part.dgate);
+      return part;
+    } else {
+      T* dproduct = d.router.data;
+      input_part<T> noise;
+      if (learns && kinds_.noisy) {
+        kinds<T>::noise_backward(rules_, loss_.load, s_.router, s_.kinds, t_.kinds, t_.dlogits,
+                                 tokens, on);
+        noise = {t_.kinds.dspread, w_.router.noise.data, c_.routed};
+      }
+      if (learns && kinds_.cosine > 0) {
+        kinds<T>::cosine_backward(rules_, kinds_.cosine, further(), s_.router, s_.kinds, t_.kinds,
+                                  t_.dlogits,
+                                  {d.router.data, d.project.data, d.temperature.data, d.noise.data},
+                                  p_.gradients, tokens, on);
+        part.routed = kinds_.cosine, part.dlogits = t_.kinds.dprojected;
+        part.router = w_.router.project.data, dproduct = d.project.data;
+      }
+      if (!learns || !kinds_.apart()) {
+        product(part.routed, part.dlogits, dproduct, part.dgate);
+        return part;
+      }
+      product(0, nullptr, nullptr, part.dgate);  // x without jitter
+      if (kinds_.jitter > 0) {
+        kinds<T>::jitter(rules_, kinds_.jitter, x, s_.kinds, t_.kinds, tokens, on);
+        x = t_.kinds.input;
+      }
+      product(part.routed, part.dlogits, dproduct, nullptr);
+      product(noise.columns, noise.d, d.noise.data, nullptr);
+      kinds<T>::input_backward(rules_, kinds_.jitter, {part.dlogits, part.router, part.routed},
+                               noise, s_.kinds, t_.kinds, add, tokens, on);
+      add = t_.kinds.dinput;
+      part.routed = 0;
       return part;
     }
-    product(0, nullptr, nullptr, part.dgate);  // x without jitter
-    if (kinds_.jitter > 0) {
-      kinds<T>::jitter(rules_, kinds_.jitter, x, s_.kinds, t_.kinds, tokens, on);
-      x = t_.kinds.input;
-    }
-    product(part.routed, part.dlogits, dproduct, nullptr);
-    product(noise.columns, noise.d, d.noise.data, nullptr);
-    kinds<T>::input_backward(rules_, kinds_.jitter, {part.dlogits, part.router, part.routed}, noise,
-                             s_.kinds, t_.kinds, add, tokens, on);
-    add = t_.kinds.dinput;
-    part.routed = 0;
-    return part;
   }
   sequence_starts starts() const {
     if (p_.batch.starts.empty()) return {};
@@ -353,7 +367,8 @@ class mixture_pass {
 
   pass<X> p_;
   config const& c_;
-  bool routed_, shared_;
+  static constexpr bool routed_ = N > 0;
+  bool shared_;
   mixture_weights<T const> w_;
   mixture_saved<T> s_;
   mixture_scratch<T> t_;

@@ -198,7 +198,7 @@ void norm<T>::backward(matrix<T const> x, T const* gain, float const* inverse_rm
 }
 
 template <class T>
-inline constexpr std::tuple norm_code{&norm<T>::forward, &norm<T>::add_forward, &norm<T>::backward};
+using norm_code = code<&norm<T>::forward, &norm<T>::add_forward, &norm<T>::backward>;
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -35,7 +35,7 @@ void random_numbers<T>::fill(random_range const* ranges, std::int64_t count, T* 
 }
 
 template <class T>
-inline constexpr std::tuple random_code{&random_numbers<T>::fill};
+using random_code = code<&random_numbers<T>::fill>;
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

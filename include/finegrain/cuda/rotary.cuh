@@ -118,7 +118,7 @@ void rotary<T>::turn(places where, int dim, double theta, float direction, matri
 }
 
 template <class T>
-inline constexpr std::tuple rotary_code{&rotary<T>::turn};
+using rotary_code = code<&rotary<T>::turn>;
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -271,10 +271,10 @@ __global__ __launch_bounds__(256, choice_blocks(N)) void choose_kernel(routing_r
   }
 }
 
-template <class T>
-void route<T>::choose(routing_rules const& c, router_numbers<T> const& w, std::int32_t const* ids,
-                      router_state const& state, row_map const& rows, std::int32_t* block_counts,
-                      CUstream_st* stream) {
+template <class T, int N>
+void choice<T, N>::choose(routing_rules const& c, router_numbers<T> const& w,
+                          std::int32_t const* ids, router_state const& state, row_map const& rows,
+                          std::int32_t* block_counts, CUstream_st* stream) {
   auto const chunks = token_chunks::of(rows.tokens, c.routed);
   int const R = c.routed, words = choice_words(c);
   int const warps = warps_that_fit(index_words(R, 0), words, 8);  // words >= R: index_rows fits
@@ -283,17 +283,9 @@ void route<T>::choose(routing_rules const& c, router_numbers<T> const& w, std::i
         c, w.table, ids, state.experts, rows.tokens);
     check_launch("route: look up");
   }
-  auto const launch = [&](auto kernel) {
-    launch_overlapping(kernel, dim3(unsigned(chunks.blocks)), warps * 32,
-                       4 * (index_words(R, 0) + warps * words), stream, "route: choose", c, w.bias,
-                       state, rows, block_counts, chunks.tokens, words);
-  };
-  if (R <= 64)
-    launch(choose_kernel<T, 2>);
-  else if (R <= 256)
-    launch(choose_kernel<T, 8>);
-  else
-    launch(choose_kernel<T, 32>);
+  launch_overlapping(choose_kernel<T, N>, dim3(unsigned(chunks.blocks)), warps * 32,
+                     4 * (index_words(R, 0) + warps * words), stream, "route: choose", c, w.bias,
+                     state, rows, block_counts, chunks.tokens, words);
   if (chunks.blocks > 1) launch_index<T>(rows, state.experts, state.weights, block_counts, stream);
 }
 

@@ -181,22 +181,30 @@ struct router_splits {
   }
 };
 
-template <class T>
-struct route {
-  // ---- forward ----
+/// Numbers of each lane of the warp that chooses among so many experts for a token.
+constexpr int lane_numbers(int experts) { return experts <= 64 ? 2 : experts <= 256 ? 8 : 32; }
 
-  /// All of it: logits, and `choose`. ids (T) is for hash layers. rows are of k slots a token;
-  /// block_counts has room for token_chunks::counts.
+/// The choice among up to 32 N experts: what is compiled for their number, which is lane_numbers.
+template <class T, int N>
+struct choice {
+  /// All of a plain router: logits, and `choose`. ids (T) is for hash layers. rows are of k slots a
+  /// token; block_counts has room for token_chunks::counts.
   static void forward(routing_rules const& c, router_numbers<T> const& w, T const* x,
                       std::int32_t const* ids, router_state const& state, row_map const& rows,
                       std::int32_t* block_counts, CUstream_st* stream);
-  /// state.logits = x router^T, as the config's precision has it. None of a uniform router.
-  static void logits(routing_rules const& c, T const* router, T const* x, float* logits,
-                     std::int64_t tokens, CUstream_st* stream);
   /// Scores, experts, weights and rows from state.logits.
   static void choose(routing_rules const& c, router_numbers<T> const& w, std::int32_t const* ids,
                      router_state const& state, row_map const& rows, std::int32_t* block_counts,
                      CUstream_st* stream);
+};
+
+template <class T>
+struct route {
+  // ---- forward ----
+
+  /// state.logits = x router^T, as the config's precision has it. None of a uniform router.
+  static void logits(routing_rules const& c, T const* router, T const* x, float* logits,
+                     std::int64_t tokens, CUstream_st* stream);
   /// weight (T) = shared_scale sigmoid(x . gate); shared_scale where the gate is null.
   static void shared_weight(routing_rules const& c, T const* gate, T const* x, float* weight,
                             std::int64_t tokens, CUstream_st* stream);

@@ -1,4 +1,4 @@
-// route::forward: all of it in one launch for few tokens.
+// choice::forward: all of it in one launch for few tokens.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -10,8 +10,8 @@ namespace device {
 /// What route_few_kernel is for.
 template <class T>
 bool few_to_route(routing_rules const& c, router_state const& s, row_map const& rows) {
-  return s.arrivals && rows.tokens > 0 && rows.tokens <= few_routed_tokens && c.routed <= 256 &&
-         c.k <= 64 && std::int64_t{rows.tokens} * c.k <= slots_of_one_block && !c.f64 && !c.given &&
+  return s.arrivals && rows.tokens > 0 && rows.tokens <= few_routed_tokens && c.k <= 64 &&
+         std::int64_t{rows.tokens} * c.k <= slots_of_one_block && !c.f64 && !c.given &&
          !c.uniform && (std::is_same_v<T, bf16> || (in_pairs<T> && !c.round_logits));
 }
 
@@ -59,7 +59,7 @@ __global__ __launch_bounds__(256, 2) void route_few_kernel(routing_rules c, rout
   index_rows(rows, mine.experts, mine.weights, nullptr, 0, 1, 0, tokens, shared);
 }
 
-template <class T>
+template <class T, int N>
 void launch_route_few(routing_rules const& c, router_numbers<T> const& w, T const* x,
                       router_state const& state, row_map const& rows, CUstream_st* stream) {
   int const words = choice_words(c), R = c.routed;
@@ -70,27 +70,28 @@ void launch_route_few(routing_rules const& c, router_numbers<T> const& w, T cons
                        "route: few tokens", c, w, x, state, rows, words);
   };
   if (rows.tokens <= 64)  // small tiles, for more blocks
-    launch(R <= 64 ? route_few_kernel<T, 1, 2> : route_few_kernel<T, 1, 8>, 8);
+    launch(route_few_kernel<T, 1, N>, 8);
   else
-    launch(R <= 64 ? route_few_kernel<T, 4, 2> : route_few_kernel<T, 4, 8>, 32);
+    launch(route_few_kernel<T, 4, N>, 32);
 }
 
-template <class T>
-void route<T>::forward(routing_rules const& c, router_numbers<T> const& w, T const* x,
-                       std::int32_t const* ids, router_state const& state, row_map const& rows,
-                       std::int32_t* block_counts, CUstream_st* stream) {
-  if constexpr (in_pairs<T>) {
-    if (few_to_route<T>(c, state, rows)) return launch_route_few(c, w, x, state, rows, stream);
-  }
-  logits(c, w.router, x, state.logits, rows.tokens, stream);
+template <class T, int N>
+void choice<T, N>::forward(routing_rules const& c, router_numbers<T> const& w, T const* x,
+                           std::int32_t const* ids, router_state const& state, row_map const& rows,
+                           std::int32_t* block_counts, CUstream_st* stream) {
+  if constexpr (in_pairs<T> && N <= 8)
+    if (few_to_route<T>(c, state, rows))
+      return launch_route_few<T, N>(c, w, x, state, rows, stream);
+  route<T>::logits(c, w.router, x, state.logits, rows.tokens, stream);
   choose(c, w, ids, state, rows, block_counts, stream);
 }
 
+template <class T, int N>
+using choice_code = code<&choice<T, N>::forward, &choice<T, N>::choose>;
 template <class T>
-inline constexpr std::tuple route_code{
-    &route<T>::forward,       &route<T>::logits,          &route<T>::choose,
-    &route<T>::shared_weight, &route<T>::balance,         &route<T>::report,
-    &route<T>::backward,      &route<T>::shared_backward, &route<T>::weights_backward};
+using route_code =
+    code<&route<T>::logits, &route<T>::shared_weight, &route<T>::balance, &route<T>::report,
+         &route<T>::backward, &route<T>::shared_backward, &route<T>::weights_backward>;
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -93,22 +93,20 @@ inline void read_tensors(safetensors_file const& file, std::span<tensor_view con
         theirs ? detail::difference(*theirs, *architecture) : "the file names no architecture";
     if (!sentence.empty()) differences.push_back(std::move(sentence));
   }
-  std::vector<std::string_view> known;
+  std::vector<bool> known(file.tensors().size());
   std::vector<tensor_entry const*> found;
   for (tensor_view const& tensor : tensors) {
     tensor_entry const* const entry = file.find(tensor.name);
-    known.push_back(tensor.name);
     found.push_back(entry);
+    if (entry) known[std::size_t(entry - file.tensors().data())] = true;
     if (!entry)
       differences.push_back(tensor.name + " is missing");
     else if (entry->type != tensor.type || entry->shape != tensor.shape)
       differences.push_back(tensor.name + " is " + detail::form(entry->type, entry->shape) +
                             " in the file, " + detail::form(tensor.type, tensor.shape) + " here");
   }
-  std::sort(known.begin(), known.end());
-  for (tensor_entry const& entry : file.tensors())
-    if (!std::binary_search(known.begin(), known.end(), entry.name))
-      differences.push_back(entry.name + " is unknown here");
+  for (std::size_t i = 0; i < known.size(); ++i)
+    if (!known[i]) differences.push_back(file.tensors()[i].name + " is unknown here");
   if (!differences.empty()) throw mismatch(file.path(), std::move(differences));
   for (std::size_t i = 0; i < tensors.size(); ++i) file.read(*found[i], tensors[i].data);
 }

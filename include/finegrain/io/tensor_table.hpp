@@ -154,9 +154,9 @@ class table_reader : json_reader {
 
   /// No hole, no overlap, no tail.
   void check_places() const {
-    auto const order = in_order([&](std::size_t a, std::size_t b) {
-      tensor_entry const &left = table_.tensors[a], &right = table_.tensors[b];
-      return std::pair(left.begin, left.end) < std::pair(right.begin, right.end);
+    auto const order = in_order(table_.tensors.size(), [](auto& table, auto a, auto b) {
+      tensor_entry const &left = table.tensors[a], &right = table.tensors[b];
+      return left.begin != right.begin ? left.begin < right.begin : left.end < right.end;
     });
     std::int64_t end = 0;
     for (std::size_t i : order) {
@@ -169,30 +169,39 @@ class table_reader : json_reader {
               text_.size() + static_cast<std::size_t>(end));
   }
   void sort_names() {
-    auto const order = in_order([&](std::size_t a, std::size_t b) {
-      return std::pair(std::string_view(table_.tensors[a].name), a) <
-             std::pair(std::string_view(table_.tensors[b].name), b);
+    auto order = in_order(table_.tensors.size(), [](auto& table, auto a, auto b) {
+      int const names = table.tensors[a].name.compare(table.tensors[b].name);
+      return names != 0 ? names < 0 : a < b;
     });
-    std::vector<tensor_entry> sorted;
-    sorted.reserve(order.size());
-    for (std::size_t i : order) {
-      if (!sorted.empty() && sorted.back().name == table_.tensors[i].name)
-        fail_at("a tensor's name occurs twice", places_[i]);
-      sorted.push_back(std::move(table_.tensors[i]));
-    }
-    table_.tensors = std::move(sorted);
+    for (std::size_t i = 1; i < order.size(); ++i)
+      if (table_.tensors[order[i]].name == table_.tensors[order[i - 1]].name)
+        fail_at("a tensor's name occurs twice", places_[order[i]]);
+    arrange(table_.tensors, order);
 
-    std::sort(table_.metadata.begin(), table_.metadata.end());
+    order = in_order(table_.metadata.size(), [](auto& table, auto a, auto b) {
+      return table.metadata[a].first < table.metadata[b].first;
+    });
+    arrange(table_.metadata, order);
     for (std::size_t i = 1; i < table_.metadata.size(); ++i)
       if (table_.metadata[i].first == table_.metadata[i - 1].first)
         fail_at("a name occurs twice in __metadata__", metadata_place_);
   }
-  template <class Before>
-  std::vector<std::size_t> in_order(Before before) const {
-    std::vector<std::size_t> order(table_.tensors.size());
-    for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
-    std::sort(order.begin(), order.end(), before);
+  /// The numbers below `count`, in an order that the table gives them.
+  std::vector<std::size_t> in_order(std::size_t count,
+                                    bool (*before)(tensor_table const&, std::size_t,
+                                                   std::size_t)) const {
+    std::vector<std::size_t> order(count);
+    for (std::size_t i = 0; i < count; ++i) order[i] = i;
+    std::sort(order.begin(), order.end(),
+              [&](std::size_t a, std::size_t b) { return before(table_, a, b); });
     return order;
+  }
+  template <class T>
+  static void arrange(std::vector<T>& list, std::vector<std::size_t> const& order) {
+    std::vector<T> arranged;
+    arranged.reserve(order.size());
+    for (std::size_t i : order) arranged.push_back(std::move(list[i]));
+    list = std::move(arranged);
   }
 
   std::int64_t data_bytes_;

@@ -52,11 +52,12 @@ inline std::int64_t sequence_of(batch const& b, std::int64_t row) {
   return std::upper_bound(b.starts.begin(), b.starts.end(), row) - b.starts.begin() - 1;
 }
 
-/// Drops slots of each of `parts` equal groups of experts beyond `room`. Slots are ordered by
-/// before(a, b), of slot numbers t k + slot; those of least rank go, if may_go(slot number).
-template <class X, class S, class Before, class MayGo>
+/// Drops slots of each of `parts` equal groups of experts beyond `room`. Slots, numbered t k + slot,
+/// are ordered by before(a, b); those of least rank go, unless they are exempt(slot).
+template <class X, class S, class Before, class Exempt>
 void drop_beyond(X const& on, config const& c, int parts, std::int64_t room, int k,
-                 routing<S> const& r, assign_scratch<S> const& t, Before&& before, MayGo&& may_go) {
+                 routing<S> const& r, assign_scratch<S> const& t, Before&& before,
+                 Exempt&& exempt) {
   std::int64_t const slots = r.logits.rows * k;
   int const size = c.routed / parts;
   auto const slot = [&](std::int64_t n) -> std::int32_t& { return r.experts(n / k, n % k); };
@@ -73,7 +74,7 @@ void drop_beyond(X const& on, config const& c, int parts, std::int64_t room, int
     if (end - begin <= room) return;
     std::nth_element(begin, begin + room, end, before);
     for (std::int32_t* n = begin + room; n < end; ++n) {
-      if (!may_go(*n)) continue;
+      if (exempt(*n)) continue;
       slot(*n) = ~slot(*n);
       r.weights(*n / k, *n % k) = 0;
     }
@@ -180,32 +181,23 @@ void drop_slots(X const& on, config const& c, batch const& b, routing<S> const& 
         r.experts(i, 1) = ~r.experts(i, 1);
         r.weights(i, 1) = 0;
       }
-  auto const any = [](std::int32_t) { return true; };
-  auto const exempt = [&](std::int32_t n) {
-    return detail::is_exempt(request, r, detail::sequence_of(b, n / k));
+  auto const drop_from = [&](int parts, double capacity, bool by_weight, bool exempts) {
+    auto const exempt = [&](std::int32_t n) {
+      return exempts && detail::is_exempt(request, r, detail::sequence_of(b, n / k));
+    };
+    auto const before = [&](std::int32_t n, std::int32_t m) {
+      if (!by_weight) return n % k != m % k ? n % k < m % k : n < m;
+      bool const one = exempt(n);
+      return one != exempt(m)
+                 ? one
+                 : detail::ranks_before(r.weights(n / k, n % k), n, r.weights(m / k, m % k), m);
+    };
+    detail::drop_beyond(on, c, parts, detail::room_of(capacity, T * k, parts), k, r, t, before,
+                        exempt);
   };
-  auto const heavier = [&](std::int32_t n, std::int32_t m) {
-    return detail::ranks_before(r.weights(n / k, n % k), n, r.weights(m / k, m % k), m);
-  };
-  if (request.device_capacity > 0)
-    detail::drop_beyond(
-        on, c, request.devices, detail::room_of(request.device_capacity, T * k, request.devices), k,
-        r, t,
-        [&](std::int32_t n, std::int32_t m) {
-          bool const one = exempt(n);
-          return one != exempt(m) ? one : heavier(n, m);
-        },
-        [&](std::int32_t n) { return !exempt(n); });
-  if (request.capacity > 0) {
-    std::int64_t const room = detail::room_of(request.capacity, T * k, c.routed);
-    if (request.drop == drop::least_weight)
-      detail::drop_beyond(on, c, c.routed, room, k, r, t, heavier, any);
-    else
-      detail::drop_beyond(
-          on, c, c.routed, room, k, r, t,
-          [k](std::int32_t n, std::int32_t m) { return n % k != m % k ? n % k < m % k : n < m; },
-          any);
-  }
+  if (request.device_capacity > 0) drop_from(request.devices, request.device_capacity, true, true);
+  if (request.capacity > 0)
+    drop_from(c.routed, request.capacity, request.drop == drop::least_weight, false);
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -12,9 +12,12 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
+struct id_list;
+
 namespace detail {
 template <class V>
-concept IdRange = !EigenDense<V> && std::is_convertible_v<V&&, std::span<std::int32_t const>>;
+concept IdRange = !std::is_same_v<std::remove_cvref_t<V>, id_list> && !EigenDense<V> &&
+                  std::is_convertible_v<V&&, std::span<std::int32_t const>>;
 template <class V>
 concept EigenIds =
     EigenDense<V> && std::is_same_v<std::remove_const_t<eigen_number<V>>, std::int32_t>;

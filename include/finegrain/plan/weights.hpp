@@ -70,13 +70,15 @@ class weight_lister {
 
   void enter(char const* part) {
     int const earlier = count(part);
-    push(earlier == 0 ? part : std::string(part) + "_" + std::to_string(earlier + 1));
+    push(part, earlier == 0 ? part : std::string(part) + "_" + std::to_string(earlier + 1));
   }
-  void enter_next(char const* part) { push(std::string(part) + "." + std::to_string(count(part))); }
+  void enter_next(char const* part) {
+    push(part, std::string(part) + "." + std::to_string(count(part)));
+  }
   void leave() {
-    path_.resize(lengths_.back());
-    lengths_.pop_back();
-    seen_.pop_back();
+    path_.resize(scopes_.back().length);
+    parts_.resize(scopes_.back().parts);
+    scopes_.pop_back();
   }
   finegrain::matrix<char> matrix(char const* name, std::int64_t rows, std::int64_t cols, role r) {
     if (rows * cols > 0) entries.push_back({path_ + name, rows, cols, offset_, r});
@@ -96,21 +98,25 @@ class weight_lister {
   }
 
  private:
+  /// How many parts of this name the innermost scope has had.
   int count(char const* part) {
-    for (auto& [name, times] : seen_.back())
-      if (name == part) return times++;
-    seen_.back().emplace_back(part, 1);
-    return 0;
+    int earlier = 0;
+    for (std::size_t i = scopes_.empty() ? 0 : scopes_.back().parts; i < parts_.size(); ++i)
+      earlier += parts_[i] == part;
+    return earlier;
   }
-  void push(std::string const& part) {
-    lengths_.push_back(path_.size());
-    path_ += part + ".";
-    seen_.emplace_back();
+  void push(char const* part, std::string const& name) {
+    parts_.emplace_back(part);
+    scopes_.push_back({path_.size(), parts_.size()});
+    path_ += name + ".";
   }
 
+  struct scope {
+    std::size_t length, parts;  // of path_ and parts_ outside of it
+  };
   std::string path_;
-  std::vector<std::size_t> lengths_;
-  std::vector<std::vector<std::pair<std::string, int>>> seen_{1};  // per open scope: name, times
+  std::vector<scope> scopes_;       // that are open
+  std::vector<std::string> parts_;  // that they have had, one scope's behind another's
   std::int64_t offset_ = 0;
 };
 

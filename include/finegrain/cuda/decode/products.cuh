@@ -2,8 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <tuple>
-
 #include "fused.cuh"
 #include "ring.cuh"
 #include "unit.cuh"
@@ -200,9 +198,6 @@ void product(expert_products<T> const& p, family_weights<W> const& routed,
                               : 2,
              coded ? 4 : 5, Up > (p, routed, shared, 0, stream, name);
     case 16: return product < T, W, 2, 2, coded ? 4 : 2, Up > (p, routed, shared, 0, stream, name);
-    case 32:
-      if constexpr (!coded) return product<T, W, 4, 1, 3, Up>(p, routed, shared, 0, stream, name);
-      [[fallthrough]];
     default: throw cuda_error("%s: no tiles of %d rows", name, p.rows.tile);
   }
 }
@@ -219,9 +214,5 @@ void decode_products<T>::down_forward(expert_products<T> const& p, CUstream_st* 
   decode::product<false>(p, decode::weights_of(p.routed), decode::weights_of(p.shared), stream,
                          "decode_products::down_forward");
 }
-template <class T>
-inline constexpr std::tuple decode_products_code{&decode_products<T>::up_forward,
-                                                 &decode_products<T>::down_forward,
-                                                 &decode_products<T>::fused_down};
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

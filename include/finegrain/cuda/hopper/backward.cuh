@@ -174,11 +174,5 @@ void hopper_backward<T>::up_weights(expert_products<T> const& p, CUstream_st* st
   hopper::backward::launch_weights<T, false>(p, stream, "up_weights");
 }
 
-template <class T>
-inline constexpr std::tuple hopper_backward_code{
-    &hopper_backward<T>::available, &hopper_backward<T>::down_backward,
-    &hopper_backward<T>::down_weights, &hopper_backward<T>::up_backward,
-    &hopper_backward<T>::up_weights};
-
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -390,9 +390,5 @@ void few_rows<T>::down_forward(expert_products<T> const& p, CUstream_st* stream)
   hopper::launch_few<false>(p, stream, "few_rows::down_forward");
 }
 
-template <class T>
-inline constexpr std::tuple few_rows_code{&few_rows<T>::available, &few_rows<T>::up_forward,
-                                          &few_rows<T>::down_forward};
-
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

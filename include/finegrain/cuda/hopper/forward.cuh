@@ -292,10 +292,5 @@ void hopper_forward<T>::down_forward(expert_products<T> const& p, CUstream_st* s
   hopper::launch_forward<false>(p, stream);
 }
 
-template <class T>
-inline constexpr std::tuple hopper_forward_code{&hopper_forward<T>::available,
-                                                &hopper_forward<T>::up_forward,
-                                                &hopper_forward<T>::down_forward};
-
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

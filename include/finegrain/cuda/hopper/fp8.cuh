@@ -399,11 +399,13 @@ void fp8_products<T>::down_forward(expert_products<T> const& p, fp8_family const
 
 /// Of bf16 and format fp8; the others need nothing.
 template <class T, format F>
-inline constexpr std::tuple fp8_products_code{};
-template <>
-inline constexpr std::tuple fp8_products_code<bf16, format::fp8>{
-    &fp8_products<bf16>::available, &fp8_products<bf16>::quantize, &fp8_products<bf16>::up_forward,
-    &fp8_products<bf16>::down_forward};
+struct fp8_products_code {};
+template <class T>
+requires std::is_same_v<T, bf16>
+struct fp8_products_code<T, format::fp8>
+    : code<&fp8_products<T>::available, &fp8_products<T>::quantize, &fp8_products<T>::up_forward,
+           &fp8_products<T>::down_forward> {
+};
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

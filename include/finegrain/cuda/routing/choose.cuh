@@ -3,6 +3,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#ifndef _CG_LIMIT_INCLUDED_DEPENDENCIES  // its own switch: what a grid needs is a tenth of all
+#define _CG_LIMIT_INCLUDED_DEPENDENCIES
+#endif
 #include <cooperative_groups.h>
 
 #include "logits.cuh"
@@ -134,6 +137,35 @@ __global__ __launch_bounds__(256) void compact_kernel(std::int32_t* experts, int
   for (int slot = used + lane; slot < R; slot += 32) row[slot] = no_expert;
 }
 
+template <class T>
+void kinds<T>::prepare(routing_rules const& c, router_kinds const& kinds, router_state const& state,
+                       kind_scratch<T> const& t, std::int64_t tokens, CUstream_st* on) {
+  if (tokens == 0) return;
+  if (kinds.sinkhorn) {
+    float const* logits = state.logits;
+    auto count = static_cast<int>(tokens), R = c.routed;
+    void* arguments[] = {&logits,
+                         const_cast<float**>(&t.keys),
+                         const_cast<double**>(&t.by_token),
+                         const_cast<double**>(&t.sums),
+                         &count,
+                         &R};
+    auto const blocks = static_cast<unsigned>(std::min(kind_scratch<T>::blocks, (count + 31) / 32));
+    check(
+        cudaLaunchCooperativeKernel(sinkhorn_kernel<T>, dim3(blocks), dim3(512), arguments, 0, on),
+        "route: Sinkhorn");
+  }
+  if (kinds.by_expert) {
+    scores(c, state, tokens, on);
+    auto const count = static_cast<int>(tokens);
+    take_tokens_kernel<T><<<unsigned(c.routed), 512, 0, on>>>(state.scores, state.experts, count,
+                                                              c.routed, kinds.share);
+    check_launch("route: expert choice");
+    compact_kernel<T><<<unsigned((tokens + 7) / 8), 256, 0, on>>>(state.experts, count, c.routed);
+    check_launch("route: expert choice, slots");
+  }
+}
+
 // ---- what is dropped ----------------------------------------------------------------------------
 
 /// Second experts by chance.
@@ -211,36 +243,11 @@ void drop_slots(routing_rules const& c, router_kinds const& kinds, router_state 
 }
 
 template <class T>
-void kinds<T>::choose(routing_rules const& c, router_kinds const& kinds, router_numbers<T> const& w,
-                      std::int32_t const* ids, router_state state, kind_state const& saved,
-                      kind_scratch<T> const& t, sequence_starts starts, row_map const& rows,
-                      std::int32_t* block_counts, CUstream_st* on) {
-  int tokens = rows.tokens, R = c.routed;
-  if (kinds.sinkhorn && tokens > 0) {
-    state.keys = t.keys;
-    void* arguments[] = {&state.logits,
-                         const_cast<float**>(&t.keys),
-                         const_cast<double**>(&t.by_token),
-                         const_cast<double**>(&t.sums),
-                         &tokens,
-                         &R};
-    auto const blocks =
-        static_cast<unsigned>(std::min(kind_scratch<T>::blocks, (tokens + 31) / 32));
-    check(
-        cudaLaunchCooperativeKernel(sinkhorn_kernel<T>, dim3(blocks), dim3(512), arguments, 0, on),
-        "route: Sinkhorn");
-  }
-  if (kinds.by_expert && tokens > 0) {
-    scores(c, state, tokens, on);
-    take_tokens_kernel<T>
-        <<<unsigned(R), 512, 0, on>>>(state.scores, state.experts, tokens, R, kinds.share);
-    check_launch("route: expert choice");
-    compact_kernel<T><<<unsigned((tokens + 7) / 8), 256, 0, on>>>(state.experts, tokens, R);
-    check_launch("route: expert choice, slots");
-  }
-  route<T>::choose(c, w, ids, state, rows, block_counts, on);
-  if (!kinds.drops() || tokens == 0) return;
-  drop_slots<T>(c, kinds, state, saved, starts, tokens, on);
+void kinds<T>::drop(routing_rules const& c, router_kinds const& kinds, router_state const& state,
+                    kind_state const& saved, sequence_starts starts, row_map const& rows,
+                    std::int32_t* block_counts, CUstream_st* on) {
+  if (!kinds.drops() || rows.tokens == 0) return;
+  drop_slots<T>(c, kinds, state, saved, starts, rows.tokens, on);
   dispatch<T>::build(rows, state.experts, state.weights, block_counts, on);
 }
 

@@ -54,6 +54,13 @@ struct router_kinds {
   }
 };
 
+/// Whether layers of a config may need all of `kinds`; others need plain_kinds_code of it alone, for
+/// what is asked of any router: to drop slots, quantiles, and balance rules.
+constexpr bool rarer(config const& c) {
+  return c.cosine > 0 || c.noisy || c.jitter || c.selection == selection::sinkhorn ||
+         c.selection == selection::expert_choice || c.selection == selection::rule;
+}
+
 /// Further weights of a router, or their gradients. Null where the config has none.
 template <class T>
 struct kind_numbers {
@@ -131,11 +138,13 @@ struct kinds {
                      kind_numbers<T const> const& w, T const* x, router_state const& state,
                      kind_state const& saved, kind_scratch<T> const& t, std::int64_t tokens,
                      CUstream_st* stream);
-  /// All that route::choose does, and what is dropped. block_counts is for rows.
-  static void choose(routing_rules const& c, router_kinds const& kinds, router_numbers<T> const& w,
-                     std::int32_t const* ids, router_state state, kind_state const& saved,
-                     kind_scratch<T> const& t, sequence_starts starts, row_map const& rows,
-                     std::int32_t* block_counts, CUstream_st* stream);
+  /// Ahead of choice::choose: t.keys that Sinkhorn has balanced, or the experts that chose tokens.
+  static void prepare(routing_rules const& c, router_kinds const& kinds, router_state const& state,
+                      kind_scratch<T> const& t, std::int64_t tokens, CUstream_st* stream);
+  /// Behind it: what is dropped, and rows again. block_counts is for these.
+  static void drop(routing_rules const& c, router_kinds const& kinds, router_state const& state,
+                   kind_state const& saved, sequence_starts starts, row_map const& rows,
+                   std::int32_t* block_counts, CUstream_st* stream);
   /// state.scores from logits; and, of a rule's experts, those that may stay.
   static void scores(routing_rules const& c, router_state const& state, std::int64_t tokens,
                      CUstream_st* stream);

@@ -45,12 +45,16 @@ void kinds<T>::chosen(routing_rules const& c, balance_terms const& loss, router_
   check_launch("route: choices for a rule");
 }
 
+/// What any router may need.
 template <class T>
-inline constexpr std::tuple kinds_code{
-    &kinds<T>::keep_seed, &kinds<T>::logits,         &kinds<T>::choose,
-    &kinds<T>::scores,    &kinds<T>::distinct,       &kinds<T>::chosen,
-    &kinds<T>::load,      &kinds<T>::quantiles,      &kinds<T>::noise_backward,
-    &kinds<T>::jitter,    &kinds<T>::input_backward, &kinds<T>::cosine_backward};
+using plain_kinds_code =
+    code<&kinds<T>::keep_seed, &kinds<T>::drop, &kinds<T>::chosen, &kinds<T>::quantiles>;
+/// And rarer ones.
+template <class T>
+using rarer_kinds_code =
+    code<&kinds<T>::logits, &kinds<T>::prepare, &kinds<T>::scores, &kinds<T>::distinct,
+         &kinds<T>::load, &kinds<T>::noise_backward, &kinds<T>::cosine_backward, &kinds<T>::jitter,
+         &kinds<T>::input_backward>;
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

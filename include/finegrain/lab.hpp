@@ -1,0 +1,30 @@
+// The lab, and finegrain with it: what studies are made of, in reading order.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+// clang-format off
+#include "finegrain.hpp"
+
+#include "lab/options.hpp"
+#include "lab/corpus.hpp"
+#include "lab/text.hpp"
+#include "lab/jsonl.hpp"
+#include "lab/folder.hpp"
+#include "lab/interrupt.hpp"
+#include "lab/progress.hpp"
+#include "lab/statistics.hpp"
+#include "lab/claims.hpp"
+#include "lab/routing.hpp"
+#include "lab/specialisation.hpp"
+#include "lab/report.hpp"
+#include "lab/svg.hpp"
+#include "lab/curves.hpp"
+#include "lab/intervals.hpp"
+#include "lab/heatmap.hpp"
+#include "lab/grid.hpp"
+#include "lab/page.hpp"
+#include "lab/answer.hpp"
+#include "lab/results.hpp"
+#include "lab/settings.hpp"
+#include "lab/study.hpp"
+// clang-format on
