@@ -1,11 +1,14 @@
-// What number formats cost in accuracy: on a layer of random weights, and on a model that was trained.
+// What number formats cost in accuracy, on a layer of random weights and on a model that was trained;
+// and how fast a decoder is with experts in a format, or all of it.
 //
 //   bench_formats [--text FILE] [--steps N]
 //
 // The layer has the 16B's widths; its error is that of y, relative, in the mean square. The model is
 // the finest rung of the demo's ladder, trained as the demo does; its loss is on validation text.
-// Experts are in the format, everything else in f32. Writes out/bench/formats.md too.
+// Experts are in the format and the rest in f32, or all is in it. The decoder has 285 M parameters, which no
+// cache holds; a token is decoded alone, without others before it. Writes out/bench/formats.md too.
 // SPDX-License-Identifier: Apache-2.0
+#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
@@ -26,6 +29,17 @@ struct model : fg::named {
   static constexpr auto expr =
       fg::embedding<256, D>{} | fg::repeat<2>(block) | fg::rmsnorm<D>{} | fg::head<D, 256>{};
 };
+
+constexpr fg::architecture large{
+    .hidden = 1024,
+    .layers = 6,
+    .vocabulary = 32768,
+    .heads = 16,
+    .kv_heads = 16,
+    .head_dim = 64,
+    .dense_layers = 1,
+    .dense_width = 2816,
+    .moe = {.hidden = 1024, .width = 352, .routed = 32, .top_k = 4, .shared = 2}};
 
 class layer {
  public:
@@ -69,9 +83,10 @@ class reader {
     text.validate(0, all, all, 128, held_);
   }
   double bits() { return bits_of(net_); }
-  template <format F>
+  /// With experts in one format and the rest in another.
+  template <format F, format Rest>
   double bits() {
-    auto made = fg::quantize<F>(net_);
+    auto made = fg::quantize<F, Rest>(net_);
     return bits_of(made);
   }
 
@@ -88,6 +103,33 @@ class reader {
   fg::windows held_;
 };
 
+class decoding {
+ public:
+  decoding() : net_({.deviation = 0.02}), logits_(large.vocabulary) {}
+  double milliseconds() { return of(net_); }
+  template <format F, format Rest>
+  double milliseconds() {
+    auto made = fg::quantize<F, Rest>(net_);
+    return of(made);
+  }
+
+ private:
+  /// The fastest of some tokens, the first apart.
+  double of(auto& net) {
+    using clock = std::chrono::steady_clock;
+    double least = 1e9;
+    for (std::int32_t id = 0; id <= 20; ++id) {
+      auto const start = clock::now();
+      net(std::span(&id, 1), fg::matrix<float>(logits_.data(), 1, large.vocabulary));
+      std::chrono::duration<double, std::milli> const took = clock::now() - start;
+      if (id > 0) least = std::min(least, took.count());
+    }
+    return least;
+  }
+  fg::network<fg::decoder<large>, fg::cpu> net_;
+  std::vector<float> logits_;
+};
+
 }  // namespace
 
 int main(int count, char** words) try {
@@ -100,20 +142,21 @@ int main(int count, char** words) try {
   reader trained(fg::corpus::read({file}), steps);
   double const exact = trained.bits();
   std::string table =
-      "| experts in | bits a weight | error of a random layer | validation bits/byte | change |\n"
-      "|---|---|---|---|---|\n";
+      "| format | bits a weight | error of a random layer | validation bits/byte: experts in it | "
+      "change | all in it | change |\n"
+      "|---|---|---|---|---|---|---|\n";
   char line[200];
-  std::snprintf(line, sizeof line, "| f32 | 32 | 0 | %.4f | |\n", exact);
+  std::snprintf(line, sizeof line, "| f32 | 32 | 0 | %.4f | | %.4f | |\n", exact, exact);
   table += line;
   auto const row = [&]<format F>(char const* name, std::integral_constant<format, F>) {
-    double const bits = trained.bits<F>();
+    double const experts = trained.bits<F, format::f32>(), all = trained.bits<F, F>();
     double const weights = double(wide.routed + wide.shared) * 3 * wide.hidden * wide.width;
     fg::arena counting;
     static_cast<void>(fg::frozen_weights<fg::cpu, F, fg::mixture<wide>>(counting));
     double const router = 4.0 * wide.routed * wide.hidden;
-    std::snprintf(line, sizeof line, "| %s | %.2f | %.4f | %.4f | %+.4f |\n", name,
-                  8 * (double(counting.used()) - router) / weights, random.error<F>(), bits,
-                  bits - exact);
+    std::snprintf(line, sizeof line, "| %s | %.2f | %.4f | %.4f | %+.4f | %.4f | %+.4f |\n", name,
+                  8 * (double(counting.used()) - router) / weights, random.error<F>(), experts,
+                  experts - exact, all, all - exact);
     table += line;
   };
   row("bf16", std::integral_constant<format, format::bf16>());
@@ -121,6 +164,27 @@ int main(int count, char** words) try {
   row("int8, a scale an output", std::integral_constant<format, format::int8>());
   row("fp8 e4m3, a scale for 128 x 128", std::integral_constant<format, format::fp8>());
   row("int4, a scale for 32", std::integral_constant<format, format::int4>());
+  double const two = trained.bits<format::int4, format::int8_block>();
+  std::snprintf(line, sizeof line,
+                "| experts in int4, the rest in int8, a scale for 32 | | | | | %.4f | %+.4f |\n",
+                two, two - exact);
+  table += line;
+
+  decoding all;
+  std::snprintf(line, sizeof line, "not frozen: %.2f ms\n", all.milliseconds());
+  table += "\nA token of a decoder, " + (line + std::string("\n"));
+  table += "| format | experts in it, ms | all in it, ms |\n|---|---|---|\n";
+  auto const time = [&]<format F>(char const* name, std::integral_constant<format, F>) {
+    std::snprintf(line, sizeof line, "| %s | %.2f | %.2f |\n", name,
+                  all.milliseconds<F, format::f32>(), all.milliseconds<F, F>());
+    table += line;
+  };
+  time("f32", std::integral_constant<format, format::f32>());
+  time("bf16", std::integral_constant<format, format::bf16>());
+  time("int8, a scale for 32", std::integral_constant<format, format::int8_block>());
+  time("int8, a scale an output", std::integral_constant<format, format::int8>());
+  time("fp8", std::integral_constant<format, format::fp8>());
+  time("int4", std::integral_constant<format, format::int4>());
   std::printf("%s", table.c_str());
   std::filesystem::create_directories("out/bench");
   if (std::FILE* const out = std::fopen("out/bench/formats.md", "w")) {

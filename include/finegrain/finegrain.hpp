@@ -82,6 +82,7 @@
 #include "cpu/attention.hpp"
 #include "cpu/attention_block.hpp"
 #include "cpu/embed.hpp"
+#include "cpu/frozen.hpp"
 #include "cpu/loss.hpp"
 #include "cpu/cpu.hpp"
 
@@ -121,9 +122,12 @@
 #include "model/generate.hpp"
 
 #include "io/atomic_file.hpp"
+#include "io/json_reader.hpp"
 #include "io/tensor_table.hpp"
 #include "io/safetensors.hpp"
+#include "io/tensor_files.hpp"
 #include "io/checkpoint.hpp"
+#include "io/published.hpp"
 
 #include "train/loss.hpp"
 #include "cuda/adamw.hpp"

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <filesystem>
 #include <finegrain/finegrain.hpp>
+#include <functional>
 
 #include "../catch.hpp"
 #include "../tiny.hpp"
@@ -168,6 +169,30 @@ TEST_CASE("weights on the device are saved and loaded as bf16") {
   CHECK_THROWS_AS(
       (fg::load_weights(*std::make_unique<fg::network<tiny::decoder, fg::cpu>>(), file)),
       fg::mismatch);
+  std::filesystem::remove(file);
+}
+
+TEST_CASE(
+    "published weights are rounded to the device's numbers, selection biases to sums of two") {
+  NEED_GPU();
+  fg::network<tiny::decoder, fg::cpu> host({.deviation = 0.05, .seed = 7});
+  auto const bias = host.weight("layers.1.mixture.bias");
+  for (int i = 0; i < 4; ++i) bias(0, i) = 1 + 0.001f * float(i);
+  auto const file = std::filesystem::temp_directory_path() / "finegrain_published_weights";
+  fg::save_weights(host, file);
+  model net;
+  fg::load_published(net, file, {}, std::identity());
+  auto const got = fg::place<fg::cuda>::fetched(net.on(), std::as_const(net).parameters());
+  for (auto const& entry : net.entries())
+    for (std::int64_t i = 0; i < entry.rows * entry.cols; ++i) {
+      auto const at = std::size_t(entry.offset + i);
+      float const exact = host.parameters()[at];
+      if (entry.role == fg::role::selection_bias)
+        CHECK(fg::detail::with_rest(got.data() + entry.offset, 4)[i] ==
+              Approx(double(exact)).epsilon(1e-5));
+      else
+        REQUIRE(float(got[at]) == float(bf16(exact)));
+    }
   std::filesystem::remove(file);
 }
 

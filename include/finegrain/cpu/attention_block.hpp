@@ -12,12 +12,12 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 
-/// A block's weights, or their gradients, with run-time shapes.
-template <class T>
+/// A block's weights, stored as they are or packed, or their gradients; with run-time shapes.
+template <class T, class Projection = matrix<T>>
 struct block_weights {
-  matrix<T> gain;      // (1, D)
-  matrix<T> input[3];  // (heads * dim, D): query, key, value
-  matrix<T> output;    // (D, query heads * dim)
+  matrix<T> gain;       // (1, D)
+  Projection input[3];  // (heads * dim, D): query, key, value
+  Projection output;    // (D, query heads * dim)
 };
 
 /// What a block's forward leaves for its backward.
@@ -61,8 +61,8 @@ namespace simd {
 inline constexpr std::int64_t small_weights = 1 << 17;
 
 constexpr std::int64_t groups_of(std::int64_t cols) { return ceil_div(cols, block_cols); }
-template <class T>
-std::int64_t groups_of(matrix<T> const (&w)[3]) {
+template <class W>
+std::int64_t groups_of(W const (&w)[3]) {
   return groups_of(w[0].rows) + groups_of(w[1].rows) + groups_of(w[2].rows);
 }
 
@@ -76,9 +76,9 @@ void in_blocks(cpu const& on, std::int64_t rows, std::int64_t groups, F&& body) 
   });
 }
 /// Whether the blocks of rows alone make tasks enough, each with all columns of small weights.
-template <class T>
-bool by_rows(std::int64_t rows, matrix<T> const (&w)[3]) {
-  return w[0].size() + w[1].size() + w[2].size() <= small_weights &&
+template <class W>
+bool by_rows(std::int64_t rows, W const (&w)[3]) {
+  return (w[0].rows + w[1].rows + w[2].rows) * w[0].cols <= small_weights &&
          ceil_div(rows, block_rows) >= groups_of(w);
 }
 
@@ -86,10 +86,10 @@ bool by_rows(std::int64_t rows, matrix<T> const (&w)[3]) {
 template <class B>
 void multiply_group(cpu const& on, matrix<float const> a, B const& b, std::int64_t group,
                     matrix<float> y, gradients mode) {
-  std::int64_t const first = group * block_panels;
-  in_products_of(on, [&]<format F>() {
-    multiply_block<F>(a, a.cols, b, first, std::min<std::int64_t>(b.panels(), first + block_panels),
-                      y, mode);
+  std::int64_t const first = group * block_panels, panels = ceil_div(y.cols, panel_width);
+  in_products_of(on, b, [&]<format F>() {
+    multiply_block<F>(a, a.cols, b, first, std::min<std::int64_t>(panels, first + block_panels), y,
+                      mode);
   });
 }
 
@@ -97,18 +97,19 @@ void multiply_group(cpu const& on, matrix<float const> a, B const& b, std::int64
 
 /// y (T, D) = x + attention(rmsnorm(x)). The last T rows of keys and values (past + T, key-value
 /// heads * dim) are made here; `past` tokens came in earlier calls.
-inline void attention_block_forward(cpu const& on, heads shape, double theta, float epsilon,
-                                    batch const& b, std::int64_t past,
-                                    block_weights<float const> const& w, block_saved const& s,
-                                    matrix<float const> x, matrix<float> keys, matrix<float> values,
-                                    matrix<float> y) {
+template <class Projection>
+void attention_block_forward(cpu const& on, heads shape, double theta, float epsilon,
+                             batch const& b, std::int64_t past,
+                             block_weights<float const, Projection> const& w, block_saved const& s,
+                             matrix<float const> x, matrix<float> keys, matrix<float> values,
+                             matrix<float> y) {
   using namespace simd;
   std::int64_t const T = x.rows, groups = groups_of(w.input);
   matrix<float> const made[] = {s.q, keys.middle_rows(past, T), values.middle_rows(past, T)};
   auto const project = [&](std::int64_t begin, std::int64_t rows, std::int64_t group) {
     int i = 0;
     for (; group >= groups_of(w.input[i].rows); ++i) group -= groups_of(w.input[i].rows);
-    multiply_group(on, s.rows.middle_rows(begin, rows), transposed(on.copy.of(w.input[i])), group,
+    multiply_group(on, s.rows.middle_rows(begin, rows), across(on, w.input[i]), group,
                    made[i].middle_rows(begin, rows), gradients::overwrite);
   };
   if (by_rows(T, w.input)) {
@@ -128,7 +129,7 @@ inline void attention_block_forward(cpu const& on, heads shape, double theta, fl
     std::int64_t const c = g * block_cols, cols = std::min<std::int64_t>(block_cols, y.cols - c);
     for (std::int64_t t = begin; t < begin + rows; ++t)  // the residual: where the product adds
       std::copy_n(x.row(t) + c, cols, y.row(t) + c);
-    multiply_group(on, s.mixed.middle_rows(begin, rows), transposed(on.copy.of(w.output)), g,
+    multiply_group(on, s.mixed.middle_rows(begin, rows), across(on, w.output), g,
                    y.middle_rows(begin, rows), gradients::accumulate);
   });
 }
@@ -232,9 +233,11 @@ struct plan<cpu, residual_of<then<rmsnorm<D>, attention<D, Heads, KvHeads, HeadD
 
  private:
   template <class T, class W>
-  static block_weights<T> views(W const& w) {
+  static auto views(W const& w) {
     auto const& a = w.a.b;
-    return {w.a.a.gain, {a.query, a.key, a.value}, a.output};
+    using own = std::remove_cvref_t<decltype(a.query)>;
+    using view = std::conditional_t<std::is_convertible_v<own, matrix<T>>, matrix<T>, own>;
+    return block_weights<T, view>{w.a.a.gain, {a.query, a.key, a.value}, a.output};
   }
 };
 

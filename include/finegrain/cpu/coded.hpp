@@ -137,7 +137,7 @@ void coded_tile(float const* a, code_layout<F> const& layout, std::byte const* p
 template <format F>
 requires(Quantised<F>) struct panels<F> {
   using code = codec<F>;
-  static constexpr finegrain::format number = F;
+  static constexpr format products = format::bf16;
   std::byte* data = nullptr;
   std::int64_t count = 0, rows = 0, cols = 0;
   int sides = 1;

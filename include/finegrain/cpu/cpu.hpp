@@ -11,6 +11,7 @@
 #include "embed.hpp"
 #include "executor.hpp"
 #include "experts.hpp"
+#include "frozen.hpp"
 #include "linear.hpp"
 #include "loss.hpp"
 #include "mixture.hpp"

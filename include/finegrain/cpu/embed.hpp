@@ -24,17 +24,30 @@ inline void check_ids(std::span<std::int32_t const> ids, std::int64_t tokens, st
                              static_cast<long long>(rows));
 }
 
+/// y (T, D) = rows of table (V, D).
+template <class T>
+void take_rows(cpu const& on, std::span<std::int32_t const> ids, matrix<T const> table,
+               matrix<float> y) {
+  constexpr std::int64_t rows = 64;
+  check_ids(ids, y.rows, table.rows);
+  on.threads((y.rows + rows - 1) / rows, [&](std::int64_t task, int) {
+    for (std::int64_t t = task * rows; t < std::min(y.rows, (task + 1) * rows); ++t) {
+      T const* const from = table.row(ids[static_cast<std::size_t>(t)]);
+      std::transform(from, from + table.cols, y.row(t), [](T x) { return static_cast<float>(x); });
+    }
+  });
+}
+
 }  // namespace simd
 
 /// y (T, D) = rows of table (V, D). Throws invalid_argument if an id is not a row of the table.
 inline void embedding_forward(cpu const& on, std::span<std::int32_t const> ids,
                               matrix<float const> table, matrix<float> y) {
-  constexpr std::int64_t rows = 64;
-  simd::check_ids(ids, y.rows, table.rows);
-  on.threads((y.rows + rows - 1) / rows, [&](std::int64_t task, int) {
-    for (std::int64_t t = task * rows; t < std::min(y.rows, (task + 1) * rows); ++t)
-      std::copy_n(table.row(ids[static_cast<std::size_t>(t)]), table.cols, y.row(t));
-  });
+  simd::take_rows(on, ids, table, y);
+}
+inline void embedding_forward(cpu const& on, std::span<std::int32_t const> ids,
+                              matrix<bf16 const> table, matrix<float> y) {
+  simd::take_rows(on, ids, table, y);
 }
 
 /// dtable (V, D): each token adds its dy (T, D) to the row of its id, in the tokens' order. Tasks

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "expert_tasks.hpp"
+#include "frozen_experts.hpp"
 #include "linear.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -77,7 +77,7 @@ vec gated_backward(activation act, float const* dh, std::int64_t n, float w, flo
 /// Experts whose weights are as they are stored, or copied; products of numbers in format F.
 template <format F>
 struct stored_experts {
-  static constexpr format number = F;
+  static constexpr format products = F;
   weight_copy copy = {};
 
   auto gate_up(expert_group const& g, std::int64_t e, float* room) const {
@@ -98,8 +98,8 @@ void experts_forward(cpu const& on, activation act, std::span<expert_group const
                      Weights const& weights, matrix<float const> x, expert_task* tasks,
                      expert_room const& room) {
   using namespace simd;
-  using left = left_rows<Weights::number>;
-  using number = unit<Weights::number>;
+  using left = left_rows<Weights::products>;
+  using number = unit<Weights::products>;
   int const workers = on.threads.workers();
   std::int64_t most = left::most(x.cols), total = 0;
   for (expert_group const& g : groups) {
@@ -134,8 +134,8 @@ void experts_forward(cpu const& on, activation act, std::span<expert_group const
         std::int64_t const slot = task.first + r;
         float* const kept =
             g.gate_up.rows > 0 ? g.gate_up.row(slot) + c / number::numbers : nullptr;
-        vec const h = gated_forward<Weights::number>(act, sums + r * panel_width, n, kept,
-                                                     kept ? kept + g.gate_up.cols / 2 : nullptr);
+        vec const h = gated_forward<Weights::products>(act, sums + r * panel_width, n, kept,
+                                                       kept ? kept + g.gate_up.cols / 2 : nullptr);
         if (whole)
           hidden.store(r, c, first_of(h, n));  // behind the last, 0 times infinity may stand
         else
@@ -290,18 +290,6 @@ inline void experts_backward(cpu const& on, activation act, std::span<expert_gro
   });
 }
 
-namespace simd {
-/// One matrix as a stack of one, or of none if it is empty.
-template <class T>
-stack<T> stacked(matrix<T> m) {
-  return {m.data, m.rows * m.cols > 0 ? 1 : 0, m.rows, m.cols};
-}
-template <class T>
-stack<T> stacked(stack<T> s) {
-  return s;
-}
-}  // namespace simd
-
 }  // namespace FINEGRAIN_ISA
 
 template <int D, int F, activation Act>
@@ -327,9 +315,13 @@ struct plan<cpu, mlp<D, F, Act>> {
                       matrix<float> y) {
     scratch const t(p.scratch, p.extent);
     expert_group const g = group(w, s, t, x.rows, y);
-    simd::in_products_of(p.on, [&]<format N>() {
-      experts_forward(p.on, Act, {&g, 1}, simd::stored_experts<N>{p.on.copy}, x, t.tasks, t.room);
-    });
+    auto const run = [&](auto const& experts) {
+      experts_forward(p.on, Act, {&g, 1}, experts, x, t.tasks, t.room);
+    };
+    if constexpr (Frozen<W>)
+      run(packed_experts<W::number>{w, {}});
+    else
+      simd::in_products_of(p.on, [&]<format N>() { run(simd::stored_experts<N>{p.on.copy}); });
   }
   template <class W, class V>
   static void backward(pass<cpu> p, W const& w, saved const& s, matrix<float const> x,
@@ -347,13 +339,18 @@ struct plan<cpu, mlp<D, F, Act>> {
   template <class W>
   static expert_group group(W const& w, saved const& s, scratch const& t, std::int64_t tokens,
                             matrix<float> out) {
-    return {.gate = simd::stacked(w.gate),
-            .up = simd::stacked(w.up),
-            .down = simd::stacked(w.down),
-            .slots = tokens,
-            .gate_up = s.gate_up,
-            .hidden = t.hidden,
-            .out = out};
+    expert_group g{.down = simd::stacked(w.down),
+                   .slots = tokens,
+                   .gate_up = s.gate_up,
+                   .hidden = t.hidden,
+                   .out = out};
+    if constexpr (Frozen<W>) {
+      g.gate = g.up = simd::stacked(w.gate_up);
+    } else {
+      g.gate = simd::stacked(w.gate);
+      g.up = simd::stacked(w.up);
+    }
+    return g;
   }
 };
 

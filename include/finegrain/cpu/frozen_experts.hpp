@@ -3,12 +3,12 @@
 #pragma once
 
 #include "coded.hpp"
-#include "experts.hpp"
+#include "expert_tasks.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 
-/// Formats that experts can be frozen in.
+/// Formats that weights can be frozen in.
 template <format F>
 concept Packable = F == format::f32 || F == format::bf16 || simd::Quantised<F>;
 
@@ -29,6 +29,23 @@ struct frozen_experts {
     gate_up.fill(on, simd::stacked(w.gate), simd::stacked(w.up));
     down.fill(on, simd::stacked(w.down));
   }
+};
+
+/// Experts of a pass whose numbers are packed: those that take all rows, and those with a router.
+template <format F>
+struct packed_experts {
+  static constexpr format products = simd::panels<F>::products;
+  frozen_experts<F> shared, routed;
+
+  auto gate_up(expert_group const& g, std::int64_t e, float* room) const {
+    return of(g).gate_up.matrix(e, room);
+  }
+  auto down(expert_group const& g, std::int64_t e, float* room) const {
+    return of(g).down.matrix(e, room);
+  }
+
+ private:
+  frozen_experts<F> const& of(expert_group const& g) const { return g.offsets ? routed : shared; }
 };
 
 template <class W>

@@ -79,12 +79,14 @@ class left_rows {
     }
   }
 
+  /// Where a row's unit k stands; the same of the next block is rows * left_stride<F> on.
+  float* at(int row, std::int64_t k) const {
+    return room_ + (k / depth * rows_ + row) * left_stride<F> + k % depth * unit<F>::parts;
+  }
+
  private:
   static constexpr std::int64_t row_size(std::int64_t K) {
     return ceil_div(units_of<F>(K), depth) * left_stride<F>;
-  }
-  float* at(int row, std::int64_t k) const {
-    return room_ + (k / depth * rows_ + row) * left_stride<F> + k % depth * unit<F>::parts;
   }
 
   float* room_;

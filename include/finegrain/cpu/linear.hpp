@@ -10,29 +10,51 @@ inline namespace FINEGRAIN_ISA {
 
 namespace simd {
 
+/// W^T as a product reads it, of weights as they are stored or packed.
+inline transposed across(cpu const& on, matrix<float const> w) { return on.copy.of(w); }
+template <format F>
+panels<F> const& across(cpu const&, panels<F> const& w) {
+  return w;
+}
+/// f.operator()<F>() in the format of products with B: the executor's, or that of packed weights.
+template <class B, class Function>
+void in_products_of(cpu const& on, B const&, Function&& f) {
+  in_products_of(on, f);
+}
+template <format F, class Function>
+void in_products_of(cpu const&, panels<F> const&, Function&& f) {
+  f.template operator()<panels<F>::products>();
+}
+
 /// y (T, N) = or += rows (T, K) . B: a task is a block of rows and columns.
 template <class B>
 void multiply_all(cpu const& on, matrix<float const> x, B const& b, matrix<float> y,
                   gradients mode) {
   std::int64_t const blocks = ceil_div(y.rows, block_rows);
-  std::int64_t const groups = ceil_div(b.panels(), block_panels);
-  in_products_of(on, [&]<format F>() {
+  std::int64_t const panels = ceil_div(y.cols, panel_width),
+                     groups = ceil_div(panels, block_panels);
+  in_products_of(on, b, [&]<format F>() {
     on.threads(blocks * groups, [&](std::int64_t task, int) {
       std::int64_t const block = task / groups, first = task % groups * block_panels;
       std::int64_t const begin = y.rows * block / blocks, end = y.rows * (block + 1) / blocks;
       multiply_block<F>(row_list(x.middle_rows(begin, end - begin)), x.cols, b, first,
-                        std::min(b.panels(), first + block_panels),
-                        y.middle_rows(begin, end - begin), mode);
+                        std::min(panels, first + block_panels), y.middle_rows(begin, end - begin),
+                        mode);
     });
   });
 }
 
 }  // namespace simd
 
-/// y (T, Out) = x (T, In) . w (Out, In)^T.
+/// y (T, Out) = x (T, In) . w (Out, In)^T, of weights as they are stored, or packed.
 inline void linear_forward(cpu const& on, matrix<float const> x, matrix<float const> w,
                            matrix<float> y) {
-  simd::multiply_all(on, x, simd::transposed(on.copy.of(w)), y, gradients::overwrite);
+  simd::multiply_all(on, x, simd::across(on, w), y, gradients::overwrite);
+}
+template <format F>
+void linear_forward(cpu const& on, matrix<float const> x, simd::panels<F> const& w,
+                    matrix<float> y) {
+  simd::multiply_all(on, x, w, y, gradients::overwrite);
 }
 
 /// dw (Out, In) = dy (T, Out)^T . x (T, In) and dx (T, In) = dy . w, each stored or added. An

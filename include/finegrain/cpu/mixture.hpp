@@ -7,7 +7,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "../plan/frozen.hpp"
 #include "combine.hpp"
 #include "mixture_memory.hpp"
 
@@ -43,7 +42,7 @@ inline void run_experts(cpu const& on, activation act, std::span<expert_group co
 template <format F>
 void run_experts(cpu const& on, activation act, std::span<expert_group const> groups,
                  frozen_layer<F> const& w, matrix<float const> x, mixture_scratch const& t) {
-  experts_forward(on, act, groups, w, x, t.tasks, t.room);
+  experts_forward(on, act, groups, w.experts, x, t.tasks, t.room);
 }
 
 }  // namespace simd
@@ -181,9 +180,9 @@ struct mixture_plan {
   static auto layer(W const& w) {
     using part = std::remove_cvref_t<decltype(routed_of(w))>;
     if constexpr (Frozen<part>) {
-      frozen_layer<part::number> v{views<float const>(w), {}, {}};
-      if constexpr (Shared) v.shared = shared_of(w);
-      if constexpr (Routed) v.routed = routed_of(w);
+      frozen_layer<part::number> v{views<float const>(w), {}};
+      if constexpr (Shared) v.experts.shared = shared_of(w);
+      if constexpr (Routed) v.experts.routed = routed_of(w);
       return v;
     } else {
       return views<float const>(w);
@@ -209,42 +208,6 @@ struct mixture_plan {
 };
 
 }  // namespace FINEGRAIN_ISA
-
-template <format F, config C>
-requires(Packable<F>) struct frozen_weights<cpu, F, shared_experts<C>> : frozen_experts<F> {
-  matrix<float> shared_gate;  // (1, D), or empty
-  constexpr explicit frozen_weights(arena& memory)
-      : frozen_experts<F>(memory, 1, C.hidden, C.shared * C.width),
-        shared_gate(memory.matrix<float>(C.shared_gate ? 1 : 0, C.hidden)) {}
-  void fill(cpu const& on, float const* numbers) const {
-    auto const w = bind_weights<shared_experts<C>, float const>(numbers);
-    frozen_experts<F>::fill(on, w);
-    std::copy_n(w.shared_gate.data, w.shared_gate.size(), shared_gate.data);
-  }
-};
-template <format F, config C>
-requires(Packable<F>) struct frozen_weights<cpu, F, routed_experts<C>> : frozen_experts<F> {
-  matrix<float> router, bias, table, project, temperature, noise;  // in f32, whatever the experts
-  constexpr explicit frozen_weights(arena& memory)
-      : frozen_experts<F>(memory, C.routed, C.hidden, C.width) {
-    constexpr auto w = bind_weights<routed_experts<C>, float const>(nullptr);
-    router = memory.matrix<float>(w.router.rows, w.router.cols);
-    bias = memory.matrix<float>(w.bias.rows, w.bias.cols);
-    table = memory.matrix<float>(w.table.rows, w.table.cols);
-    project = memory.matrix<float>(w.project.rows, w.project.cols);
-    temperature = memory.matrix<float>(w.temperature.rows, w.temperature.cols);
-    noise = memory.matrix<float>(0, C.hidden);  // of training alone
-  }
-  void fill(cpu const& on, float const* numbers) const {
-    auto const w = bind_weights<routed_experts<C>, float const>(numbers);
-    frozen_experts<F>::fill(on, w);
-    auto const copy = [](auto from, matrix<float> to) {
-      std::copy_n(from.data, to.size(), to.data);
-    };
-    copy(w.router, router), copy(w.bias, bias), copy(w.table, table);
-    copy(w.project, project), copy(w.temperature, temperature);
-  }
-};
 
 template <config C>
 struct plan<cpu, shared_experts<C>> : mixture_plan<C, true, false> {};

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "dispatch.hpp"
-#include "frozen_experts.hpp"
+#include "experts.hpp"
 #include "route.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -49,18 +49,7 @@ struct layer_weights {
 /// The same with experts whose numbers are packed: of theirs, layer_weights has the shapes alone.
 template <format F>
 struct frozen_layer : layer_weights<float const> {
-  frozen_experts<F> shared, routed;
-
-  static constexpr format number = F == format::f32 ? format::f32 : format::bf16;  // of products
-  auto gate_up(expert_group const& g, std::int64_t e, float* room) const {
-    return of(g).gate_up.matrix(e, room);
-  }
-  auto down(expert_group const& g, std::int64_t e, float* room) const {
-    return of(g).down.matrix(e, room);
-  }
-
- private:
-  frozen_experts<F> const& of(expert_group const& g) const { return g.offsets ? routed : shared; }
+  packed_experts<F> experts;
 };
 
 struct mixture_saved {

@@ -14,7 +14,7 @@ namespace simd {
 /// rows of W, the pair's side by side, k by k, a unit of each. What is missing at the ends is 0.
 template <format F>
 struct panels {
-  static constexpr finegrain::format number = F;
+  static constexpr format products = F;  // what they are multiplied in
   float* data = nullptr;
   std::int64_t count = 0, rows = 0, cols = 0;
   int sides = 1;  // 2 for pairs
@@ -79,6 +79,15 @@ struct panels {
   constexpr std::int64_t matrix_size() const { return size() * units_of<F>(cols) * panel_width; }
 };
 
+/// One matrix as a stack of one, or of none if it is empty.
+template <class T>
+stack<T> stacked(matrix<T> m) {
+  return {m.data, m.rows * m.cols > 0 ? 1 : 0, m.rows, m.cols};
+}
+template <class T>
+stack<T> stacked(stack<T> s) {
+  return s;
+}
 /// The shape alone: the numbers are packed.
 template <format F>
 stack<float const> stacked(panels<F> const& p) {

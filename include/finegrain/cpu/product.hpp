@@ -3,7 +3,7 @@
 #pragma once
 
 #include "../plan/plan.hpp"
-#include "tile.hpp"
+#include "panels.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
@@ -36,6 +36,38 @@ void multiply(row_list a, int rows, std::int64_t K, B const& b, std::int64_t fir
                    return b.ahead(first, std::min<std::int64_t>(last, first + B::group), k + count,
                                   then, part, parts);
                  });
+    }
+  }
+}
+
+/// The same with weights that were packed ahead. Of few rows all of k is copied at a time, if there is
+/// room, so that each panel is read from end to end.
+template <format P, format F>
+void multiply(row_list a, int rows, std::int64_t K, panels<F> const& b, std::int64_t first,
+              std::int64_t last, room& room, float* sums) {
+  static_assert(P == panels<F>::products);
+  constexpr std::int64_t n = unit<P>::numbers;
+  auto const right = b.matrix(0, room.right);
+  std::int64_t const units = units_of<P>(K), step = block_rows / rows * depth;
+  for (std::int64_t begin = 0; begin < units; begin += step) {
+    std::int64_t const end = std::min(units, begin + step);
+    row_list from = a;
+    from.data += begin * n;
+    left_rows<P> const left(room.left, from, rows, std::min(end * n, K) - begin * n);
+    for (std::int64_t p = first, side; p < last; p += side) {
+      side = std::min<std::int64_t>(right.abreast(rows), last - p);
+      for (std::int64_t k = begin; k < end; k += right.pass) {
+        std::int64_t const count = std::min(right.pass, end - k);
+        bool const more = k + count < end;
+        right.run(rows, left.at(0, k - begin), rows * left_stride<P>, p, static_cast<int>(side), k,
+                  count, k + count == units, sums + (p - first) * rows * panel_width,
+                  [&](int part, int parts) {
+                    if (!more && p + side == last) return ahead{};
+                    std::int64_t const then = more ? k + count : begin;
+                    return right.next(more ? p : p + side, then, std::min(right.pass, end - then),
+                                      part, parts);
+                  });
+      }
     }
   }
 }

@@ -72,25 +72,25 @@ struct frozen_layer {
 
 }  // namespace device
 
-template <class T, format F, config C>
-requires(device::is_coded(F)) struct frozen_weights<basic_cuda<T>, F, shared_experts<C>>
-    : device::frozen_experts<F> {
+template <class T, formats F, config C>
+requires(device::is_coded(F.experts)) struct frozen_weights<basic_cuda<T>, F, shared_experts<C>>
+    : device::frozen_experts<F.experts> {
   matrix<T> shared_gate;  // (1, D), or empty
   constexpr explicit frozen_weights(arena& memory)
-      : device::frozen_experts<F>(memory, 1, C.hidden, C.shared * C.width),
+      : device::frozen_experts<F.experts>(memory, 1, C.hidden, C.shared * C.width),
         shared_gate(memory.matrix<T>(C.shared_gate ? 1 : 0, C.hidden)) {}
   void fill(basic_cuda<T> const& on, T const* numbers) const {
     auto const w = bind_weights<shared_experts<C>, T const>(numbers);
-    device::frozen_experts<F>::fill(on, w);
+    device::frozen_experts<F.experts>::fill(on, w);
     place<basic_cuda<T>>::copy(on, w.shared_gate.data, w.shared_gate.size(), shared_gate.data);
   }
 };
-template <class T, format F, config C>
-requires(device::is_coded(F)) struct frozen_weights<basic_cuda<T>, F, routed_experts<C>>
-    : device::frozen_experts<F> {
+template <class T, formats F, config C>
+requires(device::is_coded(F.experts)) struct frozen_weights<basic_cuda<T>, F, routed_experts<C>>
+    : device::frozen_experts<F.experts> {
   matrix<T> router, bias, table, project, temperature, noise;
   constexpr explicit frozen_weights(arena& memory)
-      : device::frozen_experts<F>(memory, C.routed, C.hidden, C.width) {
+      : device::frozen_experts<F.experts>(memory, C.routed, C.hidden, C.width) {
     constexpr auto w = bind_weights<routed_experts<C>, T const>(nullptr);
     router = memory.matrix<T>(w.router.rows, w.router.cols);
     bias = {memory.take<T>(room_of(w.bias)), w.bias.rows, w.bias.cols};
@@ -101,7 +101,7 @@ requires(device::is_coded(F)) struct frozen_weights<basic_cuda<T>, F, routed_exp
   }
   void fill(basic_cuda<T> const& on, T const* numbers) const {
     auto const w = bind_weights<routed_experts<C>, T const>(numbers);
-    device::frozen_experts<F>::fill(on, w);
+    device::frozen_experts<F.experts>::fill(on, w);
     auto const copy = [&on](auto from, matrix<T> to, std::int64_t count) {
       place<basic_cuda<T>>::copy(on, from.data, count, to.data);
     };

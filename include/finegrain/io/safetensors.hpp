@@ -97,9 +97,12 @@ class safetensors_file {
       if (key == name) return &value;
     return nullptr;
   }
-  /// All of a tensor's bytes.
+  /// All of a tensor's bytes, or so many from the first-th on.
   void read(tensor_entry const& entry, void* to) const {
-    read_at(begin_ + entry.begin, to, entry.end - entry.begin);
+    read(entry, to, 0, entry.end - entry.begin);
+  }
+  void read(tensor_entry const& entry, void* to, std::int64_t first, std::int64_t bytes) const {
+    read_at(begin_ + entry.begin + first, to, bytes);
   }
 
  private:

@@ -8,23 +8,23 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 
 /// A copy of a network for inference, whose weights stand as executor X reads them fastest, in
-/// format F. What X has no such form for stays as it was; activations between stages stay in X's
+/// formats F. What X has no such form for stays as it was; activations between stages stay in X's
 /// numbers. It runs as a network does.
 ///
 ///   frozen<model, cpu, format::bf16> fast(net);
 ///   fast(x, y);
-template <Expr E, class X, format F>
+template <Expr E, class X, formats F>
 class frozen : public inference<frozen<E, X, F>, E, X> {
   using base = inference<frozen<E, X, F>, E, X>;
 
  public:
-  static constexpr format number = F;
+  static constexpr formats stored = F;
 
   /// Copies the network's weights, and its executor. Throws std::bad_alloc, and invalid_argument for
   /// weights that are not finite where the format is quantised.
   explicit frozen(network<E, X> const& net)
       : base(net.on()), numbers_(weight_bytes()), weights_(bound()) {
-    if (bits(F) <= 8) check_finite(net);
+    if (std::min(bits(F.experts), bits(F.rest)) <= 8) check_finite(net);
     weights_.fill(base::on_, net.parameters().data());
   }
 
@@ -39,7 +39,9 @@ class frozen : public inference<frozen<E, X, F>, E, X> {
 
  private:
   static void check_finite(network<E, X> const& net) {
-    for (auto const& entry : net.entries())
+    auto const all = net.parameters();
+    if (place<X>::finite(net.on(), all.data(), static_cast<std::int64_t>(all.size()))) return;
+    for (auto const& entry : net.entries())  // which one
       if (!place<X>::finite(net.on(), net.parameters().data() + entry.offset,
                             entry.rows * entry.cols))
         throw invalid_argument("\"%s\" has a weight that is not finite and cannot be quantised",
@@ -54,10 +56,11 @@ class frozen : public inference<frozen<E, X, F>, E, X> {
   frozen_weights<X, F, E> weights_;
 };
 
-/// A copy of a network in format F: quantize<format::bf16>(net).
-template <format F, Expr E, class X>
-frozen<E, X, F> quantize(network<E, X> const& net) {
-  return frozen<E, X, F>(net);
+/// A copy of a network in one format, quantize<format::bf16>(net), or with its experts in one and the
+/// rest in another: quantize<format::int4, format::int8>(net).
+template <format F, format Rest = F, Expr E, class X>
+frozen<E, X, formats(F, Rest)> quantize(network<E, X> const& net) {
+  return frozen<E, X, formats(F, Rest)>(net);
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

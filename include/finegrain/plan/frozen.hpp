@@ -11,12 +11,21 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
+/// The formats of a frozen network: what experts and mlp are stored in, and the rest. Routers, norms
+/// and what a stage of the user's own declares stay in the executor's numbers.
+struct formats {
+  format experts, rest;
+
+  constexpr formats(format experts, format rest) : experts(experts), rest(rest) {}
+  constexpr formats(format all) : formats(all, all) {}  // NOLINT(*-explicit*)
+};
+
 /// frozen_weights<X, F, E> stands in the place of weights<E, S const> in a forward pass: the same
-/// members, or for stages that executor X can compute in format F its own. It declares its memory
+/// members, or for stages that executor X can compute in F its own. It declares its memory
 /// as plans do, by a constructor that takes arrays from an arena; fill(on, w) copies weights of
 /// weights_size<E>() numbers into it. A stage that X has no other form for keeps them as they are,
 /// and so works in every format.
-template <class X, format F, Expr E>
+template <class X, formats F, Expr E>
 struct frozen_weights : weights<E, typename X::scalar const> {
   using S = typename X::scalar;
 
@@ -30,14 +39,14 @@ struct frozen_weights : weights<E, typename X::scalar const> {
   S* numbers_;
 };
 
-template <class X, format F, Named E>
+template <class X, formats F, Named E>
 struct frozen_weights<X, F, E> : frozen_weights<X, F, detail::inner_t<E>> {
   using frozen_weights<X, F, detail::inner_t<E>>::frozen_weights;
 };
 
 namespace detail {
 
-template <class X, format F, Expr A, Expr B>
+template <class X, formats F, Expr A, Expr B>
 struct frozen_pair {
   frozen_weights<X, F, A> a;
   frozen_weights<X, F, B> b;
@@ -50,15 +59,15 @@ struct frozen_pair {
 
 }  // namespace detail
 
-template <class X, format F, Expr A, Expr B>
+template <class X, formats F, Expr A, Expr B>
 struct frozen_weights<X, F, then<A, B>> : detail::frozen_pair<X, F, A, B> {
   using detail::frozen_pair<X, F, A, B>::frozen_pair;
 };
-template <class X, format F, Expr A, Expr B>
+template <class X, formats F, Expr A, Expr B>
 struct frozen_weights<X, F, sum<A, B>> : detail::frozen_pair<X, F, A, B> {
   using detail::frozen_pair<X, F, A, B>::frozen_pair;
 };
-template <class X, format F, Expr A, Expr B>
+template <class X, formats F, Expr A, Expr B>
 struct frozen_weights<X, F, blended<A, B>> : detail::frozen_pair<X, F, A, B> {
   using S = typename X::scalar;
   matrix<S> mix;  // (2, in)
@@ -69,13 +78,13 @@ struct frozen_weights<X, F, blended<A, B>> : detail::frozen_pair<X, F, A, B> {
     detail::frozen_pair<X, F, A, B>::fill(on, w + weights_size<linear<in_width<A>(), 2>>());
   }
 };
-template <class X, format F, Expr A>
+template <class X, formats F, Expr A>
 struct frozen_weights<X, F, residual_of<A>> {
   frozen_weights<X, F, A> a;
   constexpr explicit frozen_weights(arena& memory) : a(memory) {}
   void fill(X const& on, typename X::scalar const* w) const { a.fill(on, w); }
 };
-template <class X, format F, int N, Expr A>
+template <class X, formats F, int N, Expr A>
 struct frozen_weights<X, F, repeated<N, A>> {
   std::array<frozen_weights<X, F, A>, N> layers;
   constexpr explicit frozen_weights(arena& memory)

@@ -1,0 +1,110 @@
+// Frozen stages: the weights of each as the cpu executor reads them when they no longer change.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "../plan/frozen.hpp"
+#include "frozen_experts.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+inline namespace FINEGRAIN_ISA {
+
+/// The weight (Out, In) of a product.
+template <format F>
+struct frozen_product {
+  simd::panels<F> weight;
+
+  constexpr frozen_product(arena& memory, std::int64_t in, std::int64_t out)
+      : weight(memory, 1, out, in) {}
+  void fill(cpu const& on, float const* numbers) const {
+    weight.fill(on, {numbers, 1, weight.rows, weight.cols});
+  }
+};
+
+}  // namespace FINEGRAIN_ISA
+
+template <formats F, int In, int Out>
+requires(Packable<F.rest>) struct frozen_weights<cpu, F, linear<In, Out>> : frozen_product<F.rest> {
+  constexpr explicit frozen_weights(arena& memory) : frozen_product<F.rest>(memory, In, Out) {}
+};
+template <formats F, int D, int V>
+requires(Packable<F.rest>) struct frozen_weights<cpu, F, head<D, V>> : frozen_product<F.rest> {
+  constexpr explicit frozen_weights(arena& memory) : frozen_product<F.rest>(memory, D, V) {}
+};
+
+template <formats F, int D, int Heads, int KvHeads, int HeadDim>
+requires(Packable<F.rest>) struct frozen_weights<cpu, F, attention<D, Heads, KvHeads, HeadDim>> {
+  simd::panels<F.rest> query, key, value, output;
+  constexpr explicit frozen_weights(arena& memory)
+      : query(memory, 1, Heads * HeadDim, D),
+        key(memory, 1, KvHeads * HeadDim, D),
+        value(memory, 1, KvHeads * HeadDim, D),
+        output(memory, 1, D, Heads * HeadDim) {}
+  void fill(cpu const& on, float const* numbers) const {
+    auto const w = bind_weights<attention<D, Heads, KvHeads, HeadDim>, float const>(numbers);
+    query.fill(on, simd::stacked(w.query)), key.fill(on, simd::stacked(w.key));
+    value.fill(on, simd::stacked(w.value)), output.fill(on, simd::stacked(w.output));
+  }
+};
+
+/// Rows in bf16, unless all is f32: a token reads one, so that smaller codes would save no time.
+template <formats F, int V, int D>
+requires(Packable<F.rest>&& F.rest != format::f32) struct frozen_weights<cpu, F, embedding<V, D>> {
+  matrix<bf16> table;  // (V, D)
+  constexpr explicit frozen_weights(arena& memory) : table(memory.matrix<bf16>(V, D)) {}
+  void fill(cpu const& on, float const* numbers) const {
+    on.threads(V, [&](std::int64_t row, int) {
+      std::transform(numbers + row * D, numbers + (row + 1) * D, table.row(row),
+                     [](float x) { return bf16(x); });
+    });
+  }
+};
+
+template <formats F, int D, int Width, activation Act>
+requires(Packable<F.experts>) struct frozen_weights<cpu, F, mlp<D, Width, Act>>
+    : frozen_experts<F.experts> {
+  constexpr explicit frozen_weights(arena& memory)
+      : frozen_experts<F.experts>(memory, 1, D, Width) {}
+  void fill(cpu const& on, float const* numbers) const {
+    auto const w = bind_weights<mlp<D, Width, Act>, float const>(numbers);
+    frozen_experts<F.experts>::fill(on, w);
+  }
+};
+template <formats F, config C>
+requires(Packable<F.experts>) struct frozen_weights<cpu, F, shared_experts<C>>
+    : frozen_experts<F.experts> {
+  matrix<float> shared_gate;  // (1, D), or empty
+  constexpr explicit frozen_weights(arena& memory)
+      : frozen_experts<F.experts>(memory, 1, C.hidden, C.shared * C.width),
+        shared_gate(memory.matrix<float>(C.shared_gate ? 1 : 0, C.hidden)) {}
+  void fill(cpu const& on, float const* numbers) const {
+    auto const w = bind_weights<shared_experts<C>, float const>(numbers);
+    frozen_experts<F.experts>::fill(on, w);
+    std::copy_n(w.shared_gate.data, w.shared_gate.size(), shared_gate.data);
+  }
+};
+template <formats F, config C>
+requires(Packable<F.experts>) struct frozen_weights<cpu, F, routed_experts<C>>
+    : frozen_experts<F.experts> {
+  matrix<float> router, bias, table, project, temperature, noise;  // in f32, whatever the experts
+  constexpr explicit frozen_weights(arena& memory)
+      : frozen_experts<F.experts>(memory, C.routed, C.hidden, C.width) {
+    constexpr auto w = bind_weights<routed_experts<C>, float const>(nullptr);
+    router = memory.matrix<float>(w.router.rows, w.router.cols);
+    bias = memory.matrix<float>(w.bias.rows, w.bias.cols);
+    table = memory.matrix<float>(w.table.rows, w.table.cols);
+    project = memory.matrix<float>(w.project.rows, w.project.cols);
+    temperature = memory.matrix<float>(w.temperature.rows, w.temperature.cols);
+    noise = memory.matrix<float>(0, C.hidden);  // of training alone
+  }
+  void fill(cpu const& on, float const* numbers) const {
+    auto const w = bind_weights<routed_experts<C>, float const>(numbers);
+    frozen_experts<F.experts>::fill(on, w);
+    auto const copy = [](auto from, matrix<float> to) {
+      std::copy_n(from.data, to.size(), to.data);
+    };
+    copy(w.router, router), copy(w.bias, bias), copy(w.table, table);
+    copy(w.project, project), copy(w.temperature, temperature);
+  }
+};
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

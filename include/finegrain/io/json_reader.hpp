@@ -1,0 +1,187 @@
+// json_reader: the tokens of JSON texts whose grammar is known, read strictly.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <limits>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "../base/error.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+namespace detail {
+
+/// A text, and a place in it. Whatever is wrong throws file_error with its byte in the file `path`, in
+/// which the text begins at byte `first`.
+class json_reader {
+ public:
+  json_reader(std::string_view text, char const* path, std::int64_t first = 0)
+      : text_(text), path_(path), first_(first) {}
+
+ protected:
+  [[noreturn]] void fail(char const* reason) const { fail_at(reason, at_); }
+  [[noreturn]] void fail_at(char const* reason, std::size_t at) const {
+    throw file_error("%s, at byte %lld of %.300s", reason, static_cast<long long>(at) + first_,
+                     path_);
+  }
+
+  bool next_is(char c) const { return at_ < text_.size() && text_[at_] == c; }
+  void blank() {
+    while (at_ < text_.size() && std::string_view(" \t\n\r").find(text_[at_]) != text_.npos) ++at_;
+  }
+  void expect(char c, char const* otherwise) {
+    blank();
+    if (!next_is(c)) fail(otherwise);
+    ++at_;
+  }
+  /// The members of an object whose { has been read: f(key) reads each value.
+  template <class F>
+  void members(F&& f) {
+    blank();
+    if (next_is('}')) {
+      ++at_;
+      return;
+    }
+    for (;;) {
+      blank();
+      std::string key = string();
+      expect(':', "a : is missing after a name");
+      blank();
+      f(std::move(key));
+      blank();
+      if (!next_is(',')) break;
+      ++at_;
+    }
+    expect('}', "a , or } is missing");
+  }
+  /// The numbers of an array, at most `most`.
+  std::vector<std::int64_t> numbers(std::size_t most, char const* otherwise) {
+    std::vector<std::int64_t> list;
+    expect('[', otherwise);
+    blank();
+    if (next_is(']')) {
+      ++at_;
+      return list;
+    }
+    for (;;) {
+      blank();
+      if (list.size() == most) fail("the list of numbers is too long");
+      list.push_back(number());
+      blank();
+      if (!next_is(',')) break;
+      ++at_;
+    }
+    expect(']', "a , or ] is missing");
+    return list;
+  }
+  std::int64_t number() {
+    std::size_t const first = at_;
+    std::int64_t value = 0;
+    for (; at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9'; ++at_) {
+      int const digit = text_[at_] - '0';
+      if (value > (std::numeric_limits<std::int64_t>::max() - digit) / 10)
+        fail_at("a number is too large", first);
+      value = value * 10 + digit;
+    }
+    if (at_ == first) fail("a whole number from 0 up is missing");
+    if (text_[first] == '0' && at_ > first + 1) fail_at("a number begins with 0", first);
+    return value;  // a fraction or an exponent is found by whoever expects , or ]
+  }
+  std::string string() {
+    if (!next_is('"')) fail("a \" is missing");
+    ++at_;
+    std::string value;
+    for (;;) {
+      if (at_ == text_.size()) fail("a string does not end");
+      char const c = text_[at_];
+      if (static_cast<unsigned char>(c) < 0x20) fail("a control character stands in a string");
+      ++at_;
+      if (c == '"') return value;
+      if (c == '\\')
+        escape(value);
+      else
+        value += c;
+    }
+  }
+  void escape(std::string& value) {
+    constexpr std::string_view codes = "\"\\/bfnrt", meanings = "\"\\/\b\f\n\r\t";
+    char const c = at_ < text_.size() ? text_[at_] : '\0';
+    if (auto const which = codes.find(c); c != '\0' && which != codes.npos) {
+      ++at_;
+      value += meanings[which];
+      return;
+    }
+    if (c != 'u') fail("an unknown escape stands in a string");
+    ++at_;
+    unsigned point = hexadecimal();
+    if (point >= 0xdc00 && point < 0xe000) fail("half a surrogate pair stands in a string");
+    if (point >= 0xd800 && point < 0xdc00) {
+      if (text_.substr(at_, 2) != "\\u") fail("half a surrogate pair stands in a string");
+      at_ += 2;
+      unsigned const low = hexadecimal();
+      if (low < 0xdc00 || low >= 0xe000) fail("half a surrogate pair stands in a string");
+      point = 0x10000 + ((point - 0xd800) << 10) + (low - 0xdc00);
+    }
+    append_utf8(value, point);
+  }
+  unsigned hexadecimal() {
+    unsigned value = 0;
+    for (int i = 0; i < 4; ++i, ++at_) {
+      char const c = at_ < text_.size() ? text_[at_] : '\0';
+      unsigned const digit = c >= '0' && c <= '9'   ? static_cast<unsigned>(c - '0')
+                             : c >= 'a' && c <= 'f' ? static_cast<unsigned>(c - 'a' + 10)
+                             : c >= 'A' && c <= 'F' ? static_cast<unsigned>(c - 'A' + 10)
+                                                    : 16;
+      if (digit == 16) fail("four hexadecimal digits must follow \\u");
+      value = value * 16 + digit;
+    }
+    return value;
+  }
+  static void append_utf8(std::string& value, unsigned point) {
+    auto const more = [&](unsigned shift) {
+      value += static_cast<char>(0x80 | ((point >> shift) & 0x3f));
+    };
+    if (point < 0x80) {
+      value += static_cast<char>(point);
+    } else if (point < 0x800) {
+      value += static_cast<char>(0xc0 | (point >> 6));
+      more(0);
+    } else if (point < 0x10000) {
+      value += static_cast<char>(0xe0 | (point >> 12));
+      more(6), more(0);
+    } else {
+      value += static_cast<char>(0xf0 | (point >> 18));
+      more(12), more(6), more(0);
+    }
+  }
+  /// The whole header is UTF-8: no overlong forms, no surrogates, nothing above U+10FFFF.
+  void check_utf8() const {
+    for (std::size_t i = 0; i < text_.size();) {
+      auto const byte = [&](std::size_t k) {
+        return i + k < text_.size() ? static_cast<unsigned char>(text_[i + k]) : 0u;
+      };
+      unsigned const c = byte(0);
+      std::size_t const length = c < 0x80 ? 1 : c < 0xc2 ? 0 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
+      unsigned const least = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80;  // of the second byte
+      unsigned const most = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
+      bool valid = length > 0 && c <= 0xf4;
+      if (length > 1) valid &= byte(1) >= least && byte(1) <= most;
+      for (std::size_t k = 2; k < length; ++k) valid &= (byte(k) & 0xc0) == 0x80;
+      if (!valid) fail_at("the header is not UTF-8", i);
+      i += length;
+    }
+  }
+
+  std::string_view text_;
+  std::size_t at_ = 0;
+
+ private:
+  char const* path_;
+  std::int64_t first_;
+};
+
+}  // namespace detail
+}  // namespace finegrain::inline FINEGRAIN_ABI

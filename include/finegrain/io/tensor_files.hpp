@@ -1,0 +1,166 @@
+// tensor_files: a model's tensors, in one safetensors file or in several that an index lists.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <list>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "safetensors.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+namespace detail {
+
+/// Reads an index: {"weight_map": {"tensor": "file", ...}}, and whatever else, which is passed over.
+class index_reader : json_reader {
+ public:
+  using json_reader::json_reader;
+
+  /// Pairs of a tensor's name and its file's.
+  std::vector<std::pair<std::string, std::string>> read() {
+    check_utf8();
+    bool found = false;
+    expect('{', "the index does not begin with {");
+    members([&](std::string const& key) {
+      if (key != "weight_map") return skip(0);
+      if (std::exchange(found, true)) fail("weight_map occurs twice");
+      expect('{', "weight_map must be an object of strings");
+      members([&](std::string tensor) {
+        std::size_t const first = at_;
+        std::string file = string();
+        if (file.find('/') != file.npos)
+          fail_at("a file of an index must stand in the same folder", first);
+        map_.emplace_back(std::move(tensor), std::move(file));
+      });
+    });
+    blank();
+    if (at_ != text_.size()) fail("the index goes on after its closing }");
+    if (!found) fail("the index has no weight_map");
+    return std::move(map_);
+  }
+
+ private:
+  void skip(int depth) {
+    if (depth == 32) fail("the index is nested too deeply");
+    if (next_is('"')) {
+      string();
+    } else if (next_is('{')) {
+      ++at_;
+      members([&](std::string const&) { skip(depth + 1); });
+    } else if (next_is('[')) {
+      do {
+        ++at_;
+        blank();
+        if (next_is(']')) break;
+        skip(depth + 1);
+        blank();
+      } while (next_is(','));
+      expect(']', "a , or ] is missing");
+    } else {
+      std::size_t const first = at_;
+      while (at_ < text_.size() && std::string_view(" \t\n\r,]}").find(text_[at_]) == text_.npos)
+        ++at_;
+      if (at_ == first) fail("a value is missing");
+    }
+  }
+
+  std::vector<std::pair<std::string, std::string>> map_;
+};
+
+}  // namespace detail
+
+/// A tensor of one of several files.
+struct placed_tensor {
+  safetensors_file const* file;
+  tensor_entry const* entry;
+};
+
+/// The tensors of a model as it is published: a safetensors file, an index of several (a name that ends
+/// in .json), or a folder that has model.safetensors.index.json or else model.safetensors.
+class tensor_files {
+ public:
+  /// Throws file_error if a file cannot be read or is not valid, if the index names a tensor that its
+  /// file has not, or if two files have tensors of one name.
+  explicit tensor_files(std::string path) : path_(std::move(path)) {
+    if (is_folder(path_)) {
+      std::string const index = path_ + "/model.safetensors.index.json";
+      path_ = exists(index) ? index : path_ + "/model.safetensors";
+    }
+    if (path_.ends_with(".json"))
+      open_listed();
+    else
+      add(path_);
+    auto const name_of = [](placed_tensor const& t) -> std::string const& { return t.entry->name; };
+    std::sort(tensors_.begin(), tensors_.end(),
+              [&](auto const& a, auto const& b) { return name_of(a) < name_of(b); });
+    for (std::size_t i = 1; i < tensors_.size(); ++i)
+      if (name_of(tensors_[i - 1]) == name_of(tensors_[i]))
+        throw file_error("%.200s is both in %.150s and in %.150s", name_of(tensors_[i]).c_str(),
+                         tensors_[i - 1].file->path().c_str(), tensors_[i].file->path().c_str());
+  }
+
+  std::string const& path() const { return path_; }
+  /// All of them, sorted by name.
+  std::vector<placed_tensor> const& tensors() const { return tensors_; }
+  /// The tensor of a name, or null.
+  placed_tensor const* find(std::string_view name) const {
+    auto const at = std::lower_bound(
+        tensors_.begin(), tensors_.end(), name,
+        [](placed_tensor const& t, std::string_view wanted) { return t.entry->name < wanted; });
+    return at != tensors_.end() && at->entry->name == name ? &*at : nullptr;
+  }
+
+ private:
+  static bool exists(std::string const& path) { return ::access(path.c_str(), F_OK) == 0; }
+  static bool is_folder(std::string const& path) {
+    struct stat about;
+    return ::stat(path.c_str(), &about) == 0 && S_ISDIR(about.st_mode);
+  }
+  static std::string text_of(std::string const& path) {
+    constexpr std::size_t most = 100'000'000;
+    file_descriptor const file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    if (file < 0) throw_file_error("cannot open", path, errno);
+    std::string text;
+    char part[1 << 16];
+    for (ssize_t got; (got = ::read(file, part, sizeof part)) != 0;) {
+      if (got < 0 && errno == EINTR) continue;
+      if (got < 0) throw_file_error("cannot read", path, errno);
+      text.append(part, static_cast<std::size_t>(got));
+      if (text.size() > most) throw file_error("an index of over 100 MB: %.300s", path.c_str());
+    }
+    return text;
+  }
+
+  safetensors_file const& add(std::string const& path) {
+    safetensors_file const& file = files_.emplace_back(path);
+    for (tensor_entry const& entry : file.tensors()) tensors_.push_back({&file, &entry});
+    return file;
+  }
+  void open_listed() {
+    auto map = detail::index_reader(text_of(path_), path_.c_str()).read();
+    std::sort(map.begin(), map.end(),
+              [](auto const& a, auto const& b) { return a.second < b.second; });
+    std::string const folder = path_.substr(0, path_.rfind('/') + 1);
+    safetensors_file const* file = nullptr;
+    std::string const* opened = nullptr;
+    for (auto const& [tensor, name] : map) {
+      if (!opened || *opened != name) {
+        file = &add(folder + name);
+        opened = &name;
+      }
+      if (!file->find(tensor))
+        throw file_error("%.200s is not in %.150s, where %.150s has it", tensor.c_str(),
+                         file->path().c_str(), path_.c_str());
+    }
+  }
+
+  std::string path_;
+  std::list<safetensors_file> files_;
+  std::vector<placed_tensor> tensors_;
+};
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

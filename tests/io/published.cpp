@@ -1,0 +1,283 @@
+// Published weights: names, number formats, scales, shards; and what is refused.
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/io/published.hpp>
+#include <finegrain/reference/reference.hpp>
+#include <functional>
+#include <map>
+
+#include "../catch.hpp"
+#include "../folder.hpp"
+#include "../tiny.hpp"
+
+namespace fg = finegrain;
+
+namespace {
+
+using executor = fg::basic_reference<float>;
+using network = fg::network<tiny::decoder, executor>;
+using layer = fg::network<fg::mixture<tiny::numbers.moe>, executor>;
+
+/// Tensors whose numbers a test makes.
+struct tensors {
+  std::vector<fg::tensor_view> list;
+  std::list<std::vector<std::byte>> numbers;
+
+  /// x(i) for each number, as the dtype has it.
+  template <class Number>
+  void add(std::string name, fg::dtype type, std::vector<std::int64_t> shape, Number&& x) {
+    std::int64_t const bytes = fg::tensor_bytes(type, shape), size = fg::facts(type).bytes;
+    auto& to = numbers.emplace_back(std::size_t(bytes));
+    auto const put = [&](std::int64_t i, auto number) {
+      std::memcpy(to.data() + i * size, &number, sizeof number);
+    };
+    for (std::int64_t i = 0; i < bytes / size; ++i) switch (type) {
+        case fg::dtype::f64: put(i, double(x(i))); break;
+        case fg::dtype::f32: put(i, float(x(i))); break;
+        case fg::dtype::f16: put(i, fg::fp16(float(x(i)))); break;
+        case fg::dtype::bf16: put(i, fg::bf16(float(x(i)))); break;
+        case fg::dtype::i64: put(i, std::int64_t(x(i))); break;
+        default: put(i, std::uint8_t(x(i)));
+      }
+    list.push_back({std::move(name), type, std::move(shape), to.data()});
+  }
+  /// A network's weights under their published names.
+  template <class Net>
+  explicit tensors(Net const& net, fg::dtype type, std::string const& place = {}) {
+    for (auto const& entry : net.entries()) {
+      std::vector<std::int64_t> shape{entry.rows, entry.cols};
+      if (entry.role != fg::role::projection) shape = {entry.rows * entry.cols};
+      add(fg::deepseek_name(place + entry.name), type, shape,
+          [&](std::int64_t i) { return net.parameters()[std::size_t(entry.offset + i)]; });
+    }
+  }
+  tensors() = default;
+  fg::tensor_view& operator[](std::string_view name) {
+    return *std::find_if(list.begin(), list.end(),
+                         [&](fg::tensor_view const& t) { return t.name == name; });
+  }
+  void remove(std::string_view name) {
+    std::erase_if(list, [&](fg::tensor_view const& t) { return t.name == name; });
+  }
+  void write(std::string const& path) const { fg::write_safetensors(path, list); }
+};
+
+std::vector<float> weights_of(auto const& net) {
+  return {net.parameters().begin(), net.parameters().end()};
+}
+/// What loading says differs; the network must be as it was.
+template <class Net>
+std::vector<std::string> differences(Net& net, std::string const& path,
+                                     std::string const& place = {}) {
+  auto const before = weights_of(net);
+  try {
+    fg::load_published(net, path, place);
+  } catch (fg::mismatch const& e) {
+    CHECK(weights_of(net) == before);
+    return *e.differences;
+  }
+  return {};
+}
+using lines = std::vector<std::string>;
+
+network random_net() { return network({.deviation = 0.5, .seed = 1}); }
+
+}  // namespace
+
+TEST_CASE("every weight of a decoder has the name that DeepSeek publishes it under") {
+  std::map<std::string, std::string> const names{
+      {"embedding.table", "model.embed_tokens.weight"},
+      {"layers.0.rmsnorm.gain", "model.layers.0.input_layernorm.weight"},
+      {"layers.0.attention.query", "model.layers.0.self_attn.q_proj.weight"},
+      {"layers.12.attention.key", "model.layers.12.self_attn.k_proj.weight"},
+      {"layers.0.attention.value", "model.layers.0.self_attn.v_proj.weight"},
+      {"layers.0.attention.output", "model.layers.0.self_attn.o_proj.weight"},
+      {"layers.0.rmsnorm_2.gain", "model.layers.0.post_attention_layernorm.weight"},
+      {"layers.0.mlp.gate", "model.layers.0.mlp.gate_proj.weight"},
+      {"layers.0.mlp.down", "model.layers.0.mlp.down_proj.weight"},
+      {"layers.1.mixture.router", "model.layers.1.mlp.gate.weight"},
+      {"layers.1.mixture.bias", "model.layers.1.mlp.gate.e_score_correction_bias"},
+      {"layers.1.mixture.shared.up", "model.layers.1.mlp.shared_experts.up_proj.weight"},
+      {"layers.1.mixture.experts.63.up", "model.layers.1.mlp.experts.63.up_proj.weight"},
+      {"rmsnorm.gain", "model.norm.weight"},
+      {"head.weight", "lm_head.weight"},
+      {"layers.1.mixture.temperature", ""},
+      {"layers.1.convolution.kernel", ""},
+      {"layers.1", ""},
+      {"experts", ""},
+      {"", ""}};
+  for (auto const& [ours, theirs] : names) CHECK(fg::deepseek_name(ours) == theirs);
+  for (auto const& entry : fg::list_weights<tiny::decoder>())
+    CHECK_FALSE(fg::deepseek_name(entry.name).empty());
+}
+
+TEST_CASE("weights are read from every number format, rounded once") {
+  folder const here;
+  network from = random_net();
+  auto const check = [&](fg::dtype type, auto&& rounded) {
+    tensors(from, type).write(here / "model.safetensors");
+    network to;
+    fg::load_published(to, here.path);
+    for (auto const& entry : from.entries())
+      for (std::int64_t i = entry.offset; i < entry.offset + entry.rows * entry.cols; ++i)
+        REQUIRE(to.parameters()[std::size_t(i)] == rounded(from.parameters()[std::size_t(i)]));
+  };
+  auto const same = [](float x) { return x; };
+  check(fg::dtype::f32, same);
+  check(fg::dtype::f64, same);
+  check(fg::dtype::bf16, [](float x) { return float(fg::bf16(x)); });
+  check(fg::dtype::f16, [](float x) { return float(fg::fp16(x)); });
+
+  fg::network<tiny::decoder, fg::basic_reference<double>> wide;
+  fg::load_published(wide, here / "model.safetensors");
+  CHECK(wide.weight("head.weight")(3, 5) ==
+        double(float(fg::fp16(from.weight("head.weight")(3, 5)))));
+}
+
+TEST_CASE("a network's own file is read into one of other numbers") {
+  folder const here;
+  network from = random_net();
+  fg::save_weights(from, here / "w");
+  fg::network<tiny::decoder, fg::basic_reference<double>> to;
+  fg::load_published(to, here / "w", {}, std::identity());
+  CHECK(to.weight("layers.1.mixture.bias")(0, 3) == 0);
+  CHECK(to.weight("head.weight")(3, 5) == double(from.weight("head.weight")(3, 5)));
+}
+
+TEST_CASE("F8_E4M3 numbers are read times the scale of their 128 x 128 block") {
+  folder const here;
+  constexpr int rows = 200, cols = 300;
+  tensors file;
+  file.add("x.weight", fg::dtype::f8_e4m3, {rows, cols},
+           [](std::int64_t i) { return i % 127 + i / 127 % 2 * 128; });
+  file.add("x.weight_scale_inv", fg::dtype::f32, {2, 3},
+           [](std::int64_t i) { return 0.25f + float(i); });
+  file.write(here / "m.safetensors");
+  fg::network<fg::linear<cols, rows>, executor> net;
+  auto const name = [](std::string const& ours) { return "x." + ours; };
+  fg::load_published(net, here / "m.safetensors", "", name);
+  auto const value = [](std::int64_t code) {
+    std::int64_t const e = code >> 3 & 15, m = code & 7;
+    double const size = e == 0 ? std::ldexp(double(m), -9) : std::ldexp(double(8 + m), int(e) - 10);
+    return code & 128 ? -size : size;
+  };
+  auto const w = net.weight("weight");
+  for (int r = 0; r < rows; ++r)
+    for (int c = 0; c < cols; ++c) {
+      int const i = r * cols + c;
+      double const scale = 0.25 + r / 128 * 3 + c / 128;
+      REQUIRE(double(w(r, c)) == value(i % 127 + i / 127 % 2 * 128) * scale);
+    }
+  CHECK(w(0, 126) == 448 * 0.25f);
+  CHECK(std::isnan(fg::detail::e4m3_number(0x7f)));
+  CHECK(std::isnan(fg::detail::e4m3_number(0xff)));
+
+  auto const refused = [&] {
+    file.write(here / "m.safetensors");
+    try {
+      fg::load_published(net, here / "m.safetensors", "", name);
+    } catch (fg::mismatch const& e) {
+      return *e.differences;
+    }
+    return lines{};
+  };
+  file["x.weight_scale_inv"].shape = {3, 2};
+  CHECK(refused() ==
+        lines{"x.weight_scale_inv is F32 [3, 2] in the file, [2, 3] of numbers for the "
+              "scales of weight"});
+  file.remove("x.weight_scale_inv");
+  CHECK(refused() == lines{"x.weight is F8_E4M3 without x.weight_scale_inv"});
+}
+
+TEST_CASE("a model in several files is read by its index, wherever that is named") {
+  folder const here;
+  network from = random_net();
+  tensors const all(from, fg::dtype::bf16);
+  tensors parts[3];
+  std::string map;
+  for (std::size_t i = 0; i < all.list.size(); ++i) {
+    parts[i % 3].list.push_back(all.list[i]);
+    map += (i ? ",\n" : "") +
+           ("\"" + all.list[i].name + "\": \"part-" + std::to_string(i % 3) + ".safetensors\"");
+  }
+  for (int i = 0; i < 3; ++i) parts[i].write(here / "part-" + std::to_string(i) + ".safetensors");
+  std::string const index = here / "model.safetensors.index.json";
+  put(index, "{\"metadata\": {\"total_size\": 1.5e3, \"a\": [1, {}, [], null]}, \"weight_map\": {" +
+                 map + "}}\n");
+  network to, again;
+  fg::load_published(to, here.path);
+  fg::load_published(again, index);
+  CHECK(weights_of(to) == weights_of(again));
+  CHECK(to.weight("head.weight")(1, 2) == float(fg::bf16(from.weight("head.weight")(1, 2))));
+
+  auto const refused = [&](std::string const& text, char const* why) {
+    INFO(text);
+    put(index, text);
+    auto const before = weights_of(to);
+    CHECK_THROWS_WITH(fg::load_published(to, here.path), ContainsSubstring(why));
+    CHECK(weights_of(to) == before);
+  };
+  refused("{\"weight_map\": {\"x\": \"part-0.safetensors\"}}", "x is not in ");
+  refused("{\"weight_map\": {\"x\": \"part-9.safetensors\"}}", "cannot open ");
+  refused("{\"weight_map\": {\"x\": \"../part-0.safetensors\"}}", "in the same folder, at byte 21");
+  refused("{\"weight_map\": {\"x\": 3}}", "a \" is missing, at byte 21");
+  refused("{\"weight_map\": {}, \"weight_map\": {}}", "weight_map occurs twice");
+  refused("{\"metadata\": {}}", "the index has no weight_map");
+  refused("{\"weight_map\": {}} {}", "goes on after its closing }");
+  refused("{\"weight_map\": {}, \"a\": }", "a value is missing");
+  refused("{\"weight_map\": {}, \"a\": " + std::string(40, '[') + "}", "nested too deeply");
+  refused("[]", "does not begin with {");
+  refused("", "does not begin with {");
+  refused("{\"weight_map\": {}}", "embedding.table, is missing");
+
+  std::string const whole = "{\"weight_map\": {" + map + "}}";
+  for (std::size_t n = 0; n < whole.size(); ++n) refused(whole.substr(0, n), ", at byte ");
+  parts[1].list.push_back(all.list[0]);
+  parts[1].write(here / "part-1.safetensors");
+  refused(whole, "is both in ");
+}
+
+TEST_CASE("one layer is read out of a whole model") {
+  folder const here;
+  network from = random_net();
+  tensors(from, fg::dtype::f32).write(here / "m.safetensors");
+  layer net;
+  fg::load_published(net, here / "m.safetensors", "layers.1.mixture.");
+  for (auto const& entry : net.entries()) {
+    auto const a = net.weight(entry.name), b = from.weight("layers.1.mixture." + entry.name);
+    REQUIRE(std::equal(a.data, a.data + a.size(), b.data));
+  }
+  fg::network<fg::mlp<16, 24>, executor> dense;
+  fg::load_published(dense, here / "m.safetensors", "layers.0.mlp.");
+  CHECK(dense.weight("down")(3, 4) == from.weight("layers.0.mlp.down")(3, 4));
+  CHECK(differences(net, here / "m.safetensors", "layers.0.mixture.").front() ==
+        "model.layers.0.mlp.shared_experts.gate_proj.weight, here shared.gate, is missing");
+}
+
+TEST_CASE("what is missing, unknown or of another form is listed, and nothing is loaded") {
+  folder const here;
+  tensors file(random_net(), fg::dtype::bf16);
+  std::string const path = here / "m.safetensors";
+  network net;
+  file.add("model.layers.0.self_attn.rotary_emb.inv_freq", fg::dtype::f32, {4},
+           [](std::int64_t) { return 1; });
+  file.write(path);
+  CHECK(differences(net, path) == lines{});
+
+  file.add("model.layers.1.mlp.gate.bias", fg::dtype::f32, {4}, [](std::int64_t) { return 0; });
+  file.add("steps", fg::dtype::i64, {16}, [](std::int64_t) { return 0; });
+  file["model.layers.0.mlp.down_proj.weight"].shape = {24, 16};
+  file.remove("model.norm.weight");
+  file["steps"].name = "model.norm.weight";
+  file.remove("lm_head.weight");
+  file.write(path);
+  CHECK(differences(net, path) ==
+        lines{"model.layers.0.mlp.down_proj.weight is BF16 [24, 16] in the file, [16, 24] of "
+              "numbers for layers.0.mlp.down",
+              "model.norm.weight is I64 [16] in the file, [16] of numbers for rmsnorm.gain",
+              "lm_head.weight, here head.weight, is missing",
+              "model.layers.1.mlp.gate.bias is unknown here"});
+
+  fg::network<fg::linear<4, 4>, executor> other;
+  CHECK(differences(other, path).front() == "weight has no published name");
+  CHECK_THROWS_AS(fg::load_published(net, here / "nothing"), fg::file_error);
+}
