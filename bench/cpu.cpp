@@ -91,15 +91,18 @@ class subject {
       return training ? plan::template views<float>(net->gradient_views())
                       : fg::layer_weights<float>();
     };
-    made.train_ = [net](const_view x, view y) { net->forward({.tokens = x.rows}, x, y); };
-    made.backward_ = [net](const_view dy, view dx, fg::format products) {
+    made.train_ = [net](const_view x, view y, fg::format products) {
       net->on().products = products;
-      net->backward(dy, dx);
-      net->on().products = fg::format::f32;
+      net->forward({.tokens = x.rows}, x, y);
     };
+    made.backward_ = [net](const_view dy, view dx) { net->backward(dy, dx); };
 
     made.ours_ = {
-        {"finegrain", &bench::f32, [net](auto x, auto y) { (*net)(x, y); }},
+        {"finegrain", &bench::f32,
+         [net](auto x, auto y) {
+           net->on().products = fg::format::f32;
+           (*net)(x, y);
+         }},
         {"finegrain frozen", &bench::f32, freeze<fg::format::f32>(net)},
         {"finegrain frozen", &bench::bf16, freeze<fg::format::bf16>(net)},
         {"finegrain frozen", &bench::int8, freeze<fg::format::int8>(net)},
@@ -141,15 +144,11 @@ class subject {
     view const dx(numbers.data(), tokens, hidden);
 
     std::vector<bench::contender> all;
-    using enum fg::format;
-    if (settings_.wants("finegrain", bench::f32) || settings_.wants("finegrain", bench::mixed))
-      train_(x[0], dx);
-    if (settings_.wants("finegrain", bench::f32)) {
-      all.push_back({"finegrain", &bench::f32, [&](std::int64_t) { backward_(dy[0], dx, f32); }});
-    }
-    if (settings_.wants("finegrain", bench::mixed))
-      all.push_back(
-          {"finegrain", &bench::mixed, [&](std::int64_t) { backward_(dy[0], dx, bf16); }});
+    for (auto const& [type, products] :
+         {std::pair(&bench::f32, fg::format::f32), std::pair(&bench::mixed, fg::format::bf16)})
+      if (settings_.wants("finegrain", *type))  // what forward leaves is of the same products
+        all.push_back({"finegrain", type, [&](std::int64_t) { backward_(dy[0], dx); }, false,
+                       [&, products = products] { train_(x[0], dx, products); }});
     rivals_.add_backward(all, x[0], dy[0], routings, dx);
     bench::task const task{layer_->name, "backward", tokens, 2 * layer_->flops(tokens),
                            2 * routings.numbers};
@@ -231,8 +230,8 @@ class subject {
   fg::cpu const& on_;
   std::unique_ptr<bench::layer> layer_;
   std::function<fg::layer_weights<float>(std::int64_t, bool)> reserve_;
-  std::function<void(const_view, view)> train_;
-  std::function<void(const_view, view, fg::format)> backward_;
+  std::function<void(const_view, view, fg::format)> train_;
+  std::function<void(const_view, view)> backward_;
   std::vector<entrant> ours_;
   bench::rivals rivals_;
 };

@@ -33,6 +33,7 @@ struct contender {
   dtype const* type;
   std::function<void(std::int64_t)> run;
   bool lingers = false;  // its threads look out for work for a while, and are in the others' way
+  std::function<void()> before = {};  // makes what a call needs, and is not timed
 
   bool ours() const { return name.rfind("finegrain", 0) == 0; }
 };
@@ -148,6 +149,7 @@ class session {
     return std::size_t(std::count_if(all.begin(), all.end(), [](sample s) { return s.clean; }));
   }
   sample call(contender const& c, std::int64_t round) const {
+    if (c.before) c.before();
     quiet_watch const watch;
     double const seconds = seconds_of([&] { c.run(round); });
     bool const clean = watch.clean();
