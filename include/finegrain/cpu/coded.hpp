@@ -66,7 +66,8 @@ FINEGRAIN_INLINE void add_codes(float const* a, std::byte const* codes, std::int
     vec units[width][n], w[width];
     FINEGRAIN_UNROLL
     for (int j = 0; j < width; ++j) {
-      std::byte const* const from = codes + j / vectors * distance + j % vectors * sizeof c[j];
+      std::byte const* const from =
+          codes + j / vectors * distance + j % vectors * std::int64_t{sizeof c[j]};
       __builtin_memcpy(&c[j], from, sizeof c[j]);
       if (u::parts > 1 && j % vectors == 0) __builtin_prefetch(from + fetched_ahead, 0, 3);
       if constexpr (!by_parts) decode.units(c[j], units[j]);
