@@ -12,7 +12,8 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
-#include <finegrain/lab.hpp>
+
+#include "trained.hpp"
 
 namespace {
 
@@ -20,15 +21,6 @@ namespace fg = finegrain;
 using fg::format;
 
 constexpr fg::config wide{.hidden = 2048, .width = 1408, .routed = 8, .top_k = 2, .shared = 1};
-constexpr fg::config base = fg::conventional<16, 2>({.hidden = 64, .width = 128});
-constexpr fg::config finest = base.segmented(4).isolated(1);
-struct model : fg::named {
-  static constexpr int D = finest.hidden;
-  static constexpr auto block = fg::residual(fg::rmsnorm<D>{} | fg::attention<D, 4>{}) |
-                                fg::residual(fg::rmsnorm<D>{} | fg::mixture<finest>{});
-  static constexpr auto expr =
-      fg::embedding<256, D>{} | fg::repeat<2>(block) | fg::rmsnorm<D>{} | fg::head<D, 256>{};
-};
 
 constexpr fg::architecture large{
     .hidden = 1024,
@@ -70,15 +62,7 @@ class layer {
 class reader {
  public:
   reader(fg::corpus const& text, std::int64_t steps) : net_({.deviation = 0.1}) {
-    fg::trainer train{
-        net_, fg::adamw{.lr = 5e-3},
-        fg::training{.schedule = {.warmup = steps / 20, .steps = steps, .decay = fg::decay::cosine},
-                     .routing = {.balance = {.expert = 0.01}}}};
-    fg::windows batch;
-    while (train.steps() < steps) {
-      text.draw(0, train.steps(), 4, 128, batch);
-      train.step(batch.batch(), batch.y);
-    }
+    trained::train(net_, text, steps);
     std::int64_t const all = std::min<std::int64_t>(256, text.validation_windows(128));
     text.validate(0, all, all, 128, held_);
   }
@@ -99,7 +83,7 @@ class reader {
     return fg::cross_entropy(net.on(), logits, held_.y, 1, fg::matrix<float>()) / double(b.tokens) /
            std::log(2);
   }
-  fg::network<model, fg::cpu> net_;
+  trained::network net_;
   fg::windows held_;
 };
 
