@@ -12,7 +12,7 @@
 
 #include "../io/checkpoint.hpp"
 #include "../model/network.hpp"
-#include "loss.hpp"
+#include "objective.hpp"
 #include "optimizer.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -222,46 +222,19 @@ class trainer {
       return x;
   }
 
-  // A loss: how many terms it has, the sum of some tokens', and the gradient of all terms' mean.
-  // `counted`: where the executor has counted them, and then `terms` is 1.
-  auto cross_entropy_loss(batch const& b, id_list targets) {
-    struct loss {
-      id_list targets;
-      double terms;
-      std::int64_t const* counted;
-      double scale;  // of the gradient
-      double operator()(executor const& on, std::int64_t first, matrix<S const> y,
-                        matrix<S> dy) const {
-        auto const mine =
-            targets.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(y.rows));
-        if constexpr (place<executor>::here)
-          return cross_entropy(on, y, mine, scale / terms, dy);
-        else
-          return cross_entropy(on, y, mine, scale / terms, counted, dy);
-      }
-    };
+  objective<executor, id_list> cross_entropy_loss(batch const& b, id_list targets) {
     if constexpr (!place<executor>::here) {
       check_targets(targets, b.tokens);
       if (auto const* const counted = terms_on(net_.on(), targets))
-        return loss{targets, 1, counted, settings_.loss_scale};
+        return {targets, 1, counted, settings_.loss_scale};
     }
     double const terms = at_least_one(count_targets(targets, b.tokens, out));
-    return loss{place<executor>::list(net_.on(), targets_, targets), terms, nullptr,
-                settings_.loss_scale};
+    return {place<executor>::list(net_.on(), targets_, targets), terms, nullptr,
+            settings_.loss_scale};
   }
-  auto squared_error_loss(batch const& b, matrix<S const> targets) {
-    struct loss {
-      matrix<S const> targets;
-      double terms;
-      std::int64_t const* counted;
-      double scale;
-      double operator()(executor const& on, std::int64_t first, matrix<S const> y,
-                        matrix<S> dy) const {
-        return squared_error(on, y, targets.middle_rows(first, y.rows), scale / terms, dy);
-      }
-    };
+  objective<executor, matrix<S const>> squared_error_loss(batch const& b, matrix<S const> targets) {
     detail::check_shape("the matrix of targets", targets, b.tokens, out);
-    return loss{targets, at_least_one(targets.size()), nullptr, settings_.loss_scale};
+    return {targets, at_least_one(targets.size()), nullptr, settings_.loss_scale};
   }
   static double at_least_one(std::int64_t terms) {
     return static_cast<double>(std::max<std::int64_t>(terms, 1));
@@ -458,38 +431,6 @@ class trainer {
   std::uint64_t writers_ = 0;  // of the network's weights, when the optimiser last rounded them
 };
 
-/// A step of a trainer as a graph. The trainer, and the batch's log if it had one, must stay where
-/// they are.
-template <class Network>
-class trainer<Network>::recorded {
- public:
-  /// Whether it can still be called.
-  bool stands() const {
-    return train_->net_.learning_memory() == memory_ && train_->net_.on().context->moves == moves_;
-  }
-  /// Enqueues the step on the network's stream. Throws invalid_argument if it does not stand.
-  void operator()() {
-    if (!stands())
-      throw invalid_argument("the network's memory has moved since this step was recorded");
-    train_->gathered_ = 0;
-    graph_.replay(train_->net_.on().stream);
-    train_->last_ = last_;
-    ++train_->steps_;
-  }
-
- private:
-  friend class trainer;
-  recorded(trainer& train, device::recording graph, pending const& last)
-      : train_(&train),
-        memory_(train.net_.learning_memory()),
-        moves_(train.net_.on().context->moves),
-        graph_(std::move(graph)),
-        last_(last) {}
-  trainer* train_;
-  typename Network::learning_places memory_;
-  std::int64_t moves_;
-  device::recording graph_;
-  pending last_;
-};
-
 }  // namespace finegrain::inline FINEGRAIN_ABI
+
+#include "recorded.hpp"
