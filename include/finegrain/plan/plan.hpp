@@ -73,6 +73,10 @@ struct plan {
 /// For a plan that saves nothing, or needs no scratch.
 struct nothing {
   constexpr nothing(arena&, extent) {}
+
+ private:
+  // A member, since g++ takes a reference to an object without any for one to unwritten memory.
+  [[maybe_unused]] bool none_ = true;
 };
 
 /// Bytes of a plan's saved or scratch memory.
