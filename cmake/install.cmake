@@ -4,7 +4,7 @@ include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 set(package_folder ${CMAKE_INSTALL_DATADIR}/cmake/finegrain)
 
-install(TARGETS finegrain EXPORT finegrain FILE_SET HEADERS)
+install(TARGETS finegrain finegrain_kernels EXPORT finegrain FILE_SET HEADERS)
 install(EXPORT finegrain NAMESPACE finegrain:: FILE finegrainTargets.cmake
   DESTINATION ${package_folder})
 configure_package_config_file(cmake/finegrainConfig.cmake.in finegrainConfig.cmake

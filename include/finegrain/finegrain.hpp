@@ -84,6 +84,7 @@
 #include "cpu/embed.hpp"
 #include "cpu/frozen.hpp"
 #include "cpu/loss.hpp"
+#include "cpu/kernels.hpp"
 #include "cpu/cpu.hpp"
 
 #include "cuda/supported.hpp"

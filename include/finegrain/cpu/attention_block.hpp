@@ -135,11 +135,11 @@ void attention_block_forward(cpu const& on, heads shape, double theta, float eps
 }
 
 /// dx (T, D), and dw, from dy (T, D). Nothing came earlier: training sees whole sequences.
-inline void attention_block_backward(cpu const& on, heads shape, double theta, batch const& b,
-                                     block_weights<float const> const& w, block_saved const& s,
-                                     block_scratch const& t, matrix<float const> x,
-                                     matrix<float const> dy, block_weights<float> const& dw,
-                                     gradients mode, matrix<float> dx) {
+template <class Projection>
+void attention_block_backward(cpu const& on, heads shape, double theta, batch const& b,
+                              block_weights<float const, Projection> const& w, block_saved const& s,
+                              block_scratch const& t, matrix<float const> x, matrix<float const> dy,
+                              block_weights<float> const& dw, gradients mode, matrix<float> dx) {
   using namespace simd;
   std::int64_t const T = x.rows;
   multiply_all(on, dy, straight{on.copy.of(w.output), w.output.cols}, t.dmixed,

@@ -12,6 +12,7 @@
 #include "executor.hpp"
 #include "experts.hpp"
 #include "frozen.hpp"
+#include "kernels.hpp"
 #include "linear.hpp"
 #include "loss.hpp"
 #include "mixture.hpp"

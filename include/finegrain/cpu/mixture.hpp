@@ -86,11 +86,11 @@ void mixture_forward(cpu const& on, config const& c, batch const& b, Layer const
 }
 
 /// dx (T, D), and dw, from dy (T, D). x is what forward's experts read.
-inline void mixture_backward(cpu const& on, config const& c, batch const& b,
-                             layer_weights<float const> const& w, mixture_saved const& s,
-                             mixture_scratch const& t, matrix<float const> x,
-                             matrix<float const> dy, layer_weights<float> const& dw, gradients mode,
-                             matrix<float> dx) {
+template <class Layer>
+void mixture_backward(cpu const& on, config const& c, batch const& b, Layer const& w,
+                      mixture_saved const& s, mixture_scratch const& t, matrix<float const> x,
+                      matrix<float const> dy, layer_weights<float> const& dw, gradients mode,
+                      matrix<float> dx) {
   int const k = slots(c, b.routing);
   matrix<std::int32_t const> const slot = s.dispatched.slot.middle_cols(0, k);
   simd::mixture_groups groups(w, s, t, x.rows, b.routing.shared);
