@@ -3,6 +3,8 @@
 #pragma once
 
 #include <fstream>
+#include <functional>
+#include <memory>
 #include <optional>
 
 #include "device.hpp"

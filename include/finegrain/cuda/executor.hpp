@@ -4,10 +4,10 @@
 
 #include <algorithm>
 #include <cstring>
-#include <memory>
 #include <vector>
 
 #include "../base/number.hpp"
+#include "../base/shared_value.hpp"
 #include "../plan/plan.hpp"
 #include "blas.hpp"
 #include "memory.hpp"
@@ -39,19 +39,28 @@ struct context {
   device_buffer<float> token_losses;
   device_buffer<std::int32_t> arrivals{64};  // of blocks, counted while a kernel runs; else zeros
   /// Reports of the routers of one pass, one after the other, which kernels write.
-  struct released {
-    void operator()(double* memory) const { runtime::release_shared(memory); }
-  };
-  std::unique_ptr<double, released> reports;
+  double* reports = nullptr;
   std::int64_t report_size = 0;  // numbers there is room for
   std::int64_t moves = 0;        // how many times any of this was allocated anew
 
+  context() = default;
+  context(context const&) = delete;
+  context& operator=(context const&) = delete;
+  ~context() { release_reports(); }
+
   void reserve_reports(std::int64_t numbers) {
     if (numbers <= report_size) return;
-    reports.reset(static_cast<double*>(
-        runtime::allocate_shared(numbers * static_cast<std::int64_t>(sizeof(double)))));
+    auto* const more = static_cast<double*>(
+        runtime::allocate_shared(numbers * static_cast<std::int64_t>(sizeof(double))));
+    release_reports();
+    reports = more;
     report_size = numbers;
     ++moves;
+  }
+
+ private:
+  void release_reports() {
+    if (reports) runtime::release_shared(reports);
   }
 };
 
@@ -70,17 +79,17 @@ struct basic_cuda {
   /// Of experts that are frozen in fp8: bf16; or fp8, in which the inputs of their products are
   /// rounded too, where that is faster: on Hopper, for many tokens (cuda/fp8.hpp).
   format activations = format::bf16;
-  std::shared_ptr<device::context> context = made();
+  shared_value<device::context> context = made();
 
   /// Throws cuda_error where there is no device, or it has no memory left.
   basic_cuda() = default;
   explicit basic_cuda(CUstream_st* stream) : stream(stream) {}
 
  private:
-  static std::shared_ptr<device::context> made() {
+  static shared_value<device::context> made() {
     if (device::runtime::devices() == 0)
       throw cuda_error("there is no GPU, or its driver is older than this program's CUDA");
-    auto const context = std::make_shared<device::context>();
+    auto const context = shared_value<device::context>::of();
     device::runtime::fill(context->arrivals.data(), 0, context->arrivals.bytes(), nullptr);
     device::runtime::synchronize(nullptr);
     return context;
@@ -194,7 +203,7 @@ struct place<basic_cuda<T>> {
   }
   static void read_log(X const& on, routing_log& log, std::int64_t tokens) {
     device::runtime::synchronize(on.stream);
-    double const* from = on.context->reports.get();
+    double const* from = on.context->reports;
     for (std::size_t l = 0; l < std::min(log.next, log.layers.size()); ++l)
       from = read_report(from, tokens, log.layers[l]);
   }
