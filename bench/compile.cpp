@@ -1,5 +1,5 @@
-// What the library costs a compiler: seconds and lines of including it, and of each further config;
-// and, where there is nvcc, of a program's .cu file.
+// What the library costs a compiler: seconds and lines of including it, of a layer, with its kernels
+// or without, and of each further config; and, where there is nvcc, of a program's .cu file.
 //
 //   bench_compile [compiler]     default $CXX or c++, and $CUDACXX or nvcc; out/bench/compile.jsonl
 // SPDX-License-Identifier: Apache-2.0
@@ -53,6 +53,23 @@ cost compile(std::string const& compiler, std::string const& text, std::string c
 cost compile(std::string const& compiler, std::string const& text) {
   return compile(compiler, text, "program.cpp", "-O2 -s -pthread", 3);
 }
+constexpr char const* apart = "-c -O2 -DFINEGRAIN_KERNELS_APART";
+
+/// Compiles a file of a program whose kernels are in another, with the library precompiled.
+cost compile_precompiled(std::string const& compiler, std::string const& text) {
+  fs::path const folder = fs::temp_directory_path() / "finegrain_precompiled";
+  fs::create_directories(folder);
+  std::string const header = (folder / "library.hpp").string();
+  std::string const include = (fs::path(__FILE__).parent_path().parent_path() / "include").string();
+  std::ofstream(header) << "#include <finegrain/finegrain.hpp>\n";
+  std::string const make = compiler + " -std=c++20 -I\"" + include + "\" " + apart +
+                           " -x c++-header \"" + header + "\" -o \"" + header + ".gch\"";
+  if (std::system(make.c_str()) != 0) std::exit(1);
+  cost const c = compile(compiler, text, "program.cpp",
+                         std::string(apart) + " -include \"" + header + "\"", 3);
+  fs::remove_all(folder);
+  return c;
+}
 /// Compiles a .cu file that holds what on_cuda<what> does, for an architecture.
 cost compile_device(std::string const& nvcc, std::string const& what, std::string const& arch) {
   return compile(nvcc,
@@ -101,10 +118,18 @@ int main(int argc, char** argv) {
        compile(compiler, "#include <finegrain/expr/layers.hpp>\nint main() {}\n"));
   show("the whole library",
        compile(compiler, "#include <finegrain/finegrain.hpp>\nint main() {}\n"));
+  show("networks on the cpu alone", compile(compiler,
+                                            "#include <finegrain/cpu/cpu.hpp>\n"
+                                            "#include <finegrain/model/network.hpp>\n"
+                                            "int main() {}\n"));
   cost const one = compile(compiler, layers(1)), five = compile(compiler, layers(5));
   show("a layer on the cpu", one);
   line("each further config", (five.seconds - one.seconds) / 4,
        (static_cast<double>(five.bytes) - static_cast<double>(one.bytes)) / 4, 0);
+  show("a layer, kernels apart", compile(compiler, layers(1), "program.cpp", apart, 3));
+  show("the same, precompiled header", compile_precompiled(compiler, layers(1)));
+  show("the kernels",
+       compile(compiler, "#include <finegrain/cpu/kernels.cpp>\n", "kernels.cpp", "-c -O2", 3));
   char const* const named_nvcc = std::getenv("CUDACXX");
   std::string const nvcc = named_nvcc ? named_nvcc : "nvcc";
   if (std::system((nvcc + " --version >/dev/null 2>&1").c_str()) == 0)

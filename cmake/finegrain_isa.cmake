@@ -51,7 +51,7 @@ function(finegrain_for_each_isa target)
     target_include_directories(${compiled} PRIVATE $<TARGET_PROPERTY:${target},INCLUDE_DIRECTORIES>)
     target_compile_definitions(${compiled} PRIVATE $<TARGET_PROPERTY:${target},COMPILE_DEFINITIONS>)
     target_compile_options(${compiled} PRIVATE $<TARGET_PROPERTY:${target},COMPILE_OPTIONS>
-      ${flags_${isa}} -fno-lto
+      ${flags_${isa}} -fno-lto -UFINEGRAIN_KERNELS_APART  # a variant has kernels of its own
       $<$<CXX_COMPILER_ID:GNU>:-fno-gnu-unique>)  # such symbols no tool makes local
     set_target_properties(${compiled} PROPERTIES INTERPROCEDURAL_OPTIMIZATION OFF
       POSITION_INDEPENDENT_CODE ${position_independent})
