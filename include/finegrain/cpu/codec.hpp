@@ -150,12 +150,17 @@ struct unit<format::int4> : unit<format::bf16> {
       store_first(to + k, lowered(load_first(from + k, count - k)), (count - k + 1) / 2 * 2);
   }
   FINEGRAIN_INLINE static void keep(vec from, float* to) { store(to, lowered(from)); }
-  /// What the sums of so many units of a row start at.
-  static float start(float const* row, std::int64_t units) {
-    vec sum{};
-    for (std::int64_t k = 0; k < units * numbers; k += lanes)
-      add_product(load(row + k), powers(1, -codec<format::int4>::zero), sum);
-    return total(sum);
+  /// What the sums of a row's blocks start at, of so many units; to a multiple of `lanes` blocks.
+  static void start(float const* row, std::int64_t units, float* to) {
+    for (std::int64_t k = 0; k < units; to += lanes) {
+      vec sum[lanes]{};
+      for (int b = 0; b < lanes; ++b)
+        for (std::int64_t const end = std::min(units, k + starting); k < end; k += lanes / numbers)
+          add_product(load(row + k * numbers), powers(1, -codec<format::int4>::zero), sum[b]);
+      transpose(sum);
+      for (int j = 1; j < lanes; ++j) sum[0] += sum[j];
+      store(to, sum[0]);
+    }
   }
 
  private:

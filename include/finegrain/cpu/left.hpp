@@ -84,11 +84,9 @@ class left_rows {
   void make_starts() const {
     if constexpr (requires { unit<F>::starting; })
       for (int r = 0; r < rows_; ++r)
-        for (std::int64_t k = 0; k < units_; k += unit<F>::starting) {
-          std::int64_t const count = std::min(unit<F>::starting, units_ - k);
-          starts_of<F>(at(r, k / depth * depth))[k % depth / unit<F>::starting] =
-              unit<F>::start(at(r, k), count);
-        }
+        for (std::int64_t k = 0; k < units_; k += depth)
+          unit<F>::start(at(r, k), std::min<std::int64_t>(depth, units_ - k),
+                         starts_of<F>(at(r, k)));
   }
 
   /// Where a row's unit k stands; the same of the next block is rows * left_stride<F> on.
