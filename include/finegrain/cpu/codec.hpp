@@ -30,11 +30,13 @@ concept Quantised =
 ///   code(x)         the code nearest to x, a number without its scale
 ///   value(code)                     of one
 ///   values(top)                     of a vector of them, in the top bits of 32
+///   products                        what they are multiplied in
 template <format F>
 struct codec;
 
 template <>
 struct codec<format::int8> {
+  static constexpr format products = format::bf16;
   static constexpr int bits = 8, block = 0, outputs = 1;
   static float scale(float most) { return std::abs(most) / 127; }
 #if defined(__AVX512VBMI__)
@@ -63,19 +65,23 @@ struct codec<format::int8_block> : codec<format::int8> {
 
 template <>
 struct codec<format::int4> {
-  static constexpr int bits = 4, block = 32, outputs = 1;
+  static constexpr int bits = 4, block = 32, outputs = 1, zero = 8;
+  static constexpr format products = lanes == 8 ? format::int4 : format::bf16;
   static float scale(float most) { return most / -8; }  // that number is met exactly
   static std::uint32_t code(float x) {
-    return static_cast<std::uint32_t>(std::clamp(std::lrint(x), -8l, 7l)) & 15;
+    return static_cast<std::uint32_t>(std::clamp(std::lrint(x), -8l, 7l) + zero);
   }
   static constexpr float value(std::uint32_t code) {
-    return static_cast<float>(code) - (code < 8 ? 0.0f : 16.0f);
+    return static_cast<float>(static_cast<int>(code) - zero);
   }
-  FINEGRAIN_INLINE static vec values(ivec top) { return __builtin_convertvector(top >> 28, vec); }
+  FINEGRAIN_INLINE static vec values(ivec top) {
+    return __builtin_convertvector((top ^ INT32_MIN) >> 28, vec);
+  }
 };
 
 template <>
 struct codec<format::fp8> {
+  static constexpr format products = format::bf16;
   static constexpr int bits = 8, block = 128, outputs = 128;
   static float scale(float most) { return std::abs(most) / 448; }
   static std::uint32_t code(float x) {
@@ -105,6 +111,18 @@ inline constexpr int units_of_codes = 16 / codec<F>::bits;
 template <format F>
 inline constexpr int numbers_of_codes = 2 * units_of_codes<F>;
 
+template <format F>
+struct decoder;
+/// Units of their parts, which are bf16 as floats.
+template <format F>
+FINEGRAIN_INLINE void join_parts(ivec codes, vec (&to)[units_of_codes<F>]) {
+  FINEGRAIN_UNROLL
+  for (int u = 0; u < units_of_codes<F>; ++u) {
+    auto const first = __builtin_bit_cast(uvec, decoder<F>::part(codes, u, 0));
+    auto const second = __builtin_bit_cast(uvec, decoder<F>::part(codes, u, 1));
+    to[u] = __builtin_bit_cast(vec, (first >> 16) | second);  // whose lower halves are 0
+  }
+}
 /// Makes bf16 units of codes, or floats: the i-th part of unit u.
 template <format F>
 struct decoder {
@@ -112,15 +130,62 @@ struct decoder {
     return codec<F>::values(codes << (32 - codec<F>::bits * (u + 1) - 16 * i));
   }
   FINEGRAIN_INLINE void units(ivec codes, vec (&to)[units_of_codes<F>]) const {
-    FINEGRAIN_UNROLL
-    for (int u = 0; u < units_of_codes<F>; ++u) {
-      auto const first = __builtin_bit_cast(uvec, part(codes, u, 0));
-      auto const second = __builtin_bit_cast(uvec, part(codes, u, 1));
-      to[u] = __builtin_bit_cast(vec, (first >> 16) | second);  // whose lower halves are 0
-    }
+    join_parts<F>(codes, to);
   }
 };
 
+#if FINEGRAIN_VECTOR_BYTES == 32
+/// Eight codes of 4 bits in each lane become floats where they stand, without a shift: code k of a lane
+/// comes as 2^places[k] times the code, which is the value + 8. So A's rows keep x 2^-places[k], and
+/// a block's sums start at -8 times the sum of its x.
+template <>
+struct unit<format::int4> : unit<format::bf16> {
+  static constexpr int places[] = {0, 16, 4, 20, 8, 24, 12, 0};  // the last code is shifted
+  static constexpr std::int64_t starting = codec<format::int4>::block / numbers;  // units
+
+  static void keep(float const* from, std::int64_t count, float* to) {
+    std::int64_t k = 0;
+    for (; k + lanes <= count; k += lanes) keep(load(from + k), to + k);
+    if (k < count)
+      store_first(to + k, lowered(load_first(from + k, count - k)), (count - k + 1) / 2 * 2);
+  }
+  FINEGRAIN_INLINE static void keep(vec from, float* to) { store(to, lowered(from)); }
+  /// What the sums of a row's blocks start at, of so many units; to a multiple of `lanes` blocks.
+  static void start(float const* row, std::int64_t units, float* to) {
+    for (std::int64_t k = 0; k < units; to += lanes) {
+      vec sum[lanes]{};
+      for (int b = 0; b < lanes; ++b)
+        for (std::int64_t const end = std::min(units, k + starting); k < end; k += lanes / numbers)
+          add_product(load(row + k * numbers), powers(1, -codec<format::int4>::zero), sum[b]);
+      transpose(sum);
+      for (int j = 1; j < lanes; ++j) sum[0] += sum[j];
+      store(to, sum[0]);
+    }
+  }
+
+ private:
+  FINEGRAIN_INLINE static vec lowered(vec x) { return nearest(x) * powers(-1, 1); }
+  /// factor 2^(sign places)
+  FINEGRAIN_INLINE static vec powers(int sign, int factor) {
+    vec p;
+    for (int k = 0; k < lanes; ++k)
+      p[k] = std::bit_cast<float>((127 + sign * places[k]) << 23) * static_cast<float>(factor);
+    return p;
+  }
+};
+template <>
+struct decoder<format::int4> {
+  FINEGRAIN_INLINE static vec part(ivec codes, int u, int i) {
+    int const at = 4 * u + 16 * i;
+    ivec const alone =
+        at < 28 ? codes & (15 << at) : reinterpret_cast<ivec>(reinterpret_cast<uvec>(codes) >> 28);
+    return __builtin_convertvector(alone, vec);
+  }
+  FINEGRAIN_INLINE void units(ivec codes, vec (&to)[4]) const {
+    join_parts<format::int4>(codes, to);
+  }
+};
+#endif
 #if defined(__AVX512BW__)
 /// The upper half of each value's bits, which is all of bf16; again and again if there are more.
 template <format F, int N>

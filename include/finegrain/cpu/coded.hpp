@@ -53,47 +53,92 @@ struct code_layout {
 /// Bytes. Who decodes number by number has no room for the waits that the machine's own fetching leaves.
 inline constexpr std::int64_t fetched_ahead = 2048;
 
+/// Whether codes become floats number by number, or units that a product takes apart.
+template <format F>
+inline constexpr bool by_number = unit<format::bf16>::parts > 1 && requires {
+  decoder<F>::part(ivec{}, 0, 0);
+};
+
+/// A step's codes for vector j of panels `distance` bytes apart.
+FINEGRAIN_INLINE std::byte const* codes_at(std::byte const* codes, std::int64_t distance, int j) {
+  return codes + j / vectors * distance + j % vectors * std::int64_t{sizeof(ivec)};
+}
+FINEGRAIN_INLINE ivec load_codes(std::byte const* from) {
+  ivec codes;
+  __builtin_memcpy(&codes, from, sizeof codes);
+  return codes;
+}
+
+/// sum += a . number I of each code, decoded alone.
+template <format F, int Rows, int Panels, int I>
+FINEGRAIN_INLINE void add_number(float const* a, std::byte const*& codes, std::int64_t distance,
+                                 vec (&sum)[Rows][Panels * vectors]) {
+  using u = unit<codec<F>::products>;
+  asm("" : "+r"(codes));  // or compilers keep codes in registers, and sums in memory
+  vec x[Rows];
+  FINEGRAIN_UNROLL
+  for (int r = 0; r < Rows; ++r) x[r] = broadcast(a[r * left_stride<codec<F>::products> + I]);
+  FINEGRAIN_UNROLL
+  for (int j = 0; j < Panels * vectors; ++j) {
+    vec const w =
+        decoder<F>::part(load_codes(codes_at(codes, distance, j)), I / u::parts, I % u::parts);
+    FINEGRAIN_UNROLL
+    for (int r = 0; r < Rows; ++r) u::multiply_add(x[r], w, sum[r][j]);
+  }
+}
+template <format F, int Rows, int Panels, int... I>
+FINEGRAIN_INLINE void add_numbers(float const* a, std::byte const*& codes, std::int64_t distance,
+                                  vec (&sum)[Rows][Panels * vectors],
+                                  std::integer_sequence<int, I...>) {
+  FINEGRAIN_UNROLL
+  for (int p = 0; p < Panels; ++p) __builtin_prefetch(codes + p * distance + fetched_ahead, 0, 3);
+  (add_number<F, Rows, Panels, I>(a, codes, distance, sum), ...);
+}
+/// sum += a . the numbers of each code, decoded unit by unit.
+template <format F, int Rows, int Panels>
+FINEGRAIN_INLINE void add_units(float const* a, std::byte const* codes, std::int64_t distance,
+                                vec (&sum)[Rows][Panels * vectors], decoder<F> const& decode) {
+  using u = unit<codec<F>::products>;
+  constexpr int n = units_of_codes<F>, width = Panels * vectors;
+  vec units[width][n], w[width];
+  FINEGRAIN_UNROLL
+  for (int j = 0; j < width; ++j) {
+    std::byte const* const from = codes_at(codes, distance, j);
+    if (u::parts > 1 && j % vectors == 0) __builtin_prefetch(from + fetched_ahead, 0, 3);
+    decode.units(load_codes(from), units[j]);
+  }
+  FINEGRAIN_UNROLL
+  for (int i = 0; i < n * u::parts; ++i) {
+    FINEGRAIN_UNROLL
+    for (int j = 0; j < width; ++j) w[j] = u::part(units[j][i / u::parts], i % u::parts);
+    FINEGRAIN_UNROLL
+    for (int r = 0; r < Rows; ++r) {
+      vec const x = broadcast(a[r * left_stride<codec<F>::products> + i]);
+      FINEGRAIN_UNROLL
+      for (int j = 0; j < width; ++j) u::multiply_add(x, w[j], sum[r][j]);
+    }
+  }
+}
 /// sum += a . the values of so many steps of codes, of panels `distance` bytes apart.
 template <format F, int Rows, int Panels>
 FINEGRAIN_INLINE void add_codes(float const* a, std::byte const* codes, std::int64_t distance,
                                 std::int64_t steps, vec (&sum)[Rows][Panels * vectors],
-                                decoder<F> const& decode) {
-  using u = unit<format::bf16>;
-  constexpr int n = units_of_codes<F>, width = Panels * vectors;
-  constexpr bool by_parts = u::parts > 1 && requires { decoder<F>::part(ivec{}, 0, 0); };
-  for (; steps > 0; --steps, codes += code_layout<F>::step_bytes, a += n * u::parts) {
-    ivec c[width];
-    vec units[width][n], w[width];
-    FINEGRAIN_UNROLL
-    for (int j = 0; j < width; ++j) {
-      std::byte const* const from =
-          codes + j / vectors * distance + j % vectors * std::int64_t{sizeof c[j]};
-      __builtin_memcpy(&c[j], from, sizeof c[j]);
-      if (u::parts > 1 && j % vectors == 0) __builtin_prefetch(from + fetched_ahead, 0, 3);
-      if constexpr (!by_parts) decode.units(c[j], units[j]);
-    }
-    FINEGRAIN_UNROLL
-    for (int i = 0; i < n * u::parts; ++i) {
-      FINEGRAIN_UNROLL
-      for (int j = 0; j < width; ++j)
-        if constexpr (by_parts)
-          w[j] = decode.part(c[j], i / u::parts, i % u::parts);
-        else
-          w[j] = u::part(units[j][i / u::parts], i % u::parts);
-      FINEGRAIN_UNROLL
-      for (int r = 0; r < Rows; ++r) {
-        vec const x = broadcast(a[r * left_stride<format::bf16> + i]);
-        FINEGRAIN_UNROLL
-        for (int j = 0; j < width; ++j) u::multiply_add(x, w[j], sum[r][j]);
-      }
-    }
+                                [[maybe_unused]] decoder<F> const& decode) {
+  constexpr int numbers = units_of_codes<F> * unit<codec<F>::products>::parts;
+  for (; steps > 0; --steps, codes += code_layout<F>::step_bytes, a += numbers) {
+    if constexpr (by_number<F>)
+      add_numbers<F, Rows, Panels>(a, codes, distance, sum,
+                                   std::make_integer_sequence<int, numbers>());
+    else
+      add_units<F, Rows, Panels>(a, codes, distance, sum, decode);
   }
 }
 
 /// sums(Rows, panel_width) of each of so many panels = or += a . the values of steps [begin, end).
 template <format F, int Rows, int Panels>
-void coded_tile(float const* a, code_layout<F> const& layout, std::byte const* panel,
-                std::int64_t begin, std::int64_t end, float* sums, decoder<F> const& decode) {
+FINEGRAIN_ONE_COPY void coded_tile(float const* a, code_layout<F> const& layout,
+                                   std::byte const* panel, std::int64_t begin, std::int64_t end,
+                                   float* sums, decoder<F> const& decode) {
   constexpr int width = Panels * vectors;
   constexpr bool scaled = codec<F>::block > 0;
   std::int64_t const distance = layout.panel_bytes();
@@ -101,6 +146,7 @@ void coded_tile(float const* a, code_layout<F> const& layout, std::byte const* p
     return sums + (j / vectors * Rows + r) * panel_width + j % vectors * lanes;
   };
   bool const fresh = begin == 0;
+  [[maybe_unused]] float const* start = starts_of<codec<F>::products>(a);
   while (begin < end) {
     std::int64_t const b = begin / layout.block_steps();
     std::int64_t const stop = std::min(end, (b + 1) * layout.block_steps());
@@ -108,8 +154,13 @@ void coded_tile(float const* a, code_layout<F> const& layout, std::byte const* p
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
       FINEGRAIN_UNROLL
-      for (int j = 0; j < width; ++j) sum[r][j] = scaled || fresh ? vec{} : load(sum_at(r, j));
+      for (int j = 0; j < width; ++j)
+        if constexpr (requires { unit<codec<F>::products>::starting; })
+          sum[r][j] = broadcast(start[r * left_stride<codec<F>::products>]);
+        else
+          sum[r][j] = scaled || fresh ? vec{} : load(sum_at(r, j));
     }
+    ++start;
     add_codes<F, Rows, Panels>(a, panel + layout.at(begin), distance, stop - begin, sum, decode);
     a += (stop - begin) * units_of_codes<F> * unit<format::bf16>::parts;
     vec scale[width];
@@ -138,7 +189,7 @@ void coded_tile(float const* a, code_layout<F> const& layout, std::byte const* p
 template <format F>
 requires(Quantised<F>) struct panels<F> {
   using code = codec<F>;
-  static constexpr format products = format::bf16;
+  static constexpr format products = code::products;
   std::byte* data = nullptr;
   std::int64_t count = 0, rows = 0, cols = 0;
   int sides = 1;
@@ -170,7 +221,7 @@ requires(Quantised<F>) struct panels<F> {
     static constexpr int few = 4;  // rows that meet the codes themselves
     /// Panels side by side. A chain of multiply-adds for each number, not each unit, is slower than
     /// memory: fewer rows than that takes have two panels' chains.
-    static constexpr int abreast(int rows) { return rows <= 2 ? unit<format::bf16>::parts : 1; }
+    static constexpr int abreast(int rows) { return by_number<F> && rows <= 2 ? 4 / rows : 1; }
     std::byte const* data;
     code_layout<F> layout;
     float* room;  // right_room numbers
@@ -220,37 +271,26 @@ requires(Quantised<F>) struct panels<F> {
                   std::int64_t end, float* sums, std::integer_sequence<int, R...>) const {
       decoder<F> const tables;
       auto const run = [&]<int Rows, int Panels>() {
-        if (rows == Rows && count == Panels)
+        for (; rows == Rows && count >= Panels; count -= Panels,
+                                                sums += Panels * Rows * panel_width,
+                                                panel += Panels * layout.panel_bytes())
           coded_tile<F, Rows, Panels>(a, layout, panel, begin, end, sums, tables);
       };
-      (run.template operator()<R + 1, 1>(), ...);
-      if constexpr (abreast(1) == 2) run.template operator()<1, 2>();
+      if constexpr (abreast(1) == 4) run.template operator()<1, 4>();
+      if constexpr (abreast(1) >= 2) run.template operator()<1, 2>();
       if constexpr (abreast(2) == 2) run.template operator()<2, 2>();
+      (run.template operator()<R + 1, 1>(), ...);
     }
     /// Tiles over what was decoded, block by block that shares scales.
     template <class Next>
     void scaled_tiles(int rows, float const* a, bool fresh, std::int64_t units, float* sums,
                       Next&& next) const {
-      constexpr std::int64_t together = code::block / 2;
       if (fresh) std::fill_n(sums, rows * panel_width, 0.0f);
       int const count = (rows + tile_rows - 1) / tile_rows;
       for (int t = 0; t < count; ++t) {
         int const top = rows * t / count, height = rows * (t + 1) / count - top;
-        float const* const from = a + top * left_stride<format::bf16>;
-        float* const to = sums + top * panel_width;
-        float const* const scales = room + depth * panel_width;
-        ahead fetched = next(t, count);
-        std::int64_t k = 0;
-        if (together == line) {
-          k = units / line * line;
-          scaled_tile(height, from, units / line, room, scales, to, fetched);
-        }
-        for (; k < units; k += together) {
-          std::int64_t const n = std::min(together, units - k);
-          tile<format::bf16>(height, from + k * unit<format::bf16>::parts, 0, n,
-                             room + k * panel_width, sink::scaled, to, panel_width,
-                             fetched.after(k), scales + k / together * panel_width);
-        }
+        scaled_tile<products>(height, a + top * left_stride<products>, units, code::block / 2, room,
+                              room + depth * panel_width, sums + top * panel_width, next(t, count));
       }
     }
     /// Steps [begin, end) into bf16 units, and their scales.

@@ -11,7 +11,7 @@ namespace simd {
 /// Units that hold so many numbers along k; of bf16 four at a time, because codes come so.
 template <format F>
 constexpr std::int64_t units_of(std::int64_t numbers) {
-  return F == format::bf16 ? ceil_div(numbers, 8) * 4 : ceil_div(numbers, unit<F>::numbers);
+  return F == format::f32 ? numbers : ceil_div(numbers, 8) * 4;
 }
 
 /// Rows of A in units, as tiles read them: block by block of `depth` units, in each all rows. They
@@ -61,6 +61,7 @@ class left_rows {
   template <class B, class Put>
   void multiply(B const& b, std::int64_t begin, std::int64_t end, Put&& put) const {
     alignas(64) float sums[most_rows * panel_width];
+    make_starts();
     for (std::int64_t p = begin, count; p < end; p += count) {
       count = std::min<std::int64_t>(B::abreast(rows_), end - p);
       for (std::int64_t k = 0; k < units_; k += B::pass) {
@@ -77,6 +78,15 @@ class left_rows {
       for (std::int64_t i = 0; i < count; ++i)
         put(p + i, static_cast<float const*>(sums) + i * rows_ * panel_width);
     }
+  }
+
+  /// Where sums of blocks do not start at 0, that is kept behind each `depth` units of a row.
+  void make_starts() const {
+    if constexpr (requires { unit<F>::starting; })
+      for (int r = 0; r < rows_; ++r)
+        for (std::int64_t k = 0; k < units_; k += depth)
+          unit<F>::start(at(r, k), std::min<std::int64_t>(depth, units_ - k),
+                         starts_of<F>(at(r, k)));
   }
 
   /// Where a row's unit k stands; the same of the next block is rows * left_stride<F> on.

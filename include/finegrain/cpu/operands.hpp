@@ -44,13 +44,6 @@ struct ahead {
   std::int64_t pace = 1;
   bool near = false;
 
-  /// What is left when k has come so far.
-  ahead after(std::int64_t k) const {
-    ahead rest = *this;
-    rest.first += std::min(k, length) * pace;
-    rest.length -= std::min(k, length);
-    return rest;
-  }
   FINEGRAIN_INLINE void fetch(std::int64_t k) const {
     if (k >= length) return;
     float const* p = first + k * pace;

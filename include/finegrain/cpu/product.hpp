@@ -54,6 +54,7 @@ void multiply(row_list a, int rows, std::int64_t K, panels<F> const& b, std::int
     row_list from = a;
     from.data += begin * n;
     left_rows<P> const left(room.left, from, rows, std::min(end * n, K) - begin * n);
+    left.make_starts();
     for (std::int64_t p = first, side; p < last; p += side) {
       side = std::min<std::int64_t>(right.abreast(rows), last - p);
       for (std::int64_t k = begin; k < end; k += right.pass) {

@@ -62,8 +62,10 @@ FINEGRAIN_INLINE void store_first(float* p, vec v, std::int64_t n) {
 }
 FINEGRAIN_INLINE vec broadcast(float x) { return x - vec{}; }  // minus 0: no instruction
 /// sum += a * b, rounded once wherever the machine can. Written out, because a compiler may fuse
-/// such a sum in one function and not in the next, and then they would differ in bits.
-FINEGRAIN_INLINE void add_product(vec a, vec b, vec& sum) {
+/// such a sum in one function and not in the next, and then they would differ in bits. What the
+/// instruction changes is a variable of its own: an array of sums would have to stay in memory.
+FINEGRAIN_INLINE void add_product(vec a, vec b, vec& to) {
+  vec sum = to;
 #if defined(__AVX512F__)
   asm("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
 #elif defined(__AVX2__) && defined(__FMA__)
@@ -73,6 +75,7 @@ FINEGRAIN_INLINE void add_product(vec a, vec b, vec& sum) {
 #else
   sum += a * b;
 #endif
+  to = sum;
 }
 FINEGRAIN_INLINE vec larger(vec a, vec b) { return a > b ? a : b; }
 

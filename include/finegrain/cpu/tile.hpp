@@ -59,14 +59,13 @@ FINEGRAIN_INLINE void add_tile(float const* a, std::int64_t block, std::int64_t 
 
 /// Where a tile's sums come from and go to: rows of them, `stride` apart.
 enum class sink {
-  fresh,   // they begin at 0 and are stored
-  go_on,   // they begin where they were, and are stored
-  past,    // they begin at 0 and go past the caches
-  scaled,  // they begin at 0, and times the columns' scales are added to what is there
+  fresh,  // they begin at 0 and are stored
+  go_on,  // they begin where they were, and are stored
+  past,   // they begin at 0 and go past the caches
 };
 template <format F, int Rows>
 void tile(float const* a, std::int64_t block, std::int64_t units, float const* panel, sink to,
-          float* sums, std::int64_t stride, ahead const& next, float const* scales) {
+          float* sums, std::int64_t stride, ahead const& next) {
   vec sum[Rows][vectors];
   FINEGRAIN_UNROLL
   for (int r = 0; r < Rows; ++r) {
@@ -81,17 +80,6 @@ void tile(float const* a, std::int64_t block, std::int64_t units, float const* p
       FINEGRAIN_UNROLL
       for (int j = 0; j < vectors; ++j) stream(sums + r * stride + j * lanes, sum[r][j]);
     }
-  } else if (to == sink::scaled) {
-    vec const scale[] = {load(scales), load(scales + lanes)};
-    FINEGRAIN_UNROLL
-    for (int r = 0; r < Rows; ++r) {
-      FINEGRAIN_UNROLL
-      for (int j = 0; j < vectors; ++j) {
-        vec total = load(sums + r * stride + j * lanes);
-        add_product(sum[r][j], scale[j], total);
-        store(sums + r * stride + j * lanes, total);
-      }
-    }
   } else {
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
@@ -102,33 +90,48 @@ void tile(float const* a, std::int64_t block, std::int64_t units, float const* p
 }
 template <format F>
 void tile(int rows, float const* a, std::int64_t block, std::int64_t units, float const* panel,
-          sink to, float* sums, std::int64_t stride, ahead const& next,
-          float const* scales = nullptr) {
+          sink to, float* sums, std::int64_t stride, ahead const& next) {
   using function = void (*)(float const*, std::int64_t, std::int64_t, float const*, sink, float*,
-                            std::int64_t, ahead const&, float const*);
+                            std::int64_t, ahead const&);
   static constexpr auto height = []<int... R>(std::integer_sequence<int, R...>) {
     return std::array<function, tile_rows>{tile<F, R + 1>...};
   }
   (std::make_integer_sequence<int, tile_rows>());
-  height[static_cast<std::size_t>(rows - 1)](a, block, units, panel, to, sums, stride, next,
-                                             scales);
+  height[static_cast<std::size_t>(rows - 1)](a, block, units, panel, to, sums, stride, next);
 }
 
-/// As tile with sink::scaled, for `blocks` blocks of `line` units, each with scales of its own.
-template <int Rows>
-void scaled_tile(float const* a, std::int64_t blocks, float const* panel, float const* scales,
-                 float* sums, ahead const& next) {
-  using u = unit<format::bf16>;
-  for (std::int64_t b = 0; b < blocks; ++b, scales += panel_width) {
-    next.fetch(b * line);
+/// What the sums of a row's blocks that share a scale start at, where that is not 0.
+template <format F>
+FINEGRAIN_INLINE auto starts_of(auto* row) {
+  return row + depth * unit<F>::parts;
+}
+
+/// sums += a . panel, of up to `depth` units, block by block of `together` units: a block's sums, times
+/// its scales, are added.
+template <format F, int Rows>
+void scaled_tile(float const* a, std::int64_t units, std::int64_t together, float const* panel,
+                 float const* scales, float* sums, ahead const& next) {
+  [[maybe_unused]] float const* start = starts_of<F>(a);
+  for (std::int64_t k = 0; k < units; scales += panel_width) {
     vec sum[Rows][vectors];
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
       FINEGRAIN_UNROLL
-      for (int j = 0; j < vectors; ++j) sum[r][j] = vec{};
+      for (int j = 0; j < vectors; ++j)
+        if constexpr (requires { unit<F>::starting; })
+          sum[r][j] = broadcast(start[r * left_stride<F>]);
+        else
+          sum[r][j] = vec{};
     }
-    for (std::int64_t i = 0; i < line; ++i, a += u::parts, panel += panel_width)
-      add_unit<format::bf16, Rows>(a, panel, sum);
+    ++start;
+    for (std::int64_t const end = std::min(units, k + together); k < end;) {
+      next.fetch(k);
+      for (std::int64_t const stop = std::min(end, k + line); k < stop; ++k) {
+        add_unit<F, Rows>(a, panel, sum);
+        a += unit<F>::parts;
+        panel += panel_width;
+      }
+    }
     vec const s0 = load(scales), s1 = load(scales + lanes);
     float* to = sums;
     asm("" : "+r"(to));  // or compilers keep totals in registers that are not there
@@ -143,15 +146,16 @@ void scaled_tile(float const* a, std::int64_t blocks, float const* panel, float 
   }
 }
 
-inline void scaled_tile(int rows, float const* a, std::int64_t blocks, float const* panel,
-                        float const* scales, float* sums, ahead const& next) {
-  using function =
-      void (*)(float const*, std::int64_t, float const*, float const*, float*, ahead const&);
+template <format F>
+void scaled_tile(int rows, float const* a, std::int64_t units, std::int64_t together,
+                 float const* panel, float const* scales, float* sums, ahead const& next) {
+  using function = void (*)(float const*, std::int64_t, std::int64_t, float const*, float const*,
+                            float*, ahead const&);
   static constexpr auto height = []<int... R>(std::integer_sequence<int, R...>) {
-    return std::array<function, tile_rows>{scaled_tile<R + 1>...};
+    return std::array<function, tile_rows>{scaled_tile<F, R + 1>...};
   }
   (std::make_integer_sequence<int, tile_rows>());
-  height[static_cast<std::size_t>(rows - 1)](a, blocks, panel, scales, sums, next);
+  height[static_cast<std::size_t>(rows - 1)](a, units, together, panel, scales, sums, next);
 }
 
 /// Tiles of nearly equal height over `rows` rows of A, block by block as tile reads them. next(t,

@@ -52,8 +52,10 @@ struct unit<format::bf16> {
 #if defined(__AVX512BF16__)
   static constexpr int parts = 1;
   FINEGRAIN_INLINE static vec part(vec b, int) { return b; }
-  FINEGRAIN_INLINE static void multiply_add(vec a, vec b, vec& sum) {
+  FINEGRAIN_INLINE static void multiply_add(vec a, vec b, vec& to) {
+    vec sum = to;  // as in add_product
     asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+    to = sum;
   }
 #else
   static constexpr int parts = 2;
@@ -111,7 +113,7 @@ struct unit<format::bf16> {
     return reinterpret_cast<vec>(words_of(from, count) << 16);
   }
 
- private:
+ protected:
   FINEGRAIN_INLINE static uvec words_of(void const* from, std::int64_t count) {
     std::uint16_t __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES / 2))) some{};
     if (count >= lanes)
