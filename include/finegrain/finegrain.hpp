@@ -34,6 +34,7 @@
 #include "expr/describe.hpp"
 
 #include "plan/batch.hpp"
+#include "plan/extent.hpp"
 #include "plan/place.hpp"
 #include "plan/plan.hpp"
 #include "plan/weights.hpp"

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <finegrain/base/number.hpp>
 #include <finegrain/base/random.hpp>
 #include <finegrain/cuda/memory.hpp>
 #include <limits>

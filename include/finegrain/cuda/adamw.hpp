@@ -4,8 +4,9 @@
 
 #include <cstdint>
 
+#include "../plan/extent.hpp"
 #include "../plan/schedule.hpp"
-#include "executor.hpp"
+#include "memory.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {

@@ -4,8 +4,7 @@
 
 #include <algorithm>
 
-#include "../plan/stages.hpp"
-#include "executor.hpp"
+#include "../plan/extent.hpp"
 #include "rotary.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {

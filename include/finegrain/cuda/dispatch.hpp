@@ -6,7 +6,7 @@
 #include <cstdint>
 
 #include "../base/buffer.hpp"
-#include "executor.hpp"
+#include "memory.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {

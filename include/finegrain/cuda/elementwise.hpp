@@ -5,10 +5,16 @@
 #include <cstdint>
 
 #include "../base/matrix.hpp"
-#include "executor.hpp"
+#include "memory.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
+
+/// Writes 1 to `others` where not all of so many numbers are finite, else 0.
+template <class T>
+struct finite_numbers {
+  static void look(T const* from, std::int64_t count, std::int32_t* others, CUstream_st* stream);
+};
 
 template <class T>
 struct elementwise {

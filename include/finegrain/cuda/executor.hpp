@@ -6,29 +6,18 @@
 #include <cstring>
 #include <vector>
 
-#include "../base/number.hpp"
 #include "../base/shared_value.hpp"
 #include "../plan/plan.hpp"
 #include "blas.hpp"
-#include "memory.hpp"
+#include "elementwise.hpp"
+#include "loss.hpp"
+#include "products.hpp"
 #include "rules.hpp"
 #include "supported.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
 namespace device {
-
-/// Which instructions products may use: all that the device has, or those of every GPU from 8.0.
-enum class instructions { all, portable };
-
-/// Numbers of `partial` that loss<T>::squared_error needs.
-inline constexpr std::int64_t squared_error_parts = 1024;
-
-/// Writes 1 to `others` where not all of so many numbers are finite, else 0.
-template <class T>
-struct finite_numbers {
-  static void look(T const* from, std::int64_t count, std::int32_t* others, CUstream_st* stream);
-};
 
 /// What passes need beside their stream and their memory. Made with the executor, and shared by its
 /// copies: passes of two copies must not overlap.

@@ -4,6 +4,7 @@
 
 #include "../plan/frozen.hpp"
 #include "coded.hpp"
+#include "executor.hpp"
 #include "experts.hpp"
 #include "fp8.hpp"
 

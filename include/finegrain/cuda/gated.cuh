@@ -3,7 +3,6 @@
 #pragma once
 
 #include "../config/config.hpp"
-#include "executor.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {

@@ -3,7 +3,8 @@
 #pragma once
 
 #include "../base/matrix.hpp"
-#include "executor.hpp"
+#include "../plan/extent.hpp"
+#include "blas.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {

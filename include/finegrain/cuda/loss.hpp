@@ -5,10 +5,13 @@
 #include <cstdint>
 
 #include "../base/matrix.hpp"
-#include "executor.hpp"
+#include "memory.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
+
+/// Numbers of `partial` that squared_error needs.
+inline constexpr std::int64_t squared_error_parts = 1024;
 
 /// All pointers are to memory of the device. Gradients are `scale` times those of the sum, divided
 /// by *terms, at least 1, where terms is not null. *sum += the sum, always in the same order.

@@ -5,6 +5,7 @@
 
 #include "../plan/weights.hpp"
 #include "combine.hpp"
+#include "executor.hpp"
 #include "experts.hpp"
 #include "frozen.hpp"
 #include "norm.hpp"

@@ -6,7 +6,8 @@
 #include <cstdint>
 
 #include "../base/matrix.hpp"
-#include "executor.hpp"
+#include "../plan/extent.hpp"
+#include "memory.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {

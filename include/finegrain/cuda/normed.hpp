@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../base/buffer.hpp"
 #include "norm.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "../config/config.hpp"
+#include "../plan/extent.hpp"
 #include "dispatch.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -26,6 +27,9 @@ struct expert_family {
   float const* weight = nullptr;  // shared: (T) or null. Routed rows have row_map::row_weight.
   T *dgate = nullptr, *dup = nullptr, *ddown = nullptr;  // gradients, as the weights
 };
+
+/// Which instructions products may use: all that the device has, or those of every GPU from 8.0.
+enum class instructions { all, portable };
 
 /// A mixture's experts. Rows of pads are computed as those of a token that is all zeros.
 template <class T>

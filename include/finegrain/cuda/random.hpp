@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "executor.hpp"
+#include "memory.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {

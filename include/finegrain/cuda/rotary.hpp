@@ -3,7 +3,7 @@
 #pragma once
 
 #include "../base/matrix.hpp"
-#include "executor.hpp"
+#include "memory.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {

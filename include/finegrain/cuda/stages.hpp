@@ -9,6 +9,7 @@
 #include "attention.hpp"
 #include "elementwise.hpp"
 #include "embed.hpp"
+#include "executor.hpp"
 #include "linear.hpp"
 #include "loss.hpp"
 #include "norm.hpp"

@@ -8,6 +8,7 @@
 
 #include "../base/parallel.hpp"
 #include "../base/random.hpp"
+#include "../cuda/executor.hpp"
 #include "../cuda/random.hpp"
 #include "../plan/place.hpp"
 #include "../plan/weights.hpp"

@@ -9,6 +9,7 @@
 
 #include "../base/number.hpp"
 #include "../base/wide.hpp"
+#include "plan.hpp"
 #include "routing.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {

@@ -5,20 +5,12 @@
 #include <algorithm>
 #include <cmath>
 
-#include "../base/number.hpp"
 #include "../base/parallel.hpp"
 #include "../expr/layers.hpp"
+#include "extent.hpp"
 #include "place.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
-
-/// What the size of saved and scratch memory depends on, beside the expression.
-struct extent {
-  std::int64_t tokens = 0;
-  int workers = 1;            // of the executor's `parallel`
-  bool training = false;      // whether a backward pass will follow
-  format kept = format::f32;  // of what experts keep for it, where the executor has a choice
-};
 
 /// The extent of an executor's pass over so many tokens.
 template <class X>
@@ -27,9 +19,6 @@ extent extent_on(X const& on, std::int64_t tokens, bool training = false) {
   if constexpr (requires { on.products; }) e.kept = on.products;
   return e;
 }
-
-/// What gradients of weights do to the memory that they are written to.
-enum class gradients { overwrite, accumulate };
 
 /// The cache of a network on X.
 template <class X>

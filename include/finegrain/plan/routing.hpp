@@ -8,7 +8,8 @@
 
 #include "../base/random.hpp"
 #include "../config/config.hpp"
-#include "plan.hpp"
+#include "batch.hpp"
+#include "extent.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 

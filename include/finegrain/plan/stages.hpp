@@ -75,11 +75,6 @@ struct plan<X, embedding<V, D>> {
   }
 };
 
-/// The heads of an attention stage: `query` heads of `dim` numbers, `key_value` shared ones.
-struct heads {
-  int query, key_value, dim;
-};
-
 template <class X, int D, int Heads, int KvHeads, int HeadDim>
 struct plan<X, attention<D, Heads, KvHeads, HeadDim>> {
   using S = typename X::scalar;

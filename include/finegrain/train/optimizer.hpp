@@ -12,6 +12,7 @@
 
 #include "../cuda/adamw.hpp"
 #include "../cuda/elementwise.hpp"
+#include "../cuda/executor.hpp"
 #include "../plan/place.hpp"
 #include "../plan/schedule.hpp"
 #include "adamw.hpp"

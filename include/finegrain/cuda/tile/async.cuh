@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "../executor.hpp"
+#include "../../base/platform.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {

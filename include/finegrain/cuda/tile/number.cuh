@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "../executor.hpp"
+#include "../../base/number.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {

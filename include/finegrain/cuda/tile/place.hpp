@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "../executor.hpp"
+#include "../../base/platform.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {

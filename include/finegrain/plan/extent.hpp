@@ -1,0 +1,27 @@
+// extent: what passes are told beside matrices: how much there is, in which heads, what gradients do.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "../base/number.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// What the size of saved and scratch memory depends on, beside the expression.
+struct extent {
+  std::int64_t tokens = 0;
+  int workers = 1;            // of the executor's `parallel`
+  bool training = false;      // whether a backward pass will follow
+  format kept = format::f32;  // of what experts keep for it, where the executor has a choice
+};
+
+/// The heads of an attention stage: `query` heads of `dim` numbers, `key_value` shared ones.
+struct heads {
+  int query, key_value, dim;
+};
+
+/// What gradients of weights do to the memory that they are written to.
+enum class gradients { overwrite, accumulate };
+
+}  // namespace finegrain::inline FINEGRAIN_ABI
