@@ -3,8 +3,6 @@
 #pragma once
 
 #include <fstream>
-#include <functional>
-#include <memory>
 #include <optional>
 
 #include "device.hpp"

@@ -13,7 +13,6 @@
 #include "base/number.hpp"
 #include "base/buffer.hpp"
 #include "base/parallel.hpp"
-#include "base/shared_value.hpp"
 #include "base/wide.hpp"
 #include "base/isa.hpp"
 

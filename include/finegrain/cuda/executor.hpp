@@ -4,9 +4,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <memory>
 #include <vector>
 
-#include "../base/shared_value.hpp"
 #include "../plan/plan.hpp"
 #include "blas.hpp"
 #include "elementwise.hpp"
@@ -28,28 +28,19 @@ struct context {
   device_buffer<float> token_losses;
   device_buffer<std::int32_t> arrivals{64};  // of blocks, counted while a kernel runs; else zeros
   /// Reports of the routers of one pass, one after the other, which kernels write.
-  double* reports = nullptr;
+  struct released {
+    void operator()(double* memory) const { runtime::release_shared(memory); }
+  };
+  std::unique_ptr<double, released> reports;
   std::int64_t report_size = 0;  // numbers there is room for
   std::int64_t moves = 0;        // how many times any of this was allocated anew
 
-  context() = default;
-  context(context const&) = delete;
-  context& operator=(context const&) = delete;
-  ~context() { release_reports(); }
-
   void reserve_reports(std::int64_t numbers) {
     if (numbers <= report_size) return;
-    auto* const more = static_cast<double*>(
-        runtime::allocate_shared(numbers * static_cast<std::int64_t>(sizeof(double))));
-    release_reports();
-    reports = more;
+    reports.reset(static_cast<double*>(
+        runtime::allocate_shared(numbers * static_cast<std::int64_t>(sizeof(double)))));
     report_size = numbers;
     ++moves;
-  }
-
- private:
-  void release_reports() {
-    if (reports) runtime::release_shared(reports);
   }
 };
 
@@ -68,7 +59,7 @@ struct basic_cuda {
   /// Of experts that are frozen in fp8: bf16; or fp8, in which the inputs of their products are
   /// rounded too, where that is faster: on Hopper, for many tokens (cuda/fp8.hpp).
   format activations = format::bf16;
-  shared_value<device::context> context = made();
+  std::shared_ptr<device::context> context = made();
 
   /// Throws cuda_error where there is no device, or it has no memory left.
   basic_cuda() = default;
@@ -78,10 +69,10 @@ struct basic_cuda {
   basic_cuda const& exact() const { return *this; }
 
  private:
-  static shared_value<device::context> made() {
+  static std::shared_ptr<device::context> made() {
     if (device::runtime::devices() == 0)
       throw cuda_error("there is no GPU, or its driver is older than this program's CUDA");
-    auto const context = shared_value<device::context>::of();
+    auto const context = std::make_shared<device::context>();
     device::runtime::fill(context->arrivals.data(), 0, context->arrivals.bytes(), nullptr);
     device::runtime::synchronize(nullptr);
     return context;
@@ -195,7 +186,7 @@ struct place<basic_cuda<T>> {
   }
   static void read_log(X const& on, routing_log& log, std::int64_t tokens) {
     device::runtime::synchronize(on.stream);
-    double const* from = on.context->reports;
+    double const* from = on.context->reports.get();
     for (std::size_t l = 0; l < std::min(log.next, log.layers.size()); ++l)
       from = read_report(from, tokens, log.layers[l]);
   }

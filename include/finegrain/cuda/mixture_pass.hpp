@@ -341,7 +341,7 @@ class mixture_pass {
   }
   void report() {
     routing_log& log = *p_.batch.log;
-    double* at = p_.on.context->reports;
+    double* at = p_.on.context->reports.get();
     for (std::size_t l = 0; l < log.next; ++l)
       at += place<X>::report_size(log.layers[l].load.size());
     static_cast<void>(finegrain::detail::next_report(log));

@@ -4,13 +4,13 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
 
-#include "../base/shared_value.hpp"
 #include "../expr/describe.hpp"
 #include "../model/network.hpp"
 #include "safetensors.hpp"
@@ -20,12 +20,12 @@ namespace finegrain::inline FINEGRAIN_ABI {
 /// A file that holds something else than was to be loaded: what differs, one line for each tensor.
 /// The sentence of the error shows the first few.
 struct mismatch : file_error {
-  shared_value<std::vector<std::string> const> differences;
+  std::shared_ptr<std::vector<std::string> const> differences;
 
   mismatch(std::string const& path, std::vector<std::string> list)
       : file_error("%.150s holds another model (differences: %lld): %s", path.c_str(),
                    static_cast<long long>(list.size()), first_of(list).c_str()),
-        differences(shared_value<std::vector<std::string> const>::of(std::move(list))) {}
+        differences(std::make_shared<std::vector<std::string> const>(std::move(list))) {}
 
  private:
   static std::string first_of(std::vector<std::string> const& list) {

@@ -216,7 +216,7 @@ class optimizer<basic_cuda<T>> {
   std::int64_t const* steps() const { return &step_.data()->step; }
   /// Counts the choices of a batch whose pass was the last one with a log.
   void count_choices(X const& on, gradients mode) {
-    device::adamw<T>::add_loads(routers_.data(), routers_.size(), on.context->reports, mode,
+    device::adamw<T>::add_loads(routers_.data(), routers_.size(), on.context->reports.get(), mode,
                                 loads_.data(), on.stream);
   }
   /// Moves selection biases by what was counted, as trainer does elsewhere.
