@@ -2,6 +2,7 @@
 // part of the layer, for every router of the DeepSeek family.
 //
 //   bench_routing [tokens...]
+// SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <chrono>
 #include <cstdio>

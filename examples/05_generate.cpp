@@ -14,10 +14,10 @@ int main(int count, char** words) try {
   given.done();
 
   fg::network<byte_model, fg::cpu> net({.deviation = 0.1});
-  fg::trainer train{net, fg::adamw{.lr = 4e-3}};
   if (!file.empty()) {
-    train.load(file);
+    fg::load_weights(net, file);
   } else {
+    fg::trainer train{net, fg::adamw{.lr = 4e-3}};
     auto const text = some_text("");
     fg::windows batch;
     for (int step = 0; step < 60; ++step) {

@@ -2,6 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+// For programs that are compiled with -Wshadow: parameters may have a member's name.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow"
+
 // clang-format off
 #include "base/platform.hpp"
 #include "base/error.hpp"
@@ -136,3 +140,5 @@
 #include "train/trainer.hpp"
 #include "train/gradient_check.hpp"
 // clang-format on
+
+#pragma GCC diagnostic pop

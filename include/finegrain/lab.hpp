@@ -2,6 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+// For programs that are compiled with -Wshadow: parameters may have a member's name.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wshadow"
+
 // clang-format off
 #include "finegrain.hpp"
 
@@ -28,3 +32,5 @@
 #include "lab/settings.hpp"
 #include "lab/study.hpp"
 // clang-format on
+
+#pragma GCC diagnostic pop

@@ -181,6 +181,22 @@ TEST_CASE("a forked child runs loops on threads of its own") {
 }
 #endif
 
+#ifdef CPU_COUNT
+TEST_CASE("a pool has a worker for every core that the process may run on") {
+  cpu_set_t all, one;
+  REQUIRE(::sched_getaffinity(0, sizeof all, &all) == 0);
+  int first = 0;
+  while (!CPU_ISSET(first, &all)) ++first;
+  CPU_ZERO(&one);
+  CPU_SET(first, &one);
+  REQUIRE(::sched_setaffinity(0, sizeof one, &one) == 0);
+  int const workers = fg::thread_pool().workers();
+  REQUIRE(::sched_setaffinity(0, sizeof all, &all) == 0);
+  CHECK(workers == 1);
+  CHECK(fg::thread_pool().workers() == CPU_COUNT(&all));
+}
+#endif
+
 TEST_CASE("the default pool has a worker for every core") {
   CHECK(fg::default_threads().workers() ==
         std::max(1, static_cast<int>(std::thread::hardware_concurrency())));

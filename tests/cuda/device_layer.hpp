@@ -15,6 +15,24 @@ namespace under_test {
 using fg::bf16;
 using device_matrix = fg::matrix<bf16>;
 
+/// Layers that are tried in every type of number: narrow; wide, with GELU; one expert a token.
+struct layers {
+  static constexpr fg::config small{
+      .hidden = 72, .width = 40, .routed = 8, .top_k = 3, .shared = 1};
+  static constexpr fg::config wide{.hidden = 136,
+                                   .width = 264,
+                                   .routed = 16,
+                                   .top_k = 4,
+                                   .shared = 2,
+                                   .act = fg::activation::geglu};
+  static constexpr fg::config alone{.hidden = 128, .width = 64, .routed = 4, .top_k = 1};
+};
+/// A config of the family in widths that the device has.
+constexpr fg::config widened(fg::config c) {
+  c.hidden = 64, c.width = 24;
+  return c;
+}
+
 /// Skips where there is no GPU.
 #define NEED_GPU() \
   if (fg::device::runtime::devices() == 0) SKIP("there is no GPU")

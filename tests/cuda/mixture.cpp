@@ -25,33 +25,20 @@ void compare_all(std::int64_t T, std::uint64_t seed, fg::batch const& b = {}) {
     }
 }
 
-constexpr fg::config small{.hidden = 72, .width = 40, .routed = 8, .top_k = 3, .shared = 1};
-
 }  // namespace
 
 TEST_CASE("a mixture on the device is the specification's") {
   NEED_GPU();
-  for (std::int64_t T : {0, 1, 2, 7, 33, 64, 129, 300}) compare_all<small>(T, 100 + 7 * T);
-  constexpr fg::config wide{.hidden = 136,
-                            .width = 264,
-                            .routed = 16,
-                            .top_k = 4,
-                            .shared = 2,
-                            .act = fg::activation::geglu};
-  for (std::int64_t T : {1, 40, 513}) compare_all<wide>(T, 200 + 7 * T);
-  constexpr fg::config alone{.hidden = 128, .width = 64, .routed = 4, .top_k = 1};
-  for (std::int64_t T : {1, 5, 257}) compare_all<alone>(T, 300 + 7 * T);
+  for (std::int64_t T : {0, 1, 2, 7, 33, 64, 129, 300}) compare_all<layers::small>(T, 100 + 7 * T);
+  for (std::int64_t T : {1, 40, 513}) compare_all<layers::wide>(T, 200 + 7 * T);
+  for (std::int64_t T : {1, 5, 257}) compare_all<layers::alone>(T, 300 + 7 * T);
 }
 
 TEST_CASE("every kind of router that the device has is the specification's") {
   NEED_GPU();
   std::size_t count = 0;
   auto const of = [&]<fg::config C>(fg::at<C>) {
-    constexpr fg::config c = [] {
-      fg::config wide = C;
-      wide.hidden = 64, wide.width = 24;
-      return wide;
-    }();
+    constexpr fg::config c = widened(C);
     family::tokens const tokens(61);
     for (auto const& loss : family::losses()) {
       if (c.uniform && loss != fg::balance_losses{}) continue;
@@ -76,7 +63,7 @@ TEST_CASE("every kind of router that the device has is the specification's") {
 
 TEST_CASE("requests at run time: fewer and more experts, the best ones masked, none shared") {
   NEED_GPU();
-  using E = fg::mixture<small>;
+  using E = fg::mixture<layers::small>;
   std::uint64_t seed = 5000;
   for (int k : {1, 2, 3})
     for (int masked : {0, 2})
@@ -92,7 +79,7 @@ TEST_CASE("requests at run time: fewer and more experts, the best ones masked, n
   device_layer<E> fast;
   exact_layer<E> exact;
   numbers const w = rounded(random_numbers(fg::weights_size<E>(), 3, 0.1)),
-                x = rounded(random_numbers(20 * small.hidden, 4));
+                x = rounded(random_numbers(20 * layers::small.hidden, 4));
   fast.set_weights(w), exact.set_weights(w);
   fg::batch b;
   b.routing.top_k = 4;
@@ -107,7 +94,7 @@ TEST_CASE("a dense block, and a norm fused with the layer behind it") {
     CHECK(dense.y < 0.01);
     CHECK(dense.dx < 0.015);
     CHECK(dense.dw < 0.02);
-    constexpr auto block = fg::residual(fg::rmsnorm<72>{} | fg::mixture<small>{});
+    constexpr auto block = fg::residual(fg::rmsnorm<72>{} | fg::mixture<layers::small>{});
     comparison const fused = compare<std::remove_const_t<decltype(block)>>(T, seed += 100, {});
     INFO(fused.worst);
     CHECK(fused.y < 0.01);
@@ -118,11 +105,11 @@ TEST_CASE("a dense block, and a norm fused with the layer behind it") {
 
 TEST_CASE("what a router did is in the log") {
   NEED_GPU();
-  using E = fg::mixture<small>;
+  using E = fg::mixture<layers::small>;
   device_layer<E> fast;
   exact_layer<E> exact;
   numbers const w = rounded(random_numbers(fg::weights_size<E>(), 3, 0.1)),
-                x = rounded(random_numbers(200 * small.hidden, 4));
+                x = rounded(random_numbers(200 * layers::small.hidden, 4));
   fast.set_weights(w), exact.set_weights(w);
   auto ours = fg::network<E, fg::cuda>::make_log(), theirs = ours;
   fg::batch b;
@@ -145,7 +132,7 @@ TEST_CASE("without a GPU an executor is refused in a sentence") {
   if (fg::device::runtime::devices() > 0) SKIP("there is a GPU");
   CHECK_THROWS_AS(fg::cuda(), fg::cuda_error);
   try {
-    fg::network<fg::mixture<small>, fg::cuda> const net;
+    fg::network<fg::mixture<layers::small>, fg::cuda> const net;
     FAIL("made");
   } catch (fg::error const& e) {
     CHECK(std::string(e.what()) ==
@@ -161,10 +148,10 @@ TEST_CASE("what the device cannot do is refused in a sentence, and nothing is wr
   } const rule;  // of the host alone
   fg::routing_request request;
   request.balance.rule = &rule;
-  CHECK_THROWS_AS(fg::place<fg::cuda>::check(small, request, false), fg::invalid_argument);
+  CHECK_THROWS_AS(fg::place<fg::cuda>::check(layers::small, request, false), fg::invalid_argument);
   request.balance.over = fg::window::sequence;
-  CHECK(fg::device::unsupported(small, request) != nullptr);
-  CHECK(fg::device::unsupported(small, {}) == nullptr);
+  CHECK(fg::device::unsupported(layers::small, request) != nullptr);
+  CHECK(fg::device::unsupported(layers::small, {}) == nullptr);
 }
 
 TEST_CASE("large batches stay within their memory, and any cut of them has the same values") {

@@ -55,28 +55,20 @@ void compare(std::int64_t tokens, std::uint64_t seed, fg::batch const& b = {},
   CHECK(off(exact.forward(x, b), fast.forward(x, b)) < slack * near<T>.y);
 }
 
-constexpr fg::config small{.hidden = 72, .width = 40, .routed = 8, .top_k = 3, .shared = 1};
-
 }  // namespace
 
 TEMPLATE_TEST_CASE("a mixture of fp16 or f32 is the specification's", "", fp16, float) {
   NEED_GPU();
   constexpr auto add = fg::gradients::accumulate, over = fg::gradients::overwrite;
   for (std::int64_t T : {0, 1, 2, 7, 33, 64, 129, 300}) {
-    compare<TestType, fg::mixture<small>>(T, 100 + 7 * T);
-    compare<TestType, fg::mixture<small>>(T, 500 + 7 * T, {}, add);
-    compare<TestType, fg::mixture<small>>(T, 900 + 7 * T, {}, over, 1,
-                                          fg::device::instructions::portable);
+    compare<TestType, fg::mixture<layers::small>>(T, 100 + 7 * T);
+    compare<TestType, fg::mixture<layers::small>>(T, 500 + 7 * T, {}, add);
+    compare<TestType, fg::mixture<layers::small>>(T, 900 + 7 * T, {}, over, 1,
+                                                  fg::device::instructions::portable);
   }
-  constexpr fg::config wide{.hidden = 136,
-                            .width = 264,
-                            .routed = 16,
-                            .top_k = 4,
-                            .shared = 2,
-                            .act = fg::activation::geglu};
-  for (std::int64_t T : {1, 40, 513}) compare<TestType, fg::mixture<wide>>(T, 200 + 7 * T);
-  constexpr fg::config alone{.hidden = 128, .width = 64, .routed = 4, .top_k = 1};
-  for (std::int64_t T : {1, 5, 257}) compare<TestType, fg::mixture<alone>>(T, 300 + 7 * T, {}, add);
+  for (std::int64_t T : {1, 40, 513}) compare<TestType, fg::mixture<layers::wide>>(T, 200 + 7 * T);
+  for (std::int64_t T : {1, 5, 257})
+    compare<TestType, fg::mixture<layers::alone>>(T, 300 + 7 * T, {}, add);
 }
 
 TEMPLATE_TEST_CASE("every kind of router, of fp16 or f32", "", fp16, float) {
@@ -84,11 +76,7 @@ TEMPLATE_TEST_CASE("every kind of router, of fp16 or f32", "", fp16, float) {
   std::size_t count = 0;
   double slack = 1;
   auto const of = [&]<fg::config C>(fg::at<C>) {
-    constexpr fg::config c = [] {
-      fg::config made = C;
-      made.hidden = 64, made.width = 24;
-      return made;
-    }();
+    constexpr fg::config c = widened(C);
     if constexpr (!fg::device::unsupported(c, {})) {
       family::tokens const tokens(61);
       for (auto const& loss : {fg::balance_losses{.expert = 0.5}, fg::balance_losses{.z = 0.5}}) {
@@ -114,7 +102,7 @@ TEMPLATE_TEST_CASE("blocks of fp16 or f32: dense, and fused with norms", "", fp1
   std::uint64_t seed = 9000;
   for (std::int64_t T : {1, 50, 200}) {
     compare<TestType, fg::mlp<72, 136>>(T, seed += 100);
-    constexpr auto block = fg::residual(fg::rmsnorm<72>{} | fg::mixture<small>{});
+    constexpr auto block = fg::residual(fg::rmsnorm<72>{} | fg::mixture<layers::small>{});
     compare<TestType, std::remove_const_t<decltype(block)>>(T, seed += 100, {},
                                                             fg::gradients::overwrite, 2);
   }
@@ -122,7 +110,8 @@ TEMPLATE_TEST_CASE("blocks of fp16 or f32: dense, and fused with norms", "", fp1
 
 TEMPLATE_TEST_CASE("a learned mix of two stages is the specification's", "", bf16, fp16, float) {
   NEED_GPU();
-  using mix = decltype(fg::blend(fg::shared_experts<small>{}, fg::routed_experts<small>{}));
+  using mix =
+      decltype(fg::blend(fg::shared_experts<layers::small>{}, fg::routed_experts<layers::small>{}));
   using two = decltype(fg::residual(fg::rmsnorm<72>{} |
                                     fg::blend(fg::mlp<72, 40>{}, fg::linear<72, 72>{})));
   double const slack = std::is_same_v<TestType, bf16> ? 8 : 1;  // it has three bits fewer

@@ -120,6 +120,21 @@ TEST_CASE("a run comes back to the bit: weights, both moments, steps") {
     }
 }
 
+TEST_CASE("a checkpoint's weights can be had alone, and only by a network that has them all") {
+  folder const here;
+  network net({.deviation = 0.5, .seed = 1}), other({.deviation = 0.5, .seed = 2});
+  moments given;
+  fg::save_checkpoint(net, given.state(5), here / "c");
+  fg::load_weights(other, here / "c");
+  CHECK(weights_of(net) == weights_of(other));
+
+  fg::network<fg::mixture<tiny::numbers.moe>, executor> part;
+  auto const before = weights_of(part);
+  auto const error = caught<fg::mismatch>([&] { fg::load_weights(part, here / "c"); });
+  CHECK(contains(*error.differences, "weights.embedding.table is unknown here"));
+  CHECK(weights_of(part) == before);
+}
+
 TEST_CASE("a checkpoint of another architecture is refused, though its tensors would fit") {
   folder const here;
   network net;

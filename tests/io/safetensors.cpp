@@ -87,12 +87,13 @@ TEST_CASE("a header's length that lies is refused before anything of that size i
     return fg::safetensors_file(here / "f");
   };
   CHECK_NOTHROW(file(2));
-  CHECK_THROWS_WITH(file(3), ContainsSubstring("a header of 3 bytes in a file of 10, at byte 0"));
+  CHECK_THROWS_WITH(file(3),
+                    ContainsSubstring("cut short") && ContainsSubstring("10 bytes, its header 3"));
   CHECK_THROWS_WITH(file(1), ContainsSubstring("at byte 9"));
   CHECK_THROWS_WITH(file(0), ContainsSubstring("does not begin with {"));
-  CHECK_THROWS_WITH(file(100'000'000), ContainsSubstring("in a file of 10"));
-  CHECK_THROWS_WITH(file(100'000'001), ContainsSubstring("with 100000000 allowed"));
-  CHECK_THROWS_WITH(file(~std::uint64_t(0)), ContainsSubstring("allowed, at byte 0"));
+  CHECK_THROWS_WITH(file(100'000'000), ContainsSubstring("cut short"));
+  CHECK_THROWS_WITH(file(100'000'001), ContainsSubstring("no safetensors file"));
+  CHECK_THROWS_WITH(file(~std::uint64_t(0)), ContainsSubstring("a header of 18446744073709551615"));
 }
 
 TEST_CASE("a path that is no file gives the system's reason") {

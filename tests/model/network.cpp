@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 #include <cstring>
+#include <finegrain/plan/timed.hpp>
 #include <thread>
 
 #include "../catch.hpp"
@@ -350,6 +351,23 @@ TEMPLATE_TEST_CASE("a seed gives the same network for any number of threads", ""
       other({.seed = 6});
   CHECK(copy(one.parameters()) == copy(many.parameters()));
   CHECK(copy(one.parameters()) != copy(other.parameters()));
+}
+
+TEMPLATE_TEST_CASE("first weights, room and clocks that cannot be are refused", "", EXECUTORS) {
+  using net_of_moe = fg::network<fg::mixture<moe>, TestType>;
+  for (double const deviation : {-1.0, double(NAN), double(INFINITY)})
+    CHECK_THROWS_WITH(net_of_moe({.deviation = deviation}), ContainsSubstring("first weights"));
+  net_of_moe net;
+  for (std::int64_t const tokens : {std::int64_t{-1}, INT64_MAX / 2}) {
+    CHECK_THROWS_AS(net.reserve(tokens), fg::invalid_argument);
+    CHECK_THROWS_AS(net.reserve(tokens, true), fg::invalid_argument);
+    CHECK_THROWS_AS(net.reserve_learning(tokens), fg::invalid_argument);
+  }
+  auto const x = numbers<typename TestType::scalar>::random(3, 16, 1);
+  numbers<typename TestType::scalar> y(3, 16);
+  fg::timings times;
+  CHECK_THROWS_WITH(net.infer({.tokens = 3, .times = &times}, x, y), ContainsSubstring("timed"));
+  CHECK(y.untouched());
 }
 
 TEMPLATE_TEST_CASE("gradients may not share memory with what they are made from", "", EXECUTORS) {

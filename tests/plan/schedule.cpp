@@ -42,7 +42,8 @@ TEST_CASE("a cosine falls from 1 after warm-up, by half in the middle, to its la
   for (std::int64_t step = 10; step < 110; ++step) CHECK(s.at(step + 1) < s.at(step));
 }
 
-TEST_CASE("a schedule that decays over no steps is refused") {
+TEST_CASE("a schedule that warms up over less than no steps, or decays over none, is refused") {
+  CHECK_THROWS_AS(fg::checked(fg::schedule{.warmup = -1}), fg::invalid_argument);
   CHECK_THROWS_AS(fg::checked(fg::schedule{.warmup = 10, .decay = fg::decay::cosine}),
                   fg::invalid_argument);
   CHECK_NOTHROW(fg::checked(fg::schedule{.warmup = 10}));

@@ -186,6 +186,9 @@ TEST_CASE("a model whose layers route differently learns: dense, by id, by score
 TEST_CASE("settings of biases that make no sense are refused") {
   net_of<biased> net;
   CHECK_THROWS_WITH((fg::trainer{net, {}, {.bias = {.speed = -1}}}), ContainsSubstring("speed"));
+  net_of<family::base> without;
+  for (fg::bias_update const how : {fg::bias_update{.speed = 1}, fg::bias_update{.quantile = true}})
+    CHECK_THROWS_WITH((fg::trainer{without, {}, {.bias = how}}), ContainsSubstring("config.bias"));
 }
 
 }  // namespace

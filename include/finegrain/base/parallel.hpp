@@ -73,7 +73,8 @@ class thread_pool {
   thread_pool& operator=(thread_pool const&) = delete;
 
   int workers() const { return workers_; }
-  operator parallel() {  // NOLINT(*-explicit*)
+  operator parallel() && = delete;  // it would outlive the pool
+  operator parallel() & {           // NOLINT(*-explicit*)
     return {[](void* pool, std::int64_t tasks, parallel::body f, void* context) {
               static_cast<thread_pool*>(pool)->run(tasks, f, context);
             },
@@ -162,8 +163,14 @@ class thread_pool {
     void* context = nullptr;
   };
 
-  /// Cores that are there and on.
-  static int cores() { return static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN)); }
+  /// Cores that this process may run on: a batch system or a container may have set some aside.
+  static int cores() {
+#ifdef CPU_COUNT
+    cpu_set_t mine;  // of up to 1024 cores
+    if (::sched_getaffinity(0, sizeof mine, &mine) == 0) return CPU_COUNT(&mine);
+#endif
+    return static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN));
+  }
 
   /// Whether this thread is inside a loop already: a nested loop then runs where it is.
   static bool& inside() {

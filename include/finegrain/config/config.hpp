@@ -109,7 +109,7 @@ constexpr config const& checked(config const& c) {
   if (c.group_score == group_score::top_share_sum && c.top_k % c.group_limit != 0) throw invalid_config("finegrain::config: group_score top_share_sum needs group_limit to divide top_k");
   if (c.top_k == 1 && c.renormalise && !c.constant_weight) throw invalid_config("finegrain::config: with top_k = 1, renormalise makes every weight 1 and the router learns nothing; constant_weight says that this is meant");
   if (!(c.epsilon >= 0) || c.epsilon > 1 || !(c.floor >= 0) || c.floor > 1) throw invalid_config("finegrain::config: epsilon and floor must lie between 0 and 1");
-  if (!(c.scale > 0) || c.scale > 1e6) throw invalid_config("finegrain::config: scale must be positive and finite");
+  if (!(c.scale > 0) || c.scale > 1e6f) throw invalid_config("finegrain::config: scale must be positive and finite");
   if (c.selection != selection::top_k && c.groups != 1) throw invalid_config("finegrain::config: groups limit selection::top_k, and no other selection");
   if (c.selection != selection::top_k && c.bias) throw invalid_config("finegrain::config: bias moves selection::top_k, and no other selection");
   if (c.selection != selection::top_k && c.by_logits) throw invalid_config("finegrain::config: by_logits is for selection::top_k");
@@ -121,7 +121,7 @@ constexpr config const& checked(config const& c) {
   if (c.chance_second && (c.selection != selection::top_k || c.top_k != 2)) throw invalid_config("finegrain::config: chance_second needs selection::top_k with top_k = 2");
   if (c.cosine > 0 && c.precision != precision::f32) throw invalid_config("finegrain::config: a cosine router computes in f32");
   if (c.cosine < 0) throw invalid_config("finegrain::config: cosine, the dimensions of a cosine router, must not be negative");
-  if (!(c.shared_scale > 0) || c.shared_scale > 1e6) throw invalid_config("finegrain::config: shared_scale must be positive and finite");
+  if (!(c.shared_scale > 0) || c.shared_scale > 1e6f) throw invalid_config("finegrain::config: shared_scale must be positive and finite");
   if (c.shared_scale != 1 && c.shared == 0) throw invalid_config("finegrain::config: shared_scale needs shared experts");
   if (c.shared_gate && c.shared == 0) throw invalid_config("finegrain::config: shared_gate needs shared experts");
   // clang-format on

@@ -76,6 +76,9 @@ struct basic_cuda {
   basic_cuda() = default;
   explicit basic_cuda(CUstream_st* stream) : stream(stream) {}
 
+  /// The same with exact products: here there is one kind.
+  basic_cuda const& exact() const { return *this; }
+
  private:
   static std::shared_ptr<device::context> made() {
     if (device::runtime::devices() == 0)

@@ -39,9 +39,9 @@ void add_parts(S const* parts, std::int64_t count, double* sum, CUstream_st* str
   check_launch("add_parts_kernel");
 }
 
-template <class L, class T>
+template <class T>
 struct cross_entropy_rows {
-  matrix<L const> logits;
+  matrix<T const> logits;
   matrix<T> dlogits;
   std::int32_t const* targets;
   std::int64_t const* terms;
@@ -53,16 +53,16 @@ struct cross_entropy_rows {
 /// A block a token; a thread takes N columns at a time, side by side where rows are vectors, else
 /// one from each of N runs of the block's. The logits are read once: maximum and sum of
 /// exponentials together, and what fits is kept for the gradient.
-template <bool Vectors, class L, class T>
-__global__ void __launch_bounds__(1024) cross_entropy_kernel(cross_entropy_rows<L, T> const p) {
+template <bool Vectors, class T>
+__global__ void __launch_bounds__(1024) cross_entropy_kernel(cross_entropy_rows<T> const p) {
   constexpr int N = vector::width, ahead = Vectors ? 4 : 1;
   constexpr float log2e = 1.44269504f;
   extern __shared__ uint4 row_memory[];
   __shared__ float memory[32];
-  L* const kept = reinterpret_cast<L*>(row_memory);
+  T* const kept = reinterpret_cast<T*>(row_memory);
   int const t = blockIdx.x;
   int const V = static_cast<int>(p.logits.cols);
-  L const* const row = p.logits.data + t * p.logits.stride;
+  T const* const row = p.logits.data + t * p.logits.stride;
   T* const to = p.dlogits.data ? p.dlogits.data + t * p.dlogits.stride : nullptr;
   int const first = Vectors ? threadIdx.x * N : threadIdx.x, step = blockDim.x * N;
   int const apart = Vectors ? 1 : blockDim.x;
@@ -108,7 +108,7 @@ __global__ void __launch_bounds__(1024) cross_entropy_kernel(cross_entropy_rows<
   for (int begin = first; begin < V; begin += ahead * step) {
     float x[N];
     if constexpr (Vectors) {
-      vector::packed<L> some[ahead];
+      vector::packed<T> some[ahead];
 #pragma unroll
       for (int j = 0; j < ahead; ++j)
         if (begin + j * step < V) some[j] = vector::fetch(row + begin + j * step);
@@ -154,12 +154,12 @@ inline std::int64_t shared_memory_limit() {
   return bytes - 1024;
 }
 
-template <class L, class T>
-void cross_entropy_launch(cross_entropy_rows<L, T> p, double* sum, CUstream_st* stream) {
+template <class T>
+void cross_entropy_launch(cross_entropy_rows<T> p, double* sum, CUstream_st* stream) {
   std::int64_t const tokens = p.logits.rows, V = p.logits.cols;
   if (tokens == 0) return;
   auto const launch = [&](auto kernel) {
-    int const shared = p.kept * static_cast<int>(sizeof(L));
+    int const shared = p.kept * static_cast<int>(sizeof(T));
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
           "shared memory of cross_entropy_kernel");
     int const most = shared > 100 << 10 ? 1024 : shared > 32 << 10 ? 512 : 256;
@@ -170,12 +170,12 @@ void cross_entropy_launch(cross_entropy_rows<L, T> p, double* sum, CUstream_st* 
   };
   if (vector::aligned(p.logits.data, V, p.logits.stride) &&
       (!p.dlogits.data || vector::aligned(p.dlogits.data, V, p.dlogits.stride))) {
-    std::int64_t const room = shared_memory_limit() / static_cast<std::int64_t>(sizeof(L));
+    std::int64_t const room = shared_memory_limit() / static_cast<std::int64_t>(sizeof(T));
     if (p.dlogits.data)
       p.kept = static_cast<int>(std::min(V, room / vector::width * vector::width));
-    launch(cross_entropy_kernel<true, L, T>);
+    launch(cross_entropy_kernel<true, T>);
   } else {
-    launch(cross_entropy_kernel<false, L, T>);
+    launch(cross_entropy_kernel<false, T>);
   }
   add_parts(p.of_token, tokens, sum, stream);
 }
@@ -191,14 +191,7 @@ template <class T>
 void loss<T>::cross_entropy(matrix<T const> logits, std::int32_t const* targets, double scale,
                             std::int64_t const* terms, matrix<T> dlogits, float* of_token,
                             double* sum, CUstream_st* stream) {
-  cross_entropy_launch<T, T>({logits, dlogits, targets, terms, scale, of_token, 0}, sum, stream);
-}
-template <class T>
-void loss<T>::cross_entropy_f32(matrix<float const> logits, std::int32_t const* targets,
-                                double scale, std::int64_t const* terms, matrix<T> dlogits,
-                                float* of_token, double* sum, CUstream_st* stream) {
-  cross_entropy_launch<float, T>({logits, dlogits, targets, terms, scale, of_token, 0}, sum,
-                                 stream);
+  cross_entropy_launch<T>({logits, dlogits, targets, terms, scale, of_token, 0}, sum, stream);
 }
 
 /// Rows are shared out over the blocks, N numbers at a time; a block's sum is one of the parts.
@@ -245,8 +238,7 @@ void loss<T>::squared_error(matrix<T const> y, matrix<T const> target, double sc
 }
 
 template <class T>
-using loss_code = code<&loss<T>::count_targets, &loss<T>::cross_entropy,
-                       &loss<T>::cross_entropy_f32, &loss<T>::squared_error>;
+using loss_code = code<&loss<T>::count_targets, &loss<T>::cross_entropy, &loss<T>::squared_error>;
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -23,10 +23,6 @@ struct loss {
   static void cross_entropy(matrix<T const> logits, std::int32_t const* targets, double scale,
                             std::int64_t const* terms, matrix<T> dlogits, float* of_token,
                             double* sum, CUstream_st* stream);
-  /// The same over f32 logits; dlogits are elsewhere.
-  static void cross_entropy_f32(matrix<float const> logits, std::int32_t const* targets,
-                                double scale, std::int64_t const* terms, matrix<T> dlogits,
-                                float* of_token, double* sum, CUstream_st* stream);
   /// The sum of (y - target)^2. dy may have no data, and may be y. partial: squared_error_parts.
   static void squared_error(matrix<T const> y, matrix<T const> target, double scale, matrix<T> dy,
                             double* partial, double* sum, CUstream_st* stream);

@@ -36,6 +36,21 @@ void linear_backward(basic_cuda<T> const& on, std::type_identity_t<matrix<T cons
   if (dx.data) device::linear<T>::backward_input(on.context->blas, dy, w, dx_mode, dx, on.stream);
 }
 
+/// Of a blend (plan/compose.hpp): its mix is f32, its gradients T.
+template <class T, class X = basic_cuda<T>>
+void blend_forward(basic_cuda<T> const& on, detail::rows_in<X> x, detail::rows_in<X> w,
+                   detail::rows_in<X> ya, detail::rows_in<X> yb, matrix<float> mix,
+                   detail::rows_out<X> y) {
+  device::linear<T>::forward_f32(on.context->blas, x, w, mix, on.stream);
+  device::elementwise<T>::blend(mix.data, ya, yb, y, on.stream);
+}
+template <class T, class X = basic_cuda<T>>
+void blend_backward(basic_cuda<T> const& on, matrix<float const> mix, detail::rows_in<X> ya,
+                    detail::rows_in<X> yb, detail::rows_in<X> dy, detail::rows_out<X> da,
+                    detail::rows_out<X> db, detail::rows_out<X> dmix) {
+  device::elementwise<T>::blend_backward(mix.data, ya, yb, dy, da, db, dmix.data, on.stream);
+}
+
 /// The losses of train/loss.hpp. Their sums are added to the executor's own, on the device, and what
 /// is returned is 0: see place::total.
 template <class T>
@@ -98,62 +113,10 @@ struct plan<basic_cuda<T>, rmsnorm<D>> {
   }
 };
 
-/// The mix of two stages: its two numbers a token are f32, its gradients T.
 template <class T, Expr A, Expr B>
-struct plan<basic_cuda<T>, blended<A, B>> : detail::composed {
-  static constexpr int in = in_width<A>(), out = out_width<A>();
-  static_assert(in % 8 == 0 && out % 8 == 0, "on cuda, widths of blend must be multiples of 8");
-  using X = basic_cuda<T>;
-  using first = plan<X, A>;
-  using second = plan<X, B>;
-
-  struct saved {
-    typename first::saved a;
-    typename second::saved b;
-    matrix<T> ya, yb;   // (T, out)
-    matrix<float> mix;  // (T, 2)
-    constexpr saved(arena& memory, extent e)
-        : a(memory, e),
-          b(memory, e),
-          ya(memory.matrix<T>(e.tokens, out)),
-          yb(memory.matrix<T>(e.tokens, out)),
-          mix(memory.matrix<float>(e.tokens, 2)) {}
-  };
-  struct scratch {
-    matrix<T> da, db;  // (T, out): gradients of ya and yb
-    matrix<T> other;   // (T, in): the gradient of b's x
-    matrix<T> dmix;    // (T, 2)
-    arena rest;        // for the parts, in turn
-    constexpr scratch(arena& memory, extent e)
-        : da(memory.matrix<T>(e.training ? e.tokens : 0, out)),
-          db(memory.matrix<T>(e.training ? e.tokens : 0, out)),
-          other(memory.matrix<T>(e.training ? e.tokens : 0, in)),
-          dmix(memory.matrix<T>(e.training ? e.tokens : 0, 2)),
-          rest(memory) {
-      detail::in_turn<typename first::scratch, typename second::scratch>(memory, e);
-    }
-  };
-
-  template <class W>
-  static void forward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T> y) {
-    p.scratch = scratch(p.scratch, p.extent).rest;
-    device::linear<T>::forward_f32(p.on.context->blas, x, w.mix, s.mix, p.on.stream);
-    first::forward(p, w.a, s.a, x, s.ya);
-    second::forward(p, w.b, s.b, x, s.yb);
-    device::elementwise<T>::blend(s.mix.data, s.ya, s.yb, y, p.on.stream);
-  }
-  template <class W, class V>
-  static void backward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T const> dy,
-                       V const& dw, matrix<T> dx) {
-    scratch const t(p.scratch, p.extent);
-    p.scratch = t.rest;
-    device::elementwise<T>::blend_backward(s.mix.data, s.ya, s.yb, dy, t.da, t.db, t.dmix.data,
-                                           p.on.stream);
-    first::backward(p, w.a, s.a, x, t.da, dw.a, dx);
-    second::backward(p, w.b, s.b, x, t.db, dw.b, t.other);
-    add_rows(p.on, matrix<T const>(t.other), dx);
-    linear_backward(p.on, x, w.mix, t.dmix, dw.mix, p.gradients, dx, gradients::accumulate);
-  }
+struct plan<basic_cuda<T>, blended<A, B>> : detail::blend_plan<basic_cuda<T>, A, B> {
+  static_assert(in_width<A>() % 8 == 0 && out_width<A>() % 8 == 0,
+                "on cuda, widths of blend must be multiples of 8");
 };
 
 template <class T, int V, int D>

@@ -19,4 +19,9 @@ struct clocked : named {
   };
 };
 
+template <class E>
+inline constexpr bool is_clocked = false;
+template <int Row, Expr E, Expr Runs>
+inline constexpr bool is_clocked<clocked<Row, E, Runs>> = true;
+
 }  // namespace finegrain::inline FINEGRAIN_ABI

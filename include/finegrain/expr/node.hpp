@@ -73,13 +73,6 @@ struct inner<E> {
 template <class E>
 using inner_t = typename inner<E>::type;
 
-template <class E>
-concept Leaf = requires {
-  E::in;
-  E::out;
-}
-&&!std::is_base_of_v<named, E>;
-
 }  // namespace detail
 
 template <class E>

@@ -7,6 +7,7 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -81,11 +82,11 @@ inline std::string difference(std::string const& file, std::string const& here) 
 
 }  // namespace detail
 
-/// Reads tensors from a file that holds them all and no others, in these formats and shapes.
-/// Throws mismatch before anything is read if it does not; file_error if reading fails: then some
-/// of the tensors have been read.
+/// Reads tensors from a file that holds them all and no others whose names begin with `prefix`, in
+/// these formats and shapes. Throws mismatch before anything is read if it does not; file_error if
+/// reading fails: then some of the tensors have been read.
 inline void read_tensors(safetensors_file const& file, std::span<tensor_view const> tensors,
-                         std::string const* architecture = nullptr) {
+                         std::string const* architecture = nullptr, std::string_view prefix = {}) {
   std::vector<std::string> differences;
   if (architecture) {
     std::string const* const theirs = file.metadata("architecture");
@@ -106,7 +107,8 @@ inline void read_tensors(safetensors_file const& file, std::span<tensor_view con
                             " in the file, " + detail::form(tensor.type, tensor.shape) + " here");
   }
   for (std::size_t i = 0; i < known.size(); ++i)
-    if (!known[i]) differences.push_back(file.tensors()[i].name + " is unknown here");
+    if (!known[i] && file.tensors()[i].name.starts_with(prefix))
+      differences.push_back(file.tensors()[i].name + " is unknown here");
   if (!differences.empty()) throw mismatch(file.path(), std::move(differences));
   for (std::size_t i = 0; i < tensors.size(); ++i) file.read(*found[i], tensors[i].data);
 }
@@ -172,17 +174,24 @@ void save_weights(network<E, X> const& net, std::string const& path) {
   write_safetensors(path, tensors);
 }
 
-/// Reads a network's weights from a file that holds exactly these. Throws file_error, or mismatch
-/// with the list of differences; the network is then as it was.
+/// What the metadata of a checkpoint has as its format.
+inline constexpr char const* checkpoint_format = "finegrain checkpoint 1";
+
+/// Reads a network's weights from a file that holds exactly these, or from the checkpoint of a
+/// trainer whose weights have the network's numbers. Throws file_error, or mismatch with the list of
+/// differences; the network is then as it was.
 template <Expr E, class X>
 void load_weights(network<E, X>& net, std::string const& path) {
   using S = typename X::scalar;
   auto const now = place<X>::fetched(net.on(), std::as_const(net).parameters());
   std::vector<S> fresh(now.begin(), now.end());
+  safetensors_file const file(path);
+  std::string const* const format = file.metadata("format");
+  char const* const prefix = format && *format == checkpoint_format ? "weights." : "";
   std::vector<tensor_view> tensors;
-  list_tensors(net.entries(), "", fresh.data(), tensors);
+  list_tensors(net.entries(), prefix, fresh.data(), tensors);
   detail::summed_weights<S> const sums(net.entries(), fresh.data(), tensors);
-  read_tensors(safetensors_file(path), tensors);
+  read_tensors(file, tensors, nullptr, prefix);
   sums.split(fresh.data());
   place<X>::store(net.on(), fresh, net.parameters());
 }
@@ -213,7 +222,7 @@ template <Expr E, class N>
 void save_checkpoint(std::vector<weight_entry> const& entries, std::span<N> weights,
                      training_state<N> state, std::string const& path) {
   std::pair<std::string, std::string> const about[] = {{"architecture", describe(E{})},
-                                                       {"format", "finegrain checkpoint 1"}};
+                                                       {"format", checkpoint_format}};
   auto const tensors = detail::checkpoint_tensors(entries, weights.data(), state.first.data(),
                                                   state.second.data(), &state.steps);
   write_safetensors(path, tensors, about);

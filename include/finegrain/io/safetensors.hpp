@@ -63,18 +63,17 @@ class safetensors_file {
     if (!S_ISREG(status.st_mode)) throw file_error("not a file: %.300s", path_.c_str());
     std::int64_t const size = status.st_size;
     if (size < 8)
-      throw file_error("a safetensors file has at least 8 bytes, not %lld, at byte 0 of %.300s",
-                       static_cast<long long>(size), path_.c_str());
+      throw file_error("no safetensors file: %.300s has %lld bytes", path_.c_str(),
+                       static_cast<long long>(size));
     std::uint64_t length = 0;
     read_at(0, &length, 8);
     if (length > most_header)
-      throw file_error("a header of %llu bytes, with %llu allowed, at byte 0 of %.300s",
-                       static_cast<unsigned long long>(length),
-                       static_cast<unsigned long long>(most_header), path_.c_str());
+      throw file_error("no safetensors file: %.300s would have a header of %llu bytes",
+                       path_.c_str(), static_cast<unsigned long long>(length));
     if (length > static_cast<std::uint64_t>(size - 8))
-      throw file_error("a header of %llu bytes in a file of %lld, at byte 0 of %.300s",
-                       static_cast<unsigned long long>(length), static_cast<long long>(size),
-                       path_.c_str());
+      throw file_error("cut short, or no safetensors file: %.300s has %lld bytes, its header %llu",
+                       path_.c_str(), static_cast<long long>(size),
+                       static_cast<unsigned long long>(length));
     begin_ = 8 + static_cast<std::int64_t>(length);
     std::string header(length, '\0');
     read_at(8, header.data(), begin_ - 8);

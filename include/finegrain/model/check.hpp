@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "../expr/clocked.hpp"
 #include "../expr/cost.hpp"
 #include "../plan/routing.hpp"
 
@@ -105,6 +106,8 @@ void check_input(batch const& b, matrix<typename X::scalar const> x, bool traini
   }
   check_sequences<X>(b);
   check_routing<E, X>(b, training);
+  if (b.times && !is_clocked<E>)
+    throw invalid_argument("this network takes no times: a network of timed<E, X> does");
   if (!cache) return;
   if (b.sequences() != 1)
     throw invalid_argument("a cache holds one sequence; the batch has %lld", shown(b.sequences()));

@@ -99,7 +99,8 @@ void generate(inference<Net, E, X> const& net, id_list prompt, std::int64_t coun
   constexpr std::int64_t most = 64;  // tokens of the prompt that go through at a time
   auto const length = static_cast<std::int64_t>(prompt.size());
   if (length == 0) throw invalid_argument("generate needs a prompt of at least one token");
-  if (count <= 0) return;
+  if (count < 0) throw invalid_argument("generate cannot make %lld tokens", detail::shown(count));
+  if (count == 0) return;
 
   std::int64_t const rows = std::min(most, length);
   sampler draw(how, vocabulary);

@@ -83,7 +83,10 @@ class inference {
   std::byte const* workspace() const { return workspace_.data(); }
   X& on() { return on_; }
   X const& on() const { return on_; }
+  /// Throws invalid_argument for less than no tokens, and for more than 32 bits can number.
   extent extent_of(std::int64_t tokens, bool training = false) const {
+    if (tokens < 0 || tokens > INT32_MAX)
+      throw invalid_argument("a batch of %lld tokens", detail::shown(tokens));
     return extent_on(on_, tokens, training);
   }
 

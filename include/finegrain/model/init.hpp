@@ -23,6 +23,14 @@ struct initialisation {
   bool by_inputs = false;
 };
 
+/// The same; throws invalid_argument when the deviation is none.
+inline initialisation const& checked(initialisation const& how) {
+  if (!(how.deviation >= 0) || how.deviation > 1e30)
+    throw invalid_argument("the deviation of first weights must be a number of at least 0, not %g",
+                           how.deviation);
+  return how;
+}
+
 namespace detail {
 template <class T>
 T number(double x) {

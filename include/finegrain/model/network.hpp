@@ -24,7 +24,8 @@ namespace finegrain::inline FINEGRAIN_ABI {
 ///   layer(x, y);                        // (T, D) -> (T, D)
 ///
 /// and for training: forward(batch, x, y); backward(dy, dx); then parameters() and gradient(). Or
-/// learn(batch, x, loss), which is both and the loss between them.
+/// learn(batch, x, loss), which is both and the loss between them. It can be moved, not copied; from
+/// what was moved from, nothing but a new value or its end may be asked.
 template <Expr E, class X>
 class network : public inference<network<E, X>, E, X> {
   using base = inference<network<E, X>, E, X>;
@@ -34,10 +35,10 @@ class network : public inference<network<E, X>, E, X> {
   using S = typename X::scalar;
   using base::in, base::out, base::workspace_bytes, base::extent_of;
 
-  /// Random weights. Throws std::bad_alloc.
+  /// Random weights. Throws std::bad_alloc, and invalid_argument when they cannot be had.
   explicit network(initialisation start = {}, X on = {})
       : base(std::move(on)), entries_(list_weights<E>()), weights_(weights_size<E>()) {
-    start_weights(on_, entries_, weights_, start);
+    start_weights(on_, entries_, weights_, checked(start));
   }
   template <std::same_as<X> Executor>  // clang 14 would take {.deviation = 1} for an X
   explicit network(Executor on, initialisation start = {}) : network(start, std::move(on)) {}

@@ -41,9 +41,12 @@ struct schedule {
   }
 };
 
-/// The schedule itself; throws invalid_argument when a run has no length to fall over.
+/// The schedule itself; throws invalid_argument when warm-up or fall has no length.
 inline schedule const& checked(schedule const& s) {
-  if (s.warmup < 0 || (s.decay != decay::none && s.steps <= s.warmup))
+  if (s.warmup < 0)
+    throw invalid_argument("a schedule cannot warm up over %lld steps",
+                           static_cast<long long>(s.warmup));
+  if (s.decay != decay::none && s.steps <= s.warmup)
     throw invalid_argument("a schedule that decays needs more steps (%lld) than warm-up (%lld)",
                            static_cast<long long>(s.steps), static_cast<long long>(s.warmup));
   return s;

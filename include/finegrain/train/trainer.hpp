@@ -56,6 +56,9 @@ struct step_report {
 template <class Network>
 class trainer {
  public:
+  static_assert(
+      requires(Network & net) { net.gradient(); },
+      "trainer: a network of weights that learn is needed; a frozen one has none");
   using S = typename Network::S;
   using executor = typename Network::executor;
   using E = typename Network::expression;
@@ -200,10 +203,20 @@ class trainer {
   training& settings() { return settings_; }
 
  private:
+  static constexpr bool has_biases = [] {
+    bool any = false;
+    detail::leaves<E>::visit([&]<Expr L>(L) {
+      if constexpr (detail::is_router<L>) any |= L::layer.bias;
+    });
+    return any;
+  }();
+
   static void check(training const& settings) {
     static_cast<void>(checked(settings.schedule));
     if (!(settings.bias.speed >= 0) || settings.bias.speed > 1e30)
       throw invalid_argument("the speed of selection biases must be a number of at least 0");
+    if ((settings.bias.speed > 0 || settings.bias.quantile) && !has_biases)
+      throw invalid_argument("no router here has selection biases to move: config.bias adds them");
     if (!(settings.loss_scale > 0) || settings.loss_scale > 1e30)
       throw invalid_argument("the scale of a loss must be a number above 0");
     if (!(settings.clip >= 0))

@@ -1,4 +1,5 @@
 // A program that asks for a GPU, and is told in a sentence where there is none.
+// SPDX-License-Identifier: Apache-2.0
 #include <cstdio>
 #include <finegrain/finegrain.hpp>
 

@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../gated.cuh"
 #include "../tile/number.cuh"
 #include "forward.hpp"
 #include "forward_loads.cuh"
@@ -208,15 +209,6 @@ void describe_side(forward_side& s, expert_family<T> const& f, T const* in, std:
   if (s.save_z) s.z = map_of({f.z, width, 2, rows, width, 2 * std::int64_t{width}, 1, 16});
 }
 
-template <class Arguments>
-void set_activation(Arguments& a, activation act) {
-  a.linear = -1.4426950408889634f;  // log2(e)
-  if (act == activation::geglu) {   // (1 + tanh(u)) / 2 = sigmoid(2 u)
-    a.linear *= 2 * 0.7978845608028653559f;
-    a.cubic = a.linear * 0.044715f;
-  }
-}
-
 template <bool Up, class T>
 void launch_forward(expert_products<T> const& p, CUstream_st* stream) {
   using tile = forward_tile;
@@ -242,7 +234,9 @@ void launch_forward(expert_products<T> const& p, CUstream_st* stream) {
   a.tokens = p.rows.tokens;
   a.width = p.hidden;
   a.x = p.x;
-  set_activation(a, p.act);
+  gate_function const act(p.act);
+  a.linear = act.linear;
+  a.cubic = act.cubic;
 
   auto const kernel = &forward_kernel<T, Up>;
   int device = 0, processors = 0;

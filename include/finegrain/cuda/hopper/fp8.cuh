@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../gated.cuh"
 #include "fp8_epilogue.cuh"
 #include "fp8_loads.cuh"
 #include "fp8_rows.cuh"
@@ -264,11 +265,9 @@ void launch(expert_products<T> const& p, fp8_family const& routed, fp8_family co
   }
   if (units == 0) return;
   a.tokens = p.rows.tokens;
-  a.linear = -1.4426950408889634f;   // log2(e)
-  if (p.act == activation::geglu) {  // (1 + tanh(u)) / 2 = sigmoid(2 u)
-    a.linear *= 2 * 0.7978845608028653559f;
-    a.cubic = a.linear * 0.044715f;
-  }
+  gate_function const act(p.act);
+  a.linear = act.linear;
+  a.cubic = act.cubic;
 
   auto const kernel = &fp8_kernel<Up>;
   int device = 0, processors = 0;
