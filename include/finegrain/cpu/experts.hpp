@@ -225,12 +225,13 @@ void backward_through_gate_up(cpu const& on, std::span<expert_group const> group
         {on.copy.of(g.gate[task.expert]), g.gate.cols, on.copy.of(g.up[task.expert]), g.width()}};
   };
   auto const put = [](expert_group const& g, expert_task const& task, float const* sums) {
-    for (std::int64_t p = task.begin; p < task.end; ++p) {
-      std::int64_t const c = p * panel_width;
-      std::int64_t const n = std::min<std::int64_t>(panel_width, g.gate.cols - c);
-      for (std::int64_t r = 0; r < task.rows; ++r, sums += panel_width)
-        put_past(sums, n, gradients::overwrite, g.out.row(task.first + r) + c);
-    }
+    for (std::int64_t r = 0; r < task.rows; ++r)  // a row's panels: memory is passed in order
+      for (std::int64_t p = task.begin; p < task.end; ++p) {
+        std::int64_t const c = p * panel_width;
+        std::int64_t const n = std::min<std::int64_t>(panel_width, g.gate.cols - c);
+        put_past(sums + ((p - task.begin) * task.rows + r) * panel_width, n, gradients::overwrite,
+                 g.out.row(task.first + r) + c);
+      }
     fence();
   };
   slot_products<F>(on, groups, outer_panels, product, put, tasks, room);

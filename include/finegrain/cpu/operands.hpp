@@ -71,6 +71,15 @@ struct row_list {
       : data(m.data), stride(m.stride), index(index) {}
   row_list(matrix<float> m) : row_list(matrix<float const>(m)) {}  // NOLINT(*-explicit*)
   float const* operator[](std::int64_t i) const { return data + (index ? index[i] : i) * stride; }
+  /// The rows from row i on.
+  row_list after(std::int64_t i) const {
+    row_list rest = *this;
+    if (index)
+      rest.index += i;
+    else
+      rest.data += i * stride;
+    return rest;
+  }
 };
 
 /// to[c * stride + r] = from[r][c] for up to `lanes` rows and columns, and zeros to a whole vector.
@@ -202,6 +211,7 @@ struct straight {
             float* to, std::int64_t distance) const {
     constexpr int n = unit<F>::numbers;
     std::int64_t const units = ceil_div(count, n);
+    bool const whole = last * panel_width <= cols;
     if constexpr (F == format::bf16)
       if (copied()) return pack_rounded(first_panel, last, k0, count, to, distance);
     for (std::int64_t u = 0; u < units; ++u) {
@@ -212,7 +222,7 @@ struct straight {
         FINEGRAIN_UNROLL
         for (int j = 0; j < vectors; ++j) {
           std::int64_t const c = p * panel_width + j * lanes;
-          std::int64_t const left = std::clamp<std::int64_t>(cols - c, 0, lanes);
+          std::int64_t const left = whole ? lanes : std::clamp<std::int64_t>(cols - c, 0, lanes);
           vec part[n];
           for (int i = 0; i < n; ++i)
             part[i] = !from[i]        ? vec{}

@@ -83,10 +83,10 @@ FINEGRAIN_INLINE void put(float const* sums, std::int64_t n, gradients mode, flo
 }
 /// The same for numbers that nobody reads soon: whole vectors that are overwritten go past the caches.
 FINEGRAIN_INLINE void put_past(float const* sums, std::int64_t n, gradients mode, float* y) {
-  if (n < panel_width || mode == gradients::accumulate || !can_stream(y))
-    return put(sums, n, mode, y);
-  FINEGRAIN_UNROLL
-  for (int j = 0; j < vectors; ++j) stream(y + j * lanes, load(sums + j * lanes));
+  std::int64_t c = 0;
+  if (mode == gradients::overwrite && can_stream(y))
+    for (; c + lanes <= n; c += lanes) stream(y + c, load(sums + c));
+  put(sums + c, n - c, mode, y + c);
 }
 /// Rows of y, columns of panels [first, last).
 inline void put(room const& room, std::int64_t first, std::int64_t last, matrix<float> y,
@@ -111,18 +111,40 @@ void multiply_block(row_list a, std::int64_t K, B const& b, std::int64_t first, 
   }
 }
 
+/// left(row, k) = a[k][first + row] for k < K: the numbers of A, turned over. Rows of `a` may lie a power
+/// of 2 apart and so in the same cache sets: each line is read once, while it is there.
+template <format F>
+void turn(row_list a, std::int64_t first, std::int64_t rows, std::int64_t K, float* left) {
+  constexpr std::int64_t width = lanes * unit<F>::numbers;
+  for (std::int64_t k = 0; k < K; k += width, left += width / unit<F>::numbers * unit<F>::parts)
+    for (std::int64_t r = 0; r < rows; r += lanes) {
+      std::int64_t const ks = std::min(width, K - k), n = std::min<std::int64_t>(lanes, rows - r);
+      alignas(64) float turned[lanes][width];
+      for (std::int64_t i = 0; i < ks; i += lanes) {
+        float const* from[lanes];
+        std::int64_t const some = std::min<std::int64_t>(lanes, ks - i);
+        for (std::int64_t j = 0; j < some; ++j) from[j] = a[k + i + j] + first + r;
+        transpose(from, some, n, turned[0] + i, width);
+      }
+      for (std::int64_t i = 0; i < n; ++i)
+        unit<F>::keep(turned[i], ks, left + (r + i) * left_stride<F>);
+    }
+}
+
 /// dw(rows, D) = or += the sum over k < K of a[k][first + row] * b[k][:]: a weight gradient, or some
 /// outputs of it. Of b, as many columns as there is room for are packed at a time, and all rows of
-/// dw pass over them. Overwritten numbers go past the caches.
+/// dw pass over them. A few rows' sums for many columns are stored at a time: stores of a line to each
+/// of some rows that lie a power of 2 apart wait for one another. Overwritten numbers go past the
+/// caches.
 template <format F = format::f32>
 void outer_product(row_list a, std::int64_t first, row_list b, std::int64_t K, matrix<float> dw,
                    gradients mode) {
-  constexpr std::int64_t step = depth * unit<F>::numbers, width = lanes * unit<F>::numbers;
+  constexpr std::int64_t step = depth * unit<F>::numbers, group = 2 * block_panels;
+  static_assert(tile_rows * group * panel_width <= block_rows * block_cols);
   room room;
   if (K == 0 && mode == gradients::overwrite)
     for (std::int64_t r = 0; r < dw.rows; ++r) std::fill_n(dw.row(r), dw.cols, 0.0f);
   straight const right{b, dw.cols};
-  bool const past = can_stream(dw.data) && dw.stride % lanes == 0;
   for (std::int64_t k0 = 0; k0 < K; k0 += step) {
     std::int64_t const count = std::min(step, K - k0), units = ceil_div(count, unit<F>::numbers);
     gradients const how = k0 == 0 ? mode : gradients::accumulate;
@@ -131,39 +153,24 @@ void outer_product(row_list a, std::int64_t first, row_list b, std::int64_t K, m
       std::int64_t const end = std::min(right.panels(), p + most);
       right.pack<F>(p, end, k0, count, room.right, units);
       for (std::int64_t top = 0; top < dw.rows; top += block_rows) {
-        int const rows = static_cast<int>(std::min<std::int64_t>(block_rows, dw.rows - top));
-        for (int r = 0; r < rows; r += lanes)
-          for (std::int64_t k = 0; k < count; k += width) {
-            std::int64_t const ks = std::min(width, count - k);
-            std::int64_t const n = std::min<std::int64_t>(lanes, rows - r);
-            alignas(64) float turned[lanes][width];
-            for (std::int64_t i = 0; i < ks; i += lanes) {
-              float const* from[lanes];
-              for (std::int64_t j = 0; j < std::min<std::int64_t>(lanes, ks - i); ++j)
-                from[j] = a[k0 + k + i + j] + first + top + r;
-              transpose(from, std::min<std::int64_t>(lanes, ks - i), n, turned[0] + i, width);
+        std::int64_t const rows = std::min<std::int64_t>(block_rows, dw.rows - top);
+        turn<F>(a.after(k0), first + top, rows, count, room.left);
+        for (std::int64_t q = p; q < end; q += group) {
+          std::int64_t const panels = std::min(group, end - q), c = q * panel_width;
+          std::int64_t const n = std::min(panels * panel_width, dw.cols - c);
+          each_tile(static_cast<int>(rows), [&](int r, int height, int, int) {
+            matrix<float> const to = dw.middle_rows(top + r, height);
+            for (std::int64_t i = 0; i < panels; ++i) {
+              ahead next;  // what will be added to
+              if (how == gradients::accumulate)
+                next = {to.data + c + i * panel_width, to.stride, height, panel_width};
+              tile<F>(height, room.left + r * left_stride<F>, 0, units,
+                      room.right + (q - p + i) * units * panel_width, sink::fresh,
+                      room.sums + i * panel_width, group * panel_width, next);
             }
-            for (std::int64_t i = 0; i < n; ++i)
-              unit<F>::keep(
-                  turned[i], ks,
-                  room.left + (r + i) * left_stride<F> + k / unit<F>::numbers * unit<F>::parts);
-          }
-        for (std::int64_t q = p; q < end; ++q) {
-          float const* const panel = room.right + (q - p) * units * panel_width;
-          float* const to = dw.row(top) + q * panel_width;
-          std::int64_t const n = std::min<std::int64_t>(panel_width, dw.cols - q * panel_width);
-          if (past && n == panel_width && how == gradients::overwrite) {
-            tiles<F>(rows, room.left, 0, units, panel, sink::past, to, dw.stride,
-                     [](int, int) { return ahead{}; });
-            continue;
-          }
-          tiles<F>(rows, room.left, 0, units, panel, sink::fresh, room.sums, panel_width,
-                   [&](int t, int tiles) {  // what will be added to
-                     int const first = rows * t / tiles, end = rows * (t + 1) / tiles;
-                     return ahead{to + first * dw.stride, dw.stride, end - first, panel_width};
-                   });
-          for (int r = 0; r < rows; ++r)
-            put(room.sums + r * panel_width, n, how, dw.row(top + r) + q * panel_width);
+            for (int i = 0; i < height; ++i)
+              put_past(room.sums + i * group * panel_width, n, how, to.row(i) + c);
+          });
         }
       }
     }

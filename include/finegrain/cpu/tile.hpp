@@ -57,11 +57,10 @@ FINEGRAIN_INLINE void add_tile(float const* a, std::int64_t block, std::int64_t 
   }
 }
 
-/// Where a tile's sums come from and go to: rows of them, `stride` apart.
+/// What a tile's sums, rows of them `stride` apart, begin at.
 enum class sink {
-  fresh,  // they begin at 0 and are stored
-  go_on,  // they begin where they were, and are stored
-  past,   // they begin at 0 and go past the caches
+  fresh,  // they begin at 0
+  go_on,  // they begin where they were
 };
 template <format F, int Rows>
 void tile(float const* a, std::int64_t block, std::int64_t units, float const* panel, sink to,
@@ -74,18 +73,10 @@ void tile(float const* a, std::int64_t block, std::int64_t units, float const* p
       sum[r][j] = to == sink::go_on ? load(sums + r * stride + j * lanes) : vec{};
   }
   add_tile<F, Rows>(a, block, units, panel, sum, next);
-  if (to == sink::past) {
+  FINEGRAIN_UNROLL
+  for (int r = 0; r < Rows; ++r) {
     FINEGRAIN_UNROLL
-    for (int r = 0; r < Rows; ++r) {
-      FINEGRAIN_UNROLL
-      for (int j = 0; j < vectors; ++j) stream(sums + r * stride + j * lanes, sum[r][j]);
-    }
-  } else {
-    FINEGRAIN_UNROLL
-    for (int r = 0; r < Rows; ++r) {
-      FINEGRAIN_UNROLL
-      for (int j = 0; j < vectors; ++j) store(sums + r * stride + j * lanes, sum[r][j]);
-    }
+    for (int j = 0; j < vectors; ++j) store(sums + r * stride + j * lanes, sum[r][j]);
   }
 }
 template <format F>
@@ -158,17 +149,25 @@ void scaled_tile(int rows, float const* a, std::int64_t units, std::int64_t toge
   height[static_cast<std::size_t>(rows - 1)](a, units, together, panel, scales, sums, next);
 }
 
-/// Tiles of nearly equal height over `rows` rows of A, block by block as tile reads them. next(t,
-/// tiles) is what a tile is to fetch meanwhile.
+/// f(top, height, t, tiles) for tiles of nearly equal height.
+template <class Function>
+void each_tile(int rows, Function&& f) {
+  int const count = (rows + tile_rows - 1) / tile_rows;
+  for (int t = 0; t < count; ++t) {
+    int const top = rows * t / count;
+    f(top, rows * (t + 1) / count - top, t, count);
+  }
+}
+
+/// Tiles over `rows` rows of A, block by block as tile reads them. next(t, tiles) is what a tile is to
+/// fetch meanwhile.
 template <format F, class Next>
 void tiles(int rows, float const* a, std::int64_t block, std::int64_t units, float const* panel,
            sink to, float* sums, std::int64_t stride, Next&& next) {
-  int const count = (rows + tile_rows - 1) / tile_rows;
-  for (int t = 0; t < count; ++t) {
-    int const top = rows * t / count, height = rows * (t + 1) / count - top;
+  each_tile(rows, [&](int top, int height, int t, int count) {
     tile<F>(height, a + top * left_stride<F>, block, units, panel, to, sums + top * stride, stride,
             next(t, count));
-  }
+  });
 }
 
 }  // namespace simd
