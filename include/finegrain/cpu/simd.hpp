@@ -133,7 +133,15 @@ constexpr int high_block(int j) {
 
 template <int (*At)(int), int... J>
 FINEGRAIN_INLINE vec pick(vec a, vec b, std::integer_sequence<int, J...>) {
+#if defined(__CUDACC__)  // its front end takes no pack there
+  constexpr int from[] = {At(J)...};
+  vec picked{};
+  for (int j = 0; j < lanes; ++j)
+    picked[j] = from[j] < lanes ? a[from[j]] : b[from[j] - lanes];
+  return picked;
+#else
   return __builtin_shufflevector(a, b, At(J)...);
+#endif
 }
 template <int (*At)(int)>
 FINEGRAIN_INLINE vec pick(vec a, vec b) {

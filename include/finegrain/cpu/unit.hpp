@@ -147,7 +147,8 @@ struct unit<format::bf16> {
 #else
   FINEGRAIN_INLINE static vec nearest(vec x) { return part(reinterpret_cast<vec>(rounded(x)), 1); }
   FINEGRAIN_INLINE static vec pairs(vec a, vec b) {
-    return join({detail::pick<even>(a, b), detail::pick<odd>(a, b)});
+    vec const part[] = {detail::pick<even>(a, b), detail::pick<odd>(a, b)};  // nvcc 13 takes no list
+    return join(part);
   }
 #endif
 };

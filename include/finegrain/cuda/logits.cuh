@@ -310,7 +310,7 @@ __global__ __launch_bounds__(256) void router_weights_kernel(T const* x, float c
 }
 
 template <class T>
-constexpr auto router_weights() {
+constexpr auto kernel_of_router_weights() {
   if constexpr (in_pairs<T>)
     return router_weights_kernel<T>;
   else
@@ -346,7 +346,7 @@ void route<T>::weights_backward(int D, int R, T const* x, float const* dlogits, 
   if (columns == 0) return;
   auto const runs = router_splits::of(tokens, columns, D);
   dim3 const grid(unsigned((D + 127) / 128), unsigned((columns + 63) / 64), unsigned(runs.splits));
-  auto const kernel = router_weights<T>();
+  auto const kernel = kernel_of_router_weights<T>();
   kernel<<<grid, 256, 0, stream>>>(x, dlogits, dgate, partials, static_cast<int>(tokens), R,
                                    columns, D, runs.tokens);
   check_launch("route: weights backward");

@@ -255,8 +255,9 @@ class mixture_pass {
     kinds<T>::chosen(rules_, loss_, s_.router, t_.kinds, p_.extent.tokens, p_.on.stream);
     auto const R = static_cast<std::size_t>(c_.routed);
     double* const factors = t_.kinds.rule + c_.routed;
-    dynamic_cast<cuda_balance_rule const&>(*p_.batch.routing.balance.rule)
-        .enqueue({t_.kinds.rule, R}, {factors, R}, p_.on.stream);
+    auto const& rule = dynamic_cast<cuda_balance_rule const&>(*p_.batch.routing.balance.rule);
+    rule.enqueue(std::span<double const>(t_.kinds.rule, R), std::span<double>(factors, R),
+                 p_.on.stream);
     loss_.of_rule = factors;
   }
   /// Gradients of the router's weights and of the shared gate's. Returns what combine adds to dx for

@@ -37,7 +37,7 @@ template <class T>
 void embedding_backward(basic_reference<T> const&, std::span<std::int32_t const> ids,
                         spec::input<T> dy, spec::output<T> dtable, gradients mode) {
   spec::check_ids(ids, dy.rows, dtable.rows);
-  spec::begin(dtable, mode);
+  spec::begin(mode, dtable);
   for (std::int64_t t = 0; t < dy.rows; ++t)
     spec::add(1, dy.row(t), dtable.row(ids[std::size_t(t)]), dy.cols);
 }

@@ -34,9 +34,9 @@ void clear(matrix<T> m) {
   for (std::int64_t r = 0; r < m.rows; ++r) std::fill_n(m.row(r), m.cols, T(0));
 }
 /// Makes a gradient ready to be added to.
-template <class T>
-void begin(matrix<T> gradient, gradients mode) {
-  if (mode == gradients::overwrite) clear(gradient);
+template <class... T>
+void begin(gradients mode, matrix<T>... gradient) {
+  if (mode == gradients::overwrite) (clear(gradient), ...);
 }
 
 template <class T>

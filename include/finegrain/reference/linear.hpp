@@ -21,8 +21,8 @@ template <class T>
 void linear_backward(basic_reference<T> const&, spec::input<T> x, spec::input<T> weight,
                      spec::input<T> dy, spec::output<T> dweight, gradients dweight_mode,
                      spec::output<T> dx, gradients dx_mode) {
-  spec::begin(dweight, dweight_mode);
-  spec::begin(dx, dx_mode);
+  spec::begin(dweight_mode, dweight);
+  spec::begin(dx_mode, dx);
   for (std::int64_t t = 0; t < x.rows; ++t)
     for (std::int64_t o = 0; o < weight.rows; ++o) {
       spec::add(dy(t, o), x.row(t), dweight.row(o), x.cols);

@@ -58,8 +58,7 @@ struct plan<basic_reference<T>, shared_experts<C>> {
                        V const& dw, matrix<T> dx) {
     scratch const t(p.scratch, p.extent);
     if (!p.batch.routing.shared) {
-      for (auto gradient : {dw.gate, dw.up, dw.down, dw.shared_gate})
-        spec::begin(gradient, p.gradients);
+      spec::begin(p.gradients, dw.gate, dw.up, dw.down, dw.shared_gate);
       spec::clear(dx);
     } else if (!weighed) {
       expert_backward<T>(p.on, C.act, x, w, s.expert, t.expert, dy, dw, p.gradients, dx,
@@ -70,11 +69,12 @@ struct plan<basic_reference<T>, shared_experts<C>> {
       combine_backward(p.on, s.weight, t.out, dy, t.dgate, t.dout);
       expert_backward<T>(p.on, C.act, x, w, s.expert, t.expert, t.dout, dw, p.gradients, dx,
                          gradients::overwrite);
-      if (!C.shared_gate) return;
-      for (std::int64_t i = 0; i < x.rows; ++i)  // scale sigmoid' = weight (1 - sigmoid)
-        t.dgate(i, 0) *= s.weight(i, 0) * (1 - s.weight(i, 0) / T(C.shared_scale));
-      linear_backward(p.on, x, w.shared_gate, t.dgate, dw.shared_gate, p.gradients, dx,
-                      gradients::accumulate);
+      if constexpr (C.shared_gate) {
+        for (std::int64_t i = 0; i < x.rows; ++i)  // scale sigmoid' = weight (1 - sigmoid)
+          t.dgate(i, 0) *= s.weight(i, 0) * (1 - s.weight(i, 0) / T(C.shared_scale));
+        linear_backward(p.on, x, w.shared_gate, t.dgate, dw.shared_gate, p.gradients, dx,
+                        gradients::accumulate);
+      }
     }
   }
 };
@@ -121,8 +121,8 @@ struct plan<basic_reference<T>, routed_experts<C>> {
                        V const& dw, matrix<T> dx) {
     scratch const t(p.scratch, p.extent);
     for (int i = 0; i < C.routed; ++i)
-      for (auto gradient : {dw.gate[i], dw.up[i], dw.down[i]}) spec::begin(gradient, p.gradients);
-    for (auto fixed : {dw.bias, dw.table}) spec::begin(fixed, p.gradients);  // no gradient
+      spec::begin(p.gradients, dw.gate[i], dw.up[i], dw.down[i]);
+    spec::begin(p.gradients, dw.bias, dw.table);  // they have none
     spec::clear(dx);
     spec::clear(t.router.dweights);
 

@@ -25,7 +25,7 @@ template <class T>
 void rmsnorm_backward(basic_reference<T> const&, spec::input<T> x, spec::input<T> gain,
                       std::type_identity_t<T> const* inverse_rms, spec::input<T> dy,
                       spec::output<T> dgain, gradients mode, spec::output<T> dx) {
-  spec::begin(dgain, mode);
+  spec::begin(mode, dgain);
   for (std::int64_t t = 0; t < x.rows; ++t) {
     T const r = inverse_rms[t];
     T mean = 0;

@@ -37,9 +37,10 @@ std::vector<router_biases> routers_of(std::vector<weight_entry> const& entries) 
   detail::leaves<E>::visit([&]<Expr L>(L) {
     if constexpr (detail::is_router<L>) {
       all.push_back({-1, L::layer.routed});
-      if constexpr (!L::layer.bias) return;
-      while (entries[at].role != role::selection_bias) ++at;
-      all.back().offset = entries[at++].offset;
+      if constexpr (L::layer.bias) {
+        while (entries[at].role != role::selection_bias) ++at;
+        all.back().offset = entries[at++].offset;
+      }
     }
   });
   return all;
