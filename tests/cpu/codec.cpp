@@ -61,7 +61,7 @@ TEST_CASE("e4m3's values are those of its definition") {
 template <fg::format F>
 float decoded(std::uint32_t code, [[maybe_unused]] int k) {
   if constexpr (simd::codec<F>::products == int4)
-    return std::ldexp(float(code), simd::unit<int4>::places[k]);
+    return std::ldexp(float(code), simd::unit<simd::codec<F>::products>::places[k]);
   else
     return simd::codec<F>::value(code);
 }

@@ -42,7 +42,7 @@ struct finegrain::plan<fg::reference, cube<Right>> {
   template <class W, class V>
   static void backward(pass p, W const& w, saved const&, matrix<double const> x,
                        matrix<double const> dy, V const& dw, matrix<double> dx) {
-    spec::begin(dw.a, p.gradients);
+    spec::begin(p.gradients, dw.a);
     for (std::int64_t t = 0; t < x.rows; ++t)
       for (int d = 0; d < D; ++d) {
         dw.a(0, d) += dy(t, d) * x(t, d) * x(t, d) * x(t, d);
