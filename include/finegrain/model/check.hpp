@@ -6,6 +6,8 @@
 
 #include "../expr/clocked.hpp"
 #include "../expr/cost.hpp"
+#include "../plan/place.hpp"
+#include "../plan/plan.hpp"
 #include "../plan/routing.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
