@@ -40,4 +40,34 @@ class trainer<Network>::recorded {
   pending last_;
 };
 
+/// Enqueues a step on a stream that records it; the trainer is then as it was, and no step was done.
+template <class Network>
+template <class Enqueue>
+auto trainer<Network>::record_on(batch const& b, Enqueue&& enqueue) -> recorded {
+  check_recordable(b.ids.data(), "token ids");
+  check_recordable(b.starts.data(), "starts");
+  check_recordable(b.positions.data(), "positions");
+  if (b.routing.earlier)
+    throw invalid_argument("a recorded step is of one batch: it has no earlier ones");
+  if (settings_.bias.quantile)
+    throw invalid_argument("biases by quantile are made by the host: such a step is not recorded");
+  reserve(b.tokens);
+  if (b.log) place<executor>::reserve_log(net_.on(), *b.log);
+  struct restored {
+    trainer& t;
+    CUstream_st* const stream = t.net_.on().stream;
+    std::int64_t const steps = t.steps_, gathered = t.gathered_;
+    pending const last = t.last_;
+    ~restored() {
+      t.net_.on().stream = stream, t.last_ = last;
+      t.steps_ = steps, t.gathered_ = gathered;
+    }
+  } const guard{*this};
+  device::recording graph([&](CUstream_st* stream) {
+    net_.on().stream = stream;
+    enqueue();
+  });
+  return recorded(*this, std::move(graph), last_);
+}
+
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -389,33 +389,7 @@ class trainer {
       throw invalid_argument("a recorded step reads its %s in memory of the device", what);
   }
   template <class Enqueue>
-  recorded record_on(batch const& b, Enqueue&& enqueue) {
-    check_recordable(b.ids.data(), "token ids");
-    check_recordable(b.starts.data(), "starts");
-    check_recordable(b.positions.data(), "positions");
-    if (b.routing.earlier)
-      throw invalid_argument("a recorded step is of one batch: it has no earlier ones");
-    if (settings_.bias.quantile)
-      throw invalid_argument(
-          "biases by quantile are made by the host: such a step is not recorded");
-    reserve(b.tokens);
-    if (b.log) place<executor>::reserve_log(net_.on(), *b.log);
-    struct restored {
-      trainer& t;
-      CUstream_st* const stream = t.net_.on().stream;
-      std::int64_t const steps = t.steps_, gathered = t.gathered_;
-      pending const last = t.last_;
-      ~restored() {
-        t.net_.on().stream = stream, t.last_ = last;
-        t.steps_ = steps, t.gathered_ = gathered;
-      }
-    } const guard{*this};
-    device::recording graph([&](CUstream_st* stream) {
-      net_.on().stream = stream;
-      enqueue();
-    });
-    return recorded(*this, std::move(graph), last_);
-  }
+  recorded record_on(batch const& b, Enqueue&& enqueue);
 
   template <class L>
   double evaluate_on(batch b, matrix<S const> x, L const& loss) {
