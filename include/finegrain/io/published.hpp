@@ -23,6 +23,13 @@ inline std::string deepseek_name(std::string_view ours) {
                                    {"attention.query", "self_attn.q_proj.weight"},
                                    {"attention.key", "self_attn.k_proj.weight"},
                                    {"attention.value", "self_attn.v_proj.weight"},
+                                   {"attention.q_proj", "self_attn.q_proj.weight"},
+                                   {"attention.q_a", "self_attn.q_a_proj.weight"},
+                                   {"attention.q_a_norm", "self_attn.q_a_layernorm.weight"},
+                                   {"attention.q_b", "self_attn.q_b_proj.weight"},
+                                   {"attention.kv_a", "self_attn.kv_a_proj_with_mqa.weight"},
+                                   {"attention.kv_a_norm", "self_attn.kv_a_layernorm.weight"},
+                                   {"attention.kv_b", "self_attn.kv_b_proj.weight"},
                                    {"attention.output", "self_attn.o_proj.weight"}};
   static constexpr pair feed_forward[] = {{"gate", "gate_proj.weight"},
                                           {"up", "up_proj.weight"},
