@@ -137,6 +137,15 @@ struct published_weight {
   }
 };
 
+/// Whether a tensor is of a layer that predicts a token beyond the next, as V3 publishes one behind its
+/// others: it has a matrix that no other layer has.
+inline bool predicts_further(tensor_files const& files, std::string const& name) {
+  std::string_view const layers = "model.layers.";
+  if (!name.starts_with(layers)) return false;
+  std::size_t const end = name.find('.', layers.size());
+  return end != name.npos && files.find(name.substr(0, end) + ".eh_proj.weight");
+}
+
 /// Finds each weight of a list; names are `name(place + the weight's)`. Throws mismatch.
 template <class Name>
 std::vector<published_weight> find_published(tensor_files const& files,
@@ -191,7 +200,7 @@ std::vector<published_weight> find_published(tensor_files const& files,
   for (placed_tensor const& t : files.tensors())
     if (std::string const& theirs = t.entry->name;
         theirs.starts_with(common) && !theirs.ends_with(".rotary_emb.inv_freq") &&
-        !std::binary_search(known.begin(), known.end(), theirs))
+        !std::binary_search(known.begin(), known.end(), theirs) && !predicts_further(files, theirs))
       differences.push_back(theirs + " is unknown here");
   if (!differences.empty()) throw mismatch(files.path(), std::move(differences));
   return found;
@@ -206,6 +215,7 @@ std::vector<published_weight> find_published(tensor_files const& files,
 ///   load_published(model, "deepseek-moe-16b-base");
 ///   load_published(layer, "deepseek-moe-16b-base", "layers.3.mixture.");
 ///
+/// V3's layer for multi-token prediction, which the model does not have, is passed over.
 /// name(weight) is the tensor's name; an empty one says that it has none. Throws file_error, or
 /// mismatch with the list of differences: what is missing, has another shape, or stands in the files
 /// among the weights and is unknown here. The network is then as it was.
