@@ -134,6 +134,13 @@ TEST_CASE("products in bf16 are near") {
   CHECK(apart > 1e-5);
 }
 
+TEST_CASE("a pass without a gradient keeps no keys and values") {
+  constexpr auto saved = [](bool training) {
+    return fg::saved_bytes<fg::cpu, compressed>({.tokens = 64, .training = training});
+  };
+  STATIC_REQUIRE(saved(true) - saved(false) == 64 * 4 * 5 * (26 + 9));
+}
+
 TEST_CASE("queries of several heads that share their keys read nothing behind them") {
   int const T = 67, dim = 7, value = 5, heads = 3;
   guarded q(T, heads * dim), k(T, dim), v(T, value), mixed(T, heads * value), sums(T, heads);
