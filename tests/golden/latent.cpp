@@ -18,8 +18,8 @@ constexpr fg::yarn as_published(float mscale, float mscale_all) {
   return {.factor = 40, .original = 4096, .mscale = mscale, .mscale_all = mscale_all};
 }
 using straight = fg::latent_attention<7, 3, {.kv_rank = 9, .nope = 5, .rope = 4, .value = 6}>;
-using compressed =
-    fg::latent_attention<7, 2, {.q_rank = 5, .kv_rank = 6, .nope = 4, .rope = 2, .value = 3}>;
+using compressed = fg::latent_attention<
+    7, 2, {.q_rank = 5, .kv_rank = 6, .nope = 4, .rope = 6, .value = 3, .theta = 50000}>;
 using with_yarn = fg::latent_attention<7, 2,
                                        {.q_rank = 6,
                                         .kv_rank = 8,

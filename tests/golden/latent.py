@@ -22,7 +22,8 @@ from make import NUMBERS, differences, draw, numbers_of, seed_of, word
 YARN = dict(factor=40.0, original=4096, fast=32, slow=1)
 STAGES = {  # hidden, heads; of published configs q_lora_rank, kv_lora_rank, qk_nope_head_dim, ...
     "straight": dict(hidden=7, heads=3, q_rank=0, kv_rank=9, nope=5, rope=4, value=6, yarn=None),
-    "compressed": dict(hidden=7, heads=2, q_rank=5, kv_rank=6, nope=4, rope=2, value=3, yarn=None),
+    "compressed": dict(hidden=7, heads=2, q_rank=5, kv_rank=6, nope=4, rope=6, value=3, yarn=None,
+                       theta=50000.0),
     "yarn": dict(hidden=7, heads=2, q_rank=6, kv_rank=8, nope=4, rope=12, value=5,
                  yarn=dict(YARN, mscale=0.75, mscale_all=0.5)),
     "short": dict(hidden=7, heads=2, q_rank=0, kv_rank=8, nope=4, rope=16, value=5,
@@ -49,7 +50,7 @@ def get_mscale(scale, mscale):
     return 1.0 if scale <= 1 else 0.1 * mscale * math.log(scale) + 1.0
 
 
-def frequencies(dim, yarn, base=10000.0):
+def frequencies(dim, yarn, base):
     extra = 1.0 / base ** (torch.arange(0, dim, 2, dtype=torch.double) / dim)
     if not yarn:
         return extra
@@ -72,11 +73,11 @@ def rotate_half(x):
     return torch.cat((-x[..., half:], x[..., :half]), -1)
 
 
-def apply_rotary(x, positions, yarn):
+def apply_rotary(x, positions, yarn, theta):
     """x (T, heads, dim), whose pairs are neighbours as weights are stored."""
     T, heads, dim = x.shape
     x = x.view(T, heads, dim // 2, 2).transpose(3, 2).reshape(T, heads, dim)
-    angles = torch.outer(positions, frequencies(dim, yarn))
+    angles = torch.outer(positions, frequencies(dim, yarn, theta))
     angles = torch.cat((angles, angles), -1)[:, None]
     size = 1.0
     if yarn:
@@ -98,8 +99,9 @@ def attention(x, w, c, positions):
     compressed, k_pe = linear(x, w["kv_a"]).split([c.kv_rank, c.rope], -1)
     kv = linear(rms_norm(compressed, w["kv_a_norm"]), w["kv_b"])
     k_nope, values = kv.view(T, c.heads, c.nope + c.value).split([c.nope, c.value], -1)
-    q_pe = apply_rotary(q_pe, positions, c.yarn)
-    k_pe = apply_rotary(k_pe.view(T, 1, c.rope), positions, c.yarn).expand(T, c.heads, c.rope)
+    q_pe = apply_rotary(q_pe, positions, c.yarn, c.theta)
+    k_pe = apply_rotary(k_pe.view(T, 1, c.rope), positions, c.yarn, c.theta)
+    k_pe = k_pe.expand(T, c.heads, c.rope)
     queries, keys = torch.cat((q_nope, q_pe), -1), torch.cat((k_nope, k_pe), -1)
     scale = (c.nope + c.rope) ** -0.5
     if c.yarn and c.yarn["mscale_all"]:
@@ -195,7 +197,7 @@ def cases():
 
 
 def record(name, config, numbers):
-    c = SimpleNamespace(**{**NUMBERS, "positions": None, **STAGES.get(config, {}),
+    c = SimpleNamespace(**{**NUMBERS, "positions": None, "theta": 10000.0, **STAGES.get(config, {}),
                            **MODELS.get(config, {}), **numbers})
     c.asked = 0
     first = seed_of(0, name)

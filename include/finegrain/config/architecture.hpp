@@ -24,11 +24,12 @@ struct yarn {
 /// Numbers of multi-head latent attention [DeepSeek-V2 2.1]: keys and values of all heads are made
 /// from one vector of kv_rank numbers a token, and one rotary key of `rope` numbers is shared.
 struct latent {
-  int q_rank = 0;   // queries pass through so many numbers; 0: straight from the hidden state
-  int kv_rank = 0;  // 0: no latent attention
-  int nope = 0;     // numbers of a query and key head without positions,
-  int rope = 0;     // and with rotary ones
-  int value = 0;    // numbers of a value head
+  int q_rank = 0;       // queries pass through so many numbers; 0: straight from the hidden state
+  int kv_rank = 0;      // 0: no latent attention
+  int nope = 0;         // numbers of a query and key head without positions,
+  int rope = 0;         // and with rotary ones
+  int value = 0;        // numbers of a value head
+  float theta = 10000;  // rotary pair i of rope / 2 turns by theta^(-2i/rope) a position
   finegrain::yarn yarn = {};
 
   friend constexpr bool operator==(latent const&, latent const&) = default;
@@ -68,6 +69,7 @@ constexpr latent const& checked(latent const& n) {
   if (n.nope < 1) throw invalid_config("finegrain::latent: nope must be at least 1");
   if (n.rope < 2 || n.rope % 2 != 0) throw invalid_config("finegrain::latent: rotary positions turn pairs, so rope must be even and at least 2");
   if (n.value < 1) throw invalid_config("finegrain::latent: value must be at least 1");
+  if (!(n.theta > 1)) throw invalid_config("finegrain::latent: theta must be more than 1");
   if (!(n.yarn.factor >= 1)) throw invalid_config("finegrain::yarn: factor must be at least 1");
   if (n.yarn.original < 1) throw invalid_config("finegrain::yarn: original must be at least 1");
   if (!(n.yarn.slow > 0 && n.yarn.fast >= n.yarn.slow)) throw invalid_config("finegrain::yarn: slow must be positive, and fast at least as large");
