@@ -125,14 +125,14 @@ TEST_CASE("frozen stages have the network's bits in f32, and nearly in bf16") {
   compare(fg::attention<36, 4, 2, 10>{});
   compare(fg::residual(fg::rmsnorm<36>{} | fg::attention<36, 4, 2, 10>{}));
   compare(fg::residual(fg::rmsnorm<260>{} | fg::attention<260, 2>{}));  // not by rows
-  compare(fg::latent_attention<36, 3, {.kv_rank = 50, .nope = 10, .rope = 6, .value = 13}>{});
   compare(
-      fg::latent_attention<36, 2,
-                           {.q_rank = 30, .kv_rank = 140, .nope = 37, .rope = 4, .value = 150}>{});
+      fg::latent_attention<36, 3, fg::latent{.kv_rank = 50, .nope = 10, .rope = 6, .value = 13}>{});
+  compare(fg::latent_attention<
+          36, 2, fg::latent{.q_rank = 30, .kv_rank = 140, .nope = 37, .rope = 4, .value = 150}>{});
 }
 
-using latent =
-    fg::latent_attention<72, 4, {.q_rank = 64, .kv_rank = 72, .nope = 40, .rope = 16, .value = 24}>;
+using latent = fg::latent_attention<
+    72, 4, fg::latent{.q_rank = 64, .kv_rank = 72, .nope = 40, .rope = 16, .value = 24}>;
 
 TEST_CASE("quantised stages come as near the specification as their formats allow") {
   auto const compare = [](auto e, double one) {

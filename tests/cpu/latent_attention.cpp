@@ -11,16 +11,19 @@ namespace {
 
 using namespace under_test;
 constexpr int D = 37;
-using straight = fg::latent_attention<D, 3, {.kv_rank = 21, .nope = 11, .rope = 6, .value = 13}>;
-using compressed = fg::latent_attention<D, 5,
-                                        {.q_rank = 19,
-                                         .kv_rank = 40,
-                                         .nope = 16,
-                                         .rope = 10,
-                                         .value = 9,
-                                         .yarn = {.factor = 40, .mscale = 1, .mscale_all = 0.5f}}>;
+using straight =
+    fg::latent_attention<D, 3, fg::latent{.kv_rank = 21, .nope = 11, .rope = 6, .value = 13}>;
+using compressed =
+    fg::latent_attention<D, 5,
+                         fg::latent{.q_rank = 19,
+                                    .kv_rank = 40,
+                                    .nope = 16,
+                                    .rope = 10,
+                                    .value = 9,
+                                    .yarn = {.factor = 40, .mscale = 1, .mscale_all = 0.5f}}>;
 /// More latent numbers than are averaged at a time, more pairs than are turned at a time.
-using wide = fg::latent_attention<D, 2, {.kv_rank = 530, .nope = 3, .rope = 140, .value = 270}>;
+using wide =
+    fg::latent_attention<D, 2, fg::latent{.kv_rank = 530, .nope = 3, .rope = 140, .value = 270}>;
 
 /// How far a pass without a gradient is from the specification's training pass.
 template <class E>

@@ -43,9 +43,10 @@ TEST_CASE("with a query rank, queries pass through it and a norm") {
 
 TEST_CASE("a description says what the heads are, and by how much the context is stretched") {
   CHECK(fg::details(straight{}) == "latent, 16 heads of 128 + 64 rotary, values of 128, yarn 40");
-  CHECK(
-      fg::details(fg::latent_attention<8, 2, {.kv_rank = 4, .nope = 3, .rope = 2, .value = 5}>{}) ==
-      "latent, 2 heads of 3 + 2 rotary, values of 5");
+  CHECK(fg::details(
+            fg::latent_attention<8, 2,
+                                 fg::latent{.kv_rank = 4, .nope = 3, .rope = 2, .value = 5}>{}) ==
+        "latent, 2 heads of 3 + 2 rotary, values of 5");
 }
 
 TEST_CASE("generation keeps the latent vector and one rotary key, whatever the heads") {

@@ -17,23 +17,25 @@ using namespace golden;
 constexpr fg::yarn as_published(float mscale, float mscale_all) {
   return {.factor = 40, .original = 4096, .mscale = mscale, .mscale_all = mscale_all};
 }
-using straight = fg::latent_attention<7, 3, {.kv_rank = 9, .nope = 5, .rope = 4, .value = 6}>;
+using straight =
+    fg::latent_attention<7, 3, fg::latent{.kv_rank = 9, .nope = 5, .rope = 4, .value = 6}>;
 using compressed = fg::latent_attention<
-    7, 2, {.q_rank = 5, .kv_rank = 6, .nope = 4, .rope = 6, .value = 3, .theta = 50000}>;
+    7, 2, fg::latent{.q_rank = 5, .kv_rank = 6, .nope = 4, .rope = 6, .value = 3, .theta = 50000}>;
 using with_yarn = fg::latent_attention<7, 2,
-                                       {.q_rank = 6,
-                                        .kv_rank = 8,
-                                        .nope = 4,
-                                        .rope = 12,
-                                        .value = 5,
-                                        .yarn = as_published(0.75f, 0.5f)}>;
+                                       fg::latent{.q_rank = 6,
+                                                  .kv_rank = 8,
+                                                  .nope = 4,
+                                                  .rope = 12,
+                                                  .value = 5,
+                                                  .yarn = as_published(0.75f, 0.5f)}>;
 using with_short = fg::latent_attention<
     7, 2,
-    {.kv_rank = 8,
-     .nope = 4,
-     .rope = 16,
-     .value = 5,
-     .yarn = {.factor = 4, .original = 64, .fast = 8, .slow = 2, .mscale = 1, .mscale_all = 1}}>;
+    fg::latent{
+        .kv_rank = 8,
+        .nope = 4,
+        .rope = 16,
+        .value = 5,
+        .yarn = {.factor = 4, .original = 64, .fast = 8, .slow = 2, .mscale = 1, .mscale_all = 1}}>;
 
 constexpr fg::architecture v2{
     .hidden = 16,

@@ -13,14 +13,16 @@ namespace {
 
 using namespace under_test;
 constexpr int D = 6;
-using straight = fg::latent_attention<D, 3, {.kv_rank = 5, .nope = 3, .rope = 4, .value = 7}>;
-using compressed = fg::latent_attention<D, 2,
-                                        {.q_rank = 4,
-                                         .kv_rank = 6,
-                                         .nope = 5,
-                                         .rope = 8,
-                                         .value = 3,
-                                         .yarn = {.factor = 40, .mscale = 1, .mscale_all = 0.5f}}>;
+using straight =
+    fg::latent_attention<D, 3, fg::latent{.kv_rank = 5, .nope = 3, .rope = 4, .value = 7}>;
+using compressed =
+    fg::latent_attention<D, 2,
+                         fg::latent{.q_rank = 4,
+                                    .kv_rank = 6,
+                                    .nope = 5,
+                                    .rope = 8,
+                                    .value = 3,
+                                    .yarn = {.factor = 40, .mscale = 1, .mscale_all = 0.5f}}>;
 using places = std::vector<std::int64_t>;
 
 TEMPLATE_TEST_CASE("training and inference agree, though they multiply in another order", "",

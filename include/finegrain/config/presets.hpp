@@ -7,8 +7,8 @@
 namespace finegrain::inline FINEGRAIN_ABI::presets {
 
 // What is not in these numbers is not in the models either: rotary frequencies other than
-// theta = 10000 (Mixtral, Qwen), biases of attention's projections (Qwen1.5),
-// norms of queries and keys (Qwen3, OLMoE), multi-token prediction (V3).
+// theta = 10000 (Mixtral, Qwen), biases of attention's projections (Qwen1.5), norms of queries and
+// keys (Qwen3, OLMoE), multi-token prediction (V3).
 
 // ---- DeepSeekMoE [DeepSeekMoE 4.1.3, 5.1.2, 7.1] ----
 
