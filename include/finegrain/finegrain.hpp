@@ -14,6 +14,7 @@
 #include "base/matrix.hpp"
 #include "base/number.hpp"
 #include "base/buffer.hpp"
+#include "base/cores.hpp"
 #include "base/parallel.hpp"
 #include "base/wide.hpp"
 #include "base/isa.hpp"
