@@ -136,6 +136,7 @@
 #include "io/safetensors.hpp"
 #include "io/tensor_files.hpp"
 #include "io/checkpoint.hpp"
+#include "io/weights.hpp"
 #include "io/published.hpp"
 
 #include "train/loss.hpp"
