@@ -165,17 +165,17 @@ void read_weights(network<E, X>& net, std::vector<stored_weight> const& found) {
     S* const to = fresh.data() + weight.to->offset;
     std::int64_t const rest = padded(weight.to->rows * weight.to->cols);
     bool const in_two = sizeof(S) == 2 && has_rest(weight.to->role);
-    auto const& [file, entry] = *weight.numbers;
-    if (entry->type == dtype_of<S> && !in_two) {
-      file->read(*entry, to);
+    placed_tensor const& from = *weight.numbers;
+    if (from.entry->type == dtype_of<S> && !in_two) {
+      from.file->read(*from.entry, to);
       continue;
     }
     weight.read(room, [&](std::int64_t i, double x) {
       to[i] = number<S>(x);
       if (std::isfinite(x) && !std::isfinite(number_of(to[i])))
         throw file_error("%.200s has %g, and %s has no number so large: %.150s",
-                         entry->name.c_str(), x, facts(dtype_of<S>).name.data(),
-                         file->path().c_str());
+                         from.entry->name.c_str(), x, facts(dtype_of<S>).name.data(),
+                         from.file->path().c_str());
       if constexpr (sizeof(S) == 2)
         if (in_two) summed<S>::write(static_cast<float>(x), to[i], to[rest + i]);
     });
