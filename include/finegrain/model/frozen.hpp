@@ -37,7 +37,10 @@ class frozen : public inference<frozen<E, X, F>, E, X> {
     return counting.used();
   }
   /// The weights as plans read them.
-  frozen_weights<X, F, E> const& weights() const { return weights_; }
+  frozen_weights<X, F, E> const& weights() const {
+    detail::check_holds(numbers_.size(), weight_bytes());
+    return weights_;
+  }
 
  private:
   static void check_finite(network<E, X> const& net) {
