@@ -2,9 +2,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// For programs that are compiled with -Wshadow: parameters may have a member's name.
+// For programs that are compiled with -Wshadow: parameters may have a member's name; and with
+// -Wsign-conversion: g++ warns of every array in a template whose bound is an int, a constant.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wshadow"
+#pragma GCC diagnostic ignored "-Wsign-conversion"
 
 // clang-format off
 #include "base/platform.hpp"
@@ -12,6 +14,7 @@
 #include "base/matrix.hpp"
 #include "base/number.hpp"
 #include "base/buffer.hpp"
+#include "base/cores.hpp"
 #include "base/parallel.hpp"
 #include "base/wide.hpp"
 #include "base/isa.hpp"
@@ -133,6 +136,7 @@
 #include "io/safetensors.hpp"
 #include "io/tensor_files.hpp"
 #include "io/checkpoint.hpp"
+#include "io/weights.hpp"
 #include "io/published.hpp"
 
 #include "train/loss.hpp"
