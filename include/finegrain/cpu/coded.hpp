@@ -241,9 +241,8 @@ requires(Quantised<F>) struct panels<F> {
   /// One matrix's panels, as left_rows reads them.
   struct source {
     static constexpr std::int64_t pass = depth;
-    /// Rows that meet the codes themselves. Number by number, a tile's multiply-adds leave time to decode:
-    /// that is done twice before it pays to keep what was decoded.
-    static constexpr int few = by_number<F> ? 2 * tile_rows : 4;
+    /// Rows that meet the codes themselves: number by number, a tile's multiply-adds leave time to decode.
+    static constexpr int few = by_number<F> ? tile_rows : 4;
     /// Panels side by side. A chain of multiply-adds for each number, not each unit, is slower than
     /// memory: fewer rows than that takes have two panels' chains.
     static constexpr int abreast(int rows) { return by_number<F> && rows <= 2 ? 4 / rows : 1; }
@@ -260,8 +259,7 @@ requires(Quantised<F>) struct panels<F> {
       std::byte const* const panel = data + p * layout.panel_bytes();
       std::int64_t const begin = k / n, end = begin + units / n;
       if (rows <= few) {
-        few_rows(rows, count, a, panel, begin, end, sums,
-                 std::make_integer_sequence<int, std::min(few, tile_rows)>());
+        few_rows(rows, count, a, panel, begin, end, sums, std::make_integer_sequence<int, few>());
       } else {
         decode(panel, begin, end);
         if constexpr (code::block == 0)
@@ -305,11 +303,6 @@ requires(Quantised<F>) struct panels<F> {
       if constexpr (abreast(1) == 4) run.template operator()<1, 4>();
       if constexpr (abreast(1) >= 2) run.template operator()<1, 2>();
       if constexpr (abreast(2) == 2) run.template operator()<2, 2>();
-      if (rows > tile_rows)
-        return each_tile(rows, [&](int top, int height, int, int) {
-          few_rows(height, 1, a + top * left_stride<products>, panel, begin, end,
-                   sums + top * panel_width, std::integer_sequence<int, R...>());
-        });
       (run.template operator()<R + 1, 1>(), ...);
     }
     /// Tiles over what was decoded, block by block that shares scales.
