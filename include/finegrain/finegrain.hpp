@@ -10,6 +10,7 @@
 
 // clang-format off
 #include "base/platform.hpp"
+#include "base/bounds.hpp"
 #include "base/error.hpp"
 #include "base/matrix.hpp"
 #include "base/number.hpp"
@@ -35,6 +36,7 @@
 #include "expr/cost.hpp"
 #include "expr/describe.hpp"
 
+#include "plan/request.hpp"
 #include "plan/batch.hpp"
 #include "plan/extent.hpp"
 #include "plan/place.hpp"
@@ -97,6 +99,7 @@
 
 #include "cuda/supported.hpp"
 #include "cuda/memory.hpp"
+#include "cuda/buffer.hpp"
 #include "cuda/blas.hpp"
 #include "cuda/executor.hpp"
 #include "cuda/linear.hpp"
