@@ -22,6 +22,13 @@ concept IdRange = !std::is_same_v<std::remove_cvref_t<V>, id_list> && !EigenDens
 template <class V>
 concept EigenIds =
     EigenDense<V> && std::is_same_v<std::remove_const_t<eigen_number<V>>, std::int32_t>;
+template <class V>
+concept OtherIds = requires(V& v) {
+  v.data();
+  v.size();
+  requires std::is_integral_v<pointed_at<decltype(v.data())>> &&
+      !std::is_same_v<pointed_at<decltype(v.data())>, std::int32_t>;
+};
 }  // namespace detail
 
 /// Token ids that somebody else owns: a vector, array or span of std::int32_t, or an Eigen vector.
@@ -34,6 +41,10 @@ struct id_list : std::span<std::int32_t const> {
       : span(v.data(), static_cast<std::size_t>(v.rows() * v.cols())) {
     if ((v.rows() != 1 && v.cols() != 1) || v.innerStride() != 1)
       throw invalid_argument("token ids must be a vector whose numbers are contiguous");
+  }
+  template <detail::OtherIds V>
+  constexpr id_list(V&&) {  // NOLINT
+    static_assert(detail::never<V>, "token ids are std::int32_t: other integers would be copied");
   }
 };
 
