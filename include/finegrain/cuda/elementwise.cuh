@@ -166,8 +166,9 @@ void finite_numbers<T>::look(T const* from, std::int64_t count, std::int32_t* ot
 
 template <class T>
 using elementwise_code = code<&elementwise<T>::add, &elementwise<T>::fill, &elementwise<T>::narrow,
-                              &elementwise<T>::widen, &elementwise<T>::blend,
-                              &elementwise<T>::blend_backward, &finite_numbers<T>::look>;
+                              &elementwise<T>::widen, &finite_numbers<T>::look>;
+template <class T>
+using blend_code = code<&elementwise<T>::blend, &elementwise<T>::blend_backward>;
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -51,8 +51,8 @@ struct stage_code<T, then<A, B>> : all_code<stage_code<T, A>, stage_code<T, B>> 
 template <class T, Expr A, Expr B>
 struct stage_code<T, sum<A, B>> : all_code<stage_code<T, A>, stage_code<T, B>> {};
 template <class T, Expr A, Expr B>
-struct stage_code<T, blended<A, B>> : all_code<linear_code<T>, stage_code<T, A>, stage_code<T, B>> {
-};
+struct stage_code<T, blended<A, B>>
+    : all_code<linear_code<T>, blend_code<T>, stage_code<T, A>, stage_code<T, B>> {};
 template <class T, Expr A>
 struct stage_code<T, residual_of<A>> : stage_code<T, A> {};
 template <class T, int N, Expr A>
@@ -84,7 +84,7 @@ struct code_for : all_code<network_code<T>, stage_code<T, What>> {
 template <class T, class... Routers>
 using any_code =
     all_code<runtime_code<void>, blas_library_code<void>, linear_code<T>, Routers..., layer_code<T>,
-             norm_code<T>, attention_code<T>, embed_code<T>, network_code<T>>;
+             norm_code<T>, attention_code<T>, embed_code<T>, blend_code<T>, network_code<T>>;
 template <class T, config... Cs>
 struct code_for<T, ladder<Cs...>>
     : any_code<T, router_code<T, lane_numbers(Cs.routed), rarer(Cs)>...> {

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "../plan/batch.hpp"
 #include "../plan/routing.hpp"
 #include "../plan/weights.hpp"
 
