@@ -23,8 +23,8 @@ inline constexpr std::int64_t value_cols = 256;  // of a head that are averaged 
 static_assert(key_rows <= block_cols && query_rows <= block_rows && value_cols % block_cols == 0);
 
 /// scores(row, key) = a . keys for up to key_rows keys.
-inline void score_block(matrix<float const> a, matrix<float const> keys, room& room,
-                        float (*scores)[score_stride]) {
+FINEGRAIN_LAZY inline void score_block(matrix<float const> a, matrix<float const> keys, room& room,
+                                       float (*scores)[score_stride]) {
   int const rows = static_cast<int>(a.rows);
   transposed const b(keys);
   multiply(a, rows, keys.cols, b, 0, b.panels(), room, room.sums);
@@ -63,9 +63,10 @@ inline float soften(float scale, int visible, float* scores, float& highest, flo
 
 /// One head of queries [t0, t1) of the sequence whose keys start at row `first`; query t is at
 /// position `position` + t - t0. Columns [c0, c0 + cols) of the head's values are averaged.
-inline void attend(matrix<float const> q, matrix<float const> keys, matrix<float const> values,
-                   std::int64_t position, std::int64_t c0, std::int64_t cols, matrix<float> mixed,
-                   float* log_weight, std::int64_t log_stride) {
+FINEGRAIN_LAZY inline void attend(matrix<float const> q, matrix<float const> keys,
+                                  matrix<float const> values, std::int64_t position,
+                                  std::int64_t c0, std::int64_t cols, matrix<float> mixed,
+                                  float* log_weight, std::int64_t log_stride) {
   int const rows = static_cast<int>(q.rows);
   float const scale = 1.0f / std::sqrt(static_cast<float>(q.cols));
   room room;
@@ -116,7 +117,7 @@ inline void attend(matrix<float const> q, matrix<float const> keys, matrix<float
 
 /// Queries [i0, i0 + rows) of one head and sequence against its keys [j0, j0 + count): what they
 /// add to dq, dk and dv. Views begin at the sequence's first row.
-struct attend_gradient {
+FINEGRAIN_LAZY struct attend_gradient {
   matrix<float const> q, k, v, dmixed;  // (length, dim)
   float const* log_weight;              // one in `log_stride`
   std::int64_t log_stride;
@@ -170,10 +171,10 @@ struct attend_gradient {
 /// softmax(q . k / sqrt(dim)) over its sequence's tokens up to itself. q is (T, query heads * dim),
 /// keys and values are (past + T, key-value heads * dim): `past` tokens came in earlier calls.
 /// log_weight (T, query heads) is the log of the sum of exponentials.
-inline void attend_forward(cpu const& on, heads shape, batch const& b, std::int64_t past,
-                           matrix<float const> q, matrix<float const> keys,
-                           matrix<float const> values, matrix<float> mixed,
-                           matrix<float> log_weight) {
+FINEGRAIN_LAZY inline void attend_forward(cpu const& on, heads shape, batch const& b,
+                                          std::int64_t past, matrix<float const> q,
+                                          matrix<float const> keys, matrix<float const> values,
+                                          matrix<float> mixed, matrix<float> log_weight) {
   using namespace simd;
   int const dim = shape.dim, share = shape.query / shape.key_value;
   std::int64_t const blocks = (q.rows + query_rows - 1) / query_rows;
@@ -197,10 +198,12 @@ inline void attend_forward(cpu const& on, heads shape, batch const& b, std::int6
 /// dq, dk, dv from dmixed. With p the softmax weights and dp_j = dmixed . v_j:
 /// dv_j = p_j dmixed, and the score's gradient is p_j (dp_j - sum p dp), the sum being
 /// dmixed . mixed. Nothing came earlier: training sees whole sequences.
-inline void attend_backward(cpu const& on, heads shape, batch const& b, matrix<float const> q,
-                            matrix<float const> k, matrix<float const> v, matrix<float const> mixed,
-                            matrix<float const> log_weight, matrix<float const> dmixed,
-                            matrix<float> dq, matrix<float> dk, matrix<float> dv) {
+FINEGRAIN_LAZY inline void attend_backward(cpu const& on, heads shape, batch const& b,
+                                           matrix<float const> q, matrix<float const> k,
+                                           matrix<float const> v, matrix<float const> mixed,
+                                           matrix<float const> log_weight,
+                                           matrix<float const> dmixed, matrix<float> dq,
+                                           matrix<float> dk, matrix<float> dv) {
   using namespace simd;
   int const dim = shape.dim, share = shape.query / shape.key_value;
   on.threads(b.sequences() * shape.key_value, [&](std::int64_t task, int) {
@@ -216,15 +219,15 @@ inline void attend_backward(cpu const& on, heads shape, batch const& b, matrix<f
     clear(part(dv, kv));
     room room;
     for (std::int64_t h = kv / dim * share; h < (kv / dim + 1) * share; ++h) {
-      attend_gradient const g{part(q, h * dim),
-                              part(k, kv),
-                              part(v, kv),
-                              part(dmixed, h * dim),
-                              log_weight.row(first) + h,
-                              log_weight.stride,
-                              part(dq, h * dim),
-                              part(dk, kv),
-                              part(dv, kv)};
+      attend_gradient<> const g{part(q, h * dim),
+                                part(k, kv),
+                                part(v, kv),
+                                part(dmixed, h * dim),
+                                log_weight.row(first) + h,
+                                log_weight.stride,
+                                part(dq, h * dim),
+                                part(dk, kv),
+                                part(dv, kv)};
       clear(g.dq);
       for (std::int64_t i0 = 0; i0 < length; i0 += query_rows) {
         int const rows = static_cast<int>(std::min<std::int64_t>(query_rows, length - i0));

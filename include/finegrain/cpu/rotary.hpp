@@ -47,9 +47,10 @@ FINEGRAIN_INLINE void sine_cosine(double quarters, float& sine, float& cosine) {
 
 /// Turns the pair (i, i + dim/2) of every head by direction * position * theta^(-2i/dim), in rows
 /// [begin, end) of q and of k. One copy: inlined twice it may differ in bits.
-FINEGRAIN_ONE_COPY inline void turn_rows(batch const& b, std::int64_t past, int dim, double theta,
-                                         float direction, std::int64_t begin, std::int64_t end,
-                                         matrix<float> q, matrix<float> k) {
+FINEGRAIN_LAZY FINEGRAIN_ONE_COPY inline void turn_rows(batch const& b, std::int64_t past, int dim,
+                                                        double theta, float direction,
+                                                        std::int64_t begin, std::int64_t end,
+                                                        matrix<float> q, matrix<float> k) {
   constexpr std::int64_t pairs = 64;
   int const half = dim / 2;
   double const step = std::pow(theta, -2.0 / dim);
@@ -80,8 +81,9 @@ FINEGRAIN_ONE_COPY inline void turn_rows(batch const& b, std::int64_t past, int 
     });
   }
 }
-inline void turn(cpu const& on, batch const& b, std::int64_t past, int dim, double theta,
-                 float direction, matrix<float> q, matrix<float> k = {}) {
+FINEGRAIN_LAZY inline void turn(cpu const& on, batch const& b, std::int64_t past, int dim,
+                                double theta, float direction, matrix<float> q,
+                                matrix<float> k = {}) {
   constexpr std::int64_t rows = 32;
   on.threads(ceil_div(q.rows, rows), [&](std::int64_t task, int) {
     turn_rows(b, past, dim, theta, direction, task * rows, std::min(q.rows, (task + 1) * rows), q,
