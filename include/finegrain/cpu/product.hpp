@@ -11,10 +11,21 @@ namespace simd {
 
 /// sums(panel, row, column) = a(rows, K) . B(K, panels [first, last)), for up to block_rows rows.
 /// Depth by depth, both operands are copied to where they stay in a cache, B some panels at a time,
-/// and what is packed next is fetched while the tiles of the one before run.
+/// and what is packed next is fetched while the tiles of the one before run. Few rows meet weights as
+/// they are stored.
 template <format F = format::f32, class B>
 void multiply(row_list a, int rows, std::int64_t K, B const& b, std::int64_t first,
               std::int64_t last, room& room, float* sums) {
+  if constexpr (std::is_same_v<B, transposed>)
+    if (rows <= packing<F>::few && K > 0 && K <= block_rows / rows * depth) {
+      left_rows<F> const left(room.left, a, rows, K);
+      left.multiply(packing<F>{b, K, room.right}, first, last,
+                    [&](std::int64_t p, float const* product) {
+                      std::int64_t const size = rows * panel_width;
+                      std::copy_n(product, size, sums + (p - first) * size);
+                    });
+      return;
+    }
   constexpr std::int64_t step = depth * unit<F>::numbers;
   for (std::int64_t k = 0; k < K; k += step) {
     std::int64_t const count = std::min(step, K - k), units = ceil_div(count, unit<F>::numbers);
