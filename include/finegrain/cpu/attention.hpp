@@ -64,10 +64,10 @@ inline float soften(float scale, int visible, float* scores, float& highest, flo
 /// Some rows of queries of one sequence, `share` of which stand at each position: they are rows
 /// first, first + 1, ... of all that there are from the sequence's first token on, whose keys and
 /// values begin there. Columns [c0, c0 + cols) of the values are averaged.
-inline void attend(float scale, int share, std::int64_t first, matrix<float const> q,
-                   matrix<float const> keys, matrix<float const> values, std::int64_t c0,
-                   std::int64_t cols, matrix<float> mixed, float* log_weight,
-                   std::int64_t log_stride) {
+FINEGRAIN_LAZY inline void attend(float scale, int share, std::int64_t first, matrix<float const> q,
+                                  matrix<float const> keys, matrix<float const> values,
+                                  std::int64_t c0, std::int64_t cols, matrix<float> mixed,
+                                  float* log_weight, std::int64_t log_stride) {
   int const rows = static_cast<int>(q.rows);
   room room;
   alignas(64) float scores[query_rows][score_stride];
@@ -118,7 +118,7 @@ inline void attend(float scale, int share, std::int64_t first, matrix<float cons
 
 /// Queries [i0, i0 + rows) of one head and sequence against its keys [j0, j0 + count): what they
 /// add to dq, dk and dv. Views begin at the sequence's first row.
-struct attend_gradient {
+FINEGRAIN_LAZY struct attend_gradient {
   float scale;
   matrix<float const> q, k, v, dmixed;  // (length, dim or value)
   float const* log_weight;              // one in `log_stride`
@@ -236,7 +236,7 @@ FINEGRAIN_LAZY inline void attend_backward(cpu const& on, heads shape, batch con
     clear(part(dv, kv, value));
     room room;
     for (std::int64_t h = kv * share; h < (kv + 1) * share; ++h) {
-      attend_gradient const g{
+      attend_gradient<> const g{
           shape.scale_of<float>(), part(q, h, dim),           part(k, kv, dim),  part(v, kv, value),
           part(dmixed, h, value),  log_weight.row(first) + h, log_weight.stride, part(dq, h, dim),
           part(dk, kv, dim),       part(dv, kv, value)};

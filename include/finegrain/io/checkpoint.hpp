@@ -85,8 +85,9 @@ FINEGRAIN_LAZY inline std::string difference(std::string const& file, std::strin
 /// Reads tensors from a file that holds them all and no others, in these formats and shapes. Throws
 /// mismatch before anything is read if it does not; file_error if reading fails: then some of the
 /// tensors have been read.
-inline void read_tensors(safetensors_file const& file, std::span<tensor_view const> tensors,
-                         std::string const* architecture = nullptr) {
+FINEGRAIN_LAZY inline void read_tensors(safetensors_file const& file,
+                                        std::span<tensor_view const> tensors,
+                                        std::string const* architecture = nullptr) {
   std::vector<std::string> differences;
   if (architecture) {
     std::string const* const theirs = file.metadata("architecture");

@@ -83,7 +83,7 @@ class safetensors_file {
   std::string const& path() const { return path_; }
   std::vector<tensor_entry> const& tensors() const { return table_.tensors; }
   /// The tensor of a name, or null.
-  FINEGRAIN_LAZY tensor_entry const* find(std::string_view name) const {
+  tensor_entry const* find(std::string_view name) const {
     auto const& all = table_.tensors;
     auto const at = std::lower_bound(
         all.begin(), all.end(), name,

@@ -107,7 +107,7 @@ class tensor_files {
   /// All of them, sorted by name.
   std::vector<placed_tensor> const& tensors() const { return tensors_; }
   /// The tensor of a name, or null.
-  FINEGRAIN_LAZY placed_tensor const* find(std::string_view name) const {
+  placed_tensor const* find(std::string_view name) const {
     auto const at = std::lower_bound(
         tensors_.begin(), tensors_.end(), name,
         [](placed_tensor const& t, std::string_view wanted) { return t.entry->name < wanted; });
