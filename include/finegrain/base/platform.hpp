@@ -64,6 +64,10 @@
     "finegrain needs g++ 12 or clang 14, or newer: its kernels are written with their vector types"
 #endif
 
+// Before a function or a class: compiled in files that use it. What is no template a compiler compiles
+// wherever it is included, and makes every template that it calls.
+#define FINEGRAIN_LAZY template <int = 0>
+
 #if defined(__CUDACC__)
 #define FINEGRAIN_UNROLL
 #define FINEGRAIN_ONE_COPY __attribute__((noinline))

@@ -23,8 +23,8 @@ inline constexpr std::int64_t value_cols = 512;  // of a head that are averaged 
 static_assert(key_rows <= block_cols && query_rows <= block_rows && value_cols % block_cols == 0);
 
 /// scores(row, key) = a . keys for up to key_rows keys.
-inline void score_block(matrix<float const> a, matrix<float const> keys, room& room,
-                        float (*scores)[score_stride]) {
+FINEGRAIN_LAZY inline void score_block(matrix<float const> a, matrix<float const> keys, room& room,
+                                       float (*scores)[score_stride]) {
   int const rows = static_cast<int>(a.rows);
   transposed const b(keys);
   multiply(a, rows, keys.cols, b, 0, b.panels(), room, room.sums);
@@ -64,10 +64,10 @@ inline float soften(float scale, int visible, float* scores, float& highest, flo
 /// Some rows of queries of one sequence, `share` of which stand at each position: they are rows
 /// first, first + 1, ... of all that there are from the sequence's first token on, whose keys and
 /// values begin there. Columns [c0, c0 + cols) of the values are averaged.
-inline void attend(float scale, int share, std::int64_t first, matrix<float const> q,
-                   matrix<float const> keys, matrix<float const> values, std::int64_t c0,
-                   std::int64_t cols, matrix<float> mixed, float* log_weight,
-                   std::int64_t log_stride) {
+FINEGRAIN_LAZY inline void attend(float scale, int share, std::int64_t first, matrix<float const> q,
+                                  matrix<float const> keys, matrix<float const> values,
+                                  std::int64_t c0, std::int64_t cols, matrix<float> mixed,
+                                  float* log_weight, std::int64_t log_stride) {
   int const rows = static_cast<int>(q.rows);
   room room;
   alignas(64) float scores[query_rows][score_stride];
@@ -118,7 +118,7 @@ inline void attend(float scale, int share, std::int64_t first, matrix<float cons
 
 /// Queries [i0, i0 + rows) of one head and sequence against its keys [j0, j0 + count): what they
 /// add to dq, dk and dv. Views begin at the sequence's first row.
-struct attend_gradient {
+FINEGRAIN_LAZY struct attend_gradient {
   float scale;
   matrix<float const> q, k, v, dmixed;  // (length, dim or value)
   float const* log_weight;              // one in `log_stride`
@@ -172,10 +172,10 @@ struct attend_gradient {
 /// softmax(scale q . k) over its sequence's tokens up to itself. q is (T, query heads * dim), keys
 /// and values are (past + T, key-value heads * dim or value): `past` tokens came in earlier calls.
 /// log_weight (T, query heads) is the log of the sum of exponentials.
-inline void attend_forward(cpu const& on, heads shape, batch const& b, std::int64_t past,
-                           matrix<float const> q, matrix<float const> keys,
-                           matrix<float const> values, matrix<float> mixed,
-                           matrix<float> log_weight) {
+FINEGRAIN_LAZY inline void attend_forward(cpu const& on, heads shape, batch const& b,
+                                          std::int64_t past, matrix<float const> q,
+                                          matrix<float const> keys, matrix<float const> values,
+                                          matrix<float> mixed, matrix<float> log_weight) {
   using namespace simd;
   int const dim = shape.dim, value = shape.value, group = shape.query / shape.key_value;
   // All heads of the same keys, one after the other in memory, are rows of one: they meet the keys
@@ -215,10 +215,12 @@ inline void attend_forward(cpu const& on, heads shape, batch const& b, std::int6
 /// dq, dk, dv from dmixed. With p the softmax weights and dp_j = dmixed . v_j:
 /// dv_j = p_j dmixed, and the score's gradient is p_j (dp_j - sum p dp), the sum being
 /// dmixed . mixed. Nothing came earlier: training sees whole sequences.
-inline void attend_backward(cpu const& on, heads shape, batch const& b, matrix<float const> q,
-                            matrix<float const> k, matrix<float const> v, matrix<float const> mixed,
-                            matrix<float const> log_weight, matrix<float const> dmixed,
-                            matrix<float> dq, matrix<float> dk, matrix<float> dv) {
+FINEGRAIN_LAZY inline void attend_backward(cpu const& on, heads shape, batch const& b,
+                                           matrix<float const> q, matrix<float const> k,
+                                           matrix<float const> v, matrix<float const> mixed,
+                                           matrix<float const> log_weight,
+                                           matrix<float const> dmixed, matrix<float> dq,
+                                           matrix<float> dk, matrix<float> dv) {
   using namespace simd;
   int const dim = shape.dim, value = shape.value, share = shape.query / shape.key_value;
   on.threads(b.sequences() * shape.key_value, [&](std::int64_t task, int) {
@@ -234,7 +236,7 @@ inline void attend_backward(cpu const& on, heads shape, batch const& b, matrix<f
     clear(part(dv, kv, value));
     room room;
     for (std::int64_t h = kv * share; h < (kv + 1) * share; ++h) {
-      attend_gradient const g{
+      attend_gradient<> const g{
           shape.scale_of<float>(), part(q, h, dim),           part(k, kv, dim),  part(v, kv, value),
           part(dmixed, h, value),  log_weight.row(first) + h, log_weight.stride, part(dq, h, dim),
           part(dk, kv, dim),       part(dv, kv, value)};

@@ -22,7 +22,7 @@ struct combination {
 };
 
 /// y (T, D).
-inline void combine(cpu const& on, combination const& c, matrix<float> y) {
+FINEGRAIN_LAZY inline void combine(cpu const& on, combination const& c, matrix<float> y) {
   constexpr std::int64_t rows = 16;
   on.threads((y.rows + rows - 1) / rows, [&](std::int64_t task, int) {
     for (std::int64_t t = task * rows; t < std::min(y.rows, (task + 1) * rows); ++t) {

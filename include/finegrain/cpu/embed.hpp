@@ -41,19 +41,20 @@ void take_rows(cpu const& on, std::span<std::int32_t const> ids, matrix<T const>
 }  // namespace simd
 
 /// y (T, D) = rows of table (V, D). Throws invalid_argument if an id is not a row of the table.
-inline void embedding_forward(cpu const& on, std::span<std::int32_t const> ids,
-                              matrix<float const> table, matrix<float> y) {
+FINEGRAIN_LAZY inline void embedding_forward(cpu const& on, std::span<std::int32_t const> ids,
+                                             matrix<float const> table, matrix<float> y) {
   simd::take_rows(on, ids, table, y);
 }
-inline void embedding_forward(cpu const& on, std::span<std::int32_t const> ids,
-                              matrix<bf16 const> table, matrix<float> y) {
+FINEGRAIN_LAZY inline void embedding_forward(cpu const& on, std::span<std::int32_t const> ids,
+                                             matrix<bf16 const> table, matrix<float> y) {
   simd::take_rows(on, ids, table, y);
 }
 
 /// dtable (V, D): each token adds its dy (T, D) to the row of its id, in the tokens' order. Tasks
 /// are columns, so that no two of them meet.
-inline void embedding_backward(cpu const& on, std::span<std::int32_t const> ids,
-                               matrix<float const> dy, matrix<float> dtable, gradients mode) {
+FINEGRAIN_LAZY inline void embedding_backward(cpu const& on, std::span<std::int32_t const> ids,
+                                              matrix<float const> dy, matrix<float> dtable,
+                                              gradients mode) {
   constexpr std::int64_t columns = 64;
   simd::check_ids(ids, dy.rows, dtable.rows);
   on.threads((dtable.cols + columns - 1) / columns, [&](std::int64_t task, int) {

@@ -92,7 +92,7 @@ constexpr std::int64_t most_tasks(std::int64_t slots, std::int64_t experts, int 
 /// Puts tasks without a place in order: a group's from the biggest to the smallest, and the groups
 /// spread evenly among one another. Shared experts compute much with few weights, routed ones little
 /// with many: side by side they use the cores and the memory.
-inline void order_tasks(expert_task* tasks, std::int64_t count) {
+FINEGRAIN_LAZY inline void order_tasks(expert_task* tasks, std::int64_t count) {
   auto const cost = [](expert_task const& t) { return t.rows * (t.end - t.begin); };
   auto const before = [&](expert_task const& a, expert_task const& b) {
     if (a.place != b.place) return a.place < b.place;
@@ -125,9 +125,10 @@ inline std::int64_t outer_panels(expert_group const& g) {
 /// multiples of `step`, so that no task has much more than its share. What a task computes does not
 /// depend on how it was cut, and so neither on the number of workers. With `cut_by`, takes only blocks
 /// whose inner panels are cut where that is the share. Returns how many tasks there are.
-inline std::int64_t list_tasks(std::span<expert_group const> groups, std::int64_t most, int workers,
-                               std::int64_t step, std::int64_t (*panels)(expert_group const&),
-                               expert_task* tasks, std::int64_t cut_by = 0) {
+FINEGRAIN_LAZY inline std::int64_t list_tasks(std::span<expert_group const> groups,
+                                              std::int64_t most, int workers, std::int64_t step,
+                                              std::int64_t (*panels)(expert_group const&),
+                                              expert_task* tasks, std::int64_t cut_by = 0) {
   auto const each_block = [&](auto&& f) {
     for (std::size_t i = 0; i < groups.size(); ++i)
       for (std::int64_t e = 0; e < groups[i].gate.count; ++e) {

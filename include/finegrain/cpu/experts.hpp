@@ -291,9 +291,11 @@ void weight_gradients(cpu const& on, std::span<expert_group const> groups, matri
 }  // namespace simd
 
 /// Weight gradients, group.dweight, and the slots' shares of dx in group.out, from dy (T, D).
-inline void experts_backward(cpu const& on, activation act, std::span<expert_group const> groups,
-                             matrix<float const> x, matrix<float const> dy, gradients mode,
-                             expert_task* tasks, expert_room const& room) {
+FINEGRAIN_LAZY inline void experts_backward(cpu const& on, activation act,
+                                            std::span<expert_group const> groups,
+                                            matrix<float const> x, matrix<float const> dy,
+                                            gradients mode, expert_task* tasks,
+                                            expert_room const& room) {
   simd::in_products_of(on, [&]<format F>() {
     simd::backward_through_down<F>(on, act, groups, dy, tasks, room);
     simd::backward_through_gate_up<F>(on, groups, tasks, room);

@@ -47,21 +47,17 @@ void multiply_all(cpu const& on, matrix<float const> x, B const& b, matrix<float
 }  // namespace simd
 
 /// y (T, Out) = x (T, In) . w (Out, In)^T, of weights as they are stored, or packed.
-inline void linear_forward(cpu const& on, matrix<float const> x, matrix<float const> w,
-                           matrix<float> y) {
+template <class W>
+inline void linear_forward(cpu const& on, matrix<float const> x, W const& w, matrix<float> y) {
   simd::multiply_all(on, x, simd::across(on, w), y, gradients::overwrite);
-}
-template <format F>
-void linear_forward(cpu const& on, matrix<float const> x, simd::panels<F> const& w,
-                    matrix<float> y) {
-  simd::multiply_all(on, x, w, y, gradients::overwrite);
 }
 
 /// dw (Out, In) = dy (T, Out)^T . x (T, In) and dx (T, In) = dy . w, each stored or added. An
 /// empty dx is not made.
-inline void linear_backward(cpu const& on, matrix<float const> x, matrix<float const> w,
-                            matrix<float const> dy, matrix<float> dw, gradients dw_mode,
-                            matrix<float> dx, gradients dx_mode) {
+FINEGRAIN_LAZY inline void linear_backward(cpu const& on, matrix<float const> x,
+                                           matrix<float const> w, matrix<float const> dy,
+                                           matrix<float> dw, gradients dw_mode, matrix<float> dx,
+                                           gradients dx_mode) {
   simd::in_products_of(on, [&]<format F>() {
     on.threads(simd::ceil_div(w.rows, simd::block_rows), [&](std::int64_t task, int) {
       std::int64_t const first = task * simd::block_rows;

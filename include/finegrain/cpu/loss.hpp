@@ -30,7 +30,8 @@ inline float largest_of(float const* x, std::int64_t cols) {
 
 /// The sum of e^(x - most), vector by vector; they go to `out`, which may be x, if given. Sums of
 /// 512 numbers are added in double.
-inline double exponentials(float const* x, std::int64_t cols, float most, float* out) {
+FINEGRAIN_LAZY inline double exponentials(float const* x, std::int64_t cols, float most,
+                                          float* out) {
   constexpr std::int64_t stretch = 512;
   double sum = 0;
   for (std::int64_t begin = 0; begin < cols; begin += stretch) {
@@ -69,9 +70,9 @@ inline double token_loss(float const* x, std::int64_t cols, std::int32_t target,
 /// The sum over tokens of -log softmax(logits)[target], in nats; targets below 0 are left out.
 /// dlogits (T, V) = scale * (softmax(logits) - onehot(target)), 0 for tokens that are left out; it
 /// may be empty, and it may be the logits.
-inline double cross_entropy(cpu const& on, matrix<float const> logits,
-                            std::span<std::int32_t const> targets, double scale,
-                            matrix<float> dlogits) {
+FINEGRAIN_LAZY inline double cross_entropy(cpu const& on, matrix<float const> logits,
+                                           std::span<std::int32_t const> targets, double scale,
+                                           matrix<float> dlogits) {
   constexpr std::int64_t parts = 64;  // partial sums, whatever the threads
   double sums[parts] = {};
   on.threads(parts, [&](std::int64_t part, int) {

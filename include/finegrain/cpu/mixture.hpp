@@ -32,9 +32,10 @@ void clear(cpu const& on, stack<T> s) {
 
 namespace simd {
 
-inline void run_experts(cpu const& on, activation act, std::span<expert_group const> groups,
-                        layer_weights<float const> const&, matrix<float const> x,
-                        mixture_scratch const& t) {
+FINEGRAIN_LAZY inline void run_experts(cpu const& on, activation act,
+                                       std::span<expert_group const> groups,
+                                       layer_weights<float const> const&, matrix<float const> x,
+                                       mixture_scratch const& t) {
   in_products_of(on, [&]<format F>() {
     experts_forward(on, act, groups, stored_experts<F>{on.copy}, x, t.tasks, t.room);
   });

@@ -28,8 +28,9 @@ FINEGRAIN_INLINE float sum_over(std::int64_t cols, F&& f) {
 
 /// One row of the norm; returns 1 / sqrt(mean(x^2) + epsilon). One copy, as everything here that
 /// several loops call: inlined twice it may differ in bits.
-FINEGRAIN_ONE_COPY inline float normalise(float const* x, float const* gain, std::int64_t cols,
-                                          float epsilon, float* y) {
+FINEGRAIN_LAZY FINEGRAIN_ONE_COPY inline float normalise(float const* x, float const* gain,
+                                                         std::int64_t cols, float epsilon,
+                                                         float* y) {
   float const squares = sum_over(cols, [x](auto at) { return at(x) * at(x); });
   float const r = 1.0f / std::sqrt(squares / static_cast<float>(cols) + epsilon);
   for (std::int64_t c = 0; c < cols; ++c) y[c] = x[c] * r * gain[c];
@@ -37,9 +38,10 @@ FINEGRAIN_ONE_COPY inline float normalise(float const* x, float const* gain, std
 }
 
 /// One row of dx; `also` (D), if given, is added.
-FINEGRAIN_ONE_COPY inline void normalise_backward(float const* x, float const* gain,
-                                                  std::int64_t cols, float r, float const* dy,
-                                                  float* dx, float const* also) {
+FINEGRAIN_LAZY FINEGRAIN_ONE_COPY inline void normalise_backward(float const* x, float const* gain,
+                                                                 std::int64_t cols, float r,
+                                                                 float const* dy, float* dx,
+                                                                 float const* also) {
   float const dot = sum_over(cols, [&](auto at) { return at(dy) * at(gain) * at(x); });
   float const mean = dot * r / static_cast<float>(cols);
   for (std::int64_t c = 0; c < cols; ++c) dx[c] = r * (dy[c] * gain[c] - x[c] * r * mean);
@@ -67,8 +69,9 @@ FINEGRAIN_ONE_COPY inline void gain_gradient(matrix<float const> x, float const*
 }  // namespace simd
 
 /// y (T, D) from x (T, D) and gain (1, D). Leaves 1 / sqrt(mean(x^2) + epsilon) of each row.
-inline void rmsnorm_forward(cpu const& on, matrix<float const> x, matrix<float const> gain,
-                            float epsilon, matrix<float> y, float* inverse_rms) {
+FINEGRAIN_LAZY inline void rmsnorm_forward(cpu const& on, matrix<float const> x,
+                                           matrix<float const> gain, float epsilon, matrix<float> y,
+                                           float* inverse_rms) {
   on.threads((x.rows + simd::norm_rows - 1) / simd::norm_rows, [&](std::int64_t task, int) {
     std::int64_t const end = std::min(x.rows, (task + 1) * simd::norm_rows);
     for (std::int64_t t = task * simd::norm_rows; t < end; ++t)
@@ -79,9 +82,11 @@ inline void rmsnorm_forward(cpu const& on, matrix<float const> x, matrix<float c
 /// dx (T, D), and dgain (1, D), from dy (T, D). With n = x r and g = dy gain:
 /// dgain = sum over rows of dy n, and dx = r (g - n mean(g n)). `also` (T, D), if given, is added
 /// to dx: the gradient that goes round the norm.
-inline void rmsnorm_backward(cpu const& on, matrix<float const> x, matrix<float const> gain,
-                             float const* inverse_rms, matrix<float const> dy, matrix<float> dgain,
-                             gradients mode, matrix<float> dx, matrix<float const> also = {}) {
+FINEGRAIN_LAZY inline void rmsnorm_backward(cpu const& on, matrix<float const> x,
+                                            matrix<float const> gain, float const* inverse_rms,
+                                            matrix<float const> dy, matrix<float> dgain,
+                                            gradients mode, matrix<float> dx,
+                                            matrix<float const> also = {}) {
   using namespace simd;
   on.threads((x.cols + gain_cols - 1) / gain_cols, [&](std::int64_t task, int) {
     gain_gradient(x, inverse_rms, dy, task * gain_cols, dgain, mode);

@@ -59,9 +59,10 @@ FINEGRAIN_INLINE void turn_pairs(float* FINEGRAIN_RESTRICT first, float* FINEGRA
 
 /// Turns the pairs of every head by direction * position * their speed, in rows [begin, end) of q and
 /// of k. One copy: inlined twice it may differ in bits.
-FINEGRAIN_ONE_COPY inline void turn_rows(batch const& b, std::int64_t past, rotary const& how,
-                                         float direction, std::int64_t begin, std::int64_t end,
-                                         matrix<float> q, matrix<float> k) {
+FINEGRAIN_LAZY FINEGRAIN_ONE_COPY inline void turn_rows(batch const& b, std::int64_t past,
+                                                        rotary const& how, float direction,
+                                                        std::int64_t begin, std::int64_t end,
+                                                        matrix<float> q, matrix<float> k) {
   constexpr int pairs = 64;
   int const all = how.dim / 2;
   double const slower = std::pow(how.theta, -2.0 / how.dim);
@@ -92,8 +93,8 @@ FINEGRAIN_ONE_COPY inline void turn_rows(batch const& b, std::int64_t past, rota
     });
   }
 }
-inline void turn(cpu const& on, batch const& b, std::int64_t past, rotary const& how,
-                 float direction, matrix<float> q, matrix<float> k = {}) {
+FINEGRAIN_LAZY inline void turn(cpu const& on, batch const& b, std::int64_t past, rotary const& how,
+                                float direction, matrix<float> q, matrix<float> k = {}) {
   constexpr std::int64_t rows = 32;
   on.threads(ceil_div(q.rows, rows), [&](std::int64_t task, int) {
     turn_rows(b, past, how, direction, task * rows, std::min(q.rows, (task + 1) * rows), q, k);

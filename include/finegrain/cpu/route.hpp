@@ -34,7 +34,7 @@ FINEGRAIN_INLINE void map(float* x, std::int64_t n, F&& f) {
 }
 
 /// Logits become scores.
-inline void score_forward(config const& c, float* s) {
+FINEGRAIN_LAZY inline void score_forward(config const& c, float* s) {
   switch (c.score) {
     case score::softmax: {
       float const highest = *std::max_element(s, s + c.routed);
@@ -52,7 +52,7 @@ inline void score_forward(config const& c, float* s) {
 }
 /// Gradients of scores become gradients of logits. The scores say all that is needed:
 /// sigmoid' = s (1 - s), and sqrt(softplus)' = sigmoid / (2 s) with sigmoid = 1 - exp(-s^2).
-inline void score_backward(config const& c, float const* s, float* ds) {
+FINEGRAIN_LAZY inline void score_backward(config const& c, float const* s, float* ds) {
   switch (c.score) {
     case score::softmax: {
       float const mean = sum_over(c.routed, [s, ds](auto at) { return at(s) * at(ds); });
@@ -132,8 +132,8 @@ inline std::int64_t best_below(std::int64_t limit, std::int64_t const* ranks, in
 
 /// Moves the ranks of experts in the best group_limit groups to the front; returns how many there
 /// are. `groups` has room for the groups' ranks.
-inline int limit_groups(config const& c, float const* keys, std::int64_t* ranks,
-                        std::int64_t* groups) {
+FINEGRAIN_LAZY inline int limit_groups(config const& c, float const* keys, std::int64_t* ranks,
+                                       std::int64_t* groups) {
   int const size = c.routed / c.groups;
   int const counted = c.group_score == group_score::max        ? 1
                       : c.group_score == group_score::top2_sum ? 2
@@ -156,8 +156,9 @@ inline int limit_groups(config const& c, float const* keys, std::int64_t* ranks,
 }
 
 /// One token's experts. `keys` has room for R numbers, `ranks` for 2 R.
-inline void choose(config const& c, routing_request const& request, float const* scores,
-                   float const* bias, float* keys, std::int64_t* ranks, std::int32_t* experts) {
+FINEGRAIN_LAZY inline void choose(config const& c, routing_request const& request,
+                                  float const* scores, float const* bias, float* keys,
+                                  std::int64_t* ranks, std::int32_t* experts) {
   for (int i = 0; i < c.routed; ++i) keys[i] = scores[i] + (bias ? bias[i] : 0.0f);
   rank_all(keys, c.routed, ranks);
   int const n =
@@ -194,9 +195,10 @@ struct route_scratch {
 
 /// Scores, experts and weights of each token, from x (T, D). The order of the rules is `routing`'s.
 /// With a norm, its rows are made from x first, in the same pass.
-inline void route_forward(cpu const& on, config const& c, batch const& b, matrix<float const> x,
-                          fused_norm const* norm, router_weights<float const> const& w,
-                          routing<float> const& r, route_scratch const& scratch) {
+FINEGRAIN_LAZY inline void route_forward(cpu const& on, config const& c, batch const& b,
+                                         matrix<float const> x, fused_norm const* norm,
+                                         router_weights<float const> const& w,
+                                         routing<float> const& r, route_scratch const& scratch) {
   using namespace simd;
   int const k = slots(c, b.routing);
   *r.seed = random_word(b.routing.seed, b.log ? b.log->next : 0);
@@ -261,10 +263,12 @@ inline void route_forward(cpu const& on, config const& c, batch const& b, matrix
 
 /// Gradients of the router's weights, and what they add to dx (T, D), from those of the weights in
 /// scratch.dweights (T, k) and the balance losses.
-inline void route_backward(cpu const& on, config const& c, batch const& b, matrix<float const> x,
-                           router_weights<float const> const& w, routing<float> const& r,
-                           route_scratch const& scratch, router_weights<float> const& dw,
-                           gradients mode, matrix<float> dx) {
+FINEGRAIN_LAZY inline void route_backward(cpu const& on, config const& c, batch const& b,
+                                          matrix<float const> x,
+                                          router_weights<float const> const& w,
+                                          routing<float> const& r, route_scratch const& scratch,
+                                          router_weights<float> const& dw, gradients mode,
+                                          matrix<float> dx) {
   int const k = slots(c, b.routing);
   balance_weights_backward(c, b, r, scratch.dweights);
   finegrain::detail::for_rows(on, x.rows, [&](std::int64_t t, int worker) {

@@ -135,7 +135,7 @@ constexpr std::string_view node_name() {
 }
 
 /// 1234567 as 1,234,567.
-inline std::string with_commas(std::int64_t n) {
+FINEGRAIN_LAZY inline std::string with_commas(std::int64_t n) {
   std::string text = std::to_string(n);
   for (std::size_t at = text.size(); at > 3; at -= 3) text.insert(at - 3, 1, ',');
   return text;
@@ -146,7 +146,7 @@ inline std::string width_text(int width) {
 }
 
 /// Lines of a description, and a `Bind` that adds a line for each weight.
-class description {
+FINEGRAIN_LAZY class description {
  public:
   /// Adds the lines of an expression.
   template <Expr A, Expr B>
@@ -281,7 +281,7 @@ class description {
 /// its parameters (and how many of them a token runs through), and below a stage its weights.
 template <Expr E>
 std::string describe(E e) {
-  detail::description lines;
+  detail::description<> lines;
   lines.add(e, 0);
   return lines.text();
 }

@@ -46,7 +46,7 @@ class file_descriptor {
 /// `path` is replaced, not followed; so is a read-only file in a directory that can be written.
 class atomic_file {
  public:
-  explicit atomic_file(std::string path) : path_(std::move(path)), file_(create()) {
+  FINEGRAIN_LAZY explicit atomic_file(std::string path) : path_(std::move(path)), file_(create()) {
     if (file_ < 0) throw_file_error("cannot create a file beside", path_, errno);
   }
   ~atomic_file() {

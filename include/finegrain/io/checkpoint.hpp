@@ -22,7 +22,7 @@ namespace finegrain::inline FINEGRAIN_ABI {
 struct mismatch : file_error {
   std::shared_ptr<std::vector<std::string> const> differences;
 
-  mismatch(std::string const& path, std::vector<std::string> list)
+  FINEGRAIN_LAZY mismatch(std::string const& path, std::vector<std::string> list)
       : file_error("%.150s holds another model (differences: %lld): %s", path.c_str(),
                    static_cast<long long>(list.size()), first_of(list).c_str()),
         differences(std::make_shared<std::vector<std::string> const>(std::move(list))) {}
@@ -38,7 +38,7 @@ struct mismatch : file_error {
 
 namespace detail {
 
-inline std::string form(dtype type, std::vector<std::int64_t> const& shape) {
+FINEGRAIN_LAZY inline std::string form(dtype type, std::vector<std::int64_t> const& shape) {
   std::string text = std::string(facts(type).name) + " [";
   for (std::size_t i = 0; i < shape.size(); ++i)
     text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
@@ -51,7 +51,7 @@ struct text_line {
   std::string words;
   bool operator==(text_line const&) const = default;
 };
-inline std::vector<text_line> lines_of(std::string const& text) {
+FINEGRAIN_LAZY inline std::vector<text_line> lines_of(std::string const& text) {
   std::vector<text_line> lines(1);
   for (char const c : text) {
     text_line& line = lines.back();
@@ -66,7 +66,7 @@ inline std::vector<text_line> lines_of(std::string const& text) {
 }
 
 /// Where two descriptions differ, in a sentence: in the innermost stage. Empty if they do not.
-inline std::string difference(std::string const& file, std::string const& here) {
+FINEGRAIN_LAZY inline std::string difference(std::string const& file, std::string const& here) {
   auto theirs = lines_of(file), ours = lines_of(here);
   theirs.resize(std::max(theirs.size(), ours.size()));
   ours.resize(theirs.size());
@@ -85,8 +85,9 @@ inline std::string difference(std::string const& file, std::string const& here) 
 /// Reads tensors from a file that holds them all and no others, in these formats and shapes. Throws
 /// mismatch before anything is read if it does not; file_error if reading fails: then some of the
 /// tensors have been read.
-inline void read_tensors(safetensors_file const& file, std::span<tensor_view const> tensors,
-                         std::string const* architecture = nullptr) {
+FINEGRAIN_LAZY inline void read_tensors(safetensors_file const& file,
+                                        std::span<tensor_view const> tensors,
+                                        std::string const* architecture = nullptr) {
   std::vector<std::string> differences;
   if (architecture) {
     std::string const* const theirs = file.metadata("architecture");

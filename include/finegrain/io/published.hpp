@@ -14,7 +14,9 @@ namespace finegrain::inline FINEGRAIN_ABI {
 /// decoder: "layers.1.mixture.experts.3.gate" is "model.layers.1.mlp.experts.3.gate_proj.weight".
 /// Empty if there is none.
 inline std::string deepseek_name(std::string_view ours) {
-  using pair = std::pair<std::string_view, std::string_view>;
+  struct pair {
+    std::string_view here, there;
+  };
   static constexpr pair model[] = {{"embedding.table", "model.embed_tokens.weight"},
                                    {"rmsnorm.gain", "model.norm.weight"},
                                    {"head.weight", "lm_head.weight"}};

@@ -55,7 +55,7 @@ struct tensor_view {
 class safetensors_file {
  public:
   /// Throws file_error if the file cannot be read, or is not a valid safetensors file.
-  explicit safetensors_file(std::string path)
+  FINEGRAIN_LAZY explicit safetensors_file(std::string path)
       : path_(std::move(path)), file_(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
     if (file_ < 0) throw_file_error("cannot open", path_, errno);
     struct stat status;
@@ -91,7 +91,7 @@ class safetensors_file {
     return at != all.end() && at->name == name ? &*at : nullptr;
   }
   /// The text that __metadata__ holds under a name, or null.
-  std::string const* metadata(std::string_view name) const {
+  FINEGRAIN_LAZY std::string const* metadata(std::string_view name) const {
     for (auto const& [key, value] : table_.metadata)
       if (key == name) return &value;
     return nullptr;
@@ -153,8 +153,9 @@ inline void append_json(std::string& text, std::string_view value) {
 }  // namespace detail
 
 /// Writes tensors in their order, atomically: see atomic_file. Names are UTF-8 and all different.
-inline void write_safetensors(std::string const& path, std::span<tensor_view const> tensors,
-                              std::span<std::pair<std::string, std::string> const> metadata = {}) {
+FINEGRAIN_LAZY inline void write_safetensors(
+    std::string const& path, std::span<tensor_view const> tensors,
+    std::span<std::pair<std::string, std::string> const> metadata = {}) {
   std::string header = "{";
   if (!metadata.empty()) {
     header += "\"__metadata__\":{";

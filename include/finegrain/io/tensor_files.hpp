@@ -16,7 +16,7 @@ namespace finegrain::inline FINEGRAIN_ABI {
 namespace detail {
 
 /// Reads an index: {"weight_map": {"tensor": "file", ...}}, and whatever else, which is passed over.
-class index_reader : json_reader {
+FINEGRAIN_LAZY class index_reader : json_reader {
  public:
   using json_reader::json_reader;
 
@@ -85,7 +85,7 @@ class tensor_files {
  public:
   /// Throws file_error if a file cannot be read or is not valid, if the index names a tensor that its
   /// file has not, or if two files have tensors of one name.
-  explicit tensor_files(std::string path) : path_(std::move(path)) {
+  FINEGRAIN_LAZY explicit tensor_files(std::string path) : path_(std::move(path)) {
     if (is_folder(path_)) {
       std::string const index = path_ + "/model.safetensors.index.json";
       path_ = exists(index) ? index : path_ + "/model.safetensors";
@@ -120,7 +120,7 @@ class tensor_files {
     struct stat about;
     return ::stat(path.c_str(), &about) == 0 && S_ISDIR(about.st_mode);
   }
-  static std::string text_of(std::string const& path) {
+  FINEGRAIN_LAZY static std::string text_of(std::string const& path) {
     constexpr std::size_t most = 100'000'000;
     file_descriptor const file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
     if (file < 0) throw_file_error("cannot open", path, errno);
@@ -135,13 +135,13 @@ class tensor_files {
     return text;
   }
 
-  safetensors_file const& add(std::string const& path) {
+  FINEGRAIN_LAZY safetensors_file const& add(std::string const& path) {
     safetensors_file const& file = files_.emplace_back(path);
     for (tensor_entry const& entry : file.tensors()) tensors_.push_back({&file, &entry});
     return file;
   }
-  void open_listed() {
-    auto map = detail::index_reader(text_of(path_), path_.c_str()).read();
+  FINEGRAIN_LAZY void open_listed() {
+    auto map = detail::index_reader<>(text_of(path_), path_.c_str()).read();
     std::sort(map.begin(), map.end(),
               [](auto const& a, auto const& b) { return a.second < b.second; });
     std::string const folder = path_.substr(0, path_.rfind('/') + 1);

@@ -72,7 +72,7 @@ inline std::int64_t tensor_bytes(dtype type, std::vector<std::int64_t> const& sh
 namespace detail {
 
 /// Reads the header's grammar, which is fixed: no recursion, no document in memory.
-class table_reader : json_reader {
+FINEGRAIN_LAZY class table_reader : json_reader {
  public:
   table_reader(std::string_view text, std::int64_t data_bytes, char const* path)
       : json_reader(text, path, 8), data_bytes_(data_bytes) {}
@@ -214,9 +214,9 @@ class table_reader : json_reader {
 
 /// The table that a header describes, for a file whose data has so many bytes. Throws file_error
 /// with the first thing that is wrong and its byte in the file, which is named `path` there.
-inline tensor_table read_table(std::string_view header, std::int64_t data_bytes,
-                               char const* path = "a header") {
-  return detail::table_reader(header, data_bytes, path).read();
+FINEGRAIN_LAZY inline tensor_table read_table(std::string_view header, std::int64_t data_bytes,
+                                              char const* path = "a header") {
+  return detail::table_reader<>(header, data_bytes, path).read();
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

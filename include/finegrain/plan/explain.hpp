@@ -129,7 +129,7 @@ class explanation {
 };
 
 /// A table's cells in columns, the first two to the left.
-inline std::string in_columns(std::vector<std::vector<std::string>> const& rows) {
+FINEGRAIN_LAZY inline std::string in_columns(std::vector<std::vector<std::string>> const& rows) {
   std::vector<std::size_t> width;
   for (auto const& row : rows)
     for (std::size_t c = 0; c < row.size(); ++c) {

@@ -39,7 +39,7 @@ struct timings {
 namespace detail {
 
 /// Adds the seconds of its life to a row.
-class stopwatch {
+FINEGRAIN_LAZY class stopwatch {
  public:
   stopwatch(timings* to, std::size_t row, timings::sum timings::row::*phase)
       : to_(to), row_(row), phase_(phase) {
@@ -141,13 +141,13 @@ struct plan<X, clocked<Row, E, Runs>> {
 
   template <class W>
   static void forward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S> y) {
-    detail::stopwatch const watch(p.batch.times, Row, &timings::row::forward);
+    detail::stopwatch<> const watch(p.batch.times, Row, &timings::row::forward);
     whole::forward(p, w, s, x, y);
   }
   template <class W, class V>
   static void backward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S const> dy,
                        V const& dw, matrix<S> dx) {
-    detail::stopwatch const watch(p.batch.times, Row, &timings::row::backward);
+    detail::stopwatch<> const watch(p.batch.times, Row, &timings::row::backward);
     whole::backward(p, w, s, x, dy, dw, dx);
   }
 };
@@ -162,8 +162,8 @@ struct scored<X, clocked<Row, E, Runs>> {
   template <class W, class V, Loss<X> L>
   static double run(pass<X> p, W const& w, saved const& s, matrix<S const> x, L const& loss,
                     V const& dw, matrix<S> dx) {
-    detail::stopwatch const watch(p.batch.times, Row,
-                                  p.extent.training ? &timings::row::both : &timings::row::forward);
+    detail::stopwatch<> const watch(
+        p.batch.times, Row, p.extent.training ? &timings::row::both : &timings::row::forward);
     return whole::run(p, w, s, x, loss, dw, dx);
   }
 };

@@ -64,7 +64,7 @@ class weight_binder {
 };
 
 /// A `Bind` that writes down names, in the order and at the offsets of weight_binder.
-class weight_lister {
+FINEGRAIN_LAZY class weight_lister {
  public:
   std::vector<weight_entry> entries;
 
@@ -140,7 +140,7 @@ constexpr weights<E, T> bind_weights(T* data) {
 /// Name, shape and place of every weight matrix, in the array's order.
 template <Expr E>
 std::vector<weight_entry> list_weights() {
-  detail::weight_lister list;
+  detail::weight_lister<> list;
   static_cast<void>(weights<E, char>(list));
   return std::move(list.entries);
 }

@@ -41,7 +41,8 @@ struct trained_range {
 };
 
 /// The trained weights of a network, in pieces of a size that suits a cache.
-inline std::vector<trained_range> trained_ranges(std::vector<weight_entry> const& entries) {
+FINEGRAIN_LAZY inline std::vector<trained_range> trained_ranges(
+    std::vector<weight_entry> const& entries) {
   constexpr std::int64_t most = 16384;
   std::vector<trained_range> ranges;
   for (weight_entry const& entry : entries) {
