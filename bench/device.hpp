@@ -5,7 +5,7 @@
 
 #include <cstdint>
 #include <finegrain/base/number.hpp>
-#include <finegrain/cuda/memory.hpp>
+#include <finegrain/cuda/buffer.hpp>
 #include <functional>
 #include <memory>
 #include <string>

@@ -2,16 +2,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// For programs that are compiled with -Wshadow: parameters may have a member's name.
+// For programs that are compiled with -Wshadow: parameters may have a member's name; and with
+// -Wsign-conversion: g++ warns of every array in a template whose bound is an int, a constant.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wshadow"
+#pragma GCC diagnostic ignored "-Wsign-conversion"
 
 // clang-format off
 #include "base/platform.hpp"
+#include "base/bounds.hpp"
 #include "base/error.hpp"
 #include "base/matrix.hpp"
 #include "base/number.hpp"
 #include "base/buffer.hpp"
+#include "base/cores.hpp"
 #include "base/parallel.hpp"
 #include "base/wide.hpp"
 #include "base/isa.hpp"
@@ -32,6 +36,7 @@
 #include "expr/cost.hpp"
 #include "expr/describe.hpp"
 
+#include "plan/request.hpp"
 #include "plan/batch.hpp"
 #include "plan/extent.hpp"
 #include "plan/place.hpp"
@@ -94,6 +99,7 @@
 
 #include "cuda/supported.hpp"
 #include "cuda/memory.hpp"
+#include "cuda/buffer.hpp"
 #include "cuda/blas.hpp"
 #include "cuda/executor.hpp"
 #include "cuda/linear.hpp"
@@ -133,6 +139,7 @@
 #include "io/safetensors.hpp"
 #include "io/tensor_files.hpp"
 #include "io/checkpoint.hpp"
+#include "io/weights.hpp"
 #include "io/published.hpp"
 
 #include "train/loss.hpp"

@@ -2,9 +2,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-// For programs that are compiled with -Wshadow: parameters may have a member's name.
+// For programs that are compiled with -Wshadow: parameters may have a member's name; and with
+// -Wsign-conversion: g++ warns of every array in a template whose bound is an int, a constant.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wshadow"
+#pragma GCC diagnostic ignored "-Wsign-conversion"
 
 // clang-format off
 #include "finegrain.hpp"

@@ -32,7 +32,6 @@ static_assert(!std::convertible_to<fg::matrix<float const>, fg::matrix<float>>);
 static_assert(!std::convertible_to<fg::matrix<float>, fg::matrix<double const>>);
 static_assert(!std::convertible_to<fg::stack<float const>, fg::stack<float>>);
 static_assert(std::is_trivially_copyable_v<fg::matrix<float>>);
-static_assert(!std::convertible_to<std::vector<float>, fg::matrix<float>>);
 
 TEST_CASE("element (r, c) lies at r * stride + c") {
   std::vector<float> v(3 * 10);

@@ -139,6 +139,35 @@ TEMPLATE_TEST_CASE_SIG("gate and up stand side by side in a coded panel", "", EV
     }
 }
 
+TEMPLATE_TEST_CASE_SIG(
+    "infinity and NaN reach their own row, as they would a product of the kept weights", "",
+    EVERY_FORMAT) {
+  // int4 that becomes floats where it stands adds 8 to every value, and takes 8 times x away again:
+  // infinity less infinity.
+  constexpr bool lost = requires { simd::unit<simd::panels<F>::products>::starting; };
+  int const K = 96, N = 40;
+  numbers w = random_numbers(N * K, 1, 0.1);
+  for (int n = 0; n < N; ++n) w[std::size_t(n * K + 40)] = float(n % 3 - 1) / 2;
+  coded<F> const b(1, N, K, 1, w.data());
+  auto const same = [](float x, float y) { return x == y || (std::isnan(x) && std::isnan(y)); };
+  for (int const T : {1, 2, 5, 9}) {
+    numbers const plain = random_numbers(T * K, 2);
+    numbers const expected = b.product(0, view(plain, T, K));
+    for (float const odd : {INFINITY, -INFINITY, NAN}) {
+      numbers a = plain;
+      a[std::size_t((T - 1) * K + 40)] = odd;
+      numbers const y = b.product(0, view(a, T, K));
+      auto const stride = y.size() / std::size_t(T);
+      for (std::size_t i = 0; i < y.size(); ++i) {
+        std::size_t const n = i % stride;
+        if (n >= N) continue;
+        bool const own = i / stride == std::size_t(T - 1);
+        REQUIRE(same(y[i], !own ? expected[i] : lost ? NAN : odd * float(int(n % 3) - 1)));
+      }
+    }
+  }
+}
+
 TEMPLATE_TEST_CASE_SIG("a row's product with codes does not depend on the rows beside it", "",
                        EVERY_FORMAT) {
   int const T = 40, K = 1777, N = 50;

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <finegrain/base/random.hpp>
 #include <finegrain/cuda/attention.hpp>
-#include <finegrain/cuda/memory.hpp>
+#include <finegrain/cuda/buffer.hpp>
 #include <finegrain/reference/attention.hpp>
 
 #include <cmath>

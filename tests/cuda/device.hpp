@@ -6,7 +6,7 @@
 #include <cstring>
 #include <finegrain/base/number.hpp>
 #include <finegrain/base/random.hpp>
-#include <finegrain/cuda/memory.hpp>
+#include <finegrain/cuda/buffer.hpp>
 #include <limits>
 #include <type_traits>
 #include <vector>

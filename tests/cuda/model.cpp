@@ -166,9 +166,10 @@ TEST_CASE("weights on the device are saved and loaded as bf16") {
   auto const a = place::fetched(net.on(), net.parameters());
   auto const b = place::fetched(other.on(), std::as_const(other).parameters());
   CHECK(std::memcmp(a.data(), b.data(), a.size() * sizeof(bf16)) == 0);
-  CHECK_THROWS_AS(
-      (fg::load_weights(*std::make_unique<fg::network<tiny::decoder, fg::cpu>>(), file)),
-      fg::mismatch);
+  fg::network<tiny::decoder, fg::cpu> host;
+  fg::load_weights(host, file);
+  auto const& last = host.entries().back();
+  CHECK(host.weight(last.name)(0, 0) == float(a[std::size_t(last.offset)]));
   std::filesystem::remove(file);
 }
 

@@ -4,7 +4,7 @@
 
 #include <cmath>
 #include <cstring>
-#include <finegrain/cuda/memory.hpp>
+#include <finegrain/cuda/buffer.hpp>
 #include <finegrain/plan/plan.hpp>
 #include <random>
 #include <string>

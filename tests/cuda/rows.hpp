@@ -4,8 +4,8 @@
 #pragma once
 
 #include <finegrain/base/random.hpp>
+#include <finegrain/cuda/buffer.hpp>
 #include <finegrain/cuda/dispatch.hpp>
-#include <finegrain/cuda/memory.hpp>
 #include <vector>
 
 namespace rows {

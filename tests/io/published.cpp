@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <finegrain/io/published.hpp>
 #include <finegrain/reference/reference.hpp>
-#include <functional>
 #include <map>
 
 #include "../catch.hpp"
@@ -131,16 +130,6 @@ TEST_CASE("weights are read from every number format, rounded once") {
   fg::load_published(wide, here / "model.safetensors");
   CHECK(wide.weight("head.weight")(3, 5) ==
         double(float(fg::fp16(from.weight("head.weight")(3, 5)))));
-}
-
-TEST_CASE("a network's own file is read into one of other numbers") {
-  folder const here;
-  network from = random_net();
-  fg::save_weights(from, here / "w");
-  fg::network<tiny::decoder, fg::basic_reference<double>> to;
-  fg::load_published(to, here / "w", {}, std::identity());
-  CHECK(to.weight("layers.1.mixture.bias")(0, 3) == 0);
-  CHECK(to.weight("head.weight")(3, 5) == double(from.weight("head.weight")(3, 5)));
 }
 
 TEST_CASE("F8_E4M3 numbers are read times the scale of their 128 x 128 block") {

@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdlib>
+#include <finegrain/io/weights.hpp>
 #include <finegrain/model/generate.hpp>
 #include <finegrain/train/trainer.hpp>
 #include <new>

@@ -231,6 +231,19 @@ TEST_CASE("a frozen network is a copy: the network it came from may change or go
   CHECK(same(before, after));
 }
 
+TEST_CASE("a frozen network may be moved; what is left of it says so") {
+  fg::network<fg::linear<8, 8>, fg::cpu> net({.deviation = 0.2, .seed = 3});
+  auto fast = fg::quantize<bf16>(net);
+  numbers const x = random_numbers(2 * 8, 5);
+  numbers y(2 * 8, poison), z = y;
+  fast(view(x, 2, 8), view(y, 2, 8));
+  auto const kept = std::move(fast);
+  CHECK_THROWS_WITH(fast(view(x, 2, 8), view(z, 2, 8)), ContainsSubstring("was moved from"));
+  fast = fg::quantize<bf16>(net);
+  fast(view(x, 2, 8), view(z, 2, 8));
+  CHECK(y == z);
+}
+
 TEST_CASE("a frozen network checks what it is given, as a network does") {
   fg::network<fg::mixture<odd>, fg::cpu> net;
   auto frozen = fg::quantize<bf16>(net);

@@ -72,6 +72,32 @@ TEMPLATE_TEST_CASE("shapes that do not fit are refused with both shapes", "", EX
   CHECK_NOTHROW(net.backward(y));
 }
 
+TEMPLATE_TEST_CASE("a network that was moved from says so, until it is given another", "",
+                   EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::network<block, TestType> net, other;
+  auto const x = numbers<S>::random(4, 16, 1);
+  numbers<S> y(4, 16), z(4, 16), dx(4, 16);
+  net.forward({.tokens = 4}, x, y);
+  fg::network<block, TestType> kept = std::move(net);
+  kept(x, z);
+  CHECK(y == z);
+  auto const gone = [](auto&& call) {
+    CHECK_THROWS_WITH(call(), "this network was moved from: its weights are another's now");
+  };
+  z = numbers<S>(4, 16);
+  gone([&] { net(x, z); });
+  gone([&] { net.forward({.tokens = 4}, x, z); });
+  gone([&] { static_cast<void>(net.weights()); });
+  CHECK_THROWS_AS(net.backward(y, dx), fg::invalid_argument);
+  CHECK_THROWS_AS(net.weight("rmsnorm.gain"), fg::invalid_argument);
+  CHECK(z.untouched());
+  CHECK(dx.untouched());
+  net = std::move(other);
+  net(x, z);
+  CHECK(!z.untouched());
+}
+
 TEMPLATE_TEST_CASE("input and output may not share memory", "", EXECUTORS) {
   using S = typename TestType::scalar;
   fg::network<block, TestType> net;

@@ -38,6 +38,54 @@ concept EigenOf = EigenDense<M> &&
 template <class U, class T>
 concept WritableAs = std::is_same_v<T, U const> && !std::is_same_v<T, U>;
 
+template <class M>
+using pointed_at = std::remove_cv_t<std::remove_pointer_t<std::remove_cvref_t<M>>>;
+template <class N, class T>
+concept NumberNear = std::is_floating_point_v<N> || std::is_same_v<N, std::remove_cv_t<T>>;
+
+/// Numbers in a row: a vector, span, array or pointer of T, or of some floating-point type.
+template <class M, class T>
+concept Unshaped =
+    !EigenDense<M> && ((requires(M & m) {
+                         m.data();
+                         m.size();
+                         requires NumberNear<pointed_at<decltype(m.data())>, T>;
+                       }) ||
+                       (std::is_pointer_v<std::remove_cvref_t<M>> && NumberNear<pointed_at<M>, T>));
+
+/// An Eigen expression that is not in memory yet.
+template <class M, class T>
+concept EigenUnevaluated = !EigenDense<M> && requires(M & m) {
+  m.rows();
+  m.cols();
+  m.eval();
+  requires NumberNear<typename std::remove_cvref_t<M>::Scalar, T>;
+};
+
+template <class>
+inline constexpr bool never = false;
+
+/// Where an Eigen type's numbers begin; a sentence where they cannot be seen as T.
+template <class T, class M>
+constexpr T* begin_of(M&& m) {
+  using number = eigen_number<M>;
+  constexpr bool constant = std::is_const_v<number> && !std::is_const_v<T>;
+  constexpr bool temporary = !std::is_const_v<T> && !std::is_reference_v<M> && requires {
+    m.conservativeResize(1, 1);
+  };
+  static_assert(eigen_row_major<M>,
+                "finegrain reads row-major matrices: give the Eigen type the option "
+                "Eigen::RowMajor (a column-major one would have to be copied)");
+  static_assert(std::is_same_v<number const, T const>,
+                "an Eigen matrix of other numbers than T cannot be seen as matrix<T>");
+  static_assert(!constant, "a const Eigen matrix can only be seen as matrix<T const>");
+  static_assert(!temporary, "what is written to a temporary Eigen matrix would be lost");
+  if constexpr (std::is_convertible_v<number*, T*>)
+    return m.data();
+  else
+    return nullptr;
+}
+
 }  // namespace detail
 
 /// rows x cols numbers at data, each row contiguous, rows `stride` numbers apart. It owns nothing.
@@ -59,20 +107,34 @@ struct matrix {
   /// A view of an Eigen matrix, map, block or ref with row-major storage. Nothing is copied.
   template <detail::EigenOf<T> M>
   constexpr matrix(M&& m)  // NOLINT
-      : matrix(m.data(), m.rows(), m.cols(), m.outerStride()) {
-    static_assert(detail::eigen_row_major<M>,
-                  "finegrain reads row-major matrices: give the Eigen type the option "
-                  "Eigen::RowMajor (a column-major one would have to be copied)");
-    using number = detail::eigen_number<M>;
-    static_assert(std::is_same_v<number const, T const>,
-                  "an Eigen matrix of other numbers than T cannot be seen as matrix<T>");
-    static_assert(std::is_const_v<T> || !std::is_const_v<number>,
-                  "a const Eigen matrix can only be seen as matrix<T const>");
+      : matrix(detail::begin_of<T>(std::forward<M>(m)), m.rows(), m.cols(), m.outerStride()) {
     if (m.innerStride() != 1 && m.cols() > 1)
       throw invalid_argument(
           "the columns of this Eigen view are %lld numbers apart; finegrain "
           "needs rows that are contiguous",
           static_cast<long long>(m.innerStride()));
+  }
+
+  // What is given in place of a view, and is none.
+  template <detail::Unshaped<T> M>
+  constexpr matrix(M&&) {  // NOLINT
+    static_assert(detail::never<M>,
+                  "how many rows have these numbers? A view is finegrain::matrix<float>(pointer, "
+                  "rows, columns), or an Eigen matrix");
+  }
+  template <detail::EigenUnevaluated<T> M>
+  constexpr matrix(M&&) {  // NOLINT
+    static_assert(detail::never<M>,
+                  "this Eigen expression has no numbers in memory yet: add .eval(), or give it a "
+                  "name and a type");
+  }
+  constexpr matrix(matrix const&) = default;
+  constexpr matrix& operator=(matrix const&) & = default;
+  template <class M>
+  constexpr void operator=(M&&) && {
+    static_assert(detail::never<M>,
+                  "this would change a view that is thrown away, not the numbers that it shows: "
+                  "copy them, for instance through an Eigen::Map");
   }
 
   constexpr T* row(std::int64_t r) const { return data + r * stride; }

@@ -13,6 +13,7 @@
 #include <type_traits>
 #include <vector>
 
+#include "cores.hpp"
 #include "platform.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -58,13 +59,13 @@ class parallel {
   int workers_ = 1;
 };
 
-/// A pool of threads. The caller works too: n workers are n - 1 threads, which watch for the next
+/// A pool of threads, one for each usable core by default. The caller works too: n workers are n - 1 threads, which watch for the next
 /// loop for a moment and then sleep; a loop that ends before a sleeper is up does without it.
 /// Loops from several callers take turns; a loop inside a loop runs on its own worker. After a
 /// fork the child starts threads of its own.
 class thread_pool {
  public:
-  explicit thread_pool(int workers = cores())
+  explicit thread_pool(int workers = usable_cores())
       : workers_(workers < 1 ? 1 : workers), crew_(new crew(workers_)) {}
   ~thread_pool() {
     if (crew const* const mine = crew_.load(); mine->process == ::getpid()) delete mine;
@@ -83,7 +84,7 @@ class thread_pool {
 
  private:
   struct crew {
-    explicit crew(int workers) : process(::getpid()), patience(workers > cores() ? 0 : 200) {
+    explicit crew(int workers) : process(::getpid()), patience(workers > usable_cores() ? 0 : 200) {
       threads.reserve(static_cast<std::size_t>(workers));
       for (int i = 1; i < workers; ++i) {
         pthread_t thread;
@@ -162,15 +163,6 @@ class thread_pool {
     parallel::body function = nullptr;  // in an open round, null says: stop
     void* context = nullptr;
   };
-
-  /// Cores that this process may run on: a batch system or a container may have set some aside.
-  static int cores() {
-#ifdef CPU_COUNT
-    cpu_set_t mine;  // of up to 1024 cores
-    if (::sched_getaffinity(0, sizeof mine, &mine) == 0) return CPU_COUNT(&mine);
-#endif
-    return static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN));
-  }
 
   /// Whether this thread is inside a loop already: a nested loop then runs where it is.
   static bool& inside() {

@@ -16,15 +16,8 @@ namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 namespace simd {
 
-/// A bf16 scale for each lane.
-FINEGRAIN_INLINE vec load_scales(std::uint16_t const* p) {
-  std::uint16_t __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES / 2))) scales;
-  __builtin_memcpy(&scales, p, sizeof scales);
-  return reinterpret_cast<vec>(__builtin_convertvector(scales, uvec) << 16);
-}
-
 /// Where things stand in a panel: block after block of k, in each the codes, k by k two vectors of
-/// them, and then panel_width scales.
+/// them, and then panel_width scales: as bf16 units, the first vector's in the lower halves.
 template <format F>
 struct code_layout {
   using code = codec<F>;
@@ -50,8 +43,20 @@ struct code_layout {
   }
 };
 
-/// Bytes. Who decodes number by number has no room for the waits that the machine's own fetching leaves.
-inline constexpr std::int64_t fetched_ahead = 2048;
+/// Bytes, of all panels side by side. Who decodes number by number has no room for the waits that the
+/// machine's own fetching leaves.
+inline constexpr std::int64_t fetched_ahead = 4096;
+
+FINEGRAIN_INLINE ivec load_codes(std::byte const* from) {
+  ivec codes;
+  __builtin_memcpy(&codes, from, sizeof codes);
+  return codes;
+}
+/// Scales of both vectors of a panel.
+FINEGRAIN_INLINE void load_scales(std::byte const* from, vec (&to)[vectors]) {
+  ivec const units = load_codes(from);
+  to[0] = reinterpret_cast<vec>(units << 16), to[1] = reinterpret_cast<vec>(units & -65536);
+}
 
 /// Whether codes become floats number by number, or units that a product takes apart.
 template <format F>
@@ -63,11 +68,6 @@ inline constexpr bool by_number = unit<format::bf16>::parts > 1 && requires {
 FINEGRAIN_INLINE std::byte const* codes_at(std::byte const* codes, std::int64_t distance, int j) {
   return codes + j / vectors * distance + j % vectors * std::int64_t{sizeof(ivec)};
 }
-FINEGRAIN_INLINE ivec load_codes(std::byte const* from) {
-  ivec codes;
-  __builtin_memcpy(&codes, from, sizeof codes);
-  return codes;
-}
 
 /// sum += a . number I of each code, decoded alone.
 template <format F, int Rows, int Panels, int I>
@@ -75,23 +75,39 @@ FINEGRAIN_INLINE void add_number(float const* a, std::byte const*& codes, std::i
                                  vec (&sum)[Rows][Panels * vectors]) {
   using u = unit<codec<F>::products>;
   asm("" : "+r"(codes));  // or compilers keep codes in registers, and sums in memory
-  vec x[Rows];
-  FINEGRAIN_UNROLL
-  for (int r = 0; r < Rows; ++r) x[r] = broadcast(a[r * left_stride<codec<F>::products> + I]);
-  FINEGRAIN_UNROLL
-  for (int j = 0; j < Panels * vectors; ++j) {
-    vec const w =
-        decoder<F>::part(load_codes(codes_at(codes, distance, j)), I / u::parts, I % u::parts);
+  constexpr int width = Panels * vectors;
+  auto const number = [&](int j) __attribute__((always_inline)) {
+    return decoder<F>::part(load_codes(codes_at(codes, distance, j)), I / u::parts, I % u::parts);
+  };
+  auto const row = [&](int r) __attribute__((always_inline)) {
+    return broadcast(a[r * left_stride<codec<F>::products> + I]);
+  };
+  if constexpr (Rows > width) {  // the fewer of the two stay in registers
+    vec w[width];
     FINEGRAIN_UNROLL
-    for (int r = 0; r < Rows; ++r) u::multiply_add(x[r], w, sum[r][j]);
+    for (int j = 0; j < width; ++j) w[j] = number(j);
+    FINEGRAIN_UNROLL
+    for (int r = 0; r < Rows; ++r) {
+      vec const x = row(r);
+      FINEGRAIN_UNROLL
+      for (int j = 0; j < width; ++j) u::multiply_add(x, w[j], sum[r][j]);
+    }
+  } else {
+    vec x[Rows];
+    FINEGRAIN_UNROLL
+    for (int r = 0; r < Rows; ++r) x[r] = row(r);
+    FINEGRAIN_UNROLL
+    for (int j = 0; j < width; ++j) {
+      vec const w = number(j);
+      FINEGRAIN_UNROLL
+      for (int r = 0; r < Rows; ++r) u::multiply_add(x[r], w, sum[r][j]);
+    }
   }
 }
 template <format F, int Rows, int Panels, int... I>
 FINEGRAIN_INLINE void add_numbers(float const* a, std::byte const*& codes, std::int64_t distance,
                                   vec (&sum)[Rows][Panels * vectors],
                                   std::integer_sequence<int, I...>) {
-  FINEGRAIN_UNROLL
-  for (int p = 0; p < Panels; ++p) __builtin_prefetch(codes + p * distance + fetched_ahead, 0, 3);
   (add_number<F, Rows, Panels, I>(a, codes, distance, sum), ...);
 }
 /// sum += a . the numbers of each code, decoded unit by unit.
@@ -102,11 +118,7 @@ FINEGRAIN_INLINE void add_units(float const* a, std::byte const* codes, std::int
   constexpr int n = units_of_codes<F>, width = Panels * vectors;
   vec units[width][n], w[width];
   FINEGRAIN_UNROLL
-  for (int j = 0; j < width; ++j) {
-    std::byte const* const from = codes_at(codes, distance, j);
-    if (u::parts > 1 && j % vectors == 0) __builtin_prefetch(from + fetched_ahead, 0, 3);
-    decode.units(load_codes(from), units[j]);
-  }
+  for (int j = 0; j < width; ++j) decode.units(load_codes(codes_at(codes, distance, j)), units[j]);
   FINEGRAIN_UNROLL
   for (int i = 0; i < n * u::parts; ++i) {
     FINEGRAIN_UNROLL
@@ -119,13 +131,22 @@ FINEGRAIN_INLINE void add_units(float const* a, std::byte const* codes, std::int
     }
   }
 }
-/// sum += a . the values of so many steps of codes, of panels `distance` bytes apart.
+/// sum += a . the values of so many steps of codes, of panels `distance` bytes apart, the first of which
+/// ends at `behind`. What is fetched ahead goes on there with the panels behind them all.
 template <format F, int Rows, int Panels>
 FINEGRAIN_INLINE void add_codes(float const* a, std::byte const* codes, std::int64_t distance,
-                                std::int64_t steps, vec (&sum)[Rows][Panels * vectors],
+                                std::int64_t steps, [[maybe_unused]] std::byte const* behind,
+                                vec (&sum)[Rows][Panels * vectors],
                                 [[maybe_unused]] decoder<F> const& decode) {
-  constexpr int numbers = units_of_codes<F> * unit<codec<F>::products>::parts;
+  using u = unit<codec<F>::products>;
+  constexpr int numbers = units_of_codes<F> * u::parts;
   for (; steps > 0; --steps, codes += code_layout<F>::step_bytes, a += numbers) {
+    if constexpr (u::parts > 1) {
+      std::byte const* soon = codes + fetched_ahead / Panels;
+      soon += soon < behind ? 0 : (Panels - 1) * distance;
+      FINEGRAIN_UNROLL
+      for (int p = 0; p < Panels; ++p) __builtin_prefetch(soon + p * distance, 0, 3);
+    }
     if constexpr (by_number<F>)
       add_numbers<F, Rows, Panels>(a, codes, distance, sum,
                                    std::make_integer_sequence<int, numbers>());
@@ -141,15 +162,16 @@ FINEGRAIN_ONE_COPY void coded_tile(float const* a, code_layout<F> const& layout,
                                    float* sums, decoder<F> const& decode) {
   constexpr int width = Panels * vectors;
   constexpr bool scaled = codec<F>::block > 0;
-  std::int64_t const distance = layout.panel_bytes();
+  std::int64_t const distance = layout.panel_bytes(), block_steps = layout.block_steps();
+  std::byte const* const behind = panel + distance;
+  std::byte const* codes = panel + layout.at(begin);
   auto const sum_at = [&](int r, int j) {
     return sums + (j / vectors * Rows + r) * panel_width + j % vectors * lanes;
   };
-  bool const fresh = begin == 0;
+  if (begin == 0) std::fill_n(sums, Panels * Rows * panel_width, 0.0f);
   [[maybe_unused]] float const* start = starts_of<codec<F>::products>(a);
   while (begin < end) {
-    std::int64_t const b = begin / layout.block_steps();
-    std::int64_t const stop = std::min(end, (b + 1) * layout.block_steps());
+    std::int64_t const steps = std::min(end - begin, block_steps);
     vec sum[Rows][width];
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
@@ -158,30 +180,31 @@ FINEGRAIN_ONE_COPY void coded_tile(float const* a, code_layout<F> const& layout,
         if constexpr (requires { unit<codec<F>::products>::starting; })
           sum[r][j] = broadcast(start[r * left_stride<codec<F>::products>]);
         else
-          sum[r][j] = scaled || fresh ? vec{} : load(sum_at(r, j));
+          sum[r][j] = scaled ? vec{} : load(sum_at(r, j));
     }
     ++start;
-    add_codes<F, Rows, Panels>(a, panel + layout.at(begin), distance, stop - begin, sum, decode);
-    a += (stop - begin) * units_of_codes<F> * unit<format::bf16>::parts;
-    vec scale[width];
+    add_codes<F, Rows, Panels>(a, codes, distance, steps, behind, sum, decode);
+    begin += steps;
+    a += steps * units_of_codes<F> * unit<format::bf16>::parts;
+    codes += steps * layout.step_bytes;
     FINEGRAIN_UNROLL
-    for (int j = 0; scaled && j < width; ++j) {
-      std::byte const* const at = panel + layout.scales_at(b) + j / vectors * distance;
-      scale[j] = load_scales(reinterpret_cast<std::uint16_t const*>(at) + j % vectors * lanes);
-    }
-    FINEGRAIN_UNROLL
-    for (int r = 0; r < Rows; ++r) {
+    for (int p = 0; p < Panels; ++p) {
+      [[maybe_unused]] vec scale[vectors];
+      if constexpr (scaled) load_scales(codes + p * distance, scale);
       FINEGRAIN_UNROLL
-      for (int j = 0; j < width; ++j)
-        if constexpr (scaled) {
-          vec total = fresh && begin == 0 ? vec{} : load(sum_at(r, j));
-          add_product(sum[r][j], scale[j], total);
-          store(sum_at(r, j), total);
-        } else {
-          store(sum_at(r, j), sum[r][j]);
-        }
+      for (int j = p * vectors; j < (p + 1) * vectors; ++j) {
+        FINEGRAIN_UNROLL
+        for (int r = 0; r < Rows; ++r)
+          if constexpr (scaled) {
+            vec total = load(sum_at(r, j));
+            add_product(sum[r][j], scale[j % vectors], total);
+            store(sum_at(r, j), total);
+          } else {
+            store(sum_at(r, j), sum[r][j]);
+          }
+      }
     }
-    begin = stop;
+    codes += scaled ? layout.scale_bytes : 0;
   }
 }
 
@@ -218,7 +241,8 @@ requires(Quantised<F>) struct panels<F> {
   /// One matrix's panels, as left_rows reads them.
   struct source {
     static constexpr std::int64_t pass = depth;
-    static constexpr int few = 4;  // rows that meet the codes themselves
+    /// Rows that meet the codes themselves: number by number, a tile's multiply-adds leave time to decode.
+    static constexpr int few = by_number<F> ? tile_rows : 4;
     /// Panels side by side. A chain of multiply-adds for each number, not each unit, is slower than
     /// memory: fewer rows than that takes have two panels' chains.
     static constexpr int abreast(int rows) { return by_number<F> && rows <= 2 ? 4 / rows : 1; }
@@ -314,24 +338,21 @@ requires(Quantised<F>) struct panels<F> {
             for (int i = 0; i < n; ++i) store(to + i * panel_width + j * lanes, unit[i]);
           }
         if constexpr (code::block > 0) {
-          auto const* const stored =
-              reinterpret_cast<std::uint16_t const*>(panel + layout.scales_at(b));
-          for (int j = 0; j < vectors; ++j)
-            store(scales + j * lanes, load_scales(stored + j * lanes));
+          vec by[vectors];
+          load_scales(panel + layout.scales_at(b), by);
+          for (int j = 0; j < vectors; ++j) store(scales + j * lanes, by[j]);
           scales += panel_width;
         }
       }
     }
     void scale(std::byte const* panel, int rows, float* sums) const {
-      auto const* const stored =
-          reinterpret_cast<std::uint16_t const*>(panel + layout.scales_at(0));
-      for (int j = 0; j < vectors; ++j) {
-        vec const by = load_scales(stored + j * lanes);
+      vec by[vectors];
+      load_scales(panel + layout.scales_at(0), by);
+      for (int j = 0; j < vectors; ++j)
         for (int r = 0; r < rows; ++r) {
           float* const at = sums + r * panel_width + j * lanes;
-          store(at, load(at) * by);
+          store(at, load(at) * by[j]);
         }
-      }
     }
   };
   source matrix(std::int64_t i, float* room) const {
@@ -364,7 +385,7 @@ requires(Quantised<F>) struct panels<F> {
           float const scale = rounded_scale(code::scale(most));
           auto const bits = std::bit_cast<std::uint32_t>(scale);
           auto const half = static_cast<std::uint16_t>(bits >> 16);
-          std::memcpy(panel + at.scales_at(b) + (j * lanes + lane) * 2, &half, 2);
+          std::memcpy(panel + at.scales_at(b) + (lane * vectors + j) * 2, &half, 2);
           for (std::int64_t s = step; s < stop; ++s) {
             std::uint32_t word = 0;
             for (int n = 0; n < at.step_numbers; ++n) {

@@ -54,6 +54,7 @@ struct cpu {
       throw invalid_argument("the cpu executor multiplies in f32 or in bf16");
   }
   explicit cpu(format products) : cpu(default_threads(), products) {}
+  cpu(int) = delete;  // threads are somebody's: thread_pool pool{8}; cpu on{pool};
 
   /// The same with products in f32.
   cpu exact() const { return {threads}; }

@@ -111,6 +111,9 @@ inline constexpr std::int64_t right_room = panel_width * (depth + depth / 16);
 template <format F>
 struct packing {
   static constexpr std::int64_t pass = depth;
+  /// Rows that meet the weights where they are: what is packed would be read once or twice. Longer
+  /// registers pack at the pace of memory.
+  static constexpr int few = F == format::f32 && registers == 16 ? 2 : 0;
   static constexpr int abreast(int) { return 1; }
 
   transposed b;
@@ -135,9 +138,6 @@ struct packing {
 
  private:
   static constexpr std::int64_t n = unit<F>::numbers;
-  /// Rows that meet the weights where they are: what is packed would be read once or twice. Longer
-  /// registers pack at the pace of memory.
-  static constexpr int few = F == format::f32 && registers == 16 ? 2 : 0;
 
   /// sums = or += a . units [k, k + units) of panel p, whose weights are turned over in registers.
   template <int Rows>

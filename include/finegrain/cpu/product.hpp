@@ -11,15 +11,26 @@ namespace simd {
 
 /// sums(panel, row, column) = a(rows, K) . B(K, panels [first, last)), for up to block_rows rows.
 /// Depth by depth, both operands are copied to where they stay in a cache, B some panels at a time: at
-/// once, or while the tiles of the panels before run. What is packed next is fetched before.
+/// once, or piece by piece while the panels before are multiplied. What is packed next is fetched
+/// before. Few rows meet weights as they are stored.
 template <format F = format::f32, class B>
 void multiply(row_list a, int rows, std::int64_t K, B const& b, std::int64_t first,
               std::int64_t last, room& room, float* sums) {
+  if constexpr (std::is_same_v<B, transposed>)
+    if (rows <= packing<F>::few && K > 0 && K <= block_rows / rows * depth) {
+      left_rows<F> const left(room.left, a, rows, K);
+      left.multiply(packing<F>{b, K, room.right}, first, last,
+                    [&](std::int64_t p, float const* product) {
+                      std::int64_t const size = rows * panel_width;
+                      std::copy_n(product, size, sums + (p - first) * size);
+                    });
+      return;
+    }
   constexpr std::int64_t step = depth * unit<F>::numbers;
   constexpr std::int64_t half = right_size / 2, panel = (depth + 1) * panel_width;
   static_assert(B::group * panel <= half);
   struct block {
-    std::int64_t first, last, k, count;  // panels, and numbers of k: none are left behind the last
+    std::int64_t first, last, k, count;  // panels, and numbers of k: 0 behind the last block
   };
   auto const block_at = [&](std::int64_t p, std::int64_t k) {
     return block{p, std::min<std::int64_t>(last, p + B::group), k, std::clamp(K - k, {}, step)};

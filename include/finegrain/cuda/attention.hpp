@@ -2,8 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
-
+#include "../base/bounds.hpp"
 #include "../plan/extent.hpp"
 #include "rotary.hpp"
 
@@ -16,8 +15,9 @@ inline constexpr int most_decode_parts = 192;
 /// serves any length. About 384 blocks fill the GPUs there are.
 constexpr int decode_parts(heads shape, std::int64_t tokens) {
   std::int64_t const row_tiles = (tokens * (shape.query / shape.key_value) + 15) / 16;
-  std::int64_t const blocks = std::max<std::int64_t>(1, shape.key_value * row_tiles);
-  return static_cast<int>(std::clamp<std::int64_t>(384 / blocks, 1, most_decode_parts));
+  std::int64_t const blocks = at_least<std::int64_t>(shape.key_value * row_tiles, 1);
+  return static_cast<int>(
+      at_most<std::int64_t>(at_least<std::int64_t>(384 / blocks, 1), most_decode_parts));
 }
 /// Floats of decode's `partial`: for each token, query head and part its weighted values, then
 /// its highest score and sum of exponentials.

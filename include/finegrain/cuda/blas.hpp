@@ -15,7 +15,8 @@ class blas {
  public:
   blas();
   blas(blas&& other) noexcept
-      : handle(std::exchange(other.handle, nullptr)), workspace(std::move(other.workspace)) {}
+      : handle(std::exchange(other.handle, nullptr)),
+        workspace(std::exchange(other.workspace, nullptr)) {}
   blas& operator=(blas&& other) noexcept {
     std::swap(handle, other.handle);
     std::swap(workspace, other.workspace);
@@ -24,7 +25,8 @@ class blas {
   ~blas();
 
   void* handle = nullptr;
-  device_buffer<> workspace;
+  void* workspace = nullptr;
+  static constexpr std::int64_t workspace_bytes = std::int64_t{32} << 20;
 };
 
 /// Makes and ends handles, for code that nvcc does not see. Tag is void.
@@ -35,9 +37,11 @@ struct basic_blas_library {
 };
 using blas_library = basic_blas_library<void>;
 
-inline blas::blas() : handle(blas_library::create()), workspace(std::int64_t{32} << 20) {}
+inline blas::blas()
+    : handle(blas_library::create()), workspace(runtime::allocate(workspace_bytes)) {}
 inline blas::~blas() {
   if (handle) blas_library::destroy(handle);
+  if (workspace) runtime::release(workspace);
 }
 
 }  // namespace device

@@ -20,7 +20,7 @@ struct coded_shape {
                        per_processor = M < 64 || (M < 128 && W::step_bytes <= 1024) ? 2 : 1;
   static constexpr int token_bytes = M * 128, warp_bytes = Blocks * W::step_bytes;
   static constexpr int stage_bytes = token_bytes + warps * warp_bytes;
-  static constexpr int stages = std::min(4, 99 * 1024 / stage_bytes), bytes = stages * stage_bytes;
+  static constexpr int stages = at_most(99 * 1024 / stage_bytes, 4), bytes = stages * stage_bytes;
   /// Groups of 8 tokens whose products are made without a branch between: there are registers.
   static constexpr int together = M == 128 ? 4 : 1;
   template <bool Up>

@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 
+#include "../base/bounds.hpp"
 #include "../base/buffer.hpp"
 #include "memory.hpp"
 
@@ -44,7 +44,7 @@ struct row_map {
     return share > 0 ? share * experts : std::int64_t{tokens} * slots;
   }
   constexpr std::int64_t max_tiles() const {
-    return pairs() / tile + std::min<std::int64_t>(pairs(), experts);
+    return pairs() / tile + at_most<std::int64_t>(pairs(), experts);
   }
   constexpr std::int64_t max_rows() const { return max_tiles() * tile; }
 

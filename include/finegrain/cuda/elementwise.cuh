@@ -159,7 +159,7 @@ void finite_numbers<T>::look(T const* from, std::int64_t count, std::int32_t* ot
                              CUstream_st* stream) {
   runtime::fill(others, 0, sizeof *others, stream);
   if (count == 0) return;
-  auto const blocks = static_cast<unsigned>(std::min<std::int64_t>((count + 255) / 256, 2048));
+  auto const blocks = static_cast<unsigned>(at_most<std::int64_t>((count + 255) / 256, 2048));
   finite_kernel<<<blocks, 256, 0, stream>>>(from, count, others);
   check_launch("finite_kernel");
 }

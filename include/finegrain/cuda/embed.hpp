@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 
+#include "../base/bounds.hpp"
 #include "../base/buffer.hpp"
 #include "../plan/extent.hpp"
 #include "memory.hpp"
@@ -24,7 +24,7 @@ struct embed_scratch {
 
   /// Blocks that sort; each one's tokens are counted apart.
   static constexpr std::int64_t shares(std::int64_t T) {
-    return std::min<std::int64_t>((T + 2 * digits - 1) / (2 * digits), 64);
+    return at_most<std::int64_t>((T + 2 * digits - 1) / (2 * digits), 64);
   }
   static constexpr std::int64_t chunks(std::int64_t T) { return (T + chunk - 1) / chunk; }
 

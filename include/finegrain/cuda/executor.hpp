@@ -9,6 +9,7 @@
 
 #include "../plan/plan.hpp"
 #include "blas.hpp"
+#include "buffer.hpp"
 #include "elementwise.hpp"
 #include "loss.hpp"
 #include "products.hpp"

@@ -61,9 +61,7 @@ void blas_product(blas const& library, matrix<T const> a, bool a_transposed, mat
   }
   auto* const handle = static_cast<cublasHandle_t>(library.handle);
   check(cublasSetStream(handle, stream), "cublasSetStream");  // which takes the workspace away
-  check(cublasSetWorkspace(handle, library.workspace.data(),
-                           static_cast<std::size_t>(library.workspace.bytes())),
-        "cublasSetWorkspace");
+  check(cublasSetWorkspace(handle, library.workspace, blas::workspace_bytes), "cublasSetWorkspace");
   float const one = 1, beta = add ? 1 : 0;
   check(cublasGemmEx_64(handle, b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N,
                         a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N, c.cols, c.rows, depth, &one,

@@ -157,11 +157,11 @@ void route<T>::logits(routing_rules const& c, T const* router, T const* x, float
   };
   if (c.f64) {
     singly(double{});
-  } else if (std::is_same_v<T, fp16> && c.round_logits) {  // operands are rounded to bf16 too
-    singly(float{});
   } else if constexpr (!in_pairs<T>) {
     singly(float{});
   } else {
+    if constexpr (std::is_same_v<T, fp16>)  // whose operands are then rounded to bf16 too
+      if (c.round_logits) return singly(float{});
     auto const launch = [&](auto kernel, int of_tokens, int of_experts) {
       launch_overlapping(kernel, dim3(blocks(tokens, of_tokens), blocks(c.routed, of_experts)), 256,
                          0, stream, "route: logits", x, router, logits, T32, c.routed, c.hidden,

@@ -171,8 +171,7 @@ void cross_entropy_launch(cross_entropy_rows<T> p, double* sum, CUstream_st* str
   if (vector::aligned(p.logits.data, V, p.logits.stride) &&
       (!p.dlogits.data || vector::aligned(p.dlogits.data, V, p.dlogits.stride))) {
     std::int64_t const room = shared_memory_limit() / static_cast<std::int64_t>(sizeof(T));
-    if (p.dlogits.data)
-      p.kept = static_cast<int>(std::min(V, room / vector::width * vector::width));
+    if (p.dlogits.data) p.kept = static_cast<int>(at_most(V, room / vector::width * vector::width));
     launch(cross_entropy_kernel<true, T>);
   } else {
     launch(cross_entropy_kernel<false, T>);
@@ -229,7 +228,7 @@ void loss<T>::squared_error(matrix<T const> y, matrix<T const> target, double sc
                        (!dy.data || vector::aligned(dy.data, y.cols, dy.stride));
   std::int64_t const of_block = 256 * (vectors ? vector::width : 1);
   auto const parts =
-      std::min<std::int64_t>((y.size() + of_block - 1) / of_block, squared_error_parts);
+      at_most<std::int64_t>((y.size() + of_block - 1) / of_block, squared_error_parts);
   auto const kernel = vectors ? squared_error_kernel<vector::width, T> : squared_error_kernel<1, T>;
   kernel<<<static_cast<unsigned>(parts), 256, 0, stream>>>(y, target, static_cast<float>(2 * scale),
                                                            dy, partial);

@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 
+#include "../base/bounds.hpp"
 #include "../base/matrix.hpp"
 #include "../plan/extent.hpp"
 #include "memory.hpp"
@@ -15,7 +15,7 @@ namespace device {
 /// Blocks of rows whose sums of dgain are added up at the end: fixed by the shape alone. Short rows
 /// need more of them to keep a device busy.
 constexpr std::int64_t norm_parts(std::int64_t tokens, std::int64_t D) {
-  return std::min(tokens, std::max<std::int64_t>(512, (1 << 20) / std::max<std::int64_t>(D, 128)));
+  return at_most(tokens, at_least<std::int64_t>((1 << 20) / at_least<std::int64_t>(D, 128), 512));
 }
 
 /// Rows begin on 16-byte borders and D is a multiple of 8.

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../base/bounds.hpp"
 #include "memory.cuh"
 #include "tile/number.cuh"
 
@@ -97,7 +98,7 @@ bool aligned(T const* data, std::int64_t cols, std::int64_t stride) {
 /// Threads of a block that works on `items` things: whole warps, `most` at most.
 inline unsigned threads_for(std::int64_t items, int most) {
   return static_cast<unsigned>(
-      std::clamp<std::int64_t>((items + 31) / 32 * 32, std::int64_t{32}, std::int64_t{most}));
+      at_most<std::int64_t>(at_least<std::int64_t>((items + 31) / 32 * 32, 32), most));
 }
 inline unsigned blocks_for(std::int64_t items, std::int64_t of_block) {
   return static_cast<unsigned>((items + of_block - 1) / of_block);

@@ -97,7 +97,7 @@ std::string details(routed_experts<C>) {
   if (C.renormalise) text += ", renormalised";
   if (C.scale != 1.0f) {
     char scale[32];
-    std::snprintf(scale, sizeof scale, ", times %g", double{C.scale});
+    std::snprintf(scale, sizeof scale, ", times %g", double(C.scale));
     text += scale;
   }
   return text;

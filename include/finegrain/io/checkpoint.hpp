@@ -1,4 +1,4 @@
-// Weights, and whatever else a run must remember, in a file: all of it or none.
+// checkpoint: what a training run must remember, in a file, to the bit: all of it or none.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -82,11 +82,11 @@ inline std::string difference(std::string const& file, std::string const& here) 
 
 }  // namespace detail
 
-/// Reads tensors from a file that holds them all and no others whose names begin with `prefix`, in
-/// these formats and shapes. Throws mismatch before anything is read if it does not; file_error if
-/// reading fails: then some of the tensors have been read.
+/// Reads tensors from a file that holds them all and no others, in these formats and shapes. Throws
+/// mismatch before anything is read if it does not; file_error if reading fails: then some of the
+/// tensors have been read.
 inline void read_tensors(safetensors_file const& file, std::span<tensor_view const> tensors,
-                         std::string const* architecture = nullptr, std::string_view prefix = {}) {
+                         std::string const* architecture = nullptr) {
   std::vector<std::string> differences;
   if (architecture) {
     std::string const* const theirs = file.metadata("architecture");
@@ -107,94 +107,28 @@ inline void read_tensors(safetensors_file const& file, std::span<tensor_view con
                             " in the file, " + detail::form(tensor.type, tensor.shape) + " here");
   }
   for (std::size_t i = 0; i < known.size(); ++i)
-    if (!known[i] && file.tensors()[i].name.starts_with(prefix))
-      differences.push_back(file.tensors()[i].name + " is unknown here");
+    if (!known[i]) differences.push_back(file.tensors()[i].name + " is unknown here");
   if (!differences.empty()) throw mismatch(file.path(), std::move(differences));
   for (std::size_t i = 0; i < tensors.size(); ++i) file.read(*found[i], tensors[i].data);
 }
 
-/// Appends the weights of a list as tensors, cut out of the array that holds them: matrices [out,
-/// in], gains and biases [n].
+/// The shape of a weight's tensor in a file: a matrix [out, in], a gain or a bias [n].
+inline std::vector<std::int64_t> tensor_shape(weight_entry const& weight) {
+  if (weight.role == role::projection) return {weight.rows, weight.cols};
+  return {weight.rows * weight.cols};
+}
+
+/// Appends the weights of a list as tensors, cut out of the array that holds them.
 template <class S>
 void list_tensors(std::vector<weight_entry> const& weights, char const* prefix, S* numbers,
                   std::vector<tensor_view>& tensors) {
-  for (weight_entry const& weight : weights) {
-    std::vector<std::int64_t> shape{weight.rows, weight.cols};
-    if (weight.role != role::projection) shape = {weight.rows * weight.cols};
-    tensors.push_back({prefix + weight.name, dtype_of<std::remove_const_t<S>>, std::move(shape),
+  for (weight_entry const& weight : weights)
+    tensors.push_back({prefix + weight.name, dtype_of<std::remove_const_t<S>>, tensor_shape(weight),
                        const_cast<std::remove_const_t<S>*>(numbers) + weight.offset});
-  }
-}
-
-namespace detail {
-
-/// Of weights of 16 bits, those that have a rest stand in files in f32: joined, and split again.
-template <class S>
-struct summed_weights {
-  std::vector<weight_entry> const& entries;
-  std::vector<std::vector<float>> joined;
-
-  /// `tensors` are those that list_tensors made of the entries.
-  summed_weights(std::vector<weight_entry> const& entries, S const* numbers,
-                 std::vector<tensor_view>& tensors)
-      : entries(entries) {
-    for (std::size_t i = 0; i < entries.size(); ++i) {
-      if (sizeof(S) != 2 || !has_rest(entries[i].role)) continue;
-      std::int64_t const count = entries[i].rows * entries[i].cols;
-      auto const sums = with_rest<S>(numbers + entries[i].offset, count);
-      std::vector<float>& wide = joined.emplace_back();
-      for (std::int64_t n = 0; n < count; ++n) wide.push_back(float(sums[n]));
-      tensors[i].type = dtype::f32;
-      tensors[i].data = wide.data();
-    }
-  }
-  void split(S* numbers) const {
-    auto next = joined.begin();
-    for (weight_entry const& entry : entries) {
-      if (sizeof(S) != 2 || !has_rest(entry.role)) continue;
-      S *const first = numbers + entry.offset, *const rest =
-                                                   first + padded(entry.rows * entry.cols);
-      for (std::size_t n = 0; n < next->size(); ++n)
-        summed<S>::write((*next)[n], first[n], rest[n]);
-      ++next;
-    }
-  }
-};
-
-}  // namespace detail
-
-/// Writes a network's weights under their names, "layers.0.mixture.experts.3.gate", atomically.
-/// Throws file_error; a file that was there is then still there.
-template <Expr E, class X>
-void save_weights(network<E, X> const& net, std::string const& path) {
-  auto const weights = place<X>::fetched(net.on(), net.parameters());
-  std::vector<tensor_view> tensors;
-  list_tensors(net.entries(), "", weights.data(), tensors);
-  detail::summed_weights<typename X::scalar> const sums(net.entries(), weights.data(), tensors);
-  write_safetensors(path, tensors);
 }
 
 /// What the metadata of a checkpoint has as its format.
 inline constexpr char const* checkpoint_format = "finegrain checkpoint 1";
-
-/// Reads a network's weights from a file that holds exactly these, or from the checkpoint of a
-/// trainer whose weights have the network's numbers. Throws file_error, or mismatch with the list of
-/// differences; the network is then as it was.
-template <Expr E, class X>
-void load_weights(network<E, X>& net, std::string const& path) {
-  using S = typename X::scalar;
-  auto const now = place<X>::fetched(net.on(), std::as_const(net).parameters());
-  std::vector<S> fresh(now.begin(), now.end());
-  safetensors_file const file(path);
-  std::string const* const format = file.metadata("format");
-  char const* const prefix = format && *format == checkpoint_format ? "weights." : "";
-  std::vector<tensor_view> tensors;
-  list_tensors(net.entries(), prefix, fresh.data(), tensors);
-  detail::summed_weights<S> const sums(net.entries(), fresh.data(), tensors);
-  read_tensors(file, tensors, nullptr, prefix);
-  sums.split(fresh.data());
-  place<X>::store(net.on(), fresh, net.parameters());
-}
 
 /// What a training run must remember beside the weights, to go on with the same bits.
 template <class S>

@@ -16,6 +16,12 @@ namespace detail {
 
 constexpr long long shown(std::int64_t n) { return static_cast<long long>(n); }
 
+/// A network that has fewer numbers than its expression's weights has given them away.
+inline void check_holds(std::int64_t numbers, std::int64_t needed) {
+  if (numbers < needed)
+    throw invalid_argument("this network was moved from: its weights are another's now");
+}
+
 template <class S>
 void check_shape(char const* what, matrix<S> m, std::int64_t rows, std::int64_t cols) {
   if (m.rows != rows || m.cols != cols)

@@ -19,6 +19,8 @@ class frozen : public inference<frozen<E, X, F>, E, X> {
 
  public:
   static constexpr formats stored = F;
+  static_assert(F.experts != format::f64 && F.rest != format::f64,
+                "frozen: weights are stored in f32, bf16, fp8, int8, int8_block or int4");
 
   /// Copies the network's weights, and its executor. Throws std::bad_alloc, and invalid_argument for
   /// weights that are not finite where the format is quantised.
@@ -35,7 +37,10 @@ class frozen : public inference<frozen<E, X, F>, E, X> {
     return counting.used();
   }
   /// The weights as plans read them.
-  frozen_weights<X, F, E> const& weights() const { return weights_; }
+  frozen_weights<X, F, E> const& weights() const {
+    detail::check_holds(numbers_.size(), weight_bytes());
+    return weights_;
+  }
 
  private:
   static void check_finite(network<E, X> const& net) {

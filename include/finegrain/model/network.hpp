@@ -24,8 +24,8 @@ namespace finegrain::inline FINEGRAIN_ABI {
 ///   layer(x, y);                        // (T, D) -> (T, D)
 ///
 /// and for training: forward(batch, x, y); backward(dy, dx); then parameters() and gradient(). Or
-/// learn(batch, x, loss), which is both and the loss between them. It can be moved, not copied; from
-/// what was moved from, nothing but a new value or its end may be asked.
+/// learn(batch, x, loss), which is both and the loss between them. It can be moved, not copied; a call
+/// of what was moved from throws invalid_argument.
 template <Expr E, class X>
 class network : public inference<network<E, X>, E, X> {
   using base = inference<network<E, X>, E, X>;
@@ -144,9 +144,9 @@ class network : public inference<network<E, X>, E, X> {
 
   /// The weights as a struct of views, as the expression declares them.
   finegrain::weights<E, S const> weights() const {
-    return bind_weights<E, S const>(weights_.data());
+    return bind_weights<E, S const>(held_weights());
   }
-  finegrain::weights<E, S> weights() { return ++writers_, bind_weights<E, S>(weights_.data()); }
+  finegrain::weights<E, S> weights() { return ++writers_, bind_weights<E, S>(held_weights()); }
   finegrain::weights<E, S> gradient_views() { return bind_weights<E, S>(gradients_.data()); }
   /// All weights, or gradients, as one array; entries() says what is where.
   std::span<S> parameters() { return ++writers_, all(weights_); }
@@ -170,6 +170,10 @@ class network : public inference<network<E, X>, E, X> {
 
   static std::span<S> all(buffer_of<S> const& numbers) {
     return {numbers.data(), static_cast<std::size_t>(numbers.size())};
+  }
+  S* held_weights() const {
+    detail::check_holds(weights_.size(), weights_size<E>());
+    return weights_.data();
   }
   void reserve_gradients(std::int64_t tokens) {
     if (gradients_.size() == 0) {

@@ -1,4 +1,4 @@
-// batch: the tokens of one call, and what may be asked of the router and is told by it.
+// batch: the tokens of one call, with what is asked of routers and what they tell.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../base/buffer.hpp"
+#include "request.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -21,6 +22,13 @@ concept IdRange = !std::is_same_v<std::remove_cvref_t<V>, id_list> && !EigenDens
 template <class V>
 concept EigenIds =
     EigenDense<V> && std::is_same_v<std::remove_const_t<eigen_number<V>>, std::int32_t>;
+template <class V>
+concept OtherIds = requires(V& v) {
+  v.data();
+  v.size();
+  requires std::is_integral_v<pointed_at<decltype(v.data())>> &&
+      !std::is_same_v<pointed_at<decltype(v.data())>, std::int32_t>;
+};
 }  // namespace detail
 
 /// Token ids that somebody else owns: a vector, array or span of std::int32_t, or an Eigen vector.
@@ -34,10 +42,14 @@ struct id_list : std::span<std::int32_t const> {
     if ((v.rows() != 1 && v.cols() != 1) || v.innerStride() != 1)
       throw invalid_argument("token ids must be a vector whose numbers are contiguous");
   }
+  template <detail::OtherIds V>
+  constexpr id_list(V&&) {  // NOLINT
+    static_assert(detail::never<V>, "token ids are std::int32_t: other integers would be copied");
+  }
 };
 
-/// The tokens over which balance losses take their means: all of the batch, or each sequence.
-enum class window { batch, sequence };
+struct timings;
+struct batch;
 
 /// A balance loss of your own: the sum over experts of factor P. P is differentiated, factors are
 /// not.
@@ -47,29 +59,6 @@ struct balance_rule {
   virtual void factors(std::span<double const> f, std::span<double> factors) const = 0;
 };
 
-/// Coefficients of the losses that routers add in training. Each of the first four is its
-/// coefficient at perfect balance, and has a gradient through scores alone, never through counts.
-struct balance_losses {
-  double expert = 0;         // alpha1 [DeepSeekMoE eq. 12-14]
-  double device = 0;         // alpha2 [eq. 15-17]
-  double communication = 0;  // alpha3 [DeepSeek-V2 2.2]
-  double sequence = 0;       // V3's: each sequence's, counting choices without bias and groups
-  double z = 0;              // times the mean of (log sum exp logits)^2 [ST-MoE]
-  double importance = 0;     // times CV^2 of the experts' sums of weights [Shazeer 2017]
-  double load = 0;  // noisy: times CV^2 of tokens an expert would get on average over its noise
-  window over = window::batch;         // expert, device, communication, rule
-  balance_rule const* rule = nullptr;  // added to them; not owned
-
-  friend constexpr bool operator==(balance_losses const&, balance_losses const&) = default;
-};
-
-/// Which slots a full expert drops: those of least weight, or those of later choices and tokens.
-enum class drop { least_weight, last };
-
-struct routing_log;
-struct timings;
-struct batch;
-
 /// A choice of your own, for selection::rule.
 struct routing_rule {
   virtual ~routing_rule() = default;
@@ -77,33 +66,6 @@ struct routing_rule {
   /// that a token does not use. Anything else is refused with invalid_argument.
   virtual void choose(batch const& b, matrix<double const> scores,
                       matrix<std::int32_t> experts) const = 0;
-};
-
-/// Slots are a token's places for experts. This is in those that it does not use.
-inline constexpr std::int32_t no_expert = INT32_MIN;
-
-/// Requests to every router of a network, at run time. The default asks for what the config says,
-/// and drops nothing.
-struct routing_request {
-  int top_k = 0;       // experts a token; 0 as configured, else 1 .. K + 1 (K when training)
-  int mask_best = 0;   // first exclude each token's so many best experts [4.5, figure 4]
-  bool shared = true;  // whether the shared experts take part
-  balance_losses balance = {};
-  int devices = 1;  // that the experts stand on in equal parts: of losses, budget and statistics
-
-  double capacity = 0;  // an expert takes ceil(capacity T K / R) slots at most; 0: all
-  finegrain::drop drop = finegrain::drop::least_weight;
-  double device_capacity = 0;  // and a device ceil(capacity T K / devices), least weights dropped,
-  double exempt = 0;           // but those of this share of sequences [DeepSeek-V2 2.2]
-
-  double jitter = 0;       // training, config.jitter: factors are uniform in 1 - jitter, 1 + jitter
-  std::uint64_t seed = 0;  // of jitter, noise, chance and exemption; a trainer's steps move it
-  std::int64_t const* step = nullptr;  // cuda: steps done, on the device, which join the seed there
-  bool quantiles = false;              // whether the report has them, for quantile balancing
-  routing_log const* earlier = nullptr;  // counts of the step's earlier batches join the losses'
-  routing_rule const* rule = nullptr;    // for selection::rule; not owned
-
-  friend constexpr bool operator==(routing_request const&, routing_request const&) = default;
 };
 
 /// What a router did with one batch.
@@ -139,6 +101,16 @@ struct routing_log {
     return total;
   }
 };
+
+namespace detail {
+/// The report that the next router of this pass writes.
+inline routing_report& next_report(routing_log& log) {
+  if (log.next >= log.layers.size())
+    throw invalid_argument("the routing log has room for %lld routers and there are more",
+                           static_cast<long long>(log.layers.size()));
+  return log.layers[log.next++];
+}
+}  // namespace detail
 
 /// Keys and values that generation keeps, one sequence. Attention stages take their parts of it
 /// in the order of the forward pass.

@@ -2,14 +2,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <concepts>
 
+#include "../base/bounds.hpp"
+#include "../base/buffer.hpp"
 #include "../base/random.hpp"
 #include "../config/config.hpp"
-#include "batch.hpp"
 #include "extent.hpp"
+#include "request.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -62,7 +63,7 @@ struct routing {
         scores(memory.matrix<S>(e.tokens, c.routed)),
         experts(memory.matrix<std::int32_t>(e.tokens, slots(c, e))),
         weights(memory.matrix<S>(e.tokens, slots(c, e))),
-        factors(memory.matrix<S>(std::max<std::int64_t>(e.tokens, 1), c.routed)),
+        factors(memory.matrix<S>(at_least<std::int64_t>(e.tokens, 1), c.routed)),
         importance(memory.take<S>(c.routed)),
         projected(memory.matrix<S>(e.tokens, c.cosine)),
         smooth(memory.matrix<S>(e.training && c.noisy ? 2 : 0, c.routed)),
@@ -164,7 +165,7 @@ FINEGRAIN_HD constexpr S jitter_factor(double jitter, std::uint64_t seed, std::i
 /// ceil(factor * slots / parts): slots that a full expert or device takes.
 inline std::int64_t room_of(double factor, std::int64_t slots, int parts) {
   return static_cast<std::int64_t>(
-      std::ceil(std::min(factor * static_cast<double>(slots) / parts, static_cast<double>(slots))));
+      std::ceil(at_most(factor * static_cast<double>(slots) / parts, static_cast<double>(slots))));
 }
 
 /// A stage that routes: it has a config, `layer`, and its plans write reports.
@@ -172,14 +173,6 @@ template <class L>
 inline constexpr bool is_router = requires {
   { L::layer } -> std::convertible_to<config const&>;
 };
-
-/// The report that the next router of this pass writes.
-inline routing_report& next_report(routing_log& log) {
-  if (log.next >= log.layers.size())
-    throw invalid_argument("the routing log has room for %lld routers and there are more",
-                           static_cast<long long>(log.layers.size()));
-  return log.layers[log.next++];
-}
 }  // namespace detail
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 
+#include "../base/bounds.hpp"
 #include "../base/number.hpp"
 #include "routing.hpp"
 
@@ -29,7 +29,7 @@ S above_highest(int k, S const* logits, std::int32_t const* experts, int slot) {
   if (experts[slot] == no_expert) return 0;
   S highest = logits[expert_in(experts[slot])];
   for (int n = 0; n < k; ++n)
-    if (experts[n] != no_expert) highest = std::max(highest, logits[expert_in(experts[n])]);
+    if (experts[n] != no_expert) highest = at_least(highest, logits[expert_in(experts[n])]);
   return std::exp(logits[expert_in(experts[slot])] - highest);
 }
 
@@ -40,7 +40,7 @@ S divisor(config const& c, int k, S const* scores, std::int32_t const* experts) 
   S total = 0;
   for (int slot = 0; slot < k; ++slot)
     if (experts[slot] != no_expert) total += scores[expert_in(experts[slot])];
-  return std::max(operation(c, total), S(c.floor)) + S(c.epsilon);
+  return at_least(operation(c, total), S(c.floor)) + S(c.epsilon);
 }
 
 }  // namespace detail

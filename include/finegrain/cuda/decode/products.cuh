@@ -163,7 +163,7 @@ void product(expert_products<T> const& p, family_weights<W> const& routed,
              family_weights<W> const& shared, int split, CUstream_st* stream, char const* name) {
   using space = layout<W, Groups, Blocks, Depth>;
   int const F = p.routed.width, SF = p.shared.width, T_ = p.rows.tokens;
-  int const columns = Up ? p.hidden : SF > 0 ? std::min(F, SF) : F;
+  int const columns = Up ? p.hidden : SF > 0 ? at_most(F, SF) : F;
   machine const on;
   if (split == 0)
     for (split = Groups == 1                ? 8

@@ -7,8 +7,7 @@
 
 #include <cuda_runtime.h>
 
-#include <algorithm>
-
+#include "../../base/bounds.hpp"
 #include "../overlap.cuh"
 #include "../tile/async.cuh"
 #include "../tile/mma.cuh"
@@ -251,7 +250,7 @@ void launch(void (*kernel)(P...), int threads, std::int64_t units, int bytes, ma
                                                       static_cast<std::size_t>(bytes)),
         name);
   auto const blocks =
-      std::min<std::int64_t>(units, std::int64_t{on.processors} * std::max(resident, 1));
+      at_most<std::int64_t>(units, std::int64_t{on.processors} * at_least(resident, 1));
   launch_overlapping(kernel, dim3(static_cast<unsigned>(blocks)), threads, bytes, stream, name,
                      arguments...);
 }

@@ -2,8 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
-
 #include "backward.hpp"
 #include "backward_rows.cuh"
 #include "backward_weights.cuh"

@@ -348,7 +348,7 @@ void launch_few(expert_products<T> const& p, CUstream_st* stream, char const* na
   check(
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, tile::shared_bytes),
       name);
-  launch_overlapping(kernel, dim3(unsigned(std::min<std::int64_t>(units, processors))),
+  launch_overlapping(kernel, dim3(unsigned(at_most<std::int64_t>(units, processors))),
                      tile::threads, tile::shared_bytes, stream, name, a);
 }
 template <bool Up, class T>

@@ -250,7 +250,7 @@ void launch_forward(expert_products<T> const& p, CUstream_st* stream) {
   cluster.id = cudaLaunchAttributeClusterDimension;
   cluster.val.clusterDim = {2, 1, 1};
   cudaLaunchConfig_t launch{};
-  launch.gridDim = dim3(2 * static_cast<unsigned>(std::min<std::int64_t>(units, processors / 2)));
+  launch.gridDim = dim3(2 * static_cast<unsigned>(at_most<std::int64_t>(units, processors / 2)));
   launch.blockDim = dim3(tile::threads);
   launch.dynamicSmemBytes = tile::shared_bytes;
   launch.stream = stream;

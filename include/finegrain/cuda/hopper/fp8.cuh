@@ -281,7 +281,7 @@ void launch(expert_products<T> const& p, fp8_family const& routed, fp8_family co
   cluster.id = cudaLaunchAttributeClusterDimension;
   cluster.val.clusterDim = {2, 1, 1};
   cudaLaunchConfig_t launch{};
-  launch.gridDim = dim3(2 * static_cast<unsigned>(std::min<std::int64_t>(units, processors / 2)));
+  launch.gridDim = dim3(2 * static_cast<unsigned>(at_most<std::int64_t>(units, processors / 2)));
   launch.blockDim = dim3(tile::threads);
   launch.dynamicSmemBytes = tile::shared_bytes;
   launch.stream = stream;

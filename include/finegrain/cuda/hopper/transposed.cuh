@@ -156,8 +156,8 @@ inline int piece_span(row_map const& rows) {
   double const average =
       rows.experts > 0 ? double(rows.tokens) * rows.slots / rows.experts : double(tile::most);
   double const most = average + 3 * std::sqrt(average);
-  return std::clamp(tiles_of(static_cast<int>(std::min(most, 1e6)), tile::step) * tile::step, 64,
-                    tile::most);
+  int const wanted = tiles_of(static_cast<int>(at_most(most, 1e6)), tile::step) * tile::step;
+  return at_most(at_least(wanted, 64), tile::most);
 }
 
 template <class T>
@@ -185,7 +185,7 @@ void launch_transposed(expert_products<T> const& p, CUstream_st* stream) {
   }
   if (units == 0) return;
   a.stage_bytes = tile::weight_bytes + a.span * tile::row_bytes;
-  a.stages = std::min(tile::ring_bytes / a.stage_bytes, tile::most_stages);
+  a.stages = at_most(tile::ring_bytes / a.stage_bytes, tile::most_stages);
 
   auto const kernel = &transposed_kernel<T>;
   int const bytes = tile::shared_bytes(a.experts);
@@ -195,7 +195,7 @@ void launch_transposed(expert_products<T> const& p, CUstream_st* stream) {
         "the number of multiprocessors");
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
         "shared memory of hopper_transposed");
-  kernel<<<static_cast<unsigned>(std::min<std::int64_t>(units, processors)), tile::threads, bytes,
+  kernel<<<static_cast<unsigned>(at_most<std::int64_t>(units, processors)), tile::threads, bytes,
            stream>>>(a);
   check_launch("down_forward");
 }

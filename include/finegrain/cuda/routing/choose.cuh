@@ -150,7 +150,7 @@ void kinds<T>::prepare(routing_rules const& c, router_kinds const& kinds, router
                          const_cast<double**>(&t.sums),
                          &count,
                          &R};
-    auto const blocks = static_cast<unsigned>(std::min(kind_scratch<T>::blocks, (count + 31) / 32));
+    auto const blocks = static_cast<unsigned>(at_most((count + 31) / 32, kind_scratch<T>::blocks));
     check(
         cudaLaunchCooperativeKernel(sinkhorn_kernel<T>, dim3(blocks), dim3(512), arguments, 0, on),
         "route: Sinkhorn");

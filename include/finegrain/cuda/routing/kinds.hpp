@@ -3,8 +3,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
-
 #include "../route.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {

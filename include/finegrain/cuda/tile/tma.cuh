@@ -3,7 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cudaTypedefs.h>
+#include <cuda.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -18,7 +18,7 @@ namespace device::hopper {
 
 /// The driver's encoder, found through the runtime: programs need not link to the driver. Null
 /// where there is no driver.
-inline PFN_cuTensorMapEncodeTiled_v12000 map_encoder() {
+inline decltype(&cuTensorMapEncodeTiled) map_encoder() {
   static auto const encoder = [] {
     void* found = nullptr;
     cudaDriverEntryPointQueryResult result{};
@@ -28,7 +28,7 @@ inline PFN_cuTensorMapEncodeTiled_v12000 map_encoder() {
       static_cast<void>(cudaGetLastError());
       found = nullptr;
     }
-    return reinterpret_cast<PFN_cuTensorMapEncodeTiled_v12000>(found);
+    return reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(found);
   }();
   return encoder;
 }

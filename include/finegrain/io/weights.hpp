@@ -1,0 +1,228 @@
+// Weights in files: a network's own, under its names, in whatever number format they stand.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "checkpoint.hpp"
+#include "tensor_files.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+namespace detail {
+
+/// The number of an e4m3 code: no infinities, and a NaN of either sign.
+inline float e4m3_number(std::uint8_t code) {
+  if ((code & 127) == 127) return std::numeric_limits<float>::quiet_NaN();
+  std::uint32_t const exponent = code >> 3 & 15, fraction = code & 7;
+  float const size = exponent == 0 ? static_cast<float>(fraction) * 0x1p-9f
+                                   : std::bit_cast<float>((exponent + 120) << 23 | fraction << 20);
+  return code & 128 ? -size : size;
+}
+
+/// A number of any type as a double.
+template <class S>
+double number_of(S x) {
+  if constexpr (sizeof(S) == 2)
+    return static_cast<double>(static_cast<float>(x));
+  else
+    return static_cast<double>(x);
+}
+
+/// Number i of a tensor's bytes.
+inline double number_at(dtype type, std::byte const* bytes, std::int64_t i) {
+  auto const as = [&]<class T>(T number) {
+    std::memcpy(&number, bytes + i * static_cast<std::int64_t>(sizeof number), sizeof number);
+    return number;
+  };
+  switch (type) {
+    case dtype::f64: return as(double());
+    case dtype::f32: return number_of(as(float()));
+    case dtype::f16: return number_of(as(fp16()));
+    case dtype::bf16: return number_of(as(bf16()));
+    default: return static_cast<double>(e4m3_number(as(std::uint8_t())));
+  }
+}
+inline bool is_number(dtype type) {
+  return type == dtype::f64 || type == dtype::f32 || type == dtype::f16 || type == dtype::bf16 ||
+         type == dtype::f8_e4m3;
+}
+
+/// A weight in a file, and the one of a network that it is.
+struct stored_weight {
+  static constexpr std::int64_t side = 128;  // of a block that shares a scale
+  weight_entry const* to = nullptr;
+  placed_tensor const* numbers = nullptr;
+  placed_tensor const* scales = nullptr;  // (rows / side, cols / side), rounded up, of F8_E4M3
+
+  /// put(i, x) with each number, some at a time.
+  template <class Put>
+  void read(std::vector<std::byte>& room, Put&& put) const {
+    std::vector<double> scale;
+    if (scales) {
+      each(*scales, room, [&](std::int64_t, double x) { scale.push_back(x); });
+      std::int64_t const across = (to->cols + side - 1) / side;
+      std::int64_t row = 0, col = 0;
+      each(*numbers, room, [&](std::int64_t i, double x) {
+        put(i, x * scale[static_cast<std::size_t>(row / side * across + col / side)]);
+        if (++col == to->cols) ++row, col = 0;
+      });
+    } else {
+      each(*numbers, room, put);
+    }
+  }
+
+ private:
+  template <class Put>
+  static void each(placed_tensor const& t, std::vector<std::byte>& room, Put&& put) {
+    constexpr std::int64_t most = 1 << 20;  // bytes, whole numbers of each type
+    dtype const type = t.entry->type;
+    std::int64_t const all = t.entry->end - t.entry->begin, size = facts(type).bytes;
+    room.resize(static_cast<std::size_t>(most));
+    for (std::int64_t first = 0; first < all; first += most) {
+      std::int64_t const bytes = std::min(most, all - first);
+      t.file->read(*t.entry, room.data(), first, bytes);
+      for (std::int64_t i = 0; i < bytes / size; ++i)
+        put(first / size + i, number_at(type, room.data(), i));
+    }
+  }
+};
+
+/// What all names of a list, at least one, begin with, up to a dot.
+inline std::string common_place(std::vector<std::string> const& sorted) {
+  std::string const &first = sorted.front(), &last = sorted.back();
+  auto const end = std::mismatch(first.begin(), first.end(), last.begin(), last.end()).first;
+  std::string const common(first.begin(), end);
+  return common.substr(0, common.rfind('.') + 1);
+}
+
+/// Finds each weight of a list; names are `name(place + the weight's)`. Tensors whose names begin with
+/// `scope`, or if there is none with what all found have in common, must be known. Throws mismatch.
+template <class Name>
+std::vector<stored_weight> find_weights(tensor_files const& files,
+                                        std::vector<weight_entry> const& entries,
+                                        std::string const& place, Name&& name,
+                                        char const* scope = nullptr) {
+  std::vector<stored_weight> found;
+  std::vector<std::string> differences, known;
+  auto const compare = [&](placed_tensor const& t, std::vector<std::int64_t> const& shape,
+                           std::string const& here) {
+    if (is_number(t.entry->type) && t.entry->shape == shape) return;
+    std::string sizes;
+    for (std::int64_t n : shape) sizes += (sizes.empty() ? "" : ", ") + std::to_string(n);
+    differences.push_back(t.entry->name + " is " + form(t.entry->type, t.entry->shape) +
+                          " in the file, [" + sizes + "] of numbers" +
+                          (here == t.entry->name ? " here" : " for " + here));
+  };
+  for (weight_entry const& entry : entries) {
+    std::string const theirs = name(place + entry.name);
+    if (theirs.empty()) {
+      differences.push_back(entry.name + " has no published name");
+      continue;
+    }
+    stored_weight weight{&entry, files.find(theirs), nullptr};
+    known.push_back(theirs);
+    if (!weight.numbers) {
+      differences.push_back(theirs + (entry.name == theirs ? "" : ", here " + entry.name + ",") +
+                            " is missing");
+      continue;
+    }
+    compare(*weight.numbers, tensor_shape(entry), entry.name);
+    if (weight.numbers->entry->type == dtype::f8_e4m3) {
+      constexpr std::int64_t side = stored_weight::side;
+      known.push_back(theirs + "_scale_inv");
+      weight.scales = files.find(known.back());
+      if (entry.role != role::projection || !weight.scales)
+        differences.push_back(theirs + " is F8_E4M3 without " + known.back());
+      else
+        compare(*weight.scales, {(entry.rows + side - 1) / side, (entry.cols + side - 1) / side},
+                "the scales of " + entry.name);
+    }
+    found.push_back(weight);
+  }
+  std::sort(known.begin(), known.end());
+  std::string const begin = scope ? scope : known.empty() ? "" : common_place(known);
+  for (placed_tensor const& t : files.tensors())
+    if (std::string const& theirs = t.entry->name;
+        theirs.starts_with(begin) && !theirs.ends_with(".rotary_emb.inv_freq") &&
+        !std::binary_search(known.begin(), known.end(), theirs))
+      differences.push_back(theirs + " is unknown here");
+  if (!differences.empty()) throw mismatch(files.path(), std::move(differences));
+  return found;
+}
+
+/// Reads weights that were found; those that stand in the network's own numbers, to the bit. The
+/// network is as it was if one cannot be read, or is too large for its numbers.
+template <Expr E, class X>
+void read_weights(network<E, X>& net, std::vector<stored_weight> const& found) {
+  using S = typename X::scalar;
+  auto const now = place<X>::fetched(net.on(), std::as_const(net).parameters());
+  std::vector<S> fresh(now.begin(), now.end());
+  std::vector<std::byte> room;
+  for (stored_weight const& weight : found) {
+    S* const to = fresh.data() + weight.to->offset;
+    std::int64_t const rest = padded(weight.to->rows * weight.to->cols);
+    bool const in_two = sizeof(S) == 2 && has_rest(weight.to->role);
+    placed_tensor const& from = *weight.numbers;
+    if (from.entry->type == dtype_of<S> && !in_two) {
+      from.file->read(*from.entry, to);
+      continue;
+    }
+    weight.read(room, [&](std::int64_t i, double x) {
+      to[i] = number<S>(x);
+      if (std::isfinite(x) && !std::isfinite(number_of(to[i])))
+        throw file_error("%.200s has %g, and %s has no number so large: %.150s",
+                         from.entry->name.c_str(), x, facts(dtype_of<S>).name.data(),
+                         from.file->path().c_str());
+      if constexpr (sizeof(S) == 2)
+        if (in_two) summed<S>::write(static_cast<float>(x), to[i], to[rest + i]);
+    });
+  }
+  place<X>::store(net.on(), fresh, net.parameters());
+}
+
+}  // namespace detail
+
+/// Writes a network's weights under their names, "layers.0.mixture.experts.3.gate", atomically: in its
+/// own numbers, and in f32 where it has sums of two. Throws file_error; a file that was there is then
+/// still there.
+template <Expr E, class X>
+void save_weights(network<E, X> const& net, std::string const& path) {
+  using S = typename X::scalar;
+  auto const weights = place<X>::fetched(net.on(), net.parameters());
+  std::vector<tensor_view> tensors;
+  list_tensors(net.entries(), "", weights.data(), tensors);
+  std::vector<std::vector<float>> sums;
+  if constexpr (sizeof(S) == 2)
+    for (std::size_t i = 0; i < tensors.size(); ++i) {
+      weight_entry const& entry = net.entries()[i];
+      if (!detail::has_rest(entry.role)) continue;
+      std::int64_t const count = entry.rows * entry.cols;
+      auto const both = detail::with_rest<S>(weights.data() + entry.offset, count);
+      std::vector<float>& sum = sums.emplace_back();
+      for (std::int64_t n = 0; n < count; ++n) sum.push_back(both[n]);
+      tensors[i].type = dtype::f32;
+      tensors[i].data = sum.data();
+    }
+  write_safetensors(path, tensors);
+}
+
+/// Reads a network's weights from a file that holds exactly these, or from a trainer's checkpoint; in
+/// one file or several (tensor_files). Numbers may be F32, F64, BF16, F16, or F8_E4M3 with a scale for
+/// 128 x 128 of them beside each matrix, NAME_scale_inv, and are rounded once to the network's own.
+/// Throws file_error, or mismatch with the list of differences: what is missing, unknown or of another
+/// shape. The network is then as it was.
+template <Expr E, class X>
+void load_weights(network<E, X>& net, std::string const& path) {
+  tensor_files const files(path);
+  auto const& all = files.tensors();
+  std::string const* const format = all.empty() ? nullptr : all[0].file->metadata("format");
+  char const* const place = format && *format == checkpoint_format ? "weights." : "";
+  detail::read_weights(net,
+                       detail::find_weights(
+                           files, net.entries(), place, [](std::string n) { return n; }, place));
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI
