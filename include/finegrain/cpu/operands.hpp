@@ -57,7 +57,7 @@ inline constexpr std::int64_t line = 16;  // floats in a cache line
 
 /// Rows of numbers that a tile copies into panels beside its multiply-adds, some at each cache line of
 /// k that it passes: a panel's part of a row, then the next panel's, `distance` on, and so row by row.
-/// The machine hides that where it would not hide a copy of some hundred numbers at once.
+/// Between multiply-adds that takes less time than at once.
 struct moving {
   float const* from = nullptr;
   float* to = nullptr;
@@ -85,7 +85,7 @@ struct moving {
     }
   }
 };
-/// Both.
+/// What is fetched, and what is copied.
 struct ahead_and_moving : ahead {
   moving also;
 };

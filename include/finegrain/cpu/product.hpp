@@ -27,6 +27,7 @@ void multiply(row_list a, int rows, std::int64_t K, B const& b, std::int64_t fir
       return;
     }
   constexpr std::int64_t step = depth * unit<F>::numbers;
+  // a panel ends a unit later than it must: a row's parts in several panels are in as many cache sets
   constexpr std::int64_t half = right_size / 2, panel = (depth + 1) * panel_width;
   static_assert(B::group * panel <= half);
   struct block {
