@@ -22,6 +22,15 @@ inline constexpr finegrain::architecture numbers{
 
 using decoder = finegrain::decoder<numbers>;
 
+/// The same with latent attention.
+inline constexpr finegrain::architecture latent_numbers = [] {
+  finegrain::architecture a = numbers;
+  a.kv_heads = a.head_dim = 0;
+  a.latent = {.q_rank = 10, .kv_rank = 12, .nope = 6, .rope = 4, .value = 5, .yarn = {.factor = 8}};
+  return a;
+}();
+using latent_decoder = finegrain::decoder<latent_numbers>;
+
 /// n + 1 ids: a sentence again and again. Inputs are the first n, targets the last n.
 struct text {
   std::vector<std::int32_t> ids;

@@ -87,4 +87,11 @@ TEST_CASE("latent attention is refused with other head sizes or odd rotary ones"
   CHECK_THAT(latent([](a& x) { x.latent.rope = 3; }), ContainsSubstring("rope"));
   CHECK_THAT(latent([](a& x) { x.latent.rope = 0; }), ContainsSubstring("rope"));
   CHECK_THAT(latent([](a& x) { x.latent.value = 0; }), ContainsSubstring("value"));
+  CHECK_THAT(latent([](a& x) { x.latent.theta = 1; }), ContainsSubstring("theta"));
+  CHECK(latent([](a& x) { x.latent.yarn.factor = 40; }).empty());
+  CHECK_THAT(latent([](a& x) { x.latent.yarn.factor = 0.5f; }), ContainsSubstring("factor"));
+  CHECK_THAT(latent([](a& x) { x.latent.yarn.original = 0; }), ContainsSubstring("original"));
+  CHECK_THAT(latent([](a& x) { x.latent.yarn.slow = 0; }), ContainsSubstring("slow"));
+  CHECK_THAT(latent([](a& x) { x.latent.yarn.fast = 0.5f; }), ContainsSubstring("fast"));
+  CHECK_THAT(latent([](a& x) { x.latent.yarn.mscale = -1; }), ContainsSubstring("mscale"));
 }

@@ -125,7 +125,14 @@ TEST_CASE("frozen stages have the network's bits in f32, and nearly in bf16") {
   compare(fg::attention<36, 4, 2, 10>{});
   compare(fg::residual(fg::rmsnorm<36>{} | fg::attention<36, 4, 2, 10>{}));
   compare(fg::residual(fg::rmsnorm<260>{} | fg::attention<260, 2>{}));  // not by rows
+  compare(
+      fg::latent_attention<36, 3, fg::latent{.kv_rank = 50, .nope = 10, .rope = 6, .value = 13}>{});
+  compare(fg::latent_attention<
+          36, 2, fg::latent{.q_rank = 30, .kv_rank = 140, .nope = 37, .rope = 4, .value = 150}>{});
 }
+
+using latent = fg::latent_attention<
+    72, 4, fg::latent{.q_rank = 64, .kv_rank = 72, .nope = 40, .rope = 16, .value = 24}>;
 
 TEST_CASE("quantised stages come as near the specification as their formats allow") {
   auto const compare = [](auto e, double one) {
@@ -147,6 +154,7 @@ TEST_CASE("quantised stages come as near the specification as their formats allo
   compare(fg::mlp<70, 130>{}, 1);
   compare(fg::rmsnorm<72>{} | fg::attention<72, 4, 2>{}, 1);
   compare(fg::residual(fg::rmsnorm<72>{} | fg::attention<72, 4, 2>{}), 1);
+  compare(fg::rmsnorm<72>{} | latent{}, 2);  // more products, one behind the other
 }
 
 TEST_CASE("an embedding's rows are kept in bf16, in f32 to the bit") {
@@ -205,6 +213,32 @@ TEMPLATE_TEST_CASE_SIG("a frozen decoder has the same bits token by token and on
         frozen.infer({.tokens = 1, .ids = std::span(ids).subspan(std::size_t(t), 1)}, {},
                      view(one, 1, 70), &cache);
         REQUIRE(same(one, rows(y, 70, t, 1)));
+      }
+    }
+    CHECK(same(y, first));
+  }
+}
+
+TEMPLATE_TEST_CASE_SIG(
+    "frozen latent attention has the same bits token by token and on any threads", "",
+    EVERY_FORMAT) {
+  constexpr int T = 70;
+  numbers const x = random_numbers(T * 72, 5);
+  numbers first;
+  for (int workers : {1, 2, 3, 8}) {
+    fg::thread_pool pool(workers);
+    fg::network<latent, fg::cpu> net(fg::cpu(pool), {.deviation = 0.2, .seed = 3});
+    auto frozen = fg::quantize<F>(net);
+    numbers y(T * 72, poison);
+    frozen(view(x, T, 72), view(y, T, 72));
+    if (first.empty()) {
+      first = y;
+      auto cache = frozen.make_cache(T);
+      for (int t = 0; t < T; ++t) {
+        numbers const one = rows(x, 72, t, 1);
+        numbers z(72, poison);
+        frozen.infer({.tokens = 1}, view(one, 1, 72), view(z, 1, 72), &cache);
+        REQUIRE(same(z, rows(y, 72, t, 1)));
       }
     }
     CHECK(same(y, first));

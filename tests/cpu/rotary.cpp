@@ -37,7 +37,7 @@ TEST_CASE("rotate turns the pairs of every head by position * theta^(-2i/dim)") 
     fg::batch const b{.tokens = 70, .starts = starts};
     numbers const before = random_numbers(70 * 2 * dim, 1);
     numbers m = before;
-    rotate(fg::cpu(), b, 100000, dim, 10000.0, view(m, 70, 2 * dim));
+    rotate(fg::cpu(), b, 100000, {dim, 10000.0}, view(m, 70, 2 * dim));
     double worst = 0;
     for (std::int64_t t = 0; t < 70; ++t)
       for (int i = 0; i < 2 * dim; ++i) {
@@ -59,15 +59,15 @@ TEST_CASE("two matrices at once are turned as one by one, and unrotate undoes it
   fg::batch const b{.tokens = 90, .starts = starts};
   numbers const before = random_numbers(90 * 24, 1), other = random_numbers(90 * 12, 2);
   numbers q = before, k = other, both_q = before, both_k = other;
-  rotate(fg::cpu(), b, 3, 12, 10000.0, view(q, 90, 24));
-  rotate(fg::cpu(), b, 3, 12, 10000.0, view(k, 90, 12));
-  fg::simd::turn(fg::cpu(), b, 3, 12, 10000.0, 1, view(both_q, 90, 24), view(both_k, 90, 12));
+  rotate(fg::cpu(), b, 3, {12, 10000.0}, view(q, 90, 24));
+  rotate(fg::cpu(), b, 3, {12, 10000.0}, view(k, 90, 12));
+  fg::simd::turn(fg::cpu(), b, 3, {12, 10000.0}, 1, view(both_q, 90, 24), view(both_k, 90, 12));
   CHECK(same(q, both_q));
   CHECK(same(k, both_k));
   CHECK(!same(q, before));
   q = before;
-  rotate(fg::cpu(), b, 0, 12, 10000.0, view(q, 90, 24));
-  unrotate(fg::cpu(), b, 12, 10000.0, view(q, 90, 24));
+  rotate(fg::cpu(), b, 0, {12, 10000.0}, view(q, 90, 24));
+  unrotate(fg::cpu(), b, {12, 10000.0}, view(q, 90, 24));
   for (std::size_t i = 0; i < q.size(); ++i) CHECK(std::abs(q[i] - before[i]) < 1e-5f);
 }
 

@@ -386,8 +386,8 @@ TEMPLATE_TEST_CASE("rotary positions on the device agree with the specification"
       fg::device::rotary<S>::turn(where, dim, 10000.0, 1, on_q.view(), on_k.view(), nullptr);
       fg::device::rotary<S>::turn(where, dim, 10000.0, 1, alone.view(), {}, nullptr);
       numbers const before = q;
-      rotate(on, b, from, dim, 10000.0, view(q, 3 * dim));
-      rotate(on, b, from, dim, 10000.0, view(k, dim));
+      rotate(on, b, from, {dim, 10000.0}, view(q, 3 * dim));
+      rotate(on, b, from, {dim, 10000.0}, view(k, dim));
       INFO("dim " << dim << ", way " << way);
       CHECK(distance(on_q.read(), q) < part_of_bf16<S> * 2.5e-3);
       CHECK(distance(on_k.read(), k) < part_of_bf16<S> * 2.5e-3);

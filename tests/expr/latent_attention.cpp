@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <finegrain/config/presets.hpp>
 #include <finegrain/expr/cost.hpp>
+#include <finegrain/expr/describe.hpp>
 #include <finegrain/expr/latent_attention.hpp>
 #include <finegrain/plan/weights.hpp>
 #include <string>
@@ -38,6 +39,14 @@ TEST_CASE("with a query rank, queries pass through it and a norm") {
   CHECK(shapes<compressed>() == list{"q_a 1536 x 5120", "q_a_norm 1 x 1536", "q_b 24576 x 1536",
                                      "kv_a 576 x 5120", "kv_a_norm 1 x 512", "kv_b 32768 x 512",
                                      "output 5120 x 16384"});
+}
+
+TEST_CASE("a description says what the heads are, and by how much the context is stretched") {
+  CHECK(fg::details(straight{}) == "latent, 16 heads of 128 + 64 rotary, values of 128, yarn 40");
+  CHECK(fg::details(
+            fg::latent_attention<8, 2,
+                                 fg::latent{.kv_rank = 4, .nope = 3, .rope = 2, .value = 5}>{}) ==
+        "latent, 2 heads of 3 + 2 rotary, values of 5");
 }
 
 TEST_CASE("generation keeps the latent vector and one rotary key, whatever the heads") {

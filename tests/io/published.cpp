@@ -1,5 +1,6 @@
 // Published weights: names, number formats, scales, shards; and what is refused.
 // SPDX-License-Identifier: Apache-2.0
+#include <finegrain/config/presets.hpp>
 #include <finegrain/io/published.hpp>
 #include <finegrain/reference/reference.hpp>
 #include <map>
@@ -90,6 +91,13 @@ TEST_CASE("every weight of a decoder has the name that DeepSeek publishes it und
       {"layers.12.attention.key", "model.layers.12.self_attn.k_proj.weight"},
       {"layers.0.attention.value", "model.layers.0.self_attn.v_proj.weight"},
       {"layers.0.attention.output", "model.layers.0.self_attn.o_proj.weight"},
+      {"layers.1.attention.q_proj", "model.layers.1.self_attn.q_proj.weight"},
+      {"layers.1.attention.q_a", "model.layers.1.self_attn.q_a_proj.weight"},
+      {"layers.1.attention.q_a_norm", "model.layers.1.self_attn.q_a_layernorm.weight"},
+      {"layers.1.attention.q_b", "model.layers.1.self_attn.q_b_proj.weight"},
+      {"layers.1.attention.kv_a", "model.layers.1.self_attn.kv_a_proj_with_mqa.weight"},
+      {"layers.1.attention.kv_a_norm", "model.layers.1.self_attn.kv_a_layernorm.weight"},
+      {"layers.1.attention.kv_b", "model.layers.1.self_attn.kv_b_proj.weight"},
       {"layers.0.rmsnorm_2.gain", "model.layers.0.post_attention_layernorm.weight"},
       {"layers.0.mlp.gate", "model.layers.0.mlp.gate_proj.weight"},
       {"layers.0.mlp.down", "model.layers.0.mlp.down_proj.weight"},
@@ -105,8 +113,15 @@ TEST_CASE("every weight of a decoder has the name that DeepSeek publishes it und
       {"experts", ""},
       {"", ""}};
   for (auto const& [ours, theirs] : names) CHECK(fg::deepseek_name(ours) == theirs);
-  for (auto const& entry : fg::list_weights<tiny::decoder>())
-    CHECK_FALSE(fg::deepseek_name(entry.name).empty());
+  auto const all_have_names = []<class E>(E) {
+    for (auto const& entry : fg::list_weights<E>()) {
+      CAPTURE(entry.name);
+      CHECK_FALSE(fg::deepseek_name(entry.name).empty());
+    }
+  };
+  all_have_names(tiny::decoder{});
+  all_have_names(fg::decoder<fg::presets::deepseek_v2_lite>{});
+  all_have_names(fg::decoder<fg::presets::deepseek_v3>{});
 }
 
 TEST_CASE("weights are read from every number format, rounded once") {
@@ -251,6 +266,14 @@ TEST_CASE("what is missing, unknown or of another form is listed, and nothing is
            [](std::int64_t) { return 1; });
   file.write(path);
   CHECK(differences(net, path) == lines{});
+
+  auto const five = [](std::int64_t) { return 5; };
+  file.add("model.layers.2.self_attn.q_proj.weight", fg::dtype::f32, {4}, five);
+  file.write(path);
+  CHECK(differences(net, path) == lines{"model.layers.2.self_attn.q_proj.weight is unknown here"});
+  file.add("model.layers.2.eh_proj.weight", fg::dtype::f32, {4}, five);
+  file.write(path);
+  CHECK(differences(net, path) == lines{});  // multi-token prediction
 
   file.add("model.layers.1.mlp.gate.bias", fg::dtype::f32, {4}, [](std::int64_t) { return 0; });
   file.add("steps", fg::dtype::i64, {16}, [](std::int64_t) { return 0; });

@@ -2,7 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 #include <cstring>
+#include <finegrain/model/frozen.hpp>
 #include <finegrain/model/generate.hpp>
+#include <finegrain/train/trainer.hpp>
 
 #include "../catch.hpp"
 #include "../tiny.hpp"
@@ -38,21 +40,42 @@ std::vector<double> shares(fg::sampling how, std::vector<double> const& logits, 
 
 TEMPLATE_TEST_CASE("with a cache, token by token or in parts, logits have the bits of one pass", "",
                    EXECUTORS) {
-  using S = typename TestType::scalar;
-  fg::network<tiny::decoder, TestType> net({.deviation = 0.4, .seed = 2});
-  tiny::text const text(41);
-  std::vector<S> whole(41 * 32), parts(41 * 32, S(NAN));
-  net(text.inputs(), fg::matrix<S>(whole.data(), 41, 32));
-  for (std::int64_t step : {1, 2, 7, 41}) {
-    CAPTURE(step);
-    auto cache = net.make_cache(41);
-    for (std::int64_t at = 0; at < 41; at += step) {
-      std::int64_t const n = std::min(step, 41 - at);
-      net.infer({.tokens = n, .ids = text.inputs().subspan(std::size_t(at), std::size_t(n))}, {},
-                fg::matrix<S>(parts.data() + at * 32, n, 32), &cache);
+  auto const check = []<class E>(E) {
+    using S = typename TestType::scalar;
+    fg::network<E, TestType> net({.deviation = 0.4, .seed = 2});
+    tiny::text const text(41);
+    std::vector<S> whole(41 * 32), parts(41 * 32, S(NAN));
+    net(text.inputs(), fg::matrix<S>(whole.data(), 41, 32));
+    for (std::int64_t step : {1, 2, 7, 41}) {
+      CAPTURE(step);
+      auto cache = net.make_cache(41);
+      for (std::int64_t at = 0; at < 41; at += step) {
+        std::int64_t const n = std::min(step, 41 - at);
+        net.infer({.tokens = n, .ids = text.inputs().subspan(std::size_t(at), std::size_t(n))}, {},
+                  fg::matrix<S>(parts.data() + at * 32, n, 32), &cache);
+      }
+      CHECK(std::memcmp(whole.data(), parts.data(), whole.size() * sizeof(S)) == 0);
     }
-    CHECK(std::memcmp(whole.data(), parts.data(), whole.size() * sizeof(S)) == 0);
+  };
+  check(tiny::decoder{});
+  check(tiny::latent_decoder{});
+}
+
+TEST_CASE("a decoder with latent attention generates the same text from codes, and learns it") {
+  tiny::text const text(40);
+  fg::network<tiny::latent_decoder, fg::cpu> net({.deviation = 0.2, .seed = 2});
+  fg::trainer train(net, fg::adamw{.lr = 1e-2f});
+  double first = 0, last = 0;
+  for (int i = 0; i < 30; ++i) {
+    last = train.step({.tokens = 40, .ids = text.inputs()}, text.targets()).loss;
+    if (i == 0) first = last;
   }
+  CHECK(first > 3);
+  CHECK(last < 0.5);
+  auto const prompt = text.inputs().first(12);
+  std::vector<std::int32_t> const right(text.inputs().begin() + 12, text.inputs().begin() + 36);
+  CHECK(generated(net, prompt, 24) == right);
+  CHECK(generated(fg::quantize<fg::format::int8>(net), prompt, 24) == right);
 }
 
 TEMPLATE_TEST_CASE("greedy generation takes the likeliest token of a full pass each time", "",

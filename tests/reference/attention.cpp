@@ -73,8 +73,8 @@ TEST_CASE("rotary positions: a score depends on how far apart query and key are"
   numbers const q = random_numbers(8, 1), k = random_numbers(8, 2);
   auto score = [&](std::int64_t query_at, std::int64_t key_at) {
     numbers a = q, b = k;
-    rotate(on, {.tokens = 1}, query_at, 8, 10000.0, view(a, 1, 8));
-    rotate(on, {.tokens = 1}, key_at, 8, 10000.0, view(b, 1, 8));
+    rotate(on, {.tokens = 1}, query_at, {8, 10000.0}, view(a, 1, 8));
+    rotate(on, {.tokens = 1}, key_at, {8, 10000.0}, view(b, 1, 8));
     return fg::spec::dot(a.data(), b.data(), 8);
   };
   for (std::int64_t distance : {0, 1, 5, 100})
@@ -85,7 +85,7 @@ TEST_CASE("rotary positions: a score depends on how far apart query and key are"
 
 TEST_CASE("rotary positions turn the pair (i, i + dim/2), the first by one radian a position") {
   numbers m{1, 10, 0, 0, 2, 20, 0, 0};  // two heads of four numbers
-  rotate(on, {.tokens = 1}, 1, 4, 10000.0, view(m, 1, 8));
+  rotate(on, {.tokens = 1}, 1, {4, 10000.0}, view(m, 1, 8));
   CHECK(m[0] == Approx(std::cos(1)));
   CHECK(m[2] == Approx(std::sin(1)));
   CHECK(m[1] == Approx(10 * std::cos(0.01)));
@@ -99,10 +99,10 @@ TEST_CASE("unrotate undoes rotate, in every sequence") {
   numbers m = x;
   places const starts{0, 2, 5};
   fg::batch const b{.tokens = 5, .starts = starts};
-  rotate(on, b, 0, 4, 10000.0, view(m, 5, 8));
+  rotate(on, b, 0, {4, 10000.0}, view(m, 5, 8));
   CHECK(same(rows(m, 8, 2, 1), rows(x, 8, 2, 1)));  // a sequence starts at position 0
   CHECK(largest_difference(rows(m, 8, 1, 1), rows(x, 8, 1, 1)) > 0.1);
-  unrotate(on, b, 4, 10000.0, view(m, 5, 8));
+  unrotate(on, b, {4, 10000.0}, view(m, 5, 8));
   CHECK(largest_difference(m, x) < 1e-14);
 }
 

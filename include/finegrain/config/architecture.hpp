@@ -6,14 +6,31 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
+/// How rotary positions reach beyond the context that a model was first trained on [YaRN]. Pairs that
+/// turn more than `fast` times in that context turn as ever, those that turn less than `slow` times
+/// turn `factor` times slower, and others in between. Names and numbers are those of `rope_scaling` in
+/// published configs.
+struct yarn {
+  float factor = 1;      // 1: none of this
+  int original = 4096;   // tokens of that context
+  float fast = 32;       // beta_fast
+  float slow = 1;        // beta_slow
+  float mscale = 1;      // rotary numbers are times (0.1 mscale ln factor + 1) over the same of
+  float mscale_all = 0;  // mscale_all_dim; scores are times the square of the latter
+
+  friend constexpr bool operator==(yarn const&, yarn const&) = default;
+};
+
 /// Numbers of multi-head latent attention [DeepSeek-V2 2.1]: keys and values of all heads are made
 /// from one vector of kv_rank numbers a token, and one rotary key of `rope` numbers is shared.
 struct latent {
-  int q_rank = 0;   // queries pass through so many numbers; 0: straight from the hidden state
-  int kv_rank = 0;  // 0: no latent attention
-  int nope = 0;     // numbers of a query and key head without positions,
-  int rope = 0;     // and with rotary ones
-  int value = 0;    // numbers of a value head
+  int q_rank = 0;       // queries pass through so many numbers; 0: straight from the hidden state
+  int kv_rank = 0;      // 0: no latent attention
+  int nope = 0;         // numbers of a query and key head without positions,
+  int rope = 0;         // and with rotary ones
+  int value = 0;        // numbers of a value head
+  float theta = 10000;  // rotary pair i of rope / 2 turns by theta^(-2i/rope) a position
+  finegrain::yarn yarn = {};
 
   friend constexpr bool operator==(latent const&, latent const&) = default;
 };
@@ -37,7 +54,8 @@ struct architecture {
   friend constexpr bool operator==(architecture const&, architecture const&) = default;
 };
 
-static_assert(detail::ends_without_padding<latent> && detail::ends_without_padding<architecture>,
+static_assert(detail::ends_without_padding<yarn> && detail::ends_without_padding<latent> &&
+                  detail::ends_without_padding<architecture>,
               "an architecture must not end in padding: see ends_without_padding");
 
 constexpr bool has_latent_attention(architecture const& a) { return a.latent != latent{}; }
@@ -51,6 +69,11 @@ constexpr latent const& checked(latent const& n) {
   if (n.nope < 1) throw invalid_config("finegrain::latent: nope must be at least 1");
   if (n.rope < 2 || n.rope % 2 != 0) throw invalid_config("finegrain::latent: rotary positions turn pairs, so rope must be even and at least 2");
   if (n.value < 1) throw invalid_config("finegrain::latent: value must be at least 1");
+  if (!(n.theta > 1)) throw invalid_config("finegrain::latent: theta must be more than 1");
+  if (!(n.yarn.factor >= 1)) throw invalid_config("finegrain::yarn: factor must be at least 1");
+  if (n.yarn.original < 1) throw invalid_config("finegrain::yarn: original must be at least 1");
+  if (!(n.yarn.slow > 0 && n.yarn.fast >= n.yarn.slow)) throw invalid_config("finegrain::yarn: slow must be positive, and fast at least as large");
+  if (!(n.yarn.mscale >= 0 && n.yarn.mscale_all >= 0)) throw invalid_config("finegrain::yarn: mscale and mscale_all must not be negative");
   // clang-format on
   return n;
 }

@@ -7,8 +7,8 @@
 namespace finegrain::inline FINEGRAIN_ABI::presets {
 
 // What is not in these numbers is not in the models either: rotary frequencies other than
-// theta = 10000 (Mixtral, Qwen, YaRN in V2 and V3), biases of attention's projections (Qwen1.5),
-// norms of queries and keys (Qwen3, OLMoE), multi-token prediction (V3).
+// theta = 10000 (Mixtral, Qwen), biases of attention's projections (Qwen1.5), norms of queries and
+// keys (Qwen3, OLMoE), multi-token prediction (V3).
 
 // ---- DeepSeekMoE [DeepSeekMoE 4.1.3, 5.1.2, 7.1] ----
 
@@ -60,7 +60,12 @@ inline constexpr architecture deepseek_v2_lite = checked(architecture{
     .dense_layers = 1,
     .dense_width = 10944,
     .moe = {.hidden = 2048, .width = 1408, .routed = 64, .top_k = 6, .shared = 2},
-    .latent = {.q_rank = 0, .kv_rank = 512, .nope = 128, .rope = 64, .value = 128},
+    .latent = {.q_rank = 0,
+               .kv_rank = 512,
+               .nope = 128,
+               .rope = 64,
+               .value = 128,
+               .yarn = {.factor = 40, .mscale = 0.707f, .mscale_all = 0.707f}},
 });
 
 inline constexpr architecture deepseek_v2 = checked(architecture{
@@ -79,7 +84,12 @@ inline constexpr architecture deepseek_v2 = checked(architecture{
             .groups = 8,
             .group_limit = 3,
             .group_score = group_score::max},
-    .latent = {.q_rank = 1536, .kv_rank = 512, .nope = 128, .rope = 64, .value = 128},
+    .latent = {.q_rank = 1536,
+               .kv_rank = 512,
+               .nope = 128,
+               .rope = 64,
+               .value = 128,
+               .yarn = {.factor = 40, .mscale = 0.707f, .mscale_all = 0.707f}},
 });
 
 inline constexpr architecture deepseek_v3 = checked(architecture{
@@ -101,7 +111,12 @@ inline constexpr architecture deepseek_v3 = checked(architecture{
             .group_limit = 4,
             .group_score = group_score::top2_sum,
             .bias = true},
-    .latent = {.q_rank = 1536, .kv_rank = 512, .nope = 128, .rope = 64, .value = 128},
+    .latent = {.q_rank = 1536,
+               .kv_rank = 512,
+               .nope = 128,
+               .rope = 64,
+               .value = 128,
+               .yarn = {.factor = 40, .mscale = 1, .mscale_all = 1}},
 });
 
 // ---- other mixtures ----

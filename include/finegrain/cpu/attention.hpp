@@ -18,7 +18,7 @@ inline namespace FINEGRAIN_ISA {
 namespace simd {
 
 inline constexpr int query_rows = 48, key_rows = 64, score_stride = left_stride<format::f32>;
-inline constexpr std::int64_t value_cols = 256;  // of a head that are averaged at a time
+inline constexpr std::int64_t value_cols = 512;  // of a head that are averaged at a time
 
 static_assert(key_rows <= block_cols && query_rows <= block_rows && value_cols % block_cols == 0);
 
@@ -61,13 +61,14 @@ inline float soften(float scale, int visible, float* scores, float& highest, flo
   return shrink;
 }
 
-/// One head of queries [t0, t1) of the sequence whose keys start at row `first`; query t is at
-/// position `position` + t - t0. Columns [c0, c0 + cols) of the head's values are averaged.
-inline void attend(matrix<float const> q, matrix<float const> keys, matrix<float const> values,
-                   std::int64_t position, std::int64_t c0, std::int64_t cols, matrix<float> mixed,
-                   float* log_weight, std::int64_t log_stride) {
+/// Some rows of queries of one sequence, `share` of which stand at each position: they are rows
+/// first, first + 1, ... of all that there are from the sequence's first token on, whose keys and
+/// values begin there. Columns [c0, c0 + cols) of the values are averaged.
+inline void attend(float scale, int share, std::int64_t first, matrix<float const> q,
+                   matrix<float const> keys, matrix<float const> values, std::int64_t c0,
+                   std::int64_t cols, matrix<float> mixed, float* log_weight,
+                   std::int64_t log_stride) {
   int const rows = static_cast<int>(q.rows);
-  float const scale = 1.0f / std::sqrt(static_cast<float>(q.cols));
   room room;
   alignas(64) float scores[query_rows][score_stride];
   alignas(64) float sums[value_cols * query_rows];  // (panel, row, column)
@@ -79,12 +80,13 @@ inline void attend(matrix<float const> q, matrix<float const> keys, matrix<float
   straight const all{values.middle_cols(c0, cols), cols};
   std::fill_n(sums, all.panels() * query_rows * panel_width, 0.0f);
 
-  for (std::int64_t j0 = 0; j0 < position + rows; j0 += key_rows) {
-    std::int64_t const count = std::min<std::int64_t>(key_rows, position + rows - j0);
+  auto const seen = [&](int row) { return (first + row) / share + 1; };  // keys
+  for (std::int64_t j0 = 0; j0 < seen(rows - 1); j0 += key_rows) {
+    std::int64_t const count = std::min<std::int64_t>(key_rows, seen(rows - 1) - j0);
     score_block(q, keys.middle_rows(j0, count), room, scores);
     int visible[query_rows];
     for (int r = 0; r < rows; ++r) {
-      visible[r] = static_cast<int>(std::clamp<std::int64_t>(position + r + 1 - j0, 0, count));
+      visible[r] = static_cast<int>(std::clamp<std::int64_t>(seen(r) - j0, 0, count));
       if (visible[r] == 0) continue;
       float const shrink = soften(scale, visible[r], scores[r], highest[r], total[r]);
       for (std::int64_t p = 0; p < all.panels(); ++p)
@@ -117,7 +119,8 @@ inline void attend(matrix<float const> q, matrix<float const> keys, matrix<float
 /// Queries [i0, i0 + rows) of one head and sequence against its keys [j0, j0 + count): what they
 /// add to dq, dk and dv. Views begin at the sequence's first row.
 struct attend_gradient {
-  matrix<float const> q, k, v, dmixed;  // (length, dim)
+  float scale;
+  matrix<float const> q, k, v, dmixed;  // (length, dim or value)
   float const* log_weight;              // one in `log_stride`
   std::int64_t log_stride;
   matrix<float> dq, dk, dv;
@@ -125,7 +128,6 @@ struct attend_gradient {
   void block(std::int64_t i0, int rows, std::int64_t j0, int count, float const* mean,
              room& room) const {
     constexpr int across = query_rows;  // stride of the transposed blocks
-    float const scale = 1.0f / std::sqrt(static_cast<float>(q.cols));
     alignas(64) float p[query_rows][score_stride], ds[query_rows][score_stride];
     alignas(64) float turned[key_rows * across];
     score_block(q.middle_rows(i0, rows), k.middle_rows(j0, count), room, p);
@@ -166,30 +168,46 @@ struct attend_gradient {
 
 }  // namespace simd
 
-/// mixed (T, query heads * dim): for each token and head, values averaged with the weights
-/// softmax(q . k / sqrt(dim)) over its sequence's tokens up to itself. q is (T, query heads * dim),
-/// keys and values are (past + T, key-value heads * dim): `past` tokens came in earlier calls.
+/// mixed (T, query heads * value): for each token and head, values averaged with the weights
+/// softmax(scale q . k) over its sequence's tokens up to itself. q is (T, query heads * dim), keys
+/// and values are (past + T, key-value heads * dim or value): `past` tokens came in earlier calls.
 /// log_weight (T, query heads) is the log of the sum of exponentials.
 inline void attend_forward(cpu const& on, heads shape, batch const& b, std::int64_t past,
                            matrix<float const> q, matrix<float const> keys,
                            matrix<float const> values, matrix<float> mixed,
                            matrix<float> log_weight) {
   using namespace simd;
-  int const dim = shape.dim, share = shape.query / shape.key_value;
-  std::int64_t const blocks = (q.rows + query_rows - 1) / query_rows;
-  on.threads(blocks * shape.query, [&](std::int64_t task, int) {
-    std::int64_t const block = blocks - 1 - task / shape.query, h = task % shape.query;
-    std::int64_t const kv = h / share * dim;
-    in_sequences(b, block * query_rows, std::min(q.rows, (block + 1) * query_rows),
+  int const dim = shape.dim, value = shape.value, group = shape.query / shape.key_value;
+  // All heads of the same keys, one after the other in memory, are rows of one: they meet the keys
+  // together, and so do the heads of a token alone.
+  bool const together = shape.key_value == 1 && q.stride == q.cols && mixed.stride == mixed.cols &&
+                        log_weight.stride == log_weight.cols;
+  int const share = together ? group : 1, count = shape.query / share;
+  if (together) {
+    q = {q.data, q.rows * share, dim};
+    mixed = {mixed.data, q.rows, value};
+    log_weight = {log_weight.data, q.rows, 1};
+  }
+  std::int64_t const some = std::clamp<std::int64_t>(ceil_div(q.rows * count, on.threads.workers()),
+                                                     tile_rows, query_rows);
+  std::int64_t const blocks = ceil_div(q.rows, some);
+  on.threads(blocks * count, [&](std::int64_t task, int) {
+    std::int64_t const begin = (blocks - 1 - task / count) * some;
+    std::int64_t const end = std::min(q.rows, begin + some), h = task % count,
+                       kv = h / (group / share);
+    in_sequences(b, begin / share, ceil_div(end, share),
                  [&](std::int64_t t0, std::int64_t t1, std::int64_t s) {
                    std::int64_t const first = b.begin(s), length = past + t1 - first;
-                   for (std::int64_t c0 = 0; c0 < dim; c0 += value_cols)
-                     attend(q.middle_rows(t0, t1 - t0).middle_cols(h * dim, dim),
-                            keys.middle_rows(first, length).middle_cols(kv, dim),
-                            values.middle_rows(first, length).middle_cols(kv, dim),
-                            past + t0 - first, c0, std::min(value_cols, dim - c0),
-                            mixed.middle_rows(t0, t1 - t0).middle_cols(h * dim, dim),
-                            log_weight.row(t0) + h, log_weight.stride);
+                   std::int64_t const r0 = std::max(begin, t0 * share);
+                   std::int64_t const rows = std::min(end, t1 * share) - r0;
+                   for (std::int64_t c0 = 0; c0 < value; c0 += value_cols)
+                     attend(shape.scale_of<float>(), share, r0 + (past - first) * share,
+                            q.middle_rows(r0, rows).middle_cols(h * dim, dim),
+                            keys.middle_rows(first, length).middle_cols(kv * dim, dim),
+                            values.middle_rows(first, length).middle_cols(kv * value, value), c0,
+                            std::min(value_cols, value - c0),
+                            mixed.middle_rows(r0, rows).middle_cols(h * value, value),
+                            log_weight.row(r0) + h, log_weight.stride);
                  });
   });
 }
@@ -202,38 +220,33 @@ inline void attend_backward(cpu const& on, heads shape, batch const& b, matrix<f
                             matrix<float const> log_weight, matrix<float const> dmixed,
                             matrix<float> dq, matrix<float> dk, matrix<float> dv) {
   using namespace simd;
-  int const dim = shape.dim, share = shape.query / shape.key_value;
+  int const dim = shape.dim, value = shape.value, share = shape.query / shape.key_value;
   on.threads(b.sequences() * shape.key_value, [&](std::int64_t task, int) {
-    std::int64_t const s = task / shape.key_value, kv = task % shape.key_value * dim;
+    std::int64_t const s = task / shape.key_value, kv = task % shape.key_value;
     std::int64_t const first = b.begin(s), length = b.end(s) - first;
-    auto part = [&](auto m, std::int64_t column) {
-      return m.middle_rows(first, length).middle_cols(column, dim);
+    auto part = [&](auto m, std::int64_t head, int width) {
+      return m.middle_rows(first, length).middle_cols(head * width, width);
     };
     auto clear = [](matrix<float> m) {
       for (std::int64_t t = 0; t < m.rows; ++t) std::fill_n(m.row(t), m.cols, 0.0f);
     };
-    clear(part(dk, kv));
-    clear(part(dv, kv));
+    clear(part(dk, kv, dim));
+    clear(part(dv, kv, value));
     room room;
-    for (std::int64_t h = kv / dim * share; h < (kv / dim + 1) * share; ++h) {
-      attend_gradient const g{part(q, h * dim),
-                              part(k, kv),
-                              part(v, kv),
-                              part(dmixed, h * dim),
-                              log_weight.row(first) + h,
-                              log_weight.stride,
-                              part(dq, h * dim),
-                              part(dk, kv),
-                              part(dv, kv)};
+    for (std::int64_t h = kv * share; h < (kv + 1) * share; ++h) {
+      attend_gradient const g{
+          shape.scale_of<float>(), part(q, h, dim),           part(k, kv, dim),  part(v, kv, value),
+          part(dmixed, h, value),  log_weight.row(first) + h, log_weight.stride, part(dq, h, dim),
+          part(dk, kv, dim),       part(dv, kv, value)};
       clear(g.dq);
       for (std::int64_t i0 = 0; i0 < length; i0 += query_rows) {
         int const rows = static_cast<int>(std::min<std::int64_t>(query_rows, length - i0));
         float mean[query_rows];
         for (int r = 0; r < rows; ++r) {
           float const* const d = g.dmixed.row(i0 + r);
-          float const* const m = mixed.row(first + i0 + r) + h * dim;
+          float const* const m = mixed.row(first + i0 + r) + h * value;
           mean[r] = 0;
-          for (int c = 0; c < dim; ++c) mean[r] += d[c] * m[c];
+          for (int c = 0; c < value; ++c) mean[r] += d[c] * m[c];
         }
         for (std::int64_t j0 = 0; j0 < i0 + rows; j0 += key_rows)
           g.block(i0, rows, j0, static_cast<int>(std::min<std::int64_t>(key_rows, i0 + rows - j0)),

@@ -98,7 +98,7 @@ void multiply_group(cpu const& on, matrix<float const> a, B const& b, std::int64
 /// y (T, D) = x + attention(rmsnorm(x)). The last T rows of keys and values (past + T, key-value
 /// heads * dim) are made here; `past` tokens came in earlier calls.
 template <class Projection>
-void attention_block_forward(cpu const& on, heads shape, double theta, float epsilon,
+void attention_block_forward(cpu const& on, heads shape, rotary const& turned, float epsilon,
                              batch const& b, std::int64_t past,
                              block_weights<float const, Projection> const& w, block_saved const& s,
                              matrix<float const> x, matrix<float> keys, matrix<float> values,
@@ -117,12 +117,12 @@ void attention_block_forward(cpu const& on, heads shape, double theta, float eps
       for (std::int64_t t = begin; t < begin + rows; ++t)
         s.inverse_rms[t] = normalise(x.row(t), w.gain.data, x.cols, epsilon, s.rows.row(t));
       for (std::int64_t group = 0; group < groups; ++group) project(begin, rows, group);
-      turn_rows(b, past, shape.dim, theta, 1, begin, begin + rows, made[0], made[1]);
+      turn_rows(b, past, turned, 1, begin, begin + rows, made[0], made[1]);
     });
   } else {
     rmsnorm_forward(on, x, w.gain, epsilon, s.rows, s.inverse_rms);
     in_blocks(on, T, groups, project);
-    turn(on, b, past, shape.dim, theta, 1, made[0], made[1]);
+    turn(on, b, past, turned, 1, made[0], made[1]);
   }
   attend_forward(on, shape, b, past, s.q, keys, values, s.mixed, s.log_weight);
   in_blocks(on, T, groups_of(y.cols), [&](std::int64_t begin, std::int64_t rows, std::int64_t g) {
@@ -136,7 +136,7 @@ void attention_block_forward(cpu const& on, heads shape, double theta, float eps
 
 /// dx (T, D), and dw, from dy (T, D). Nothing came earlier: training sees whole sequences.
 template <class Projection>
-void attention_block_backward(cpu const& on, heads shape, double theta, batch const& b,
+void attention_block_backward(cpu const& on, heads shape, rotary const& turned, batch const& b,
                               block_weights<float const, Projection> const& w, block_saved const& s,
                               block_scratch const& t, matrix<float const> x, matrix<float const> dy,
                               block_weights<float> const& dw, gradients mode, matrix<float> dx) {
@@ -160,12 +160,12 @@ void attention_block_backward(cpu const& on, heads shape, double theta, batch co
   };
   if (by_rows(T, w.input)) {
     in_blocks(on, T, 1, [&](std::int64_t begin, std::int64_t rows, std::int64_t) {
-      turn_rows(b, 0, shape.dim, theta, -1, begin, begin + rows, t.dq, t.dk);
+      turn_rows(b, 0, turned, -1, begin, begin + rows, t.dq, t.dk);
       for (std::int64_t group = 0; group < groups_of(x.cols); ++group) project(begin, rows, group);
       through_norm(begin, rows);
     });
   } else {
-    turn(on, b, 0, shape.dim, theta, -1, t.dq, t.dk);
+    turn(on, b, 0, turned, -1, t.dq, t.dk);
     in_blocks(on, T, groups_of(x.cols), project);
     on.threads(ceil_div(T, norm_rows), [&](std::int64_t task, int) {
       through_norm(task * norm_rows, std::min(norm_rows, T - task * norm_rows));
@@ -203,6 +203,7 @@ template <int D, int Heads, int KvHeads, int HeadDim>
 struct plan<cpu, residual_of<then<rmsnorm<D>, attention<D, Heads, KvHeads, HeadDim>>>> {
   using stage = attention<D, Heads, KvHeads, HeadDim>;
   static constexpr heads shape{Heads, KvHeads, HeadDim};
+  static constexpr rotary turned{HeadDim, stage::theta};
 
   struct saved : block_saved {
     constexpr saved(arena& memory, extent e) : block_saved(memory, e, D, shape) {}
@@ -220,13 +221,13 @@ struct plan<cpu, residual_of<then<rmsnorm<D>, attention<D, Heads, KvHeads, HeadD
       keys = p.cache->take(s.k.cols).middle_rows(0, past + x.rows);
       values = p.cache->take(s.v.cols).middle_rows(0, past + x.rows);
     }
-    attention_block_forward(p.on, shape, stage::theta, static_cast<float>(rmsnorm<D>::epsilon),
-                            p.batch, past, views<float const>(w), s, x, keys, values, y);
+    attention_block_forward(p.on, shape, turned, static_cast<float>(rmsnorm<D>::epsilon), p.batch,
+                            past, views<float const>(w), s, x, keys, values, y);
   }
   template <class W, class V>
   static void backward(pass<cpu> p, W const& w, saved const& s, matrix<float const> x,
                        matrix<float const> dy, V const& dw, matrix<float> dx) {
-    attention_block_backward(p.on, shape, stage::theta, p.batch, views<float const>(w), s,
+    attention_block_backward(p.on, shape, turned, p.batch, views<float const>(w), s,
                              scratch(p.scratch, p.extent), x, dy, views<float>(dw), p.gradients,
                              dx);
   }

@@ -137,7 +137,7 @@ struct decoder {
 #if FINEGRAIN_VECTOR_BYTES == 32
 /// Eight codes of 4 bits in each lane become floats where they stand, without a shift: code k of a lane
 /// comes as 2^places[k] times the code, which is the value + 8. So A's rows keep x 2^-places[k], and
-/// a block's sums start at -8 times the sum of its x.
+/// a block's sums start at -8 times the sum of its x. An infinite x so makes NaN of all that it meets.
 template <>
 struct unit<format::int4> : unit<format::bf16> {
   static constexpr int places[] = {0, 16, 4, 20, 8, 24, 12, 0};  // the last code is shifted

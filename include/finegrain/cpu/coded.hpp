@@ -358,6 +358,12 @@ requires(Quantised<F>) struct panels<F> {
   source matrix(std::int64_t i, float* room) const {
     return {data + i * matrix_bytes(), {cols}, room};
   }
+  /// One matrix alone.
+  panels only(std::int64_t i) const {
+    panels one = *this;
+    one.data += i * matrix_bytes(), one.count = 1;
+    return one;
+  }
 
  private:
   constexpr code_layout<F> layout() const { return {cols}; }

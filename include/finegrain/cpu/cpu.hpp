@@ -13,6 +13,7 @@
 #include "experts.hpp"
 #include "frozen.hpp"
 #include "kernels.hpp"
+#include "latent_attention.hpp"
 #include "linear.hpp"
 #include "loss.hpp"
 #include "mixture.hpp"

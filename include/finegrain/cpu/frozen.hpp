@@ -4,6 +4,7 @@
 
 #include "../plan/frozen.hpp"
 #include "frozen_experts.hpp"
+#include "latent_attention.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
@@ -43,6 +44,35 @@ requires(Packable<F.rest>) struct frozen_weights<cpu, F, attention<D, Heads, KvH
     auto const w = bind_weights<attention<D, Heads, KvHeads, HeadDim>, float const>(numbers);
     query.fill(on, simd::stacked(w.query)), key.fill(on, simd::stacked(w.key));
     value.fill(on, simd::stacked(w.value)), output.fill(on, simd::stacked(w.output));
+  }
+};
+
+template <formats F, int D, int Heads, latent N>
+requires(Packable<F.rest>) struct frozen_weights<cpu, F, latent_attention<D, Heads, N>> {
+  using E = latent_attention<D, Heads, N>;
+  simd::panels<F.rest> q_proj, q_a, q_b, kv_a, output;
+  simd::latent_panels<F.rest> kv_b;
+  matrix<float> q_a_norm, kv_a_norm;
+  constexpr explicit frozen_weights(arena& memory)
+      : q_proj(memory, 1, E::straight ? Heads * E::query_dim : 0, D),
+        q_a(memory, 1, N.q_rank, D),
+        q_b(memory, 1, E::straight ? 0 : Heads * E::query_dim, N.q_rank),
+        kv_a(memory, 1, N.kv_rank + N.rope, D),
+        output(memory, 1, D, Heads * N.value),
+        kv_b(memory, Heads, N),
+        q_a_norm(memory.matrix<float>(E::straight ? 0 : 1, N.q_rank)),
+        kv_a_norm(memory.matrix<float>(1, N.kv_rank)) {}
+  void fill(cpu const& on, float const* numbers) const {
+    auto const w = bind_weights<E, float const>(numbers);
+    if constexpr (E::straight) {
+      q_proj.fill(on, simd::stacked(w.q_proj));
+    } else {
+      q_a.fill(on, simd::stacked(w.q_a)), q_b.fill(on, simd::stacked(w.q_b));
+      std::copy_n(w.q_a_norm.data, w.q_a_norm.size(), q_a_norm.data);
+    }
+    kv_a.fill(on, simd::stacked(w.kv_a)), output.fill(on, simd::stacked(w.output));
+    kv_b.fill(on, w.kv_b);
+    std::copy_n(w.kv_a_norm.data, w.kv_a_norm.size(), kv_a_norm.data);
   }
 };
 

@@ -74,6 +74,12 @@ struct panels {
   source matrix(std::int64_t i, float*) const {
     return {data + i * matrix_size(), units_of<F>(cols)};
   }
+  /// One matrix alone.
+  panels only(std::int64_t i) const {
+    panels one = *this;
+    one.data += i * matrix_size(), one.count = 1;
+    return one;
+  }
 
  private:
   constexpr std::int64_t matrix_size() const { return size() * units_of<F>(cols) * panel_width; }

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "../plan/batch.hpp"
+#include "../plan/rotary.hpp"
 #include "executor.hpp"
 #include "operands.hpp"
 
@@ -45,61 +46,71 @@ FINEGRAIN_INLINE void sine_cosine(double quarters, float& sine, float& cosine) {
   cosine = (quadrant + 1) & 2 ? -v : v;
 }
 
-/// Turns the pair (i, i + dim/2) of every head by direction * position * theta^(-2i/dim), in rows
-/// [begin, end) of q and of k. One copy: inlined twice it may differ in bits.
-FINEGRAIN_ONE_COPY inline void turn_rows(batch const& b, std::int64_t past, int dim, double theta,
+/// Turns n pairs, whose first numbers are Step apart.
+template <int Step>
+FINEGRAIN_INLINE void turn_pairs(float* FINEGRAIN_RESTRICT first, float* FINEGRAIN_RESTRICT second,
+                                 int n, float const* cosine, float const* sine) {
+  for (int i = 0; i < n; ++i) {
+    float const u = first[i * Step], v = second[i * Step];
+    first[i * Step] = u * cosine[i] - v * sine[i];
+    second[i * Step] = u * sine[i] + v * cosine[i];
+  }
+}
+
+/// Turns the pairs of every head by direction * position * their speed, in rows [begin, end) of q and
+/// of k. One copy: inlined twice it may differ in bits.
+FINEGRAIN_ONE_COPY inline void turn_rows(batch const& b, std::int64_t past, rotary const& how,
                                          float direction, std::int64_t begin, std::int64_t end,
                                          matrix<float> q, matrix<float> k) {
-  constexpr std::int64_t pairs = 64;
-  int const half = dim / 2;
-  double const step = std::pow(theta, -2.0 / dim);
+  constexpr int pairs = 64;
+  int const all = how.dim / 2;
+  double const slower = std::pow(how.theta, -2.0 / how.dim);
+  float const size = static_cast<float>(how.size());
   double speed[pairs];  // quarter turns a position
   double next = 0.63661977236758134308;
-  for (std::int64_t i0 = 0; i0 < half; i0 += pairs) {
-    std::int64_t const n = std::min(pairs, half - i0);
-    for (std::int64_t i = 0; i < n; ++i, next *= step) speed[i] = next;
+  for (int i0 = 0; i0 < all; i0 += pairs) {
+    int const n = std::min(pairs, all - i0);
+    for (int i = 0; i < n; ++i, next *= slower) speed[i] = next * how.slowed(i0 + i);
     in_sequences(b, begin, end, [&](std::int64_t first, std::int64_t last, std::int64_t s) {
       float cosine[pairs], sine[pairs];
       for (std::int64_t t = first; t < last; ++t) {
         double const position = static_cast<double>(b.position(t, s, past));
-        for (std::int64_t i = 0; i < n; ++i) {
+        for (int i = 0; i < n; ++i) {
           sine_cosine(position * speed[i], sine[i], cosine[i]);
-          sine[i] *= direction;
+          sine[i] *= direction * size;
+          cosine[i] *= size;
         }
         for (matrix<float> const& m : {q, k})
-          for (std::int64_t c = i0; c < m.cols; c += dim) {
-            float* const FINEGRAIN_RESTRICT first_half = m.row(t) + c;
-            float* const FINEGRAIN_RESTRICT second_half = first_half + half;
-            for (std::int64_t i = 0; i < n; ++i) {
-              float const u = first_half[i], v = second_half[i];
-              first_half[i] = u * cosine[i] - v * sine[i];
-              second_half[i] = u * sine[i] + v * cosine[i];
-            }
+          for (std::int64_t c = how.first(i0); c < m.cols; c += how.head) {
+            float *const u = m.row(t) + c, *const v = u + how.apart();
+            if (how.adjacent)
+              turn_pairs<2>(u, v, n, cosine, sine);
+            else
+              turn_pairs<1>(u, v, n, cosine, sine);
           }
       }
     });
   }
 }
-inline void turn(cpu const& on, batch const& b, std::int64_t past, int dim, double theta,
+inline void turn(cpu const& on, batch const& b, std::int64_t past, rotary const& how,
                  float direction, matrix<float> q, matrix<float> k = {}) {
   constexpr std::int64_t rows = 32;
   on.threads(ceil_div(q.rows, rows), [&](std::int64_t task, int) {
-    turn_rows(b, past, dim, theta, direction, task * rows, std::min(q.rows, (task + 1) * rows), q,
-              k);
+    turn_rows(b, past, how, direction, task * rows, std::min(q.rows, (task + 1) * rows), q, k);
   });
 }
 
 }  // namespace simd
 
-/// Turns positions into m (T, heads * dim): half-split rotary embedding, as in DeepSeekMoE 16B.
-/// Row t is at position past + t - (the first row of its sequence), or where the batch says.
-inline void rotate(cpu const& on, batch const& b, std::int64_t past, int dim, double theta,
+/// Turns positions into m (T, heads * numbers of a head): rotary embedding. Row t is at position
+/// past + t - (the first row of its sequence), or where the batch says.
+inline void rotate(cpu const& on, batch const& b, std::int64_t past, rotary const& how,
                    matrix<float> m) {
-  simd::turn(on, b, past, dim, theta, 1, m);
+  simd::turn(on, b, past, how, 1, m);
 }
-/// The inverse of rotate, which is also its gradient.
-inline void unrotate(cpu const& on, batch const& b, int dim, double theta, matrix<float> m) {
-  simd::turn(on, b, 0, dim, theta, -1, m);
+/// The gradient of rotate: its inverse, too, but for the size of what was turned.
+inline void unrotate(cpu const& on, batch const& b, rotary const& how, matrix<float> m) {
+  simd::turn(on, b, 0, how, -1, m);
 }
 
 }  // namespace FINEGRAIN_ISA

@@ -4,6 +4,7 @@
 
 #include <array>
 
+#include "../expr/latent_attention.hpp"
 #include "../plan/compose.hpp"
 #include "../plan/stages.hpp"
 #include "attention.hpp"
@@ -235,6 +236,12 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim>> {
             .positions = b.positions.empty() ? nullptr : b.positions.data(),
             .past = past};
   }
+};
+
+template <class T, int D, int Heads, latent N>
+struct plan<basic_cuda<T>, latent_attention<D, Heads, N>> {
+  static_assert(sizeof(T) == 0,
+                "on cuda, latent attention does not run: reference and cpu have it");
 };
 
 /// x + attention(rmsnorm(x)): the norm, which reads x, begins the sum, to which attention's last

@@ -30,8 +30,15 @@ std::string details(attention<D, Heads, KvHeads, HeadDim>) {
 
 template <int D, int Heads, latent N>
 std::string details(latent_attention<D, Heads, N>) {
-  return "latent, " + std::to_string(Heads) + " heads of " + std::to_string(N.nope) + " + " +
-         std::to_string(N.rope) + " rotary, values of " + std::to_string(N.value);
+  std::string text = "latent, " + std::to_string(Heads) + " heads of " + std::to_string(N.nope) +
+                     " + " + std::to_string(N.rope) + " rotary, values of " +
+                     std::to_string(N.value);
+  if (N.yarn.factor != 1) {
+    char yarn[32];
+    std::snprintf(yarn, sizeof yarn, ", yarn %g", double{N.yarn.factor});
+    text += yarn;
+  }
+  return text;
 }
 
 constexpr char const* name_of(activation a) { return a == activation::swiglu ? "swiglu" : "geglu"; }

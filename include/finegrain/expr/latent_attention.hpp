@@ -8,12 +8,15 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 
 /// Causal self-attention whose keys and values are made from one latent vector a token
-/// [DeepSeek-V2 2.1]. Generation keeps that vector and one rotary key, whatever the heads.
+/// [DeepSeek-V2 2.1]. Generation keeps that vector and one rotary key, whatever the heads. Rotary
+/// positions turn neighbours (2i, 2i + 1), as weights are published.
 template <int D, int Heads, latent N>
 struct latent_attention : stage<D> {
   static_assert((checked(N), true));
   static_assert(Heads >= 1, "latent_attention: there must be at least one head");
   static constexpr char const* name = "attention";
+  static constexpr double theta = N.theta;
+  static constexpr double epsilon = 1e-6;            // of its norms
   static constexpr int query_dim = N.nope + N.rope;  // numbers of a query and key head
   static constexpr bool straight = N.q_rank == 0;    // queries come straight from x
 

@@ -23,6 +23,13 @@ inline std::string deepseek_name(std::string_view ours) {
                                    {"attention.query", "self_attn.q_proj.weight"},
                                    {"attention.key", "self_attn.k_proj.weight"},
                                    {"attention.value", "self_attn.v_proj.weight"},
+                                   {"attention.q_proj", "self_attn.q_proj.weight"},
+                                   {"attention.q_a", "self_attn.q_a_proj.weight"},
+                                   {"attention.q_a_norm", "self_attn.q_a_layernorm.weight"},
+                                   {"attention.q_b", "self_attn.q_b_proj.weight"},
+                                   {"attention.kv_a", "self_attn.kv_a_proj_with_mqa.weight"},
+                                   {"attention.kv_a_norm", "self_attn.kv_a_layernorm.weight"},
+                                   {"attention.kv_b", "self_attn.kv_b_proj.weight"},
                                    {"attention.output", "self_attn.o_proj.weight"}};
   static constexpr pair feed_forward[] = {{"gate", "gate_proj.weight"},
                                           {"up", "up_proj.weight"},
@@ -67,7 +74,8 @@ inline std::string deepseek_name(std::string_view ours) {
 ///   load_published(layer, "deepseek-moe-16b-base", "layers.3.mixture.");
 ///
 /// name(weight) is the tensor's name; an empty one says that it has none. A tensor that stands in the
-/// files among the weights and is unknown here is a difference too.
+/// files among the weights and is unknown here is a difference too, but for those of V3's layer for
+/// multi-token prediction, which the model does not have.
 template <Expr E, class X, class Name = std::string (*)(std::string_view)>
 void load_published(network<E, X>& net, std::string const& path, std::string const& place = {},
                     Name&& name = deepseek_name) {

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 
 #include "../base/number.hpp"
@@ -16,9 +17,17 @@ struct extent {
   format kept = format::f32;  // of what experts keep for it, where the executor has a choice
 };
 
-/// The heads of an attention stage: `query` heads of `dim` numbers, `key_value` shared ones.
+/// The heads of an attention stage: `query` heads of `dim` numbers, `key_value` shared ones, whose
+/// values may have another number of numbers.
 struct heads {
   int query, key_value, dim;
+  int value = dim;
+  double scale = 0;  // what scores are times; 0: 1 / sqrt(dim)
+
+  template <class T>
+  T scale_of() const {
+    return scale > 0 ? static_cast<T>(scale) : 1 / std::sqrt(static_cast<T>(dim));
+  }
 };
 
 /// What gradients of weights do to the memory that they are written to.

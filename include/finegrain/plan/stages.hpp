@@ -7,6 +7,7 @@
 #pragma once
 
 #include "plan.hpp"
+#include "rotary.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -22,8 +23,7 @@ struct plan<X, rmsnorm<D>> {
 
   template <class W>
   static void forward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S> y) {
-    rmsnorm_forward(p.on, x, w.gain, typename place<X>::sum(rmsnorm<D>::epsilon), y,
-                    s.inverse_rms);
+    rmsnorm_forward(p.on, x, w.gain, typename place<X>::sum(rmsnorm<D>::epsilon), y, s.inverse_rms);
   }
   template <class W, class V>
   static void backward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S const> dy,
@@ -80,11 +80,12 @@ struct plan<X, attention<D, Heads, KvHeads, HeadDim>> {
   using S = typename X::scalar;
   using E = attention<D, Heads, KvHeads, HeadDim>;
   static constexpr heads shape{Heads, KvHeads, HeadDim};
+  static constexpr rotary turned{HeadDim, E::theta};
   static constexpr int q_width = Heads * HeadDim, kv_width = KvHeads * HeadDim;
 
   struct saved {
-    matrix<S> q, k, v;     // (T, heads * dim), q and k with their positions turned in
-    matrix<S> mixed;       // (T, query heads * dim)
+    matrix<S> q, k, v;  // (T, heads * dim), q and k with their positions turned in
+    matrix<S> mixed;    // (T, query heads * dim)
     matrix<typename place<X>::sum> log_weight;  // (T, query heads) log of the sum of exp(scores)
     constexpr saved(arena& memory, extent e)
         : q(memory.matrix<S>(e.tokens, q_width)),
@@ -114,8 +115,8 @@ struct plan<X, attention<D, Heads, KvHeads, HeadDim>> {
     linear_forward(p.on, x, w.query, s.q);
     linear_forward(p.on, x, w.key, k);
     linear_forward(p.on, x, w.value, v);
-    rotate(p.on, p.batch, past, HeadDim, E::theta, s.q);
-    rotate(p.on, p.batch, past, HeadDim, E::theta, k);
+    rotate(p.on, p.batch, past, turned, s.q);
+    rotate(p.on, p.batch, past, turned, k);
     attend_forward(p.on, shape, p.batch, past, s.q, keys, values, s.mixed, s.log_weight);
     linear_forward(p.on, s.mixed, w.output, y);
   }
@@ -127,8 +128,8 @@ struct plan<X, attention<D, Heads, KvHeads, HeadDim>> {
     linear_backward(p.on, s.mixed, w.output, dy, dw.output, mode, t.dmixed, gradients::overwrite);
     attend_backward(p.on, shape, p.batch, s.q, s.k, s.v, s.mixed, s.log_weight, t.dmixed, t.dq,
                     t.dk, t.dv);
-    unrotate(p.on, p.batch, HeadDim, E::theta, t.dq);
-    unrotate(p.on, p.batch, HeadDim, E::theta, t.dk);
+    unrotate(p.on, p.batch, turned, t.dq);
+    unrotate(p.on, p.batch, turned, t.dk);
     linear_backward(p.on, x, w.query, t.dq, dw.query, mode, dx, gradients::overwrite);
     linear_backward(p.on, x, w.key, t.dk, dw.key, mode, dx, gradients::accumulate);
     linear_backward(p.on, x, w.value, t.dv, dw.value, mode, dx, gradients::accumulate);

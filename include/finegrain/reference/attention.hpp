@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "../plan/rotary.hpp"
 #include "../plan/stages.hpp"
 #include "executor.hpp"
 
@@ -11,68 +12,69 @@ namespace finegrain::inline FINEGRAIN_ABI {
 
 namespace spec {
 
-/// Turns the pair (i, i + dim/2) of every head by direction * position * theta^(-2i/dim).
+/// Turns the pairs of every head by direction * position * their speed.
 template <class T>
-void turn(batch const& b, std::int64_t past, int dim, double theta, double direction, matrix<T> m) {
-  int const half = dim / 2;
+void turn(batch const& b, std::int64_t past, rotary const& how, double direction, matrix<T> m) {
+  double const size = how.size();
   for (std::int64_t s = 0; s < b.sequences(); ++s)
     for (std::int64_t t = b.begin(s); t < b.end(s); ++t)
-      for (int i = 0; i < half; ++i) {
-        double const position = double(b.position(t, s, past));
-        double const angle = direction * position * std::pow(theta, -2.0 * i / dim);
-        T const cosine = T(std::cos(angle)), sine = T(std::sin(angle));
-        for (T* head = m.row(t); head < m.row(t) + m.cols; head += dim) {
-          T const u = head[i], v = head[i + half];
-          head[i] = u * cosine - v * sine;
-          head[i + half] = u * sine + v * cosine;
+      for (int i = 0; i < how.dim / 2; ++i) {
+        double const speed = std::pow(how.theta, -2.0 * i / how.dim) * how.slowed(i);
+        double const angle = direction * double(b.position(t, s, past)) * speed;
+        T const cosine = T(size * std::cos(angle)), sine = T(size * std::sin(angle));
+        for (T* head = m.row(t); head < m.row(t) + m.cols; head += how.head) {
+          T &first = head[how.first(i)], &second = head[how.first(i) + how.apart()];
+          T const u = first, v = second;
+          first = u * cosine - v * sine;
+          second = u * sine + v * cosine;
         }
       }
 }
 
 }  // namespace spec
 
-/// Turns positions into m (T, heads * dim): half-split rotary embedding, as in DeepSeekMoE 16B.
-/// Row t is at position past + t - (the first row of its sequence), or where the batch says.
+/// Turns positions into m (T, heads * numbers of a head): rotary embedding. Row t is at position
+/// past + t - (the first row of its sequence), or where the batch says.
 template <class T>
-void rotate(basic_reference<T> const&, batch const& b, std::int64_t past, int dim, double theta,
+void rotate(basic_reference<T> const&, batch const& b, std::int64_t past, rotary const& how,
             spec::output<T> m) {
-  spec::turn(b, past, dim, theta, 1, m);
+  spec::turn(b, past, how, 1, m);
 }
-/// The inverse of rotate, which is also its gradient.
+/// The gradient of rotate: its inverse, too, but for the size of what was turned.
 template <class T>
-void unrotate(basic_reference<T> const&, batch const& b, int dim, double theta, spec::output<T> m) {
-  spec::turn(b, 0, dim, theta, -1, m);
+void unrotate(basic_reference<T> const&, batch const& b, rotary const& how, spec::output<T> m) {
+  spec::turn(b, 0, how, -1, m);
 }
 
-/// mixed (T, query heads * dim): for each token and head, values averaged with the weights
-/// softmax(q . k / sqrt(dim)) over its sequence's tokens up to itself. q is (T, query heads * dim),
-/// keys and values are (past + T, key-value heads * dim): `past` tokens came in earlier calls.
+/// mixed (T, query heads * value): for each token and head, values averaged with the weights
+/// softmax(scale q . k) over its sequence's tokens up to itself. q is (T, query heads * dim), keys
+/// and values are (past + T, key-value heads * dim or value): `past` tokens came in earlier calls.
 /// log_weight (T, query heads) is the log of the sum of exponentials.
 template <class T>
 void attend_forward(basic_reference<T> const&, heads shape, batch const& b, std::int64_t past,
                     spec::input<T> q, spec::input<T> keys, spec::input<T> values,
                     spec::output<T> mixed, spec::output<T> log_weight) {
-  int const dim = shape.dim, share = shape.query / shape.key_value;
-  T const scale = 1 / std::sqrt(T(dim));
+  int const dim = shape.dim, value = shape.value, share = shape.query / shape.key_value;
+  T const scale = shape.scale_of<T>();
   for (std::int64_t s = 0; s < b.sequences(); ++s)
     for (std::int64_t t = b.begin(s); t < b.end(s); ++t)
       for (int h = 0; h < shape.query; ++h) {
-        std::int64_t const first = b.begin(s), last = past + t, at = h / share * dim;
-        T* const mix = mixed.row(t) + h * dim;
+        std::int64_t const first = b.begin(s), last = past + t, at = h / share;
+        T* const mix = mixed.row(t) + h * value;
         auto score = [&](std::int64_t j) {
-          return scale * spec::dot(q.row(t) + h * dim, keys.row(j) + at, dim);
+          return scale * spec::dot(q.row(t) + h * dim, keys.row(j) + at * dim, dim);
         };
 
         T highest = score(first);
         for (std::int64_t j = first + 1; j <= last; ++j) highest = std::max(highest, score(j));
         T total = 0;
-        std::fill_n(mix, dim, T(0));
+        std::fill_n(mix, value, T(0));
         for (std::int64_t j = first; j <= last; ++j) {
           T const weight = std::exp(score(j) - highest);
           total += weight;
-          spec::add(weight, values.row(j) + at, mix, dim);
+          spec::add(weight, values.row(j) + at * value, mix, value);
         }
-        for (int i = 0; i < dim; ++i) mix[i] /= total;
+        for (int i = 0; i < value; ++i) mix[i] /= total;
         log_weight(t, h) = highest + std::log(total);
       }
 }
@@ -85,23 +87,23 @@ void attend_backward(basic_reference<T> const&, heads shape, batch const& b, spe
                      spec::input<T> k, spec::input<T> v, spec::input<T> mixed,
                      spec::input<T> log_weight, spec::input<T> dmixed, spec::output<T> dq,
                      spec::output<T> dk, spec::output<T> dv) {
-  int const dim = shape.dim, share = shape.query / shape.key_value;
-  T const scale = 1 / std::sqrt(T(dim));
+  int const dim = shape.dim, value = shape.value, share = shape.query / shape.key_value;
+  T const scale = shape.scale_of<T>();
   for (auto gradient : {dq, dk, dv}) spec::clear(gradient);
   for (std::int64_t s = 0; s < b.sequences(); ++s)
     for (std::int64_t t = b.begin(s); t < b.end(s); ++t)
       for (int h = 0; h < shape.query; ++h) {
-        std::int64_t const at = h / share * dim;
+        std::int64_t const at = h / share;
         T const* const query = q.row(t) + h * dim;
-        T const* const dmix = dmixed.row(t) + h * dim;
-        T const mean = spec::dot(dmix, mixed.row(t) + h * dim, dim);
+        T const* const dmix = dmixed.row(t) + h * value;
+        T const mean = spec::dot(dmix, mixed.row(t) + h * value, value);
         for (std::int64_t j = b.begin(s); j <= t; ++j) {
-          T const score = scale * spec::dot(query, k.row(j) + at, dim);
+          T const score = scale * spec::dot(query, k.row(j) + at * dim, dim);
           T const p = std::exp(score - log_weight(t, h));
-          T const dscore = p * (spec::dot(dmix, v.row(j) + at, dim) - mean);
-          spec::add(scale * dscore, k.row(j) + at, dq.row(t) + h * dim, dim);
-          spec::add(scale * dscore, query, dk.row(j) + at, dim);
-          spec::add(p, dmix, dv.row(j) + at, dim);
+          T const dscore = p * (spec::dot(dmix, v.row(j) + at * value, value) - mean);
+          spec::add(scale * dscore, k.row(j) + at * dim, dq.row(t) + h * dim, dim);
+          spec::add(scale * dscore, query, dk.row(j) + at * dim, dim);
+          spec::add(p, dmix, dv.row(j) + at * value, value);
         }
       }
 }

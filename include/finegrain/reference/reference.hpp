@@ -8,6 +8,7 @@
 #include "combine.hpp"
 #include "embed.hpp"
 #include "experts.hpp"
+#include "latent_attention.hpp"
 #include "linear.hpp"
 #include "loss.hpp"
 #include "mixture.hpp"

@@ -13,6 +13,7 @@ namespace flash {
 template <int Dim, class T>
 void launch_backward(backward_arguments<T> const& a, CUstream_st* stream) {
   using shape = backward_shape<T, Dim, false>;  // has the same rows as that of Hopper
+  static_assert(shape::bytes <= small_memory);
   int const bytes = on_hopper() ? backward_shape<T, Dim, in_pairs<T>>::bytes : shape::bytes;
   allow_memory(queries_backward_kernel<T, Dim>, bytes);
   allow_memory(keys_backward_kernel<T, Dim>, bytes);

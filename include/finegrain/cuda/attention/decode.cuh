@@ -189,6 +189,7 @@ __global__ void __launch_bounds__(128)
 template <int Dim, class T>
 void launch_decode(decode_arguments<T> const& a, CUstream_st* stream) {
   using shape = decode_shape<T, Dim>;
+  static_assert(shape::bytes <= small_memory);
   allow_memory(decode_kernel<T, Dim>, shape::bytes);
   std::int64_t const rows = a.where.tokens * (a.shape.query / a.shape.key_value);
   dim3 const grid(static_cast<unsigned>(a.shape.key_value), static_cast<unsigned>(a.parts),

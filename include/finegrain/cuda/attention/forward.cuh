@@ -14,14 +14,17 @@ namespace flash {
 
 inline constexpr float log2_e = 1.44269504088896340736f, ln_2 = 0.69314718055994530942f;
 
+/// What a block has on GPUs with least: compute capability 8.6, 8.9, 12.0.
+inline constexpr int small_memory = 99 << 10;
+
 /// Shapes of the forward kernel: groups of 4 warps have 64 queries each, and share tiles of keys
-/// and values that come in stages. Without wgmma tiles fit a GPU with 99 KB.
+/// and values that come in stages. Without wgmma tiles fit a GPU with 99 KB: small_memory.
 template <class T, int Dim, bool Hopper>
 struct forward_shape {
   static constexpr int groups = !in_pairs<T> ? 1 : Dim > 64 ? 2 : 3;
   static constexpr int queries = 64 * groups, threads = 128 * groups;
   static constexpr int keys = Hopper        ? (Dim > 128 ? 64 : 128)
-                              : Dim > 128   ? 16
+                              : Dim > 128   ? (in_pairs<T> ? 16 : 8)
                               : in_pairs<T> ? 64
                                             : 32;
   static constexpr int value_stages = Hopper ? 3 : 2;                     // of keys there are 2
@@ -239,6 +242,7 @@ void allow_memory(Kernel* kernel, int bytes) {
 template <int Dim, class T>
 void launch_forward(forward_arguments<T> const& a, CUstream_st* stream) {
   using shape = forward_shape<T, Dim, false>;  // has the same rows as that of Hopper
+  static_assert(shape::bytes <= small_memory);
   int const bytes = on_hopper() ? forward_shape<T, Dim, in_pairs<T>>::bytes : shape::bytes;
   allow_memory(forward_kernel<T, Dim>, bytes);
   dim3 const grid(static_cast<unsigned>(a.shape.query),

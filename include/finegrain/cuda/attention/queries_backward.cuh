@@ -14,9 +14,11 @@ namespace flash {
 /// `ahead` steps.
 template <class T, int Dim, bool Hopper>
 struct backward_shape {
-  static constexpr int groups = Dim > 128 || !in_pairs<T> ? 1 : 2, rows = 64 * groups,
-                       threads = 128 * groups;
-  static constexpr int step = Hopper ? (Dim > 128 ? 32 : 64) : in_pairs<T> ? 4096 / Dim : 16;
+  static constexpr int rows = (in_pairs<T> ? 128 : 64) / (Dim > 128 ? 2 : 1), threads = 2 * rows;
+  static constexpr int step = Hopper        ? (Dim > 128 ? 32 : 64)
+                              : in_pairs<T> ? 4096 / Dim
+                              : Dim > 128   ? 8
+                                            : 16;
   static constexpr int columns = !in_pairs<T> ? 64 : Dim > 128 ? 128 : Dim, slices = Dim / columns;
   static constexpr int stages = Hopper ? 4 : 2, ahead = stages > 2 ? stages - 1 : 2;
   static constexpr int tiles =  // bytes

@@ -127,7 +127,7 @@ __device__ void multiply(float (&d)[4], std::uint32_t const (&a)[4], std::uint32
 /// A warp's 16 rows of sums, K columns, as the left operand of a product over these: in pairs, or
 /// as they are.
 template <class T, int K>
-using left = std::conditional_t<in_pairs<T>, std::uint32_t[K / 16][4], float[K / 8][4]>;
+using left = std::conditional_t<in_pairs<T>, std::uint32_t[(K + 15) / 16][4], float[K / 8][4]>;
 
 template <class T, int K>
 __device__ void pack(float const (&s)[K / 8][4], left<T, K>& p) {

@@ -1,0 +1,46 @@
+// rotary: by how much positions turn the numbers of queries and keys.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+#include "../config/architecture.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// Of each head of `head` numbers the last `dim` are turned: dim / 2 pairs, pair i by
+/// position * theta^(-2i/dim), or slower where `yarn` says so.
+struct rotary {
+  int dim;
+  double theta;
+  int head = dim;
+  bool adjacent = false;  // a pair is the numbers (2i, 2i + 1), not (i, i + dim/2)
+  finegrain::yarn yarn = {};
+
+  /// Where pair i stands in a head, and how far apart its two numbers are.
+  constexpr int first(int i) const { return head - dim + (adjacent ? 2 * i : i); }
+  constexpr int apart() const { return adjacent ? 1 : dim / 2; }
+
+  /// Radians a position, pair by pair: speed = theta^(-2i/dim) * slowed(i).
+  double slowed(int i) const {
+    if (yarn.factor == 1) return 1;
+    double const low = std::max(std::floor(pair_of(yarn.fast)), 0.0);
+    double const high = std::min(std::ceil(pair_of(yarn.slow)), dim - 1.0);
+    double const ramp = (i - low) / (high == low ? 0.001 : high - low);
+    return 1 - std::clamp(ramp, 0.0, 1.0) * (1 - 1 / double{yarn.factor});
+  }
+  /// What turned numbers are times.
+  double size() const { return mscale(yarn.mscale) / mscale(yarn.mscale_all); }
+  /// What scores are times beside 1 / sqrt(numbers of a query).
+  double sharpness() const { return mscale(yarn.mscale_all) * mscale(yarn.mscale_all); }
+
+ private:
+  /// The pair, not a whole number, that turns so many times in the original context.
+  double pair_of(double turns) const {
+    return dim * std::log(yarn.original / (turns * 6.283185307179586)) / (2 * std::log(theta));
+  }
+  double mscale(double m) const { return 0.1 * m * std::log(double{yarn.factor}) + 1; }
+};
+
+}  // namespace finegrain::inline FINEGRAIN_ABI
