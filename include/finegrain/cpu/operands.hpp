@@ -179,6 +179,7 @@ struct transposed {
   /// Panels that are packed at a time: one, and the weights are read in long rows. To turn over a few
   /// numbers of each would take longer.
   static constexpr int group = 1;
+  template <format>
   static constexpr bool in_pieces = false;
   /// Numbers [k0, k0 + count) of k, of one panel. k0 is a multiple of a vector's units.
   template <format F>
@@ -240,10 +241,11 @@ struct straight {
                      : second.rounded + (k - split) * second.stride;
   }
 
-  /// Panels that are packed at a time: a row of B gives each its part. And so it can be done while
-  /// the panels before are multiplied.
+  /// Panels that are packed at a time: a row of B gives each its part. Where that is but copying, it is
+  /// done while the panels before are multiplied.
   static constexpr int group = block_panels;
-  static constexpr bool in_pieces = true;
+  template <format F>
+  static constexpr bool in_pieces = F == format::f32;
   /// Rows [k0, k0 + count); panels stand `distance` units apart.
   template <format F>
   void pack(std::int64_t first_panel, std::int64_t last, std::int64_t k0, std::int64_t count,
@@ -272,34 +274,30 @@ struct straight {
       }
     }
   }
-  /// A part of what pack does, by units: done, or to be done by a tile that is `depth` units deep.
-  template <format F>
+  /// A part of what pack<f32> does, by rows of B: done, or to be done by a tile `units` deep.
   moving pack_part(std::int64_t first_panel, std::int64_t last, std::int64_t k0, std::int64_t count,
-                   int part, int parts, std::int64_t depth, float* to,
+                   int part, int parts, std::int64_t units, float* to,
                    std::int64_t distance) const {
-    constexpr int n = unit<F>::numbers;
-    std::int64_t const units = ceil_div(count, n), begin = units * part / parts * n,
-                       end = std::min(count, units * (part + 1) / parts * n), k = k0 + begin;
-    to += begin / n * panel_width;
+    std::int64_t const begin = count * part / parts, end = count * (part + 1) / parts;
     if (begin == end) return {};
-    if constexpr (F == format::f32) {
-      row_list const& list = k < split ? first : second;
-      bool const one = k >= split || k0 + end <= split;
-      if (one && !list.index && last * panel_width <= cols) {
-        int const panels = static_cast<int>(last - first_panel);
-        std::int64_t const all = (end - begin) * panels;
-        return {row(k) + first_panel * panel_width,
-                to,
-                list.stride,
-                distance * panel_width,
-                panels,
-                0,
-                all,
-                ceil_div(all, std::max<std::int64_t>(depth / line, 1))};
-      }
+    std::int64_t const k = k0 + begin;
+    to += begin * panel_width;
+    row_list const& list = k < split ? first : second;
+    bool const one = k >= split || k0 + end <= split;
+    if (!one || list.index || last * panel_width > cols) {
+      pack<format::f32>(first_panel, last, k, end - begin, to, distance);
+      return {};
     }
-    pack<F>(first_panel, last, k, end - begin, to, distance);
-    return {};
+    int const panels = static_cast<int>(last - first_panel);
+    std::int64_t const all = (end - begin) * panels;
+    return {row(k) + first_panel * panel_width,
+            to,
+            list.stride,
+            distance * panel_width,
+            panels,
+            0,
+            all,
+            ceil_div(all, std::max<std::int64_t>(units / line, 1))};
   }
   /// A part of what pack would read, by rows.
   simd::ahead ahead(std::int64_t first_panel, std::int64_t last, std::int64_t k0,

@@ -27,6 +27,7 @@ void multiply(row_list a, int rows, std::int64_t K, B const& b, std::int64_t fir
       return;
     }
   constexpr std::int64_t step = depth * unit<F>::numbers;
+  constexpr bool pieces = B::template in_pieces<F>;
   // a panel ends a unit later than it must: a row's parts in several panels are in as many cache sets
   constexpr std::int64_t half = right_size / 2, panel = (depth + 1) * panel_width;
   static_assert(B::group * panel <= half);
@@ -50,7 +51,7 @@ void multiply(row_list a, int rows, std::int64_t K, B const& b, std::int64_t fir
     if (now.first == first)
       for (int r = 0; r < rows; ++r)
         unit<F>::keep(a[r] + now.k, now.count, room.left + r * left_stride<F>);
-    if (!B::in_pieces || (now.first == first && now.k == 0))
+    if (!pieces || (now.first == first && now.k == 0))
       b.template pack<F>(now.first, now.last, now.k, now.count, here, depth + 1);
     for (std::int64_t p = now.first; p < now.last; ++p)
       tiles<F>(rows, room.left, 0, units, here + (p - now.first) * panel,
@@ -58,15 +59,15 @@ void multiply(row_list a, int rows, std::int64_t K, B const& b, std::int64_t fir
                panel_width, [&](int t, int tiles) {
                  int const part = static_cast<int>(p - now.first) * tiles + t;
                  int const parts = static_cast<int>(now.last - now.first) * tiles;
-                 if constexpr (B::in_pieces)
+                 if constexpr (pieces)
                    return ahead_and_moving{
                        part + 1 < parts ? fetch(next, part + 1, parts) : fetch(later, 0, parts),
-                       b.template pack_part<F>(next.first, next.last, next.k, next.count, part,
-                                               parts, units, there, depth + 1)};
+                       b.pack_part(next.first, next.last, next.k, next.count, part, parts, units,
+                                   there, depth + 1)};
                  else
                    return fetch(next, part, parts);
                });
-    if (B::in_pieces) std::swap(here, there);
+    if (pieces) std::swap(here, there);
   }
 }
 
