@@ -32,6 +32,8 @@ TEST_CASE("a feed-forward block agrees with the specification, values and gradie
   CHECK(distance<fg::mlp<33, 50>>(random_numbers(130 * 33, 2), random_numbers(130 * 33, 3)) < 4e-6);
   CHECK(distance<fg::mlp<40, 300, fg::activation::geglu>>(random_numbers(9 * 40, 2),
                                                           random_numbers(9 * 40, 3)) < 4e-6);
+  CHECK(distance<fg::mlp<37, 290, fg::activation::reglu>>(random_numbers(9 * 37, 2),
+                                                          random_numbers(9 * 37, 3)) < 4e-6);
   CHECK(distance<fg::mlp<1, 1>>(random_numbers(1, 2), random_numbers(1, 3)) < 4e-6);
 }
 

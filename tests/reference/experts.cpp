@@ -26,6 +26,15 @@ TEST_CASE("SiLU and GELU have their published values, and do not overflow") {
   }
 }
 
+TEST_CASE("ReLU is its number above 0, and 0 below") {
+  auto const relu = fg::activation::reglu;
+  for (double z : {-1e4, -2.0, 0.0, 1e-300, 3.0, 1e4}) {
+    CHECK(fg::spec::activate(relu, z) == std::max(z, 0.0));
+    CHECK(fg::spec::activate_derivative(relu, z) == (z > 0));
+  }
+  CHECK(std::isnan(fg::spec::activate(relu, double(NAN))));
+}
+
 TEST_CASE("an expert of numbers that can be worked out by hand") {
   layer<fg::mlp<2, 1>> expert;
   auto const w = expert.weights();

@@ -25,8 +25,9 @@ enum class selection { top_k, hash, expert_choice, sinkhorn, rule };
 /// upcast); or rounded to bf16 after every operation (DeepSeekMoE V1, V3's own inference).
 enum class precision { f32, f64, bf16_logits, bf16 };
 
-/// The gate's nonlinearity in an expert, down(act(gate(x)) * up(x)): SiLU, or GELU (tanh form).
-enum class activation { swiglu, geglu };
+/// The gate's nonlinearity in an expert, down(act(gate(x)) * up(x)): SiLU, GELU (tanh form), or ReLU
+/// [Shazeer 2020].
+enum class activation { swiglu, geglu, reglu };
 
 /// One mixture layer, as built. Only what changes shapes or code stands here; learning rates,
 /// balance coefficients, token counts and seeds are given when it runs.

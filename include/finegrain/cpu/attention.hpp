@@ -188,8 +188,8 @@ inline void attend_forward(cpu const& on, heads shape, batch const& b, std::int6
     mixed = {mixed.data, q.rows, value};
     log_weight = {log_weight.data, q.rows, 1};
   }
-  std::int64_t const some = std::clamp<std::int64_t>(ceil_div(q.rows * count, on.threads.workers()),
-                                                     tile_rows, query_rows);
+  std::int64_t const some =  // rows of a task: a token's many heads are several
+      share > 1 ? std::clamp<std::int64_t>(q.rows / 8, tile_rows, query_rows) : query_rows;
   std::int64_t const blocks = ceil_div(q.rows, some);
   on.threads(blocks * count, [&](std::int64_t task, int) {
     std::int64_t const begin = (blocks - 1 - task / count) * some;

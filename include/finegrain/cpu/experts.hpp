@@ -21,6 +21,17 @@ FINEGRAIN_INLINE vec argument_derivative(activation act, vec z) {
   return 1.5957691216f * (1.0f + 0.134145f * z * z);
 }
 
+/// What is left of z in act(z) = z share(z), and the derivative of act from both. ReLU leaves all or
+/// nothing.
+FINEGRAIN_INLINE vec share(activation act, vec z) {
+  if (act == activation::reglu) return z > 0.0f ? vec{} + 1.0f : vec{};
+  return sigmoid(argument(act, z));
+}
+FINEGRAIN_INLINE vec derivative(activation act, vec z, vec s) {
+  if (act == activation::reglu) return s;
+  return s + z * s * (1.0f - s) * argument_derivative(act, z);
+}
+
 FINEGRAIN_INLINE void store_up_to(float* p, vec v, std::int64_t n) {
   n >= lanes ? store(p, v) : store_first(p, v, n);
 }
@@ -51,7 +62,7 @@ FINEGRAIN_INLINE vec gated_forward(activation act, float const* sums, std::int64
     keep<F>(g, n, gate);
     keep<F>(u, n, up);
   }
-  return g * sigmoid(argument(act, g)) * u;
+  return g * share(act, g) * u;
 }
 static_assert(half_panel == lanes);
 /// From dh (n columns), the gradient before the slot's weight w: dgate, dup, hidden * w. Returns
@@ -64,8 +75,7 @@ vec gated_backward(activation act, float const* dh, std::int64_t n, float w, flo
     std::int64_t const at = c / unit<F>::numbers;
     vec const d = load(dh + c), g = unit<F>::numbers_of(gate + at, n - c),
               u = unit<F>::numbers_of(up + at, n - c);
-    vec const s = sigmoid(argument(act, g)), a = g * s;
-    vec const slope = s + a * (1.0f - s) * argument_derivative(act, g);
+    vec const s = share(act, g), a = g * s, slope = derivative(act, g, s);
     dot += d * a * u;
     store_up_to(dgate + c, w * d * u * slope, n - c);
     store_up_to(dup + c, w * d * a, n - c);

@@ -79,20 +79,6 @@ FINEGRAIN_INLINE void add_product(vec a, vec b, vec& to) {
 }
 FINEGRAIN_INLINE vec larger(vec a, vec b) { return a > b ? a : b; }
 
-/// All lanes, by halves: one order for every caller.
-FINEGRAIN_INLINE float total(vec v) {
-  float part[lanes];
-  store(part, v);
-  for (int half = lanes / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) part[i] += part[i + half];
-  return part[0];
-}
-FINEGRAIN_INLINE float largest(vec v) {
-  float m = v[0];
-  for (int i = 1; i < lanes; ++i) m = v[i] > m ? v[i] : m;
-  return m;
-}
-
 /// e^x to about 2 units in the last place; 0 below -87.3, infinite above 88.37, NaN kept.
 FINEGRAIN_INLINE vec exp(vec x) {
   constexpr float shift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
@@ -136,8 +122,7 @@ FINEGRAIN_INLINE vec pick(vec a, vec b, std::integer_sequence<int, J...>) {
 #if defined(__CUDACC__)  // its front end takes no pack there
   constexpr int from[] = {At(J)...};
   vec picked{};
-  for (int j = 0; j < lanes; ++j)
-    picked[j] = from[j] < lanes ? a[from[j]] : b[from[j] - lanes];
+  for (int j = 0; j < lanes; ++j) picked[j] = from[j] < lanes ? a[from[j]] : b[from[j] - lanes];
   return picked;
 #else
   return __builtin_shufflevector(a, b, At(J)...);
@@ -163,6 +148,25 @@ FINEGRAIN_INLINE void exchange(vec (&row)[lanes]) {
 }
 
 }  // namespace detail
+
+/// All lanes, by halves: one order for every caller.
+template <int Half = lanes / 2>
+FINEGRAIN_INLINE float total(vec v) {
+  v += detail::pick<detail::high_block<Half>>(v, v);
+  if constexpr (Half == 1)
+    return v[0];
+  else
+    return total<Half / 2>(v);
+}
+/// The largest lane; of what is not a number, nothing is promised.
+template <int Half = lanes / 2>
+FINEGRAIN_INLINE float largest(vec v) {
+  v = larger(v, detail::pick<detail::high_block<Half>>(v, v));
+  if constexpr (Half == 1)
+    return v[0];
+  else
+    return largest<Half / 2>(v);
+}
 
 /// Lane j of row i becomes lane i of row j.
 FINEGRAIN_INLINE void transpose(vec (&row)[lanes]) {

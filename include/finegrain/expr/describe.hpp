@@ -41,7 +41,10 @@ std::string details(latent_attention<D, Heads, N>) {
   return text;
 }
 
-constexpr char const* name_of(activation a) { return a == activation::swiglu ? "swiglu" : "geglu"; }
+constexpr char const* name_of(activation a) {
+  constexpr char const* names[] = {"swiglu", "geglu", "reglu"};
+  return names[static_cast<int>(a)];
+}
 constexpr char const* name_of(score s) {
   switch (s) {
     case score::softmax: return "softmax";
