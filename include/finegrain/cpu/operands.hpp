@@ -55,6 +55,41 @@ struct ahead {
 };
 inline constexpr std::int64_t line = 16;  // floats in a cache line
 
+/// Rows of numbers that a tile copies into panels beside its multiply-adds, some at each cache line of
+/// k that it passes: a panel's part of a row, then the next panel's, `distance` on, and so row by row.
+/// Between multiply-adds that takes less time than at once.
+struct moving {
+  float const* from = nullptr;
+  float* to = nullptr;
+  std::int64_t stride = 0, distance = 0;
+  int panels = 1, panel = 0;
+  std::int64_t left = 0;  // parts of rows
+  std::int64_t pace = 0;  // of them at a time
+
+  FINEGRAIN_INLINE void some() { move(std::min(pace, left)); }
+  FINEGRAIN_INLINE void rest() { move(left); }
+
+ private:
+  FINEGRAIN_INLINE void move(std::int64_t n) {
+    left -= n;
+    for (; n > 0; --n) {
+      vec const a = load(from), b = load(from + lanes);
+      store(to, a);
+      store(to + lanes, b);
+      from += panel_width;
+      to += distance;
+      if (++panel < panels) continue;
+      panel = 0;
+      from += stride - panels * panel_width;
+      to += panel_width - panels * distance;
+    }
+  }
+};
+/// What is fetched, and what is copied.
+struct ahead_and_moving : ahead {
+  moving also;
+};
+
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 /// Rows of numbers by index: row i, or row index[i]. Of weights, row i also in bf16.
@@ -141,8 +176,11 @@ struct transposed {
   std::int64_t width() const { return second.data ? panel_width / 2 : panel_width; }
   std::int64_t panels() const { return (first.rows + width() - 1) / width(); }
 
-  /// Panels that are packed at a time: one, and the weights are read in long rows.
+  /// Panels that are packed at a time: one, and the weights are read in long rows. To turn over a few
+  /// numbers of each would take longer.
   static constexpr int group = 1;
+  template <format>
+  static constexpr bool in_pieces = false;
   /// Numbers [k0, k0 + count) of k, of one panel. k0 is a multiple of a vector's units.
   template <format F>
   void pack(std::int64_t panel, std::int64_t, std::int64_t k0, std::int64_t count, float* to,
@@ -203,8 +241,11 @@ struct straight {
                      : second.rounded + (k - split) * second.stride;
   }
 
-  /// Panels that are packed at a time: a row of B gives each its part.
+  /// Panels that are packed at a time: a row of B gives each its part. Where that is but copying, it is
+  /// done while the panels before are multiplied.
   static constexpr int group = block_panels;
+  template <format F>
+  static constexpr bool in_pieces = F == format::f32;
   /// Rows [k0, k0 + count); panels stand `distance` units apart.
   template <format F>
   void pack(std::int64_t first_panel, std::int64_t last, std::int64_t k0, std::int64_t count,
@@ -232,6 +273,31 @@ struct straight {
         }
       }
     }
+  }
+  /// A part of what pack<f32> does, by rows of B: done, or to be done by a tile `units` deep.
+  moving pack_part(std::int64_t first_panel, std::int64_t last, std::int64_t k0, std::int64_t count,
+                   int part, int parts, std::int64_t units, float* to,
+                   std::int64_t distance) const {
+    std::int64_t const begin = count * part / parts, end = count * (part + 1) / parts;
+    if (begin == end) return {};
+    std::int64_t const k = k0 + begin;
+    to += begin * panel_width;
+    row_list const& list = k < split ? first : second;
+    bool const one = k >= split || k0 + end <= split;
+    if (!one || list.index || last * panel_width > cols) {
+      pack<format::f32>(first_panel, last, k, end - begin, to, distance);
+      return {};
+    }
+    int const panels = static_cast<int>(last - first_panel);
+    std::int64_t const all = (end - begin) * panels;
+    return {row(k) + first_panel * panel_width,
+            to,
+            list.stride,
+            distance * panel_width,
+            panels,
+            0,
+            all,
+            ceil_div(all, std::max<std::int64_t>(units / line, 1))};
   }
   /// A part of what pack would read, by rows.
   simd::ahead ahead(std::int64_t first_panel, std::int64_t last, std::int64_t k0,

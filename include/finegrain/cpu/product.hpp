@@ -10,9 +10,9 @@ inline namespace FINEGRAIN_ISA {
 namespace simd {
 
 /// sums(panel, row, column) = a(rows, K) . B(K, panels [first, last)), for up to block_rows rows.
-/// Depth by depth, both operands are copied to where they stay in a cache, B some panels at a time,
-/// and what is packed next is fetched while the tiles of the one before run. Few rows meet weights as
-/// they are stored.
+/// Depth by depth, both operands are copied to where they stay in a cache, B some panels at a time: at
+/// once, or piece by piece while the panels before are multiplied. What is packed next is fetched
+/// before. Few rows meet weights as they are stored.
 template <format F = format::f32, class B>
 void multiply(row_list a, int rows, std::int64_t K, B const& b, std::int64_t first,
               std::int64_t last, room& room, float* sums) {
@@ -27,27 +27,47 @@ void multiply(row_list a, int rows, std::int64_t K, B const& b, std::int64_t fir
       return;
     }
   constexpr std::int64_t step = depth * unit<F>::numbers;
-  for (std::int64_t k = 0; k < K; k += step) {
-    std::int64_t const count = std::min(step, K - k), units = ceil_div(count, unit<F>::numbers);
-    std::int64_t const then = std::min(step, K - k - count);
-    for (int r = 0; r < rows; ++r) unit<F>::keep(a[r] + k, count, room.left + r * left_stride<F>);
-    for (std::int64_t p = first; p < last; p += B::group) {
-      std::int64_t const end = std::min<std::int64_t>(last, p + B::group);
-      b.template pack<F>(p, end, k, count, room.right, units);
-      for (std::int64_t q = p; q < end; ++q)
-        tiles<F>(rows, room.left, 0, units, room.right + (q - p) * units * panel_width,
-                 k == 0 ? sink::fresh : sink::go_on, sums + (q - first) * rows * panel_width,
-                 panel_width, [&](int t, int tiles) {
-                   int const part = static_cast<int>(q - p) * tiles + t;
-                   int const parts = static_cast<int>(end - p) * tiles;
-                   if (end < last)
-                     return b.ahead(end, std::min<std::int64_t>(last, end + B::group), k, count,
-                                    part, parts);
-                   if (then == 0) return ahead{};
-                   return b.ahead(first, std::min<std::int64_t>(last, first + B::group), k + count,
-                                  then, part, parts);
-                 });
-    }
+  constexpr bool pieces = B::template in_pieces<F>;
+  // a panel ends a unit later than it must: a row's parts in several panels are in as many cache sets
+  constexpr std::int64_t half = right_size / 2, panel = (depth + 1) * panel_width;
+  static_assert(B::group * panel <= half);
+  struct block {
+    std::int64_t first, last, k, count;  // panels, and numbers of k: 0 behind the last block
+  };
+  auto const block_at = [&](std::int64_t p, std::int64_t k) {
+    return block{p, std::min<std::int64_t>(last, p + B::group), k, std::clamp(K - k, {}, step)};
+  };
+  auto const after = [&](block const& it) {
+    return it.last < last ? block_at(it.last, it.k) : block_at(first, it.k + it.count);
+  };
+  auto const fetch = [&](block const& it, int part, int parts) {
+    return it.count > 0 ? b.ahead(it.first, it.last, it.k, it.count, part, parts) : ahead{};
+  };
+  float *here = room.right, *there = room.right + half;
+  for (block now = block_at(first, 0), next; now.count > 0; now = next) {
+    next = after(now);
+    block const later = after(next);
+    std::int64_t const units = ceil_div(now.count, unit<F>::numbers);
+    if (now.first == first)
+      for (int r = 0; r < rows; ++r)
+        unit<F>::keep(a[r] + now.k, now.count, room.left + r * left_stride<F>);
+    if (!pieces || (now.first == first && now.k == 0))
+      b.template pack<F>(now.first, now.last, now.k, now.count, here, depth + 1);
+    for (std::int64_t p = now.first; p < now.last; ++p)
+      tiles<F>(rows, room.left, 0, units, here + (p - now.first) * panel,
+               now.k == 0 ? sink::fresh : sink::go_on, sums + (p - first) * rows * panel_width,
+               panel_width, [&](int t, int tiles) {
+                 int const part = static_cast<int>(p - now.first) * tiles + t;
+                 int const parts = static_cast<int>(now.last - now.first) * tiles;
+                 if constexpr (pieces)
+                   return ahead_and_moving{
+                       part + 1 < parts ? fetch(next, part + 1, parts) : fetch(later, 0, parts),
+                       b.pack_part(next.first, next.last, next.k, next.count, part, parts, units,
+                                   there, depth + 1)};
+                 else
+                   return fetch(next, part, parts);
+               });
+    if (pieces) std::swap(here, there);
   }
 }
 

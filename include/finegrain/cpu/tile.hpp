@@ -35,10 +35,13 @@ FINEGRAIN_INLINE void add_unit(float const* a, float const* panel, vec (&sum)[Ro
 }
 
 /// sum += a . panel, over `units` units of k. Of `a`, blocks of `depth` units stand `block` apart, in
-/// each the rows, left_stride<F> apart.
-template <format F, int Rows>
+/// each the rows, left_stride<F> apart. Next is what is done meanwhile: `ahead`, or with `moving`.
+template <format F, int Rows, class Next>
 FINEGRAIN_INLINE void add_tile(float const* a, std::int64_t block, std::int64_t units,
-                               float const* panel, vec (&sum)[Rows][vectors], ahead const& next) {
+                               float const* panel, vec (&sum)[Rows][vectors], Next const& next) {
+  constexpr bool moves = requires { next.also; };
+  [[maybe_unused]] moving also;
+  if constexpr (moves) also = next.also;
   auto step = [&](float const* from) __attribute__((always_inline)) {
     add_unit<F, Rows>(from, panel, sum);
     panel += panel_width;
@@ -48,6 +51,7 @@ FINEGRAIN_INLINE void add_tile(float const* a, std::int64_t block, std::int64_t 
     std::int64_t k = 0;
     for (; k + line <= count; k += line) {
       next.fetch(k0 + k);
+      if constexpr (moves) also.some();
       for (std::int64_t i = 0; i < line; i += together) {
         FINEGRAIN_UNROLL
         for (int j = 0; j < together; ++j) step(a + (k + i + j) * unit<F>::parts);
@@ -55,6 +59,7 @@ FINEGRAIN_INLINE void add_tile(float const* a, std::int64_t block, std::int64_t 
     }
     for (; k < count; ++k) step(a + k * unit<F>::parts);
   }
+  if constexpr (moves) also.rest();
 }
 
 /// What a tile's sums, rows of them `stride` apart, begin at.
@@ -62,9 +67,9 @@ enum class sink {
   fresh,  // they begin at 0
   go_on,  // they begin where they were
 };
-template <format F, int Rows>
+template <format F, int Rows, class Next>
 void tile(float const* a, std::int64_t block, std::int64_t units, float const* panel, sink to,
-          float* sums, std::int64_t stride, ahead const& next) {
+          float* sums, std::int64_t stride, Next const& next) {
   vec sum[Rows][vectors];
   FINEGRAIN_UNROLL
   for (int r = 0; r < Rows; ++r) {
@@ -79,13 +84,13 @@ void tile(float const* a, std::int64_t block, std::int64_t units, float const* p
     for (int j = 0; j < vectors; ++j) store(sums + r * stride + j * lanes, sum[r][j]);
   }
 }
-template <format F>
+template <format F, class Next = ahead>
 void tile(int rows, float const* a, std::int64_t block, std::int64_t units, float const* panel,
-          sink to, float* sums, std::int64_t stride, ahead const& next) {
+          sink to, float* sums, std::int64_t stride, Next const& next) {
   using function = void (*)(float const*, std::int64_t, std::int64_t, float const*, sink, float*,
-                            std::int64_t, ahead const&);
+                            std::int64_t, Next const&);
   static constexpr auto height = []<int... R>(std::integer_sequence<int, R...>) {
-    return std::array<function, tile_rows>{tile<F, R + 1>...};
+    return std::array<function, tile_rows>{tile<F, R + 1, Next>...};
   }
   (std::make_integer_sequence<int, tile_rows>());
   height[static_cast<std::size_t>(rows - 1)](a, block, units, panel, to, sums, stride, next);
@@ -160,7 +165,7 @@ void each_tile(int rows, Function&& f) {
 }
 
 /// Tiles over `rows` rows of A, block by block as tile reads them. next(t, tiles) is what a tile is to
-/// fetch meanwhile.
+/// fetch, or to do, meanwhile.
 template <format F, class Next>
 void tiles(int rows, float const* a, std::int64_t block, std::int64_t units, float const* panel,
            sink to, float* sums, std::int64_t stride, Next&& next) {
