@@ -44,7 +44,8 @@ inline long long cpu_quota(std::string const& groups, std::string const& root) {
     std::size_t const first = line.find(':'), second = line.find(':', first + 1);
     if (first == line.npos || second == line.npos) continue;
     // Version 2 has one group for all controllers; version 1 has those of "cpu" in a folder.
-    std::string const controllers = "," + line.substr(first + 1, second - first - 1) + ",";
+    std::string controllers(1, ',');
+    controllers.append(line, first + 1, second - first - 1) += ',';
     if (controllers != ",," && controllers.find(",cpu,") == line.npos) continue;
     std::string const top = controllers == ",," ? root : root + "/cpu";
     std::string path = line.substr(second + 1, line.find('\n') - second - 1);
