@@ -95,7 +95,7 @@ TEMPLATE_TEST_CASE("latent attention gives the same bits for any number of threa
   }
 }
 
-TEST_CASE("what is not a number reaches later tokens of its sequence only") {
+TEST_CASE("what is not a number reaches later tokens only, through latent attention too") {
   numbers x = random_numbers(150 * D, 2);
   layer<straight> a;
   numbers const clean = a.forward(x);
