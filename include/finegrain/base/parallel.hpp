@@ -59,10 +59,10 @@ class parallel {
   int workers_ = 1;
 };
 
-/// A pool of threads, one for each usable core by default. The caller works too: n workers are n - 1 threads, which watch for the next
-/// loop for a moment and then sleep; a loop that ends before a sleeper is up does without it.
-/// Loops from several callers take turns; a loop inside a loop runs on its own worker. After a
-/// fork the child starts threads of its own.
+/// A pool of threads, one for each usable core by default. The caller works too: n workers are n - 1
+/// threads, which watch for the next loop for a moment and then sleep; a loop that ends before a
+/// sleeper is up does without it. Loops from several callers take turns; a loop inside a loop runs on
+/// its own worker. After a fork the child starts threads of its own.
 class thread_pool {
  public:
   explicit thread_pool(int workers = usable_cores())
