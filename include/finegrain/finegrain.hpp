@@ -146,6 +146,7 @@
 #include "io/checkpoint.hpp"
 #include "io/weights.hpp"
 #include "io/published.hpp"
+#include "io/frozen.hpp"
 
 #include "train/loss.hpp"
 #include "cuda/adamw.hpp"

@@ -139,10 +139,11 @@ struct place<basic_cuda<T>> {
     device::runtime::copy(&number, from, sizeof number, on.stream);
     return number;
   }
+  static parallel threads(X const&) { return default_threads(); }
   template <class Make>
   static void write(X const& on, buffer<T> const& to, Make&& make) {
     finegrain::buffer<T> numbers(to.size());
-    make(numbers.data(), default_threads());
+    make(numbers.data(), threads(on));
     device::runtime::copy(to.data(), numbers.data(), to.bytes(), on.stream);
   }
   static std::vector<T> fetched(X const& on, std::span<T const> numbers) {
