@@ -5,6 +5,7 @@
 #include <finegrain/model/frozen.hpp>
 
 #include "../catch.hpp"
+#include "../tiny.hpp"
 #include "device_layer.hpp"
 
 using namespace under_test;
@@ -187,6 +188,24 @@ TEMPLATE_TEST_CASE_SIG("frozen: experts in one format and the rest in another", 
   CHECK(off(exact.forward(some, {}), run(both, some)) < 0.01);
   CHECK(off(exact.forward(x, {}), run(both, x)) < 0.01);
   CHECK(off(exact.forward(some, {}), run(net, some)) > 0.01);  // codes do matter
+}
+TEMPLATE_TEST_CASE_SIG("frozen: a whole decoder", "", ((fg::format F, fg::format Rest), F, Rest),
+                       (format::int4, format::int4), (format::int4, format::int8),
+                       (format::int8_block, format::fp8)) {
+  NEED_GPU();
+  using E = tiny::decoder;
+  numbers const w = drawn<E>(4);
+  device_network<E> const net(w);
+  auto const frozen = fg::quantize<F, Rest>(net);
+  exact_layer<E> exact;
+  exact.set_weights(decoded<E, F, Rest>(w));
+  tiny::text const text(80);
+  for (std::int64_t const T : {5, 80}) {
+    CAPTURE(T);
+    fg::batch const b{.tokens = T, .ids = text.inputs().first(std::size_t(T))};
+    CHECK(off(exact.forward({}, b), run(frozen, {}, b)) < 0.02);
+    CHECK(off(exact.forward({}, b), run(net, {}, b)) > 0.02);  // codes do matter
+  }
 }
 TEMPLATE_TEST_CASE_SIG("frozen: a product with codes, added to columns of a wider matrix", "",
                        ((fg::format F), F), format::int8, format::int8_block, format::fp8,
