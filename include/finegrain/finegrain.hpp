@@ -130,6 +130,7 @@
 #include "cuda/loss.hpp"
 #include "cuda/rotary.hpp"
 #include "cuda/attention.hpp"
+#include "cuda/latent_attention.hpp"
 #include "cuda/stages.hpp"
 #include "cuda/cuda.hpp"
 #include "cuda/random.hpp"

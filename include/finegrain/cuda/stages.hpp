@@ -4,13 +4,13 @@
 
 #include <array>
 
-#include "../expr/latent_attention.hpp"
 #include "../plan/compose.hpp"
 #include "../plan/stages.hpp"
 #include "attention.hpp"
 #include "elementwise.hpp"
 #include "embed.hpp"
 #include "executor.hpp"
+#include "latent_attention.hpp"
 #include "linear.hpp"
 #include "loss.hpp"
 #include "norm.hpp"
@@ -182,7 +182,7 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim>> {
                       gradients mode = gradients::overwrite) {
     scratch const t(p.scratch, p.extent);
     std::int64_t const past = p.cache ? p.cache->length : 0;
-    auto const at = where(p, past);
+    auto const at = device::places_of(p.batch, p.extent.tokens, past);
     auto [q, keys, values] = parts(s.qkv);
     if (p.cache) {
       keys = p.cache->take(kv_width).middle_rows(0, past + x.rows);
@@ -207,7 +207,7 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim>> {
                        V const& dw, matrix<T> dx) {
     scratch const t(p.scratch, p.extent);
     auto const mode = p.gradients;
-    auto const at = where(p, 0);
+    auto const at = device::places_of(p.batch, p.extent.tokens, 0);
     auto const [q, k, v] = parts(s.qkv);
     auto const [dq, dk, dv] = parts(t.dqkv);
     linear_backward(p.on, s.mixed, w.output, dy, dw.output, mode, t.dmixed, gradients::overwrite);
@@ -228,20 +228,6 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim>> {
     return {all.middle_cols(0, q_width), all.middle_cols(q_width, kv_width),
             all.middle_cols(q_width + kv_width, kv_width)};
   }
-  static device::places where(pass<X> const& p, std::int64_t past) {
-    batch const& b = p.batch;
-    return {.tokens = p.extent.tokens,
-            .starts = b.starts.empty() ? nullptr : b.starts.data(),
-            .sequences = b.sequences(),
-            .positions = b.positions.empty() ? nullptr : b.positions.data(),
-            .past = past};
-  }
-};
-
-template <class T, int D, int Heads, latent N>
-struct plan<basic_cuda<T>, latent_attention<D, Heads, N>> {
-  static_assert(sizeof(T) == 0,
-                "on cuda, latent attention does not run: reference and cpu have it");
 };
 
 /// x + attention(rmsnorm(x)): the norm, which reads x, begins the sum, to which attention's last
