@@ -147,6 +147,57 @@ TEMPLATE_TEST_CASE("what a router cannot do is refused", "", EXECUTORS) {
   CHECK_NOTHROW(net.infer({.tokens = 4, .routing = {.top_k = 3, .mask_best = 3}}, x, y));
 }
 
+TEMPLATE_TEST_CASE("a rule and jitter are for the routers that have them, and refused if none has",
+                   "", EXECUTORS) {
+  using S = typename TestType::scalar;
+  struct last_experts : fg::routing_rule {
+    void choose(fg::batch const&, fg::matrix<double const> scores,
+                fg::matrix<std::int32_t> experts) const override {
+      for (std::int64_t t = 0; t < scores.rows; ++t)
+        for (int k = 0; k < experts.cols; ++k)
+          experts(t, k) = static_cast<std::int32_t>(scores.cols - 1 - k);
+    }
+  } const rule;
+  auto const x = numbers<S>::random(4, 16, 1);
+  numbers<S> one(4, 16), y(4, 16);
+
+  // A plain layer with a router of bf16 beside one by a rule, with jitter.
+  constexpr fg::config plain = [] {
+    fg::config c = moe;
+    c.precision = fg::precision::bf16;
+    return c;
+  }();
+  constexpr fg::config ruled = [] {
+    fg::config c = moe;
+    c.selection = fg::selection::rule;
+    c.jitter = true;
+    return c;
+  }();
+  fg::network<decltype(fg::mixture<plain>{} | fg::mixture<ruled>{}), TestType> both;
+  fg::network<fg::mixture<plain>, TestType> first;
+  auto log = both.make_log();
+  both.forward({.tokens = 4, .routing = {.jitter = 0.2, .rule = &rule}, .log = &log}, x, y);
+  CHECK(log.layers[1].load == std::vector<std::int64_t>{0, 0, 0, 0, 4, 4});
+  both.backward(x, one);
+  auto const with = copy(both.gradient());
+  CHECK(log.layers[0].load != log.layers[1].load);
+
+  // The first layer's router had no jitter: its choice and its output are those without.
+  std::copy_n(both.parameters().data(), first.parameters().size(), first.parameters().data());
+  auto alone = first.make_log();
+  first.forward({.tokens = 4, .log = &alone}, x, y);
+  CHECK(alone.layers[0].load == log.layers[0].load);
+  CHECK(alone.layers[0].entropy == log.layers[0].entropy);
+  both.forward({.tokens = 4, .routing = {.rule = &rule}}, x, y);
+  both.backward(x, one);
+  CHECK(with != copy(both.gradient()));
+
+  CHECK_THROWS_WITH(first.infer({.tokens = 4, .routing = {.rule = &rule}}, x, y),
+                    "a routing rule is for configs with selection::rule: here is none");
+  CHECK_THROWS_WITH(first.infer({.tokens = 4, .routing = {.jitter = 0.2}}, x, y),
+                    "jitter needs a config that has it: .jitter = true");
+}
+
 TEMPLATE_TEST_CASE("a log of another network is refused; its own has a report a router", "",
                    EXECUTORS) {
   using S = typename TestType::scalar;

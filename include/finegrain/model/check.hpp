@@ -78,10 +78,12 @@ void check_ids(batch const& b, int vocabulary) {
       throw invalid_argument("token id %d is not in the router's table of %d", id, vocabulary);
 }
 
-/// Whether every router of E can do what is asked, and the log is one of E's.
+/// Whether every router of E can do what is asked, and the log is one of E's. A rule and jitter are
+/// asked of those whose config has them: there must be one.
 template <Expr E, class X>
 void check_routing(batch const& b, bool training) {
   std::size_t routers = 0;
+  bool ruled = false, jittered = false;
   leaves<E>::visit([&]<Expr L>(L) {
     if constexpr (is_router<L>) {
       constexpr config c = L::layer;
@@ -95,8 +97,14 @@ void check_routing(batch const& b, bool training) {
                     b.log->layers[routers].load.size() != static_cast<std::size_t>(c.routed)))
         throw invalid_argument("the routing log is not this network's: use make_log()");
       ++routers;
+      ruled |= c.selection == selection::rule;
+      jittered |= c.jitter;
     }
   });
+  if (routers > 0 && b.routing.rule && !ruled)
+    throw invalid_argument("a routing rule is for configs with selection::rule: here is none");
+  if (routers > 0 && b.routing.jitter > 0 && !jittered)
+    throw invalid_argument("jitter needs a config that has it: .jitter = true");
 }
 
 /// Everything about one call of a network of E but where its output goes.
