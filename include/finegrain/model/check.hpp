@@ -96,6 +96,11 @@ void check_routing(batch const& b, bool training) {
       if (b.log && (b.log->layers.size() <= routers ||
                     b.log->layers[routers].load.size() != static_cast<std::size_t>(c.routed)))
         throw invalid_argument("the routing log is not this network's: use make_log()");
+      if (b.log && !b.log->layers[routers].experts.empty() &&
+          static_cast<std::int64_t>(b.log->layers[routers].experts.size()) <
+              b.tokens * slots(c, b.routing))
+        throw invalid_argument("the routing log has no room for the choices of %lld tokens",
+                               shown(b.tokens));
       ++routers;
       ruled |= c.selection == selection::rule;
       jittered |= c.jitter;
