@@ -362,13 +362,20 @@ class mixture_pass {
     double* at = p_.on.context->reports.get();
     for (std::size_t l = 0; l < log.next; ++l)
       at += place<X>::report_size(log.layers[l].load.size());
-    static_cast<void>(finegrain::detail::next_report(log));
+    routing_report& kept = finegrain::detail::next_report(log);
     router_report const to(at, c_.routed);
     route<T>::report(rules_, loss_, router().bias, s_.router, s_.rows, starts(), s_.factors, to,
                      t_.report_sums, p_.on.stream);
     if (p_.batch.routing.quantiles)
       kinds<T>::quantiles(rules_, router().bias, s_.router, t_.kinds, p_.extent.tokens, to.quantile,
                           p_.on.stream);
+    if (kept.experts.empty()) return;
+    kept.slots = rules_.k;
+    std::int64_t const count = p_.extent.tokens * rules_.k;
+    runtime::enqueue_copy(kept.experts.data(), s_.router.experts,
+                          count * static_cast<std::int64_t>(sizeof(std::int32_t)), p_.on.stream);
+    runtime::enqueue_copy(kept.weights.data(), s_.router.weights,
+                          count * static_cast<std::int64_t>(sizeof(float)), p_.on.stream);
   }
   /// Zeroes gradients that nothing is added to.
   void begin(mixture_weights<T> const& dw) const {
