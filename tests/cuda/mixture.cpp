@@ -149,8 +149,6 @@ TEST_CASE("what the device cannot do is refused in a sentence, and nothing is wr
   fg::routing_request request;
   request.balance.rule = &rule;
   CHECK_THROWS_AS(fg::place<fg::cuda>::check(layers::small, request, false), fg::invalid_argument);
-  request.balance.over = fg::window::sequence;
-  CHECK(fg::device::unsupported(layers::small, request) != nullptr);
   CHECK(fg::device::unsupported(layers::small, {}) == nullptr);
 }
 
