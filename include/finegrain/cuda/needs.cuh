@@ -97,7 +97,7 @@ template <class T, config... Cs>
 struct code_for<T, ladder<Cs...>>
     : any_code<T, router_code<T, lane_numbers(Cs.routed), rarer(Cs)>...> {
   static_assert(
-      (true && ... && !unsupported(Cs, {})),
+      (true && ... && !unsupported(Cs)),
       "a layer of this ladder does not run on cuda: cuda/supported.hpp says what does not");
 };
 template <class T>
