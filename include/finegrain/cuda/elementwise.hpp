@@ -35,5 +35,18 @@ struct elementwise {
                              CUstream_st* stream);
 };
 
+/// Some of the columns of several heads. Rows begin on 16-byte borders, and all that counts columns
+/// is a multiple of 8.
+template <class T>
+struct heads_columns {
+  /// Of each row and each of `count` heads, `columns` numbers: from column h * from_step of `from`
+  /// to column h * to_step of `to`.
+  static void copy(int count, int columns, matrix<T const> from, int from_step, matrix<T> to,
+                   int to_step, CUstream_st* stream);
+  /// The sum over heads of what is at column h * from_step, to the columns of `to`.
+  static void sum(int count, matrix<T const> from, int from_step, matrix<T> to,
+                  CUstream_st* stream);
+};
+
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

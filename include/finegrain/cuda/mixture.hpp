@@ -12,7 +12,7 @@ template <class T, config C, bool Shared, bool Routed>
 struct mixture_plan {
   using X = basic_cuda<T>;
   static_assert(
-      !unsupported(C, {}),
+      !unsupported(C),
       "on cuda, hidden and width are multiples of 8, routed is 1024 at most, and experts are "
       "swiglu or geglu: see cuda/supported.hpp");
 
