@@ -104,13 +104,8 @@ void blend_backward(basic_cuda<T> const& on, matrix<float const> mix, detail::ro
 }
 
 /// The losses of train/loss.hpp. Their sums are added to the executor's own, on the device, and what
-/// is returned is 0: see place::total.
-template <class T>
-double cross_entropy(basic_cuda<T> const& on, matrix<T const> logits,
-                     std::span<std::int32_t const> targets, double scale, matrix<T> dlogits) {
-  return cross_entropy(on, logits, targets, scale, nullptr, dlogits);
-}
-/// The same where the device has counted the terms, which the scale is then divided by.
+/// is returned is 0: see place::total. Where the device has counted the terms, the scale is divided
+/// by these; else `terms` is null.
 template <class T>
 double cross_entropy(basic_cuda<T> const& on, matrix<T const> logits,
                      std::span<std::int32_t const> targets, double scale, std::int64_t const* terms,

@@ -102,7 +102,7 @@ __device__ void gate_backward(float (&sums)[128], rows_family<T> const& family,
         // 8 columns at a time: the gate's rows and those 8 on, the up's; many, that they overlap
         std::uint32_t z[some][4], out[some][2];
 #pragma unroll
-        for (int i = 0; i < some; ++i) load_matrices<false>(at ^ (j0 + i) << 4, z[i]);
+        for (int i = 0; i < some; ++i) load_matrices<false>(z[i], at ^ (j0 + i) << 4);
 #pragma unroll
         for (int i = 0; i < some; ++i)
 #pragma unroll
@@ -128,7 +128,7 @@ __device__ void gate_backward(float (&sums)[128], rows_family<T> const& family,
         store_wait_read<1>();
       }
       __syncwarp();
-      if (column > first_column) r.release(last);
+      if (column > first_column) release(last);
       last = r.emptied();
       r.advance();
     }
@@ -145,7 +145,7 @@ __device__ void gate_backward(float (&sums)[128], rows_family<T> const& family,
   }
   if (lane == 0) store_wait_read<0>();
   __syncwarp();
-  r.release(last);
+  release(last);
 }
 
 /// A unit of work is a tile of columns for a pair of neighbouring tiles of rows, one for each CTA of
