@@ -54,6 +54,7 @@
 #include "plan/stages.hpp"
 #include "plan/latent_attention.hpp"
 #include "plan/scored.hpp"
+#include "plan/stopwatch.hpp"
 #include "plan/timed.hpp"
 #include "plan/frozen.hpp"
 #include "plan/explain.hpp"
@@ -106,6 +107,7 @@
 #include "cuda/memory.hpp"
 #include "cuda/buffer.hpp"
 #include "cuda/blas.hpp"
+#include "cuda/clock.hpp"
 #include "cuda/executor.hpp"
 #include "cuda/linear.hpp"
 #include "cuda/dispatch.hpp"
@@ -132,6 +134,7 @@
 #include "cuda/stages.hpp"
 #include "cuda/cuda.hpp"
 #include "cuda/random.hpp"
+#include "cuda/limits.hpp"
 
 #include "model/inference.hpp"
 #include "model/network.hpp"
@@ -147,6 +150,7 @@
 #include "io/checkpoint.hpp"
 #include "io/weights.hpp"
 #include "io/published.hpp"
+#include "io/frozen.hpp"
 
 #include "train/loss.hpp"
 #include "cuda/adamw.hpp"

@@ -77,7 +77,7 @@ TEMPLATE_TEST_CASE("every kind of router, of fp16 or f32", "", fp16, float) {
   double slack = 1;
   auto const of = [&]<fg::config C>(fg::at<C>) {
     constexpr fg::config c = widened(C);
-    if constexpr (!fg::device::unsupported(c, {})) {
+    if constexpr (!fg::device::unsupported(c)) {
       family::tokens const tokens(61);
       for (auto const& loss : {fg::balance_losses{.expert = 0.5}, fg::balance_losses{.z = 0.5}}) {
         fg::routing_request request;

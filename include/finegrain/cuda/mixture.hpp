@@ -11,7 +11,7 @@ namespace device {
 template <class T, config C, bool Shared, bool Routed>
 struct mixture_plan {
   using X = basic_cuda<T>;
-  static_assert(!unsupported(C, {}),
+  static_assert(!unsupported(C),
                 "on cuda, hidden and width are multiples of 8, routed is 1024 at most, and experts are "
                 "swiglu or geglu: see cuda/supported.hpp");
 

@@ -148,13 +148,14 @@ class mixture_pass {
       else
         route_rarer();
       count_earlier();
-      if (loss_.rule) ask_balance_rule();
+      if (loss_.rule && !loss_.by_sequence) ask_balance_rule();
       if constexpr (Rarer)
         if (kinds_.noisy && loss_.load > 0) {
           kinds<T>::load(rules_, loss_.load, s_.router, s_.kinds, t_.kinds, p_.extent.tokens, on);
           loss_.smooth = s_.kinds.smooth;
         }
       route<T>::balance(rules_, loss_, s_.router, s_.rows, starts(), s_.factors, on);
+      if (loss_.rule && loss_.by_sequence) ask_balance_rule_by_sequence();
       if (p_.batch.log) report();
     }
     if (shared_ && weighed())
@@ -253,12 +254,28 @@ class mixture_pass {
   }
   void ask_balance_rule() {
     kinds<T>::chosen(rules_, loss_, s_.router, t_.kinds, p_.extent.tokens, p_.on.stream);
+    loss_.of_rule = factors_of_rule();
+  }
+  /// The other losses' factors are there: the rule's are added, a sequence after the other.
+  void ask_balance_rule_by_sequence() {
+    if (p_.extent.tokens == 0) return;
+    sequence_starts const all = starts();
+    for (int s = 0; s < all.count; ++s) {
+      kinds<T>::chosen_in(all, s, rules_, loss_, s_.router, t_.kinds, p_.extent.tokens,
+                          p_.on.stream);
+      factors_of_rule();
+      kinds<T>::add_factors(all, s, rules_, t_.kinds, p_.extent.tokens, s_.factors.factors,
+                            p_.on.stream);
+    }
+  }
+  /// What a rule makes of t_.kinds.rule.
+  double const* factors_of_rule() {
     auto const R = static_cast<std::size_t>(c_.routed);
-    double* const factors = t_.kinds.rule + c_.routed;
+    double* const factors = t_.kinds.rule + R;
     auto const& rule = dynamic_cast<cuda_balance_rule const&>(*p_.batch.routing.balance.rule);
     rule.enqueue(std::span<double const>(t_.kinds.rule, R), std::span<double>(factors, R),
                  p_.on.stream);
-    loss_.of_rule = factors;
+    return factors;
   }
   /// Gradients of the router's weights and of the shared gate's. Returns what combine adds to dx for
   /// them; the rest of that is then in `add`.
@@ -345,13 +362,20 @@ class mixture_pass {
     double* at = p_.on.context->reports.get();
     for (std::size_t l = 0; l < log.next; ++l)
       at += place<X>::report_size(log.layers[l].load.size());
-    static_cast<void>(finegrain::detail::next_report(log));
+    routing_report& kept = finegrain::detail::next_report(log);
     router_report const to(at, c_.routed);
     route<T>::report(rules_, loss_, router().bias, s_.router, s_.rows, starts(), s_.factors, to,
                      t_.report_sums, p_.on.stream);
     if (p_.batch.routing.quantiles)
       kinds<T>::quantiles(rules_, router().bias, s_.router, t_.kinds, p_.extent.tokens, to.quantile,
                           p_.on.stream);
+    if (kept.experts.empty()) return;
+    kept.slots = rules_.k;
+    std::int64_t const count = p_.extent.tokens * rules_.k;
+    runtime::enqueue_copy(kept.experts.data(), s_.router.experts,
+                          count * static_cast<std::int64_t>(sizeof(std::int32_t)), p_.on.stream);
+    runtime::enqueue_copy(kept.weights.data(), s_.router.weights,
+                          count * static_cast<std::int64_t>(sizeof(float)), p_.on.stream);
   }
   /// Zeroes gradients that nothing is added to.
   void begin(mixture_weights<T> const& dw) const {

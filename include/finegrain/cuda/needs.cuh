@@ -28,8 +28,8 @@ namespace device {
 
 /// Of any network, whatever it computes: memory, sums of stages, losses, training.
 template <class T>
-using network_code = all_code<runtime_code<void>, blas_library_code<void>, elementwise_code<T>,
-                              loss_code<T>, adamw_code<T>, random_code<T>>;
+using network_code = all_code<runtime_code<void>, blas_library_code<void>, linear_code<T>,
+                              elementwise_code<T>, loss_code<T>, adamw_code<T>, random_code<T>>;
 template <class T>
 using attention_code = all_code<linear_code<T>, rotary_code<T>, attend_code<T>>;
 template <class T>
@@ -97,7 +97,7 @@ template <class T, config... Cs>
 struct code_for<T, ladder<Cs...>>
     : any_code<T, router_code<T, lane_numbers(Cs.routed), rarer(Cs)>...> {
   static_assert(
-      (true && ... && !unsupported(Cs, {})),
+      (true && ... && !unsupported(Cs)),
       "a layer of this ladder does not run on cuda: cuda/supported.hpp says what does not");
 };
 template <class T>

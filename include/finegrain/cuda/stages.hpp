@@ -7,6 +7,7 @@
 #include "../plan/compose.hpp"
 #include "../plan/stages.hpp"
 #include "attention.hpp"
+#include "coded_linear.hpp"
 #include "elementwise.hpp"
 #include "embed.hpp"
 #include "executor.hpp"
@@ -37,6 +38,55 @@ void linear_backward(basic_cuda<T> const& on, std::type_identity_t<matrix<T cons
   device::linear<T>::backward_weight(on.context->blas, dy, x, mode, dw, on.stream);
   if (dx.data) device::linear<T>::backward_input(on.context->blas, dy, w, dx_mode, dx, on.stream);
 }
+
+namespace device {
+
+template <class W>
+inline constexpr bool is_coded_weight = std::is_base_of_v<coded_matrix, W>;
+
+/// Numbers of scratch that a product with a weight (Out, In) needs where that is frozen in codes.
+constexpr std::int64_t decoded_numbers(extent e, std::int64_t out, std::int64_t in) {
+  return is_coded(e.frozen) && e.tokens > most_streamed ? decoded_rows(out, in) * in : 0;
+}
+
+/// y (+)= x W^T, of a matrix or of codes, which `numbers` is for.
+template <class T, class W>
+void project(basic_cuda<T> const& on, matrix<T const> x, W const& w, gradients mode, matrix<T> y,
+             T* numbers) {
+  if constexpr (is_coded_weight<W>) {
+    if (reinterpret_cast<std::uintptr_t>(x.data) % 16 != 0 || (x.rows > 1 && x.stride % 8 != 0))
+      throw invalid_argument(
+          "on cuda rows that meet a weight in codes must start on borders of 16 bytes");
+    coded_linear<T, W::number>::forward(on.context->blas, x, w, mode, y,
+                                        {numbers, decoded_rows(w.rows, w.columns), w.columns},
+                                        on.stream);
+  } else {
+    linear<T>::forward(on.context->blas, x, w, mode, y, on.stream);
+  }
+}
+
+/// A product alone, and the room to make its weight of codes.
+template <class T, int In, int Out>
+struct product_plan : finegrain::detail::linear_plan<basic_cuda<T>> {
+  struct scratch {
+    T* numbers;
+    constexpr scratch(arena& memory, extent e)
+        : numbers(memory.take<T>(decoded_numbers(e, Out, In))) {}
+  };
+  template <class W>
+  static void forward(pass<basic_cuda<T>> p, W const& w, nothing const&, matrix<T const> x,
+                      matrix<T> y) {
+    scratch const t(p.scratch, p.extent);
+    project(p.on, x, w.weight, gradients::overwrite, y, t.numbers);
+  }
+};
+
+}  // namespace device
+
+template <class T, int In, int Out>
+struct plan<basic_cuda<T>, linear<In, Out>> : device::product_plan<T, In, Out> {};
+template <class T, int D, int V>
+struct plan<basic_cuda<T>, head<D, V>> : device::product_plan<T, D, V> {};
 
 /// Of a blend (plan/compose.hpp): its mix is f32, its gradients T.
 template <class T, class X = basic_cuda<T>>
@@ -144,7 +194,7 @@ struct plan<basic_cuda<T>, embedding<V, D>> {
 };
 
 /// Three products with x are one, since the weights of query, key and value lie one after the other,
-/// and so do their gradients. Keys and values for a cache go to it at once.
+/// and so do their gradients; codes have a place each. Keys and values for a cache go to it at once.
 template <class T, int D, int Heads, int KvHeads, int HeadDim>
 struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim>> {
   static_assert(D % 8 == 0 && HeadDim % 8 == 0 && HeadDim <= 256,
@@ -168,12 +218,15 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim>> {
   struct scratch {
     matrix<T> dqkv, dmixed;
     float *delta, *parts;
+    T* numbers;  // of a weight in codes
     constexpr scratch(arena& memory, extent e)
         : dqkv(memory.matrix<T>(e.training ? e.tokens : 0, all_width)),
           dmixed(memory.matrix<T>(e.training ? e.tokens : 0, q_width)),
           delta(memory.take<float>(e.training ? e.tokens * Heads : 0)),
           parts(memory.take<float>(
-              e.tokens <= few && !e.training ? device::decode_floats(shape, e.tokens) : 0)) {}
+              e.tokens <= few && !e.training ? device::decode_floats(shape, e.tokens) : 0)),
+          numbers(memory.take<T>(std::max(device::decoded_numbers(e, q_width, D),
+                                          device::decoded_numbers(e, D, q_width)))) {}
   };
 
   /// y = or += what attention makes of x.
@@ -187,12 +240,21 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim>> {
     if (p.cache) {
       keys = p.cache->take(kv_width).middle_rows(0, past + x.rows);
       values = p.cache->take(kv_width).middle_rows(0, past + x.rows);
-      linear_forward(p.on, x, w.query, q);
-      linear_forward(p.on, x, w.key, keys.middle_rows(past, x.rows));
-      linear_forward(p.on, x, w.value, values.middle_rows(past, x.rows));
-    } else {
-      linear_forward(p.on, x, stacked(w.query), s.qkv);
     }
+    auto const project = [&](auto const& weight, matrix<T> to) {
+      device::project(p.on, x, weight, gradients::overwrite, to, t.numbers);
+    };
+    auto const apart = [&] {
+      project(w.query, q);
+      project(w.key, keys.middle_rows(past, x.rows));
+      project(w.value, values.middle_rows(past, x.rows));
+    };
+    if constexpr (device::is_coded_weight<std::remove_cvref_t<decltype(w.query)>>)
+      apart();
+    else if (p.cache)
+      apart();
+    else
+      project(stacked(w.query), s.qkv);
     device::rotary<T>::turn(at, HeadDim, E::theta, 1, q, keys.middle_rows(past, x.rows),
                             p.on.stream);
     if (p.cache && x.rows <= few)
@@ -200,7 +262,7 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim>> {
                                 p.on.stream);
     else
       device::attend<T>::forward(shape, at, q, keys, values, s.mixed, s.log_weight, p.on.stream);
-    device::linear<T>::forward(p.on.context->blas, s.mixed, w.output, mode, y, p.on.stream);
+    device::project<T>(p.on, s.mixed, w.output, mode, y, t.numbers);
   }
   template <class W, class V>
   static void backward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T const> dy,

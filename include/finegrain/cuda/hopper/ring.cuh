@@ -128,7 +128,8 @@ __device__ void load_matrices(std::uint32_t row, std::uint32_t (&m)[4]) {
                  : "memory");
 }
 /// Columns 64 n .. 64 n + 63 of a warpgroup's sums (64, 256) to a panel of 64 rows; or transposed, to
-/// a panel whose rows are columns of the sums. With `add`, what stands there is added.
+/// a panel whose rows are columns of the sums. With `add`, what stands there is added: in place, and
+/// without __syncwarp, as in gate_backward.
 template <class T, bool transposed>
 __device__ void stage_sums(float const (&sums)[128], int n, std::uint32_t panel, bool add) {
   int const warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
