@@ -4,7 +4,6 @@
 
 #include <array>
 
-#include "../expr/latent_attention.hpp"
 #include "../plan/compose.hpp"
 #include "../plan/stages.hpp"
 #include "attention.hpp"
@@ -12,6 +11,7 @@
 #include "elementwise.hpp"
 #include "embed.hpp"
 #include "executor.hpp"
+#include "latent_attention.hpp"
 #include "linear.hpp"
 #include "loss.hpp"
 #include "norm.hpp"
@@ -104,13 +104,8 @@ void blend_backward(basic_cuda<T> const& on, matrix<float const> mix, detail::ro
 }
 
 /// The losses of train/loss.hpp. Their sums are added to the executor's own, on the device, and what
-/// is returned is 0: see place::total.
-template <class T>
-double cross_entropy(basic_cuda<T> const& on, matrix<T const> logits,
-                     std::span<std::int32_t const> targets, double scale, matrix<T> dlogits) {
-  return cross_entropy(on, logits, targets, scale, nullptr, dlogits);
-}
-/// The same where the device has counted the terms, which the scale is then divided by.
+/// is returned is 0: see place::total. Where the device has counted the terms, the scale is divided
+/// by these; else `terms` is null.
 template <class T>
 double cross_entropy(basic_cuda<T> const& on, matrix<T const> logits,
                      std::span<std::int32_t const> targets, double scale, std::int64_t const* terms,
@@ -235,7 +230,7 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim>> {
                       gradients mode = gradients::overwrite) {
     scratch const t(p.scratch, p.extent);
     std::int64_t const past = p.cache ? p.cache->length : 0;
-    auto const at = where(p, past);
+    auto const at = device::places_of(p.batch, p.extent.tokens, past);
     auto const all = parts(s.qkv);
     matrix<T> const q = all[0];
     matrix<T> keys = all[1], values = all[2];
@@ -271,7 +266,7 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim>> {
                        V const& dw, matrix<T> dx) {
     scratch const t(p.scratch, p.extent);
     auto const mode = p.gradients;
-    auto const at = where(p, 0);
+    auto const at = device::places_of(p.batch, p.extent.tokens, 0);
     auto const [q, k, v] = parts(s.qkv);
     auto const [dq, dk, dv] = parts(t.dqkv);
     linear_backward(p.on, s.mixed, w.output, dy, dw.output, mode, t.dmixed, gradients::overwrite);
@@ -292,20 +287,6 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim>> {
     return {all.middle_cols(0, q_width), all.middle_cols(q_width, kv_width),
             all.middle_cols(q_width + kv_width, kv_width)};
   }
-  static device::places where(pass<X> const& p, std::int64_t past) {
-    batch const& b = p.batch;
-    return {.tokens = p.extent.tokens,
-            .starts = b.starts.empty() ? nullptr : b.starts.data(),
-            .sequences = b.sequences(),
-            .positions = b.positions.empty() ? nullptr : b.positions.data(),
-            .past = past};
-  }
-};
-
-template <class T, int D, int Heads, latent N>
-struct plan<basic_cuda<T>, latent_attention<D, Heads, N>> {
-  static_assert(sizeof(T) == 0,
-                "on cuda, latent attention does not run: reference and cpu have it");
 };
 
 /// x + attention(rmsnorm(x)): the norm, which reads x, begins the sum, to which attention's last
