@@ -114,6 +114,7 @@
 #include "cuda/products.hpp"
 #include "cuda/experts.hpp"
 #include "cuda/dispatch_kernels.hpp"
+#include "cuda/report.hpp"
 #include "cuda/route.hpp"
 #include "cuda/combine.hpp"
 #include "cuda/norm.hpp"
@@ -123,6 +124,7 @@
 #include "cuda/coded.hpp"
 #include "cuda/fp8.hpp"
 #include "cuda/frozen.hpp"
+#include "cuda/mixture_memory.hpp"
 #include "cuda/mixture_pass.hpp"
 #include "cuda/mixture.hpp"
 #include "cuda/elementwise.hpp"
@@ -156,6 +158,7 @@
 #include "cuda/adamw.hpp"
 #include "train/adamw.hpp"
 #include "train/optimizer.hpp"
+#include "train/training.hpp"
 #include "train/trainer.hpp"
 #include "train/gradient_check.hpp"
 // clang-format on

@@ -17,7 +17,7 @@ __global__ void each_kernel(From const* from, std::int64_t from_stride, To* to,
   if (i >= rows * in_row) return;
   std::int64_t const row = i / in_row, c = i % in_row * N;
   float x[N] = {}, y[N] = {};
-  if constexpr (F::reads_from) vector::load(from + row * from_stride + c, x);
+  vector::load(from + row * from_stride + c, x);
   if constexpr (F::reads_to) vector::load(to + row * to_stride + c, y);
 #pragma unroll
   for (int j = 0; j < N; ++j) y[j] = f(x[j], y[j]);
@@ -25,19 +25,13 @@ __global__ void each_kernel(From const* from, std::int64_t from_stride, To* to,
 }
 
 struct each_sum {
-  static constexpr bool reads_from = true, reads_to = true;
+  static constexpr bool reads_to = true;
   __device__ float operator()(float x, float y) const { return x + y; }
 };
 struct each_copy {
-  static constexpr bool reads_from = true, reads_to = false;
+  static constexpr bool reads_to = false;
   __device__ float operator()(float x, float) const { return x; }
 };
-struct each_constant {
-  static constexpr bool reads_from = false, reads_to = false;
-  float value;
-  __device__ float operator()(float, float) const { return value; }
-};
-
 template <class From, class To, class F>
 void each(matrix<From const> from, matrix<To> to, F f, CUstream_st* stream) {
   if (from.stride == from.cols && to.stride == to.cols)  // one long row
@@ -58,10 +52,6 @@ void each(matrix<From const> from, matrix<To> to, F f, CUstream_st* stream) {
 template <class T>
 void elementwise<T>::add(matrix<T const> x, matrix<T> y, CUstream_st* stream) {
   each(x, y, each_sum{}, stream);
-}
-template <class T>
-void elementwise<T>::fill(T* to, std::int64_t count, float value, CUstream_st* stream) {
-  each(matrix<T const>(to, 1, count), matrix<T>(to, 1, count), each_constant{value}, stream);
 }
 template <class T>
 void elementwise<T>::narrow(float const* from, T* to, std::int64_t count, CUstream_st* stream) {
@@ -213,8 +203,8 @@ void heads_columns<T>::sum(int count, matrix<T const> from, int from_step, matri
 }
 
 template <class T>
-using elementwise_code = code<&elementwise<T>::add, &elementwise<T>::fill, &elementwise<T>::narrow,
-                              &elementwise<T>::widen, &finite_numbers<T>::look>;
+using elementwise_code = code<&elementwise<T>::add, &elementwise<T>::narrow, &elementwise<T>::widen,
+                              &finite_numbers<T>::look>;
 template <class T>
 using blend_code = code<&elementwise<T>::blend, &elementwise<T>::blend_backward>;
 template <class T>

@@ -90,9 +90,9 @@ struct code_for : all_code<network_code<T>, stage_code<T, What>> {
                 "on_cuda is of an expression, of a ladder, or of void for all there is");
 };
 template <class T, class... Routers>
-using any_code = all_code<runtime_code<void>, blas_library_code<void>, linear_code<T>, Routers...,
-                          layer_code<T>, norm_code<T>, attention_code<T>, latent_attention_code<T>,
-                          embed_code<T>, blend_code<T>, network_code<T>>;
+using any_code =
+    all_code<network_code<T>, Routers..., layer_code<T>, norm_code<T>, attention_code<T>,
+             latent_attention_code<T>, embed_code<T>, blend_code<T>>;
 template <class T, config... Cs>
 struct code_for<T, ladder<Cs...>>
     : any_code<T, router_code<T, lane_numbers(Cs.routed), rarer(Cs)>...> {
@@ -102,7 +102,7 @@ struct code_for<T, ladder<Cs...>>
 };
 template <class T>
 struct code_for<T, void> : any_code<T, choice_code<T, 2>, choice_code<T, 8>, choice_code<T, 32>,
-                                    route_code<T>, plain_kinds_code<T>, rarer_kinds_code<T>> {};
+                                    plain_kinds_code<T>, rarer_kinds_code<T>> {};
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

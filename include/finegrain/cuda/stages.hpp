@@ -104,13 +104,8 @@ void blend_backward(basic_cuda<T> const& on, matrix<float const> mix, detail::ro
 }
 
 /// The losses of train/loss.hpp. Their sums are added to the executor's own, on the device, and what
-/// is returned is 0: see place::total.
-template <class T>
-double cross_entropy(basic_cuda<T> const& on, matrix<T const> logits,
-                     std::span<std::int32_t const> targets, double scale, matrix<T> dlogits) {
-  return cross_entropy(on, logits, targets, scale, nullptr, dlogits);
-}
-/// The same where the device has counted the terms, which the scale is then divided by.
+/// is returned is 0: see place::total. Where the device has counted the terms, the scale is divided
+/// by these; else `terms` is null.
 template <class T>
 double cross_entropy(basic_cuda<T> const& on, matrix<T const> logits,
                      std::span<std::int32_t const> targets, double scale, std::int64_t const* terms,
@@ -236,7 +231,9 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim>> {
     scratch const t(p.scratch, p.extent);
     std::int64_t const past = p.cache ? p.cache->length : 0;
     auto const at = device::places_of(p.batch, p.extent.tokens, past);
-    auto [q, keys, values] = parts(s.qkv);
+    auto const all = parts(s.qkv);
+    matrix<T> const q = all[0];
+    matrix<T> keys = all[1], values = all[2];
     if (p.cache) {
       keys = p.cache->take(kv_width).middle_rows(0, past + x.rows);
       values = p.cache->take(kv_width).middle_rows(0, past + x.rows);
