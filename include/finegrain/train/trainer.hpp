@@ -27,7 +27,7 @@ struct training {
   /// they are used: fp16 has no numbers below 6e-8. A power of two changes nothing else; what is
   /// above 65504 makes the step one of no finite gradient. (A log's balance losses are larger too.)
   double loss_scale = 1;
-  weight_rounding rounding = weight_rounding::in_products;  // on a cpu that multiplies in bf16
+  weight_rounding rounding = weight_rounding::in_products;  // where products are of bf16
 };
 
 /// What one step did.
@@ -189,8 +189,8 @@ class trainer {
     auto const all = state_.read(net_.on(), net_.parameters());
     steps_ =
         load_checkpoint<E, N>(net_.entries(), all.weights, {all.first, all.second, steps_}, path);
-    state_.write(net_.on(), all, net_.parameters());
     state_.begin_at(net_.on(), steps_);
+    state_.write(net_.on(), all, net_.parameters());
     gathered_ = 0;
   }
 
