@@ -213,8 +213,8 @@ template <class Tag>
 void chance_rounding<Tag>::write(weight_range const* ranges, std::int64_t count, float const* w,
                                  bf16* weights, adamw_step const* step, CUstream_st* stream) {
   if (count == 0) return;
-  write_by_chance_kernel<Tag><<<static_cast<unsigned>(count * adamw_parts), 128, 0, stream>>>(
-      ranges, w, weights, step);
+  write_by_chance_kernel<Tag>
+      <<<static_cast<unsigned>(count * adamw_parts), 128, 0, stream>>>(ranges, w, weights, step);
   check_launch("write_by_chance_kernel");
 }
 

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <algorithm>
-#include <cstring>
+#include <iterator>
 #include <memory>
 #include <vector>
 
@@ -14,6 +14,7 @@
 #include "elementwise.hpp"
 #include "loss.hpp"
 #include "products.hpp"
+#include "report.hpp"
 #include "rules.hpp"
 #include "supported.hpp"
 
@@ -124,7 +125,8 @@ struct place<basic_cuda<T>> {
   }
   static void reserve_log(X const& on, routing_log const& log) {
     std::int64_t numbers = 0;
-    for (auto const& layer : log.layers) numbers += report_size(layer.load.size());
+    for (auto const& layer : log.layers)
+      numbers += device::router_report::numbers(std::ssize(layer.load));
     on.context->reserve_reports(numbers);
   }
   static id_list list(X const& on, buffer<std::int32_t>& memory, id_list const& from) {
@@ -141,10 +143,11 @@ struct place<basic_cuda<T>> {
     device::runtime::copy(&number, from, sizeof number, on.stream);
     return number;
   }
+  static parallel threads(X const&) { return default_threads(); }
   template <class Make>
   static void write(X const& on, buffer<T> const& to, Make&& make) {
     finegrain::buffer<T> numbers(to.size());
-    make(numbers.data(), default_threads());
+    make(numbers.data(), threads(on));
     device::runtime::copy(to.data(), numbers.data(), to.bytes(), on.stream);
   }
   static std::vector<T> fetched(X const& on, std::span<T const> numbers) {
@@ -189,9 +192,14 @@ struct place<basic_cuda<T>> {
   }
   static void read_log(X const& on, routing_log& log, std::int64_t tokens) {
     device::runtime::synchronize(on.stream);
-    double const* from = on.context->reports.get();
-    for (std::size_t l = 0; l < std::min(log.next, log.layers.size()); ++l)
-      from = read_report(from, tokens, log.layers[l]);
+    double* from = on.context->reports.get();
+    for (std::size_t l = 0; l < std::min(log.next, log.layers.size()); ++l) {
+      routing_report& to = log.layers[l];
+      auto const routed = std::ssize(to.load);
+      device::router_report(from, static_cast<int>(routed)).read(to);
+      to.tokens = tokens;
+      from += device::router_report::numbers(routed);
+    }
   }
   /// What is asked of a router that it cannot do.
   static void check(config const& c, routing_request const& request, bool) {
@@ -201,24 +209,6 @@ struct place<basic_cuda<T>> {
       throw invalid_argument("on cuda, a routing rule must be a cuda_routing_rule");
     if (request.balance.rule && !dynamic_cast<cuda_balance_rule const*>(request.balance.rule))
       throw invalid_argument("on cuda, a balance rule must be a cuda_balance_rule");
-  }
-
-  /// Numbers of a router's report as kernels write it: see device::router_report.
-  static std::int64_t report_size(std::size_t routed) {
-    return 5 * static_cast<std::int64_t>(routed) + 3;
-  }
-  static double const* read_report(double const* from, std::int64_t tokens, routing_report& to) {
-    std::size_t const R = to.load.size();
-    std::memcpy(to.load.data(), from, R * sizeof(double));
-    std::memcpy(to.dropped.data(), from + R, R * sizeof(double));
-    std::copy_n(from + 2 * R, R, to.mean_score.begin());
-    std::copy_n(from + 3 * R, R, to.bias.begin());
-    std::copy_n(from + 4 * R, R, to.quantile.begin());
-    to.balance_loss = from[5 * R];
-    to.entropy = from[5 * R + 1];
-    to.devices = from[5 * R + 2];
-    to.tokens = tokens;
-    return from + report_size(R);
   }
 };
 

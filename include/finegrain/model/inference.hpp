@@ -70,11 +70,18 @@ class inference {
       throw invalid_argument("a cache for %lld tokens", detail::shown(tokens));
     return {buffer_of<S>(width * tokens), tokens, 0, 0};
   }
-  /// A log with room for what every router reports.
-  static routing_log make_log() {
+  /// A log with room for what every router reports; and for each token's experts and weights, in
+  /// batches of up to so many tokens.
+  static routing_log make_log(std::int64_t tokens = 0) {
+    if (tokens < 0) throw invalid_argument("a log for %lld tokens", detail::shown(tokens));
     routing_log log;
     detail::leaves<E>::visit([&]<Expr L>(L) {
-      if constexpr (detail::is_router<L>) log.layers.push_back(routing_report(L::layer.routed));
+      if constexpr (detail::is_router<L>) {
+        routing_report& report = log.layers.emplace_back(L::layer.routed);
+        std::int64_t const slots = routing<S>::slots(L::layer, extent{tokens, 1});
+        report.experts.resize(static_cast<std::size_t>(tokens * slots));
+        report.weights.resize(report.experts.size());
+      }
     });
     return log;
   }
@@ -87,7 +94,9 @@ class inference {
   extent extent_of(std::int64_t tokens, bool training = false) const {
     if (tokens < 0 || tokens > INT32_MAX)
       throw invalid_argument("a batch of %lld tokens", detail::shown(tokens));
-    return extent_on(on_, tokens, training);
+    extent e = extent_on(on_, tokens, training);
+    if constexpr (requires { Self::stored; }) e.frozen = Self::stored.rest;
+    return e;
   }
 
  protected:

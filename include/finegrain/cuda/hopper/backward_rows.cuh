@@ -108,13 +108,15 @@ __device__ void gate_backward(float (&sums)[128], rows_family<T> const& family,
         // 8 columns at a time: the gate's rows and those 8 on, the up's; many, that they overlap
         std::uint32_t z[some][4], out[some][2];
 #pragma unroll
-        for (int i = 0; i < some; ++i) load_matrices<false>(at ^ (j0 + i) << 4, z[i]);
+        for (int i = 0; i < some; ++i) load_matrices<false>(z[i], at ^ (j0 + i) << 4);
 #pragma unroll
         for (int i = 0; i < some; ++i)
 #pragma unroll
           for (int h = 0; h < 2; ++h)
             out[i][h] = gate_pair<T, kind>(activated, sums + 32 * quarter + 4 * (j0 + i) + 2 * h,
                                            weight[h], z[i][h], z[i][2 + h], dot[h]);
+        // In place, without __syncwarp: each lane stores what it made of all that it was given, so no
+        // store has its operands before the warp has read.
 #pragma unroll
         for (int i = 0; i < some; ++i) {
           store_matrices(at ^ (j0 + i) << 4, z[i][0], z[i][1], z[i][2], z[i][3]);
@@ -131,7 +133,7 @@ __device__ void gate_backward(float (&sums)[128], rows_family<T> const& family,
         store_wait_read<1>();
       }
       __syncwarp();
-      if (column > first_column) r.release(last);
+      if (column > first_column) release(last);
       last = r.emptied();
       r.advance();
     }
@@ -148,7 +150,7 @@ __device__ void gate_backward(float (&sums)[128], rows_family<T> const& family,
   }
   if (lane == 0) store_wait_read<0>();
   __syncwarp();
-  r.release(last);
+  release(last);
 }
 
 /// A unit of work is a tile of columns for a pair of neighbouring tiles of rows, one for each CTA of

@@ -29,7 +29,7 @@ struct router_kinds {
         by_expert(c.selection == selection::expert_choice),
         by_rule(c.selection == selection::rule),
         last(request.drop == drop::last),
-        jitter(e.training ? request.jitter : 0),
+        jitter(e.training ? jitter_of(c, request) : 0),
         room(room_of(request.capacity, c, request, e, c.routed)),
         device_room(room_of(request.device_capacity, c, request, e, request.devices)),
         share(routing<float>::share_of(c, chosen(c, request), e.tokens)),
