@@ -34,6 +34,11 @@ TEST_CASE("a mixture on the device is the specification's") {
   for (std::int64_t T : {1, 5, 257}) compare_all<layers::alone>(T, 300 + 7 * T);
 }
 
+TEST_CASE("a mixture with ReLU on the device is the specification's") {
+  NEED_GPU();
+  for (std::int64_t T : {1, 5, 33, 150}) compare_all<layers::relu>(T, 400 + 7 * T);
+}
+
 TEST_CASE("every kind of router that the device has is the specification's") {
   NEED_GPU();
   std::size_t count = 0;

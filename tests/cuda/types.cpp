@@ -71,6 +71,12 @@ TEMPLATE_TEST_CASE("a mixture of fp16 or f32 is the specification's", "", fp16, 
     compare<TestType, fg::mixture<layers::alone>>(T, 300 + 7 * T, {}, add);
 }
 
+TEMPLATE_TEST_CASE("a mixture with ReLU, of fp16 or f32", "", fp16, float) {
+  NEED_GPU();
+  for (std::int64_t T : {1, 5, 33, 150})
+    compare<TestType, fg::mixture<layers::relu>>(T, 400 + 7 * T);
+}
+
 TEMPLATE_TEST_CASE("every kind of router, of fp16 or f32", "", fp16, float) {
   NEED_GPU();
   std::size_t count = 0;

@@ -62,8 +62,8 @@ struct latent_attend {
                        matrix<T const> v, matrix<T const> mixed, float const* log_weight,
                        matrix<T const> dmixed, matrix<T> dq, matrix<T> dk, matrix<T> dv,
                        float* delta, CUstream_st* stream);
-  /// Any number of tokens of one sequence with a cache: keys are rows (past + T, heads.dim), of
-  /// which all heads' values are the first heads.value numbers. q is (T, heads * dim), mixed (T,
+  /// Up to 65535 tokens of one sequence with a cache: keys are rows (past + T, heads.dim), of which
+  /// all heads' values are the first heads.value numbers. q is (T, heads * dim), mixed (T,
   /// heads * value). partial has latent_floats(shape, T).
   static void decode(heads shape, places where, matrix<T const> q, matrix<T const> rows,
                      matrix<T> mixed, float* log_weight, float* partial, CUstream_st* stream);

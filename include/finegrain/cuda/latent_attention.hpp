@@ -49,7 +49,7 @@ void rmsnorm_forward(basic_cuda<T> const& on, std::type_identity_t<matrix<T cons
   device::norm<T>::forward(x, gain.data, epsilon, y, inverse_rms, on.stream);
 }
 
-/// With values of a size of their own; nothing is past.
+/// With values of a size of their own.
 template <class T>
 void attend_forward(basic_cuda<T> const& on, heads shape, batch const& b, std::int64_t past,
                     std::type_identity_t<matrix<T const>> q,

@@ -11,10 +11,9 @@ namespace device {
 template <class T, config C, bool Shared, bool Routed>
 struct mixture_plan {
   using X = basic_cuda<T>;
-  static_assert(
-      !unsupported(C),
-      "on cuda, hidden and width are multiples of 8, routed is 1024 at most, and experts are "
-      "swiglu or geglu: see cuda/supported.hpp");
+  static_assert(!unsupported(C),
+                "on cuda, hidden and width are multiples of 8, and routed is 1024 at most: see "
+                "cuda/supported.hpp");
 
   struct saved : mixture_saved<T> {
     constexpr saved(arena& memory, extent e) : mixture_saved<T>(memory, e, C, Shared, Routed) {}

@@ -231,7 +231,9 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim>> {
     scratch const t(p.scratch, p.extent);
     std::int64_t const past = p.cache ? p.cache->length : 0;
     auto const at = device::places_of(p.batch, p.extent.tokens, past);
-    auto [q, keys, values] = parts(s.qkv);
+    auto const all = parts(s.qkv);
+    matrix<T> const q = all[0];
+    matrix<T> keys = all[1], values = all[2];
     if (p.cache) {
       keys = p.cache->take(kv_width).middle_rows(0, past + x.rows);
       values = p.cache->take(kv_width).middle_rows(0, past + x.rows);

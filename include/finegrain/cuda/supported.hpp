@@ -11,7 +11,6 @@ namespace device {
 constexpr char const* unsupported(config const& c) {
   // clang-format off
   if (c.hidden % 8 != 0 || c.width % 8 != 0) return "on cuda, hidden and width must be multiples of 8";
-  if (c.act == activation::reglu) return "on cuda, experts are swiglu or geglu";
   if (c.routed > 1024) return "on cuda, a layer has at most 1024 routed experts";
   // clang-format on
   return nullptr;

@@ -12,7 +12,8 @@ namespace flash {
 
 /// A block has 16 rows, queries of all heads token by token, and tiles of latent rows in two
 /// stages. For scores its warps share out the columns of rows, whose parts they add up, and then
-/// the columns of the sums: so no warp reads all of a tile.
+/// the columns of the sums: so no warp reads all of a tile. Blocks that run at a time read the same
+/// rows.
 template <class T>
 struct latent_shape {
   static constexpr int dim = latent_attend<T>::most_row, value = latent_attend<T>::most_rank;
@@ -39,17 +40,17 @@ __global__ void __launch_bounds__(latent_shape<T>::threads)
   using row_tile = tile<T, keys, shape::dim>;
   extern __shared__ __align__(1024) unsigned char memory[];
   int const thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
-  int const share = a.shape.query, row0 = blockIdx.y * shape::rows;
+  int const share = a.shape.query, row0 = blockIdx.x * shape::rows;
   int const rows = min(shape::rows, static_cast<int>(a.where.tokens) * share - row0);
 
   // This part's keys are [key0, key1), of all that the last row sees.
   int const past = static_cast<int>(past_of(a.where));
   int const all = past + (row0 + rows - 1) / share + 1;
   int const part = (all + a.parts * keys - 1) / (a.parts * keys) * keys;
-  int const key0 = min(static_cast<int>(blockIdx.x) * part, all), key1 = min(key0 + part, all);
+  int const key0 = min(static_cast<int>(blockIdx.y) * part, all), key1 = min(key0 + part, all);
   if (key0 == key1) {
     if (thread < rows) {
-      float* const softmax = a.softmax_of(row0 + thread, blockIdx.x);
+      float* const softmax = a.softmax_of(row0 + thread, blockIdx.y);
       softmax[0] = -INFINITY;
       softmax[1] = 0;
     }
@@ -118,15 +119,15 @@ __global__ void __launch_bounds__(latent_shape<T>::threads)
     float const total = soft.total(r);
     int const row = lane / 4 + 8 * r;
     if (row >= rows) continue;
-    float* const to = a.values_of(row0 + row, blockIdx.x);
+    float* const to = a.values_of(row0 + row, blockIdx.y);
 #pragma unroll
     for (int n = 0; n < shape::value_columns / 8; ++n)
       if (int const c = warp * shape::value_columns + n * 8; c < a.shape.dim)
         *reinterpret_cast<float2*>(to + c + lane % 4 * 2) =
             float2{sums[n][2 * r], sums[n][2 * r + 1]};
     if (warp == 0 && lane % 4 == 0) {
-      a.softmax_of(row0 + row, blockIdx.x)[0] = soft.highest[r] * scale;
-      a.softmax_of(row0 + row, blockIdx.x)[1] = total;
+      a.softmax_of(row0 + row, blockIdx.y)[0] = soft.highest[r] * scale;
+      a.softmax_of(row0 + row, blockIdx.y)[1] = total;
     }
   }
 }
@@ -170,7 +171,7 @@ void latent_attend<T>::decode(heads shape, places where, matrix<T const> q, matr
       static_cast<float>(shape.scale)};
   flash::allow_memory(flash::latent_kernel<T>, kernel::bytes);
   std::int64_t const tiles = (where.tokens * shape.query + kernel::rows - 1) / kernel::rows;
-  dim3 const grid(static_cast<unsigned>(parts), static_cast<unsigned>(tiles));
+  dim3 const grid(static_cast<unsigned>(tiles), static_cast<unsigned>(parts));
   flash::latent_kernel<T><<<grid, kernel::threads, kernel::bytes, stream>>>(a);
   check_launch("latent attention's decode");
   dim3 const heads_of_tokens(static_cast<unsigned>(shape.query),
