@@ -34,6 +34,11 @@ TEST_CASE("a mixture on the device is the specification's") {
   for (std::int64_t T : {1, 5, 257}) compare_all<layers::alone>(T, 300 + 7 * T);
 }
 
+TEST_CASE("a mixture with ReLU on the device is the specification's") {
+  NEED_GPU();
+  for (std::int64_t T : {1, 5, 33, 150}) compare_all<layers::relu>(T, 400 + 7 * T);
+}
+
 TEST_CASE("every kind of router that the device has is the specification's") {
   NEED_GPU();
   std::size_t count = 0;
@@ -186,16 +191,14 @@ TEST_CASE("without a GPU an executor is refused in a sentence") {
 
 TEST_CASE("what the device cannot do is refused in a sentence, and nothing is written") {
   constexpr fg::config odd{.hidden = 60, .width = 8, .routed = 4, .top_k = 1};
-  CHECK(fg::device::unsupported(odd, {}) != nullptr);
+  CHECK(fg::device::unsupported(odd) != nullptr);
   struct no_loss : fg::balance_rule {
     void factors(std::span<double const>, std::span<double>) const override {}
   } const rule;  // of the host alone
   fg::routing_request request;
   request.balance.rule = &rule;
   CHECK_THROWS_AS(fg::place<fg::cuda>::check(layers::small, request, false), fg::invalid_argument);
-  request.balance.over = fg::window::sequence;
-  CHECK(fg::device::unsupported(layers::small, request) != nullptr);
-  CHECK(fg::device::unsupported(layers::small, {}) == nullptr);
+  CHECK(fg::device::unsupported(layers::small) == nullptr);
 }
 
 TEST_CASE("large batches stay within their memory, and any cut of them has the same values") {

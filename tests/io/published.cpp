@@ -1,5 +1,7 @@
 // Published weights: names, number formats, scales, shards; and what is refused.
 // SPDX-License-Identifier: Apache-2.0
+#include <sys/stat.h>
+
 #include <finegrain/config/presets.hpp>
 #include <finegrain/io/published.hpp>
 #include <finegrain/reference/reference.hpp>
@@ -263,6 +265,9 @@ TEST_CASE("a model in several files is read by its index, wherever that is named
   refused("{\"weight_map\": {\"x\": \"part-0.safetensors\"}}", "x is not in ");
   refused("{\"weight_map\": {\"x\": \"part-9.safetensors\"}}", "cannot open ");
   refused("{\"weight_map\": {\"x\": \"../part-0.safetensors\"}}", "in the same folder, at byte 21");
+  refused("{\"weight_map\": {\"x\": \"..\"}}", "not a file");
+  refused("{\"weight_map\": {\"x\": \"\"}}", "not a file");
+  refused("{\"weight_map\": {\"x\": \"model.safetensors.index.json\"}}", "no safetensors file");
   refused("{\"weight_map\": {\"x\": 3}}", "a \" is missing, at byte 21");
   refused("{\"weight_map\": {}, \"weight_map\": {}}", "weight_map occurs twice");
   refused("{\"metadata\": {}}", "the index has no weight_map");
@@ -278,6 +283,9 @@ TEST_CASE("a model in several files is read by its index, wherever that is named
   parts[1].list.push_back(all.list[0]);
   parts[1].write(here / "part-1.safetensors");
   refused(whole, "is both in ");
+
+  REQUIRE(::mkfifo((here / "pipe.json").c_str(), 0600) == 0);  // nobody waits for a writer
+  CHECK_THROWS_WITH(fg::load_published(to, here / "pipe.json"), ContainsSubstring("not a file"));
 }
 
 TEST_CASE("one layer is read out of a whole model") {

@@ -1,4 +1,4 @@
-// format: how a number is stored, as far as counting bytes needs to know.
+// Numbers as they are stored: the formats, and bf16, fp16 and sums of two as types.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

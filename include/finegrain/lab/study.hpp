@@ -135,9 +135,7 @@ class study {
   study_results report(std::string const& title) const {
     study_results const all = results();
     auto const write = [&](char const* name, std::string const& content) {
-      atomic_file file(settings_.out + "/" + name);
-      file.write(content.data(), content.size());
-      file.commit();
+      write_atomically(settings_.out + "/" + name, content);
     };
     table const t = all.summary();
     write("table.md", t.markdown());

@@ -87,7 +87,9 @@ class inference {
   extent extent_of(std::int64_t tokens, bool training = false) const {
     if (tokens < 0 || tokens > INT32_MAX)
       throw invalid_argument("a batch of %lld tokens", detail::shown(tokens));
-    return extent_on(on_, tokens, training);
+    extent e = extent_on(on_, tokens, training);
+    if constexpr (requires { Self::stored; }) e.frozen = Self::stored.rest;
+    return e;
   }
 
  protected:

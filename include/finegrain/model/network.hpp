@@ -173,13 +173,13 @@ class network : public inference<network<E, X>, E, X> {
 
   /// The weights as a struct of views, as the expression declares them.
   finegrain::weights<E, S const> weights() const {
-    return bind_weights<E, S const>(held_weights());
+    return bind_weights<E, S const>(held().data());
   }
-  finegrain::weights<E, S> weights() { return ++writers_, bind_weights<E, S>(held_weights()); }
+  finegrain::weights<E, S> weights() { return ++writers_, bind_weights<E, S>(held().data()); }
   finegrain::weights<E, S> gradient_views() { return bind_weights<E, S>(gradients_.data()); }
   /// All weights, or gradients, as one array; entries() says what is where.
-  std::span<S> parameters() { return ++writers_, all(weights_); }
-  std::span<S const> parameters() const { return all(weights_); }
+  std::span<S> parameters() { return ++writers_, held(); }
+  std::span<S const> parameters() const { return held(); }
   std::span<S> gradient() { return all(gradients_); }
   /// One weight by its name, "layers.0.mixture.experts.3.gate".
   matrix<S> weight(std::string_view name) { return ++writers_, named_view(weights_, name); }
@@ -200,9 +200,9 @@ class network : public inference<network<E, X>, E, X> {
   static std::span<S> all(buffer_of<S> const& numbers) {
     return {numbers.data(), static_cast<std::size_t>(numbers.size())};
   }
-  S* held_weights() const {
+  std::span<S> held() const {
     detail::check_holds(weights_.size(), weights_size<E>());
-    return weights_.data();
+    return all(weights_);
   }
   void reserve_gradients(std::int64_t tokens) {
     if (gradients_.size() == 0) {

@@ -111,6 +111,18 @@ constexpr int most_devices(config const& c, routing_request const& request) {
   return k < request.devices ? k : request.devices;
 }
 
+/// How many of a group's best keys say what it is worth.
+constexpr int group_keys(config const& c) {
+  switch (c.group_score) {
+    case group_score::max: break;
+    case group_score::top2_sum: return 2;
+    case group_score::top_share_sum: return c.top_k / c.group_limit;
+  }
+  return 1;
+}
+/// Whether the shared experts' output has a weight, a number a token.
+constexpr bool weighs_shared(config const& c) { return c.shared_gate || c.shared_scale != 1; }
+
 /// Throws invalid_argument when a router of this config cannot do what is asked.
 inline void check_request(config const& c, routing_request const& request, bool training) {
   int const k = chosen(c, request);

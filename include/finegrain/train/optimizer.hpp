@@ -180,7 +180,7 @@ class optimizer<basic_cuda<T>> {
                         .bias = r.offset,
                         .rest = r.offset + detail::padded(r.experts),
                         .experts = r.experts});
-      report += place<X>::report_size(static_cast<std::size_t>(r.experts)), load += r.experts;
+      report += device::router_report::numbers(r.experts), load += r.experts;
     }
     routers_ = device_buffer<device::router_place>(static_cast<std::int64_t>(places.size()));
     loads_ = device_buffer<std::int64_t>(load);
