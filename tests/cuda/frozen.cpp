@@ -5,6 +5,7 @@
 #include <finegrain/model/frozen.hpp>
 
 #include "../catch.hpp"
+#include "../tiny.hpp"
 #include "device_layer.hpp"
 
 using namespace under_test;
@@ -41,7 +42,7 @@ numbers decoded(numbers w) {
     };
     float* const first = w.data() + entry.offset;
     if (is_one_of({"gate", "up", "down"})) decode<F>(first, entry.rows, entry.cols);
-    if (is_one_of({"weight", "query", "key", "value", "output"}))
+    if (is_one_of({"weight", "query", "key", "value", "output", "q_proj", "q_a", "q_b", "kv_a"}))
       decode<Rest>(first, entry.rows, entry.cols);
   }
   return w;
@@ -162,6 +163,30 @@ TEMPLATE_TEST_CASE_SIG("frozen products, mlp and attention compute with what the
   constexpr auto block = fg::residual(fg::rmsnorm<64>{} | fg::attention<64, 4, 2, 40>{});
   compare<std::remove_const_t<decltype(block)>, F>({2, 64, 70});
 }
+TEMPLATE_TEST_CASE_SIG("frozen latent attention, its kv_b in bf16; with a cache", "",
+                       ((fg::format F), F), format::int8, format::int8_block, format::fp8,
+                       format::int4) {
+  NEED_GPU();
+  using straight =
+      fg::latent_attention<64, 3, fg::latent{.kv_rank = 40, .nope = 16, .rope = 8, .value = 24}>;
+  using compressed = fg::latent_attention<
+      72, 5, fg::latent{.q_rank = 32, .kv_rank = 72, .nope = 24, .rope = 16, .value = 16}>;
+  compare<straight, F>({1, 20, 64, 65});
+  compare<compressed, F>({3, 70});
+  numbers const w = drawn<compressed>(7), x = rounded(random_numbers(80 * 72, 11));
+  device_network<compressed> const net(w);
+  auto frozen = fg::quantize<F>(net);
+  exact_layer<compressed> exact;
+  exact.set_weights(decoded<compressed, F>(w));
+  auto cache = frozen.make_cache(80);
+  auto const from = uploaded(as_bf16(x));
+  auto const to = poisoned_on_device<bf16>(80 * 72);
+  frozen.infer({.tokens = 66}, {from.data(), 66, 72}, {to.data(), 66, 72}, &cache);
+  frozen.infer({.tokens = 1}, {from.data() + 66 * 72, 1, 72}, {to.data() + 66 * 72, 1, 72}, &cache);
+  frozen.infer({.tokens = 13}, {from.data() + 67 * 72, 13, 72}, {to.data() + 67 * 72, 13, 72},
+               &cache);
+  CHECK(off(exact.forward(x, {}), as_numbers(downloaded(to))) < 0.012);
+}
 TEMPLATE_TEST_CASE_SIG("frozen: experts in one format and the rest in another", "",
                        ((fg::format F, fg::format Rest), F, Rest), (format::int4, format::int8),
                        (format::int8, format::int4), (format::fp8, format::bf16),
@@ -188,6 +213,24 @@ TEMPLATE_TEST_CASE_SIG("frozen: experts in one format and the rest in another", 
   CHECK(off(exact.forward(some, {}), run(both, some)) < 0.01);
   CHECK(off(exact.forward(x, {}), run(both, x)) < 0.01);
   CHECK(off(exact.forward(some, {}), run(net, some)) > 0.01);  // codes do matter
+}
+TEMPLATE_TEST_CASE_SIG("frozen: a whole decoder", "", ((fg::format F, fg::format Rest), F, Rest),
+                       (format::int4, format::int4), (format::int4, format::int8),
+                       (format::int8_block, format::fp8)) {
+  NEED_GPU();
+  using E = tiny::decoder;
+  numbers const w = drawn<E>(4);
+  device_network<E> const net(w);
+  auto const frozen = fg::quantize<F, Rest>(net);
+  exact_layer<E> exact;
+  exact.set_weights(decoded<E, F, Rest>(w));
+  tiny::text const text(80);
+  for (std::int64_t const T : {5, 80}) {
+    CAPTURE(T);
+    fg::batch const b{.tokens = T, .ids = text.inputs().first(std::size_t(T))};
+    CHECK(off(exact.forward({}, b), run(frozen, {}, b)) < 0.02);
+    CHECK(off(exact.forward({}, b), run(net, {}, b)) > 0.02);  // codes do matter
+  }
 }
 TEMPLATE_TEST_CASE_SIG("frozen: a product with codes, added to columns of a wider matrix", "",
                        ((fg::format F), F), format::int8, format::int8_block, format::fp8,

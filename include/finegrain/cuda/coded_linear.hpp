@@ -30,26 +30,26 @@ struct coded_weight : coded_matrix {
       : coded_matrix(memory, F, rows, columns) {}
 };
 
-/// Rows of a weight that are made numbers at a time, where there are many tokens: all, or 32 MB, which
-/// stay in L2 between the kernel that writes them and the product that reads them.
+/// Rows of a weight that are made numbers at a time, where there are many tokens: all, or 32 MB,
+/// which stay in L2 between the kernel that writes them and the product that reads them.
 constexpr std::int64_t decoded_rows(std::int64_t rows, std::int64_t columns) {
   constexpr std::int64_t numbers = std::int64_t{16} << 20, some = 128;
   return at_most(rows, at_least(numbers / columns / some, 1) * some);
 }
 
-/// Products with a weight in format F. Up to most_streamed tokens codes become bf16 in registers, which
-/// hold their values exactly, and scales multiply f32 sums: a token then has the same bits in any
-/// batch. For more tokens some rows of the weight at a time, each number rounded to bf16, are written
-/// to memory and multiplied by cuBLAS.
+/// Products with a weight in format F. Up to most_streamed tokens codes become bf16 in registers,
+/// which hold their values exactly, and scales multiply f32 sums: among so few a token has the bits
+/// that it has alone. For more tokens some rows of the weight at a time, each number rounded to bf16,
+/// are written to memory and multiplied by cuBLAS.
 template <class T, format F>
 struct coded_linear {
   static_assert(std::is_same_v<T, bf16>,
                 "on cuda, weights in 8 or 4 bits are those of a network of bf16: basic_cuda<bf16>");
   /// Makes codes of a weight (Out, In).
   static void pack(T const* weight, coded_matrix const& to, CUstream_st* stream);
-  /// y (T, Out) (+)= x (T, In) times weight (Out, In) transposed. Rows of x begin on 16-byte borders.
-  /// Where there are more than most_streamed tokens, `numbers` (some rows, In) has room for so many
-  /// rows of the weight at a time.
+  /// y (T, Out) (+)= x (T, In) times weight (Out, In) transposed. Rows of x begin on 16-byte
+  /// borders. Where there are more than most_streamed tokens, `numbers` (some rows, In) has room for
+  /// so many rows of the weight at a time.
   static void forward(blas const& library, matrix<T const> x, coded_matrix const& weight,
                       gradients mode, matrix<T> y, matrix<T> numbers, CUstream_st* stream);
 };

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../expr/latent_attention.hpp"
 #include "../plan/frozen.hpp"
 #include "coded.hpp"
 #include "coded_linear.hpp"
@@ -113,6 +114,37 @@ requires(device::is_coded(
       device::coded_linear<T, F.rest>::pack(from.data, to, on.stream);
     };
     pack(w.query, query), pack(w.key, key), pack(w.value, value), pack(w.output, output);
+  }
+};
+
+/// kv_b stays in numbers: queries meet the one half of it turned over.
+template <class T, formats F, int D, int Heads, latent N>
+requires(device::is_coded(
+    F.rest)) struct frozen_weights<basic_cuda<T>, F, latent_attention<D, Heads, N>> {
+  using E = latent_attention<D, Heads, N>;
+  static_assert(D % 8 == 0, "on cuda, rows of a weight in codes have a multiple of 8 numbers");
+  device::coded_weight<F.rest> q_proj, q_a, q_b, kv_a, output;
+  matrix<T> kv_b, q_a_norm, kv_a_norm;
+  constexpr explicit frozen_weights(arena& memory)
+      : q_proj(memory, E::straight ? Heads * E::query_dim : 0, D),
+        q_a(memory, N.q_rank, D),
+        q_b(memory, E::straight ? 0 : Heads * E::query_dim, N.q_rank),
+        kv_a(memory, N.kv_rank + N.rope, D),
+        output(memory, D, Heads * N.value),
+        kv_b(memory.matrix<T>(Heads * (N.nope + N.value), N.kv_rank)),
+        q_a_norm(memory.matrix<T>(E::straight ? 0 : 1, N.q_rank)),
+        kv_a_norm(memory.matrix<T>(1, N.kv_rank)) {}
+  void fill(basic_cuda<T> const& on, T const* numbers) const {
+    auto const w = bind_weights<E, T const>(numbers);
+    auto const pack = [&](matrix<T const> from, device::coded_weight<F.rest> const& to) {
+      device::coded_linear<T, F.rest>::pack(from.data, to, on.stream);
+    };
+    auto const copy = [&](matrix<T const> from, matrix<T> to) {
+      place<basic_cuda<T>>::copy(on, from.data, to.size(), to.data);
+    };
+    pack(w.q_proj, q_proj), pack(w.q_a, q_a), pack(w.q_b, q_b);
+    pack(w.kv_a, kv_a), pack(w.output, output);
+    copy(w.kv_b, kv_b), copy(w.q_a_norm, q_a_norm), copy(w.kv_a_norm, kv_a_norm);
   }
 };
 

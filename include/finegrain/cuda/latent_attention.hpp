@@ -15,6 +15,7 @@
 #include "executor.hpp"
 #include "linear.hpp"
 #include "norm.hpp"
+#include "project.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -82,8 +83,8 @@ void latent_values(basic_cuda<T> const& on, int heads, latent const& n,
                                   n.value, on.stream);
 }
 
-template <class T, int Heads, latent N>
-struct latent_room<basic_cuda<T>, Heads, N> {
+template <class T, int D, int Heads, latent N>
+struct latent_room<basic_cuda<T>, D, Heads, N> {
   using X = basic_cuda<T>;
   using kernels = device::latent_attend<T>;
   static_assert(N.q_rank % 8 == 0 && N.kv_rank % 8 == 0 && N.nope % 8 == 0 && N.rope % 8 == 0 &&
@@ -100,6 +101,7 @@ struct latent_room<basic_cuda<T>, Heads, N> {
   }
 
   float *sums, *delta, *parts;
+  T* numbers;  // of a weight in codes
   constexpr latent_room(arena& memory, extent e)
       : sums(memory.take<float>(e.training ? std::max(sums_of(e, N.kv_rank), sums_of(e, N.q_rank))
                                            : 0)),
@@ -107,8 +109,13 @@ struct latent_room<basic_cuda<T>, Heads, N> {
         parts(memory.take<float>(
             e.training ? 0
                        : device::latent_floats({Heads, 1, N.kv_rank + N.rope, N.kv_rank},
-                                               at_once(e.tokens)))) {}
+                                               at_once(e.tokens)))),
+        numbers(memory.take<T>(most_numbers(e))) {}
 
+  template <class W>
+  void product(X const& on, matrix<T const> x, W const& w, matrix<T> y) const {
+    device::project(on, x, w, gradients::overwrite, y, numbers);
+  }
   void normalise_back(X const& on, matrix<T const> x, matrix<T const> gain, float const* rms,
                       matrix<T const> dy, matrix<T> dgain, gradients mode, matrix<T> dx) const {
     device::norm<T>::backward(x, gain.data, rms, dy, {}, sums, dgain.data, mode, dx, on.stream);
@@ -126,6 +133,13 @@ struct latent_room<basic_cuda<T>, Heads, N> {
   }
 
  private:
+  static constexpr std::int64_t most_numbers(extent e) {
+    constexpr int queries = Heads * (N.nope + N.rope), inner = N.q_rank > 0 ? N.q_rank : D;
+    return std::max({device::decoded_numbers(e, N.q_rank, D),
+                     device::decoded_numbers(e, queries, inner),
+                     device::decoded_numbers(e, N.kv_rank + N.rope, D),
+                     device::decoded_numbers(e, D, Heads * N.value)});
+  }
   static constexpr std::int64_t sums_of(extent e, int columns) {
     return device::norm_parts(e.tokens, columns) * columns;
   }

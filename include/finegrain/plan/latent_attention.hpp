@@ -39,7 +39,7 @@ requires(place<X>::here) void sum_heads(X const& on, int heads,
 
 /// What executors do differently, with the memory they need for it. This is for those whose memory
 /// is the host's; others specialise it.
-template <class X, int Heads, latent N>
+template <class X, int D, int Heads, latent N>
 struct latent_room : nothing {
   using S = typename X::scalar;
   using sum = typename place<X>::sum;
@@ -50,6 +50,11 @@ struct latent_room : nothing {
 
   using nothing::nothing;
 
+  /// y = x W^T, of a weight as stored or frozen.
+  template <class W>
+  void product(X const& on, matrix<S const> x, W const& w, matrix<S> y) const {
+    linear_forward(on, x, w, y);
+  }
   void normalise_back(X const& on, matrix<S const> x, matrix<S const> gain, sum const* rms,
                       matrix<S const> dy, matrix<S> dgain, gradients mode, matrix<S> dx) const {
     rmsnorm_backward(on, x, gain, rms, dy, dgain, mode, dx);
@@ -80,7 +85,7 @@ struct plan<X, latent_attention<D, Heads, N>> {
   using S = typename X::scalar;
   using E = latent_attention<D, Heads, N>;
   using sum = typename place<X>::sum;
-  using room = latent_room<X, Heads, N>;
+  using room = latent_room<X, D, Heads, N>;
   static constexpr int query_dim = E::query_dim, row_dim = N.kv_rank + N.rope;
   static constexpr int kv_dim = N.nope + N.value;  // of a head, what kv_b makes
   static constexpr rotary query_turn{N.rope, E::theta, query_dim, true, N.yarn};
@@ -112,7 +117,7 @@ struct plan<X, latent_attention<D, Heads, N>> {
     matrix<S> latent_q, latent_mixed;  // (some, Heads * row_dim), (some, Heads * kv_rank)
     matrix<S> kv;                      // (T, Heads * kv_dim), and in backward its gradient
     matrix<S> dq, dk, dv, dmixed, drows, dlow, dq_rows, dq_low;
-    latent_room<X, Heads, N> room;
+    latent_room<X, D, Heads, N> room;
     constexpr scratch(arena& memory, extent e)
         : scratch(memory, e, e.training ? 0 : room::at_once(e.tokens), e.training ? e.tokens : 0) {}
 
@@ -141,14 +146,14 @@ struct plan<X, latent_attention<D, Heads, N>> {
     matrix<S> const made = rows.middle_rows(past, x.rows);
 
     if constexpr (E::straight) {
-      linear_forward(p.on, x, w.q_proj, s.q);
+      t.room.product(p.on, x, w.q_proj, s.q);
     } else {
-      linear_forward(p.on, x, w.q_a, s.q_low);
+      t.room.product(p.on, x, w.q_a, s.q_low);
       rmsnorm_forward(p.on, s.q_low, w.q_a_norm, epsilon, s.q_rows, s.q_rms);
-      linear_forward(p.on, s.q_rows, w.q_b, s.q);
+      t.room.product(p.on, s.q_rows, w.q_b, s.q);
     }
     rotate(p.on, p.batch, past, query_turn, s.q);
-    linear_forward(p.on, x, w.kv_a, s.low);
+    t.room.product(p.on, x, w.kv_a, s.low);
     rmsnorm_forward(p.on, vectors(s.low), w.kv_a_norm, epsilon, vectors(made), s.rms);
     copy_heads(p.on, 1, N.rope, behind(s.low), 0, behind(made), 0);
     rotate(p.on, p.batch, past, key_turn, made);
@@ -156,12 +161,12 @@ struct plan<X, latent_attention<D, Heads, N>> {
     if constexpr (std::is_convertible_v<decltype(w.kv_b), matrix<S const>>) {
       if (p.extent.training || (room::expands && past == 0)) {
         attend_expanded(p, w, s, made, t);
-        return linear_forward(p.on, s.mixed, w.output, y);
+        return t.room.product(p.on, s.mixed, w.output, y);
       }
     }
     for (std::int64_t first = 0; first < x.rows; first += t.latent_q.rows)
       attend_latent(p, w, s, rows, past, first, t);
-    linear_forward(p.on, s.mixed, w.output, y);
+    t.room.product(p.on, s.mixed, w.output, y);
   }
 
   template <class W, class V>

@@ -10,8 +10,8 @@ namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 namespace decode {
 
-/// y (tokens, rows) = or += x (tokens, columns) . down^T; or Up: act(x . gate^T) (x . up^T). Rows of
-/// x begin on 16-byte borders.
+/// y (tokens, rows) = or += x (tokens, columns) . down^T; or Up: act(x . gate^T) (x . up^T). Rows
+/// of x begin on 16-byte borders.
 template <class T, class W>
 struct dense_product {
   family_weights<W> weights;
