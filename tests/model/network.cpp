@@ -438,6 +438,70 @@ TEMPLATE_TEST_CASE("several threads may infer at a time, each in memory of its o
   for (auto const& y : results) CHECK(y == right);
 }
 
+TEMPLATE_TEST_CASE(
+    "several batches may be under way, on several threads, in memory of the caller's", "",
+    EXECUTORS) {
+  using S = typename TestType::scalar;
+  constexpr std::int64_t T = 9;
+  fg::thread_pool pool(2);
+  fg::network<block, TestType> net({.deviation = 0.3}, TestType{pool});
+  struct pass {
+    numbers<S> x, dy, y{T, 16}, dx{T, 16};
+    std::vector<S> right{};  // gradients
+    numbers<S> right_y{T, 16}, right_dx{T, 16};
+    fg::buffer<> memory{};
+    fg::buffer<S> gradient{};
+    std::span<std::byte> workspace() { return {memory.data(), std::size_t(memory.size())}; }
+    std::span<S> gradients() { return {gradient.data(), std::size_t(gradient.size())}; }
+  };
+  std::vector<pass> passes;
+  fg::batch const b{.tokens = T};
+  auto const size = std::int64_t(net.parameters().size());
+  for (std::uint64_t i = 0; i < 4; ++i) {
+    passes.push_back({numbers<S>::random(T, 16, 2 * i), numbers<S>::random(T, 16, 2 * i + 1)});
+    auto& p = passes.back();
+    p.memory = fg::buffer<>(net.workspace_bytes(net.extent_of(T, true)));
+    p.gradient = fg::buffer<S>(size);
+    std::fill(p.gradient.begin(), p.gradient.end(), S(0));  // what lies between weights stays so
+    net.forward(b, p.x, p.right_y);
+    net.backward(p.dy, p.right_dx);
+    p.right = copy(net.gradient());
+  }
+  auto const check = [&](double times) {
+    for (auto& p : passes) {
+      CHECK(p.y == p.right_y);
+      CHECK(p.dx == p.right_dx);
+      for (std::size_t i = 0; i < p.right.size(); ++i)
+        REQUIRE(double(p.gradients()[i]) ==
+                Approx(times * double(p.right[i])).epsilon(1e-5).margin(1e-6));
+    }
+  };
+  fg::network<block, TestType> const& shared = net;
+  for (auto& p : passes) shared.forward(b, p.x, p.y, p.workspace());
+  for (auto& p : passes) shared.backward(b, p.x, p.dy, p.dx, p.gradients(), p.workspace());
+  check(1);
+  std::vector<std::thread> threads;
+  for (auto& p : passes)
+    threads.emplace_back([&] {
+      shared.forward(b, p.x, p.y, p.workspace());
+      shared.backward(b, p.x, p.dy, p.dx, p.gradients(), p.workspace(), fg::gradients::accumulate);
+    });
+  for (auto& thread : threads) thread.join();
+  check(2);
+
+  auto& p = passes[0];
+  auto const less = p.workspace().first(p.workspace().size() - 1);
+  CHECK_THROWS_WITH(shared.forward(b, p.x, p.y, less), ContainsSubstring("the workspace holds"));
+  CHECK_THROWS_WITH(shared.backward(b, p.x, p.dy, p.dx, p.gradients(), less),
+                    ContainsSubstring("the workspace holds"));
+  CHECK_THROWS_WITH(shared.backward(b, p.x, p.dy, p.dx, p.gradients().first(3), p.workspace()),
+                    "there are " + std::to_string(size) + " weights and room for 3 gradients");
+  CHECK_THROWS_WITH(shared.backward(b, p.x, p.dy, p.x, p.gradients(), p.workspace()),
+                    "x and dx share memory");
+  CHECK_THROWS_AS(shared.backward(b, p.x, p.dy, {}, p.gradients(), p.workspace()),
+                  fg::invalid_argument);
+}
+
 TEMPLATE_TEST_CASE("forward and backward have the same bits for any number of threads", "",
                    EXECUTORS) {
   using S = typename TestType::scalar;

@@ -53,14 +53,7 @@ class inference {
   void infer(batch const& b, matrix<S const> x, matrix<S> y, std::span<std::byte> workspace,
              cache_of<X>* cache = nullptr) const {
     detail::check_call<E, X>(b, x, y, false, cache);
-    std::int64_t const needed = workspace_bytes(extent_of(b.tokens));
-    if (static_cast<std::int64_t>(workspace.size()) < needed)
-      throw invalid_argument("the workspace holds %lld bytes; %lld tokens need %lld",
-                             detail::shown(static_cast<std::int64_t>(workspace.size())),
-                             detail::shown(b.tokens), detail::shown(needed));
-    if (reinterpret_cast<std::uintptr_t>(workspace.data()) % alignment != 0)
-      throw invalid_argument("the workspace must start on a border of %lld bytes",
-                             detail::shown(alignment));
+    check_workspace(workspace, extent_of(b.tokens));
     run(b, x, y, workspace, false, cache);
   }
   /// An empty cache for a sequence of at most `tokens`.
@@ -108,6 +101,16 @@ class inference {
   inference& operator=(inference&&) = default;
   ~inference() = default;
 
+  static void check_workspace(std::span<std::byte> workspace, extent e) {
+    std::int64_t const needed = workspace_bytes(e);
+    if (static_cast<std::int64_t>(workspace.size()) < needed)
+      throw invalid_argument("the workspace holds %lld bytes; %lld tokens need %lld",
+                             detail::shown(static_cast<std::int64_t>(workspace.size())),
+                             detail::shown(e.tokens), detail::shown(needed));
+    if (reinterpret_cast<std::uintptr_t>(workspace.data()) % alignment != 0)
+      throw invalid_argument("the workspace must start on a border of %lld bytes",
+                             detail::shown(alignment));
+  }
   void reserve_workspace(std::int64_t bytes) {
     if (bytes <= workspace_.size()) return;
     workspace_ = buffer_of<std::byte>(bytes);

@@ -169,8 +169,8 @@ class trainer {
     auto const all = state_.read(net_.on(), net_.parameters());
     steps_ =
         load_checkpoint<E, N>(net_.entries(), all.weights, {all.first, all.second, steps_}, path);
-    state_.write(net_.on(), all, net_.parameters());
     state_.begin_at(net_.on(), steps_);
+    state_.write(net_.on(), all, net_.parameters());
     gathered_ = 0;
   }
 

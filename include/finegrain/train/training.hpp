@@ -21,7 +21,7 @@ struct training {
   /// they are used: fp16 has no numbers below 6e-8. A power of two changes nothing else; what is
   /// above 65504 makes the step one of no finite gradient. (A log's balance losses are larger too.)
   double loss_scale = 1;
-  weight_rounding rounding = weight_rounding::in_products;  // on a cpu that multiplies in bf16
+  weight_rounding rounding = weight_rounding::in_products;  // where products are of bf16
 };
 
 /// What one step did.
