@@ -209,3 +209,19 @@ TEST_CASE("random weights on the device are the host's, rounded") {
     equal &= static_cast<float>(w[i]) == static_cast<float>(bf16(host.parameters()[i]));
   CHECK(equal);
 }
+
+TEST_CASE("memory for a batch is room for a smaller one, as reserve and generate take it to be") {
+  constexpr fg::config c{.hidden = 64, .width = 32, .routed = 64, .top_k = 4, .shared = 1};
+  using many_heads = decltype(fg::embedding<32, 64>{} | fg::attention<64, 32, 8, 256>{} |
+                              fg::mixture<c>{} | fg::head<64, 32>{});
+  auto const check = []<class Net>(std::type_identity<Net>) {
+    for (std::int64_t T = 1; T < 200; ++T) {
+      CAPTURE(T);
+      REQUIRE(Net::workspace_bytes({T, 1, false}) <= Net::workspace_bytes({T + 1, 1, false}));
+    }
+  };
+  check(std::type_identity<fg::network<many_heads, fg::cuda>>());
+  check(std::type_identity<fg::network<tiny::decoder, fg::cuda>>());
+  check(std::type_identity<fg::network<tiny::latent_decoder, fg::cuda>>());
+  check(std::type_identity<fg::network<many_heads, fg::cpu>>());
+}

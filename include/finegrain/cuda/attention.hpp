@@ -24,6 +24,12 @@ constexpr int decode_parts(heads shape, std::int64_t tokens) {
 constexpr std::int64_t decode_floats(heads shape, std::int64_t tokens) {
   return tokens * shape.query * decode_parts(shape, tokens) * (shape.dim + 2);
 }
+/// Floats for decode of up to so many tokens: fewer may need more.
+constexpr std::int64_t decode_room(heads shape, std::int64_t tokens) {
+  std::int64_t most = 0;
+  for (std::int64_t t = 1; t <= tokens; ++t) most = at_least(most, decode_floats(shape, t));
+  return most;
+}
 
 /// Functions of attention's plan. Matrices are those of the specification; heads' dims are
 /// multiples of 8 up to 256, rows begin on 16-byte borders. log_weight is (T, query heads), dense.

@@ -195,7 +195,7 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim>> {
           dmixed(memory.matrix<T>(e.training ? e.tokens : 0, q_width)),
           delta(memory.take<float>(e.training ? e.tokens * Heads : 0)),
           parts(memory.take<float>(
-              e.tokens <= few && !e.training ? device::decode_floats(shape, e.tokens) : 0)),
+              e.training ? 0 : device::decode_room(shape, std::min(e.tokens, few)))),
           numbers(memory.take<T>(std::max(device::decoded_numbers(e, q_width, D),
                                           device::decoded_numbers(e, D, q_width)))) {}
   };
