@@ -160,7 +160,7 @@ TEST_CASE("batches on the device may be under way in memory of the caller's") {
       dy.push_back(uploaded(as_bf16(random_numbers(T * D, 20 + i))));
       y.push_back(poisoned_on_device<bf16>(T * D));
       dx.push_back(poisoned_on_device<bf16>(T * D));
-      gradient.push_back(poisoned_on_device<bf16>(fg::weights_size<E>()));
+      gradient.push_back(uploaded(as_bf16(numbers(std::size_t(fg::weights_size<E>())))));
       memory.push_back(poisoned_on_device<std::byte>(net.workspace_bytes(net.extent_of(T, true))));
       shared.forward(b, rows(x[i]), rows(y[i]), all(memory[i]));
     }

@@ -462,6 +462,7 @@ TEMPLATE_TEST_CASE(
     auto& p = passes.back();
     p.memory = fg::buffer<>(net.workspace_bytes(net.extent_of(T, true)));
     p.gradient = fg::buffer<S>(size);
+    std::fill(p.gradient.begin(), p.gradient.end(), S(0));  // what lies between weights stays so
     net.forward(b, p.x, p.right_y);
     net.backward(p.dy, p.right_dx);
     p.right = copy(net.gradient());

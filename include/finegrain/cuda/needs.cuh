@@ -28,9 +28,9 @@ namespace device {
 
 /// Of any network, whatever it computes: memory, sums of stages, losses, training.
 template <class T>
-using network_code = all_code<runtime_code<void>, blas_library_code<void>, linear_code<T>,
-                              elementwise_code<T>, loss_code<T>, adamw_code<T>, rounding_code<T>,
-                              random_code<T>>;
+using network_code =
+    all_code<runtime_code<void>, blas_library_code<void>, linear_code<T>, elementwise_code<T>,
+             loss_code<T>, adamw_code<T>, rounding_code<T>, random_code<T>>;
 template <class T>
 using attention_code = all_code<linear_code<T>, rotary_code<T>, attend_code<T>>;
 template <class T>

@@ -242,7 +242,7 @@ class study {
     work_left_ -= step_work(e) * double(model->steps());
 
     windows batch;
-    elapsed whole, saved;
+    timer whole, saved;
     for (pace speed;;) {
       if (is_due(model->steps()) && !find(run, model->steps())) {
         log_.append(measure(*model, e, seed));
@@ -252,7 +252,7 @@ class study {
       if (model->steps() == settings_.steps) break;
       if (stop) return false;
 
-      elapsed const step;
+      timer const step;
       text_.draw(start, model->steps(), settings_.sequences, settings_.length, batch);
       step_report const report = model->step(batch);
       speed.tokens += double(report.tokens);
@@ -343,7 +343,7 @@ class study {
   std::vector<entry> models_;
   std::vector<picture::level> levels_;
   progress progress_;
-  elapsed since_;
+  timer since_;
   double work_left_ = 0, work_done_ = 0;
 };
 

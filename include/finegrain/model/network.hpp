@@ -105,7 +105,8 @@ class network : public inference<network<E, X>, E, X> {
     base::run(b, x, y, workspace, true, nullptr);
   }
   /// Backward of such a forward, of the same batch, x and workspace. `gradient` is laid out like
-  /// parameters(), on a 64-byte border; dx is empty where x is token ids.
+  /// parameters(), on a 64-byte border; what lies between weights is left alone, so clear it once. dx is
+  /// empty where x is token ids.
   void backward(batch const& b, matrix<S const> x, matrix<S const> dy, matrix<S> dx,
                 std::span<S> gradient, std::span<std::byte> workspace,
                 gradients mode = gradients::overwrite) const {
@@ -172,9 +173,7 @@ class network : public inference<network<E, X>, E, X> {
   // ---- weights ---------------------------------------------------------------------------------
 
   /// The weights as a struct of views, as the expression declares them.
-  finegrain::weights<E, S const> weights() const {
-    return bind_weights<E, S const>(held().data());
-  }
+  finegrain::weights<E, S const> weights() const { return bind_weights<E, S const>(held().data()); }
   finegrain::weights<E, S> weights() { return ++writers_, bind_weights<E, S>(held().data()); }
   finegrain::weights<E, S> gradient_views() { return bind_weights<E, S>(gradients_.data()); }
   /// All weights, or gradients, as one array; entries() says what is where.
