@@ -34,10 +34,10 @@ FINEGRAIN_INLINE void add_unit(float const* a, float const* panel, vec (&sum)[Ro
     }
   }
 }
-/// The same of `count` units, which `flow` fetches meanwhile.
+/// The same of a stretch of `count` units, with what is fetched meanwhile.
 template <format F, int Stride, int Rows>
-FINEGRAIN_INLINE void add_units(float const*& a, std::int64_t count, float const*& panel,
-                                vec (&sum)[Rows][vectors], flow& next) {
+FINEGRAIN_INLINE void add_stretch(float const*& a, std::int64_t count, float const*& panel,
+                                  vec (&sum)[Rows][vectors], flow& next) {
   auto const step = [&]() __attribute__((always_inline)) {
     next.fetch();
     add_unit<F, Stride, Rows>(a, panel, sum);
@@ -62,7 +62,7 @@ FINEGRAIN_INLINE void add_tile(float const* a, std::int64_t block, std::int64_t 
   flow fetched = flow_of(next, panel);
   for (; units > 0; units -= depth, a += block) {
     float const* row = a;
-    add_units<F, Stride, Rows>(row, std::min<std::int64_t>(depth, units), panel, sum, fetched);
+    add_stretch<F, Stride, Rows>(row, std::min<std::int64_t>(depth, units), panel, sum, fetched);
   }
 }
 template <format F, int Stride, int Rows, class Next>
@@ -151,7 +151,7 @@ void scaled_tile(float const* a, [[maybe_unused]] float const* starts, std::int6
           sum[r][j] = vec{};
     }
     ++starts;
-    add_units<F, left_stride<P>, Rows>(a, std::min(units, block), panel, sum, fetched);
+    add_stretch<F, left_stride<P>, Rows>(a, std::min(units, block), panel, sum, fetched);
     vec const s0 = load(scales), s1 = load(scales + lanes);
     float* to = sums;
     asm("" : "+r"(to));  // or compilers keep totals in registers that are not there
