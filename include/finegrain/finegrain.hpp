@@ -77,6 +77,7 @@
 #include "cpu/operands.hpp"
 #include "cpu/tile.hpp"
 #include "cpu/left.hpp"
+#include "cpu/strips.hpp"
 #include "cpu/product.hpp"
 #include "cpu/linear.hpp"
 #include "cpu/route.hpp"
