@@ -40,12 +40,9 @@ struct settings {
   double seconds = 0;
   std::string out;
 
-  static bool in(std::vector<std::string> const& list, std::string const& word) {
-    return list.empty() || std::find(list.begin(), list.end(), word) != list.end();
-  }
-  bool wants(char const* phase) const { return in(phases, phase); }
+  bool wants(char const* phase) const { return bench::in(phases, phase); }
   bool wants(std::string const& name, bench::dtype const& type) const {
-    return in(names, name.substr(0, name.find(' '))) && in(dtypes, type.name);
+    return bench::in(names, name.substr(0, name.find(' '))) && bench::in(dtypes, type.name);
   }
   std::vector<std::int64_t> sizes(std::vector<std::int64_t> usual) const {
     return tokens.empty() ? usual : tokens;
@@ -54,18 +51,11 @@ struct settings {
 
 settings read_settings(int argc, char** argv) {
   settings s;
-  auto const last = std::remove_if(argv + 1, argv + argc, [&](char const* word) {
-    return std::string(word) == "--quick" && (s.quick = true);
-  });
-  fg::options asked(static_cast<int>(last - argv), argv);
-  s.phases = bench::words_of(asked.text("--only", s.quick ? "forward" : ""));
-  for (auto const& phase : s.phases)
-    if (!settings::in({"forward", "backward", "skew", "grain", "shapes", "parts"}, phase))
-      throw fg::invalid_argument("there is no \"%s\" to measure", phase.c_str());
-  for (auto const& word : bench::words_of(asked.text("--tokens", s.quick ? "1,16,64,512" : ""))) {
-    s.tokens.push_back(std::atoll(word.c_str()));
-    if (s.tokens.back() < 1) throw fg::invalid_argument("--tokens %s", word.c_str());
-  }
+  s.quick = bench::took("--quick", argc, argv);
+  fg::options asked(argc, argv);
+  s.phases = bench::phases_of(asked.text("--only", s.quick ? "forward" : ""),
+                              {"forward", "backward", "skew", "grain", "shapes", "parts"});
+  s.tokens = bench::tokens_of(asked.text("--tokens", s.quick ? "1,16,64,512" : ""));
   s.dtypes = bench::words_of(asked.text("--dtype", s.quick ? "f32,bf16" : ""));
   s.names = bench::words_of(asked.text("--by", ""));
   s.threads = int(asked.number("--threads", std::thread::hardware_concurrency()));

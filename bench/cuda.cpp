@@ -39,29 +39,19 @@ struct settings {
   double seconds = 0;
   std::string out, peers, record, path, result, commit;
 
-  static bool in(std::vector<std::string> const& list, std::string const& word) {
-    return list.empty() || std::find(list.begin(), list.end(), word) != list.end();
-  }
-  bool wants(char const* phase) const { return in(phases, phase); }
-  bool by(char const* name) const { return in(names, name); }
+  bool wants(char const* phase) const { return bench::in(phases, phase); }
+  bool by(char const* name) const { return bench::in(names, name); }
   tokens_list sizes(tokens_list usual) const { return tokens.empty() ? usual : tokens; }
 };
 
 settings read_settings(int argc, char** argv) {
   settings s;
-  auto const last = std::remove_if(argv + 1, argv + argc, [&](char const* word) {
-    return std::string(word) == "--quick" && (s.quick = true);
-  });
-  fg::options asked(static_cast<int>(last - argv), argv);
-  s.phases = bench::words_of(asked.text("--only", s.quick ? "forward" : ""));
-  for (auto const& phase : s.phases)
-    if (!settings::in({"forward", "backward", "skew", "sonic", "v3", "e128", "grain", "formats"},
-                      phase))
-      throw fg::invalid_argument("there is no \"%s\" to measure", phase.c_str());
-  for (auto const& word : bench::words_of(asked.text("--tokens", s.quick ? "1,64,4096" : ""))) {
-    s.tokens.push_back(std::atoll(word.c_str()));
-    if (s.tokens.back() < 1) throw fg::invalid_argument("--tokens %s", word.c_str());
-  }
+  s.quick = bench::took("--quick", argc, argv);
+  fg::options asked(argc, argv);
+  s.phases =
+      bench::phases_of(asked.text("--only", s.quick ? "forward" : ""),
+                       {"forward", "backward", "skew", "sonic", "v3", "e128", "grain", "formats"});
+  s.tokens = bench::tokens_of(asked.text("--tokens", s.quick ? "1,64,4096" : ""));
   s.names = bench::words_of(asked.text("--by", ""));
   s.seconds = std::atof(asked.text("--seconds", s.quick ? "0.1" : "0.5").c_str());
   s.out = asked.text("--out", "out/bench/cuda");

@@ -74,6 +74,31 @@ TEST_CASE("steps of AdamW on the device are the host's") {
   }
 }
 
+TEST_CASE("weights rounded by chance on the device are the host's") {
+  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  std::vector<fg::trained_range> const ranges{
+      {0, 16384, true}, {16384, 1003, false}, {17400, 8, true}, {17413, 600, true}};
+  constexpr std::size_t size = 18100;
+  std::vector<fg::device::weight_range> ranges_;
+  for (auto const& r : ranges) ranges_.push_back({r.offset, r.count, r.decays});
+  std::vector<float> w;
+  for (std::uint64_t i = 0; i < size; ++i) w.push_back(float(fg::random_normal(1, i)));
+  w[3] = INFINITY, w[17413] = -INFINITY, w[17420] = 0;
+  auto const w_ = up(w);
+  auto const on_device = up(ranges_);
+  for (std::int64_t step : {0, 1, 7}) {
+    auto const stored = up(std::vector<bf16>(size, bf16(7.0f)));
+    std::vector<bf16> expected(size, bf16(7.0f));
+    fg::round_weights<float>(
+        fg::parallel{}, ranges, w.data(),
+        {expected.data(), true, fg::random_word(0, static_cast<std::uint64_t>(step))});
+    auto const state = up(std::vector<fg::device::adamw_step>{{.step = step}});
+    fg::device::chance_rounding<void>::write(on_device.data(), on_device.size(), w_.data(),
+                                             stored.data(), state.data(), stream);
+    CHECK(same_bits(down(stored), expected));
+  }
+}
+
 TEST_CASE("selection biases move by the counts of all batches") {
   if (fg::device::runtime::devices() == 0) SKIP("no GPU");
   // Three routers whose reports lie one after the other; the second has no biases.

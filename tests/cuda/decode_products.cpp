@@ -43,6 +43,7 @@ double dot(numbers const& a, std::int64_t i, std::vector<double> const& b, std::
 }
 double activate(fg::activation act, double z) {
   if (act == fg::activation::swiglu) return z / (1 + std::exp(-z));
+  if (act == fg::activation::reglu) return z > 0 ? z : 0;
   return z * (1 + std::tanh(0.7978845608028653559 * (z + 0.044715 * z * z * z))) / 2;
 }
 
@@ -297,6 +298,7 @@ TEST_CASE("products of few tokens are those of plain loops") {
       run({264, 136, 272, 9, 3, T, tile, 1.5, 0.2, 2}, false);
       run({8, 8, 0, 3, 1, T, tile}, true);
       run({64, 72, 64, 5, 2, T, tile, 0, 0, 2}, true, fg::activation::geglu);
+      run({64, 40, 72, 5, 2, T, tile}, true, fg::activation::reglu);
     }
 }
 TEST_CASE("products of few tokens when one expert has all or none has any") {
@@ -327,6 +329,7 @@ TEST_CASE("products of few rows with Hopper's instructions") {
       hopper({8, 8, 0, 3, 1, T, tile}, true);
       hopper({64, 72, 64, 5, 2, T, tile, 0, 0, 2}, true, fg::activation::geglu);
     }
+    hopper({64, 40, 72, 5, 2, 33, tile}, true, fg::activation::reglu);
     hopper({128, 64, 128, 4, 1, 75, tile, -1}, false);
     hopper({128, 64, 0, 4, 2, 8, tile, 0, 1.0}, false);
     hopper({72, 1000, 8, 3, 2, 6, tile}, false);
@@ -342,6 +345,7 @@ TEMPLATE_TEST_CASE_SIG("products of few tokens with coded weights", "", ((fg::fo
       run<F>({72, 40, 40, 6, 2, T, tile}, false);
       run<F>({264, 136, 272, 9, 3, T, tile, 1.5, 0.2, 2}, false);
       run<F>({8, 8, 0, 3, 1, T, tile}, false, fg::activation::geglu);
+      run<F>({40, 24, 8, 3, 1, T, tile}, false, fg::activation::reglu);
     }
   run<F>({1024, 704, 1408, 8, 4, 1, 8}, false);
 }

@@ -15,7 +15,8 @@ namespace under_test {
 using fg::bf16;
 using device_matrix = fg::matrix<bf16>;
 
-/// Layers that are tried in every type of number: narrow; wide, with GELU; one expert a token.
+/// Layers that are tried in every type of number: narrow; wide, with GELU; with ReLU; one expert a
+/// token.
 struct layers {
   static constexpr fg::config small{
       .hidden = 72, .width = 40, .routed = 8, .top_k = 3, .shared = 1};
@@ -25,6 +26,12 @@ struct layers {
                                    .top_k = 4,
                                    .shared = 2,
                                    .act = fg::activation::geglu};
+  static constexpr fg::config relu{.hidden = 72,
+                                   .width = 40,
+                                   .routed = 4,
+                                   .top_k = 2,
+                                   .shared = 1,
+                                   .act = fg::activation::reglu};
   static constexpr fg::config alone{.hidden = 128, .width = 64, .routed = 4, .top_k = 1};
 };
 /// A config of the family in widths that the device has.

@@ -330,9 +330,10 @@ TEST_CASE("fp8: no tokens, no rows") {
   check_layer({64, 64, 2, 1}, rows::random_routing(70, 1, 2, 1, 0, 0, 1.1));
 }
 
-TEST_CASE("fp8: GEGLU, and numbers far from 1") {
+TEST_CASE("fp8: GEGLU, ReGLU, and numbers far from 1") {
   if (absent()) SKIP("no GPU of compute capability 9.0");
   check_layer({272, 272, 4, 1, fg::activation::geglu}, rows::random_routing(300, 2, 4, 2));
+  check_layer({144, 136, 4, 1, fg::activation::reglu}, rows::random_routing(131, 2, 4, 2));
   check_layer({272, 272, 4, 1}, rows::random_routing(150, 2, 4, 2), 1e-6);
   check_layer({272, 272, 4, 1}, rows::random_routing(150, 2, 4, 2), 1000);
 }

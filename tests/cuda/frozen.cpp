@@ -5,6 +5,7 @@
 #include <finegrain/model/frozen.hpp>
 
 #include "../catch.hpp"
+#include "../tiny.hpp"
 #include "device_layer.hpp"
 
 using namespace under_test;
@@ -32,14 +33,17 @@ void decode(float* w, std::int64_t rows, std::int64_t cols) {
       each([&](float& x) { x = scale == 0 ? 0 : scale * code::value(code::code(x / scale)); });
     }
 }
-template <fg::Expr E, fg::format F>
+template <fg::Expr E, fg::format F, fg::format Rest = F>
 numbers decoded(numbers w) {
   for (auto const& entry : fg::list_weights<E>()) {
-    auto const is = [&](char const* end) { return entry.name.ends_with(end); };
-    bool const expert = entry.name.find("experts.") != std::string::npos ||
-                        entry.name.find("shared.") != std::string::npos;
-    if (expert && (is(".gate") || is(".up") || is(".down")))
-      decode<F>(w.data() + entry.offset, entry.rows, entry.cols);
+    std::string const last = entry.name.substr(entry.name.rfind('.') + 1);
+    auto const is_one_of = [&](std::initializer_list<char const*> names) {
+      return std::find(names.begin(), names.end(), last) != names.end();
+    };
+    float* const first = w.data() + entry.offset;
+    if (is_one_of({"gate", "up", "down"})) decode<F>(first, entry.rows, entry.cols);
+    if (is_one_of({"weight", "query", "key", "value", "output", "q_proj", "q_a", "q_b", "kv_a"}))
+      decode<Rest>(first, entry.rows, entry.cols);
   }
   return w;
 }
@@ -77,13 +81,13 @@ numbers run(Network const& net, numbers const& x, fg::batch b = {}) {
   return as_numbers(downloaded(to));
 }
 
-template <fg::Expr E, fg::format F>
+template <fg::Expr E, fg::format F, fg::format Rest = F>
 void compare(std::vector<std::int64_t> const& sizes, fg::batch const& b = {}, bool alike = false) {
   numbers const w = drawn<E>(7);
   device_network<E> net(w);
-  auto const frozen = fg::quantize<F>(net);
+  auto const frozen = fg::quantize<F, Rest>(net);
   exact_layer<E> exact;
-  exact.set_weights(decoded<E, F>(w));
+  exact.set_weights(decoded<E, F, Rest>(w));
   for (std::int64_t const T : sizes) {
     numbers x = rounded(random_numbers(T * net.in, 11));
     if (alike)  // every token at the same experts
@@ -131,6 +135,7 @@ TEMPLATE_TEST_CASE_SIG("frozen: all tokens at the same experts; parts of a layer
   constexpr fg::config geglu{
       .hidden = 64, .width = 200, .routed = 4, .top_k = 1, .act = fg::activation::geglu};
   compare<fg::mixture<geglu>, F>({1, 50, 500});
+  compare<fg::mixture<layers::relu>, F>({1, 50, 300});
 }
 TEMPLATE_TEST_CASE_SIG("frozen: the layer with its norm and residual, several of them", "",
                        ((fg::format F), F), format::int8, format::fp8, format::int4) {
@@ -143,6 +148,164 @@ TEMPLATE_TEST_CASE_SIG("frozen: the layer with its norm and residual, several of
   numbers const x = rounded(random_numbers(30 * 72, 5));
   numbers const y = run(net, x);
   CHECK(off({y.begin(), y.end()}, run(fg::quantize<F>(net), x)) < (F == format::int4 ? 0.3 : 0.1));
+}
+TEMPLATE_TEST_CASE_SIG("frozen products, mlp and attention compute with what their codes mean", "",
+                       ((fg::format F), F), format::int8, format::int8_block, format::fp8,
+                       format::int4) {
+  NEED_GPU();
+  std::vector<std::int64_t> const sizes = {1, 3, 12, 64, 65, 200};
+  compare<fg::linear<72, 40>, F>(sizes);
+  compare<fg::linear<264, 136>, F>(sizes);
+  compare<fg::head<608, 203>, F>({1, 17, 65});
+  compare<fg::mlp<72, 40>, F>(sizes);
+  compare<fg::mlp<264, 136, fg::activation::geglu>, F>({1, 9, 64, 65, 150});
+  compare<fg::attention<72, 3, 1, 24>, F>({1, 20, 65, 130});
+  constexpr auto block = fg::residual(fg::rmsnorm<64>{} | fg::attention<64, 4, 2, 40>{});
+  compare<std::remove_const_t<decltype(block)>, F>({2, 64, 70});
+}
+TEMPLATE_TEST_CASE_SIG("frozen latent attention, its kv_b in bf16; with a cache", "",
+                       ((fg::format F), F), format::int8, format::int8_block, format::fp8,
+                       format::int4) {
+  NEED_GPU();
+  using straight =
+      fg::latent_attention<64, 3, fg::latent{.kv_rank = 40, .nope = 16, .rope = 8, .value = 24}>;
+  using compressed = fg::latent_attention<
+      72, 5, fg::latent{.q_rank = 32, .kv_rank = 72, .nope = 24, .rope = 16, .value = 16}>;
+  compare<straight, F>({1, 20, 64, 65});
+  compare<compressed, F>({3, 70});
+  numbers const w = drawn<compressed>(7), x = rounded(random_numbers(80 * 72, 11));
+  device_network<compressed> const net(w);
+  auto frozen = fg::quantize<F>(net);
+  exact_layer<compressed> exact;
+  exact.set_weights(decoded<compressed, F>(w));
+  auto cache = frozen.make_cache(80);
+  auto const from = uploaded(as_bf16(x));
+  auto const to = poisoned_on_device<bf16>(80 * 72);
+  frozen.infer({.tokens = 66}, {from.data(), 66, 72}, {to.data(), 66, 72}, &cache);
+  frozen.infer({.tokens = 1}, {from.data() + 66 * 72, 1, 72}, {to.data() + 66 * 72, 1, 72}, &cache);
+  frozen.infer({.tokens = 13}, {from.data() + 67 * 72, 13, 72}, {to.data() + 67 * 72, 13, 72},
+               &cache);
+  CHECK(off(exact.forward(x, {}), as_numbers(downloaded(to))) < 0.012);
+}
+TEMPLATE_TEST_CASE_SIG("frozen: experts in one format and the rest in another", "",
+                       ((fg::format F, fg::format Rest), F, Rest), (format::int4, format::int8),
+                       (format::int8, format::int4), (format::fp8, format::bf16),
+                       (format::bf16, format::fp8), (format::int4, format::int8_block)) {
+  NEED_GPU();
+  using E = fg::then<fg::residual_of<fg::then<fg::rmsnorm<72>, fg::mixture<small>>>,
+                     fg::then<fg::mlp<72, 104>, fg::head<72, 96>>>;
+  numbers const w = drawn<E>(7), x = rounded(random_numbers(70 * 72, 11));
+  numbers const some(x.begin(), x.begin() + 5 * 72);
+  device_network<E> net(w);
+  auto const both = fg::quantize<F, Rest>(net);
+  constexpr auto own = [](format f) { return f == format::bf16; };
+  exact_layer<E> exact;
+  auto of = w;  // what is not in codes stays
+  if constexpr (!own(F) && !own(Rest)) of = decoded<E, F, Rest>(w);
+  if constexpr (own(F) || own(Rest)) {
+    constexpr format coded = own(F) ? Rest : F;
+    of = decoded<E, coded>(w);
+    for (auto const& entry : fg::list_weights<E>())
+      if ((entry.name.ends_with("weight") ? own(Rest) : own(F)))
+        std::copy_n(w.begin() + entry.offset, entry.rows * entry.cols, of.begin() + entry.offset);
+  }
+  exact.set_weights(of);
+  CHECK(off(exact.forward(some, {}), run(both, some)) < 0.01);
+  CHECK(off(exact.forward(x, {}), run(both, x)) < 0.01);
+  CHECK(off(exact.forward(some, {}), run(net, some)) > 0.01);  // codes do matter
+}
+TEMPLATE_TEST_CASE_SIG("frozen: a whole decoder", "", ((fg::format F, fg::format Rest), F, Rest),
+                       (format::int4, format::int4), (format::int4, format::int8),
+                       (format::int8_block, format::fp8)) {
+  NEED_GPU();
+  using E = tiny::decoder;
+  numbers const w = drawn<E>(4);
+  device_network<E> const net(w);
+  auto const frozen = fg::quantize<F, Rest>(net);
+  exact_layer<E> exact;
+  exact.set_weights(decoded<E, F, Rest>(w));
+  tiny::text const text(80);
+  for (std::int64_t const T : {5, 80}) {
+    CAPTURE(T);
+    fg::batch const b{.tokens = T, .ids = text.inputs().first(std::size_t(T))};
+    CHECK(off(exact.forward({}, b), run(frozen, {}, b)) < 0.02);
+    CHECK(off(exact.forward({}, b), run(net, {}, b)) > 0.02);  // codes do matter
+  }
+}
+TEMPLATE_TEST_CASE_SIG("frozen: a product with codes, added to columns of a wider matrix", "",
+                       ((fg::format F), F), format::int8, format::int8_block, format::fp8,
+                       format::int4) {
+  NEED_GPU();
+  using codes = fg::device::coded_linear<bf16, F>;
+  constexpr std::int64_t in = 200, out = 300, wide = 336, left = 24;
+  numbers w = rounded(random_numbers(in * out, 3, 0.1));
+  fg::device::blas const library;
+  fg::arena counting;
+  static_cast<void>(fg::device::coded_matrix(counting, F, out, in));
+  auto const memory = poisoned_on_device<std::byte>(counting.used());
+  fg::arena arena(memory.data(), memory.size());
+  fg::device::coded_matrix const coded(arena, F, out, in);
+  codes::pack(uploaded(as_bf16(w)).data(), coded, nullptr);
+  decode<F>(w.data(), out, in);
+  for (std::int64_t const T : {7, 64, 100}) {
+    CAPTURE(T);
+    numbers const x = rounded(random_numbers(T * 2 * in, 5)),
+                  y = rounded(random_numbers(T * wide, 6));
+    auto const from = uploaded(as_bf16(x));
+    std::vector<double> expected(y.begin(), y.end());
+    for (std::int64_t t = 0; t < T; ++t)
+      for (std::int64_t o = 0; o < out; ++o)
+        for (std::int64_t i = 0; i < in; ++i)
+          expected[std::size_t(t * wide + left + o)] +=
+              double(x[std::size_t(t * 2 * in + in + i)]) * double(w[std::size_t(o * in + i)]);
+    numbers first;
+    for (std::int64_t const rows : {128, 300, 304}) {  // of the weight that are made at a time
+      auto const to = uploaded(as_bf16(y));
+      auto const scratch = poisoned_on_device<bf16>(rows * in);
+      codes::forward(library, {from.data() + in, T, in, 2 * in}, coded, fg::gradients::accumulate,
+                     {to.data() + left, T, out, wide}, {scratch.data(), rows, in}, nullptr);
+      numbers const got = as_numbers(downloaded(to));
+      CHECK(off(expected, got) < 0.01);
+      for (std::int64_t t = 0; t < T; ++t)  // nothing beside them is written
+        for (std::int64_t c = 0; c < wide; ++c)
+          if (c < left || c >= left + out)
+            REQUIRE(got[std::size_t(t * wide + c)] == y[std::size_t(t * wide + c)]);
+    }
+  }
+}
+TEST_CASE("frozen: a token has the same bits alone and among 64; a cache changes none") {
+  NEED_GPU();
+  using attends = fg::residual_of<fg::then<fg::rmsnorm<64>, fg::attention<64, 4, 2, 16>>>;
+  using rest = fg::then<fg::mlp<64, 104>, fg::head<64, 51>>;
+  numbers const x = rounded(random_numbers(64 * 64, 5));
+  auto const in_pieces = [&]<fg::Expr E>(E, std::vector<std::int64_t> const& sizes) {
+    device_network<E> const net(drawn<E>(3));
+    auto frozen = fg::quantize<format::int4, format::int8>(net);
+    auto cache = frozen.make_cache(64);
+    auto const from = uploaded(as_bf16(x));
+    auto const to = poisoned_on_device<bf16>(64 * net.out);
+    std::int64_t at = 0;
+    for (std::int64_t const some : sizes) {
+      frozen.infer({.tokens = some}, {from.data() + at * 64, some, 64},
+                   {to.data() + at * net.out, some, net.out}, &cache);
+      at += some;
+    }
+    CHECK(at == 64);
+    CHECK(same(as_numbers(downloaded(to)), run(frozen, x)));
+  };
+  in_pieces(rest{}, {1, 9, 33, 1, 4, 16});
+  in_pieces(fg::then<attends, rest>{}, {20, 17, 27});  // fewer tokens share out a cache's keys
+}
+TEST_CASE("frozen: rows that codes are to meet start on borders of 16 bytes") {
+  NEED_GPU();
+  device_network<fg::linear<64, 8>> const net(drawn<fg::linear<64, 8>>(3));
+  auto frozen = fg::quantize<format::int8>(net);
+  auto const x = uploaded(as_bf16(numbers(200)));
+  auto const y = poisoned_on_device<bf16>(16);
+  CHECK_THROWS_WITH(frozen({x.data() + 1, 1, 64}, {y.data(), 1, 8}),
+                    ContainsSubstring("borders of 16 bytes"));
+  CHECK_THROWS_WITH(frozen({x.data(), 2, 64, 65}, {y.data(), 2, 8}),
+                    ContainsSubstring("borders of 16 bytes"));
 }
 TEST_CASE("a frozen router keeps what 16 bits round away of its biases") {
   NEED_GPU();
@@ -238,4 +401,22 @@ TEST_CASE("codes on the device take the bytes that their formats say") {
   static_assert(bytes(std::integral_constant<format, format::int8_block>()) < 1.07 * n);
   static_assert(bytes(std::integral_constant<format, format::int4>()) < 0.57 * n);
   CHECK(bytes(std::integral_constant<format, format::bf16>()) < 2.01 * n);
+
+  using dense =
+      fg::then<fg::attention<2048, 16>, fg::then<fg::mlp<2048, 10944>, fg::head<2048, 102400>>>;
+  using E = fg::then<fg::mixture<c>, dense>;
+  constexpr double m = double(fg::weights_size<dense>()), k = 2048.0 * 102400 + 4 * 2048.0 * 2048;
+  static_assert(fg::frozen<E, fg::cuda, format::int4>::weight_bytes() < 0.57 * (m + n));
+  static_assert(fg::frozen<E, fg::cuda, fg::formats(format::int4, format::int8)>::weight_bytes() <
+                0.57 * (m + n - k) + 1.01 * k);
+  static_assert(fg::frozen<E, fg::cuda, fg::formats(format::int4, format::bf16)>::weight_bytes() >
+                2.00 * k);
+  // A head's weight is made in pieces of 32 MB.
+  using head = fg::head<2048, 102400>;
+  constexpr auto scratch = [](std::int64_t tokens, format f) {
+    return fg::scratch_bytes<fg::cuda, head>({.tokens = tokens, .frozen = f});
+  };
+  static_assert(scratch(64, format::int8) == 0);
+  static_assert(scratch(65, format::int8) == 32 << 20);
+  static_assert(scratch(4096, format::bf16) == 0);
 }

@@ -231,6 +231,13 @@ TEST_CASE("hopper forward: GEGLU") {
   check_layer({264, 264, 4, 1, fg::activation::geglu}, rows::random_routing(300, 2, 4, 2), true);
 }
 
+TEST_CASE("hopper forward: ReGLU") {
+  if (absent()) SKIP("no GPU of compute capability 9.0");
+  check_layer({72, 136, 4, 1, fg::activation::reglu}, rows::random_routing(131, 2, 4, 2), true);
+  check_layer({72, 136, 4, 1, fg::activation::reglu, true}, rows::random_routing(131, 2, 4, 2),
+              true);
+}
+
 TEST_CASE("hopper forward: whole numbers are exact") {
   if (absent()) SKIP("no GPU of compute capability 9.0");
   check_layer({200, 136, 4, 1, fg::activation::swiglu, true}, rows::random_routing(300, 2, 4, 9),

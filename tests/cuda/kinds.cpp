@@ -311,6 +311,19 @@ TEST_CASE("rules of a user's own run on the device") {
   }
 }
 
+TEST_CASE("a balance rule of a user's own looks at each sequence") {
+  NEED_GPU();
+  squared const square;
+  constexpr auto sigmoid = with([](config& c) { c.score = fg::score::sigmoid; });
+  std::uint64_t seed = 150000;
+  for (std::int64_t T : {0, 1, 61}) {
+    routing_request request{.balance = {.over = fg::window::sequence, .rule = &square}};
+    check_layer<base>(T, seed += 100, request);
+    request.balance.expert = 0.1, request.balance.sequence = 0.2, request.capacity = 0.8;
+    check_layer<sigmoid>(T, seed += 100, request);
+  }
+}
+
 template <config C>
 void check_report(routing_request request, std::int64_t T = 200) {
   using E = fg::mixture<C>;
@@ -356,6 +369,9 @@ TEST_CASE("reports have what was dropped, biases and quantiles") {
   check_report<with([](config& c) { c.selection = fg::selection::expert_choice; })>(
       {.balance = {.expert = 1}, .devices = 3});
   check_report<with([](config& c) { c.noisy = true; })>({.balance = {.load = 0.5}});
+  squared const square;
+  check_report<base>({.balance = {.rule = &square}});
+  check_report<base>({.balance = {.over = fg::window::sequence, .rule = &square}});
 }
 
 TEST_CASE("random numbers are the seed's and the router's, and not another's") {

@@ -34,6 +34,11 @@ TEST_CASE("a mixture on the device is the specification's") {
   for (std::int64_t T : {1, 5, 257}) compare_all<layers::alone>(T, 300 + 7 * T);
 }
 
+TEST_CASE("a mixture with ReLU on the device is the specification's") {
+  NEED_GPU();
+  for (std::int64_t T : {1, 5, 33, 150}) compare_all<layers::relu>(T, 400 + 7 * T);
+}
+
 TEST_CASE("every kind of router that the device has is the specification's") {
   NEED_GPU();
   std::size_t count = 0;
@@ -111,7 +116,7 @@ TEST_CASE("what a router did is in the log") {
   numbers const w = rounded(random_numbers(fg::weights_size<E>(), 3, 0.1)),
                 x = rounded(random_numbers(200 * layers::small.hidden, 4));
   fast.set_weights(w), exact.set_weights(w);
-  auto ours = fg::network<E, fg::cuda>::make_log(), theirs = ours;
+  auto ours = fg::network<E, fg::cuda>::make_log(200), theirs = ours;
   fg::batch b;
   b.routing.balance = {.expert = 0.1, .sequence = 0.2, .z = 0.01};
   b.log = &theirs;
@@ -126,6 +131,50 @@ TEST_CASE("what a router did is in the log") {
   CHECK(g.entropy == Approx(a.entropy).epsilon(1e-3));
   for (std::size_t e = 0; e < 8; ++e)
     CHECK(g.mean_score[e] == Approx(a.mean_score[e]).epsilon(1e-3));
+  REQUIRE(g.choices().rows == 200);
+  REQUIRE(g.choices().cols == 3);
+  CHECK(g.experts == a.experts);
+  for (std::int64_t t = 0; t < 200; ++t)
+    for (int slot = 0; slot < 3; ++slot)
+      CHECK(g.choice_weights()(t, slot) == Approx(a.choice_weights()(t, slot)).epsilon(1e-3));
+}
+
+TEST_CASE("batches on the device may be under way in memory of the caller's") {
+  NEED_GPU();
+  using E = fg::mixture<layers::small>;
+  constexpr int D = layers::small.hidden;
+  fg::network<E, fg::cuda> net({.deviation = 0.1});
+  auto const& shared = net;
+  for (std::int64_t T : {5, 70}) {
+    fg::batch const b{.tokens = T};
+    std::vector<fg::device_buffer<bf16>> x, dy, y, dx, gradient;
+    std::vector<fg::device_buffer<std::byte>> memory;
+    auto const rows = [&](fg::device_buffer<bf16> const& m) {
+      return fg::matrix<bf16>(m.data(), T, D);
+    };
+    auto const all = [](auto const& m) {
+      return std::span(m.data(), static_cast<std::size_t>(m.size()));
+    };
+    for (std::size_t i = 0; i < 2; ++i) {
+      x.push_back(uploaded(as_bf16(random_numbers(T * D, 10 + i))));
+      dy.push_back(uploaded(as_bf16(random_numbers(T * D, 20 + i))));
+      y.push_back(poisoned_on_device<bf16>(T * D));
+      dx.push_back(poisoned_on_device<bf16>(T * D));
+      gradient.push_back(uploaded(as_bf16(numbers(std::size_t(fg::weights_size<E>())))));
+      memory.push_back(poisoned_on_device<std::byte>(net.workspace_bytes(net.extent_of(T, true))));
+      shared.forward(b, rows(x[i]), rows(y[i]), all(memory[i]));
+    }
+    for (std::size_t i = 0; i < 2; ++i)
+      shared.backward(b, rows(x[i]), rows(dy[i]), rows(dx[i]), all(gradient[i]), all(memory[i]));
+    for (std::size_t i = 0; i < 2; ++i) {
+      auto const own_y = poisoned_on_device<bf16>(T * D), own_dx = poisoned_on_device<bf16>(T * D);
+      net.forward(b, rows(x[i]), rows(own_y));
+      net.backward(rows(dy[i]), rows(own_dx));
+      CHECK(as_numbers(downloaded(y[i])) == as_numbers(downloaded(own_y)));
+      CHECK(as_numbers(downloaded(dx[i])) == as_numbers(downloaded(own_dx)));
+      CHECK(as_numbers(downloaded(gradient[i])) == as_numbers(downloaded_span(net.gradient())));
+    }
+  }
 }
 
 TEST_CASE("without a GPU an executor is refused in a sentence") {
@@ -142,16 +191,14 @@ TEST_CASE("without a GPU an executor is refused in a sentence") {
 
 TEST_CASE("what the device cannot do is refused in a sentence, and nothing is written") {
   constexpr fg::config odd{.hidden = 60, .width = 8, .routed = 4, .top_k = 1};
-  CHECK(fg::device::unsupported(odd, {}) != nullptr);
+  CHECK(fg::device::unsupported(odd) != nullptr);
   struct no_loss : fg::balance_rule {
     void factors(std::span<double const>, std::span<double>) const override {}
   } const rule;  // of the host alone
   fg::routing_request request;
   request.balance.rule = &rule;
   CHECK_THROWS_AS(fg::place<fg::cuda>::check(layers::small, request, false), fg::invalid_argument);
-  request.balance.over = fg::window::sequence;
-  CHECK(fg::device::unsupported(layers::small, request) != nullptr);
-  CHECK(fg::device::unsupported(layers::small, {}) == nullptr);
+  CHECK(fg::device::unsupported(layers::small) == nullptr);
 }
 
 TEST_CASE("large batches stay within their memory, and any cut of them has the same values") {

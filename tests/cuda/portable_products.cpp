@@ -433,6 +433,8 @@ TEST_CASE("portable products of small layers") {
       check("tails", {72, 40, 56}, rows::random_routing(37, 3, 5, 2, 1, 1, 0.2));
       check("integers", {72, 136, 24, true}, rows::random_routing(150, 2, 5, 3));
       check("geglu", {40, 136, 16, false, activation::geglu}, rows::random_routing(90, 2, 3, 4));
+      check("reglu", {40, 72, 16, false, activation::reglu}, rows::random_routing(50, 2, 3, 4));
+      check("reglu of 0", {24, 40, 8, true, activation::reglu}, rows::random_routing(50, 2, 3, 4));
       check("all at one", {136, 264, 0}, rows::all_at(150, 3, 1));
       check("one token", {72, 40, 48}, rows::random_routing(1, 2, 8, 5));
       check("no token", {72, 40, 48}, rows::random_routing(0, 2, 4, 6));

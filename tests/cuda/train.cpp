@@ -57,7 +57,7 @@ bool equal(std::vector<bf16> const& a, std::vector<bf16> const& b) {
 }  // namespace
 
 template <fg::Expr E>
-void compare_recorded() {
+void compare_recorded(fg::training const& how = ::how) {
   using model = fg::network<E, fg::cuda>;
   model net({.deviation = 0.1}), other({.deviation = 0.1});
   fg::trainer plain{net, fg::adamw{.lr = 1e-2}, how};
@@ -118,6 +118,30 @@ TEST_CASE("a recorded step draws random numbers of its own") {
     return a;
   }();
   compare_recorded<fg::decoder<noisy>>();
+}
+
+TEST_CASE("weights rounded by chance are so in recorded steps and from files too") {
+  NEED_GPU();
+  auto by_chance = how;
+  by_chance.rounding = fg::weight_rounding::stochastic;
+  compare_recorded<tiny::decoder>(by_chance);
+
+  auto const learned = [](fg::training const& how) {
+    model net({.deviation = 0.1});
+    fg::trainer train{net, fg::adamw{.lr = 1e-2}, how};
+    for (std::uint64_t n = 0; n < 2; ++n) train.step(lesson(n).batch(), lesson(n).targets);
+    return weights(net);
+  };
+  auto to_nearest = how;
+  to_nearest.rounding = fg::weight_rounding::nearest;
+  CHECK(equal(learned(how), learned(to_nearest)));
+  CHECK(!equal(learned(how), learned(by_chance)));
+  fg::network<tiny::decoder, fg::basic_cuda<fg::fp16>> half;
+  CHECK_THROWS_WITH((fg::trainer{half, {}, by_chance}),
+                    "weights are rounded by chance to bf16, not to fp16");
+  fg::network<tiny::decoder, fg::basic_cuda<float>> exact;
+  CHECK_THROWS_WITH((fg::trainer{exact, {}, to_nearest}),
+                    "this network's weights are f32, and nothing rounds them");
 }
 
 TEST_CASE("steps that nobody waits for are the same steps") {

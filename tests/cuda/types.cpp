@@ -71,13 +71,19 @@ TEMPLATE_TEST_CASE("a mixture of fp16 or f32 is the specification's", "", fp16, 
     compare<TestType, fg::mixture<layers::alone>>(T, 300 + 7 * T, {}, add);
 }
 
+TEMPLATE_TEST_CASE("a mixture with ReLU, of fp16 or f32", "", fp16, float) {
+  NEED_GPU();
+  for (std::int64_t T : {1, 5, 33, 150})
+    compare<TestType, fg::mixture<layers::relu>>(T, 400 + 7 * T);
+}
+
 TEMPLATE_TEST_CASE("every kind of router, of fp16 or f32", "", fp16, float) {
   NEED_GPU();
   std::size_t count = 0;
   double slack = 1;
   auto const of = [&]<fg::config C>(fg::at<C>) {
     constexpr fg::config c = widened(C);
-    if constexpr (!fg::device::unsupported(c, {})) {
+    if constexpr (!fg::device::unsupported(c)) {
       family::tokens const tokens(61);
       for (auto const& loss : {fg::balance_losses{.expert = 0.5}, fg::balance_losses{.z = 0.5}}) {
         fg::routing_request request;

@@ -9,7 +9,7 @@ c has the numbers of a layer and of a request: routed, top_k, groups, limit, sca
 import math
 
 import torch
-from torch.nn.functional import linear, normalize, silu, softplus
+from torch.nn.functional import linear, normalize, relu, silu, softplus
 
 
 class Margins:
@@ -447,7 +447,7 @@ def gelu_tanh(x):
 
 def mixture(x, w, c, choice, keep):
     """DeepSeekMoE eq. 9 without the residual."""
-    act = gelu_tanh if c.act == "geglu" else silu
+    act = {"swiglu": silu, "geglu": gelu_tanh, "reglu": relu}[c.act]
     y = torch.zeros_like(x)
     if c.shared and not c.without_shared:
         together = expert(x, w, "shared", act) * c.shared_scale

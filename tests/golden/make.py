@@ -86,6 +86,7 @@ LAYERS = {
     "softmax_f64": layer(f.paper, 16, 3, 1),
     "sigmoid": layer(f.deepseek_v3, 16, 3, 1, bias=True, norm=True, scale=2.5),
     "geglu": layer(f.paper, 15, 3, 1, act="geglu"),
+    "reglu": layer(f.paper, 15, 3, 1, act="reglu"),
 }
 
 

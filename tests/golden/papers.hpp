@@ -48,6 +48,7 @@ constexpr known<X> papers[] = {
     as<sized(16, 3, 1, {.score = sigmoid, .renormalise = true, .scale = 2.5, .bias = true}), X>(
         "sigmoid"),
     as<sized(15, 3, 1, {.act = fg::activation::geglu}), X>("geglu"),
+    as<sized(15, 3, 1, {.act = fg::activation::reglu}), X>("reglu"),
 };
 
 }  // namespace golden::of_papers

@@ -1,5 +1,7 @@
 // Published weights: names, number formats, scales, shards; and what is refused.
 // SPDX-License-Identifier: Apache-2.0
+#include <sys/stat.h>
+
 #include <finegrain/config/presets.hpp>
 #include <finegrain/io/published.hpp>
 #include <finegrain/reference/reference.hpp>
@@ -108,6 +110,8 @@ TEST_CASE("every weight of a decoder has the name that DeepSeek publishes it und
       {"rmsnorm.gain", "model.norm.weight"},
       {"head.weight", "lm_head.weight"},
       {"layers.1.mixture.temperature", ""},
+      {"mixture.router", ""},
+      {"router", ""},
       {"layers.1.convolution.kernel", ""},
       {"layers.1", ""},
       {"experts", ""},
@@ -122,6 +126,44 @@ TEST_CASE("every weight of a decoder has the name that DeepSeek publishes it und
   all_have_names(tiny::decoder{});
   all_have_names(fg::decoder<fg::presets::deepseek_v2_lite>{});
   all_have_names(fg::decoder<fg::presets::deepseek_v3>{});
+}
+
+TEST_CASE(
+    "weights of a mixture have the names of Qwen's and of Mixtral's models, and others none") {
+  CHECK(fg::qwen2_moe_name("layers.1.mixture.shared.down") ==
+        "model.layers.1.mlp.shared_expert.down_proj.weight");
+  CHECK(fg::qwen2_moe_name("layers.1.mixture.shared_gate") ==
+        "model.layers.1.mlp.shared_expert_gate.weight");
+  CHECK(fg::qwen2_moe_name("layers.23.mixture.experts.59.up") ==
+        "model.layers.23.mlp.experts.59.up_proj.weight");
+  CHECK(fg::mixtral_name("layers.0.mixture.router") ==
+        "model.layers.0.block_sparse_moe.gate.weight");
+  std::pair<char const*, char const*> const parts[] = {
+      {"gate", "w1"}, {"down", "w2"}, {"up", "w3"}};
+  for (auto const& [ours, theirs] : parts)
+    CHECK(fg::mixtral_name("layers.31.mixture.experts.7." + std::string(ours)) ==
+          "model.layers.31.block_sparse_moe.experts.7." + std::string(theirs) + ".weight");
+  for (char const* other :
+       {"head.weight", "layers.0.attention.query", "mixture.router", "router"}) {
+    CHECK(fg::qwen2_moe_name(other).empty());
+    CHECK(fg::mixtral_name(other).empty());
+  }
+}
+
+TEST_CASE("a layer is read under names other than DeepSeek's") {
+  folder const here;
+  using shape = std::vector<std::int64_t>;
+  layer const from({.deviation = 0.5, .seed = 1});
+  tensors file;
+  for (auto const& entry : from.entries())
+    file.add(fg::qwen2_moe_name("layers.3.mixture." + entry.name), fg::dtype::f32,
+             entry.role == fg::role::projection ? shape{entry.rows, entry.cols} : shape{entry.cols},
+             [&](std::int64_t i) { return from.parameters()[std::size_t(entry.offset + i)]; });
+  file.write(here / "model.safetensors");
+  layer to;
+  fg::load_published(to, here.path, "layers.3.mixture.", fg::qwen2_moe_name);
+  CHECK(weights_of(to) == weights_of(from));
+  CHECK_THROWS_AS(fg::load_published(to, here.path, "layers.3.mixture."), fg::mismatch);
 }
 
 TEST_CASE("weights are read from every number format, rounded once") {
@@ -223,6 +265,9 @@ TEST_CASE("a model in several files is read by its index, wherever that is named
   refused("{\"weight_map\": {\"x\": \"part-0.safetensors\"}}", "x is not in ");
   refused("{\"weight_map\": {\"x\": \"part-9.safetensors\"}}", "cannot open ");
   refused("{\"weight_map\": {\"x\": \"../part-0.safetensors\"}}", "in the same folder, at byte 21");
+  refused("{\"weight_map\": {\"x\": \"..\"}}", "not a file");
+  refused("{\"weight_map\": {\"x\": \"\"}}", "not a file");
+  refused("{\"weight_map\": {\"x\": \"model.safetensors.index.json\"}}", "no safetensors file");
   refused("{\"weight_map\": {\"x\": 3}}", "a \" is missing, at byte 21");
   refused("{\"weight_map\": {}, \"weight_map\": {}}", "weight_map occurs twice");
   refused("{\"metadata\": {}}", "the index has no weight_map");
@@ -238,6 +283,9 @@ TEST_CASE("a model in several files is read by its index, wherever that is named
   parts[1].list.push_back(all.list[0]);
   parts[1].write(here / "part-1.safetensors");
   refused(whole, "is both in ");
+
+  REQUIRE(::mkfifo((here / "pipe.json").c_str(), 0600) == 0);  // nobody waits for a writer
+  CHECK_THROWS_WITH(fg::load_published(to, here / "pipe.json"), ContainsSubstring("not a file"));
 }
 
 TEST_CASE("one layer is read out of a whole model") {

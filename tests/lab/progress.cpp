@@ -24,8 +24,8 @@ TEST_CASE("The renewed line is written to terminals only, the lines that stay an
   std::fclose(file);
 }
 
-TEST_CASE("A stopwatch does not run backwards") {
-  fg::stopwatch watch;
+TEST_CASE("A timer does not run backwards") {
+  fg::timer watch;
   double const first = watch.seconds();
   CHECK(first >= 0);
   CHECK(watch.seconds() >= first);

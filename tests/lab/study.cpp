@@ -5,6 +5,7 @@
 
 #include <finegrain/config/ladder.hpp>
 #include <finegrain/cpu/cpu.hpp>
+#include <finegrain/io/weights.hpp>
 #include <finegrain/lab/study.hpp>
 #include <finegrain/reference/reference.hpp>
 #include <map>
@@ -237,8 +238,39 @@ TEST_CASE("A model may be trained otherwise than the others: another run") {
   auto const models = study.results().models;
   CHECK(models[0].model.runs != models[1].model.runs);
   CHECK(models[0].model.runs == models[2].model.runs);
+  study.add<tiny<base>>("d", how.training, fg::adamw{.lr = 2e-2});
+  study.add<tiny<base>>("e", how.training, how.optimizer);
+  CHECK(study.results().models[3].model.runs != models[0].model.runs);
+  CHECK(study.results().models[4].model.runs == models[0].model.runs);
   REQUIRE(study.run());
   CHECK(study.results().of("a").validation != study.results().of("b").validation);
+  CHECK(study.results().of("a").validation != study.results().of("d").validation);
+
+  // The same as a study whose optimiser is so for all.
+  folder const apart;
+  auto faster = settings(apart.path);
+  faster.optimizer = {.lr = 2e-2};
+  fg::study alone(text(), faster, nullptr);
+  alone.add<tiny<base>>("d");
+  CHECK(alone.results().of("d").model.runs == study.results().of("d").model.runs);
+}
+
+TEST_CASE("A run's weights can be loaded and asked what no request asks") {
+  folder const dir;
+  fg::study study(text(), settings(dir.path), nullptr);
+  study.add<tiny<base>>("a");
+  REQUIRE(study.run());
+  for (int seed = 0; seed < 2; ++seed) {
+    tiny<base> net;
+    fg::load_weights(net, study.weights_file("a", seed));
+    fg::windows some;
+    text().validate(0, 4, 4, 16, some);
+    double const nats = fg::trainer{net}.evaluate(some.batch(), some.y);
+    CHECK(nats / std::numbers::ln2 ==
+          Approx(study.results().of("a").validation[std::size_t(seed)]));
+  }
+  CHECK_THROWS_WITH(study.weights_file("a", 2), "the study has seeds 0 to 1, not 2");
+  CHECK_THROWS_AS(study.weights_file("no such"), fg::invalid_argument);
 }
 
 TEST_CASE("Trained models are asked at fixed weights, and what they said is kept") {

@@ -242,6 +242,8 @@ TEST_CASE("a frozen network may be moved; what is left of it says so") {
   fast = fg::quantize<bf16>(net);
   fast(view(x, 2, 8), view(z, 2, 8));
   CHECK(y == z);
+  auto const kept_too = std::move(net);
+  CHECK_THROWS_WITH(fg::quantize<bf16>(net), ContainsSubstring("was moved from"));
 }
 
 TEST_CASE("a frozen network checks what it is given, as a network does") {

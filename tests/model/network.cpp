@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 #include <finegrain/plan/timed.hpp>
+#include <numeric>
 #include <thread>
 
 #include "../catch.hpp"
@@ -33,6 +34,8 @@ struct numbers {
   }
   operator fg::matrix<S>() { return {values.data(), rows, cols}; }
   operator fg::matrix<S const>() const { return {values.data(), rows, cols}; }
+  fg::matrix<S> first(std::int64_t count) { return {values.data(), count, cols}; }
+  fg::matrix<S const> first(std::int64_t count) const { return {values.data(), count, cols}; }
   bool untouched() const {
     for (S x : values)
       if (!std::isnan(x)) return false;
@@ -147,6 +150,57 @@ TEMPLATE_TEST_CASE("what a router cannot do is refused", "", EXECUTORS) {
   CHECK_NOTHROW(net.infer({.tokens = 4, .routing = {.top_k = 3, .mask_best = 3}}, x, y));
 }
 
+TEMPLATE_TEST_CASE("a rule and jitter are for the routers that have them, and refused if none has",
+                   "", EXECUTORS) {
+  using S = typename TestType::scalar;
+  struct last_experts : fg::routing_rule {
+    void choose(fg::batch const&, fg::matrix<double const> scores,
+                fg::matrix<std::int32_t> experts) const override {
+      for (std::int64_t t = 0; t < scores.rows; ++t)
+        for (int k = 0; k < experts.cols; ++k)
+          experts(t, k) = static_cast<std::int32_t>(scores.cols - 1 - k);
+    }
+  } const rule;
+  auto const x = numbers<S>::random(4, 16, 1);
+  numbers<S> one(4, 16), y(4, 16);
+
+  // A plain layer with a router of bf16 beside one by a rule, with jitter.
+  constexpr fg::config plain = [] {
+    fg::config c = moe;
+    c.precision = fg::precision::bf16;
+    return c;
+  }();
+  constexpr fg::config ruled = [] {
+    fg::config c = moe;
+    c.selection = fg::selection::rule;
+    c.jitter = true;
+    return c;
+  }();
+  fg::network<decltype(fg::mixture<plain>{} | fg::mixture<ruled>{}), TestType> both;
+  fg::network<fg::mixture<plain>, TestType> first;
+  auto log = both.make_log();
+  both.forward({.tokens = 4, .routing = {.jitter = 0.2, .rule = &rule}, .log = &log}, x, y);
+  CHECK(log.layers[1].load == std::vector<std::int64_t>{0, 0, 0, 0, 4, 4});
+  both.backward(x, one);
+  auto const with = copy(both.gradient());
+  CHECK(log.layers[0].load != log.layers[1].load);
+
+  // The first layer's router had no jitter: its choice and its output are those without.
+  std::copy_n(both.parameters().data(), first.parameters().size(), first.parameters().data());
+  auto alone = first.make_log();
+  first.forward({.tokens = 4, .log = &alone}, x, y);
+  CHECK(alone.layers[0].load == log.layers[0].load);
+  CHECK(alone.layers[0].entropy == log.layers[0].entropy);
+  both.forward({.tokens = 4, .routing = {.rule = &rule}}, x, y);
+  both.backward(x, one);
+  CHECK(with != copy(both.gradient()));
+
+  CHECK_THROWS_WITH(first.infer({.tokens = 4, .routing = {.rule = &rule}}, x, y),
+                    "a routing rule is for configs with selection::rule: here is none");
+  CHECK_THROWS_WITH(first.infer({.tokens = 4, .routing = {.jitter = 0.2}}, x, y),
+                    "jitter needs a config that has it: .jitter = true");
+}
+
 TEMPLATE_TEST_CASE("a log of another network is refused; its own has a report a router", "",
                    EXECUTORS) {
   using S = typename TestType::scalar;
@@ -166,6 +220,61 @@ TEMPLATE_TEST_CASE("a log of another network is refused; its own has a report a 
     for (auto load : log.layers[0].load) total += load;
     CHECK(total == 4 * moe.top_k);
   }
+}
+
+TEMPLATE_TEST_CASE("a log with room for them has each token's experts and weights", "", EXECUTORS) {
+  using S = typename TestType::scalar;
+  constexpr std::int64_t T = 7;
+  fg::network<fg::mixture<moe>, TestType> net({.deviation = 0.3});
+  auto const x = numbers<S>::random(T, 16, 1);
+  numbers<S> y(T, 16);
+  auto log = net.make_log(T);
+  auto const& report = log.layers.at(0);
+  auto const router = net.weight("router");
+  for (int k : {2, 3, 1}) {
+    net.infer({.tokens = T, .routing = {.top_k = k}, .log = &log}, x, y);
+    auto const experts = report.choices();
+    auto const weights = report.choice_weights();
+    REQUIRE(experts.rows == T);
+    REQUIRE(experts.cols == k);
+    REQUIRE(weights.cols == k);
+    for (std::int64_t t = 0; t < T; ++t) {
+      std::vector<double> score(moe.routed);
+      double sum = 0;
+      for (int e = 0; e < moe.routed; ++e) {
+        for (int d = 0; d < 16; ++d)
+          score[std::size_t(e)] += double(router(e, d)) * double(fg::matrix<S const>(x)(t, d));
+        sum += score[std::size_t(e)] = std::exp(score[std::size_t(e)]);
+      }
+      for (int slot = 0; slot < k; ++slot) {
+        auto const best = std::max_element(score.begin(), score.end());
+        CHECK(experts(t, slot) == best - score.begin());
+        CHECK(weights(t, slot) == Approx(*best / sum).epsilon(1e-5));
+        *best = 0;
+      }
+    }
+  }
+  // Two slots an expert: what is dropped is marked, and weighs nothing.
+  net.infer({.tokens = 6, .routing = {.capacity = 0.5}, .log = &log}, x.first(6), y.first(6));
+  std::vector<std::int64_t> dropped(moe.routed), load(moe.routed);
+  auto const experts = report.choices();
+  REQUIRE(experts.rows == 6);
+  for (std::int64_t t = 0; t < 6; ++t)
+    for (int slot = 0; slot < 2; ++slot) {
+      auto const e = std::size_t(fg::expert_in(experts(t, slot)));
+      ++load[e];
+      dropped[e] += !fg::is_kept(experts(t, slot));
+      CHECK((report.choice_weights()(t, slot) > 0) == fg::is_kept(experts(t, slot)));
+    }
+  CHECK(load == report.load);
+  CHECK(dropped == report.dropped);
+  CHECK(std::accumulate(dropped.begin(), dropped.end(), std::int64_t{0}) > 0);
+
+  auto small = net.make_log(3);
+  CHECK_THROWS_WITH(net.infer({.tokens = T, .log = &small}, x, y),
+                    "the routing log has no room for the choices of 7 tokens");
+  CHECK_THROWS_WITH(net.make_log(-1), "a log for -1 tokens");
+  CHECK(net.make_log().layers[0].choices().size() == 0);
 }
 
 TEMPLATE_TEST_CASE("token ids that no row of the table has are refused", "", EXECUTORS) {
@@ -327,6 +436,70 @@ TEMPLATE_TEST_CASE("several threads may infer at a time, each in memory of its o
     });
   for (auto& thread : threads) thread.join();
   for (auto const& y : results) CHECK(y == right);
+}
+
+TEMPLATE_TEST_CASE(
+    "several batches may be under way, on several threads, in memory of the caller's", "",
+    EXECUTORS) {
+  using S = typename TestType::scalar;
+  constexpr std::int64_t T = 9;
+  fg::thread_pool pool(2);
+  fg::network<block, TestType> net({.deviation = 0.3}, TestType{pool});
+  struct pass {
+    numbers<S> x, dy, y{T, 16}, dx{T, 16};
+    std::vector<S> right{};  // gradients
+    numbers<S> right_y{T, 16}, right_dx{T, 16};
+    fg::buffer<> memory{};
+    fg::buffer<S> gradient{};
+    std::span<std::byte> workspace() { return {memory.data(), std::size_t(memory.size())}; }
+    std::span<S> gradients() { return {gradient.data(), std::size_t(gradient.size())}; }
+  };
+  std::vector<pass> passes;
+  fg::batch const b{.tokens = T};
+  auto const size = std::int64_t(net.parameters().size());
+  for (std::uint64_t i = 0; i < 4; ++i) {
+    passes.push_back({numbers<S>::random(T, 16, 2 * i), numbers<S>::random(T, 16, 2 * i + 1)});
+    auto& p = passes.back();
+    p.memory = fg::buffer<>(net.workspace_bytes(net.extent_of(T, true)));
+    p.gradient = fg::buffer<S>(size);
+    std::fill(p.gradient.begin(), p.gradient.end(), S(0));  // what lies between weights stays so
+    net.forward(b, p.x, p.right_y);
+    net.backward(p.dy, p.right_dx);
+    p.right = copy(net.gradient());
+  }
+  auto const check = [&](double times) {
+    for (auto& p : passes) {
+      CHECK(p.y == p.right_y);
+      CHECK(p.dx == p.right_dx);
+      for (std::size_t i = 0; i < p.right.size(); ++i)
+        REQUIRE(double(p.gradients()[i]) ==
+                Approx(times * double(p.right[i])).epsilon(1e-5).margin(1e-6));
+    }
+  };
+  fg::network<block, TestType> const& shared = net;
+  for (auto& p : passes) shared.forward(b, p.x, p.y, p.workspace());
+  for (auto& p : passes) shared.backward(b, p.x, p.dy, p.dx, p.gradients(), p.workspace());
+  check(1);
+  std::vector<std::thread> threads;
+  for (auto& p : passes)
+    threads.emplace_back([&] {
+      shared.forward(b, p.x, p.y, p.workspace());
+      shared.backward(b, p.x, p.dy, p.dx, p.gradients(), p.workspace(), fg::gradients::accumulate);
+    });
+  for (auto& thread : threads) thread.join();
+  check(2);
+
+  auto& p = passes[0];
+  auto const less = p.workspace().first(p.workspace().size() - 1);
+  CHECK_THROWS_WITH(shared.forward(b, p.x, p.y, less), ContainsSubstring("the workspace holds"));
+  CHECK_THROWS_WITH(shared.backward(b, p.x, p.dy, p.dx, p.gradients(), less),
+                    ContainsSubstring("the workspace holds"));
+  CHECK_THROWS_WITH(shared.backward(b, p.x, p.dy, p.dx, p.gradients().first(3), p.workspace()),
+                    "there are " + std::to_string(size) + " weights and room for 3 gradients");
+  CHECK_THROWS_WITH(shared.backward(b, p.x, p.dy, p.x, p.gradients(), p.workspace()),
+                    "x and dx share memory");
+  CHECK_THROWS_AS(shared.backward(b, p.x, p.dy, {}, p.gradients(), p.workspace()),
+                  fg::invalid_argument);
 }
 
 TEMPLATE_TEST_CASE("forward and backward have the same bits for any number of threads", "",

@@ -298,7 +298,7 @@ TEMPLATE_TEST_CASE("expressions that end in a product, or do not, cost what they
     check(fg::head<D, V>{} | fg::rmsnorm<V>{}, 1, T);
     check(fg::head<D, V>{} + fg::linear<D, V>{}, 1, T);
   }
-  constexpr auto most = fg::chunk_rows<typename TestType::scalar>(V);
+  constexpr auto most = fg::chunk_rows<TestType>(V);
   for (std::int64_t T : {most - 1, most, most + 1, 2 * most + 100}) {
     int const chunks = int((T + most - 1) / most);
     check(body | language_head<D, V>{}, chunks, T);
@@ -361,10 +361,11 @@ TEST_CASE("a decoder under its loss has the same bits for any number of threads"
 
 // Rows of a chunk follow from the classes; 4096 tokens over 100,000 classes keep a sixteenth of
 // their logits, and no gradient beside them.
-static_assert(fg::chunk_rows<float>(0) == 1024 && fg::chunk_rows<float>(256) == 1024);
-static_assert(fg::chunk_rows<float>(16384) == 512 && fg::chunk_rows<float>(32768) == 256);
-static_assert(fg::chunk_rows<float>(100'000) == 256 && fg::chunk_rows<double>(100'000) == 128);
-static_assert(fg::chunk_rows<float>(1'000'000'000) == 64);
+static_assert(fg::chunk_rows<fg::cpu>(0) == 1024 && fg::chunk_rows<fg::cpu>(256) == 1024);
+static_assert(fg::chunk_rows<fg::cpu>(16384) == 512 && fg::chunk_rows<fg::cpu>(32768) == 256);
+static_assert(fg::chunk_rows<fg::cpu>(100'000) == 256 &&
+              fg::chunk_rows<fg::reference>(100'000) == 128);
+static_assert(fg::chunk_rows<fg::cpu>(1'000'000'000) == 64);
 template <int V>
 using classifier = of<decltype(fg::rmsnorm<8>{} | fg::head<8, V>{})>;
 template <class E>

@@ -1,4 +1,4 @@
-// format: how a number is stored, as far as counting bytes needs to know.
+// Numbers as they are stored: the formats, and bf16, fp16 and sums of two as types.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -55,7 +55,7 @@ struct bf16 {
 
 /// x rounded by chance to the number of bf16 below or above, to each as often as x is near to it, so that
 /// it is right in the mean: `draw` is uniform in 0 ... 65535. What bf16 holds, infinity and NaN stay.
-inline bf16 rounded_by(float x, std::uint32_t draw) {
+FINEGRAIN_HD inline bf16 rounded_by(float x, std::uint32_t draw) {
   bf16 made(x);
   auto const word = __builtin_bit_cast(std::uint32_t, x);
   if (x == x) made.bits = static_cast<std::uint16_t>((word + draw) >> 16);

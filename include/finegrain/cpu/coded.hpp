@@ -1,7 +1,7 @@
 // coded: weights copied once into panels of codes and scales, and products with them.
 //
 // Numbers of x are taken as bf16. A few rows meet the codes as they are decoded (coded_tile); for more,
-// codes are decoded into a panel of bf16 that all tiles share. Either way it is the same sums.
+// codes are decoded into a panel that all tiles share. Either way it is the same sums.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -46,6 +46,11 @@ requires(Quantised<F>) struct panels<F> {
   /// One matrix's panels, as left_rows reads them.
   struct source {
     static constexpr std::int64_t pass = depth;
+    /// What codes are decoded into: units, or where a product would take those apart, floats. So many
+    /// units at a time stay in the first-level cache, with a tile's rows.
+    static constexpr int parts = unit<products>::parts;
+    static constexpr format decoded = parts > 1 ? format::f32 : products;
+    static constexpr std::int64_t some = depth / parts;
     /// Rows that meet the codes themselves: number by number, a tile's multiply-adds leave time to decode.
     static constexpr int few = by_number<F> ? tile_rows : 4;
     /// Panels side by side. A chain of multiply-adds for each number, not each unit, is slower than
@@ -58,40 +63,30 @@ requires(Quantised<F>) struct panels<F> {
     /// sums(rows, panel_width) = or += a . units [k, k + units), of `count` panels from p on; `last`:
     /// none follow.
     template <class Next>
-    void run(int rows, float const* a, std::int64_t block, std::int64_t p, int count,
-             std::int64_t k, std::int64_t units, bool last, float* sums, Next&& next) const {
+    void run(int rows, float const* a, std::int64_t, std::int64_t p, int count, std::int64_t k,
+             std::int64_t units, bool last, float* sums, Next&& next) const {
       constexpr int n = units_of_codes<F>;
       std::byte const* const panel = data + p * layout.panel_bytes();
       std::int64_t const begin = k / n, end = begin + units / n;
-      if (rows <= few) {
+      if (rows <= few)
         few_rows(rows, count, a, panel, begin, end, sums, std::make_integer_sequence<int, few>());
-      } else {
-        decode(panel, begin, end);
-        if constexpr (code::block == 0)
-          tiles<format::bf16>(rows, a, block, units, room, k == 0 ? sink::fresh : sink::go_on, sums,
-                              panel_width, next);
-        else
-          scaled_tiles(rows, a, k == 0, units, sums, next);
-      }
+      else
+        for (std::int64_t u = 0; u < units; u += some)
+          decoded_rows(rows, a, u, std::min(some, units - u), panel, begin, k + u == 0, sums,
+                       [&](int t, int tiles) {
+                         int const turn = static_cast<int>(u / some);
+                         int const turns = static_cast<int>(ceil_div(units, some));
+                         return next(turn * tiles + t, turns * tiles);
+                       });
       if constexpr (code::block == 0)
         for (int i = 0; last && i < count; ++i)
           scale(panel + i * layout.panel_bytes(), rows, sums + i * rows * panel_width);
     }
-    ahead next(std::int64_t p, std::int64_t k, std::int64_t units, int part, int parts) const {
-      constexpr std::int64_t a_line = 64;
-      std::int64_t const begin = p * layout.panel_bytes() + layout.at(k / units_of_codes<F>);
+    flow next(std::int64_t p, std::int64_t k, std::int64_t units, int part, int all) const {
+      std::int64_t const begin = k / units_of_codes<F>;
       std::int64_t const bytes = units / units_of_codes<F> * layout.step_bytes;
-      std::int64_t const first = bytes / a_line * part / parts,
-                         lines = bytes / a_line * (part + 1) / parts - first;
-      // so many lines while k passes one: all of them at the pace of a tile
-      std::int64_t const steps = std::max<std::int64_t>(1, units / line);
-      std::int64_t const each = ceil_div(lines, steps);
-      return {reinterpret_cast<float const*>(data + begin) + first * line,
-              line,
-              each,
-              units,
-              each,
-              true};
+      return {data + p * layout.panel_bytes() + layout.at(begin) + bytes * part / all,
+              ceil_div(bytes, all * std::min(some, units) * parts)};
     }
 
    private:
@@ -110,37 +105,57 @@ requires(Quantised<F>) struct panels<F> {
       if constexpr (abreast(2) == 2) run.template operator()<2, 2>();
       (run.template operator()<R + 1, 1>(), ...);
     }
-    /// Tiles over what was decoded, block by block that shares scales.
+    /// sums = or += a . units [u, u + count) behind step `begin`, which are decoded once for all tiles.
     template <class Next>
-    void scaled_tiles(int rows, float const* a, bool fresh, std::int64_t units, float* sums,
+    void decoded_rows(int rows, float const* a, std::int64_t u, std::int64_t count,
+                      std::byte const* panel, std::int64_t begin, bool fresh, float* sums,
                       Next&& next) const {
-      if (fresh) std::fill_n(sums, rows * panel_width, 0.0f);
-      int const count = (rows + tile_rows - 1) / tile_rows;
-      for (int t = 0; t < count; ++t) {
-        int const top = rows * t / count, height = rows * (t + 1) / count - top;
-        scaled_tile<products>(height, a + top * left_stride<products>, units, code::block / 2, room,
-                              room + depth * panel_width, sums + top * panel_width, next(t, count));
-      }
+      constexpr int n = units_of_codes<F>;
+      constexpr int stride = left_stride<products>;
+      decode(panel, begin + u / n, begin + (u + count) / n);
+      if (code::block > 0 && fresh) std::fill_n(sums, rows * panel_width, 0.0f);
+      each_tile(rows, [&](int top, int height, int t, int tiles) {
+        float const* const block = a + top * stride;
+        float const* const from = block + u * parts;
+        float* const to = sums + top * panel_width;
+        std::int64_t const units = count * parts;
+        if constexpr (code::block == 0) {
+          tile<decoded, flow, stride>(height, from, 0, units, room,
+                                      fresh ? sink::fresh : sink::go_on, to, panel_width,
+                                      next(t, tiles));
+        } else {
+          constexpr std::int64_t together = code::block / unit<decoded>::numbers;
+          scaled_tile<decoded, products>(
+              height, from, starts_of<products>(block) + u * 2 / code::block, units, together, room,
+              room + depth * panel_width, to, next(t, tiles));
+        }
+      });
     }
-    /// Steps [begin, end) into bf16 units, and their scales.
+    /// Steps [begin, end) as a product takes them, and their scales.
     FINEGRAIN_ONE_COPY void decode(std::byte const* panel, std::int64_t begin,
                                    std::int64_t end) const {
       constexpr int n = units_of_codes<F>;
-      decoder<F> const tables;
+      [[maybe_unused]] decoder<F> const tables;
       float* to = room;
       float* scales = room + depth * panel_width;
       for (std::int64_t s = begin; s < end;) {
         std::int64_t const b = s / layout.block_steps();
         std::int64_t const stop = std::min(end, (b + 1) * layout.block_steps());
         std::byte const* codes = panel + layout.at(s);
-        for (; s < stop; ++s, codes += layout.step_bytes, to += n * panel_width)
+        for (; s < stop; ++s, codes += layout.step_bytes, to += n * parts * panel_width)
           for (int j = 0; j < vectors; ++j) {
-            ivec c;
-            vec unit[n];
-            __builtin_memcpy(&c, codes + j * std::int64_t{sizeof c}, sizeof c);
-            tables.units(c, unit);
+            ivec const c = load_codes(codes + j * std::int64_t{sizeof(ivec)});
+            [[maybe_unused]] vec units[n];
+            if constexpr (!by_number<F>) tables.units(c, units);
             FINEGRAIN_UNROLL
-            for (int i = 0; i < n; ++i) store(to + i * panel_width + j * lanes, unit[i]);
+            for (int i = 0; i < n * parts; ++i) {
+              vec part;
+              if constexpr (by_number<F>)
+                part = decoder<F>::part(c, i / parts, i % parts);
+              else
+                part = unit<products>::part(units[i / parts], i % parts);
+              store(to + i * panel_width + j * lanes, part);
+            }
           }
         if constexpr (code::block > 0) {
           vec by[vectors];

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <span>
 
-#include "../plan/plan.hpp"
+#include "../plan/stages.hpp"
 #include "executor.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -13,23 +13,12 @@ inline namespace FINEGRAIN_ISA {
 
 namespace simd {
 
-inline void check_ids(std::span<std::int32_t const> ids, std::int64_t tokens, std::int64_t rows) {
-  if (static_cast<std::int64_t>(ids.size()) != tokens)
-    throw invalid_argument("the batch has %lld token ids for %lld tokens",
-                           static_cast<long long>(ids.size()), static_cast<long long>(tokens));
-  for (std::size_t t = 0; t < ids.size(); ++t)
-    if (ids[t] < 0 || ids[t] >= rows)
-      throw invalid_argument("token %lld has the id %d; the embedding's table has %lld rows",
-                             static_cast<long long>(t), static_cast<int>(ids[t]),
-                             static_cast<long long>(rows));
-}
-
 /// y (T, D) = rows of table (V, D).
 template <class T>
 void take_rows(cpu const& on, std::span<std::int32_t const> ids, matrix<T const> table,
                matrix<float> y) {
   constexpr std::int64_t rows = 64;
-  check_ids(ids, y.rows, table.rows);
+  finegrain::detail::check_table_ids(ids, y.rows, table.rows);
   on.threads((y.rows + rows - 1) / rows, [&](std::int64_t task, int) {
     for (std::int64_t t = task * rows; t < std::min(y.rows, (task + 1) * rows); ++t) {
       T const* const from = table.row(ids[static_cast<std::size_t>(t)]);
@@ -56,7 +45,7 @@ FINEGRAIN_LAZY inline void embedding_backward(cpu const& on, std::span<std::int3
                                               matrix<float const> dy, matrix<float> dtable,
                                               gradients mode) {
   constexpr std::int64_t columns = 64;
-  simd::check_ids(ids, dy.rows, dtable.rows);
+  finegrain::detail::check_table_ids(ids, dy.rows, dtable.rows);
   on.threads((dtable.cols + columns - 1) / columns, [&](std::int64_t task, int) {
     std::int64_t const first = task * columns, n = std::min(columns, dtable.cols - first);
     if (mode == gradients::overwrite)

@@ -70,7 +70,8 @@ class left_rows {
         std::int64_t const then = more ? k + units : 0;
         b.run(rows_, at(0, k), rows_ * left_stride<F>, p, static_cast<int>(count), k, units, !more,
               sums, [&](int part, int parts) {
-                if (!more && p + count == end) return ahead{};
+                using fetched = decltype(b.next(p, k, units, part, parts));
+                if (!more && p + count == end) return fetched{};
                 return b.next(more ? p : p + count, then,
                               std::min<std::int64_t>(B::pass, units_ - then), part, parts);
               });

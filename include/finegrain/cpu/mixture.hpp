@@ -28,10 +28,6 @@ void clear(cpu const& on, stack<T> s) {
              [&](std::int64_t r, int) { std::fill_n(s.data + r * s.cols, s.cols, T(0)); });
 }
 
-}  // namespace simd
-
-namespace simd {
-
 FINEGRAIN_LAZY inline void run_experts(cpu const& on, activation act,
                                        std::span<expert_group const> groups,
                                        layer_weights<float const> const&, matrix<float const> x,
@@ -65,7 +61,7 @@ void mixture_forward(cpu const& on, config const& c, batch const& b, Layer const
   if (norm) x = norm->rows;
 
   simd::mixture_groups groups(w, s, t, x.rows, b.routing.shared);
-  bool const weighed = groups.shared() && mixture_saved::weighs_shared(c);
+  bool const weighed = groups.shared() && weighs_shared(c);
   if (weighed && c.shared_gate) {
     linear_forward(on.exact(), x, w.weigh_shared, {s.shared_weight, x.rows, 1});
     simd::map(s.shared_weight, x.rows,
@@ -102,7 +98,7 @@ void mixture_backward(cpu const& on, config const& c, batch const& b, Layer cons
     g->dup = dw.shared_up;
     g->ddown = dw.shared_down;
     g->dgate_up = t.shared_dgate_up;
-    g->weight = mixture_saved::weighs_shared(c) ? s.shared_weight : nullptr;
+    g->weight = weighs_shared(c) ? s.shared_weight : nullptr;
     g->dweight = t.shared_dweight;
     sum.shared = t.shared_out;
   }
@@ -172,39 +168,22 @@ struct mixture_plan {
   template <class T, class W>
   static layer_weights<T> views(W const& w) {
     layer_weights<T> v;
-    if constexpr (Shared) v.set_shared(shared_of(w));
-    if constexpr (Routed) v.set_routed(routed_of(w));
+    if constexpr (Shared) v.set_shared(shared_part(w));
+    if constexpr (Routed) v.set_routed(routed_part(w));
     return v;
   }
   /// What forward reads: weights as stored, or frozen ones.
   template <class W>
   static auto layer(W const& w) {
-    using part = std::remove_cvref_t<decltype(routed_of(w))>;
+    using part = std::remove_cvref_t<decltype(routed_part(w))>;
     if constexpr (Frozen<part>) {
       frozen_layer<part::number> v{views<float const>(w), {}};
-      if constexpr (Shared) v.experts.shared = shared_of(w);
-      if constexpr (Routed) v.experts.routed = routed_of(w);
+      if constexpr (Shared) v.experts.shared = shared_part(w);
+      if constexpr (Routed) v.experts.routed = routed_part(w);
       return v;
     } else {
       return views<float const>(w);
     }
-  }
-
- private:
-  /// The weights of a part: a mixture of both has two.
-  template <class W>
-  static auto const& shared_of(W const& w) {
-    if constexpr (Shared && Routed)
-      return w.a;
-    else
-      return w;
-  }
-  template <class W>
-  static auto const& routed_of(W const& w) {
-    if constexpr (Shared && Routed)
-      return w.b;
-    else
-      return w;
   }
 };
 

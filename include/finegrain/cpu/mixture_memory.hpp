@@ -73,10 +73,6 @@ struct mixture_saved {
   static constexpr std::int64_t pairs(config const& c, extent e, mixture_parts parts) {
     return parts.routed ? finegrain::routing<float>::pairs(c, e) : 0;
   }
-  /// Whether the shared experts' sum has a weight other than 1.
-  static constexpr bool weighs_shared(config const& c) {
-    return c.shared_gate || c.shared_scale != 1;
-  }
 };
 
 struct mixture_scratch {

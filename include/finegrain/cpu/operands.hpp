@@ -22,7 +22,7 @@ inline constexpr int block_cols = 128;
 inline constexpr int block_panels = block_cols / panel_width;
 /// From row to row of A: a tile's rows are on different cache sets.
 template <format F>
-inline constexpr int left_stride = depth * unit<F>::parts + 16;
+inline constexpr int left_stride = depth* unit<F>::parts + 16;
 
 inline constexpr int left_size = block_rows * left_stride<format::bf16>;
 inline constexpr int right_size = 3 << 15;
@@ -35,23 +35,30 @@ struct room {
 };
 
 /// Numbers that will be read next, which a product fetches while it computes: at each cache line of
-/// k that it passes, one line of every row, `pace` numbers on for each that it passes. What is read
-/// as it stands goes to the first-level cache, what is packed first to the second.
+/// k that it passes, one line of every row, into the second-level cache.
 struct ahead {
   float const* first = nullptr;
   std::int64_t stride = 0;  // from row to row
   std::int64_t rows = 0;
   std::int64_t length = 0;  // of k: behind it, nothing more
-  std::int64_t pace = 1;
-  bool near = false;
 
   FINEGRAIN_INLINE void fetch(std::int64_t k) const {
     if (k >= length) return;
-    float const* p = first + k * pace;
-    if (near)
-      for (std::int64_t i = 0; i < rows; ++i, p += stride) __builtin_prefetch(p, 0, 3);
-    else
-      for (std::int64_t i = 0; i < rows; ++i, p += stride) __builtin_prefetch(p, 0, 2);
+    float const* p = first + k;
+    for (std::int64_t i = 0; i < rows; ++i, p += stride) __builtin_prefetch(p, 0, 2);
+  }
+};
+/// Memory that is read next as it stands, from end to end, which a tile fetches into the first-level
+/// cache: `pace` bytes further at each unit of k. One fetch between two units' multiply-adds takes no
+/// time, where some at a time wait for one another.
+struct flow {
+  std::byte const* at = nullptr;  // null: there is nothing to fetch
+  std::int64_t pace = 0;
+
+  FINEGRAIN_INLINE void fetch() {
+    constexpr int lines = panel_width > 16 ? panel_width / 16 : 1;  // of a unit of B
+    for (int i = 0; i < lines; ++i) __builtin_prefetch(at + i * (pace / lines), 0, 3);
+    at += pace;
   }
 };
 inline constexpr std::int64_t line = 16;  // floats in a cache line
@@ -147,8 +154,8 @@ FINEGRAIN_INLINE void transpose(float const* const* from, std::int64_t rows, std
 
 /// What is to be fetched of rows in bf16, as of numbers.
 inline ahead halves_ahead(bf16 const* first, std::int64_t stride, std::int64_t rows,
-                          std::int64_t length, std::int64_t pace) {
-  return {reinterpret_cast<float const*>(first), stride / 2, rows, length, pace};
+                          std::int64_t length) {
+  return {reinterpret_cast<float const*>(first), stride / 2, rows, length};
 }
 
 /// A vector's columns of a panel, from up to `lanes` rows of `count` numbers each, N: units of k, one
@@ -217,7 +224,7 @@ struct transposed {
     std::int64_t const w = row(panel, j) + begin - j * lanes;
     std::int64_t const rows = std::min(end - begin, first.rows - w);
     if (bf16 const* const rounded = side(j).rounded)
-      return halves_ahead(rounded + w * first.stride + k0, first.stride, rows, count / 2, 1);
+      return halves_ahead(rounded + w * first.stride + k0, first.stride, rows, count / 2);
     return {side(j).row(w) + k0, first.stride, rows, count};
   }
 
@@ -318,7 +325,7 @@ struct straight {
     if (list.index) return {};
     if (copied())
       return halves_ahead(rounded_row(k) + begin, list.stride, k0 + count * (part + 1) / parts - k,
-                          (std::min(last * panel_width, cols) - begin) / 2, 1);
+                          (std::min(last * panel_width, cols) - begin) / 2);
     return {row(k) + begin, list.stride, k0 + count * (part + 1) / parts - k,
             std::min(last * panel_width, cols) - begin};
   }

@@ -43,6 +43,7 @@ struct panels {
 
   /// One matrix's panels, as left_rows reads them.
   struct source {
+    static constexpr std::int64_t unit_bytes = panel_width * 4;
     static constexpr std::int64_t pass = registers / 8 * depth;  // higher tiles, fewer readings
     static constexpr int abreast(int) { return 1; }
     float const* data;
@@ -57,15 +58,14 @@ struct panels {
       float const* const panel = at(p, k);
       if (rows > tile_rows)
         return tiles<F>(rows, a, block, count, panel, to, sums, panel_width, next);
-      ahead soon;
+      flow soon;
       if (rows * unit<F>::parts > 1)
-        soon = {panel + 1024, line, panel_width, count, panel_width, true};
+        soon = {reinterpret_cast<std::byte const*>(panel + 1024), unit_bytes};
       tile<F>(rows, a, block, count, panel, to, sums, panel_width, soon);
     }
-    ahead next(std::int64_t p, std::int64_t k, std::int64_t count, int part, int parts) const {
-      int const lines = (panel_width + parts - 1) / parts;  // while k passes one
-      return {
-          at(p, k) + part * ceil_div(count, line) * lines * line, line, lines, count, lines, true};
+    flow next(std::int64_t p, std::int64_t k, std::int64_t count, int part, int parts) const {
+      return {reinterpret_cast<std::byte const*>(at(p, k) + count * part / parts * panel_width),
+              ceil_div(unit_bytes, parts)};
     }
     float const* at(std::int64_t p, std::int64_t k) const {
       return data + (p * units + k) * panel_width;

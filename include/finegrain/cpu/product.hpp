@@ -94,7 +94,7 @@ void multiply(row_list a, int rows, std::int64_t K, panels<F> const& b, std::int
         right.run(rows, left.at(0, k - begin), rows * left_stride<P>, p, static_cast<int>(side), k,
                   count, k + count == units, sums + (p - first) * rows * panel_width,
                   [&](int part, int parts) {
-                    if (!more && p + side == last) return ahead{};
+                    if (!more && p + side == last) return flow{};
                     std::int64_t const then = more ? k + count : begin;
                     return right.next(more ? p : p + side, then, std::min(right.pass, end - then),
                                       part, parts);

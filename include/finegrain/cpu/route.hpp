@@ -135,13 +135,10 @@ inline std::int64_t best_below(std::int64_t limit, std::int64_t const* ranks, in
 FINEGRAIN_LAZY inline int limit_groups(config const& c, float const* keys, std::int64_t* ranks,
                                        std::int64_t* groups) {
   int const size = c.routed / c.groups;
-  int const counted = c.group_score == group_score::max        ? 1
-                      : c.group_score == group_score::top2_sum ? 2
-                                                               : c.top_k / c.group_limit;
   for (int g = 0; g < c.groups; ++g) {
     std::int64_t best = best_below(INT64_MAX, ranks + g * size, size);
     float worth = keys[index_of(best)];
-    for (int n = 1; n < counted; ++n) {
+    for (int n = 1; n < group_keys(c); ++n) {
       best = best_below(best, ranks + g * size, size);
       worth += keys[index_of(best)];
     }

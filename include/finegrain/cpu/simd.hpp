@@ -1,5 +1,4 @@
-// simd: one vector register of floats, on the compilers' vector types. All that depends on the
-// instruction set stands here.
+// simd: one vector register of floats, on the compilers' vector types, for the kernels of the CPU.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -58,12 +58,12 @@ void run_tiles(float const* strip, std::int64_t units, float const* panel, sink 
       for (std::int64_t i = 0; i < line; i += together) {
         FINEGRAIN_UNROLL
         for (int j = 0; j < together; ++j)
-          add_unit<F, Rows, 1, Rows>(a + j * size, b + j * panel_width, sum);
+          add_unit<F, 1, Rows, Rows>(a + j * size, b + j * panel_width, sum);
         a += together * size;
         b += together * panel_width;
       }
     }
-    for (; k < units; ++k, a += size, b += panel_width) add_unit<F, Rows, 1, Rows>(a, b, sum);
+    for (; k < units; ++k, a += size, b += panel_width) add_unit<F, 1, Rows, Rows>(a, b, sum);
     if constexpr (requires { meanwhile.also; }) also.rest();
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {

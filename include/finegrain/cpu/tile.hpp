@@ -20,28 +20,57 @@ namespace simd {
 /// do in one.
 inline constexpr int together = registers == 32 ? 1 : 4;
 
-/// sum += a . panel, of one unit of k. Of `a`, rows stand Row apart and a unit's parts Part.
-template <format F, int Rows, int Row = left_stride<F>, int Part = 1>
+/// sum += a . panel, of one unit of k. A's rows are Stride apart, and a unit's parts Part.
+template <format F, int Stride, int Rows, int Part = 1>
 FINEGRAIN_INLINE void add_unit(float const* a, float const* panel, vec (&sum)[Rows][vectors]) {
   FINEGRAIN_UNROLL
   for (int i = 0; i < unit<F>::parts; ++i) {
+    if (i > 0) asm("" : "+r"(panel));  // or compilers keep units in registers, and sums in memory
     vec const b0 = unit<F>::part(load(panel), i), b1 = unit<F>::part(load(panel + lanes), i);
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
-      vec const x = broadcast(a[r * Row + i * Part]);
+      vec const x = broadcast(a[r * Stride + i * Part]);
       unit<F>::multiply_add(x, b0, sum[r][0]);
       unit<F>::multiply_add(x, b1, sum[r][1]);
     }
   }
 }
+/// The same of `count` units, which `flow` fetches meanwhile.
+template <format F, int Stride, int Rows>
+FINEGRAIN_INLINE void add_units(float const*& a, std::int64_t count, float const*& panel,
+                                vec (&sum)[Rows][vectors], flow& next) {
+  auto const step = [&]() __attribute__((always_inline)) {
+    next.fetch();
+    add_unit<F, Stride, Rows>(a, panel, sum);
+    a += unit<F>::parts;
+    panel += panel_width;
+  };
+  for (; count >= together; count -= together) {
+    FINEGRAIN_UNROLL
+    for (int j = 0; j < together; ++j) step();
+  }
+  for (; count > 0; --count) step();
+}
+FINEGRAIN_INLINE flow flow_of(flow next, float const* panel) {  // or a line that is there already
+  return next.at ? next : flow{reinterpret_cast<std::byte const*>(panel), 0};
+}
 
 /// sum += a . panel, over `units` units of k. Of `a`, blocks of `depth` units stand `block` apart, in
-/// each the rows, left_stride<F> apart. Next is what is fetched meanwhile.
-template <format F, int Rows>
+/// each the rows, Stride apart. Next is what is fetched meanwhile: `flow` or `ahead`.
+template <format F, int Stride, int Rows>
+FINEGRAIN_INLINE void add_tile(float const* a, std::int64_t block, std::int64_t units,
+                               float const* panel, vec (&sum)[Rows][vectors], flow const& next) {
+  flow fetched = flow_of(next, panel);
+  for (; units > 0; units -= depth, a += block) {
+    float const* row = a;
+    add_units<F, Stride, Rows>(row, std::min<std::int64_t>(depth, units), panel, sum, fetched);
+  }
+}
+template <format F, int Stride, int Rows>
 FINEGRAIN_INLINE void add_tile(float const* a, std::int64_t block, std::int64_t units,
                                float const* panel, vec (&sum)[Rows][vectors], ahead const& next) {
   auto step = [&](float const* from) __attribute__((always_inline)) {
-    add_unit<F, Rows>(from, panel, sum);
+    add_unit<F, Stride, Rows>(from, panel, sum);
     panel += panel_width;
   };
   for (std::int64_t k0 = 0; k0 < units; k0 += depth, a += block) {
@@ -63,9 +92,9 @@ enum class sink {
   fresh,  // they begin at 0
   go_on,  // they begin where they were
 };
-template <format F, int Rows>
+template <format F, int Stride, int Rows, class Next>
 void tile(float const* a, std::int64_t block, std::int64_t units, float const* panel, sink to,
-          float* sums, std::int64_t stride, ahead const& next) {
+          float* sums, std::int64_t stride, Next const& next) {
   vec sum[Rows][vectors];
   FINEGRAIN_UNROLL
   for (int r = 0; r < Rows; ++r) {
@@ -73,20 +102,20 @@ void tile(float const* a, std::int64_t block, std::int64_t units, float const* p
     for (int j = 0; j < vectors; ++j)
       sum[r][j] = to == sink::go_on ? load(sums + r * stride + j * lanes) : vec{};
   }
-  add_tile<F, Rows>(a, block, units, panel, sum, next);
+  add_tile<F, Stride, Rows>(a, block, units, panel, sum, next);
   FINEGRAIN_UNROLL
   for (int r = 0; r < Rows; ++r) {
     FINEGRAIN_UNROLL
     for (int j = 0; j < vectors; ++j) store(sums + r * stride + j * lanes, sum[r][j]);
   }
 }
-template <format F>
+template <format F, class Next = ahead, int Stride = left_stride<F>>
 void tile(int rows, float const* a, std::int64_t block, std::int64_t units, float const* panel,
-          sink to, float* sums, std::int64_t stride, ahead const& next) {
+          sink to, float* sums, std::int64_t stride, Next const& next) {
   using function = void (*)(float const*, std::int64_t, std::int64_t, float const*, sink, float*,
-                            std::int64_t, ahead const&);
+                            std::int64_t, Next const&);
   static constexpr auto height = []<int... R>(std::integer_sequence<int, R...>) {
-    return std::array<function, tile_rows>{tile<F, R + 1>...};
+    return std::array<function, tile_rows>{tile<F, Stride, R + 1, Next>...};
   }
   (std::make_integer_sequence<int, tile_rows>());
   height[static_cast<std::size_t>(rows - 1)](a, block, units, panel, to, sums, stride, next);
@@ -98,32 +127,27 @@ FINEGRAIN_INLINE auto starts_of(auto* row) {
   return row + depth * unit<F>::parts;
 }
 
-/// sums += a . panel, of up to `depth` units, block by block of `together` units: a block's sums, times
-/// its scales, are added.
-template <format F, int Rows>
-void scaled_tile(float const* a, std::int64_t units, std::int64_t together, float const* panel,
-                 float const* scales, float* sums, ahead const& next) {
-  [[maybe_unused]] float const* start = starts_of<F>(a);
-  for (std::int64_t k = 0; k < units; scales += panel_width) {
+/// sums += a . panel, of up to `depth` units, block by block of `block` units: a block's sums, times
+/// its scales, are added. They begin at 0, or at a row's `starts`, one for each block. A's rows are as
+/// P's are kept.
+template <format F, format P, int Rows>
+void scaled_tile(float const* a, [[maybe_unused]] float const* starts, std::int64_t units,
+                 std::int64_t block, float const* panel, float const* scales, float* sums,
+                 flow const& next) {
+  flow fetched = flow_of(next, panel);
+  for (; units > 0; units -= block, scales += panel_width) {
     vec sum[Rows][vectors];
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
       FINEGRAIN_UNROLL
       for (int j = 0; j < vectors; ++j)
-        if constexpr (requires { unit<F>::starting; })
-          sum[r][j] = broadcast(start[r * left_stride<F>]);
+        if constexpr (requires { unit<P>::starting; })
+          sum[r][j] = broadcast(starts[r * left_stride<P>]);
         else
           sum[r][j] = vec{};
     }
-    ++start;
-    for (std::int64_t const end = std::min(units, k + together); k < end;) {
-      next.fetch(k);
-      for (std::int64_t const stop = std::min(end, k + line); k < stop; ++k) {
-        add_unit<F, Rows>(a, panel, sum);
-        a += unit<F>::parts;
-        panel += panel_width;
-      }
-    }
+    ++starts;
+    add_units<F, left_stride<P>, Rows>(a, std::min(units, block), panel, sum, fetched);
     vec const s0 = load(scales), s1 = load(scales + lanes);
     float* to = sums;
     asm("" : "+r"(to));  // or compilers keep totals in registers that are not there
@@ -138,16 +162,17 @@ void scaled_tile(float const* a, std::int64_t units, std::int64_t together, floa
   }
 }
 
-template <format F>
-void scaled_tile(int rows, float const* a, std::int64_t units, std::int64_t together,
-                 float const* panel, float const* scales, float* sums, ahead const& next) {
-  using function = void (*)(float const*, std::int64_t, std::int64_t, float const*, float const*,
-                            float*, ahead const&);
+template <format F, format P>
+void scaled_tile(int rows, float const* a, float const* starts, std::int64_t units,
+                 std::int64_t block, float const* panel, float const* scales, float* sums,
+                 flow const& next) {
+  using function = void (*)(float const*, float const*, std::int64_t, std::int64_t, float const*,
+                            float const*, float*, flow const&);
   static constexpr auto height = []<int... R>(std::integer_sequence<int, R...>) {
-    return std::array<function, tile_rows>{scaled_tile<F, R + 1>...};
+    return std::array<function, tile_rows>{scaled_tile<F, P, R + 1>...};
   }
   (std::make_integer_sequence<int, tile_rows>());
-  height[static_cast<std::size_t>(rows - 1)](a, units, together, panel, scales, sums, next);
+  height[static_cast<std::size_t>(rows - 1)](a, starts, units, block, panel, scales, sums, next);
 }
 
 /// f(top, height, t, tiles) for tiles of nearly equal height.

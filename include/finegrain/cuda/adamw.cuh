@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../base/random.hpp"
 #include "adamw.hpp"
 #include "vector.cuh"
 
@@ -188,9 +189,43 @@ void adamw<T>::move_biases(router_place const* routers, std::int64_t count,
   check_launch("move_biases_kernel");
 }
 
+template <class Tag>
+__global__ void __launch_bounds__(128)
+    write_by_chance_kernel(weight_range const* ranges, float const* w, bf16* weights,
+                           adamw_step const* step) {
+  std::uint64_t const seed = random_word(0, static_cast<std::uint64_t>(step->step));
+  weight_range const range = ranges[blockIdx.x / adamw_parts];
+  for_range(range, blockIdx.x % adamw_parts, adamw_parts, [&](std::int64_t at, auto shape) {
+    constexpr int N = decltype(shape)::value;
+    float x[N];
+    vector::load(w + at, x);
+    std::uint64_t word = 0;
+#pragma unroll
+    for (int i = 0; i < N; ++i, word >>= 16) {
+      auto const n = static_cast<std::uint64_t>(at + i);
+      if (i % 4 == 0) word = random_word(seed, n / 4) >> n % 4 * 16;
+      x[i] = static_cast<float>(rounded_by(x[i], static_cast<std::uint32_t>(word & 0xffff)));
+    }
+    vector::save(weights + at, x);
+  });
+}
+template <class Tag>
+void chance_rounding<Tag>::write(weight_range const* ranges, std::int64_t count, float const* w,
+                                 bf16* weights, adamw_step const* step, CUstream_st* stream) {
+  if (count == 0) return;
+  write_by_chance_kernel<Tag>
+      <<<static_cast<unsigned>(count * adamw_parts), 128, 0, stream>>>(ranges, w, weights, step);
+  check_launch("write_by_chance_kernel");
+}
+
 template <class T>
 using adamw_code =
     code<&adamw<T>::gradient_norm, &adamw<T>::update, &adamw<T>::add_loads, &adamw<T>::move_biases>;
+/// Of what T is: no other number is rounded by chance.
+template <class T>
+struct rounding_code {};
+template <>
+struct rounding_code<bf16> : code<&chance_rounding<void>::write> {};
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "../base/number.hpp"
 #include "../plan/extent.hpp"
 #include "../plan/schedule.hpp"
 #include "memory.hpp"
@@ -73,6 +74,14 @@ struct adamw {
   static void move_biases(router_place const* routers, std::int64_t count,
                           std::int64_t const* loads, double speed, bool centre, float* w,
                           T* weights, adamw_step const* step, CUstream_st* stream);
+};
+
+/// Weights in bf16 that are right in the mean, as train/adamw.hpp's rounded_weights. Tag is void.
+template <class Tag>
+struct chance_rounding {
+  /// Writes w to `weights`, rounded by chance: the draws are of a weight's place and of the step.
+  static void write(weight_range const* ranges, std::int64_t count, float const* w, bf16* weights,
+                    adamw_step const* step, CUstream_st* stream);
 };
 
 }  // namespace device

@@ -47,5 +47,34 @@ struct attend {
                        float* delta, CUstream_st* stream);
 };
 
+/// The same for latent attention: scores have a scale, heads.scale.
+template <class T>
+struct latent_attend {
+  /// What kernels are made for: numbers of a head's queries and keys, and of its values; of a
+  /// latent vector, and of a row of a cache, which is that and a rotary key.
+  static constexpr int most_dim = 192, most_value = 128, most_rank = 512, most_row = 576;
+
+  /// attend's forward and backward with values of heads.value numbers.
+  static void forward(heads shape, places where, matrix<T const> q, matrix<T const> keys,
+                      matrix<T const> values, matrix<T> mixed, float* log_weight,
+                      CUstream_st* stream);
+  static void backward(heads shape, places where, matrix<T const> q, matrix<T const> k,
+                       matrix<T const> v, matrix<T const> mixed, float const* log_weight,
+                       matrix<T const> dmixed, matrix<T> dq, matrix<T> dk, matrix<T> dv,
+                       float* delta, CUstream_st* stream);
+  /// Up to 65535 tokens of one sequence with a cache: keys are rows (past + T, heads.dim), of which
+  /// all heads' values are the first heads.value numbers. q is (T, heads * dim), mixed (T,
+  /// heads * value). partial has latent_floats(shape, T).
+  static void decode(heads shape, places where, matrix<T const> q, matrix<T const> rows,
+                     matrix<T> mixed, float* log_weight, float* partial, CUstream_st* stream);
+};
+
+/// Floats of latent decode's `partial`: at least decode_floats, and never fewer for more tokens.
+constexpr std::int64_t latent_floats(heads shape, std::int64_t tokens) {
+  std::int64_t const rows = tokens * shape.query;
+  return at_most<std::int64_t>(rows * most_decode_parts, at_least<std::int64_t>(rows, 384 * 16)) *
+         (shape.value + 2);
+}
+
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

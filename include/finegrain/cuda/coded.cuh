@@ -3,6 +3,7 @@
 #pragma once
 
 #include "coded_rows.cuh"
+#include "decode/dense.cuh"
 #include "decode/products.cuh"
 #include "pack.cuh"
 
@@ -13,6 +14,19 @@ namespace decode {
 template <bool Up, class T, class W>
 void coded_product(expert_products<T> const& p, family_weights<W> const& routed,
                    family_weights<W> const& shared, CUstream_st* stream, char const* name) {
+  if (p.routed.width == 0 && p.rows.tokens <= most_streamed) {
+    int const D = p.hidden, F = p.shared.width;
+    return dense<Up, T, W>({.weights = shared,
+                            .tokens = p.rows.tokens,
+                            .rows = Up ? F : D,
+                            .columns = Up ? D : F,
+                            .x = Up ? p.x : p.shared.hidden,
+                            .x_stride = Up ? D : F,
+                            .y = Up ? p.shared.hidden : p.shared.out,
+                            .y_stride = Up ? F : D,
+                            .act = p.act},
+                           stream, name);
+  }
   switch (p.rows.tile) {
     case 32: return coded_rows<Up, 32>(p, routed, shared, stream, name);
     case 64: return coded_rows<Up, 64>(p, routed, shared, stream, name);
@@ -45,26 +59,19 @@ void coded_experts<T, F>::down_combine(expert_products<T> const& p, coded_family
 template <class T, format F>
 void coded_experts<T, F>::pack(T const* gate, T const* up, T const* down, int count, int hidden,
                                int width, coded_family const& to, CUstream_st* stream) {
-  using namespace packing;
-  auto const blocks = [&](std::int64_t n) { return static_cast<unsigned>(count * n); };
-  auto const over = [](int n, int by) { return std::int64_t{n + by - 1} / by; };
-  if (count * hidden * width == 0) return;
   if constexpr (in_panels(F)) {
-    pack_panels<F><<<blocks(over(width, 8) * over(hidden, 64)), threads, 0, stream>>>(
-        gate, up, width, hidden, to.gate);
-    pack_panels<F><<<blocks(over(hidden, 16) * over(width, 64)), threads, 0, stream>>>(
-        down, down, hidden, width, to.down);
+    std::int64_t const steps = std::int64_t{(width + 7) / 8} * ((hidden + 63) / 64);
+    if (count * steps > 0) {
+      packing::pack_panels<F>
+          <<<static_cast<unsigned>(count * steps), packing::threads, 0, stream>>>(gate, up, width,
+                                                                                  hidden, to.gate);
+      check_launch("coded_experts::pack");
+    }
   } else {
-    auto const rows = [&](T const* from, int height, int columns, std::uint8_t* codes,
-                          bf16* scales) {
-      pack_rows<F><<<blocks(coded_family::scales(F, height, columns)), threads, 0, stream>>>(
-          from, height, columns, codes, scales);
-    };
-    rows(gate, width, hidden, to.gate, to.gate_scales);
-    rows(up, width, hidden, to.up, to.up_scales);
-    rows(down, hidden, width, to.down, to.down_scales);
+    packing::pack<F>(gate, count, width, hidden, to.gate, to.gate_scales, stream);
+    packing::pack<F>(up, count, width, hidden, to.up, to.up_scales, stream);
   }
-  check_launch("coded_experts::pack");
+  packing::pack<F>(down, count, hidden, width, to.down, to.down_scales, stream);
 }
 
 template <class T, format F>

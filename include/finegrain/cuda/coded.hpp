@@ -70,6 +70,9 @@ struct coded_family {
   static constexpr std::int64_t over(std::int64_t n, std::int64_t by) { return (n + by - 1) / by; }
 };
 
+/// Up to so many tokens one matrix, or one expert that all tokens go to, is streamed past them.
+inline constexpr std::int64_t most_streamed = 64;
+
 /// Experts' products with weights in format F, which stand in place of those that `p` points to.
 /// Products are of bf16, which holds every code's value, and scales multiply their f32 sums.
 template <class T, format F>

@@ -17,7 +17,7 @@ __global__ void each_kernel(From const* from, std::int64_t from_stride, To* to,
   if (i >= rows * in_row) return;
   std::int64_t const row = i / in_row, c = i % in_row * N;
   float x[N] = {}, y[N] = {};
-  if constexpr (F::reads_from) vector::load(from + row * from_stride + c, x);
+  vector::load(from + row * from_stride + c, x);
   if constexpr (F::reads_to) vector::load(to + row * to_stride + c, y);
 #pragma unroll
   for (int j = 0; j < N; ++j) y[j] = f(x[j], y[j]);
@@ -25,19 +25,13 @@ __global__ void each_kernel(From const* from, std::int64_t from_stride, To* to,
 }
 
 struct each_sum {
-  static constexpr bool reads_from = true, reads_to = true;
+  static constexpr bool reads_to = true;
   __device__ float operator()(float x, float y) const { return x + y; }
 };
 struct each_copy {
-  static constexpr bool reads_from = true, reads_to = false;
+  static constexpr bool reads_to = false;
   __device__ float operator()(float x, float) const { return x; }
 };
-struct each_constant {
-  static constexpr bool reads_from = false, reads_to = false;
-  float value;
-  __device__ float operator()(float, float) const { return value; }
-};
-
 template <class From, class To, class F>
 void each(matrix<From const> from, matrix<To> to, F f, CUstream_st* stream) {
   if (from.stride == from.cols && to.stride == to.cols)  // one long row
@@ -58,10 +52,6 @@ void each(matrix<From const> from, matrix<To> to, F f, CUstream_st* stream) {
 template <class T>
 void elementwise<T>::add(matrix<T const> x, matrix<T> y, CUstream_st* stream) {
   each(x, y, each_sum{}, stream);
-}
-template <class T>
-void elementwise<T>::fill(T* to, std::int64_t count, float value, CUstream_st* stream) {
-  each(matrix<T const>(to, 1, count), matrix<T>(to, 1, count), each_constant{value}, stream);
 }
 template <class T>
 void elementwise<T>::narrow(float const* from, T* to, std::int64_t count, CUstream_st* stream) {
@@ -165,10 +155,60 @@ void finite_numbers<T>::look(T const* from, std::int64_t count, std::int32_t* ot
 }
 
 template <class T>
-using elementwise_code = code<&elementwise<T>::add, &elementwise<T>::fill, &elementwise<T>::narrow,
-                              &elementwise<T>::widen, &finite_numbers<T>::look>;
+__global__ void __launch_bounds__(256)
+    copy_heads_kernel(int count, int columns, matrix<T const> from, int from_step, matrix<T> to,
+                      int to_step) {
+  int const vectors = columns / vector::width;
+  std::int64_t const item = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  std::int64_t const row = item / (vectors * count);
+  if (row >= to.rows) return;
+  int const in_row = static_cast<int>(item % (vectors * count));
+  int const head = in_row / vectors, c = in_row % vectors * vector::width;
+  vector::store(to.data + row * to.stride + head * to_step + c,
+                vector::fetch(from.data + row * from.stride + head * from_step + c));
+}
+template <class T>
+__global__ void __launch_bounds__(256)
+    sum_heads_kernel(int count, matrix<T const> from, int from_step, matrix<T> to) {
+  int const vectors = static_cast<int>(to.cols) / vector::width;
+  std::int64_t const item = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  std::int64_t const row = item / vectors;
+  if (row >= to.rows) return;
+  int const c = static_cast<int>(item % vectors) * vector::width;
+  float sum[vector::width] = {};
+#pragma unroll 4
+  for (int head = 0; head < count; ++head) {
+    float x[vector::width];
+    vector::load(from.data + row * from.stride + head * from_step + c, x);
+#pragma unroll
+    for (int i = 0; i < vector::width; ++i) sum[i] += x[i];
+  }
+  vector::save(to.data + row * to.stride + c, sum);
+}
+template <class T>
+void heads_columns<T>::copy(int count, int columns, matrix<T const> from, int from_step,
+                            matrix<T> to, int to_step, CUstream_st* stream) {
+  if (to.rows == 0) return;
+  auto const blocks = vector::blocks_for(to.rows * count * (columns / vector::width), 256);
+  copy_heads_kernel<T><<<blocks, 256, 0, stream>>>(count, columns, from, from_step, to, to_step);
+  check_launch("copy_heads_kernel");
+}
+template <class T>
+void heads_columns<T>::sum(int count, matrix<T const> from, int from_step, matrix<T> to,
+                           CUstream_st* stream) {
+  if (to.rows == 0) return;
+  auto const blocks = vector::blocks_for(to.size() / vector::width, 256);
+  sum_heads_kernel<T><<<blocks, 256, 0, stream>>>(count, from, from_step, to);
+  check_launch("sum_heads_kernel");
+}
+
+template <class T>
+using elementwise_code = code<&elementwise<T>::add, &elementwise<T>::narrow, &elementwise<T>::widen,
+                              &finite_numbers<T>::look>;
 template <class T>
 using blend_code = code<&elementwise<T>::blend, &elementwise<T>::blend_backward>;
+template <class T>
+using heads_columns_code = code<&heads_columns<T>::copy, &heads_columns<T>::sum>;
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

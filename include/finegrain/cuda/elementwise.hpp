@@ -20,7 +20,6 @@ template <class T>
 struct elementwise {
   /// y += x.
   static void add(matrix<T const> x, matrix<T> y, CUstream_st* stream);
-  static void fill(T* to, std::int64_t count, float value, CUstream_st* stream);
   /// T from f32, to the nearest, and back.
   static void narrow(float const* from, T* to, std::int64_t count, CUstream_st* stream);
   static void widen(T const* from, float* to, std::int64_t count, CUstream_st* stream);
@@ -34,6 +33,19 @@ struct elementwise {
   static void blend_backward(float const* mix, matrix<T const> a, matrix<T const> b,
                              matrix<T const> dy, matrix<T> da, matrix<T> db, T* dmix,
                              CUstream_st* stream);
+};
+
+/// Some of the columns of several heads. Rows begin on 16-byte borders, and all that counts columns
+/// is a multiple of 8.
+template <class T>
+struct heads_columns {
+  /// Of each row and each of `count` heads, `columns` numbers: from column h * from_step of `from`
+  /// to column h * to_step of `to`.
+  static void copy(int count, int columns, matrix<T const> from, int from_step, matrix<T> to,
+                   int to_step, CUstream_st* stream);
+  /// The sum over heads of what is at column h * from_step, to the columns of `to`.
+  static void sum(int count, matrix<T const> from, int from_step, matrix<T> to,
+                  CUstream_st* stream);
 };
 
 }  // namespace device

@@ -3,16 +3,18 @@
 #pragma once
 
 #include <algorithm>
-#include <cstring>
+#include <iterator>
 #include <memory>
 #include <vector>
 
 #include "../plan/plan.hpp"
 #include "blas.hpp"
 #include "buffer.hpp"
+#include "clock.hpp"
 #include "elementwise.hpp"
 #include "loss.hpp"
 #include "products.hpp"
+#include "report.hpp"
 #include "rules.hpp"
 #include "supported.hpp"
 
@@ -35,6 +37,7 @@ struct context {
   std::unique_ptr<double, released> reports;
   std::int64_t report_size = 0;  // numbers there is room for
   std::int64_t moves = 0;        // how many times any of this was allocated anew
+  device::clock clock;           // of timed passes
 
   void reserve_reports(std::int64_t numbers) {
     if (numbers <= report_size) return;
@@ -47,8 +50,8 @@ struct context {
 
 }  // namespace device
 
-/// Enqueues every pass on a stream of the caller's; nothing waits for the device but a loss or a log
-/// that the host asks for, and no pass allocates, so that it can be captured in a graph. x, y,
+/// Enqueues every pass on a stream of the caller's; nothing waits for the device but a loss, a log or
+/// times that the host asks for, and no pass allocates, so that it can be captured in a graph. x, y,
 /// weights and gradients are memory of the device; lists of token ids, starts and positions may be
 /// the host's, from which they are copied as the pass begins. Weights, activations and gradients
 /// are T; sums are f32.
@@ -122,7 +125,8 @@ struct place<basic_cuda<T>> {
   }
   static void reserve_log(X const& on, routing_log const& log) {
     std::int64_t numbers = 0;
-    for (auto const& layer : log.layers) numbers += report_size(layer.load.size());
+    for (auto const& layer : log.layers)
+      numbers += device::router_report::numbers(std::ssize(layer.load));
     on.context->reserve_reports(numbers);
   }
   static id_list list(X const& on, buffer<std::int32_t>& memory, id_list const& from) {
@@ -139,10 +143,11 @@ struct place<basic_cuda<T>> {
     device::runtime::copy(&number, from, sizeof number, on.stream);
     return number;
   }
+  static parallel threads(X const&) { return default_threads(); }
   template <class Make>
   static void write(X const& on, buffer<T> const& to, Make&& make) {
     finegrain::buffer<T> numbers(to.size());
-    make(numbers.data(), default_threads());
+    make(numbers.data(), threads(on));
     device::runtime::copy(to.data(), numbers.data(), to.bytes(), on.stream);
   }
   static std::vector<T> fetched(X const& on, std::span<T const> numbers) {
@@ -187,36 +192,46 @@ struct place<basic_cuda<T>> {
   }
   static void read_log(X const& on, routing_log& log, std::int64_t tokens) {
     device::runtime::synchronize(on.stream);
-    double const* from = on.context->reports.get();
-    for (std::size_t l = 0; l < std::min(log.next, log.layers.size()); ++l)
-      from = read_report(from, tokens, log.layers[l]);
+    double* from = on.context->reports.get();
+    for (std::size_t l = 0; l < std::min(log.next, log.layers.size()); ++l) {
+      routing_report& to = log.layers[l];
+      auto const routed = std::ssize(to.load);
+      device::router_report(from, static_cast<int>(routed)).read(to);
+      to.tokens = tokens;
+      from += device::router_report::numbers(routed);
+    }
   }
   /// What is asked of a router that it cannot do.
   static void check(config const& c, routing_request const& request, bool) {
-    if (char const* const sentence = device::unsupported(c, request))
+    if (char const* const sentence = device::unsupported(c))
       throw invalid_argument("%s", sentence);
     if (request.rule && !dynamic_cast<cuda_routing_rule const*>(request.rule))
       throw invalid_argument("on cuda, a routing rule must be a cuda_routing_rule");
     if (request.balance.rule && !dynamic_cast<cuda_balance_rule const*>(request.balance.rule))
       throw invalid_argument("on cuda, a balance rule must be a cuda_balance_rule");
   }
+};
 
-  /// Numbers of a router's report as kernels write it: see device::router_report.
-  static std::int64_t report_size(std::size_t routed) {
-    return 5 * static_cast<std::int64_t>(routed) + 3;
+/// Two events of the stream around each node, which are read, and waited for, when all of a pass is
+/// enqueued. So a node's time is the device's, with what the device waits for the host.
+template <class T>
+struct stopwatch<basic_cuda<T>> {
+  using X = basic_cuda<T>;
+
+  static std::size_t begin(pass<X> const& p, std::size_t row) {
+    if (!p.batch.times) return 0;
+    if (row == 0) {
+      if (device::runtime::records(p.on.stream))
+        throw invalid_argument("a pass that is recorded takes no times: nothing runs yet");
+      p.on.context->clock.clear();
+    }
+    return p.on.context->clock.mark(p.on.stream);
   }
-  static double const* read_report(double const* from, std::int64_t tokens, routing_report& to) {
-    std::size_t const R = to.load.size();
-    std::memcpy(to.load.data(), from, R * sizeof(double));
-    std::memcpy(to.dropped.data(), from + R, R * sizeof(double));
-    std::copy_n(from + 2 * R, R, to.mean_score.begin());
-    std::copy_n(from + 3 * R, R, to.bias.begin());
-    std::copy_n(from + 4 * R, R, to.quantile.begin());
-    to.balance_loss = from[5 * R];
-    to.entropy = from[5 * R + 1];
-    to.devices = from[5 * R + 2];
-    to.tokens = tokens;
-    return from + report_size(R);
+  static void end(pass<X> const& p, std::size_t row, timings::phase phase, std::size_t begun) {
+    if (!p.batch.times) return;
+    device::clock& clock = p.on.context->clock;
+    clock.add(row, phase, begun, clock.mark(p.on.stream));
+    if (row == 0) clock.read(*p.batch.times);
   }
 };
 

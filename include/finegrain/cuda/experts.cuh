@@ -38,6 +38,11 @@ bool takes_hopper_transposed(expert_products<T> const& p, instructions use) {
 }
 
 template <class T>
+bool takes_hopper_backward(instructions use) {
+  return use == instructions::all && hopper_backward<T>::available();
+}
+
+template <class T>
 void experts<T>::up_forward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
   if constexpr (in_pairs<T>) {
     if (takes_few_rows(p, use)) return few_rows<T>::up_forward(p, stream);
@@ -64,29 +69,25 @@ void experts<T>::down_combine(expert_products<T> const& p, T const* add, T* y,
 template <class T>
 void experts<T>::down_backward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
   if constexpr (in_pairs<T>)
-    if (use == instructions::all && hopper_backward<T>::available())
-      return hopper_backward<T>::down_backward(p, stream);
+    if (takes_hopper_backward<T>(use)) return hopper_backward<T>::down_backward(p, stream);
   portable_products<T>::down_backward(p, stream);
 }
 template <class T>
 void experts<T>::down_weights(expert_products<T> const& p, instructions use, CUstream_st* stream) {
   if constexpr (in_pairs<T>)
-    if (use == instructions::all && hopper_backward<T>::available())
-      return hopper_backward<T>::down_weights(p, stream);
+    if (takes_hopper_backward<T>(use)) return hopper_backward<T>::down_weights(p, stream);
   portable_products<T>::down_weights(p, stream);
 }
 template <class T>
 void experts<T>::up_backward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
   if constexpr (in_pairs<T>)
-    if (use == instructions::all && hopper_backward<T>::available())
-      return hopper_backward<T>::up_backward(p, stream);
+    if (takes_hopper_backward<T>(use)) return hopper_backward<T>::up_backward(p, stream);
   portable_products<T>::up_backward(p, stream);
 }
 template <class T>
 void experts<T>::up_weights(expert_products<T> const& p, instructions use, CUstream_st* stream) {
   if constexpr (in_pairs<T>)
-    if (use == instructions::all && hopper_backward<T>::available())
-      return hopper_backward<T>::up_weights(p, stream);
+    if (takes_hopper_backward<T>(use)) return hopper_backward<T>::up_weights(p, stream);
   portable_products<T>::up_weights(p, stream);
 }
 

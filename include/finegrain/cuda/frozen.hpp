@@ -1,9 +1,11 @@
-// Frozen layers on the device: experts as codes, in memory of their own; the router stays as it is.
+// Frozen stages on the device: weights as codes, in memory of their own; routers stay as they are.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../expr/latent_attention.hpp"
 #include "../plan/frozen.hpp"
 #include "coded.hpp"
+#include "coded_linear.hpp"
 #include "executor.hpp"
 #include "experts.hpp"
 #include "fp8.hpp"
@@ -60,7 +62,8 @@ struct frozen_layer {
 
  private:
   bool takes_fp8(expert_products<T> const& p, instructions use) const {
-    return activations == format::fp8 && use == instructions::all && p.rows.tile == 128 &&
+    bool const few = p.routed.width == 0 && p.rows.tokens <= most_streamed;
+    return activations == format::fp8 && use == instructions::all && p.rows.tile == 128 && !few &&
            fp8_fits(p) && fp8_products<T>::available();
   }
   std::pair<fp8_family, fp8_family> rows_of(expert_products<T> const& p) const {
@@ -71,8 +74,89 @@ struct frozen_layer {
   }
 };
 
+/// The weight (Out, In) of a product in format F.
+template <class T, format F, int In, int Out>
+struct frozen_product {
+  static_assert(In % 8 == 0, "on cuda, rows of a weight in codes have a multiple of 8 numbers");
+  coded_weight<F> weight;
+
+  constexpr explicit frozen_product(arena& memory) : weight(memory, Out, In) {}
+  void fill(basic_cuda<T> const& on, T const* numbers) const {
+    coded_linear<T, F>::pack(numbers, weight, on.stream);
+  }
+};
+
 }  // namespace device
 
+template <class T, formats F, int In, int Out>
+requires(device::is_coded(F.rest)) struct frozen_weights<basic_cuda<T>, F, linear<In, Out>>
+    : device::frozen_product<T, F.rest, In, Out> {
+  using device::frozen_product<T, F.rest, In, Out>::frozen_product;
+};
+template <class T, formats F, int D, int V>
+requires(device::is_coded(F.rest)) struct frozen_weights<basic_cuda<T>, F, head<D, V>>
+    : device::frozen_product<T, F.rest, D, V> {
+  using device::frozen_product<T, F.rest, D, V>::frozen_product;
+};
+
+template <class T, formats F, int D, int Heads, int KvHeads, int HeadDim>
+requires(device::is_coded(
+    F.rest)) struct frozen_weights<basic_cuda<T>, F, attention<D, Heads, KvHeads, HeadDim>> {
+  device::coded_weight<F.rest> query, key, value, output;
+  constexpr explicit frozen_weights(arena& memory)
+      : query(memory, Heads * HeadDim, D),
+        key(memory, KvHeads * HeadDim, D),
+        value(memory, KvHeads * HeadDim, D),
+        output(memory, D, Heads * HeadDim) {}
+  void fill(basic_cuda<T> const& on, T const* numbers) const {
+    auto const w = bind_weights<attention<D, Heads, KvHeads, HeadDim>, T const>(numbers);
+    auto const pack = [&](matrix<T const> from, device::coded_weight<F.rest> const& to) {
+      device::coded_linear<T, F.rest>::pack(from.data, to, on.stream);
+    };
+    pack(w.query, query), pack(w.key, key), pack(w.value, value), pack(w.output, output);
+  }
+};
+
+/// kv_b stays in numbers: queries meet the one half of it turned over.
+template <class T, formats F, int D, int Heads, latent N>
+requires(device::is_coded(
+    F.rest)) struct frozen_weights<basic_cuda<T>, F, latent_attention<D, Heads, N>> {
+  using E = latent_attention<D, Heads, N>;
+  static_assert(D % 8 == 0, "on cuda, rows of a weight in codes have a multiple of 8 numbers");
+  device::coded_weight<F.rest> q_proj, q_a, q_b, kv_a, output;
+  matrix<T> kv_b, q_a_norm, kv_a_norm;
+  constexpr explicit frozen_weights(arena& memory)
+      : q_proj(memory, E::straight ? Heads * E::query_dim : 0, D),
+        q_a(memory, N.q_rank, D),
+        q_b(memory, E::straight ? 0 : Heads * E::query_dim, N.q_rank),
+        kv_a(memory, N.kv_rank + N.rope, D),
+        output(memory, D, Heads * N.value),
+        kv_b(memory.matrix<T>(Heads * (N.nope + N.value), N.kv_rank)),
+        q_a_norm(memory.matrix<T>(E::straight ? 0 : 1, N.q_rank)),
+        kv_a_norm(memory.matrix<T>(1, N.kv_rank)) {}
+  void fill(basic_cuda<T> const& on, T const* numbers) const {
+    auto const w = bind_weights<E, T const>(numbers);
+    auto const pack = [&](matrix<T const> from, device::coded_weight<F.rest> const& to) {
+      device::coded_linear<T, F.rest>::pack(from.data, to, on.stream);
+    };
+    auto const copy = [&](matrix<T const> from, matrix<T> to) {
+      place<basic_cuda<T>>::copy(on, from.data, to.size(), to.data);
+    };
+    pack(w.q_proj, q_proj), pack(w.q_a, q_a), pack(w.q_b, q_b);
+    pack(w.kv_a, kv_a), pack(w.output, output);
+    copy(w.kv_b, kv_b), copy(w.q_a_norm, q_a_norm), copy(w.kv_a_norm, kv_a_norm);
+  }
+};
+
+template <class T, formats F, int D, int Width, activation Act>
+requires(device::is_coded(F.experts)) struct frozen_weights<basic_cuda<T>, F, mlp<D, Width, Act>>
+    : device::frozen_experts<F.experts> {
+  constexpr explicit frozen_weights(arena& memory)
+      : device::frozen_experts<F.experts>(memory, 1, D, Width) {}
+  void fill(basic_cuda<T> const& on, T const* numbers) const {
+    device::frozen_experts<F.experts>::fill(on, bind_weights<mlp<D, Width, Act>, T const>(numbers));
+  }
+};
 template <class T, formats F, config C>
 requires(device::is_coded(F.experts)) struct frozen_weights<basic_cuda<T>, F, shared_experts<C>>
     : device::frozen_experts<F.experts> {

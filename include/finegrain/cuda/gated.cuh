@@ -8,25 +8,40 @@ namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 
 /// act(z) = z s, s = 1 / (1 + 2^e), e = z (linear + cubic z^2). That is SiLU, and GELU's tanh form,
-/// since (1 + tanh(u)) / 2 = 1 / (1 + exp(-2 u)), u = a (z + b z^3), a^2 = 2 / pi.
+/// since (1 + tanh(u)) / 2 = 1 / (1 + exp(-2 u)), u = a (z + b z^3), a^2 = 2 / pi. It is ReLU where
+/// linear is so steep that s is 1 above 0, and 0 below.
 struct gate_function {
-  static constexpr float log2_e = 1.4426950408889634f, ln_2 = 0.6931471805599453f;
+  static constexpr float log2_e = 1.4426950408889634f, ln_2 = 0.6931471805599453f,
+                         steep = -0x1p100f;
   float linear = -log2_e, cubic = 0;
 
   FINEGRAIN_HD explicit constexpr gate_function(activation act) {
     if (act == activation::swiglu) return;
-    linear *= 2 * 0.7978845608028653559f;
-    cubic = linear * 0.044715f;
+    linear = act == activation::reglu ? steep : -log2_e * 2 * 0.7978845608028653559f;
+    cubic = act == activation::reglu ? 0 : linear * 0.044715f;
   }
+  FINEGRAIN_HD constexpr bool is_step() const { return linear == steep; }
 
 #if defined(__CUDACC__)
   __device__ float operator()(float z) const {
     return __fdividef(z, 1 + exp2f(z * (linear + cubic * z * z)));
   }
-  /// Values and derivatives at two numbers. These share a reciprocal, of the product of both
-  /// 1 + 2^e, which are below 2^63 each. `is_cubic` false: cubic is known to be 0.
-  template <bool is_cubic = true>
+  /// Values and derivatives at two numbers, of any of the three.
   __device__ void at(float const (&z)[2], float (&value)[2], float (&slope)[2]) const {
+    if (is_step())
+      of_step(z, value, slope);
+    else
+      of_curve<true>(z, value, slope);
+  }
+  /// Of ReLU.
+  __device__ static void of_step(float const (&z)[2], float (&value)[2], float (&slope)[2]) {
+#pragma unroll
+    for (int i = 0; i < 2; ++i) slope[i] = z[i] > 0 ? 1 : 0, value[i] = z[i] * slope[i];
+  }
+  /// Of the others. Both numbers share a reciprocal, of the product of their 1 + 2^e, which are
+  /// below 2^63 each. `is_cubic` false: cubic is known to be 0.
+  template <bool is_cubic>
+  __device__ void of_curve(float const (&z)[2], float (&value)[2], float (&slope)[2]) const {
     float factor[2], sum[2], inverse;
 #pragma unroll
     for (int i = 0; i < 2; ++i) {

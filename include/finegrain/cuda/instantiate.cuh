@@ -3,6 +3,7 @@
 #pragma once
 
 #include "coded.cuh"
+#include "coded_linear.cuh"
 #include "hopper/fp8.cuh"
 #include "needs.cuh"
 
@@ -29,6 +30,7 @@ template <format F, class T = bf16>
 struct on_cuda_frozen {
   static_assert(device::is_coded(F), "only fp8, int8, int8_block and int4 have code of their own");
   static inline constexpr device::all_code<device::coded_experts_code<T, F>,
+                                           device::coded_linear_code<T, F>,
                                            device::fp8_products_code<T, F>>
       code{};
 };

@@ -43,6 +43,14 @@ template <class T>
 inline constexpr cublasComputeType_t blas_sums = sizeof(T) == 4 ? CUBLAS_COMPUTE_32F_PEDANTIC
                                                                 : CUBLAS_COMPUTE_32F;
 
+/// The handle, for products on a stream.
+inline cublasHandle_t blas_handle(blas const& library, CUstream_st* stream) {
+  auto* const handle = static_cast<cublasHandle_t>(library.handle);
+  check(cublasSetStream(handle, stream), "cublasSetStream");  // which takes the workspace away
+  check(cublasSetWorkspace(handle, library.workspace, blas::workspace_bytes), "cublasSetWorkspace");
+  return handle;
+}
+
 /// c (M, N) (+)= op(a) op(b). cuBLAS reads columns first, so what it is told is c^T = op(b)^T
 /// op(a)^T. `depth` is the length of the sum; where that is 0 it has nothing to do.
 template <class T, class C>
@@ -59,15 +67,29 @@ void blas_product(blas const& library, matrix<T const> a, bool a_transposed, mat
             "clearing a product");
     return;
   }
-  auto* const handle = static_cast<cublasHandle_t>(library.handle);
-  check(cublasSetStream(handle, stream), "cublasSetStream");  // which takes the workspace away
-  check(cublasSetWorkspace(handle, library.workspace, blas::workspace_bytes), "cublasSetWorkspace");
+  cublasHandle_t const handle = blas_handle(library, stream);
   float const one = 1, beta = add ? 1 : 0;
   check(cublasGemmEx_64(handle, b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N,
                         a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N, c.cols, c.rows, depth, &one,
                         b.data, blas_type<T>, b.stride, a.data, blas_type<T>, a.stride, &beta,
                         c.data, blas_type<C>, c.stride, blas_sums<T>, CUBLAS_GEMM_DEFAULT),
         "cublasGemmEx");
+}
+
+/// c_i (M, N) = a_i op(b_i) for `count` matrices of each, so many numbers apart; a has columns.
+template <class T>
+void blas_products(blas const& library, int count, matrix<T const> a, std::int64_t a_step,
+                   matrix<T const> b, bool b_transposed, std::int64_t b_step, matrix<T> c,
+                   std::int64_t c_step, CUstream_st* stream) {
+  if (c.rows == 0) return;
+  cublasHandle_t const handle = blas_handle(library, stream);
+  float const one = 1, zero = 0;
+  check(cublasGemmStridedBatchedEx_64(handle, b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N, CUBLAS_OP_N,
+                                      c.cols, c.rows, a.cols, &one, b.data, blas_type<T>, b.stride,
+                                      b_step, a.data, blas_type<T>, a.stride, a_step, &zero, c.data,
+                                      blas_type<T>, c.stride, c_step, count, blas_sums<T>,
+                                      CUBLAS_GEMM_DEFAULT),
+        "cublasGemmStridedBatchedEx");
 }
 
 template <class T>
@@ -91,11 +113,27 @@ void linear<T>::backward_weight(blas const& library, matrix<T const> dy, matrix<
   blas_product(library, dy, true, x, false, mode, dweight, stream);
 }
 
+template <class T>
+void linear<T>::forward_each(blas const& library, int count, matrix<T const> x, std::int64_t x_step,
+                             matrix<T const> weight, std::int64_t weight_step, matrix<T> y,
+                             std::int64_t y_step, CUstream_st* stream) {
+  blas_products(library, count, x, x_step, weight, true, weight_step, y, y_step, stream);
+}
+template <class T>
+void linear<T>::backward_input_each(blas const& library, int count, matrix<T const> dy,
+                                    std::int64_t dy_step, matrix<T const> weight,
+                                    std::int64_t weight_step, matrix<T> dx, std::int64_t dx_step,
+                                    CUstream_st* stream) {
+  blas_products(library, count, dy, dy_step, weight, false, weight_step, dx, dx_step, stream);
+}
+
 template <class Tag>
 using blas_library_code = code<&basic_blas_library<Tag>::create, &basic_blas_library<Tag>::destroy>;
 template <class T>
 using linear_code = code<&linear<T>::forward, &linear<T>::forward_f32, &linear<T>::backward_input,
                          &linear<T>::backward_weight>;
+template <class T>
+using linear_each_code = code<&linear<T>::forward_each, &linear<T>::backward_input_each>;
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

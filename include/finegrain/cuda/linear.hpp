@@ -25,6 +25,17 @@ struct linear {
   /// dweight (Out, In) (+)= dy (T, Out) transposed times x (T, In).
   static void backward_weight(blas const& library, matrix<T const> dy, matrix<T const> x,
                               gradients mode, matrix<T> dweight, CUstream_st* stream);
+
+  /// Products of `count` heads: x, weight and y are those of the first, and the others' are so many
+  /// numbers behind. y (T, Out) = x (T, In) times weight (Out, In) transposed.
+  static void forward_each(blas const& library, int count, matrix<T const> x, std::int64_t x_step,
+                           matrix<T const> weight, std::int64_t weight_step, matrix<T> y,
+                           std::int64_t y_step, CUstream_st* stream);
+  /// dx (T, In) = dy (T, Out) times weight (Out, In).
+  static void backward_input_each(blas const& library, int count, matrix<T const> dy,
+                                  std::int64_t dy_step, matrix<T const> weight,
+                                  std::int64_t weight_step, matrix<T> dx, std::int64_t dx_step,
+                                  CUstream_st* stream);
 };
 
 }  // namespace device

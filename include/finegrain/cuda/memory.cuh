@@ -113,6 +113,35 @@ void basic_runtime<Tag>::release_graph(CUgraphExec_st* graph) noexcept {
   static_cast<void>(cudaGraphExecDestroy(graph));
 }
 
+template <class Tag>
+bool basic_runtime<Tag>::records(CUstream_st* stream) {
+  cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+  check(cudaStreamIsCapturing(stream, &status), "asking whether a stream is recorded");
+  return status != cudaStreamCaptureStatusNone;
+}
+
+template <class Tag>
+CUevent_st* basic_runtime<Tag>::make_event() {
+  cudaEvent_t event = nullptr;
+  check(cudaEventCreate(&event), "making an event");
+  return event;
+}
+template <class Tag>
+void basic_runtime<Tag>::record_event(CUevent_st* event, CUstream_st* stream) {
+  check(cudaEventRecord(event, stream), "recording an event");
+}
+template <class Tag>
+double basic_runtime<Tag>::seconds_between(CUevent_st* begin, CUevent_st* end) {
+  float milliseconds = 0;
+  check(cudaEventSynchronize(end), "waiting for the device");
+  check(cudaEventElapsedTime(&milliseconds, begin, end), "reading the device's clock");
+  return 1e-3 * static_cast<double>(milliseconds);
+}
+template <class Tag>
+void basic_runtime<Tag>::release_event(CUevent_st* event) noexcept {
+  static_cast<void>(cudaEventDestroy(event));
+}
+
 /// What host code calls, so that a .cu file holds it: see instantiate.cuh.
 template <class Tag>
 using runtime_code =
@@ -121,7 +150,10 @@ using runtime_code =
          &basic_runtime<Tag>::readable, &basic_runtime<Tag>::enqueue_copy,
          &basic_runtime<Tag>::allocate_shared, &basic_runtime<Tag>::release_shared,
          &basic_runtime<Tag>::begin_recording, &basic_runtime<Tag>::end_recording,
-         &basic_runtime<Tag>::replay, &basic_runtime<Tag>::release_graph>;
+         &basic_runtime<Tag>::replay, &basic_runtime<Tag>::release_graph,
+         &basic_runtime<Tag>::records, &basic_runtime<Tag>::make_event,
+         &basic_runtime<Tag>::record_event, &basic_runtime<Tag>::seconds_between,
+         &basic_runtime<Tag>::release_event>;
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

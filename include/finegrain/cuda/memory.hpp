@@ -8,7 +8,8 @@
 #include "../base/error.hpp"
 
 struct CUstream_st;     // what a cudaStream_t points to
-struct CUgraphExec_st;  // and a cudaGraphExec_t
+struct CUgraphExec_st;  // a cudaGraphExec_t
+struct CUevent_st;      // and a cudaEvent_t
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -25,7 +26,7 @@ struct cuda_error : error {
 namespace device {
 
 /// The CUDA runtime, for code that nvcc does not see. Tag is void: a template, so that any number of
-/// .cu files may hold its definitions. All but `copy` and `synchronize` wait for nothing.
+/// .cu files may hold its definitions. `copy`, `synchronize` and `seconds_between` wait, no other.
 template <class Tag>
 struct basic_runtime {
   static void* allocate(std::int64_t bytes);  // on a 256-byte border
@@ -48,6 +49,13 @@ struct basic_runtime {
   static CUgraphExec_st* end_recording(CUstream_st* stream, bool wanted);
   static void replay(CUgraphExec_st* graph, CUstream_st* stream);
   static void release_graph(CUgraphExec_st* graph) noexcept;
+  /// Whether what is enqueued on a stream is recorded now, and not run.
+  static bool records(CUstream_st* stream);
+  /// Moments of a stream; and the time from one that has been to another, for which it waits.
+  static CUevent_st* make_event();
+  static void record_event(CUevent_st* event, CUstream_st* stream);
+  static double seconds_between(CUevent_st* begin, CUevent_st* end);
+  static void release_event(CUevent_st* event) noexcept;
 };
 using runtime = basic_runtime<void>;
 

@@ -11,9 +11,9 @@ namespace device {
 template <class T, config C, bool Shared, bool Routed>
 struct mixture_plan {
   using X = basic_cuda<T>;
-  static_assert(!unsupported(C, {}),
-                "on cuda, hidden and width are multiples of 8, routed is 1024 at most, and experts are "
-                "swiglu or geglu: see cuda/supported.hpp");
+  static_assert(!unsupported(C),
+                "on cuda, hidden and width are multiples of 8, and routed is 1024 at most: see "
+                "cuda/supported.hpp");
 
   struct saved : mixture_saved<T> {
     constexpr saved(arena& memory, extent e) : mixture_saved<T>(memory, e, C, Shared, Routed) {}
@@ -44,8 +44,8 @@ struct mixture_plan {
   template <class U, class W>
   static mixture_weights<U> views(W const& w) {
     mixture_weights<U> v;
-    if constexpr (Shared) add_shared(v, shared_of(w));
-    if constexpr (Routed) add_routed(v, routed_of(w));
+    if constexpr (Shared) add_shared(v, shared_part(w));
+    if constexpr (Routed) add_routed(v, routed_part(w));
     return v;
   }
   /// Kernels read rows 16 bytes at a time, one after the other.
@@ -60,7 +60,7 @@ struct mixture_plan {
   /// What makes forward's products: of weights as stored, or of frozen ones.
   template <class W>
   static auto experts_of(X const& on, W const& w) {
-    using part = std::remove_cvref_t<decltype(routed_of(w))>;
+    using part = std::remove_cvref_t<decltype(routed_part(w))>;
     if (on.activations != format::bf16 && on.activations != format::fp8)
       throw invalid_argument("the activations of frozen experts are bf16 or fp8");
     if constexpr (Frozen<part>) {
@@ -68,8 +68,8 @@ struct mixture_plan {
         throw invalid_argument(
             "activations in fp8 are for experts frozen in fp8, of bf16 networks");
       frozen_layer<T, part::number> v{.activations = on.activations};
-      if constexpr (Shared) v.shared = shared_of(w).codes;
-      if constexpr (Routed) v.routed = routed_of(w).codes;
+      if constexpr (Shared) v.shared = shared_part(w).codes;
+      if constexpr (Routed) v.routed = routed_part(w).codes;
       return v;
     } else {
       return experts<T>{};
@@ -77,21 +77,6 @@ struct mixture_plan {
   }
 
  private:
-  /// The weights of a part: a mixture of both has two.
-  template <class W>
-  static auto const& shared_of(W const& w) {
-    if constexpr (Shared && Routed)
-      return w.a;
-    else
-      return w;
-  }
-  template <class W>
-  static auto const& routed_of(W const& w) {
-    if constexpr (Shared && Routed)
-      return w.b;
-    else
-      return w;
-  }
   template <class U, class W>
   static void add_shared(mixture_weights<U>& v, W const& w) {
     if constexpr (!Frozen<W>)

@@ -1,5 +1,5 @@
 // One pass through a layer of experts on the device: route, dispatch, all experts in two launches,
-// combine; and the memory that it takes.
+// combine.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -8,101 +8,11 @@
 #include "executor.hpp"
 #include "experts.hpp"
 #include "frozen.hpp"
+#include "mixture_memory.hpp"
 #include "norm.hpp"
-#include "routing/kinds.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
-
-/// What a layer of experts keeps from forward to backward, and for its reports. Without a router,
-/// or without a shared expert, those parts are empty.
-template <class T>
-struct mixture_saved {
-  router_state router;
-  row_map rows;
-  balance_factors factors;
-  kind_state kinds;
-  T *z, *shared_z;  // (rows, 2 F), (T, 2 S F) of training
-
-  constexpr mixture_saved(arena& memory, extent e, config const& c, bool shared, bool routed) {
-    int const k = routed ? routing<float>::slots(c, e) : 0, R = routed ? c.routed : 0;
-    std::int64_t const kept = e.training ? e.tokens : 0;
-    router.logits = take_some<float>(memory, e.tokens * R);
-    router.scores = take_some<float>(memory, e.tokens * R);
-    router.experts = take_some<std::int32_t>(memory, e.tokens * k);
-    router.weights = take_some<float>(memory, e.tokens * k);
-    router.best = take_some<std::int32_t>(memory, e.tokens * k);
-    router.shared_weight = take_some<float>(memory, shared && weighs_shared(c) ? e.tokens : 0);
-    if (routed) rows = rows_of(memory, e, c);
-    factors.factors = take_some<float>(memory, std::max<std::int64_t>(e.tokens, 1) * R);
-    factors.importance = take_some<float>(memory, R);
-    if (routed) kinds = kind_state(memory, e, c);
-    std::int64_t const all = e.training && routed ? rows.max_rows() : 0;
-    z = take_some<T>(memory, all * 2 * c.width);
-    shared_z = take_some<T>(memory, shared ? kept * 2 * c.shared * c.width : 0);
-  }
-  static constexpr row_map rows_of(arena& memory, extent e, config const& c) {
-    int const k = routing<float>::slots(c, e);
-    bool const by_expert = c.selection == selection::expert_choice;
-    std::int64_t const share = routing<float>::pairs(c, e) / c.routed;
-    return {memory, e.tokens, k, c.routed, tile_rows<T>(c, e), by_expert ? share : 0};
-  }
-  /// Whether the shared expert's output is weighed.
-  static constexpr bool weighs_shared(config const& c) {
-    return c.shared_gate || c.shared_scale != 1;
-  }
-};
-
-/// What either pass needs while it runs.
-template <class T>
-struct mixture_scratch {
-  T *hidden, *shared_hidden;  // (rows, F), (T, S F)
-  T *out, *shared_out;        // (rows, D), (T, D)
-  T *dz, *shared_dz;          // (rows, 2 F), (T, 2 S F)
-  float *dot, *shared_dot;    // (rows, parts of F), (T, parts of S F)
-  float *dlogits, *dgate;     // (T, R), (T)
-  float* router_sums;
-  std::int32_t* block_counts;
-  double* report_sums;
-  std::int64_t* earlier;  // (R)
-  kind_scratch<T> kinds;
-
-  constexpr mixture_scratch(arena& memory, extent e, config const& c, bool shared, bool routed) {
-    int const R = routed ? c.routed : 0, P = routed ? c.cosine : 0;
-    int const D = c.hidden, F = c.width, SF = shared ? c.shared * c.width : 0;
-    std::int64_t const T_ = e.tokens;
-    arena counting;
-    std::int64_t const rows = routed ? mixture_saved<T>::rows_of(counting, e, c).max_rows() : 0;
-    std::int64_t const back = e.training ? 1 : 0;
-    hidden = take_some<T>(memory, rows * F);
-    shared_hidden = take_some<T>(memory, T_ * SF);
-    out = take_some<T>(memory, rows * D);
-    shared_out = take_some<T>(memory, shared ? T_ * D : 0);
-    dz = take_some<T>(memory, back * rows * 2 * F);
-    shared_dz = take_some<T>(memory, back * T_ * 2 * SF);
-    dot = take_some<float>(memory, back * rows * dot_parts(F));
-    shared_dot = take_some<float>(memory, back * T_ * dot_parts(SF));
-    dlogits = take_some<float>(memory, back * T_ * R);
-    dgate = take_some<float>(memory, back * std::max<std::int64_t>(T_, 1));
-    std::int64_t sums = 0;  // more columns may be in fewer splits
-    for (int columns : {1, R, R + 1, P, P + 1})
-      if (columns > 0) sums = std::max(sums, router_splits::partials(T_, columns, D));
-    router_sums = take_some<float>(memory, back * sums);
-    block_counts = take_some<std::int32_t>(memory, routed ? token_chunks::counts(T_, R) : 0);
-    report_sums = take_some<double>(memory, routed ? router_report::partials(R) : 0);
-    earlier = take_some<std::int64_t>(memory, R);
-    if (routed) kinds = kind_scratch<T>(memory, e, c);
-  }
-};
-
-/// A layer's weights, or their gradients. What a layer has not is null.
-template <class T>
-struct mixture_weights {
-  router_weights<T> router;
-  T *gate = nullptr, *up = nullptr, *down = nullptr;
-  T* shared_gate_weights = nullptr;  // (D) of the gate before the shared expert
-  T *shared_gate = nullptr, *shared_up = nullptr, *shared_down = nullptr;
-};
 
 /// One pass through a layer of experts: what forward and backward have in common. N is lane_numbers
 /// of the routed experts, or 0 where there are none, and Rarer whether their router is: so a program
@@ -148,13 +58,14 @@ class mixture_pass {
       else
         route_rarer();
       count_earlier();
-      if (loss_.rule) ask_balance_rule();
+      if (loss_.rule && !loss_.by_sequence) ask_balance_rule();
       if constexpr (Rarer)
         if (kinds_.noisy && loss_.load > 0) {
           kinds<T>::load(rules_, loss_.load, s_.router, s_.kinds, t_.kinds, p_.extent.tokens, on);
           loss_.smooth = s_.kinds.smooth;
         }
       route<T>::balance(rules_, loss_, s_.router, s_.rows, starts(), s_.factors, on);
+      if (loss_.rule && loss_.by_sequence) ask_balance_rule_by_sequence();
       if (p_.batch.log) report();
     }
     if (shared_ && weighed())
@@ -216,7 +127,7 @@ class mixture_pass {
     f.dgate = dgate, f.dup = dup, f.ddown = ddown;
     return f;
   }
-  bool weighed() const { return shared_ && mixture_saved<T>::weighs_shared(c_); }
+  bool weighed() const { return shared_ && weighs_shared(c_); }
   router_numbers<T> router() const {
     auto const& r = w_.router;
     return {r.router.data, finegrain::detail::with_rest(r.bias.data, r.bias.size()),
@@ -253,12 +164,28 @@ class mixture_pass {
   }
   void ask_balance_rule() {
     kinds<T>::chosen(rules_, loss_, s_.router, t_.kinds, p_.extent.tokens, p_.on.stream);
+    loss_.of_rule = factors_of_rule();
+  }
+  /// The other losses' factors are there: the rule's are added, a sequence after the other.
+  void ask_balance_rule_by_sequence() {
+    if (p_.extent.tokens == 0) return;
+    sequence_starts const all = starts();
+    for (int s = 0; s < all.count; ++s) {
+      kinds<T>::chosen_in(all, s, rules_, loss_, s_.router, t_.kinds, p_.extent.tokens,
+                          p_.on.stream);
+      factors_of_rule();
+      kinds<T>::add_factors(all, s, rules_, t_.kinds, p_.extent.tokens, s_.factors.factors,
+                            p_.on.stream);
+    }
+  }
+  /// What a rule makes of t_.kinds.rule.
+  double const* factors_of_rule() {
     auto const R = static_cast<std::size_t>(c_.routed);
-    double* const factors = t_.kinds.rule + c_.routed;
+    double* const factors = t_.kinds.rule + R;
     auto const& rule = dynamic_cast<cuda_balance_rule const&>(*p_.batch.routing.balance.rule);
     rule.enqueue(std::span<double const>(t_.kinds.rule, R), std::span<double>(factors, R),
                  p_.on.stream);
-    loss_.of_rule = factors;
+    return factors;
   }
   /// Gradients of the router's weights and of the shared gate's. Returns what combine adds to dx for
   /// them; the rest of that is then in `add`.
@@ -344,14 +271,21 @@ class mixture_pass {
     routing_log& log = *p_.batch.log;
     double* at = p_.on.context->reports.get();
     for (std::size_t l = 0; l < log.next; ++l)
-      at += place<X>::report_size(log.layers[l].load.size());
-    static_cast<void>(finegrain::detail::next_report(log));
+      at += router_report::numbers(std::ssize(log.layers[l].load));
+    routing_report& kept = finegrain::detail::next_report(log);
     router_report const to(at, c_.routed);
     route<T>::report(rules_, loss_, router().bias, s_.router, s_.rows, starts(), s_.factors, to,
                      t_.report_sums, p_.on.stream);
     if (p_.batch.routing.quantiles)
       kinds<T>::quantiles(rules_, router().bias, s_.router, t_.kinds, p_.extent.tokens, to.quantile,
                           p_.on.stream);
+    if (kept.experts.empty()) return;
+    kept.slots = rules_.k;
+    std::int64_t const count = p_.extent.tokens * rules_.k;
+    runtime::enqueue_copy(kept.experts.data(), s_.router.experts,
+                          count * static_cast<std::int64_t>(sizeof(std::int32_t)), p_.on.stream);
+    runtime::enqueue_copy(kept.weights.data(), s_.router.weights,
+                          count * static_cast<std::int64_t>(sizeof(float)), p_.on.stream);
   }
   /// Zeroes gradients that nothing is added to.
   void begin(mixture_weights<T> const& dw) const {

@@ -3,9 +3,11 @@
 #pragma once
 
 #include "../config/ladder.hpp"
+#include "../expr/latent_attention.hpp"
 #include "../expr/layers.hpp"
 #include "adamw.cuh"
 #include "attention.cuh"
+#include "attention/latent.cuh"
 #include "combine.cuh"
 #include "dispatch.cuh"
 #include "elementwise.cuh"
@@ -26,10 +28,15 @@ namespace device {
 
 /// Of any network, whatever it computes: memory, sums of stages, losses, training.
 template <class T>
-using network_code = all_code<runtime_code<void>, blas_library_code<void>, elementwise_code<T>,
-                              loss_code<T>, adamw_code<T>, random_code<T>>;
+using network_code =
+    all_code<runtime_code<void>, blas_library_code<void>, linear_code<T>, elementwise_code<T>,
+             loss_code<T>, adamw_code<T>, rounding_code<T>, random_code<T>>;
 template <class T>
 using attention_code = all_code<linear_code<T>, rotary_code<T>, attend_code<T>>;
+template <class T>
+using latent_attention_code =
+    all_code<linear_code<T>, linear_each_code<T>, norm_code<T>, rotary_neighbours_code<T>,
+             heads_columns_code<T>, latent_attend_code<T>>;
 /// Of experts of any kind; and of routed ones that lane_numbers has N for. (To name a list is to
 /// compile it: so specialisations and not conditions.)
 template <class T>
@@ -67,6 +74,8 @@ template <class T, int V, int D>
 struct stage_code<T, embedding<V, D>> : embed_code<T> {};
 template <class T, int D, int Heads, int KvHeads, int HeadDim>
 struct stage_code<T, attention<D, Heads, KvHeads, HeadDim>> : attention_code<T> {};
+template <class T, int D, int Heads, latent N>
+struct stage_code<T, latent_attention<D, Heads, N>> : latent_attention_code<T> {};
 template <class T, int D, int F, activation Act>
 struct stage_code<T, mlp<D, F, Act>> : layer_code<T> {};
 template <class T, config C>
@@ -83,18 +92,18 @@ struct code_for : all_code<network_code<T>, stage_code<T, What>> {
 };
 template <class T, class... Routers>
 using any_code =
-    all_code<runtime_code<void>, blas_library_code<void>, linear_code<T>, Routers..., layer_code<T>,
-             norm_code<T>, attention_code<T>, embed_code<T>, blend_code<T>, network_code<T>>;
+    all_code<network_code<T>, Routers..., layer_code<T>, norm_code<T>, attention_code<T>,
+             latent_attention_code<T>, embed_code<T>, blend_code<T>>;
 template <class T, config... Cs>
 struct code_for<T, ladder<Cs...>>
     : any_code<T, router_code<T, lane_numbers(Cs.routed), rarer(Cs)>...> {
   static_assert(
-      (true && ... && !unsupported(Cs, {})),
+      (true && ... && !unsupported(Cs)),
       "a layer of this ladder does not run on cuda: cuda/supported.hpp says what does not");
 };
 template <class T>
 struct code_for<T, void> : any_code<T, choice_code<T, 2>, choice_code<T, 8>, choice_code<T, 32>,
-                                    route_code<T>, plain_kinds_code<T>, rarer_kinds_code<T>> {};
+                                    plain_kinds_code<T>, rarer_kinds_code<T>> {};
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -131,6 +131,22 @@ __global__ void __launch_bounds__(threads)
   if (c == 0) reinterpret_cast<bf16*>(step + panel_step(F) - 64)[4 * g + 2 * part + half] = scale;
 }
 
+/// Makes codes of `count` matrices (rows, columns): one after the other, or of each the panels.
+template <format F, class T>
+void pack(T const* from, int count, int rows, int columns, std::uint8_t* codes, bf16* scales,
+          CUstream_st* stream) {
+  if (std::int64_t{count} * rows * columns == 0) return;
+  if constexpr (in_panels(F)) {
+    std::int64_t const steps = std::int64_t{(rows + 15) / 16} * ((columns + 63) / 64);
+    pack_panels<F><<<static_cast<unsigned>(count * steps), threads, 0, stream>>>(from, from, rows,
+                                                                                 columns, codes);
+  } else {
+    pack_rows<F><<<static_cast<unsigned>(count * coded_family::scales(F, rows, columns)), threads,
+                   0, stream>>>(from, rows, columns, codes, scales);
+  }
+  check_launch("packing");
+}
+
 }  // namespace packing
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

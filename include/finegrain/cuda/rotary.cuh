@@ -72,6 +72,21 @@ __device__ void turn_pairs(T* u, T* v, float const* sine, float const* cosine) {
   *reinterpret_cast<four*>(v) = b;
 }
 
+/// The sine and cosine of pair threadIdx.x, by which a row is turned.
+inline __device__ void find_turn(places const& where, int const (&row)[1],
+                                 rotary_speeds const& speeds, float* sine, float* cosine) {
+  std::int64_t position;
+  if (where.positions) {
+    position = where.positions[row[0]];
+  } else {
+    int sequence[1];
+    find_sequences(where, row, sequence);
+    position = past_of(where) + row[0] - first_row(where, sequence[0]);
+  }
+  double const turns = static_cast<double>(position) * speeds.turns[threadIdx.x];
+  sincospif(2 * static_cast<float>(turns - rint(turns)), sine, cosine);
+}
+
 /// A block turns one row: its sines once, then every head of q and of k.
 template <class T>
 __global__ void __launch_bounds__(256)
@@ -80,17 +95,8 @@ __global__ void __launch_bounds__(256)
   __shared__ float sine[rotary_pairs], cosine[rotary_pairs];
   int const row[1] = {static_cast<int>(blockIdx.x)}, half = dim / 2;
   if (static_cast<int>(threadIdx.x) < half) {
-    std::int64_t position;
-    if (where.positions) {
-      position = where.positions[row[0]];
-    } else {
-      int sequence[1];
-      find_sequences(where, row, sequence);
-      position = past_of(where) + row[0] - first_row(where, sequence[0]);
-    }
-    double const turns = static_cast<double>(position) * speeds.turns[threadIdx.x];
     float s, c;
-    sincospif(2 * static_cast<float>(turns - rint(turns)), &s, &c);
+    find_turn(where, row, speeds, &s, &c);
     sine[threadIdx.x] = direction * s;
     cosine[threadIdx.x] = c;
   }
@@ -117,6 +123,51 @@ void rotary<T>::turn(places where, int dim, double theta, float direction, matri
   check_launch("rotary");
 }
 
+/// The same of neighbours among the last numbers of heads, which become `size` times as large.
+template <class T>
+__global__ void __launch_bounds__(256)
+    turn_neighbours_kernel(places where, int dim, int head, float direction, float size,
+                           __grid_constant__ rotary_speeds const speeds, matrix<T> m) {
+  __shared__ float sine[rotary_pairs], cosine[rotary_pairs];
+  int const row[1] = {static_cast<int>(blockIdx.x)};
+  if (static_cast<int>(threadIdx.x) < dim / 2) {
+    float s, c;
+    find_turn(where, row, speeds, &s, &c);
+    sine[threadIdx.x] = direction * size * s;
+    cosine[threadIdx.x] = size * c;
+  }
+  __syncthreads();
+  int const eights = dim / 8, all = static_cast<int>(m.cols) / head * eights;
+  for (int item = threadIdx.x; item < all; item += blockDim.x) {
+    int const i = item % eights * 8;
+    T* const at = m.data + row[0] * m.stride + (item / eights + 1) * head - dim + i;
+    float x[8];
+    unpack<T>(x, load_eight(at));
+#pragma unroll
+    for (int j = 0; j < 8; j += 2) {
+      float const u = x[j], v = x[j + 1], s = sine[(i + j) / 2], c = cosine[(i + j) / 2];
+      x[j] = u * c - v * s;
+      x[j + 1] = u * s + v * c;
+    }
+    store_eight(at, pack<T>(x));
+  }
+}
+
+template <class T>
+void rotary<T>::turn_neighbours(places where, finegrain::rotary const& how, float direction,
+                                matrix<T> m, CUstream_st* stream) {
+  if (where.tokens == 0) return;
+  rotary_speeds speeds{};
+  for (int i = 0; i < how.dim / 2; ++i)
+    speeds.turns[i] =
+        std::pow(how.theta, -2.0 * i / how.dim) * how.slowed(i) / 6.283185307179586477;
+  turn_neighbours_kernel<T><<<static_cast<unsigned>(where.tokens), 256, 0, stream>>>(
+      where, how.dim, how.head, direction, static_cast<float>(how.size()), speeds, m);
+  check_launch("rotary of neighbours");
+}
+
+template <class T>
+using rotary_neighbours_code = code<&rotary<T>::turn_neighbours>;
 template <class T>
 using rotary_code = code<&rotary<T>::turn>;
 

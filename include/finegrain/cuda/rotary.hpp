@@ -3,6 +3,8 @@
 #pragma once
 
 #include "../base/matrix.hpp"
+#include "../plan/batch.hpp"
+#include "../plan/rotary.hpp"
 #include "memory.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -17,6 +19,14 @@ struct places {
   std::int64_t past = 0;                         // earlier tokens, in a cache; of one sequence
   std::int64_t const* past_on_device = nullptr;  // where it stands in place of past, if not null
 };
+/// Those of a batch whose lists are on the device.
+inline places places_of(batch const& b, std::int64_t tokens, std::int64_t past) {
+  return {.tokens = tokens,
+          .starts = b.starts.empty() ? nullptr : b.starts.data(),
+          .sequences = b.sequences(),
+          .positions = b.positions.empty() ? nullptr : b.positions.data(),
+          .past = past};
+}
 
 template <class T>
 struct rotary {
@@ -25,6 +35,10 @@ struct rotary {
   /// the inverse, which is also the gradient. dim is a multiple of 8 up to 256.
   static void turn(places where, int dim, double theta, float direction, matrix<T> q, matrix<T> k,
                    CUstream_st* stream);
+  /// Turns neighbours (2i, 2i + 1) of the last how.dim numbers of each head of how.head numbers, as
+  /// `how` says, or back. Both are multiples of 8, how.dim 256 at most.
+  static void turn_neighbours(places where, finegrain::rotary const& how, float direction,
+                              matrix<T> m, CUstream_st* stream);
 };
 
 }  // namespace device

@@ -6,6 +6,7 @@
 #include "../plan/routing.hpp"
 #include "../plan/weigh.hpp"
 #include "dispatch_kernels.hpp"
+#include "report.hpp"
 #include "supported.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -36,9 +37,7 @@ struct routing_rules {
         mask_best(request.mask_best),
         groups(c.groups),
         group_limit(c.group_limit),
-        counted(c.group_score == group_score::max        ? 1
-                : c.group_score == group_score::top2_sum ? 2
-                                                         : c.top_k / c.group_limit),
+        counted(group_keys(c)),
         vocabulary(c.vocabulary),
         table_columns(c.top_k),
         score(c.score),
@@ -133,30 +132,6 @@ struct balance_terms {
 struct balance_factors {
   float* factors = nullptr;     // (max(T, 1), R) in rows of sequences' first tokens
   float* importance = nullptr;  // (R)
-};
-
-/// A report, in memory that kernels write; see routing_report.
-struct router_report {
-  std::int64_t *load = nullptr, *dropped = nullptr;  // (R)
-  double *mean_score = nullptr, *bias = nullptr;     // (R)
-  double* quantile = nullptr;                        // (R)
-  double* totals = nullptr;                          // (3) balance_loss, entropy, devices
-
-  constexpr router_report() = default;
-  /// In numbers(R) doubles, one part after the other.
-  router_report(double* at, int R)
-      : load(reinterpret_cast<std::int64_t*>(at)),
-        dropped(load + R),
-        mean_score(at + 2 * R),
-        bias(at + 3 * R),
-        quantile(at + 4 * R),
-        totals(at + 5 * R) {
-    static_assert(sizeof(std::int64_t) == sizeof(double));
-  }
-  static constexpr std::int64_t numbers(std::int64_t R) { return 5 * R + 3; }
-  static constexpr int blocks = 128;
-  /// Numbers of scratch that it needs.
-  static constexpr std::int64_t partials(int R) { return std::int64_t{blocks} * (R + 3); }
 };
 
 /// Backward's input: the experts' dots of products.hpp, in parts.

@@ -17,9 +17,10 @@ struct cuda_routing_rule : routing_rule {
                        CUstream_st* stream) const = 0;
 };
 
-/// The same of a balance rule, whose window is the batch.
+/// The same of a balance rule.
 struct cuda_balance_rule : balance_rule {
-  /// As factors, in memory of the device.
+  /// As factors, in memory of the device: once a pass, or for one sequence after the other. Of a
+  /// sequence without tokens f is 0, and nobody reads its factors.
   virtual void enqueue(std::span<double const> f, std::span<double> factors,
                        CUstream_st* stream) const = 0;
 };

@@ -4,17 +4,18 @@
 
 #include <array>
 
-#include "../expr/latent_attention.hpp"
 #include "../plan/compose.hpp"
 #include "../plan/stages.hpp"
 #include "attention.hpp"
 #include "elementwise.hpp"
 #include "embed.hpp"
 #include "executor.hpp"
+#include "latent_attention.hpp"
 #include "linear.hpp"
 #include "loss.hpp"
 #include "norm.hpp"
 #include "normed.hpp"
+#include "project.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -38,6 +39,31 @@ void linear_backward(basic_cuda<T> const& on, std::type_identity_t<matrix<T cons
   if (dx.data) device::linear<T>::backward_input(on.context->blas, dy, w, dx_mode, dx, on.stream);
 }
 
+namespace device {
+
+/// A product alone, and the room to make its weight of codes.
+template <class T, int In, int Out>
+struct product_plan : finegrain::detail::linear_plan<basic_cuda<T>> {
+  struct scratch {
+    T* numbers;
+    constexpr scratch(arena& memory, extent e)
+        : numbers(memory.take<T>(decoded_numbers(e, Out, In))) {}
+  };
+  template <class W>
+  static void forward(pass<basic_cuda<T>> p, W const& w, nothing const&, matrix<T const> x,
+                      matrix<T> y) {
+    scratch const t(p.scratch, p.extent);
+    project(p.on, x, w.weight, gradients::overwrite, y, t.numbers);
+  }
+};
+
+}  // namespace device
+
+template <class T, int In, int Out>
+struct plan<basic_cuda<T>, linear<In, Out>> : device::product_plan<T, In, Out> {};
+template <class T, int D, int V>
+struct plan<basic_cuda<T>, head<D, V>> : device::product_plan<T, D, V> {};
+
 /// Of a blend (plan/compose.hpp): its mix is f32, its gradients T.
 template <class T, class X = basic_cuda<T>>
 void blend_forward(basic_cuda<T> const& on, detail::rows_in<X> x, detail::rows_in<X> w,
@@ -54,13 +80,8 @@ void blend_backward(basic_cuda<T> const& on, matrix<float const> mix, detail::ro
 }
 
 /// The losses of train/loss.hpp. Their sums are added to the executor's own, on the device, and what
-/// is returned is 0: see place::total.
-template <class T>
-double cross_entropy(basic_cuda<T> const& on, matrix<T const> logits,
-                     std::span<std::int32_t const> targets, double scale, matrix<T> dlogits) {
-  return cross_entropy(on, logits, targets, scale, nullptr, dlogits);
-}
-/// The same where the device has counted the terms, which the scale is then divided by.
+/// is returned is 0: see place::total. Where the device has counted the terms, the scale is divided
+/// by these; else `terms` is null.
 template <class T>
 double cross_entropy(basic_cuda<T> const& on, matrix<T const> logits,
                      std::span<std::int32_t const> targets, double scale, std::int64_t const* terms,
@@ -144,7 +165,7 @@ struct plan<basic_cuda<T>, embedding<V, D>> {
 };
 
 /// Three products with x are one, since the weights of query, key and value lie one after the other,
-/// and so do their gradients. Keys and values for a cache go to it at once.
+/// and so do their gradients; codes have a place each. Keys and values for a cache go to it at once.
 template <class T, int D, int Heads, int KvHeads, int HeadDim>
 struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim>> {
   static_assert(D % 8 == 0 && HeadDim % 8 == 0 && HeadDim <= 256,
@@ -168,12 +189,15 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim>> {
   struct scratch {
     matrix<T> dqkv, dmixed;
     float *delta, *parts;
+    T* numbers;  // of a weight in codes
     constexpr scratch(arena& memory, extent e)
         : dqkv(memory.matrix<T>(e.training ? e.tokens : 0, all_width)),
           dmixed(memory.matrix<T>(e.training ? e.tokens : 0, q_width)),
           delta(memory.take<float>(e.training ? e.tokens * Heads : 0)),
           parts(memory.take<float>(
-              e.tokens <= few && !e.training ? device::decode_floats(shape, e.tokens) : 0)) {}
+              e.tokens <= few && !e.training ? device::decode_floats(shape, e.tokens) : 0)),
+          numbers(memory.take<T>(std::max(device::decoded_numbers(e, q_width, D),
+                                          device::decoded_numbers(e, D, q_width)))) {}
   };
 
   /// y = or += what attention makes of x.
@@ -182,17 +206,28 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim>> {
                       gradients mode = gradients::overwrite) {
     scratch const t(p.scratch, p.extent);
     std::int64_t const past = p.cache ? p.cache->length : 0;
-    auto const at = where(p, past);
-    auto [q, keys, values] = parts(s.qkv);
+    auto const at = device::places_of(p.batch, p.extent.tokens, past);
+    auto const all = parts(s.qkv);
+    matrix<T> const q = all[0];
+    matrix<T> keys = all[1], values = all[2];
     if (p.cache) {
       keys = p.cache->take(kv_width).middle_rows(0, past + x.rows);
       values = p.cache->take(kv_width).middle_rows(0, past + x.rows);
-      linear_forward(p.on, x, w.query, q);
-      linear_forward(p.on, x, w.key, keys.middle_rows(past, x.rows));
-      linear_forward(p.on, x, w.value, values.middle_rows(past, x.rows));
-    } else {
-      linear_forward(p.on, x, stacked(w.query), s.qkv);
     }
+    auto const project = [&](auto const& weight, matrix<T> to) {
+      device::project(p.on, x, weight, gradients::overwrite, to, t.numbers);
+    };
+    auto const apart = [&] {
+      project(w.query, q);
+      project(w.key, keys.middle_rows(past, x.rows));
+      project(w.value, values.middle_rows(past, x.rows));
+    };
+    if constexpr (device::is_coded_weight<std::remove_cvref_t<decltype(w.query)>>)
+      apart();
+    else if (p.cache)
+      apart();
+    else
+      project(stacked(w.query), s.qkv);
     device::rotary<T>::turn(at, HeadDim, E::theta, 1, q, keys.middle_rows(past, x.rows),
                             p.on.stream);
     if (p.cache && x.rows <= few)
@@ -200,14 +235,14 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim>> {
                                 p.on.stream);
     else
       device::attend<T>::forward(shape, at, q, keys, values, s.mixed, s.log_weight, p.on.stream);
-    device::linear<T>::forward(p.on.context->blas, s.mixed, w.output, mode, y, p.on.stream);
+    device::project<T>(p.on, s.mixed, w.output, mode, y, t.numbers);
   }
   template <class W, class V>
   static void backward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T const> dy,
                        V const& dw, matrix<T> dx) {
     scratch const t(p.scratch, p.extent);
     auto const mode = p.gradients;
-    auto const at = where(p, 0);
+    auto const at = device::places_of(p.batch, p.extent.tokens, 0);
     auto const [q, k, v] = parts(s.qkv);
     auto const [dq, dk, dv] = parts(t.dqkv);
     linear_backward(p.on, s.mixed, w.output, dy, dw.output, mode, t.dmixed, gradients::overwrite);
@@ -228,20 +263,6 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim>> {
     return {all.middle_cols(0, q_width), all.middle_cols(q_width, kv_width),
             all.middle_cols(q_width + kv_width, kv_width)};
   }
-  static device::places where(pass<X> const& p, std::int64_t past) {
-    batch const& b = p.batch;
-    return {.tokens = p.extent.tokens,
-            .starts = b.starts.empty() ? nullptr : b.starts.data(),
-            .sequences = b.sequences(),
-            .positions = b.positions.empty() ? nullptr : b.positions.data(),
-            .past = past};
-  }
-};
-
-template <class T, int D, int Heads, latent N>
-struct plan<basic_cuda<T>, latent_attention<D, Heads, N>> {
-  static_assert(sizeof(T) == 0,
-                "on cuda, latent attention does not run: reference and cpu have it");
 };
 
 /// x + attention(rmsnorm(x)): the norm, which reads x, begins the sum, to which attention's last

@@ -2,18 +2,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "../plan/routing.hpp"
+#include "../config/config.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 
-/// What these kernels cannot do of what a config and a request ask for: a sentence, or null.
-constexpr char const* unsupported(config const& c, routing_request const& request) {
+/// What these kernels cannot do of what a config asks for: a sentence, or null.
+constexpr char const* unsupported(config const& c) {
   // clang-format off
   if (c.hidden % 8 != 0 || c.width % 8 != 0) return "on cuda, hidden and width must be multiples of 8";
-  if (c.act == activation::reglu) return "on cuda, experts are swiglu or geglu";
   if (c.routed > 1024) return "on cuda, a layer has at most 1024 routed experts";
-  if (request.balance.rule && request.balance.over == window::sequence) return "on cuda, a balance rule's window is the batch";
   // clang-format on
   return nullptr;
 }

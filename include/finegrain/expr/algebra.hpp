@@ -13,6 +13,17 @@ namespace finegrain::inline FINEGRAIN_ABI {
 template <int Expected, int Produced>
 concept same_width = Expected == Produced;
 
+namespace detail {
+template <Expr A, Expr B, class T>
+struct weights_pair {
+  weights<A, T> a;
+  weights<B, T> b;
+  template <class Bind>
+  constexpr explicit weights_pair(Bind& bind)
+      : a(bind_part<A, T>(bind)), b(bind_part<B, T>(bind)) {}
+};
+}  // namespace detail
+
 /// a, then b on what a made: b(a(x)).
 template <Expr A, Expr B>
 struct then : node {
@@ -21,12 +32,7 @@ struct then : node {
                 "left | right: the left stage must produce the width the right stage expects");
 
   template <class T>
-  struct weights {
-    finegrain::weights<A, T> a;
-    finegrain::weights<B, T> b;
-    template <class Bind>
-    constexpr explicit weights(Bind& bind) : a(bind_part<A, T>(bind)), b(bind_part<B, T>(bind)) {}
-  };
+  using weights = detail::weights_pair<A, B, T>;
 };
 
 /// a and b on the same input, added: a(x) + b(x).
@@ -39,12 +45,7 @@ struct sum : node {
                 "left + right: both stages must produce the same width");
 
   template <class T>
-  struct weights {
-    finegrain::weights<A, T> a;
-    finegrain::weights<B, T> b;
-    template <class Bind>
-    constexpr explicit weights(Bind& bind) : a(bind_part<A, T>(bind)), b(bind_part<B, T>(bind)) {}
-  };
+  using weights = detail::weights_pair<A, B, T>;
 };
 
 /// c_0 a(x) + c_1 b(x) with c = softmax(x mix^T), a token's own: a learned mix of two stages, as of

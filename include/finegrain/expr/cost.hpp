@@ -52,7 +52,7 @@ struct leaves {
 template <Named E>
 struct leaves<E> : leaves<inner_t<E>> {};
 template <Expr A, Expr B>
-struct leaves<then<A, B>> {
+struct leaves_of_two {
   template <class F>
   static constexpr void visit(F&& f) {
     leaves<A>::visit(f);
@@ -60,20 +60,15 @@ struct leaves<then<A, B>> {
   }
 };
 template <Expr A, Expr B>
-struct leaves<sum<A, B>> {
-  template <class F>
-  static constexpr void visit(F&& f) {
-    leaves<A>::visit(f);
-    leaves<B>::visit(f);
-  }
-};
+struct leaves<then<A, B>> : leaves_of_two<A, B> {};
+template <Expr A, Expr B>
+struct leaves<sum<A, B>> : leaves_of_two<A, B> {};
 template <Expr A, Expr B>
 struct leaves<blended<A, B>> {
   template <class F>
   static constexpr void visit(F&& f) {
     f(linear<in_width<A>(), 2>{});  // the mix
-    leaves<A>::visit(f);
-    leaves<B>::visit(f);
+    leaves_of_two<A, B>::visit(f);
   }
 };
 template <Expr A>

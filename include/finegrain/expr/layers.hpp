@@ -167,6 +167,22 @@ struct mixture_weights<C, false> {
 
 }  // namespace detail
 
+/// Of the weights of a mixture, or of the one part that there is, those of a part.
+template <class W>
+constexpr auto const& shared_part(W const& w) {
+  if constexpr (requires { w.a; })
+    return w.a;
+  else
+    return w;
+}
+template <class W>
+constexpr auto const& routed_part(W const& w) {
+  if constexpr (requires { w.b; })
+    return w.b;
+  else
+    return w;
+}
+
 /// The DeepSeekMoE layer [DeepSeekMoE eq. 9-11, the residual apart]: shared experts plus routed
 /// experts; routed experts alone when S = 0.
 template <config C>

@@ -113,14 +113,12 @@ using weights = typename detail::weights_of<E, T>::type;
 /// occurs again beside itself gets a number: `rmsnorm_2`.
 template <Expr E, class T, class Bind>
 constexpr weights<E, T> bind_part(Bind& bind) {
-  if constexpr (Named<E> && !requires { E::name; }) {
-    return weights<E, T>(bind);  // a user's block: a name for readers, not for weights
-  } else if constexpr (requires { E::name; }) {
+  if constexpr (requires { E::name; }) {
     bind.enter(E::name);
     weights<E, T> bound(bind);
     bind.leave();
     return bound;
-  } else {
+  } else {  // the algebra's nodes, and a user's block: that is a name for readers, not for weights
     return weights<E, T>(bind);
   }
 }

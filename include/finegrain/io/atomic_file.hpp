@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdio>
 #include <string>
+#include <string_view>
 #include <system_error>
 
 #include "../base/error.hpp"
@@ -97,5 +98,12 @@ class atomic_file {
   file_descriptor file_;
   bool committed_ = false;
 };
+
+/// A whole file of this content.
+inline void write_atomically(std::string const& path, std::string_view content) {
+  atomic_file file(path);
+  file.write(content.data(), content.size());
+  file.commit();
+}
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

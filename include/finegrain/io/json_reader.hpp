@@ -1,4 +1,4 @@
-// json_reader: the tokens of JSON texts whose grammar is known, read strictly.
+// json_reader: the tokens of JSON texts whose grammar is known, read strictly; and texts as JSON.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -13,6 +13,25 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace detail {
+
+/// Appends a value as JSON: in quotes, with what must be escaped escaped.
+inline void append_json(std::string& text, std::string_view value) {
+  constexpr char digits[] = "0123456789abcdef";
+  text += '"';
+  for (char const c : value) {
+    if (c == '"' || c == '\\') {
+      text += '\\';
+      text += c;
+    } else if (static_cast<unsigned char>(c) < 0x20) {
+      text += "\\u00";
+      text += digits[c >> 4];
+      text += digits[c & 15];
+    } else {
+      text += c;
+    }
+  }
+  text += '"';
+}
 
 /// A text, and a place in it. Whatever is wrong throws file_error with its byte in the file `path`, in
 /// which the text begins at byte `first`.

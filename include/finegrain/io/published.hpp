@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -10,13 +11,63 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
+namespace detail {
+
+struct name_pair {
+  std::string_view here, there;
+};
+/// The words in which models name a layer's feed-forward block and its parts.
+struct feed_forward_words {
+  std::string_view block = "mlp.", shared = "shared_experts.";
+  std::string_view gate = "gate_proj.weight", up = "up_proj.weight", down = "down_proj.weight";
+};
+
+inline std::string name_in(std::span<name_pair const> list, std::string_view ours,
+                           std::string_view before = {}) {
+  for (auto const& [here, there] : list)
+    if (here == ours) return std::string(before).append(there);
+  return {};
+}
+/// "layers.3." of a name, taken off its front; empty if that is not what it begins with.
+inline std::string_view take_numbered(std::string_view& name, std::string_view word) {
+  if (!name.starts_with(word)) return {};
+  std::string_view const taken = name.substr(0, name.find('.', word.size()) + 1);
+  name.remove_prefix(taken.size());
+  return taken;
+}
+/// The published name of a part of `mlp` or of a mixture.
+inline std::string feed_forward_name(std::string_view ours, feed_forward_words const& words) {
+  std::string_view const layer = take_numbered(ours, "layers.");
+  if (layer.empty()) return {};
+  std::string theirs = "model.";
+  theirs.append(layer).append(words.block);
+  for (std::string_view stage : {"mixture.", "mlp."})
+    if (ours.starts_with(stage)) {
+      ours.remove_prefix(stage.size());
+      if (ours.starts_with("shared.")) {
+        ours.remove_prefix(7);
+        theirs.append(words.shared);
+      } else {
+        theirs.append(take_numbered(ours, "experts."));
+      }
+      name_pair const parts[] = {{"gate", words.gate},
+                                 {"up", words.up},
+                                 {"down", words.down},
+                                 {"router", "gate.weight"},
+                                 {"bias", "gate.e_score_correction_bias"},
+                                 {"shared_gate", "shared_expert_gate.weight"}};
+      return name_in(parts, ours, theirs);
+    }
+  return {};
+}
+
+}  // namespace detail
+
 /// The name under which DeepSeek's published models, and those that follow them, hold a weight of a
 /// decoder: "layers.1.mixture.experts.3.gate" is "model.layers.1.mlp.experts.3.gate_proj.weight".
-/// Empty if there is none.
+/// Empty if there is none. OLMoE's and Qwen3's mixtures have the same names.
 inline std::string deepseek_name(std::string_view ours) {
-  struct pair {
-    std::string_view here, there;
-  };
+  using pair = detail::name_pair;
   static constexpr pair model[] = {{"embedding.table", "model.embed_tokens.weight"},
                                    {"rmsnorm.gain", "model.norm.weight"},
                                    {"head.weight", "lm_head.weight"}};
@@ -33,40 +84,23 @@ inline std::string deepseek_name(std::string_view ours) {
                                    {"attention.kv_a_norm", "self_attn.kv_a_layernorm.weight"},
                                    {"attention.kv_b", "self_attn.kv_b_proj.weight"},
                                    {"attention.output", "self_attn.o_proj.weight"}};
-  static constexpr pair feed_forward[] = {{"gate", "gate_proj.weight"},
-                                          {"up", "up_proj.weight"},
-                                          {"down", "down_proj.weight"},
-                                          {"router", "gate.weight"},
-                                          {"bias", "gate.e_score_correction_bias"},
-                                          {"shared_gate", "shared_expert_gate.weight"}};
-  std::string theirs;
-  auto const take = [&](std::string_view part) {
-    bool const there = ours.starts_with(part);
-    if (there) ours.remove_prefix(part.size());
-    return there;
-  };
-  auto const number = [&] {  // "3." of an expert or a layer
-    std::size_t const end = ours.find('.') + 1;
-    theirs += ours.substr(0, end);
-    ours.remove_prefix(end);
-  };
-  auto const look_up = [&](auto const& list) {
-    for (auto const& [here, there] : list)
-      if (here == ours) return theirs.append(there);
-    return std::string();
-  };
-  if (!take("layers.")) return look_up(model);
-  theirs = "model.layers.";
-  number();
-  if (!take("mixture.") && !take("mlp.")) return look_up(block);
-  theirs += "mlp.";
-  if (take("shared.")) {
-    theirs += "shared_experts.";
-  } else if (take("experts.")) {
-    theirs += "experts.";
-    number();
-  }
-  return look_up(feed_forward);
+  if (std::string theirs = detail::feed_forward_name(ours, {}); !theirs.empty()) return theirs;
+  std::string_view const layer = detail::take_numbered(ours, "layers.");
+  if (layer.empty()) return detail::name_in(model, ours);
+  return detail::name_in(block, ours, "model." + std::string(layer));
+}
+/// The same of mixtures of Qwen1.5 and Qwen2: "layers.1.mixture.shared.up" is
+/// "model.layers.1.mlp.shared_expert.up_proj.weight". The rest of such a model has no names, since
+/// `attention` is not theirs: presets.hpp.
+inline std::string qwen2_moe_name(std::string_view ours) {
+  return detail::feed_forward_name(ours, {.shared = "shared_expert."});
+}
+/// And of Mixtral's: "layers.1.mixture.experts.3.gate" is
+/// "model.layers.1.block_sparse_moe.experts.3.w1.weight".
+inline std::string mixtral_name(std::string_view ours) {
+  return detail::feed_forward_name(
+      ours,
+      {.block = "block_sparse_moe.", .gate = "w1.weight", .up = "w3.weight", .down = "w2.weight"});
 }
 
 /// Reads a network's weights as a published model has them, as load_weights does, under other names.
@@ -74,6 +108,7 @@ inline std::string deepseek_name(std::string_view ours) {
 ///
 ///   load_published(model, "deepseek-moe-16b-base");
 ///   load_published(layer, "deepseek-moe-16b-base", "layers.3.mixture.");
+///   load_published(layer, "Mixtral-8x7B-v0.1", "layers.3.mixture.", mixtral_name);
 ///
 /// name(weight) is the tensor's name; an empty one says that it has none. A tensor that stands in the
 /// files among the weights and is unknown here is a difference too, but for those of V3's layer for

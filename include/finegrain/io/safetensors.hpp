@@ -130,28 +130,6 @@ class safetensors_file {
   tensor_table table_;
 };
 
-namespace detail {
-
-inline void append_json(std::string& text, std::string_view value) {
-  text += '"';
-  for (char const c : value) {
-    if (c == '"' || c == '\\') {
-      text += '\\';
-      text += c;
-    } else if (static_cast<unsigned char>(c) < 0x20) {
-      constexpr char digits[] = "0123456789abcdef";
-      text += "\\u00";
-      text += digits[c >> 4];
-      text += digits[c & 15];
-    } else {
-      text += c;
-    }
-  }
-  text += '"';
-}
-
-}  // namespace detail
-
 /// Writes tensors in their order, atomically: see atomic_file. Names are UTF-8 and all different.
 FINEGRAIN_LAZY inline void write_safetensors(
     std::string const& path, std::span<tensor_view const> tensors,

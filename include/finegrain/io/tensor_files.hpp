@@ -122,8 +122,11 @@ class tensor_files {
   }
   FINEGRAIN_LAZY static std::string text_of(std::string const& path) {
     constexpr std::size_t most = 100'000'000;
-    file_descriptor const file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+    file_descriptor const file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
     if (file < 0) throw_file_error("cannot open", path, errno);
+    struct stat status;
+    if (::fstat(file, &status) != 0) throw_file_error("cannot read", path, errno);
+    if (!S_ISREG(status.st_mode)) throw file_error("not a file: %.300s", path.c_str());
     std::string text;
     char part[1 << 16];
     for (ssize_t got; (got = ::read(file, part, sizeof part)) != 0;) {

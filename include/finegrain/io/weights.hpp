@@ -4,7 +4,9 @@
 
 #include <cmath>
 #include <cstring>
+#include <exception>
 #include <limits>
+#include <span>
 
 #include "checkpoint.hpp"
 #include "tensor_files.hpp"
@@ -31,18 +33,22 @@ double number_of(S x) {
     return static_cast<double>(x);
 }
 
-/// Number i of a tensor's bytes.
-inline double number_at(dtype type, std::byte const* bytes, std::int64_t i) {
-  auto const as = [&]<class T>(T number) {
-    std::memcpy(&number, bytes + i * static_cast<std::int64_t>(sizeof number), sizeof number);
-    return number;
+/// put(i, x) with each of so many numbers, x a double.
+template <class Put>
+void each_number(dtype type, std::byte const* bytes, std::int64_t count, Put&& put) {
+  auto const as = [&]<class T>(T number, auto&& value) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      std::memcpy(&number, bytes + i * static_cast<std::int64_t>(sizeof number), sizeof number);
+      put(i, value(number));
+    }
   };
+  auto const value = [](auto x) { return number_of(x); };
   switch (type) {
-    case dtype::f64: return as(double());
-    case dtype::f32: return number_of(as(float()));
-    case dtype::f16: return number_of(as(fp16()));
-    case dtype::bf16: return number_of(as(bf16()));
-    default: return static_cast<double>(e4m3_number(as(std::uint8_t())));
+    case dtype::f64: return as(double(), value);
+    case dtype::f32: return as(float(), value);
+    case dtype::f16: return as(fp16(), value);
+    case dtype::bf16: return as(bf16(), value);
+    default: return as(std::uint8_t(), [](auto code) { return double{e4m3_number(code)}; });
   }
 }
 inline bool is_number(dtype type) {
@@ -84,8 +90,8 @@ struct stored_weight {
     for (std::int64_t first = 0; first < all; first += most) {
       std::int64_t const bytes = std::min(most, all - first);
       t.file->read(*t.entry, room.data(), first, bytes);
-      for (std::int64_t i = 0; i < bytes / size; ++i)
-        put(first / size + i, number_at(type, room.data(), i));
+      each_number(type, room.data(), bytes / size,
+                  [&](std::int64_t i, double x) { put(first / size + i, x); });
     }
   }
 };
@@ -162,34 +168,65 @@ std::vector<stored_weight> find_weights(tensor_files const& files,
   return found;
 }
 
-/// Reads weights that were found; those that stand in the network's own numbers, to the bit. The
-/// network is as it was if one cannot be read, or is too large for its numbers.
+/// Reads a weight to its place in an array of a network's weights, in numbers of type S: to the bit if it
+/// stands in these. Throws file_error if it cannot be read, or is too large for them.
+template <class S>
+void read_weight(stored_weight const& weight, std::vector<std::byte>& room, S* to) {
+  std::int64_t const rest = padded(weight.to->rows * weight.to->cols);
+  bool const in_two = sizeof(S) == 2 && has_rest(weight.to->role);
+  placed_tensor const& from = *weight.numbers;
+  if (from.entry->type == dtype_of<S> && !in_two) return from.file->read(*from.entry, to);
+  double too_large = 0;
+  weight.read(room, [&](std::int64_t i, double x) {
+    to[i] = number<S>(x);
+    if (std::isfinite(x) && !std::isfinite(number_of(to[i]))) too_large = x;
+    if constexpr (sizeof(S) == 2)
+      if (in_two) summed<S>::write(static_cast<float>(x), to[i], to[rest + i]);
+  });
+  if (too_large != 0)
+    throw file_error("%.200s has %g, and %s has no number so large: %.150s",
+                     from.entry->name.c_str(), too_large, facts(dtype_of<S>).name.data(),
+                     from.file->path().c_str());
+}
+
+/// Reads weights to their places in an array that begins with number `first` of a network's, several at
+/// a time, and calls check(weight, numbers) for each. Throws what the first of them throws.
+template <class S, class Check>
+void read_each(parallel const& threads, std::span<stored_weight const> weights, std::int64_t first,
+               S* array, Check&& check) {
+  std::vector<std::vector<std::byte>> room(static_cast<std::size_t>(threads.workers()));
+  std::vector<std::exception_ptr> failed(weights.size());
+  threads(std::ssize(weights), [&](std::int64_t i, int worker) {
+    stored_weight const& weight = weights[static_cast<std::size_t>(i)];
+    try {
+      S* const to = array + (weight.to->offset - first);
+      read_weight(weight, room[static_cast<std::size_t>(worker)], to);
+      check(*weight.to, to);
+    } catch (...) {
+      failed[static_cast<std::size_t>(i)] = std::current_exception();
+    }
+  });
+  for (auto const& error : failed)
+    if (error) std::rethrow_exception(error);
+}
+
+/// Reads weights that were found. The network is as it was if one cannot be read.
 template <Expr E, class X>
 void read_weights(network<E, X>& net, std::vector<stored_weight> const& found) {
-  using S = typename X::scalar;
   auto const now = place<X>::fetched(net.on(), std::as_const(net).parameters());
-  std::vector<S> fresh(now.begin(), now.end());
-  std::vector<std::byte> room;
-  for (stored_weight const& weight : found) {
-    S* const to = fresh.data() + weight.to->offset;
-    std::int64_t const rest = padded(weight.to->rows * weight.to->cols);
-    bool const in_two = sizeof(S) == 2 && has_rest(weight.to->role);
-    placed_tensor const& from = *weight.numbers;
-    if (from.entry->type == dtype_of<S> && !in_two) {
-      from.file->read(*from.entry, to);
-      continue;
-    }
-    weight.read(room, [&](std::int64_t i, double x) {
-      to[i] = number<S>(x);
-      if (std::isfinite(x) && !std::isfinite(number_of(to[i])))
-        throw file_error("%.200s has %g, and %s has no number so large: %.150s",
-                         from.entry->name.c_str(), x, facts(dtype_of<S>).name.data(),
-                         from.file->path().c_str());
-      if constexpr (sizeof(S) == 2)
-        if (in_two) summed<S>::write(static_cast<float>(x), to[i], to[rest + i]);
-    });
-  }
+  std::vector<typename X::scalar> fresh(now.begin(), now.end());
+  read_each(place<X>::threads(net.on()), found, 0, fresh.data(), [](auto const&, auto) {});
   place<X>::store(net.on(), fresh, net.parameters());
+}
+
+/// Finds weights in a file that has exactly these under their own names, or a trainer's checkpoint.
+inline std::vector<stored_weight> find_own(tensor_files const& files,
+                                           std::vector<weight_entry> const& entries) {
+  auto const& all = files.tensors();
+  std::string const* const format = all.empty() ? nullptr : all[0].file->metadata("format");
+  char const* const place = format && *format == checkpoint_format ? "weights." : "";
+  return find_weights(
+      files, entries, place, [](std::string n) { return n; }, place);
 }
 
 }  // namespace detail
@@ -226,12 +263,7 @@ void save_weights(network<E, X> const& net, std::string const& path) {
 template <Expr E, class X>
 void load_weights(network<E, X>& net, std::string const& path) {
   tensor_files const files(path);
-  auto const& all = files.tensors();
-  std::string const* const format = all.empty() ? nullptr : all[0].file->metadata("format");
-  char const* const place = format && *format == checkpoint_format ? "weights." : "";
-  detail::read_weights(net,
-                       detail::find_weights(
-                           files, net.entries(), place, [](std::string n) { return n; }, place));
+  detail::read_weights(net, detail::find_own(files, net.entries()));
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

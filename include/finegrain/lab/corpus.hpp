@@ -5,7 +5,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -169,16 +168,6 @@ class corpus {
   std::string text_;
   std::vector<std::string> files_, domains_;
 };
-
-/// Bits per byte that the frequencies of single bytes allow (order 0).
-inline double order0_entropy(std::string_view text) {
-  std::array<double, 256> count{};
-  for (char c : text) count[static_cast<unsigned char>(c)] += 1;
-  double bits = 0;
-  for (double n : count)
-    if (n > 0) bits -= n * std::log2(n / static_cast<double>(text.size()));
-  return text.empty() ? 0 : bits / static_cast<double>(text.size());
-}
 
 /// Bits per byte when the byte before is known (order 1): what a table of pairs allows.
 inline double order1_entropy(std::string_view text) {

@@ -71,14 +71,9 @@ inline std::string draw_grids(std::string const& title, std::string const& note,
     }
     y += 26;
   }
-  constexpr double bar = 690, length = 120;
-  for (int i = 0; i < 60; ++i)
-    d.box({bar, top + length * (59 - i) / 60}, 14, length / 60 + 0.5,
-          "fill=\"" + colour(low + (high - low) * i / 59.0) + "\"");
-  d.box({bar, top}, 14, length, R"(fill="none" stroke="#888" stroke-width="0.7")");
-  for (int i = 0; i <= 2; ++i)
-    d.text({bar + 20, top + length * (2 - i) / 2 + 4}, text::fixed(low + (high - low) * i / 2, 1),
-           R"(font-size="11")");
+  auto const value = [&](double share) { return low + (high - low) * share; };
+  colour_bar(d, {690, top}, [&](double share) { return colour(value(share)); },
+             {text::fixed(low, 1), text::fixed(value(0.5), 1), text::fixed(high, 1)});
   return d.svg();
 }
 

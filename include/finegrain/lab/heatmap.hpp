@@ -55,17 +55,7 @@ inline std::string draw_load(std::string const& title, std::vector<load_map> con
       d.text({right + 10, first + 13 + row}, "variation " + text::fixed(b.variation, 2));
     y += 26;
   }
-  constexpr double bar = 706, length = 120;
-  for (int i = 0; i < 60; ++i)
-    d.box({bar, top + length * (59 - i) / 60}, 14, length / 60 + 0.5,
-          "fill=\"" + heat_colour(i / 59.0) + "\"");
-  d.box({bar, top}, 14, length, R"(fill="none" stroke="#888" stroke-width="0.7")");
-  for (int i = 0; i <= 3; ++i)
-    d.text({bar + 20, top + length * (3 - i) / 3 + 4},
-           i == 3   ? "3 or more"
-           : i == 1 ? "1 (even)"
-                    : std::to_string(i),
-           R"(font-size="11")");
+  colour_bar(d, {706, top}, heat_colour, {"0", "1 (even)", "2", "3 or more"});
   return d.svg();
 }
 

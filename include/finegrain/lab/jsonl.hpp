@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "../io/atomic_file.hpp"
+#include "../io/json_reader.hpp"
 #include "text.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -95,22 +96,7 @@ class record {
     }
     out += ']';
   }
-  static void write(std::string& out, std::string const& text) {
-    out += '"';
-    for (char c : text) {
-      if (c == '"' || c == '\\') {
-        out += '\\';
-        out += c;
-      } else if (static_cast<unsigned char>(c) < 0x20) {
-        out += "\\u00";
-        out += "0123456789abcdef"[(c >> 4) & 15];
-        out += "0123456789abcdef"[c & 15];
-      } else {
-        out += c;
-      }
-    }
-    out += '"';
-  }
+  static void write(std::string& out, std::string const& text) { detail::append_json(out, text); }
 
   /// The JSON that `line` writes: one object, no object inside it.
   struct reader {

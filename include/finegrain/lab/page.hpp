@@ -66,11 +66,11 @@ class page {
 
   /// Into a folder that is there. Throws file_error.
   void write(std::string const& folder) const {
-    put(folder + "/README.md", markdown());
-    put(folder + "/index.html", html());
+    write_atomically(folder + "/README.md", markdown());
+    write_atomically(folder + "/index.html", html());
     for (part const& p : parts_) {
-      if (p.what == kind::table) put(folder + "/" + p.name + ".csv", p.cells.csv());
-      if (p.what == kind::picture) put(folder + "/" + p.name + ".svg", p.svg);
+      if (p.what == kind::table) write_atomically(folder + "/" + p.name + ".csv", p.cells.csv());
+      if (p.what == kind::picture) write_atomically(folder + "/" + p.name + ".svg", p.svg);
     }
   }
 
@@ -81,12 +81,6 @@ class page {
     std::string words, name, svg;
     table cells = table({""});
   };
-
-  static void put(std::string const& path, std::string_view content) {
-    atomic_file file(path);
-    file.write(content.data(), content.size());
-    file.commit();
-  }
 
   static constexpr char const* style =
       "body { margin: 0; background: #f6f7f9; color: #1d2126;\n"

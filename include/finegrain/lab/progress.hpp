@@ -13,7 +13,7 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 
 /// Seconds that pass, from construction or restart.
-class stopwatch {
+class timer {
  public:
   double seconds() const {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
@@ -56,7 +56,7 @@ class progress {
 
   std::FILE* stream_;
   bool terminal_, shown_ = false;
-  stopwatch since_;
+  timer since_;
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

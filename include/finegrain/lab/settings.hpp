@@ -6,7 +6,7 @@
 #include <string>
 #include <typeinfo>
 
-#include "../train/trainer.hpp"
+#include "../train/training.hpp"
 #include "text.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -70,6 +70,7 @@ inline std::string settings_text(study_settings const& s, training const& t) {
   out.add("warmup", double(t.schedule.warmup)).add("schedule", double(t.schedule.steps));
   out.add("decay", double(t.schedule.decay)).add("last", t.schedule.last).add("clip", t.clip);
   if (t.rounding == weight_rounding::stochastic) out.add("stochastic", 1);  // younger too
+  if (t.loss_scale != 1) out.add("loss_scale", t.loss_scale);
   out.add(t.routing).add("speed", t.bias.speed).add("centre", t.bias.centre);
   return out.add("quantile", t.bias.quantile).text();
 }

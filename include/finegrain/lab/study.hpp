@@ -72,22 +72,30 @@ class study {
   /// The same, trained as `how` says in place of the study's settings.
   template <class Network>
   void add(std::string name, training const& how, typename Network::executor on = {}) {
+    add<Network>(std::move(name), how, settings_.optimizer, on);
+  }
+  /// And with an optimiser of its own.
+  template <class Network>
+  void add(std::string name, training const& how, adamw const& optimizer,
+           typename Network::executor on = {}) {
     using E = typename Network::expression;
+    study_settings own = settings_;
+    own.optimizer = optimizer;
     bool const mixed = extent_on(on, 1, true).kept == format::bf16;
     studied_model m{.name = std::move(name),
                     .parameters = parameters(E{}),
                     .active = active_parameters(E{}),
                     .flops = flops(E{}, settings_.length) / settings_.length,
                     .settings = describe(E{}) + full_name<Network>() +
-                                (mixed ? "\nmixed precision" : "") + settings_text(settings_, how) +
+                                (mixed ? "\nmixed precision" : "") + settings_text(own, how) +
                                 "\ntext " + text_hash_ + "\nversion " FINEGRAIN_VERSION "\n",
                     .runs = {}};
     for (int seed = 0; seed < settings_.seeds; ++seed)
       m.runs.push_back(text::hex(text::fingerprint(m.settings + "seed " + std::to_string(seed))));
     models_.push_back(
-        {std::move(m), [this, how, on](std::uint64_t seed) -> std::unique_ptr<learner> {
+        {std::move(m), [this, how, optimizer, on](std::uint64_t seed) -> std::unique_ptr<learner> {
            return std::make_unique<learner_of<Network>>(initialisation{settings_.deviation, seed},
-                                                        on, settings_.optimizer, how);
+                                                        on, optimizer, how);
          }});
   }
   study_settings const& settings() const { return settings_; }
@@ -127,9 +135,7 @@ class study {
   study_results report(std::string const& title) const {
     study_results const all = results();
     auto const write = [&](char const* name, std::string const& content) {
-      atomic_file file(settings_.out + "/" + name);
-      file.write(content.data(), content.size());
-      file.commit();
+      write_atomically(settings_.out + "/" + name, content);
     };
     table const t = all.summary();
     write("table.md", t.markdown());
@@ -159,6 +165,12 @@ class study {
       all.push_back(answer(*known));
     }
     return all;
+  }
+  /// The file of a run's weights, once it is trained, for what no request asks: load_weights(net, file).
+  std::string weights_file(std::string const& model, int seed = 0) const {
+    if (seed < 0 || seed >= settings_.seeds)
+      throw invalid_argument("the study has seeds 0 to %d, not %d", settings_.seeds - 1, seed);
+    return checkpoint_of(run_of(entry_of(model), seed));
   }
   /// The rows of a trained model's routers, of the first seed: [layer][expert][hidden].
   std::vector<number_table> routers(std::string const& model) const {
@@ -230,7 +242,7 @@ class study {
     work_left_ -= step_work(e) * double(model->steps());
 
     windows batch;
-    stopwatch whole, saved;
+    timer whole, saved;
     for (pace speed;;) {
       if (is_due(model->steps()) && !find(run, model->steps())) {
         log_.append(measure(*model, e, seed));
@@ -240,7 +252,7 @@ class study {
       if (model->steps() == settings_.steps) break;
       if (stop) return false;
 
-      stopwatch const step;
+      timer const step;
       text_.draw(start, model->steps(), settings_.sequences, settings_.length, batch);
       step_report const report = model->step(batch);
       speed.tokens += double(report.tokens);
@@ -331,7 +343,7 @@ class study {
   std::vector<entry> models_;
   std::vector<picture::level> levels_;
   progress progress_;
-  stopwatch since_;
+  timer since_;
   double work_left_ = 0, work_done_ = 0;
 };
 

@@ -150,4 +150,18 @@ inline std::string heat_colour(double share) {
   return text;
 }
 
+/// What colours mean, from colour(0) at the foot of a bar to colour(1), with words at even distances.
+template <class Colour>
+void colour_bar(drawing& d, point corner, Colour colour, std::vector<std::string> const& words) {
+  constexpr double width = 14, length = 120;
+  for (int i = 0; i < 60; ++i)
+    d.box({corner.x, corner.y + length * (59 - i) / 60}, width, length / 60 + 0.5,
+          "fill=\"" + colour(i / 59.0) + "\"");
+  d.box(corner, width, length, R"(fill="none" stroke="#888" stroke-width="0.7")");
+  double const steps = static_cast<double>(words.size()) - 1;
+  for (std::size_t i = 0; i < words.size(); ++i)
+    d.text({corner.x + 20, corner.y + length * (steps - static_cast<double>(i)) / steps + 4},
+           words[i], R"(font-size="11")");
+}
+
 }  // namespace finegrain::inline FINEGRAIN_ABI::picture

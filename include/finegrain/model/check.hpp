@@ -78,10 +78,12 @@ void check_ids(batch const& b, int vocabulary) {
       throw invalid_argument("token id %d is not in the router's table of %d", id, vocabulary);
 }
 
-/// Whether every router of E can do what is asked, and the log is one of E's.
+/// Whether every router of E can do what is asked, and the log is one of E's. A rule and jitter are
+/// asked of those whose config has them: there must be one.
 template <Expr E, class X>
 void check_routing(batch const& b, bool training) {
   std::size_t routers = 0;
+  bool ruled = false, jittered = false;
   leaves<E>::visit([&]<Expr L>(L) {
     if constexpr (is_router<L>) {
       constexpr config c = L::layer;
@@ -94,9 +96,20 @@ void check_routing(batch const& b, bool training) {
       if (b.log && (b.log->layers.size() <= routers ||
                     b.log->layers[routers].load.size() != static_cast<std::size_t>(c.routed)))
         throw invalid_argument("the routing log is not this network's: use make_log()");
+      if (b.log && !b.log->layers[routers].experts.empty() &&
+          static_cast<std::int64_t>(b.log->layers[routers].experts.size()) <
+              b.tokens * slots(c, b.routing))
+        throw invalid_argument("the routing log has no room for the choices of %lld tokens",
+                               shown(b.tokens));
       ++routers;
+      ruled |= c.selection == selection::rule;
+      jittered |= c.jitter;
     }
   });
+  if (routers > 0 && b.routing.rule && !ruled)
+    throw invalid_argument("a routing rule is for configs with selection::rule: here is none");
+  if (routers > 0 && b.routing.jitter > 0 && !jittered)
+    throw invalid_argument("jitter needs a config that has it: .jitter = true");
 }
 
 /// Everything about one call of a network of E but where its output goes.

@@ -7,6 +7,13 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
+namespace detail {
+inline invalid_argument not_finite(std::string const& weight) {
+  return invalid_argument("\"%s\" has a weight that is not finite and cannot be quantised",
+                          weight.c_str());
+}
+}  // namespace detail
+
 /// A copy of a network for inference, whose weights stand as executor X reads them fastest, in
 /// formats F. What X has no such form for stays as it was; activations between stages stay in X's
 /// numbers. It runs as a network does.
@@ -24,11 +31,16 @@ class frozen : public inference<frozen<E, X, F>, E, X> {
 
   /// Copies the network's weights, and its executor. Throws std::bad_alloc, and invalid_argument for
   /// weights that are not finite where the format is quantised.
-  explicit frozen(network<E, X> const& net)
-      : base(net.on()), numbers_(weight_bytes()), weights_(bound()) {
-    if (std::min(bits(F.experts), bits(F.rest)) <= 8) check_finite(net);
-    weights_.fill(base::on_, net.parameters().data());
+  explicit frozen(network<E, X> const& net) : frozen(net.on(), finite(net)) {}
+  /// Weights as plan/frozen.hpp takes them, finite ones where the format is quantised.
+  template <class W>
+  frozen(X on, W const& weights)
+      : base(std::move(on)), numbers_(weight_bytes()), weights_(bound()) {
+    detail::fill<E>(base::on_, weights_, weights);
   }
+
+  /// Whether a format has no room for what is not finite.
+  static constexpr bool quantised = std::min(bits(F.experts), bits(F.rest)) <= 8;
 
   /// Bytes of the weights. Constexpr.
   static constexpr std::int64_t weight_bytes() {
@@ -43,14 +55,17 @@ class frozen : public inference<frozen<E, X, F>, E, X> {
   }
 
  private:
-  static void check_finite(network<E, X> const& net) {
+  /// The network's weights; throws where one is not finite and ought to be.
+  static typename X::scalar const* finite(network<E, X> const& net) {
     auto const all = net.parameters();
-    if (place<X>::finite(net.on(), all.data(), static_cast<std::int64_t>(all.size()))) return;
+    auto const are = [&](auto const* numbers, std::int64_t count) {
+      return !quantised || place<X>::finite(net.on(), numbers, count);
+    };
+    if (are(all.data(), static_cast<std::int64_t>(all.size()))) return all.data();
     for (auto const& entry : net.entries())  // which one
-      if (!place<X>::finite(net.on(), net.parameters().data() + entry.offset,
-                            entry.rows * entry.cols))
-        throw invalid_argument("\"%s\" has a weight that is not finite and cannot be quantised",
-                               entry.name.c_str());
+      if (!are(all.data() + entry.offset, entry.rows * entry.cols))
+        throw detail::not_finite(entry.name);
+    return all.data();
   }
   frozen_weights<X, F, E> bound() {
     arena memory(numbers_.data(), numbers_.size());

@@ -53,14 +53,7 @@ class inference {
   void infer(batch const& b, matrix<S const> x, matrix<S> y, std::span<std::byte> workspace,
              cache_of<X>* cache = nullptr) const {
     detail::check_call<E, X>(b, x, y, false, cache);
-    std::int64_t const needed = workspace_bytes(extent_of(b.tokens));
-    if (static_cast<std::int64_t>(workspace.size()) < needed)
-      throw invalid_argument("the workspace holds %lld bytes; %lld tokens need %lld",
-                             detail::shown(static_cast<std::int64_t>(workspace.size())),
-                             detail::shown(b.tokens), detail::shown(needed));
-    if (reinterpret_cast<std::uintptr_t>(workspace.data()) % alignment != 0)
-      throw invalid_argument("the workspace must start on a border of %lld bytes",
-                             detail::shown(alignment));
+    check_workspace(workspace, extent_of(b.tokens));
     run(b, x, y, workspace, false, cache);
   }
   /// An empty cache for a sequence of at most `tokens`.
@@ -70,11 +63,18 @@ class inference {
       throw invalid_argument("a cache for %lld tokens", detail::shown(tokens));
     return {buffer_of<S>(width * tokens), tokens, 0, 0};
   }
-  /// A log with room for what every router reports.
-  static routing_log make_log() {
+  /// A log with room for what every router reports; and for each token's experts and weights, in
+  /// batches of up to so many tokens.
+  static routing_log make_log(std::int64_t tokens = 0) {
+    if (tokens < 0) throw invalid_argument("a log for %lld tokens", detail::shown(tokens));
     routing_log log;
     detail::leaves<E>::visit([&]<Expr L>(L) {
-      if constexpr (detail::is_router<L>) log.layers.push_back(routing_report(L::layer.routed));
+      if constexpr (detail::is_router<L>) {
+        routing_report& report = log.layers.emplace_back(L::layer.routed);
+        std::int64_t const slots = routing<S>::slots(L::layer, extent{tokens, 1});
+        report.experts.resize(static_cast<std::size_t>(tokens * slots));
+        report.weights.resize(report.experts.size());
+      }
     });
     return log;
   }
@@ -87,7 +87,9 @@ class inference {
   extent extent_of(std::int64_t tokens, bool training = false) const {
     if (tokens < 0 || tokens > INT32_MAX)
       throw invalid_argument("a batch of %lld tokens", detail::shown(tokens));
-    return extent_on(on_, tokens, training);
+    extent e = extent_on(on_, tokens, training);
+    if constexpr (requires { Self::stored; }) e.frozen = Self::stored.rest;
+    return e;
   }
 
  protected:
@@ -99,6 +101,16 @@ class inference {
   inference& operator=(inference&&) = default;
   ~inference() = default;
 
+  static void check_workspace(std::span<std::byte> workspace, extent e) {
+    std::int64_t const needed = workspace_bytes(e);
+    if (static_cast<std::int64_t>(workspace.size()) < needed)
+      throw invalid_argument("the workspace holds %lld bytes; %lld tokens need %lld",
+                             detail::shown(static_cast<std::int64_t>(workspace.size())),
+                             detail::shown(e.tokens), detail::shown(needed));
+    if (reinterpret_cast<std::uintptr_t>(workspace.data()) % alignment != 0)
+      throw invalid_argument("the workspace must start on a border of %lld bytes",
+                             detail::shown(alignment));
+  }
   void reserve_workspace(std::int64_t bytes) {
     if (bytes <= workspace_.size()) return;
     workspace_ = buffer_of<std::byte>(bytes);

@@ -92,12 +92,42 @@ class network : public inference<network<E, X>, E, X> {
     } else {
       dx = {unwanted_.data(), e.tokens, in};
     }
-    arena memory(workspace_.data(), workspace_.size());
-    static_cast<void>(base::staging(memory, e));
-    typename plan<X, E>::saved const saved(memory, e);
-    arena const scratch(workspace_.data() + memory.used(), workspace_.size() - memory.used());
-    plan<X, E>::backward(pass<X>{on_, batch_, scratch, e, mode}, std::as_const(*this).weights(),
-                         saved, x_, dy, gradient_views(), dx);
+    run_backward(batch_, e, {workspace_.data(), static_cast<std::size_t>(workspace_.size())}, x_,
+                 dy, gradient_views(), dx, mode);
+  }
+
+  /// The same in the caller's memory: workspace_bytes(extent_of(T, true)) on a 64-byte border, which
+  /// keep what backward needs. So several batches may be under way, on several threads too.
+  void forward(batch const& b, matrix<S const> x, matrix<S> y,
+               std::span<std::byte> workspace) const {
+    detail::check_call<E, X>(b, x, y, true);
+    base::check_workspace(workspace, extent_of(b.tokens, true));
+    base::run(b, x, y, workspace, true, nullptr);
+  }
+  /// Backward of such a forward, of the same batch, x and workspace. `gradient` is laid out like
+  /// parameters(), on a 64-byte border; what lies between weights is left alone, so clear it once. dx is
+  /// empty where x is token ids.
+  void backward(batch const& b, matrix<S const> x, matrix<S const> dy, matrix<S> dx,
+                std::span<S> gradient, std::span<std::byte> workspace,
+                gradients mode = gradients::overwrite) const {
+    extent const e = extent_of(b.tokens, true);
+    detail::check_input<E, X>(b, x, true);
+    base::check_workspace(workspace, e);
+    detail::check_shape("dy", dy, e.tokens, out);
+    if constexpr (in != ids) {
+      check_dx(dx, x, e.tokens);
+      detail::check_apart<S>("dy", dy, "dx", dx);
+    }
+    if (static_cast<std::int64_t>(gradient.size()) != weights_size<E>())
+      throw invalid_argument("there are %lld weights and room for %lld gradients",
+                             detail::shown(weights_size<E>()),
+                             detail::shown(static_cast<std::int64_t>(gradient.size())));
+    if (reinterpret_cast<std::uintptr_t>(gradient.data()) % alignment != 0)
+      throw invalid_argument("gradients must start on a border of %lld bytes",
+                             detail::shown(alignment));
+    arena memory(workspace.data(), static_cast<std::int64_t>(workspace.size()));
+    batch const staged = place<X>::staged(on_, b, base::staging(memory, e));
+    run_backward(staged, e, workspace, x, dy, bind_weights<E, S>(gradient.data()), dx, mode);
   }
 
   /// Forward, a loss (plan/scored.hpp), and backward from its gradient: the sum of the loss over the
@@ -143,14 +173,12 @@ class network : public inference<network<E, X>, E, X> {
   // ---- weights ---------------------------------------------------------------------------------
 
   /// The weights as a struct of views, as the expression declares them.
-  finegrain::weights<E, S const> weights() const {
-    return bind_weights<E, S const>(held_weights());
-  }
-  finegrain::weights<E, S> weights() { return ++writers_, bind_weights<E, S>(held_weights()); }
+  finegrain::weights<E, S const> weights() const { return bind_weights<E, S const>(held().data()); }
+  finegrain::weights<E, S> weights() { return ++writers_, bind_weights<E, S>(held().data()); }
   finegrain::weights<E, S> gradient_views() { return bind_weights<E, S>(gradients_.data()); }
   /// All weights, or gradients, as one array; entries() says what is where.
-  std::span<S> parameters() { return ++writers_, all(weights_); }
-  std::span<S const> parameters() const { return all(weights_); }
+  std::span<S> parameters() { return ++writers_, held(); }
+  std::span<S const> parameters() const { return held(); }
   std::span<S> gradient() { return all(gradients_); }
   /// One weight by its name, "layers.0.mixture.experts.3.gate".
   matrix<S> weight(std::string_view name) { return ++writers_, named_view(weights_, name); }
@@ -171,9 +199,9 @@ class network : public inference<network<E, X>, E, X> {
   static std::span<S> all(buffer_of<S> const& numbers) {
     return {numbers.data(), static_cast<std::size_t>(numbers.size())};
   }
-  S* held_weights() const {
+  std::span<S> held() const {
     detail::check_holds(weights_.size(), weights_size<E>());
-    return weights_.data();
+    return all(weights_);
   }
   void reserve_gradients(std::int64_t tokens) {
     if (gradients_.size() == 0) {
@@ -184,6 +212,17 @@ class network : public inference<network<E, X>, E, X> {
     if (unwanted_.size() < tokens * in) unwanted_ = buffer_of<S>(tokens * in);
   }
 
+  /// From what a forward left in the workspace.
+  void run_backward(batch const& b, extent e, std::span<std::byte> workspace, matrix<S const> x,
+                    matrix<S const> dy, finegrain::weights<E, S> const& dw, matrix<S> dx,
+                    gradients mode) const {
+    arena memory(workspace.data(), static_cast<std::int64_t>(workspace.size()));
+    static_cast<void>(base::staging(memory, e));
+    typename plan<X, E>::saved const saved(memory, e);
+    arena const scratch(workspace.data() + memory.used(),
+                        static_cast<std::int64_t>(workspace.size()) - memory.used());
+    plan<X, E>::backward(pass<X>{on_, b, scratch, e, mode}, weights(), saved, x, dy, dw, dx);
+  }
   static void check_dx(matrix<S> dx, matrix<S const> x, std::int64_t tokens) {
     detail::check_shape("dx", dx, tokens, in);
     detail::check_apart<S>("x", x, "dx", dx);

@@ -174,10 +174,6 @@ void add_window(config const& c, batch const& b, routing<S> const& r, rows_of wi
   }
 }
 
-}  // namespace detail
-
-namespace detail {
-
 /// CV^2 of n numbers: their variance over their squared mean.
 template <class S>
 double squared_variation(int n, S const* x) {

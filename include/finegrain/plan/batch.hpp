@@ -79,6 +79,19 @@ struct routing_report {
   double entropy = 0;  // mean over tokens of the entropy of their scores, over that of equal ones
   double devices = 0;  // mean over tokens of the devices that their kept slots are on
   std::int64_t tokens = 0;
+  // Each token's choice, best first, in a log of make_log(tokens): see choices().
+  std::vector<std::int32_t> experts;
+  std::vector<float> weights;
+  int slots = 0;  // of a token
+
+  /// Experts (tokens, slots): ~expert where it was dropped, no_expert where a slot is not used; and
+  /// what their outputs are times. Empty in a log of make_log().
+  matrix<std::int32_t const> choices() const {
+    return {experts.data(), experts.empty() ? 0 : tokens, slots};
+  }
+  matrix<float const> choice_weights() const {
+    return {weights.data(), weights.empty() ? 0 : tokens, slots};
+  }
 
   routing_report() = default;
   explicit routing_report(int routed)

@@ -12,9 +12,10 @@ namespace finegrain::inline FINEGRAIN_ABI {
 /// What the size of saved and scratch memory depends on, beside the expression.
 struct extent {
   std::int64_t tokens = 0;
-  int workers = 1;            // of the executor's `parallel`
-  bool training = false;      // whether a backward pass will follow
-  format kept = format::f32;  // of what experts keep for it, where the executor has a choice
+  int workers = 1;              // of the executor's `parallel`
+  bool training = false;        // whether a backward pass will follow
+  format kept = format::f32;    // of what experts keep for it, where the executor has a choice
+  format frozen = format::f32;  // of a frozen network's weights but experts'
 };
 
 /// The heads of an attention stage: `query` heads of `dim` numbers, `key_value` shared ones, whose

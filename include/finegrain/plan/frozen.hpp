@@ -24,7 +24,8 @@ struct formats {
 /// members, or for stages that executor X can compute in F its own. It declares its memory
 /// as plans do, by a constructor that takes arrays from an arena; fill(on, w) copies weights of
 /// weights_size<E>() numbers into it. A stage that X has no other form for keeps them as they are,
-/// and so works in every format.
+/// and so works in every format. What is composed hands w on: it may be an array, S const*, or what
+/// has w + offset, and w.numbers(count) where a stage's are wanted, to be there until the next are.
 template <class X, formats F, Expr E>
 struct frozen_weights : weights<E, typename X::scalar const> {
   using S = typename X::scalar;
@@ -46,14 +47,33 @@ struct frozen_weights<X, F, E> : frozen_weights<X, F, detail::inner_t<E>> {
 
 namespace detail {
 
+template <class S>
+S const* numbers(S const* w, std::int64_t) {
+  return w;
+}
+template <class W>
+auto numbers(W const& w, std::int64_t count) {
+  return w.numbers(count);
+}
+
+/// Fills the weights of A from w, or hands it on to its parts.
+template <Expr A, class X, class To, class W>
+void fill(X const& on, To const& to, W const& w) {
+  if constexpr (requires { to.fill(on, w); })
+    to.fill(on, w);
+  else
+    to.fill(on, numbers(w, weights_size<A>()));
+}
+
 template <class X, formats F, Expr A, Expr B>
 struct frozen_pair {
   frozen_weights<X, F, A> a;
   frozen_weights<X, F, B> b;
   constexpr explicit frozen_pair(arena& memory) : a(memory), b(memory) {}
-  void fill(X const& on, typename X::scalar const* w) const {
-    a.fill(on, w);
-    b.fill(on, w + weights_size<A>());
+  template <class W>
+  void fill(X const& on, W const& w) const {
+    detail::fill<A>(on, a, w);
+    detail::fill<B>(on, b, w + weights_size<A>());
   }
 };
 
@@ -73,27 +93,31 @@ struct frozen_weights<X, F, blended<A, B>> : detail::frozen_pair<X, F, A, B> {
   matrix<S> mix;  // (2, in)
   constexpr explicit frozen_weights(arena& memory)
       : detail::frozen_pair<X, F, A, B>(memory), mix(memory.matrix<S>(2, in_width<A>())) {}
-  void fill(X const& on, S const* w) const {
-    place<X>::copy(on, w, mix.size(), mix.data);
-    detail::frozen_pair<X, F, A, B>::fill(on, w + weights_size<linear<in_width<A>(), 2>>());
+  template <class W>
+  void fill(X const& on, W const& w) const {
+    constexpr std::int64_t places = weights_size<linear<in_width<A>(), 2>>();
+    place<X>::copy(on, detail::numbers(w, places), mix.size(), mix.data);
+    detail::frozen_pair<X, F, A, B>::fill(on, w + places);
   }
 };
 template <class X, formats F, Expr A>
 struct frozen_weights<X, F, residual_of<A>> {
   frozen_weights<X, F, A> a;
   constexpr explicit frozen_weights(arena& memory) : a(memory) {}
-  void fill(X const& on, typename X::scalar const* w) const { a.fill(on, w); }
+  template <class W>
+  void fill(X const& on, W const& w) const {
+    detail::fill<A>(on, a, w);
+  }
 };
 template <class X, formats F, int N, Expr A>
 struct frozen_weights<X, F, repeated<N, A>> {
   std::array<frozen_weights<X, F, A>, N> layers;
   constexpr explicit frozen_weights(arena& memory)
       : frozen_weights(memory, std::make_integer_sequence<int, N>()) {}
-  void fill(X const& on, typename X::scalar const* w) const {
-    for (auto const& layer : layers) {
-      layer.fill(on, w);
-      w += weights_size<A>();
-    }
+  template <class W>
+  void fill(X const& on, W const& w) const {
+    for (int i = 0; i < N; ++i)
+      detail::fill<A>(on, layers[static_cast<std::size_t>(i)], w + i * weights_size<A>());
   }
 
  private:

@@ -166,7 +166,7 @@ void logits_forward(X const& on, config const& c, routing_request const& request
                     router_weights<S const> const& w, routing<S> const& r,
                     logit_scratch<S> const& t) {
   auto const exact = on.exact();
-  auto const from = detail::router_input(on, c, r.training ? request.jitter : 0.0, x, r, t);
+  auto const from = detail::router_input(on, c, r.training ? jitter_of(c, request) : 0.0, x, r, t);
   if (c.uniform) {
     for (std::int64_t i = 0; i < x.rows; ++i) std::fill_n(r.logits.row(i), c.routed, S(0));
   } else if (c.cosine > 0) {
@@ -199,9 +199,10 @@ void logits_backward(X const& on, config const& c, routing_request const& reques
                      gradients mode, matrix<S> dx) {
   if (c.uniform) return;
   auto const exact = on.exact();
-  auto const from = detail::router_input(on, c, request.jitter, x, r, t);
+  double const jitter = jitter_of(c, request);
+  auto const from = detail::router_input(on, c, jitter, x, r, t);
   matrix<S> to = dx;
-  if (request.jitter > 0) {
+  if (jitter > 0) {
     to = t.dinput;
     for (std::int64_t i = 0; i < to.rows; ++i) std::fill_n(to.row(i), to.cols, S(0));
   }
@@ -225,11 +226,11 @@ void logits_backward(X const& on, config const& c, routing_request const& reques
     linear_backward(exact, from, detail::router_matrix(c, w.router, t), dlogits, dw.router, mode,
                     to, gradients::accumulate);
   }
-  if (request.jitter > 0) {
+  if (jitter > 0) {
     std::uint64_t const seed = detail::seed_of(*r.seed, detail::stream::jitter);
     detail::for_rows(on, x.rows, [&](std::int64_t i, int) {
       for (std::int64_t d = 0; d < x.cols; ++d)
-        dx(i, d) += to(i, d) * detail::jitter_factor<S>(request.jitter, seed, i * x.cols + d);
+        dx(i, d) += to(i, d) * detail::jitter_factor<S>(jitter, seed, i * x.cols + d);
     });
   }
 }

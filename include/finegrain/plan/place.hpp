@@ -41,10 +41,12 @@ struct place {
   static id_list list(X const&, buffer<std::int32_t>&, id_list const& from) { return from; }
   /// Throws invalid_argument where a router cannot do what is asked of it.
   static void check(config const&, routing_request const&, bool) {}
+  /// Threads for work of the host's on weights.
+  static parallel const& threads(X const& on) { return on.threads; }
   /// Fills new weights: make(data, threads) writes them in memory of the host.
   template <class Make>
   static void write(X const& on, buffer<S> const& to, Make&& make) {
-    make(to.data(), on.threads);
+    make(to.data(), threads(on));
   }
   /// An array's numbers as the host reads them, these or a copy; and back.
   static std::span<S const> fetched(X const&, std::span<S const> numbers) { return numbers; }

@@ -34,6 +34,18 @@ void report_quantiles(config const& c, int k, routing<S> const& r, matrix<S cons
   }
 }
 
+/// Each token's choice, if the report has room for it.
+template <class S>
+void report_choices(int k, routing<S> const& r, routing_report& report) {
+  if (report.experts.empty()) return;
+  report.slots = k;
+  for (std::int64_t t = 0; t < r.experts.rows; ++t) {
+    std::copy_n(r.experts.row(t), k, report.experts.begin() + t * k);
+    for (int n = 0; n < k; ++n)
+      report.weights[std::size_t(t * k + n)] = static_cast<float>(r.weights(t, n));
+  }
+}
+
 }  // namespace detail
 
 /// Writes what a router did with a batch into the log's next report.
@@ -55,6 +67,7 @@ void report_routing(config const& c, batch const& b, routing<S> const& r,
   report.balance_loss = report.entropy = 0;
   std::int64_t devices = 0;
   report.tokens = T;
+  detail::report_choices(k, r, report);
   bool const linear = detail::reads_scores(loss);
   double const each = 1 / double(std::max<std::int64_t>(T, 1));
   std::fill_n(t.counts, R, 0.0);  // sums of weights

@@ -100,12 +100,28 @@ constexpr int chosen(config const& c, routing_request const& request) {
 constexpr int slots(config const& c, routing_request const& request) {
   return c.selection == selection::expert_choice ? c.routed : chosen(c, request);
 }
+/// The jitter of a router's input under a request: none where the config has none.
+constexpr double jitter_of(config const& c, routing_request const& request) {
+  return c.jitter ? request.jitter : 0;
+}
 /// M of the communication loss: the most devices that a token may be sent to.
 constexpr int most_devices(config const& c, routing_request const& request) {
   if (c.groups > 1 && c.groups == request.devices) return c.group_limit;
   int const k = chosen(c, request);
   return k < request.devices ? k : request.devices;
 }
+
+/// How many of a group's best keys say what it is worth.
+constexpr int group_keys(config const& c) {
+  switch (c.group_score) {
+    case group_score::max: break;
+    case group_score::top2_sum: return 2;
+    case group_score::top_share_sum: return c.top_k / c.group_limit;
+  }
+  return 1;
+}
+/// Whether the shared experts' output has a weight, a number a token.
+constexpr bool weighs_shared(config const& c) { return c.shared_gate || c.shared_scale != 1; }
 
 /// Throws invalid_argument when a router of this config cannot do what is asked.
 inline void check_request(config const& c, routing_request const& request, bool training) {
@@ -125,10 +141,8 @@ inline void check_request(config const& c, routing_request const& request, bool 
   balance_losses const& b = request.balance;
   for (double x : {b.expert, b.device, b.communication, b.sequence, b.z, b.importance, b.load})
     if (!number(x)) throw invalid_argument("a balance coefficient must be a number of at least 0");
-  if ((c.selection == selection::rule) != (request.rule != nullptr))
-    throw invalid_argument(c.selection == selection::rule
-                               ? "selection::rule needs a rule in the batch's routing request"
-                               : "a routing rule is for configs with selection::rule");
+  if (c.selection == selection::rule && !request.rule)
+    throw invalid_argument("selection::rule needs a rule in the batch's routing request");
   if (b.load > 0 && !(c.noisy && c.selection == selection::top_k && c.groups == 1 && k < c.routed))
     throw invalid_argument(
         "the load loss averages over noise: it needs .noisy = true, no groups and fewer experts "
@@ -147,8 +161,6 @@ inline void check_request(config const& c, routing_request const& request, bool 
     throw invalid_argument("the share of exempt sequences must lie between 0 and 1");
   if (request.jitter != 0 && !(request.jitter > 0 && request.jitter < 1))
     throw invalid_argument("jitter must lie between 0 and 1");
-  if (request.jitter > 0 && !c.jitter)
-    throw invalid_argument("jitter needs a config that has it: .jitter = true");
 }
 
 namespace detail {

@@ -26,16 +26,15 @@ concept Loss = requires(L const& loss, X const& on, matrix<S const> y, matrix<S>
 /// Tokens whose logits over so many classes are made at a time. Each chunk reads the weights twice,
 /// and reads and writes their gradient once: with 256 rows that is a product's own traffic, for
 /// that is as many as it adds up at a time anyway; with 64 the pass takes a tenth longer. More rows
-/// make tasks enough for all threads where classes are few, and are taken while `plenty` holds them.
+/// make tasks enough for all threads where classes are few, and are taken while place<X>::chunk_bytes hold them.
 /// Fewer are taken where 256 would need more than four times that; from D = 64 on, a head holds more
 /// for its weights, gradient and moments anyway. Threads have no say: bits must not depend on them.
-template <class S>
-constexpr std::int64_t chunk_rows(std::int64_t classes,
-                                  std::int64_t plenty = std::int64_t{32} << 20,
-                                  std::int64_t most = 1024) {
+template <class X>
+constexpr std::int64_t chunk_rows(std::int64_t classes) {
   constexpr std::int64_t whole = 256, least = 64;
+  constexpr std::int64_t plenty = place<X>::chunk_bytes, most = place<X>::chunk_most;
   std::int64_t const row =
-      std::max<std::int64_t>(classes, 1) * static_cast<std::int64_t>(sizeof(S));
+      std::max<std::int64_t>(classes, 1) * static_cast<std::int64_t>(sizeof(typename X::scalar));
   if (whole * row > 4 * plenty) return std::max(4 * plenty / row / least, std::int64_t{1}) * least;
   return std::clamp(plenty / row / whole, std::int64_t{1}, most / whole) * whole;
 }
@@ -146,9 +145,7 @@ struct scored_product {
   struct scratch {
     matrix<S> chunk;
     constexpr scratch(arena& memory, extent e)
-        : chunk(memory.matrix<S>(
-              std::min(e.tokens, chunk_rows<S>(Out, place<X>::chunk_bytes, place<X>::chunk_most)),
-              Out)) {}
+        : chunk(memory.matrix<S>(std::min(e.tokens, chunk_rows<X>(Out)), Out)) {}
   };
 
   template <class W, class V, Loss<X> L>

@@ -58,6 +58,20 @@ struct plan<X, linear<In, Out>> : detail::linear_plan<X> {};
 template <class X, int D, int V>
 struct plan<X, head<D, V>> : detail::linear_plan<X> {};
 
+namespace detail {
+/// What an executor of the host checks of an embedding's ids: one a token, each a row of its table.
+inline void check_table_ids(id_list ids, std::int64_t tokens, std::int64_t rows) {
+  if (static_cast<std::int64_t>(ids.size()) != tokens)
+    throw invalid_argument("the batch has %lld token ids for %lld tokens",
+                           static_cast<long long>(ids.size()), static_cast<long long>(tokens));
+  for (std::size_t t = 0; t < ids.size(); ++t)
+    if (ids[t] < 0 || ids[t] >= rows)
+      throw invalid_argument("token %lld has the id %d; the embedding's table has %lld rows",
+                             static_cast<long long>(t), static_cast<int>(ids[t]),
+                             static_cast<long long>(rows));
+}
+}  // namespace detail
+
 template <class X, int V, int D>
 struct plan<X, embedding<V, D>> {
   using S = typename X::scalar;

@@ -5,69 +5,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <time.h>
-
-#include <vector>
-
 #include "../expr/clocked.hpp"
 #include "scored.hpp"
+#include "stopwatch.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
-/// What the nodes of a timed expression took, all passes since the rows were last cleared. Row 0 is
-/// the whole; then come the lines of `explain` that name a plan, in their order.
-struct timings {
-  struct sum {
-    std::int64_t calls = 0;
-    double seconds = 0;
-  };
-  struct row {
-    sum forward = {}, backward = {};
-    sum both = {};  // forward, loss and backward in one: what ends in the loss of a training step
-
-    /// How often the node was run forward, and what all its passes took.
-    std::int64_t calls() const { return forward.calls + both.calls; }
-    double seconds() const { return forward.seconds + backward.seconds + both.seconds; }
-    /// Their work, a forward pass being 1: a backward pass has twice its products and its traffic.
-    double passes() const {
-      return static_cast<double>(forward.calls + 2 * backward.calls + 3 * both.calls);
-    }
-  };
-  std::vector<row> rows;  // the first pass makes them
-};
-
 namespace detail {
-
-/// Adds the seconds of its life to a row.
-FINEGRAIN_LAZY class stopwatch {
- public:
-  stopwatch(timings* to, std::size_t row, timings::sum timings::row::*phase)
-      : to_(to), row_(row), phase_(phase) {
-    if (!to) return;
-    if (to->rows.size() <= row) to->rows.resize(row + 1);
-    begin_ = now();
-  }
-  ~stopwatch() {
-    if (!to_) return;
-    timings::sum& sum = to_->rows[row_].*phase_;
-    sum.seconds += now() - begin_;
-    ++sum.calls;
-  }
-  stopwatch(stopwatch const&) = delete;
-  stopwatch& operator=(stopwatch const&) = delete;
-
- private:
-  static double now() {  // not <chrono>: who includes the library would compile it
-    timespec t;
-    ::clock_gettime(CLOCK_MONOTONIC, &t);
-    return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-  }
-
-  timings* to_;
-  std::size_t row_;
-  timings::sum timings::row::*phase_;
-  double begin_ = 0;
-};
 
 /// E with clocks on the nodes that have a line in `explain`: rows Row, Row + 1, ... What X has one plan
 /// for has one clock.
@@ -127,13 +71,12 @@ requires(composes<X, E>) struct clocks<X, E, Row> {
 ///   trainer{net}.step({.tokens = T, .ids = ids, .times = &times}, targets);
 ///   explain<model, cpu>(net.extent_of(T, true), limits, times);
 ///
-/// Not on cuda, where a call's return says nothing of when its work is done.
+/// On cuda a pass with times waits for the device at its end. One that is recorded takes none.
 template <Expr E, class X>
 using timed = clocked<0, E, typename detail::clocks<X, E, 1>::type>;
 
 template <class X, int Row, Expr E, Expr Runs>
 struct plan<X, clocked<Row, E, Runs>> {
-  static_assert(place<X>::here, "stages are timed on executors that are done when a call returns");
   using S = typename X::scalar;
   using whole = plan<X, Runs>;
   using saved = typename whole::saved;
@@ -141,14 +84,16 @@ struct plan<X, clocked<Row, E, Runs>> {
 
   template <class W>
   static void forward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S> y) {
-    detail::stopwatch<> const watch(p.batch.times, Row, &timings::row::forward);
+    auto const begun = stopwatch<X>::begin(p, Row);
     whole::forward(p, w, s, x, y);
+    stopwatch<X>::end(p, Row, &timings::row::forward, begun);
   }
   template <class W, class V>
   static void backward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S const> dy,
                        V const& dw, matrix<S> dx) {
-    detail::stopwatch<> const watch(p.batch.times, Row, &timings::row::backward);
+    auto const begun = stopwatch<X>::begin(p, Row);
     whole::backward(p, w, s, x, dy, dw, dx);
+    stopwatch<X>::end(p, Row, &timings::row::backward, begun);
   }
 };
 
@@ -162,9 +107,11 @@ struct scored<X, clocked<Row, E, Runs>> {
   template <class W, class V, Loss<X> L>
   static double run(pass<X> p, W const& w, saved const& s, matrix<S const> x, L const& loss,
                     V const& dw, matrix<S> dx) {
-    detail::stopwatch<> const watch(
-        p.batch.times, Row, p.extent.training ? &timings::row::both : &timings::row::forward);
-    return whole::run(p, w, s, x, loss, dw, dx);
+    auto const begun = stopwatch<X>::begin(p, Row);
+    double const made = whole::run(p, w, s, x, loss, dw, dx);
+    stopwatch<X>::end(p, Row, p.extent.training ? &timings::row::both : &timings::row::forward,
+                      begun);
+    return made;
   }
 };
 

@@ -4,30 +4,16 @@
 
 #include <span>
 
+#include "../plan/stages.hpp"
 #include "executor.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
-
-namespace spec {
-
-inline void check_ids(std::span<std::int32_t const> ids, std::int64_t tokens, std::int64_t rows) {
-  if (std::int64_t(ids.size()) != tokens)
-    throw invalid_argument("the batch has %lld token ids for %lld tokens",
-                           static_cast<long long>(ids.size()), static_cast<long long>(tokens));
-  for (std::size_t t = 0; t < ids.size(); ++t)
-    if (ids[t] < 0 || ids[t] >= rows)
-      throw invalid_argument("token %lld has the id %d; the embedding's table has %lld rows",
-                             static_cast<long long>(t), static_cast<int>(ids[t]),
-                             static_cast<long long>(rows));
-}
-
-}  // namespace spec
 
 /// y (T, D) = rows of table (V, D). Throws invalid_argument if an id is not a row of the table.
 template <class T>
 void embedding_forward(basic_reference<T> const&, std::span<std::int32_t const> ids,
                        spec::input<T> table, spec::output<T> y) {
-  spec::check_ids(ids, y.rows, table.rows);
+  detail::check_table_ids(ids, y.rows, table.rows);
   for (std::int64_t t = 0; t < y.rows; ++t)
     std::copy_n(table.row(ids[std::size_t(t)]), table.cols, y.row(t));
 }
@@ -36,7 +22,7 @@ void embedding_forward(basic_reference<T> const&, std::span<std::int32_t const> 
 template <class T>
 void embedding_backward(basic_reference<T> const&, std::span<std::int32_t const> ids,
                         spec::input<T> dy, spec::output<T> dtable, gradients mode) {
-  spec::check_ids(ids, dy.rows, dtable.rows);
+  detail::check_table_ids(ids, dy.rows, dtable.rows);
   spec::begin(mode, dtable);
   for (std::int64_t t = 0; t < dy.rows; ++t)
     spec::add(1, dy.row(t), dtable.row(ids[std::size_t(t)]), dy.cols);

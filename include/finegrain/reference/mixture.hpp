@@ -18,7 +18,7 @@ template <class T, config C>
 struct plan<basic_reference<T>, shared_experts<C>> {
   using X = basic_reference<T>;
   static constexpr int width = shared_experts<C>::width;
-  static constexpr bool weighed = C.shared_gate || C.shared_scale != 1;
+  static constexpr bool weighed = weighs_shared(C);
 
   struct saved {
     expert_saved<T> expert;  // (T, S F)
@@ -120,8 +120,7 @@ struct plan<basic_reference<T>, routed_experts<C>> {
   static void backward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T const> dy,
                        V const& dw, matrix<T> dx) {
     scratch const t(p.scratch, p.extent);
-    for (int i = 0; i < C.routed; ++i)
-      spec::begin(p.gradients, dw.gate[i], dw.up[i], dw.down[i]);
+    for (int i = 0; i < C.routed; ++i) spec::begin(p.gradients, dw.gate[i], dw.up[i], dw.down[i]);
     spec::begin(p.gradients, dw.bias, dw.table);  // they have none
     spec::clear(dx);
     spec::clear(t.router.dweights);

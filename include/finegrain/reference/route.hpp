@@ -67,15 +67,6 @@ void score_backward(config const& c, T const* s, T* ds) {
 
 using detail::ranks_before;
 
-/// How many of a group's best keys say what it is worth.
-constexpr int counted(config const& c) {
-  switch (c.group_score) {
-    case group_score::max: break;
-    case group_score::top2_sum: return 2;
-    case group_score::top_share_sum: return c.top_k / c.group_limit;
-  }
-  return 1;
-}
 /// What a group of experts is worth: the sum of its best keys, added best first.
 template <class T>
 T group_worth(config const& c, T const* keys, int group) {
@@ -86,7 +77,7 @@ T group_worth(config const& c, T const* keys, int group) {
     for (int j = begin; j < end; ++j) better += ranks_before(keys[j], j, keys[i], i);
     if (better == 0) total = keys[i];
   }
-  for (int place = 1; place < counted(c); ++place)
+  for (int place = 1; place < group_keys(c); ++place)
     for (int i = begin; i < end; ++i) {
       int better = 0;
       for (int j = begin; j < end; ++j) better += ranks_before(keys[j], j, keys[i], i);

@@ -55,7 +55,8 @@ FINEGRAIN_LAZY inline std::vector<trained_range> trained_ranges(
   return ranges;
 }
 
-/// Where weights that learn in f32 become the bf16 that products read, on a cpu that multiplies in it.
+/// Where weights that learn in f32 become the bf16 that products read, on a cpu that multiplies in
+/// it; on cuda, where weights of 16 bits always are copies, the first two are the same.
 enum class weight_rounding {
   in_products,  // as they are read
   nearest,      // as they are written, into a copy of half the bytes: the same bits

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <iterator>
 #include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -180,7 +181,7 @@ class optimizer<basic_cuda<T>> {
                         .bias = r.offset,
                         .rest = r.offset + detail::padded(r.experts),
                         .experts = r.experts});
-      report += place<X>::report_size(static_cast<std::size_t>(r.experts)), load += r.experts;
+      report += device::router_report::numbers(r.experts), load += r.experts;
     }
     routers_ = device_buffer<device::router_place>(static_cast<std::int64_t>(places.size()));
     loads_ = device_buffer<std::int64_t>(load);
@@ -188,9 +189,13 @@ class optimizer<basic_cuda<T>> {
     begin_at(on, 0);
   }
 
-  static void prepare(X const&, weight_rounding how) {
-    if (how != weight_rounding::in_products)
-      throw invalid_argument("weights are rounded to bf16 for a cpu that multiplies in bf16");
+  /// Whatever is asked for, weights of 16 bits are rounded as they are written.
+  void prepare(X const&, weight_rounding how) {
+    if (sizeof(T) > 2 && how != weight_rounding::in_products)
+      throw invalid_argument("this network's weights are f32, and nothing rounds them");
+    if (how == weight_rounding::stochastic && !std::is_same_v<T, bf16>)
+      throw invalid_argument("weights are rounded by chance to bf16, not to fp16");
+    rounding_ = how;
   }
   /// Enqueues a step, as all of these but `figures`, `change`, `read` and `write`, which wait.
   void step(X const& on, adamw const& how, optimizer_step const& at, T const* g,
@@ -202,6 +207,8 @@ class optimizer<basic_cuda<T>> {
     device::adamw<T>::update(same, ranges_.data(), ranges_.size(), g, numbers_.data(),
                              numbers_.data() + count_, numbers_.data() + 2 * count_, weights.data(),
                              step_.data(), on.stream);
+    rounding_ = at.rounding;
+    round_by_chance(on, weights);
   }
   optimizer_figures figures(X const& on) const {
     device::adamw_step now;
@@ -252,9 +259,17 @@ class optimizer<basic_cuda<T>> {
     for (weight_entry const& entry : summed_)
       store_sums(on, from.weights.data() + entry.offset, entry.rows * entry.cols,
                  weights.data() + entry.offset);
+    round_by_chance(on, weights);
   }
 
  private:
+  /// Writes the weights again, by chance, if that is asked for.
+  void round_by_chance([[maybe_unused]] X const& on, [[maybe_unused]] std::span<T> weights) {
+    if constexpr (std::is_same_v<T, bf16>)
+      if (rounding_ == weight_rounding::stochastic)
+        device::chance_rounding<void>::write(ranges_.data(), ranges_.size(), numbers_.data(),
+                                             weights.data(), step_.data(), on.stream);
+  }
   /// Writes `count` numbers to `to` and what rounding leaves of them to their rest.
   static void store_sums(X const& on, float const* from, std::int64_t count, T* to) {
     std::int64_t const apart = detail::padded(count);
@@ -275,6 +290,7 @@ class optimizer<basic_cuda<T>> {
   device_buffer<std::int64_t> loads_;  // of all routers, in a step's batches
   device_buffer<double> partial_;
   device_buffer<device::adamw_step> step_{1};
+  weight_rounding rounding_ = weight_rounding::in_products;
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -52,7 +52,12 @@ auto trainer<Network>::record_on(batch const& b, Enqueue&& enqueue) -> recorded 
   if (settings_.bias.quantile)
     throw invalid_argument("biases by quantile are made by the host: such a step is not recorded");
   reserve(b.tokens);
-  if (b.log) place<executor>::reserve_log(net_.on(), *b.log);
+  if (b.log) {
+    for (routing_report const& layer : b.log->layers)
+      if (!layer.experts.empty())
+        throw invalid_argument("a recorded step's log has no room for choices: use make_log()");
+    place<executor>::reserve_log(net_.on(), *b.log);
+  }
   struct restored {
     trainer& t;
     CUstream_st* const stream = t.net_.on().stream;

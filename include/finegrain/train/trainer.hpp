@@ -14,29 +14,9 @@
 #include "../model/network.hpp"
 #include "objective.hpp"
 #include "optimizer.hpp"
+#include "training.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
-
-/// How a network is trained, beside the optimiser's own numbers.
-struct training {
-  finegrain::schedule schedule = {};  // factor of the optimiser's learning rate
-  double clip = 1.0;                  // the gradient's norm is cut to this; 0: never
-  routing_request routing = {};       // balance losses and more, where the batch asks for nothing
-  bias_update bias = {};
-  /// Gradients, those of balance losses too, are made so many times larger, and divided by it as
-  /// they are used: fp16 has no numbers below 6e-8. A power of two changes nothing else; what is
-  /// above 65504 makes the step one of no finite gradient. (A log's balance losses are larger too.)
-  double loss_scale = 1;
-  weight_rounding rounding = weight_rounding::in_products;  // on a cpu that multiplies in bf16
-};
-
-/// What one step did.
-struct step_report {
-  double loss = 0;           // mean over targets, in nats; of squared error, mean over numbers
-  double balance_loss = 0;   // of all routers, coefficients included
-  double gradient_norm = 0;  // before clipping
-  std::int64_t tokens = 0;
-};
 
 /// Trains a network, which it refers to and does not own.
 ///
@@ -76,7 +56,7 @@ class trainer {
         counts_(Network::make_log()),
         state_(net.on(), net.entries(), routers_of<E>(net.entries()), net.parameters()) {
     static_cast<void>(checked(optimizer_));
-    check(settings_);
+    check(settings_, has_biases);
     state_.prepare(net.on(), settings_.rounding);
   }
 
@@ -189,8 +169,8 @@ class trainer {
     auto const all = state_.read(net_.on(), net_.parameters());
     steps_ =
         load_checkpoint<E, N>(net_.entries(), all.weights, {all.first, all.second, steps_}, path);
-    state_.write(net_.on(), all, net_.parameters());
     state_.begin_at(net_.on(), steps_);
+    state_.write(net_.on(), all, net_.parameters());
     gathered_ = 0;
   }
 
@@ -211,17 +191,6 @@ class trainer {
     return any;
   }();
 
-  static void check(training const& settings) {
-    static_cast<void>(checked(settings.schedule));
-    if (!(settings.bias.speed >= 0) || settings.bias.speed > 1e30)
-      throw invalid_argument("the speed of selection biases must be a number of at least 0");
-    if ((settings.bias.speed > 0 || settings.bias.quantile) && !has_biases)
-      throw invalid_argument("no router here has selection biases to move: config.bias adds them");
-    if (!(settings.loss_scale > 0) || settings.loss_scale > 1e30)
-      throw invalid_argument("the scale of a loss must be a number above 0");
-    if (!(settings.clip >= 0))
-      throw invalid_argument("the norm to cut gradients to must be a number of at least 0");
-  }
   static batch batch_of(input x) {
     if constexpr (in == ids)
       return {.tokens = static_cast<std::int64_t>(x.size()), .ids = x};
@@ -284,7 +253,7 @@ class trainer {
   /// Enqueues a batch's pass, whose gradients join those of the step's earlier ones.
   template <class L>
   void begin(batch b, matrix<S const> x, L const& loss) {
-    check(settings_);
+    check(settings_, has_biases);
     state_.prepare(net_.on(), settings_.rounding);
     if (!b.log) b.log = &log_;
     if (b.routing == routing_request{}) b.routing = settings_.routing;

@@ -10,20 +10,20 @@ namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 namespace flash {
 
-template <int Dim, class T>
+template <class Heads, class T>
 void launch_backward(backward_arguments<T> const& a, CUstream_st* stream) {
-  using shape = backward_shape<T, Dim, false>;  // has the same rows as that of Hopper
+  using shape = backward_shape<T, Heads, false>;  // has the same rows as that of Hopper
   static_assert(shape::bytes <= small_memory);
-  int const bytes = on_hopper() ? backward_shape<T, Dim, in_pairs<T>>::bytes : shape::bytes;
-  allow_memory(queries_backward_kernel<T, Dim>, bytes);
-  allow_memory(keys_backward_kernel<T, Dim>, bytes);
+  int const bytes = on_hopper() ? backward_shape<T, Heads, in_pairs<T>>::bytes : shape::bytes;
+  allow_memory(queries_backward_kernel<T, Heads>, bytes);
+  allow_memory(keys_backward_kernel<T, Heads>, bytes);
   auto const tiles = static_cast<unsigned>((a.where.tokens + shape::rows - 1) / shape::rows);
   dim3 const by_queries(static_cast<unsigned>(a.shape.query), tiles);
   dim3 const by_keys(static_cast<unsigned>(a.shape.key_value), tiles, shape::slices);
   auto const memory = static_cast<std::size_t>(bytes);
-  queries_backward_kernel<T, Dim><<<by_queries, shape::threads, memory, stream>>>(a);
+  queries_backward_kernel<T, Heads><<<by_queries, shape::threads, memory, stream>>>(a);
   check_launch("attention's backward of queries");
-  keys_backward_kernel<T, Dim><<<by_keys, shape::threads, memory, stream>>>(a);
+  keys_backward_kernel<T, Heads><<<by_keys, shape::threads, memory, stream>>>(a);
   check_launch("attention's backward of keys");
 }
 
@@ -38,11 +38,11 @@ void attend<T>::backward(heads shape, places where, matrix<T const> q, matrix<T 
   flash::backward_arguments<T> const a{shape,  where,      q,     k,  v,  mixed,
                                        dmixed, log_weight, delta, dq, dk, dv};
   if (shape.dim <= 64)
-    flash::launch_backward<64>(a, stream);
+    flash::launch_backward<flash::alike<64>>(a, stream);
   else if (shape.dim <= 128)
-    flash::launch_backward<128>(a, stream);
+    flash::launch_backward<flash::alike<128>>(a, stream);
   else
-    flash::launch_backward<256>(a, stream);
+    flash::launch_backward<flash::alike<256>>(a, stream);
 }
 
 }  // namespace device

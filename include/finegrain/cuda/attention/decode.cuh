@@ -106,7 +106,7 @@ __global__ void __launch_bounds__(decode_shape<T, Dim>::threads)
     load(i + 1);
     wait_copies<1>();
     __syncwarp();
-    warp_scores<keys, T>(s, q, 0, k(i));
+    warp_scores<keys, Dim, T>(s, q, 0, k(i), 0);
     int const key = key0 + (i * warps + warp) * keys;
     if (key + keys > past + 1) sees.mask(s, key);
     soft.soften(s, scale, shrink);

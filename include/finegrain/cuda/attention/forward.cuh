@@ -17,20 +17,37 @@ inline constexpr float log2_e = 1.44269504088896340736f, ln_2 = 0.69314718055994
 /// What a block has on GPUs with least: compute capability 8.6, 8.9, 12.0.
 inline constexpr int small_memory = 99 << 10;
 
+/// Heads as kernels see them: columns of the tiles that a head's keys and values lie in, how many
+/// numbers its values have, and what its scores are times.
+template <int Dim>
+struct alike {
+  static constexpr int dim = Dim, value = Dim;
+  __device__ static int values(heads const& shape) { return shape.dim; }
+  __device__ static float scale(heads const& shape) {
+    return rsqrtf(static_cast<float>(shape.dim));
+  }
+};
+/// Those whose values have a size, and scores a scale, of their own.
+template <int Dim, int Value>
+struct apart {
+  static constexpr int dim = Dim, value = Value;
+  __device__ static int values(heads const& shape) { return shape.value; }
+  __device__ static float scale(heads const& shape) { return static_cast<float>(shape.scale); }
+};
+
 /// Shapes of the forward kernel: groups of 4 warps have 64 queries each, and share tiles of keys
 /// and values that come in stages. Without wgmma tiles fit a GPU with 99 KB: small_memory.
-template <class T, int Dim, bool Hopper>
+template <class T, class Heads, bool Hopper>
 struct forward_shape {
-  static constexpr int groups = !in_pairs<T> ? 1 : Dim > 64 ? 2 : 3;
+  static constexpr int dim = Heads::dim, groups = !in_pairs<T> ? 1 : dim > 64 ? 2 : 3;
   static constexpr int queries = 64 * groups, threads = 128 * groups;
-  static constexpr int keys = Hopper        ? (Dim > 128 ? 64 : 128)
-                              : Dim > 128   ? (in_pairs<T> ? 16 : 8)
-                              : in_pairs<T> ? 64
-                                            : 32;
-  static constexpr int value_stages = Hopper ? 3 : 2;                     // of keys there are 2
-  static constexpr int rows = queries + (2 + value_stages) * keys;        // of all tiles
-  static constexpr int tiles = rows * Dim * static_cast<int>(sizeof(T));  // bytes
-  static constexpr int bytes = tiles + 8;                                 // and a milestone
+  static constexpr int portable = (dim > 192 ? 16 : dim > 128 ? 32 : 64) / (in_pairs<T> ? 1 : 2);
+  static constexpr int keys = !Hopper ? portable : dim > 128 ? 64 : 128;
+  static constexpr int value_stages = Hopper ? 3 : 2;  // of keys there are 2
+  static constexpr int numbers =                       // of all tiles
+      (queries + 2 * keys) * dim + value_stages * keys * Heads::value;
+  static constexpr int tiles = numbers * static_cast<int>(sizeof(T));  // bytes
+  static constexpr int bytes = tiles + 8;                              // and a milestone
 };
 
 template <class T>
@@ -119,21 +136,25 @@ __device__ void scale_rows(float (&d)[N][4], float const (&factor)[2]) {
 /// A block: one query head of forward_shape::queries rows. Blocks with most keys come first.
 /// Key tiles begin at multiples of their size, whatever the rows: a token gets the same bits from
 /// any block that it is in.
-template <class T, int Dim>
-__global__ void __launch_bounds__(forward_shape<T, Dim, by_groups<T>>::threads)
+template <class T, class Heads>
+__global__ void __launch_bounds__(forward_shape<T, Heads, by_groups<T>>::threads)
     forward_kernel(__grid_constant__ forward_arguments<T> const a) {
-  using shape = forward_shape<T, Dim, by_groups<T>>;
+  using shape = forward_shape<T, Heads, by_groups<T>>;
   constexpr int queries = shape::queries, keys = shape::keys, threads = shape::threads;
-  using key_tile = tile<T, keys, Dim>;
+  using key_tile = tile<T, keys, Heads::dim>;
+  using value_tile = tile<T, keys, Heads::value>;
   extern __shared__ __align__(1024) unsigned char memory[];
-  tile<T, queries, Dim> const q{shared_address(memory)};
+  tile<T, queries, Heads::dim> const q{shared_address(memory)};
   auto k = [&](int stage) {
     return key_tile{q.address + q.bytes + static_cast<std::uint32_t>(stage * key_tile::bytes)};
   };
-  auto v = [&](int stage) { return k(2 + stage); };
+  auto v = [&](int stage) {
+    return value_tile{k(2).address + static_cast<std::uint32_t>(stage * value_tile::bytes)};
+  };
   milestone const step{shared_address(memory) + shape::tiles};
 
   int const thread = threadIdx.x, lane = thread % 32, dim = a.shape.dim;
+  int const value = Heads::values(a.shape);
   int const tokens = static_cast<int>(a.where.tokens), past = static_cast<int>(past_of(a.where));
   int const head = blockIdx.x, shared_head = head / (a.shape.query / a.shape.key_value);
   int const t0 = static_cast<int>(gridDim.y - 1 - blockIdx.y) * queries;
@@ -151,26 +172,26 @@ __global__ void __launch_bounds__(forward_shape<T, Dim, by_groups<T>>::threads)
             whole1 = past + t0 + group_row + 1;
   int const tiles = (end - key0 + keys - 1) / keys;
   T const* const from_k = a.keys.data + shared_head * dim;
-  T const* const from_v = a.values.data + shared_head * dim;
-  auto load = [&](key_tile to, T const* from, std::int64_t stride, int i) {
+  T const* const from_v = a.values.data + shared_head * value;
+  auto load = [&](auto to, T const* from, std::int64_t stride, int size, int i) {
     if (i < tiles)
       to.template load<threads>(from + (key0 + std::int64_t{i} * keys) * stride, stride,
-                                end - key0 - i * keys, dim, thread);
+                                end - key0 - i * keys, size, thread);
   };
-  float const scale = log2_e * rsqrtf(static_cast<float>(dim));
+  float const scale = log2_e * Heads::scale(a.shape);
 
   if (thread == 0) step.create(threads);
   q.template load<threads>(a.q.data + t0 * a.q.stride + head * dim, a.q.stride, t1 - t0, dim,
                            thread);
-  load(k(0), from_k, a.keys.stride, 0);
+  load(k(0), from_k, a.keys.stride, dim, 0);
   commit_async();
-  load(v(0), from_v, a.values.stride, 0);
-  load(k(1), from_k, a.keys.stride, 1);
+  load(v(0), from_v, a.values.stride, value, 0);
+  load(k(1), from_k, a.keys.stride, dim, 1);
   commit_async();
   wait_copies<1>();
   __syncthreads();
 
-  float s[keys / 8][4], sums[Dim / 8][4] = {}, shrink[2];
+  float s[keys / 8][4], sums[Heads::value / 8][4] = {}, shrink[2];
   left<T, keys> p;
   running soft;
   auto soften = [&](int i) {
@@ -192,11 +213,11 @@ __global__ void __launch_bounds__(forward_shape<T, Dim, by_groups<T>>::threads)
   for (int i = 0; i + 1 < tiles; ++i) {
     int const next = value_stage + 1 == shape::value_stages ? 0 : value_stage + 1;
     step.wait(i);
-    load(v(next), from_v, a.values.stride, i + 1);
-    load(k(i % 2), from_k, a.keys.stride, i + 2);
+    load(v(next), from_v, a.values.stride, value, i + 1);
+    load(k(i % 2), from_k, a.keys.stride, dim, i + 2);
     commit_async();
     begin_scores<keys, T>(s, q, group_row, k((i + 1) % 2));
-    begin_mix<keys, Dim, T>(sums, p, v(value_stage));
+    begin_mix<keys, Heads::value, T>(sums, p, v(value_stage));
     wait_products<1>();
     keep(s);
     wait_copies<0>();
@@ -216,7 +237,7 @@ __global__ void __launch_bounds__(forward_shape<T, Dim, by_groups<T>>::threads)
     value_stage = next;
   }
   step.wait(tiles - 1);
-  begin_mix<keys, Dim, T>(sums, p, v(value_stage));
+  begin_mix<keys, Heads::value, T>(sums, p, v(value_stage));
   wait_products<0>();
   keep(sums);
 
@@ -230,7 +251,7 @@ __global__ void __launch_bounds__(forward_shape<T, Dim, by_groups<T>>::threads)
       a.log_weight[static_cast<std::int64_t>(t) * a.shape.query + head] =
           ln_2 * (soft.highest[r] * scale) + logf(total);
   }
-  store_rows<Dim>(sums, factor, warp_row, t1, head * dim, dim, a.mixed);
+  store_rows<Heads::value>(sums, factor, warp_row, t1, head * value, value, a.mixed);
 }
 
 template <class Kernel>
@@ -239,15 +260,15 @@ void allow_memory(Kernel* kernel, int bytes) {
         "asking for shared memory");
 }
 
-template <int Dim, class T>
+template <class Heads, class T>
 void launch_forward(forward_arguments<T> const& a, CUstream_st* stream) {
-  using shape = forward_shape<T, Dim, false>;  // has the same rows as that of Hopper
+  using shape = forward_shape<T, Heads, false>;  // has the same rows as that of Hopper
   static_assert(shape::bytes <= small_memory);
-  int const bytes = on_hopper() ? forward_shape<T, Dim, in_pairs<T>>::bytes : shape::bytes;
-  allow_memory(forward_kernel<T, Dim>, bytes);
+  int const bytes = on_hopper() ? forward_shape<T, Heads, in_pairs<T>>::bytes : shape::bytes;
+  allow_memory(forward_kernel<T, Heads>, bytes);
   dim3 const grid(static_cast<unsigned>(a.shape.query),
                   static_cast<unsigned>((a.where.tokens + shape::queries - 1) / shape::queries));
-  forward_kernel<T, Dim><<<grid, shape::threads, static_cast<std::size_t>(bytes), stream>>>(a);
+  forward_kernel<T, Heads><<<grid, shape::threads, static_cast<std::size_t>(bytes), stream>>>(a);
   check_launch("attention's forward");
 }
 
@@ -260,11 +281,11 @@ void attend<T>::forward(heads shape, places where, matrix<T const> q, matrix<T c
   if (where.tokens == 0) return;
   flash::forward_arguments<T> const a{shape, where, q, keys, values, mixed, log_weight};
   if (shape.dim <= 64)
-    flash::launch_forward<64>(a, stream);
+    flash::launch_forward<flash::alike<64>>(a, stream);
   else if (shape.dim <= 128)
-    flash::launch_forward<128>(a, stream);
+    flash::launch_forward<flash::alike<128>>(a, stream);
   else
-    flash::launch_forward<256>(a, stream);
+    flash::launch_forward<flash::alike<256>>(a, stream);
 }
 
 }  // namespace device

@@ -11,28 +11,32 @@ namespace flash {
 /// dk and dv of one key-value head's rows, some columns: sums over its query heads, in order, of
 /// dv = p^T . dmixed and dk = ds^T . q. Scores are made transposed, so that a block's rows are
 /// keys.
-template <class T, int Dim>
-__global__ void __launch_bounds__(backward_shape<T, Dim, by_groups<T>>::threads)
+template <class T, class Heads>
+__global__ void __launch_bounds__(backward_shape<T, Heads, by_groups<T>>::threads)
     keys_backward_kernel(__grid_constant__ backward_arguments<T> const a) {
-  using shape = backward_shape<T, Dim, by_groups<T>>;
+  using shape = backward_shape<T, Heads, by_groups<T>>;
   constexpr int keys = shape::rows, queries = shape::step, threads = shape::threads;
-  constexpr int columns = shape::columns;
-  using query_tile = tile<T, queries, Dim>;
+  constexpr int columns = shape::columns, value_columns = shape::value_columns;
+  using query_tile = tile<T, queries, Heads::dim>;
+  using dmixed_tile = tile<T, queries, Heads::value>;
   extern __shared__ __align__(1024) unsigned char memory[];
-  tile<T, keys, Dim> const k{shared_address(memory)}, v{k.address + k.bytes};
+  tile<T, keys, Heads::dim> const k{shared_address(memory)};
+  tile<T, keys, Heads::value> const v{k.address + k.bytes};
   auto q = [&](int stage) {
     return query_tile{v.address + v.bytes +
-                      static_cast<std::uint32_t>(2 * stage * query_tile::bytes)};
+                      static_cast<std::uint32_t>(stage * (query_tile::bytes + dmixed_tile::bytes))};
   };
-  auto dmixed = [&](int stage) { return query_tile{q(stage).address + query_tile::bytes}; };
+  auto dmixed = [&](int stage) { return dmixed_tile{q(stage).address + query_tile::bytes}; };
   auto numbers = [&](int stage) {  // log_weight of a tile's rows, then delta
     return reinterpret_cast<float*>(memory + shape::tiles) + stage * 2 * queries;
   };
   milestone const step{shared_address(memory) + shape::tiles + shape::numbers};
 
   int const thread = threadIdx.x, lane = thread % 32, dim = a.shape.dim;
+  int const value = Heads::values(a.shape);
   int const tokens = static_cast<int>(a.where.tokens), share = a.shape.query / a.shape.key_value;
   int const shared_head = blockIdx.x, slice = blockIdx.z * columns;
+  int const value_slice = blockIdx.z * value_columns;
   int const j0 = static_cast<int>(blockIdx.y) * keys, j1 = min(j0 + keys, tokens);
   int const group_row = group_of_thread() * 64, warp_row = j0 + thread / 32 * 16;
 
@@ -51,8 +55,8 @@ __global__ void __launch_bounds__(backward_shape<T, Dim, by_groups<T>>::threads)
       q(to).template load<threads>(a.q.data + loaded * a.q.stride + loaded_head * dim, a.q.stride,
                                    count, dim, thread);
       dmixed(to).template load<threads>(
-          a.dmixed.data + loaded * a.dmixed.stride + loaded_head * dim, a.dmixed.stride, count, dim,
-          thread);
+          a.dmixed.data + loaded * a.dmixed.stride + loaded_head * value, a.dmixed.stride, count,
+          value, thread);
       if (thread < 2 * queries) {
         std::int64_t const t = loaded + thread % queries;
         bool const there = t < end[3];
@@ -73,12 +77,13 @@ __global__ void __launch_bounds__(backward_shape<T, Dim, by_groups<T>>::threads)
   if (thread == 0) step.create(threads);
   k.template load<threads>(a.k.data + j0 * a.k.stride + shared_head * dim, a.k.stride, j1 - j0, dim,
                            thread);
-  v.template load<threads>(a.v.data + j0 * a.v.stride + shared_head * dim, a.v.stride, j1 - j0, dim,
-                           thread);
+  v.template load<threads>(a.v.data + j0 * a.v.stride + shared_head * value, a.v.stride, j1 - j0,
+                           value, thread);
   load(0);
 
-  float const factor = rsqrtf(static_cast<float>(dim)), scale = log2_e * factor;
-  float dk[columns / 8][4] = {}, dv[columns / 8][4] = {}, s[queries / 8][4], ds[queries / 8][4];
+  float const factor = Heads::scale(a.shape), scale = log2_e * factor;
+  float dk[columns / 8][4] = {}, dv[value_columns / 8][4] = {}, s[queries / 8][4],
+                     ds[queries / 8][4];
   left<T, queries> p, dp;
   auto begin = [&] {
     begin_scores<queries, T>(s, k, group_row, q(stage));
@@ -111,7 +116,7 @@ __global__ void __launch_bounds__(backward_shape<T, Dim, by_groups<T>>::threads)
       }
     }
     pack<T, queries>(s, p);
-    begin_mix<queries, columns, T>(dv, p, dmixed(stage), slice);
+    begin_mix<queries, value_columns, T>(dv, p, dmixed(stage), value_slice);
     wait_products<1>();
     keep(ds);
 #pragma unroll
@@ -148,9 +153,9 @@ __global__ void __launch_bounds__(backward_shape<T, Dim, by_groups<T>>::threads)
   keep(dk);
   keep(dv);
   float const of_dk[2] = {factor, factor}, of_dv[2] = {1, 1};
-  int const column = shared_head * dim + slice;
-  store_rows<columns>(dk, of_dk, warp_row, j1, column, dim - slice, a.dk);
-  store_rows<columns>(dv, of_dv, warp_row, j1, column, dim - slice, a.dv);
+  store_rows<columns>(dk, of_dk, warp_row, j1, shared_head * dim + slice, dim - slice, a.dk);
+  store_rows<value_columns>(dv, of_dv, warp_row, j1, shared_head * value + value_slice,
+                            value - value_slice, a.dv);
 }
 
 }  // namespace flash

@@ -134,7 +134,7 @@ __device__ void begin_scores(float (&s)[N / 8][4], tile<T, ARows, Dim> a, int ro
                               descriptor(b.address, k / 4 * b.panel + k % 4 * 32, 16));
     commit_products();
   } else {
-    warp_scores<N>(s, a, row + static_cast<int>(threadIdx.x) / 32 % 4 * 16, b);
+    warp_scores<N, Dim>(s, a, row + static_cast<int>(threadIdx.x) / 32 % 4 * 16, b, 0);
   }
 }
 /// d (64, Columns) += p (64, K) . columns [column, column + Columns) of the K rows of b.
@@ -142,7 +142,7 @@ template <int K, int Columns, class T, int Dim>
 __device__ void begin_mix(float (&d)[Columns / 8][4], left<T, K>& p, tile<T, K, Dim> b,
                           int column = 0) {
   if constexpr (by_groups<T>) {
-    constexpr int wide = Columns < 128 ? Columns : 128;
+    constexpr int wide = Columns % 128 == 0 ? 128 : 64;
     keep(d);
     keep(p);
     begin_products();

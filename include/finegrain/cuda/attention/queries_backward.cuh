@@ -9,20 +9,21 @@ namespace device {
 namespace flash {
 
 /// Shapes of both kernels: two resident tiles of `rows` rows, and two that pass by in stages of
-/// `step` rows. A block writes so many columns of its gradients. A stage is read in one step and
-/// the beginning of the next: with more than 2, copies need not wait for that, and are begun for
-/// `ahead` steps.
-template <class T, int Dim, bool Hopper>
+/// `step` rows. A block of keys writes so many columns of their gradients. A stage is read in one
+/// step and the beginning of the next: with more than 2, copies need not wait for that, and are
+/// begun for `ahead` steps.
+template <class T, class Heads, bool Hopper>
 struct backward_shape {
-  static constexpr int rows = (in_pairs<T> ? 128 : 64) / (Dim > 128 ? 2 : 1), threads = 2 * rows;
-  static constexpr int step = Hopper        ? (Dim > 128 ? 32 : 64)
-                              : in_pairs<T> ? 4096 / Dim
-                              : Dim > 128   ? 8
-                                            : 16;
-  static constexpr int columns = !in_pairs<T> ? 64 : Dim > 128 ? 128 : Dim, slices = Dim / columns;
+  static constexpr int dim = Heads::dim;
+  static constexpr int rows = (in_pairs<T> ? 128 : 64) / (dim > 128 ? 2 : 1), threads = 2 * rows;
+  static constexpr int pairs = dim > 128 ? 16 : dim > 64 ? 32 : 64, single = dim > 128 ? 8 : 16;
+  static constexpr int step = Hopper ? (dim > 128 ? 32 : 64) : in_pairs<T> ? pairs : single;
+  static constexpr int split = dim > 192 ? 2 : 1;  // so that sums have the registers
+  static constexpr int slices = in_pairs<T> || dim <= 64 ? split : 2 * split;
+  static constexpr int columns = dim / slices, value_columns = Heads::value / slices;
   static constexpr int stages = Hopper ? 4 : 2, ahead = stages > 2 ? stages - 1 : 2;
   static constexpr int tiles =  // bytes
-      (2 * rows + 2 * stages * step) * Dim * static_cast<int>(sizeof(T));
+      (rows + stages * step) * (dim + Heads::value) * static_cast<int>(sizeof(T));
   static constexpr int numbers = 2 * stages * step * 4;  // bytes, log_weight and delta of rows
   static constexpr int bytes = tiles + numbers + 8;      // and a milestone
 };
@@ -54,22 +55,25 @@ __device__ float dot_by_4(T const* a, T const* b, int dim) {
 
 /// delta and dq of one query head's rows: with s = q . k^T, ds = p (dmixed . v^T - delta),
 /// dq = ds . k. Blocks with most keys come first.
-template <class T, int Dim>
-__global__ void __launch_bounds__(backward_shape<T, Dim, by_groups<T>>::threads)
+template <class T, class Heads>
+__global__ void __launch_bounds__(backward_shape<T, Heads, by_groups<T>>::threads)
     queries_backward_kernel(__grid_constant__ backward_arguments<T> const a) {
-  using shape = backward_shape<T, Dim, by_groups<T>>;
+  using shape = backward_shape<T, Heads, by_groups<T>>;
   constexpr int queries = shape::rows, keys = shape::step, threads = shape::threads;
-  using key_tile = tile<T, keys, Dim>;
+  using key_tile = tile<T, keys, Heads::dim>;
+  using value_tile = tile<T, keys, Heads::value>;
   extern __shared__ __align__(1024) unsigned char memory[];
-  tile<T, queries, Dim> const q{shared_address(memory)}, dmixed{q.address + q.bytes};
+  tile<T, queries, Heads::dim> const q{shared_address(memory)};
+  tile<T, queries, Heads::value> const dmixed{q.address + q.bytes};
   auto k = [&](int stage) {
-    return key_tile{dmixed.address + q.bytes +
-                    static_cast<std::uint32_t>(2 * stage * key_tile::bytes)};
+    return key_tile{dmixed.address + dmixed.bytes +
+                    static_cast<std::uint32_t>(stage * (key_tile::bytes + value_tile::bytes))};
   };
-  auto v = [&](int stage) { return key_tile{k(stage).address + key_tile::bytes}; };
+  auto v = [&](int stage) { return value_tile{k(stage).address + key_tile::bytes}; };
   milestone const step{shared_address(memory) + shape::tiles + shape::numbers};
 
   int const thread = threadIdx.x, lane = thread % 32, dim = a.shape.dim;
+  int const value = Heads::values(a.shape);
   int const tokens = static_cast<int>(a.where.tokens);
   int const head = blockIdx.x, shared_head = head / (a.shape.query / a.shape.key_value);
   int const t0 = static_cast<int>(gridDim.y - 1 - blockIdx.y) * queries;
@@ -88,8 +92,8 @@ __global__ void __launch_bounds__(backward_shape<T, Dim, by_groups<T>>::threads)
     if (loaded < t1) {
       k(to).template load<threads>(a.k.data + loaded * a.k.stride + shared_head * dim, a.k.stride,
                                    t1 - loaded, dim, thread);
-      v(to).template load<threads>(a.v.data + loaded * a.v.stride + shared_head * dim, a.v.stride,
-                                   t1 - loaded, dim, thread);
+      v(to).template load<threads>(a.v.data + loaded * a.v.stride + shared_head * value, a.v.stride,
+                                   t1 - loaded, value, thread);
     }
     loaded += keys;
     commit_async();
@@ -97,22 +101,22 @@ __global__ void __launch_bounds__(backward_shape<T, Dim, by_groups<T>>::threads)
   if (thread == 0) step.create(threads);
   q.template load<threads>(a.q.data + t0 * a.q.stride + head * dim, a.q.stride, t1 - t0, dim,
                            thread);
-  dmixed.template load<threads>(a.dmixed.data + t0 * a.dmixed.stride + head * dim, a.dmixed.stride,
-                                t1 - t0, dim, thread);
+  dmixed.template load<threads>(a.dmixed.data + t0 * a.dmixed.stride + head * value,
+                                a.dmixed.stride, t1 - t0, value, thread);
   load(0);
 
-  float const factor = rsqrtf(static_cast<float>(dim)), scale = log2_e * factor;
+  float const factor = Heads::scale(a.shape), scale = log2_e * factor;
   float log_weight[2], delta[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     std::int64_t const t = row[r], at = t * a.shape.query + head;
     log_weight[r] = log2_e * a.log_weight[at];
-    delta[r] = dot_by_4(a.mixed.data + t * a.mixed.stride + head * dim,
-                        a.dmixed.data + t * a.dmixed.stride + head * dim, dim);
+    delta[r] = dot_by_4(a.mixed.data + t * a.mixed.stride + head * value,
+                        a.dmixed.data + t * a.dmixed.stride + head * value, value);
     if (lane % 4 == 0 && warp_row + lane / 4 + 8 * r < t1) a.delta[at] = delta[r];
   }
 
-  float sums[Dim / 8][4] = {}, s[keys / 8][4], ds[keys / 8][4];
+  float sums[Heads::dim / 8][4] = {}, s[keys / 8][4], ds[keys / 8][4];
   left<T, keys> p;
   auto begin = [&] {
     begin_scores<keys, T>(s, q, group_row, k(stage));
@@ -155,7 +159,7 @@ __global__ void __launch_bounds__(backward_shape<T, Dim, by_groups<T>>::threads)
     if (key + keys >= t1) break;
     step.wait(i);
     if constexpr (shape::stages > 2) load((stage == 0 ? shape::stages : stage) - 1);
-    begin_mix<keys, Dim, T>(sums, p, k(stage));
+    begin_mix<keys, Heads::dim, T>(sums, p, k(stage));
     if constexpr (shape::stages == 2) {
       wait_products<0>();
       __syncthreads();
@@ -164,11 +168,11 @@ __global__ void __launch_bounds__(backward_shape<T, Dim, by_groups<T>>::threads)
     stage = stage + 1 == shape::stages ? 0 : stage + 1;
     begin();
   }
-  begin_mix<keys, Dim, T>(sums, p, k(stage));
+  begin_mix<keys, Heads::dim, T>(sums, p, k(stage));
   wait_products<0>();
   keep(sums);
   float const factors[2] = {factor, factor};
-  store_rows<Dim>(sums, factors, warp_row, t1, head * dim, dim, a.dq);
+  store_rows<Heads::dim>(sums, factors, warp_row, t1, head * dim, dim, a.dq);
 }
 
 }  // namespace flash

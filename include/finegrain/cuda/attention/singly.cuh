@@ -8,10 +8,10 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device::flash {
 
-/// s (16, N) = rows [row, row + 16) of a . N rows of b^T.
-template <int N, class T, int Dim, int ARows, int BRows>
-requires(!in_pairs<T>) __device__
-    void warp_scores(float (&s)[N / 8][4], tile<T, ARows, Dim> a, int row, tile<T, BRows, Dim> b) {
+/// s (16, N) = rows [row, row + 16) of a . N rows of b^T, of columns [column, column + Columns).
+template <int N, int Columns, class T, int Dim, int ARows, int BRows>
+requires(!in_pairs<T>) __device__ void warp_scores(float (&s)[N / 8][4], tile<T, ARows, Dim> a,
+                                                   int row, tile<T, BRows, Dim> b, int column) {
   int const lane = threadIdx.x % 32;
   auto const add = [](float& sum, float4 x, float4 y) {
     sum = fmaf(x.x, y.x, sum), sum = fmaf(x.y, y.y, sum);
@@ -21,7 +21,7 @@ requires(!in_pairs<T>) __device__
   for (int n = 0; n < N / 8; ++n)
     for (float& x : s[n]) x = 0;
 #pragma unroll 1
-  for (int chunk = 0; chunk < Dim / 4; ++chunk) {
+  for (int chunk = column / 4; chunk < (column + Columns) / 4; ++chunk) {
     auto const upper = load_shared<float4>(a.at(row + lane / 4, chunk)),
                lower = load_shared<float4>(a.at(row + lane / 4 + 8, chunk));
 #pragma unroll

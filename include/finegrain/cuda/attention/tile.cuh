@@ -92,10 +92,11 @@ struct tile {
   /// Begins to copy rows from global memory; rows from `count` and columns from `dim` on are zeros.
   template <int Threads>
   __device__ void load(T const* from, std::int64_t stride, int count, int dim, int thread) const {
-    constexpr int chunks = Dim / in_chunk<T>, wide = chunks < Threads ? chunks : Threads;
+    constexpr int chunks = Dim / in_chunk<T>, even = chunks & -chunks;  // a power of two
+    constexpr int wide = even < Threads ? even : Threads;
     constexpr int step = Threads / wide;
     static_assert(Threads % wide == 0 && chunks % wide == 0);
-#pragma unroll
+#pragma unroll even == chunks ? 2 : 1  // else addresses take the registers of sums
     for (int first = 0; first < chunks; first += wide) {
       int const chunk = first + thread % wide, row = thread / wide;
       int const rows = chunk * in_chunk<T> < dim ? count : 0;
@@ -147,22 +148,24 @@ __device__ void pack(float const (&s)[K / 8][4], left<T, K>& p) {
   }
 }
 
-/// s (16, N) = rows [row, row + 16) of a . N rows of b^T, by mma.sync.
-template <int N, class T, int Dim, int ARows, int BRows>
+/// s (16, N) = rows [row, row + 16) of a . N rows of b^T, of columns [column, column + Columns): by
+/// mma.sync.
+template <int N, int Columns, class T, int Dim, int ARows, int BRows>
 requires in_pairs<T> __device__ void warp_scores(float (&s)[N / 8][4], tile<T, ARows, Dim> a,
-                                                 int row, tile<T, BRows, Dim> b) {
+                                                 int row, tile<T, BRows, Dim> b, int column) {
   int const lane = threadIdx.x % 32;
 #pragma unroll
   for (int n = 0; n < N / 8; ++n)
     for (float& x : s[n]) x = 0;
 #pragma unroll
-  for (int k = 0; k < Dim / 16; ++k) {
+  for (int k = 0; k < Columns / 16; ++k) {
+    int const chunk = column / 8 + 2 * k;
     std::uint32_t left[4];
-    load_matrices<false>(left, a.at(row + lane % 16, 2 * k + lane / 16));
+    load_matrices<false>(left, a.at(row + lane % 16, chunk + lane / 16));
 #pragma unroll
     for (int n = 0; n < N / 16; ++n) {
       std::uint32_t right[4];
-      load_matrices<false>(right, b.at(n * 16 + lane / 16 * 8 + lane % 8, 2 * k + lane / 8 % 2));
+      load_matrices<false>(right, b.at(n * 16 + lane / 16 * 8 + lane % 8, chunk + lane / 8 % 2));
       multiply<T>(s[2 * n], left, right[0], right[1]);
       multiply<T>(s[2 * n + 1], left, right[2], right[3]);
     }

@@ -2,9 +2,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../tile/place.hpp"
 #include "backward.hpp"
 #include "backward_rows.cuh"
 #include "backward_weights.cuh"
+#include "launch.cuh"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
@@ -15,35 +17,6 @@ template <class T>
 CUtensorMap dense_map(T const* data, std::int64_t outer, std::int64_t middle, std::int64_t inner,
                       int box_outer, int box_middle) {
   return map_of({data, inner, middle, outer, inner, middle * inner, box_middle, box_outer});
-}
-
-inline int tiles(std::int64_t n, int tile) { return static_cast<int>((n + tile - 1) / tile); }
-
-inline int attribute(cudaDeviceAttr which) {
-  int device = 0, value = 0;
-  check(cudaGetDevice(&device), "asking for the device");
-  check(cudaDeviceGetAttribute(&value, which, device), "asking for a device's attribute");
-  return value;
-}
-
-/// A persistent grid: a block on each SM, in clusters of two.
-template <class Shape, class Arguments>
-void launch(void (*kernel)(Arguments), Arguments const& arguments, CUstream_st* stream,
-            char const* name) {
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             Shape::shared_bytes),
-        name);
-  cudaLaunchAttribute cluster{};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim = {2, 1, 1};
-  cudaLaunchConfig_t launch{};
-  launch.gridDim = dim3(static_cast<unsigned>(attribute(cudaDevAttrMultiProcessorCount)) / 2 * 2);
-  launch.blockDim = dim3(Shape::threads);
-  launch.dynamicSmemBytes = Shape::shared_bytes;
-  launch.stream = stream;
-  launch.attrs = &cluster;
-  launch.numAttrs = 1;
-  check(cudaLaunchKernelEx(&launch, kernel, arguments), name);
 }
 
 template <class T, bool down>
@@ -58,7 +31,7 @@ rows_family<T> rows_of(expert_products<T> const& p, expert_family<T> const& e, s
     f.z = dense_map(e.z, rows, 2, F, 128, 1);
     f.dz = dense_map(e.dz, rows, 2, F, 16, 1);
     f.out = dense_map(e.hidden, 1, rows, F, 1, 16);
-    f.steps = tiles(D, 64);
+    f.steps = tiles_of(p.hidden, 64);
     f.columns = e.width;
     f.dot_parts = dot_parts(e.width);
   } else {
@@ -66,16 +39,16 @@ rows_family<T> rows_of(expert_products<T> const& p, expert_family<T> const& e, s
     f.b[0] = dense_map(e.gate, experts, F, D, 1, 64);
     f.b[1] = dense_map(e.up, experts, F, D, 1, 64);
     f.out = dense_map(e.out, 1, rows, D, 1, 64);
-    f.steps = tiles(F, 64);
+    f.steps = tiles_of(e.width, 64);
     f.columns = p.hidden;
   }
-  f.column_tiles = tiles(f.columns, 256);
+  f.column_tiles = tiles_of(f.columns, 256);
   return f;
 }
 template <class T, bool down>
 void launch_rows(expert_products<T> const& p, CUstream_st* stream, char const* name) {
   if (p.rows.tokens == 0 || (p.shared.width == 0 && p.routed.width == 0)) return;
-  int const shared_rows = p.shared.width > 0 ? tiles(p.rows.tokens, 128) : 0;
+  int const shared_rows = p.shared.width > 0 ? tiles_of(p.rows.tokens, 128) : 0;
   rows_arguments<T> const g{rows_of<T, down>(p, p.shared, 1, p.rows.tokens),
                             rows_of<T, down>(p, p.routed, p.rows.experts, p.rows.max_rows()),
                             p.rows,
@@ -83,7 +56,7 @@ void launch_rows(expert_products<T> const& p, CUstream_st* stream, char const* n
                             p.hidden,
                             shared_rows,
                             gate_function(p.act)};
-  launch<rows_shape<down>>(backward_rows<T, down>, g, stream, name);
+  launch_clusters<rows_shape<down>>(backward_rows<T, down>, g, INT64_MAX, stream, name);
 }
 
 template <class T>
@@ -95,7 +68,7 @@ weights_family<T> weights_of(expert_products<T> const& p, expert_family<T> const
   f.width = e.width;
   f.parts = down || F % 64 == 0 ? 1 : 2;
   f.columns = down || f.parts == 2 ? e.width : 2 * e.width;
-  f.column_tiles = tiles(f.columns, 256);
+  f.column_tiles = tiles_of(f.columns, 256);
   f.b = dense_map(down ? e.hidden : e.dz, rows, f.parts, f.columns, 64, 1);
   if (down) {
     f.out[0] = dense_map(e.ddown, experts, D, F, 1, 64);
@@ -129,31 +102,18 @@ void launch_weights(expert_products<T> const& p, CUstream_st* stream, char const
                          p.rows,
                          down ? p.dy : p.x,
                          p.hidden,
-                         tiles(p.hidden, 256),
+                         tiles_of(p.hidden, 256),
                          0,
                          p.mode};
   g.shared_units = g.shared.parts * g.shared.column_tiles * g.pairs;
-  launch<weights_shape>(backward_weights<T, !down>, g, stream, name);
+  launch_clusters<weights_shape>(backward_weights<T, !down>, g, INT64_MAX, stream, name);
 }
 
 }  // namespace hopper::backward
 
 template <class T>
 bool hopper_backward<T>::available() {
-  int device = 0;
-  check(cudaGetDevice(&device), "asking for the device");
-  thread_local int asked = -1;  // each product asks, the driver is asked once for a device
-  thread_local bool known = false;
-  if (device == asked) return known;
-  cudaFuncAttributes kernel{};
-  check(cudaFuncGetAttributes(&kernel, hopper::backward::backward_weights<T, false>),
-        "asking for a kernel's attributes");
-  // The body is empty where the code was not compiled for 9.0a.
-  known = kernel.numRegs > 64 && hopper::map_encoder() &&
-          hopper::backward::attribute(cudaDevAttrComputeCapabilityMajor) == 9 &&
-          hopper::backward::attribute(cudaDevAttrComputeCapabilityMinor) == 0;
-  asked = device;
-  return known;
+  return hopper::can_run<&hopper::backward::backward_weights<T, false>>();
 }
 template <class T>
 void hopper_backward<T>::down_backward(expert_products<T> const& p, CUstream_st* stream) {

@@ -46,14 +46,20 @@ struct rows_shape {
 template <bool down>
 using rows_ring = ring<rows_shape<down>::stages>;
 
+/// The activations, told apart once a tile.
+enum class gates { silu, gelu, relu };
+
 /// Of two columns: dz of the gate and the up in place of z; hidden; and what they add to dot.
-template <class T, bool is_cubic>
+template <class T, gates kind>
 __device__ std::uint32_t gate_pair(gate_function const& activated, float const* g, float weight,
                                    std::uint32_t& gate, std::uint32_t& up, float& dot) {
   float2 const z = unpack<T>(gate), right = unpack<T>(up);
-  float const gates[2] = {z.x, z.y}, ups[2] = {right.x, right.y};
+  float const left[2] = {z.x, z.y}, ups[2] = {right.x, right.y};
   float value[2], slope[2], hidden[2], dgate[2], dup[2];
-  activated.at<is_cubic>(gates, value, slope);
+  if constexpr (kind == gates::relu)
+    activated.of_step(left, value, slope);
+  else
+    activated.of_curve<kind == gates::gelu>(left, value, slope);
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     float const weighted = weight * g[i], full = value[i] * ups[i];
@@ -70,7 +76,7 @@ __device__ std::uint32_t gate_pair(gate_function const& activated, float const* 
 /// From g = sums (64, 256) of warpgroup w of the tile at `row`: dz, hidden, dot. z comes through the
 /// ring, 64 columns a stage, the gate's as A, the up's in B; dz takes its place, hidden stands behind
 /// it, and both leave from there, 16 rows a warp. The sums are used up.
-template <bool is_cubic, class T>
+template <gates kind, class T>
 __device__ void gate_backward(float (&sums)[128], rows_family<T> const& family,
                               float const* weights, gate_function const& activated, int w, int row,
                               int rows, int first_column, rows_ring<true>& r) {
@@ -102,14 +108,15 @@ __device__ void gate_backward(float (&sums)[128], rows_family<T> const& family,
         // 8 columns at a time: the gate's rows and those 8 on, the up's; many, that they overlap
         std::uint32_t z[some][4], out[some][2];
 #pragma unroll
-        for (int i = 0; i < some; ++i) load_matrices<false>(at ^ (j0 + i) << 4, z[i]);
+        for (int i = 0; i < some; ++i) load_matrices<false>(z[i], at ^ (j0 + i) << 4);
 #pragma unroll
         for (int i = 0; i < some; ++i)
 #pragma unroll
           for (int h = 0; h < 2; ++h)
-            out[i][h] =
-                gate_pair<T, is_cubic>(activated, sums + 32 * quarter + 4 * (j0 + i) + 2 * h,
-                                       weight[h], z[i][h], z[i][2 + h], dot[h]);
+            out[i][h] = gate_pair<T, kind>(activated, sums + 32 * quarter + 4 * (j0 + i) + 2 * h,
+                                           weight[h], z[i][h], z[i][2 + h], dot[h]);
+        // In place, without __syncwarp: each lane stores what it made of all that it was given, so no
+        // store has its operands before the warp has read.
 #pragma unroll
         for (int i = 0; i < some; ++i) {
           store_matrices(at ^ (j0 + i) << 4, z[i][0], z[i][1], z[i][2], z[i][3]);
@@ -126,7 +133,7 @@ __device__ void gate_backward(float (&sums)[128], rows_family<T> const& family,
         store_wait_read<1>();
       }
       __syncwarp();
-      if (column > first_column) r.release(last);
+      if (column > first_column) release(last);
       last = r.emptied();
       r.advance();
     }
@@ -143,7 +150,7 @@ __device__ void gate_backward(float (&sums)[128], rows_family<T> const& family,
   }
   if (lane == 0) store_wait_read<0>();
   __syncwarp();
-  r.release(last);
+  release(last);
 }
 
 /// A unit of work is a tile of columns for a pair of neighbouring tiles of rows, one for each CTA of
@@ -287,10 +294,12 @@ __device__ void consume_rows(rows_arguments<T> const& g, rows_deal const& deal, 
         function(sums, f, t.routed ? g.rows.row_weight : f.of.weight, g.activated, w, t.row,
                  t.routed ? t.row + 128 : g.rows.tokens, t.column, r);
       };
-      if (g.activated.cubic == 0)
-        finish([](auto&&... all) { gate_backward<false>(all...); });
+      if (g.activated.is_step())
+        finish([](auto&&... all) { gate_backward<gates::relu>(all...); });
+      else if (g.activated.cubic == 0)
+        finish([](auto&&... all) { gate_backward<gates::silu>(all...); });
       else
-        finish([](auto&&... all) { gate_backward<true>(all...); });
+        finish([](auto&&... all) { gate_backward<gates::gelu>(all...); });
     } else {
 #pragma unroll
       for (int n = 0; n < 4; ++n) {

@@ -5,11 +5,12 @@
 
 #include "../gated.cuh"
 #include "../overlap.cuh"
-#include "../tile/mma.cuh"
+#include "../tile/number.cuh"
 #include "../tile/place.hpp"
-#include "../tile/tma.cuh"
 #include "../tile/wgmma.cuh"
 #include "few_rows.hpp"
+#include "launch.cuh"
+#include "tile_ring.cuh"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device::hopper {
@@ -70,18 +71,11 @@ __device__ few_work find_few(few_arguments<T> const& a, int unit, int tiles) {
 }
 
 template <int N>
-struct few_ring {
-  using tile = few_tile<N>;
-  std::uint32_t base, stage = 0, parity = 0;
-
-  __device__ void next() {
-    if (++stage == tile::stages) stage = 0, parity ^= 1;
-  }
-  __device__ std::uint32_t weights() const { return base + stage * tile::stage_bytes; }
-  __device__ std::uint32_t tokens() const { return weights() + 2 * tile::half_bytes; }
-  __device__ std::uint32_t full() const { return base + tile::barriers_at + stage * 8; }
-  __device__ std::uint32_t empty() const { return full() + tile::stages * 8; }
-};
+using few_ring = tile_ring<few_tile<N>>;  // of weights, and behind them tokens
+template <int N>
+__device__ std::uint32_t tokens_in(few_ring<N> const& ring) {
+  return ring.operands() + 2 * few_tile<N>::half_bytes;
+}
 
 /// Asks for a stage's weights. One thread.
 template <bool Up, int N>
@@ -89,8 +83,8 @@ __device__ void load_weights(few_work const& w, few_ring<N> const& ring, int ste
   using tile = few_tile<N>;
   int const row = w.block * (Up ? tile::half : 2 * tile::half), k = step * tile::depth;
   arrive_and_expect(ring.full(), 2 * tile::half_bytes + (gathered ? 0 : tile::token_bytes));
-  load(ring.weights(), &w.side->weights[0], w.expert, row, k, ring.full());
-  load(ring.weights() + tile::half_bytes, &w.side->weights[1], w.expert,
+  load(ring.operands(), &w.side->weights[0], w.expert, row, k, ring.full());
+  load(ring.operands() + tile::half_bytes, &w.side->weights[1], w.expert,
        row + (Up ? 0 : tile::half), k, ring.full());
 }
 
@@ -107,7 +101,7 @@ __device__ void stream_down(few_arguments<T> const& a, few_ring<N> ring, int til
     if ((unit += gridDim.x) < units) w = find_few<false, N>(a, unit, tiles);
   };
   auto const load_tokens = [&] {
-    load(ring.tokens(), &w.side->in, w.first, 0, step * tile::depth, ring.full());
+    load(tokens_in<N>(ring), &w.side->in, w.first, 0, step * tile::depth, ring.full());
   };
   if (unit < units) w = find_few<false, N>(a, unit, tiles);
   few_ring<N> const begin = ring;
@@ -141,7 +135,7 @@ __device__ void stream_up(few_arguments<T> const& a, few_ring<N> ring) {
       wait(ring.empty(), ring.parity ^ 1);
       if (thread == 0) {
         load_weights<true>(w, ring, step, false);
-        load(ring.tokens(), &w.side->in, w.first, 0, step * tile::depth, ring.full());
+        load(tokens_in<N>(ring), &w.side->in, w.first, 0, step * tile::depth, ring.full());
       }
       gather_arrive(ring.full());
     }
@@ -177,7 +171,7 @@ __device__ void stream_up(few_arguments<T> const& a, few_ring<N> ring) {
       bool const inside = step * tile::depth + chunk * 8 < a.hidden;
 #pragma unroll
       for (int i = 0; i < passes; ++i) {
-        if (row < N) gather_16(ring.tokens() + at + 2048 * i, from[i], inside && !pad[i]);
+        if (row < N) gather_16(tokens_in<N>(ring) + at + 2048 * i, from[i], inside && !pad[i]);
         from[i] += tile::depth;
       }
       gather_arrive(ring.full());
@@ -190,14 +184,8 @@ template <int N, class F>
 __device__ void store_outputs(std::uint32_t panel, CUtensorMap const* map, int row, int column,
                               int group, F pair) {
   int const thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
-  auto const sync = [group] {
-    if (group == 0)
-      asm volatile("bar.sync 1, 128;" ::: "memory");
-    else
-      asm volatile("bar.sync 2, 128;" ::: "memory");
-  };
   if (thread == 0) store_wait_read<0>();
-  sync();
+  warpgroup_sync(group);
   if constexpr (N == 8) {
     std::uint32_t const at = panel + swizzled(lane % 8, warp * 2 + lane / 8 % 2);
     asm volatile("stmatrix.sync.aligned.m8n8.x2.trans.shared.b16 [%0], {%1, %2};" ::"r"(at),
@@ -207,13 +195,11 @@ __device__ void store_outputs(std::uint32_t panel, CUtensorMap const* map, int r
 #pragma unroll
   for (int j = 0; j < N / 16; ++j) {  // 16 tokens
     int const row = 16 * j + lane / 16 * 8 + lane % 8, chunk = warp * 2 + lane / 8 % 2;
-    asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(
-                     panel + swizzled(row, chunk)),
-                 "r"(pair(8 * j)), "r"(pair(8 * j + 2)), "r"(pair(8 * j + 4)), "r"(pair(8 * j + 6))
-                 : "memory");
+    store_matrices_transposed(panel + swizzled(row, chunk), pair(8 * j), pair(8 * j + 2),
+                              pair(8 * j + 4), pair(8 * j + 6));
   }
   fence_panels();
-  sync();
+  warpgroup_sync(group);
   if (thread == 0) {
     store(map, row, 0, column, panel);
     store_commit();
@@ -248,9 +234,9 @@ __device__ void multiply_few(few_arguments<T> const& a, few_ring<N> ring) {
     for (int step = 0; step < steps; ++step) {
       wait(ring.full(), ring.parity);
       if constexpr (Up) fence_panels();  // gathers write as threads do
-      auto const rows = k_major(ring.weights() + group * tile::panel_bytes);
-      auto const other = k_major(ring.weights() + tile::half_bytes + group * tile::panel_bytes);
-      auto const tokens = k_major(ring.tokens());
+      auto const rows = k_major(ring.operands() + group * tile::panel_bytes);
+      auto const other = k_major(ring.operands() + tile::half_bytes + group * tile::panel_bytes);
+      auto const tokens = k_major(tokens_in<N>(ring));
       wgmma_fence();
 #pragma unroll
       for (int k = 0; k < tile::depth / 16; ++k) {
@@ -342,13 +328,10 @@ void launch_few(expert_products<T> const& p, CUstream_st* stream, char const* na
   std::int64_t const units =
       std::int64_t{a.shared_tiles} * a.shared.blocks + p.rows.max_tiles() * a.routed.blocks;
   auto const kernel = &few_rows_kernel<T, N, Up>;
-  int device = 0, processors = 0;
-  check(cudaGetDevice(&device), name);
-  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device), name);
   check(
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, tile::shared_bytes),
       name);
-  launch_overlapping(kernel, dim3(unsigned(at_most<std::int64_t>(units, processors))),
+  launch_overlapping(kernel, dim3(unsigned(at_most<std::int64_t>(units, multiprocessors()))),
                      tile::threads, tile::shared_bytes, stream, name, a);
 }
 template <bool Up, class T>
@@ -369,17 +352,7 @@ namespace device {
 
 template <class T>
 bool few_rows<T>::available() {
-  int device = 0, major = 0, minor = 0;
-  cudaFuncAttributes compiled{};
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) != cudaSuccess ||
-      cudaFuncGetAttributes(&compiled, &hopper::few_rows_kernel<T, 64, true>) != cudaSuccess) {
-    static_cast<void>(cudaGetLastError());
-    return false;
-  }
-  // Compiled for another architecture, the kernel is empty.
-  return major == 9 && minor == 0 && compiled.numRegs > 64 && hopper::map_encoder() != nullptr;
+  return hopper::can_run<&hopper::few_rows_kernel<T, 64, true>>();
 }
 template <class T>
 void few_rows<T>::up_forward(expert_products<T> const& p, CUstream_st* stream) {

@@ -7,16 +7,12 @@
 #include "../tile/number.cuh"
 #include "forward.hpp"
 #include "forward_loads.cuh"
+#include "launch.cuh"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device::hopper {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-
-/// Tells both CTAs' producers that this warp has read the stage.
-__device__ inline void release(std::uint32_t empty) {
-  if (int const lane = threadIdx.x % 32; lane < 2) arrive_at(empty, lane);
-}
 
 /// sums (64, 256) = this warpgroup's 64 rows . the tile's 256 columns of weights.
 template <bool Up, class T>
@@ -238,25 +234,8 @@ void launch_forward(expert_products<T> const& p, CUstream_st* stream) {
   a.linear = act.linear;
   a.cubic = act.cubic;
 
-  auto const kernel = &forward_kernel<T, Up>;
-  int device = 0, processors = 0;
-  check(cudaGetDevice(&device), "the current device");
-  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device),
-        "the number of multiprocessors");
-  check(
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, tile::shared_bytes),
-      "shared memory of hopper_forward");
-  cudaLaunchAttribute cluster{};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim = {2, 1, 1};
-  cudaLaunchConfig_t launch{};
-  launch.gridDim = dim3(2 * static_cast<unsigned>(at_most<std::int64_t>(units, processors / 2)));
-  launch.blockDim = dim3(tile::threads);
-  launch.dynamicSmemBytes = tile::shared_bytes;
-  launch.stream = stream;
-  launch.attrs = &cluster;
-  launch.numAttrs = 1;
-  check(cudaLaunchKernelEx(&launch, kernel, a), Up ? "up_forward" : "down_forward");
+  launch_clusters<tile>(forward_kernel<T, Up>, a, units, stream,
+                        Up ? "up_forward" : "down_forward");
 }
 
 }  // namespace device::hopper
@@ -265,17 +244,7 @@ namespace device {
 
 template <class T>
 bool hopper_forward<T>::available() {
-  int device = 0, major = 0, minor = 0;
-  cudaFuncAttributes compiled{};
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) != cudaSuccess ||
-      cudaFuncGetAttributes(&compiled, &hopper::forward_kernel<T, true>) != cudaSuccess) {
-    static_cast<void>(cudaGetLastError());
-    return false;
-  }
-  // Compiled for another architecture, the kernel is empty.
-  return major == 9 && minor == 0 && compiled.numRegs > 64 && hopper::map_encoder() != nullptr;
+  return hopper::can_run<&hopper::forward_kernel<T, true>>();
 }
 template <class T>
 void hopper_forward<T>::up_forward(expert_products<T> const& p, CUstream_st* stream) {

@@ -4,8 +4,8 @@
 
 #include "../dispatch.hpp"
 #include "../tile/place.hpp"
-#include "../tile/tma.cuh"
 #include "../tile/wgmma.cuh"
+#include "tile_ring.cuh"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device::hopper {
@@ -77,17 +77,7 @@ __device__ forward_work find_work(forward_arguments<T> const& a, int unit, int r
           neighbour == mine.expert};
 }
 
-/// Where in the ring, and in which of its rounds.
-struct forward_ring {
-  std::uint32_t base, stage = 0, parity = 0;
-
-  __device__ void next() {
-    if (++stage == forward_tile::stages) stage = 0, parity ^= 1;
-  }
-  __device__ std::uint32_t operands() const { return base + stage * forward_tile::stage_bytes; }
-  __device__ std::uint32_t full() const { return base + forward_tile::barriers_at + stage * 8; }
-  __device__ std::uint32_t empty() const { return full() + forward_tile::stages * 8; }
-};
+using forward_ring = tile_ring<forward_tile>;
 
 /// Asks for a stage's weights, and for its rows where they are not gathered. One thread.
 template <bool Up>

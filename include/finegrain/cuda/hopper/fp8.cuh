@@ -7,16 +7,13 @@
 #include "fp8_epilogue.cuh"
 #include "fp8_loads.cuh"
 #include "fp8_rows.cuh"
+#include "launch.cuh"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device::hopper::fp8 {
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
-/// Tells both CTAs' producers that this warp has read the stage.
-__device__ inline void release(std::uint32_t empty) {
-  if (int const lane = threadIdx.x % 32; lane < 2) arrive_at(empty, lane);
-}
 __device__ inline float load_float(std::uint32_t from) {
   float x;
   asm volatile("ld.shared.f32 %0, [%1];" : "=f"(x) : "r"(from) : "memory");
@@ -98,8 +95,8 @@ __device__ void multiply(float (&sums)[128], ring& ring, work const& w, held_sca
       for (int i = 0; i < 64; ++i) sums[64 * h + i] += products[i] * (i % 4 < 2 ? a : b);
     };
     start(0);
-    of_rows[0] = load_float(ring.scales() + row * 4);
-    of_rows[1] = load_float(ring.scales() + (row + 8) * 4);
+    of_rows[0] = load_float(scales_in(ring) + row * 4);
+    of_rows[1] = load_float(scales_in(ring) + (row + 8) * 4);
     add(0);
     start(1);
     ring.next();
@@ -269,25 +266,8 @@ void launch(expert_products<T> const& p, fp8_family const& routed, fp8_family co
   a.linear = act.linear;
   a.cubic = act.cubic;
 
-  auto const kernel = &fp8_kernel<Up>;
-  int device = 0, processors = 0;
-  check(cudaGetDevice(&device), "the current device");
-  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device),
-        "the number of multiprocessors");
-  check(
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, tile::shared_bytes),
-      "shared memory of fp8_products");
-  cudaLaunchAttribute cluster{};
-  cluster.id = cudaLaunchAttributeClusterDimension;
-  cluster.val.clusterDim = {2, 1, 1};
-  cudaLaunchConfig_t launch{};
-  launch.gridDim = dim3(2 * static_cast<unsigned>(at_most<std::int64_t>(units, processors / 2)));
-  launch.blockDim = dim3(tile::threads);
-  launch.dynamicSmemBytes = tile::shared_bytes;
-  launch.stream = stream;
-  launch.attrs = &cluster;
-  launch.numAttrs = 1;
-  check(cudaLaunchKernelEx(&launch, kernel, a), Up ? "fp8 up_forward" : "fp8 down_forward");
+  launch_clusters<tile>(fp8_kernel<Up>, a, units, stream,
+                        Up ? "fp8 up_forward" : "fp8 down_forward");
 }
 
 }  // namespace device::hopper::fp8
@@ -296,17 +276,7 @@ namespace device {
 
 template <class T>
 bool fp8_products<T>::available() {
-  int device = 0, major = 0, minor = 0;
-  cudaFuncAttributes compiled{};
-  if (cudaGetDevice(&device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device) != cudaSuccess ||
-      cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device) != cudaSuccess ||
-      cudaFuncGetAttributes(&compiled, &hopper::fp8::fp8_kernel<true>) != cudaSuccess) {
-    static_cast<void>(cudaGetLastError());
-    return false;
-  }
-  // Compiled for another architecture, the kernel is empty.
-  return major == 9 && minor == 0 && compiled.numRegs > 64 && hopper::map_encoder() != nullptr;
+  return hopper::can_run<&hopper::fp8::fp8_kernel<true>>();
 }
 template <class T>
 void fp8_products<T>::quantize(expert_products<T> const& p, fp8_family const& routed,

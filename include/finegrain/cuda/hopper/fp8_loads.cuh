@@ -4,8 +4,8 @@
 
 #include "../fp8.hpp"
 #include "../tile/place.hpp"
-#include "../tile/tma.cuh"
 #include "../tile/wgmma.cuh"
+#include "tile_ring.cuh"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device::hopper::fp8 {
@@ -72,20 +72,11 @@ __device__ inline work find_work(arguments const& a, int unit, int routed_tiles)
   return {&a.routed, mine.expert, mine.first, mine.count, at.column_tile, neighbour == mine.expert};
 }
 
-/// Where in the ring, and in which of its rounds.
-struct ring {
-  std::uint32_t base, stage = 0, parity = 0;
-
-  __device__ void next() {
-    if (++stage == tile::stages) stage = 0, parity ^= 1;
-  }
-  __device__ std::uint32_t operands() const { return base + stage * tile::stage_bytes; }
-  __device__ std::uint32_t scales() const {
-    return base + tile::scales_at + stage * tile::scale_bytes;
-  }
-  __device__ std::uint32_t full() const { return base + tile::barriers_at + stage * 8; }
-  __device__ std::uint32_t empty() const { return full() + tile::stages * 8; }
-};
+using ring = tile_ring<tile>;
+/// A stage's scales of its rows.
+__device__ inline std::uint32_t scales_in(ring const& ring) {
+  return ring.base + tile::scales_at + ring.stage * tile::scale_bytes;
+}
 
 /// The producer: one thread.
 template <bool Up>
@@ -104,7 +95,7 @@ __device__ void load_all(arguments const& a, ring ring, int unit, int units, int
       int const k = step * tile::depth;
       arrive_and_expect(full, tile::stage_bytes + tile::scale_bytes);
       load(ring.operands(), &s.in, w.first, 0, k, full);
-      load_bytes(ring.scales(), scales, tile::scale_bytes, full);
+      load_bytes(scales_in(ring), scales, tile::scale_bytes, full);
       if (w.together) {
         load_for(3, to + rank * tile::half_bytes, &s.weights[rank], w.expert, column + rank * next,
                  k, full);

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../tile/mma.cuh"
 #include "../tile/number.cuh"
 #include "../tile/tma.cuh"
 #include "../tile/wgmma.cuh"
@@ -48,10 +49,6 @@ struct ring : ring_shape<stages> {
   __device__ std::uint32_t emptied() const { return full + 8 * (stages + stage); }
   __device__ void wait_filled() const { wait(filled(), phase); }
   __device__ void wait_emptied() const { wait(emptied(), phase ^ 1); }
-  /// This warp is done with the stage of that barrier.
-  __device__ static void release(std::uint32_t emptied) {
-    if (int const lane = threadIdx.x % 32; lane < 2) arrive_at(emptied, lane);
-  }
   /// As multiply, where nothing is to be summed.
   __device__ void pass(int steps) {
     for (int i = 0; i < steps; ++i) {
@@ -114,21 +111,9 @@ __device__ inline void store_two_matrices(std::uint32_t row, std::uint32_t m0, s
                "r"(m1)
                : "memory");
 }
-template <bool transposed>
-__device__ void load_matrices(std::uint32_t row, std::uint32_t (&m)[4]) {
-  if constexpr (transposed)
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
-                 : "r"(row)
-                 : "memory");
-  else
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
-                 : "r"(row)
-                 : "memory");
-}
 /// Columns 64 n .. 64 n + 63 of a warpgroup's sums (64, 256) to a panel of 64 rows; or transposed, to
-/// a panel whose rows are columns of the sums. With `add`, what stands there is added.
+/// a panel whose rows are columns of the sums. With `add`, what stands there is added: in place, and
+/// without __syncwarp, as in gate_backward.
 template <class T, bool transposed>
 __device__ void stage_sums(float const (&sums)[128], int n, std::uint32_t panel, bool add) {
   int const warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
@@ -141,7 +126,7 @@ __device__ void stage_sums(float const (&sums)[128], int n, std::uint32_t panel,
     std::uint32_t m[4];
     if (add) {
       std::uint32_t old[4];
-      load_matrices<transposed>(at, old);
+      load_matrices<transposed>(old, at);
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         float2 const before = unpack<T>(old[i]);

@@ -189,14 +189,10 @@ void launch_transposed(expert_products<T> const& p, CUstream_st* stream) {
 
   auto const kernel = &transposed_kernel<T>;
   int const bytes = tile::shared_bytes(a.experts);
-  int device = 0, processors = 0;
-  check(cudaGetDevice(&device), "the current device");
-  check(cudaDeviceGetAttribute(&processors, cudaDevAttrMultiProcessorCount, device),
-        "the number of multiprocessors");
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes),
         "shared memory of hopper_transposed");
-  kernel<<<static_cast<unsigned>(at_most<std::int64_t>(units, processors)), tile::threads, bytes,
-           stream>>>(a);
+  kernel<<<static_cast<unsigned>(at_most<std::int64_t>(units, multiprocessors())), tile::threads,
+           bytes, stream>>>(a);
   check_launch("down_forward");
 }
 

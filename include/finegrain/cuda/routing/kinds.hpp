@@ -29,7 +29,7 @@ struct router_kinds {
         by_expert(c.selection == selection::expert_choice),
         by_rule(c.selection == selection::rule),
         last(request.drop == drop::last),
-        jitter(e.training ? request.jitter : 0),
+        jitter(e.training ? jitter_of(c, request) : 0),
         room(room_of(request.capacity, c, request, e, c.routed)),
         device_room(room_of(request.device_capacity, c, request, e, request.devices)),
         share(routing<float>::share_of(c, chosen(c, request), e.tokens)),
@@ -151,6 +151,14 @@ struct kinds {
   /// t.rule (R): how many times each expert was chosen in this batch, over the mean.
   static void chosen(routing_rules const& c, balance_terms const& loss, router_state const& state,
                      kind_scratch<T> const& t, std::int64_t tokens, CUstream_st* stream);
+  /// The same of one of its sequences.
+  static void chosen_in(sequence_starts starts, int sequence, routing_rules const& c,
+                        balance_terms const& loss, router_state const& state,
+                        kind_scratch<T> const& t, std::int64_t tokens, CUstream_st* stream);
+  /// Adds what a rule wrote for a sequence, behind t.rule's R numbers, to this sequence's factors.
+  static void add_factors(sequence_starts starts, int sequence, routing_rules const& c,
+                          kind_scratch<T> const& t, std::int64_t tokens, float* factors,
+                          CUstream_st* stream);
   /// saved.smooth from logits, for a load loss of this coefficient.
   static void load(routing_rules const& c, double coefficient, router_state const& state,
                    kind_state const& saved, kind_scratch<T> const& t, std::int64_t tokens,

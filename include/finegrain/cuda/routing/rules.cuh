@@ -45,10 +45,69 @@ void kinds<T>::chosen(routing_rules const& c, balance_terms const& loss, router_
   check_launch("route: choices for a rule");
 }
 
+/// The rows of a sequence.
+struct sequence_rows {
+  std::int64_t begin, end;
+  __device__ sequence_rows(sequence_starts const& starts, int sequence, std::int64_t tokens)
+      : begin(starts.rows ? starts.rows[sequence] : 0),
+        end(starts.rows ? starts.rows[sequence + 1] : tokens) {}
+};
+
+template <class T>
+__global__ __launch_bounds__(1024) void chosen_in_kernel(sequence_starts starts, int sequence,
+                                                         routing_rules c, balance_terms loss,
+                                                         std::int32_t const* experts, int tokens,
+                                                         double* f) {
+  __shared__ int counts[1024];
+  sequence_rows const rows(starts, sequence, tokens);
+  count_slots(experts, c.k, rows.begin, rows.end, c.routed, counts);
+  std::int64_t const count = rows.end - rows.begin;
+  double const each = count > 0 ? share_of_choice(c, loss, double(count)) : 0;
+  for (int e = threadIdx.x; e < c.routed; e += blockDim.x)
+    f[e] = each * choices(loss, counts[e], e);
+}
+template <class T>
+void kinds<T>::chosen_in(sequence_starts starts, int sequence, routing_rules const& c,
+                         balance_terms const& loss, router_state const& state,
+                         kind_scratch<T> const& t, std::int64_t tokens, CUstream_st* on) {
+  chosen_in_kernel<T><<<1, 1024, 0, on>>>(starts, sequence, c, loss, state.experts,
+                                          static_cast<int>(tokens), t.rule);
+  check_launch("route: choices for a rule");
+}
+
+/// The mean over a sequence's tokens, and over the sequences that have any.
+template <class T>
+__global__ __launch_bounds__(1024) void add_factors_kernel(sequence_starts starts, int sequence,
+                                                           int R, int tokens, double const* of_rule,
+                                                           float* factors) {
+  __shared__ int sequences;
+  sequence_rows const rows(starts, sequence, tokens);
+  if (rows.begin == rows.end) return;
+  if (threadIdx.x == 0) sequences = 0;
+  __syncthreads();
+  for (int s = threadIdx.x; s < starts.count; s += blockDim.x) {
+    sequence_rows const others(starts, s, tokens);
+    if (others.begin < others.end) atomicAdd(&sequences, 1);
+  }
+  __syncthreads();
+  double const share = 1.0 / sequences / double(rows.end - rows.begin);
+  float* const to = factors + rows.begin * R;
+  for (int e = threadIdx.x; e < R; e += blockDim.x)
+    to[e] = static_cast<float>(to[e] + share * of_rule[e]);
+}
+template <class T>
+void kinds<T>::add_factors(sequence_starts starts, int sequence, routing_rules const& c,
+                           kind_scratch<T> const& t, std::int64_t tokens, float* factors,
+                           CUstream_st* on) {
+  add_factors_kernel<T><<<1, 1024, 0, on>>>(starts, sequence, c.routed, static_cast<int>(tokens),
+                                            t.rule + c.routed, factors);
+  check_launch("route: factors of a rule");
+}
+
 /// What any router may need.
 template <class T>
-using plain_kinds_code =
-    code<&kinds<T>::keep_seed, &kinds<T>::drop, &kinds<T>::chosen, &kinds<T>::quantiles>;
+using plain_kinds_code = code<&kinds<T>::keep_seed, &kinds<T>::drop, &kinds<T>::chosen,
+                              &kinds<T>::chosen_in, &kinds<T>::add_factors, &kinds<T>::quantiles>;
 /// And rarer ones.
 template <class T>
 using rarer_kinds_code =

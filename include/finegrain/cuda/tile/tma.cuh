@@ -190,6 +190,11 @@ __device__ inline void cluster_sync() {
                    : "memory");
 }
 
+/// Tells both CTAs of the cluster that this warp has read a stage, by its barrier in each.
+__device__ inline void release(std::uint32_t empty) {
+  if (int const lane = threadIdx.x % 32; lane < 2) arrive_at(empty, lane);
+}
+
 // --- From registers. ---
 
 /// Of the 128 threads of warpgroup w, 0 or 1.

@@ -1,0 +1,107 @@
+// Frozen networks out of files, a stage's weights at a time: the whole network never stands unpacked.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "../model/frozen.hpp"
+#include "published.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+namespace detail {
+
+template <class N>
+inline constexpr bool is_frozen = false;
+template <Expr E, class X, formats F>
+inline constexpr bool is_frozen<frozen<E, X, F>> = true;
+
+/// The weights that stand in files, for frozen_weights::fill: one stage's in memory at a time.
+template <class X>
+class weights_in_files {
+ public:
+  using S = typename X::scalar;
+
+  /// `found` in the order of the network's array; all must be finite, or need not.
+  weights_in_files(X const& on, std::vector<stored_weight> const& found, bool finite)
+      : on_(on), found_(found), finite_(finite) {}
+
+  struct part {
+    weights_in_files& all;
+    std::int64_t first;
+    friend part operator+(part const& p, std::int64_t n) { return {p.all, p.first + n}; }
+    S const* numbers(std::int64_t count) const { return all.read(first, count); }
+  };
+  part all() { return {*this, 0}; }
+
+ private:
+  S const* read(std::int64_t first, std::int64_t count) {
+    auto const from = [&](std::int64_t offset) {
+      return std::partition_point(found_.begin(), found_.end(), [&](stored_weight const& weight) {
+        return weight.to->offset < offset;
+      });
+    };
+    std::span const mine(from(first), from(first + count));
+    stage_ = {};
+    stage_ = typename place<X>::template buffer<S>(count);
+    place<X>::write(on_, stage_, [&](S* numbers, parallel const& threads) {
+      std::int64_t behind = 0;  // the last weight; up to the next there is padding
+      for (stored_weight const& weight : mine) {
+        weight_entry const& to = *weight.to;
+        std::int64_t const at = to.offset - first, size = to.rows * to.cols;
+        std::fill(numbers + behind, numbers + at, S(0));
+        behind = at + size;
+        if (has_rest(to.role)) {
+          behind = at + room(size, to.role);
+          std::fill(numbers + at, numbers + behind, S(0));
+        }
+      }
+      std::fill(numbers + behind, numbers + count, S(0));
+      read_each(threads, mine, first, numbers, [&](weight_entry const& to, S const* w) {
+        if (finite_ &&
+            !std::all_of(w, w + to.rows * to.cols, [](S x) { return std::isfinite(number_of(x)); }))
+          throw not_finite(to.name);
+      });
+    });
+    return stage_.data();
+  }
+
+  X const& on_;
+  std::vector<stored_weight> const& found_;
+  bool finite_;
+  typename place<X>::template buffer<S> stage_;
+};
+
+template <class N>
+N frozen_from(typename N::executor on, std::vector<stored_weight> const& found) {
+  weights_in_files<typename N::executor> files(on, found, N::quantised);
+  return N(on, files.all());
+}
+
+}  // namespace detail
+
+/// A frozen network whose weights are read as a published model has them: the codes that quantize makes
+/// of a network after load_published, in the memory of these and of one stage's numbers.
+///
+///   using reader = frozen<decoder<presets::deepseek_v2_lite>, cpu, format::int4>;
+///   reader model = load_published<reader>("DeepSeek-V2-Lite");
+///
+/// Arguments and errors are load_published's; throws invalid_argument too, for a weight that is not
+/// finite where the format is quantised.
+template <class N, class Name = std::string (*)(std::string_view)>
+requires(detail::is_frozen<N>) N
+    load_published(std::string const& path, std::string const& place = {},
+                   Name&& name = deepseek_name, typename N::executor on = {}) {
+  tensor_files const files(path);
+  auto const entries = list_weights<typename N::expression>();
+  return detail::frozen_from<N>(std::move(on), detail::find_weights(files, entries, place, name));
+}
+
+/// A frozen network whose weights are read as load_weights reads them.
+template <class N>
+requires(detail::is_frozen<N>) N
+    load_weights(std::string const& path, typename N::executor on = {}) {
+  tensor_files const files(path);
+  auto const entries = list_weights<typename N::expression>();
+  return detail::frozen_from<N>(std::move(on), detail::find_own(files, entries));
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

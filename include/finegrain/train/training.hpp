@@ -1,0 +1,49 @@
+// training: how a network is trained, and what a step did.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "../plan/request.hpp"
+#include "../plan/schedule.hpp"
+#include "adamw.hpp"
+#include "biases.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// How a network is trained, beside the optimiser's own numbers.
+struct training {
+  finegrain::schedule schedule = {};  // factor of the optimiser's learning rate
+  double clip = 1.0;                  // the gradient's norm is cut to this; 0: never
+  routing_request routing = {};       // balance losses and more, where the batch asks for nothing
+  bias_update bias = {};
+  /// Gradients, those of balance losses too, are made so many times larger, and divided by it as
+  /// they are used: fp16 has no numbers below 6e-8. A power of two changes nothing else; what is
+  /// above 65504 makes the step one of no finite gradient. (A log's balance losses are larger too.)
+  double loss_scale = 1;
+  weight_rounding rounding = weight_rounding::in_products;  // where products are of bf16
+};
+
+/// What one step did.
+struct step_report {
+  double loss = 0;           // mean over targets, in nats; of squared error, mean over numbers
+  double balance_loss = 0;   // of all routers, coefficients included
+  double gradient_norm = 0;  // before clipping
+  std::int64_t tokens = 0;
+};
+
+/// Throws invalid_argument when the settings make no sense for a network, which has selection biases
+/// or not.
+inline void check(training const& settings, bool has_biases) {
+  static_cast<void>(checked(settings.schedule));
+  if (!(settings.bias.speed >= 0) || settings.bias.speed > 1e30)
+    throw invalid_argument("the speed of selection biases must be a number of at least 0");
+  if ((settings.bias.speed > 0 || settings.bias.quantile) && !has_biases)
+    throw invalid_argument("no router here has selection biases to move: config.bias adds them");
+  if (!(settings.loss_scale > 0) || settings.loss_scale > 1e30)
+    throw invalid_argument("the scale of a loss must be a number above 0");
+  if (!(settings.clip >= 0))
+    throw invalid_argument("the norm to cut gradients to must be a number of at least 0");
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI
