@@ -78,6 +78,7 @@
 #include "cpu/operands.hpp"
 #include "cpu/tile.hpp"
 #include "cpu/left.hpp"
+#include "cpu/strips.hpp"
 #include "cpu/product.hpp"
 #include "cpu/linear.hpp"
 #include "cpu/route.hpp"

@@ -53,16 +53,17 @@ constexpr std::int64_t kept_units(std::int64_t width, format kept) {
 }
 
 /// Memory of each worker while experts run: rows of A, an expert's hidden rows and a block of B
-/// forward; sums backward.
+/// forward; sums, or all of a weight gradient's B, backward.
 struct expert_room {
   std::int64_t left = 0, hidden = 0, sums = 0;  // numbers
+  static_assert(simd::depth >= simd::block_rows);
   float* data = nullptr;
 
   constexpr expert_room() = default;
   constexpr expert_room(arena& memory, extent e, std::int64_t D, std::int64_t F)
       : left(rows(std::max(D, F))),
         hidden(rows(F)),
-        sums(e.training ? simd::block_rows * (std::max(D, F) + simd::panel_width) : 0),
+        sums(e.training ? simd::depth * (std::max(D, F) + simd::panel_width) : 0),
         data(memory.take<float>(e.workers * size())) {}
 
   constexpr std::int64_t size() const { return std::max(left + hidden + simd::right_room, sums); }

@@ -250,7 +250,8 @@ void backward_through_gate_up(cpu const& on, std::span<expert_group const> group
 /// Weight gradients: a task makes some outputs of an expert's gate, up or down.
 template <format F>
 void weight_gradients(cpu const& on, std::span<expert_group const> groups, matrix<float const> x,
-                      matrix<float const> dy, gradients mode, expert_task* tasks) {
+                      matrix<float const> dy, gradients mode, expert_task* tasks,
+                      expert_room const& memory) {
   std::int64_t total = 0, count = 0;
   for (expert_group const& g : groups) total += 3 * g.slots * g.width();
   std::int64_t const share = fair_share(total * x.cols, on.threads.workers());
@@ -273,18 +274,20 @@ void weight_gradients(cpu const& on, std::span<expert_group const> groups, matri
       }
   }
   order_tasks(tasks, count);
-  on.threads(count, [&](std::int64_t i, int) {
+  on.threads(count, [&](std::int64_t i, int worker) {
     expert_task const& task = tasks[i];
     expert_group const& g = groups[static_cast<std::size_t>(task.group)];
     std::int64_t const slot = g.begin(task.expert), o = task.begin, n = task.end - o;
-    if (task.first < 2) {
-      matrix<float> const dw = (task.first == 0 ? g.dgate : g.dup)[task.expert];
-      outer_product<F>(g.dgate_up.middle_rows(slot, task.rows), task.first * g.width() + o,
-                       g.rows_of(x, slot), task.rows, dw.middle_rows(o, n), mode);
-    } else {
-      outer_product<F>(g.rows_of(dy, slot), o, g.hidden.middle_rows(slot, task.rows), task.rows,
-                       g.ddown[task.expert].middle_rows(o, n), mode);
-    }
+    room own;
+    auto const product = [&](row_list a, std::int64_t first, row_list b, matrix<float> dw) {
+      outer_product<F>(a, first, b, task.rows, dw.middle_rows(o, n), mode, own,
+                       memory.sums_of(worker), memory.sums);
+    };
+    if (task.first < 2)
+      product(g.dgate_up.middle_rows(slot, task.rows), task.first * g.width() + o,
+              g.rows_of(x, slot), (task.first == 0 ? g.dgate : g.dup)[task.expert]);
+    else
+      product(g.rows_of(dy, slot), o, g.hidden.middle_rows(slot, task.rows), g.ddown[task.expert]);
   });
 }
 
@@ -299,7 +302,7 @@ FINEGRAIN_LAZY inline void experts_backward(cpu const& on, activation act,
   simd::in_products_of(on, [&]<format F>() {
     simd::backward_through_down<F>(on, act, groups, dy, tasks, room);
     simd::backward_through_gate_up<F>(on, groups, tasks, room);
-    simd::weight_gradients<F>(on, groups, x, dy, mode, tasks);
+    simd::weight_gradients<F>(on, groups, x, dy, mode, tasks, room);
   });
 }
 

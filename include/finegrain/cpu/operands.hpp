@@ -24,12 +24,13 @@ inline constexpr int block_panels = block_cols / panel_width;
 template <format F>
 inline constexpr int left_stride = depth* unit<F>::parts + 16;
 
+inline constexpr int left_size = block_rows * left_stride<format::bf16>;
 inline constexpr int right_size = 3 << 15;
 
 /// What one task needs beside its operands, on its stack. Numbers, or units of a format.
 struct room {
-  alignas(64) float left[block_rows * left_stride<format::bf16>];  // A: (row, k), in any format
-  alignas(64) float right[right_size];                             // B: (panel, k, column)
+  alignas(64) float left[left_size];                // A: strips or rows, in any format
+  alignas(64) float right[right_size];              // B: (panel, k, column)
   alignas(64) float sums[block_rows * block_cols];  // (panel, row, column): the product
 };
 
@@ -124,21 +125,31 @@ struct row_list {
   }
 };
 
+/// Columns of up to `lanes` rows of as many numbers; what is missing is 0.
+FINEGRAIN_INLINE void transpose(float const* const* from, std::int64_t rows, std::int64_t cols,
+                                vec (&columns)[lanes]) {
+  if (cols == lanes) {
+    FINEGRAIN_UNROLL
+    for (int r = 0; r < lanes; ++r) columns[r] = r < rows ? load(from[r]) : vec{};
+  } else {
+    for (int r = 0; r < lanes; ++r) columns[r] = r < rows ? load_first(from[r], cols) : vec{};
+  }
+  transpose(columns);
+}
 /// to[c * stride + r] = from[r][c] for up to `lanes` rows and columns, and zeros to a whole vector.
 FINEGRAIN_INLINE void transpose(float const* const* from, std::int64_t rows, std::int64_t cols,
                                 float* to, std::int64_t stride) {
-  vec row[lanes];
+  vec columns[lanes];
   if (rows == lanes && cols == lanes) {
     FINEGRAIN_UNROLL
-    for (int r = 0; r < lanes; ++r) row[r] = load(from[r]);
-    transpose(row);
+    for (int r = 0; r < lanes; ++r) columns[r] = load(from[r]);
+    transpose(columns);
     FINEGRAIN_UNROLL
-    for (int c = 0; c < lanes; ++c) store(to + c * stride, row[c]);
+    for (int c = 0; c < lanes; ++c) store(to + c * stride, columns[c]);
     return;
   }
-  for (int r = 0; r < lanes; ++r) row[r] = r < rows ? load_first(from[r], cols) : vec{};
-  transpose(row);
-  for (std::int64_t c = 0; c < cols; ++c) store(to + c * stride, row[c]);
+  transpose(from, rows, cols, columns);
+  for (std::int64_t c = 0; c < cols; ++c) store(to + c * stride, columns[c]);
 }
 
 /// What is to be fetched of rows in bf16, as of numbers.

@@ -4,6 +4,7 @@
 
 #include "../plan/plan.hpp"
 #include "panels.hpp"
+#include "strips.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
@@ -43,30 +44,29 @@ void multiply(row_list a, int rows, std::int64_t K, B const& b, std::int64_t fir
   auto const fetch = [&](block const& it, int part, int parts) {
     return it.count > 0 ? b.ahead(it.first, it.last, it.k, it.count, part, parts) : ahead{};
   };
+  strips<F> const left(room.left, rows);
   float *here = room.right, *there = room.right + half;
   for (block now = block_at(first, 0), next; now.count > 0; now = next) {
     next = after(now);
     block const later = after(next);
     std::int64_t const units = ceil_div(now.count, unit<F>::numbers);
-    if (now.first == first)
-      for (int r = 0; r < rows; ++r)
-        unit<F>::keep(a[r] + now.k, now.count, room.left + r * left_stride<F>);
+    if (now.first == first) left.pack_rows(a, now.k, now.count);
     if (!pieces || (now.first == first && now.k == 0))
       b.template pack<F>(now.first, now.last, now.k, now.count, here, depth + 1);
+    int const tiles = left.count(), parts = static_cast<int>(now.last - now.first) * tiles;
     for (std::int64_t p = now.first; p < now.last; ++p)
-      tiles<F>(rows, room.left, 0, units, here + (p - now.first) * panel,
-               now.k == 0 ? sink::fresh : sink::go_on, sums + (p - first) * rows * panel_width,
-               panel_width, [&](int t, int tiles) {
-                 int const part = static_cast<int>(p - now.first) * tiles + t;
-                 int const parts = static_cast<int>(now.last - now.first) * tiles;
-                 if constexpr (pieces)
-                   return ahead_and_moving{
-                       part + 1 < parts ? fetch(next, part + 1, parts) : fetch(later, 0, parts),
-                       b.pack_part(next.first, next.last, next.k, next.count, part, parts, units,
-                                   there, depth + 1)};
-                 else
-                   return fetch(next, part, parts);
-               });
+      left.multiply(
+          units, here + (p - now.first) * panel, now.k == 0 ? sink::fresh : sink::go_on,
+          sums + (p - first) * rows * panel_width, [&](int t) {
+            int const part = static_cast<int>(p - now.first) * tiles + t;
+            if constexpr (pieces)
+              return ahead_and_moving{
+                  part + 1 < parts ? fetch(next, part + 1, parts) : fetch(later, 0, parts),
+                  b.pack_part(next.first, next.last, next.k, next.count, part, parts, units, there,
+                              depth + 1)};
+            else
+              return fetch(next, part, parts);
+          });
     if (pieces) std::swap(here, there);
   }
 }
@@ -142,71 +142,63 @@ void multiply_block(row_list a, std::int64_t K, B const& b, std::int64_t first, 
   }
 }
 
-/// left(row, k) = a[k][first + row] for k < K: the numbers of A, turned over. Rows of `a` may lie a power
-/// of 2 apart and so in the same cache sets: each line is read once, while it is there.
-template <format F>
-void turn(row_list a, std::int64_t first, std::int64_t rows, std::int64_t K, float* left) {
-  constexpr std::int64_t width = lanes * unit<F>::numbers;
-  for (std::int64_t k = 0; k < K; k += width, left += width / unit<F>::numbers * unit<F>::parts)
-    for (std::int64_t r = 0; r < rows; r += lanes) {
-      std::int64_t const ks = std::min(width, K - k), n = std::min<std::int64_t>(lanes, rows - r);
-      alignas(64) float turned[lanes][width];
-      for (std::int64_t i = 0; i < ks; i += lanes) {
-        float const* from[lanes];
-        std::int64_t const some = std::min<std::int64_t>(lanes, ks - i);
-        for (std::int64_t j = 0; j < some; ++j) from[j] = a[k + i + j] + first + r;
-        transpose(from, some, n, turned[0] + i, width);
-      }
-      for (std::int64_t i = 0; i < n; ++i)
-        unit<F>::keep(turned[i], ks, left + (r + i) * left_stride<F>);
-    }
-}
-
 /// dw(rows, D) = or += the sum over k < K of a[k][first + row] * b[k][:]: a weight gradient, or some
-/// outputs of it. Of b, as many columns as there is room for are packed at a time, and all rows of
-/// dw pass over them. A few rows' sums for many columns are stored at a time: stores of a line to each
-/// of some rows that lie a power of 2 apart wait for one another. Overwritten numbers go past the
-/// caches.
-template <format F = format::f32>
+/// outputs of it. Of b, as many columns as `right`, of `size` numbers, holds are packed at a time: best
+/// all of them, in the last-level cache. Of these, a group of panels stays in the second while strip
+/// after strip of dw's rows, each in the first, passes it. A strip's sums leave in long rows: stores of
+/// a line to each of some rows that lie a power of 2 apart wait for one another. Overwritten numbers go
+/// past the caches.
+template <format F>
 void outer_product(row_list a, std::int64_t first, row_list b, std::int64_t K, matrix<float> dw,
-                   gradients mode) {
+                   gradients mode, room& room, float* right, std::int64_t size) {
   constexpr std::int64_t step = depth * unit<F>::numbers, group = 2 * block_panels;
-  static_assert(tile_rows * group * panel_width <= block_rows * block_cols);
-  room room;
+  constexpr std::int64_t width = group * panel_width;
+  static_assert(tile_rows * width <= block_rows * block_cols);
   if (K == 0 && mode == gradients::overwrite)
     for (std::int64_t r = 0; r < dw.rows; ++r) std::fill_n(dw.row(r), dw.cols, 0.0f);
-  straight const right{b, dw.cols};
+  straight const source{b, dw.cols};
   for (std::int64_t k0 = 0; k0 < K; k0 += step) {
     std::int64_t const count = std::min(step, K - k0), units = ceil_div(count, unit<F>::numbers);
     gradients const how = k0 == 0 ? mode : gradients::accumulate;
-    std::int64_t const most = right_size / (units * panel_width);  // panels
-    for (std::int64_t p = 0; p < right.panels(); p += most) {
-      std::int64_t const end = std::min(right.panels(), p + most);
-      right.pack<F>(p, end, k0, count, room.right, units);
+    std::int64_t const panel = units * panel_width, most = size / panel;  // panels
+    for (std::int64_t p = 0; p < source.panels(); p += most) {
+      std::int64_t const end = std::min(source.panels(), p + most);
+      source.pack<F>(p, end, k0, count, right, units);
       for (std::int64_t top = 0; top < dw.rows; top += block_rows) {
         std::int64_t const rows = std::min<std::int64_t>(block_rows, dw.rows - top);
-        turn<F>(a.after(k0), first + top, rows, count, room.left);
+        strips<F> const left(room.left, static_cast<int>(rows));
+        left.pack_columns(a.after(k0), first + top, count);
+        std::int64_t const after = std::min(top + 2 * block_rows, dw.rows);
+        std::int64_t const tiles = left.count() * (end - p);
+        std::int64_t fetched = top + block_rows < dw.rows ? 0 : count, tile = 0;
         for (std::int64_t q = p; q < end; q += group) {
           std::int64_t const panels = std::min(group, end - q), c = q * panel_width;
           std::int64_t const n = std::min(panels * panel_width, dw.cols - c);
-          each_tile(static_cast<int>(rows), [&](int r, int height, int, int) {
+          left.each([&](int r, int height, float const* strip) {
             matrix<float> const to = dw.middle_rows(top + r, height);
-            for (std::int64_t i = 0; i < panels; ++i) {
-              ahead next;  // what will be added to
-              if (how == gradients::accumulate)
-                next = {to.data + c + i * panel_width, to.stride, height, panel_width};
-              tile<F>(height, room.left + r * left_stride<F>, 0, units,
-                      room.right + (q - p + i) * units * panel_width, sink::fresh,
-                      room.sums + i * panel_width, group * panel_width, next);
-            }
-            for (int i = 0; i < height; ++i)
-              put_past(room.sums + i * group * panel_width, n, how, to.row(i) + c);
+            auto const next = [&](int i) {
+              for (++tile; fetched * tiles < count * tile; ++fetched)  // rows of the next block
+                for (std::int64_t row = top + block_rows; row < after; row += line)
+                  __builtin_prefetch(a[k0 + fetched] + first + row, 0, 2);
+              if (how == gradients::overwrite) return ahead{};
+              return ahead{to.data + c + i * panel_width, to.stride, height, panel_width};
+            };
+            run_tiles<F>(height, strip, units, right + (q - p) * panel, sink::fresh, room.sums,
+                         width, {0, panel, panel_width}, static_cast<int>(panels),
+                         wishes<ahead>(next));
+            for (int i = 0; i < height; ++i) put_past(room.sums + i * width, n, how, to.row(i) + c);
           });
         }
       }
     }
   }
   fence();
+}
+template <format F = format::f32>
+void outer_product(row_list a, std::int64_t first, row_list b, std::int64_t K, matrix<float> dw,
+                   gradients mode) {
+  room room;
+  outer_product<F>(a, first, b, K, dw, mode, room, room.right, right_size);
 }
 
 }  // namespace simd

@@ -1,8 +1,9 @@
 // tile: a few rows of A times a panel of B, in registers. All products are made of it.
 //
 // Tiles of up to 14 rows (6 where there are 16 registers) run over a panel of two vectors' columns,
-// k by k. Each sum is one chain over k = 0, 1, 2, ..., whatever the tile, its neighbours or the number
-// of rows: that is why a token's result does not depend on its batch.
+// k by k; here A lies row by row (left.hpp), in strips.hpp unit by unit. Each sum is one chain over
+// k = 0, 1, 2, ..., whatever the tile, its neighbours or the number of rows: that is why a token's
+// result does not depend on its batch.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -19,8 +20,8 @@ namespace simd {
 /// do in one.
 inline constexpr int together = registers == 32 ? 1 : 4;
 
-/// sum += a . panel, of one unit of k. A's rows are Stride apart.
-template <format F, int Stride, int Rows>
+/// sum += a . panel, of one unit of k. A's rows are Stride apart, and a unit's parts Part.
+template <format F, int Stride, int Rows, int Part = 1>
 FINEGRAIN_INLINE void add_unit(float const* a, float const* panel, vec (&sum)[Rows][vectors]) {
   FINEGRAIN_UNROLL
   for (int i = 0; i < unit<F>::parts; ++i) {
@@ -28,7 +29,7 @@ FINEGRAIN_INLINE void add_unit(float const* a, float const* panel, vec (&sum)[Ro
     vec const b0 = unit<F>::part(load(panel), i), b1 = unit<F>::part(load(panel + lanes), i);
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
-      vec const x = broadcast(a[r * Stride + i]);
+      vec const x = broadcast(a[r * Stride + i * Part]);
       unit<F>::multiply_add(x, b0, sum[r][0]);
       unit<F>::multiply_add(x, b1, sum[r][1]);
     }
@@ -55,7 +56,7 @@ FINEGRAIN_INLINE flow flow_of(flow next, float const* panel) {  // or a line tha
 }
 
 /// sum += a . panel, over `units` units of k. Of `a`, blocks of `depth` units stand `block` apart, in
-/// each the rows, Stride apart. Next is what is done meanwhile: `flow`, `ahead`, or with `moving`.
+/// each the rows, Stride apart. Next is what is fetched meanwhile: `flow` or `ahead`.
 template <format F, int Stride, int Rows>
 FINEGRAIN_INLINE void add_tile(float const* a, std::int64_t block, std::int64_t units,
                                float const* panel, vec (&sum)[Rows][vectors], flow const& next) {
@@ -65,12 +66,9 @@ FINEGRAIN_INLINE void add_tile(float const* a, std::int64_t block, std::int64_t 
     add_stretch<F, Stride, Rows>(row, std::min<std::int64_t>(depth, units), panel, sum, fetched);
   }
 }
-template <format F, int Stride, int Rows, class Next>
+template <format F, int Stride, int Rows>
 FINEGRAIN_INLINE void add_tile(float const* a, std::int64_t block, std::int64_t units,
-                               float const* panel, vec (&sum)[Rows][vectors], Next const& next) {
-  constexpr bool moves = requires { next.also; };
-  [[maybe_unused]] moving also;
-  if constexpr (moves) also = next.also;
+                               float const* panel, vec (&sum)[Rows][vectors], ahead const& next) {
   auto step = [&](float const* from) __attribute__((always_inline)) {
     add_unit<F, Stride, Rows>(from, panel, sum);
     panel += panel_width;
@@ -80,7 +78,6 @@ FINEGRAIN_INLINE void add_tile(float const* a, std::int64_t block, std::int64_t 
     std::int64_t k = 0;
     for (; k + line <= count; k += line) {
       next.fetch(k0 + k);
-      if constexpr (moves) also.some();
       for (std::int64_t i = 0; i < line; i += together) {
         FINEGRAIN_UNROLL
         for (int j = 0; j < together; ++j) step(a + (k + i + j) * unit<F>::parts);
@@ -88,7 +85,6 @@ FINEGRAIN_INLINE void add_tile(float const* a, std::int64_t block, std::int64_t 
     }
     for (; k < count; ++k) step(a + k * unit<F>::parts);
   }
-  if constexpr (moves) also.rest();
 }
 
 /// What a tile's sums, rows of them `stride` apart, begin at.
@@ -190,7 +186,7 @@ void each_tile(int rows, Function&& f) {
 }
 
 /// Tiles over `rows` rows of A, block by block as tile reads them. next(t, tiles) is what a tile is to
-/// fetch, or to do, meanwhile.
+/// fetch meanwhile.
 template <format F, class Next>
 void tiles(int rows, float const* a, std::int64_t block, std::int64_t units, float const* panel,
            sink to, float* sums, std::int64_t stride, Next&& next) {
