@@ -97,7 +97,8 @@ class network : public inference<network<E, X>, E, X> {
   }
 
   /// The same in the caller's memory: workspace_bytes(extent_of(T, true)) on a 64-byte border, which
-  /// keep what backward needs. So several batches may be under way, on several threads too.
+  /// keep what backward needs. So several batches may be under way, on several threads too but on
+  /// cuda, where a network's passes share memory of their executor.
   void forward(batch const& b, matrix<S const> x, matrix<S> y,
                std::span<std::byte> workspace) const {
     detail::check_call<E, X>(b, x, y, true);
