@@ -25,7 +25,7 @@ template <format F>
 inline constexpr int left_stride = depth* unit<F>::parts + 16;
 
 inline constexpr int left_size = block_rows * left_stride<format::bf16>;
-inline constexpr int right_size = 1 << 18;  // B that meets A as it was turned over once
+inline constexpr int right_size = 3 << 15;
 
 /// What one task needs beside its operands, on its stack. Numbers, or units of a format.
 struct room {
