@@ -155,7 +155,7 @@ void attempt(std::uint64_t seed, auto&& make, auto&& load) {
       }
     }
   }
-  CHECK(loaded > damages / 100);
+  CHECK(loaded > damages / 1000);
   CHECK(refused > damages / 2);
 }
 
