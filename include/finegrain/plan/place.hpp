@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "../base/parallel.hpp"
 #include "../config/config.hpp"
 #include "batch.hpp"
 
