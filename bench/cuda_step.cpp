@@ -66,7 +66,7 @@ struct mean_loss {
                     fg::matrix<number> dy) const {
     auto const mine =
         targets.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(y.rows));
-    return fg::cross_entropy(on, y, mine, 1.0 / static_cast<double>(targets.size()), dy);
+    return fg::cross_entropy(on, y, mine, 1.0 / static_cast<double>(targets.size()), nullptr, dy);
   }
 };
 
