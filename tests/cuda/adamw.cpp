@@ -10,14 +10,24 @@ namespace {
 using namespace rows_under_test;
 using kernels = fg::device::adamw<bf16>;
 
+namespace {
+
+/// Ranges with a tail, off a border, and a gap between them that nothing touches.
+std::vector<fg::trained_range> const ranges{
+    {0, 16384, true}, {16384, 1003, false}, {17400, 8, true}, {17413, 600, true}};
+constexpr std::size_t size = 18100;
+
+std::vector<fg::device::weight_range> for_device(std::vector<fg::trained_range> const& all) {
+  std::vector<fg::device::weight_range> list;
+  for (auto const& r : all) list.push_back({r.offset, r.count, r.decays});
+  return list;
+}
+
+}  // namespace
+
 TEST_CASE("steps of AdamW on the device are the host's") {
   if (fg::device::runtime::devices() == 0) SKIP("no GPU");
-  // Ranges with a tail, off a border, and a gap between them that nothing touches.
-  std::vector<fg::trained_range> const ranges{
-      {0, 16384, true}, {16384, 1003, false}, {17400, 8, true}, {17413, 600, true}};
-  constexpr std::size_t size = 18100;
-  std::vector<fg::device::weight_range> ranges_;
-  for (auto const& r : ranges) ranges_.push_back({r.offset, r.count, r.decays});
+  auto const ranges_ = for_device(ranges);
   auto const on_device = up(ranges_);
   auto const count = static_cast<std::int64_t>(ranges.size());
 
@@ -76,11 +86,7 @@ TEST_CASE("steps of AdamW on the device are the host's") {
 
 TEST_CASE("weights rounded by chance on the device are the host's") {
   if (fg::device::runtime::devices() == 0) SKIP("no GPU");
-  std::vector<fg::trained_range> const ranges{
-      {0, 16384, true}, {16384, 1003, false}, {17400, 8, true}, {17413, 600, true}};
-  constexpr std::size_t size = 18100;
-  std::vector<fg::device::weight_range> ranges_;
-  for (auto const& r : ranges) ranges_.push_back({r.offset, r.count, r.decays});
+  auto const ranges_ = for_device(ranges);
   std::vector<float> w;
   for (std::uint64_t i = 0; i < size; ++i) w.push_back(float(fg::random_normal(1, i)));
   w[3] = INFINITY, w[17413] = -INFINITY, w[17420] = 0;
