@@ -96,7 +96,8 @@ class strips {
  public:
   /// Numbers of room for a strip: a vector is stored where the last of its lanes are not wanted.
   static constexpr std::int64_t size = tile_rows * depth * unit<F>::parts + 16;
-  static_assert(lanes <= 16 && ceil_div(block_rows, tile_rows) * size <= left_size);
+  static_assert(depth % lanes == 0 && lanes <= 16);
+  static_assert(ceil_div(block_rows, tile_rows) * size <= left_size);
 
   strips(float* room, int rows)
       : room_(room),
@@ -105,19 +106,25 @@ class strips {
         height_((rows + count_ - 1) / count_),
         high_(rows - count_ * (height_ - 1)) {}
 
-  /// Numbers [k, k + count) of rows of A.
+  /// Numbers [k, k + count) of rows of A, and zeros up to a whole vector's.
   void pack_rows(row_list a, std::int64_t k, std::int64_t count) const {
     each([&](int top, int height, float* to) {
-      for (std::int64_t i = 0; i < count; i += lanes)
-        for (int r = (height - 1) / lanes * lanes; r >= 0; r -= lanes) {  // the last ones first
-          float const* from[lanes];
-          std::int64_t const n = std::min<std::int64_t>(lanes, height - r);
-          for (std::int64_t j = 0; j < n; ++j) from[j] = a[top + r + j] + k + i;
+      for (int r = (height - 1) / lanes * lanes; r >= 0; r -= lanes) {  // the last ones first
+        float const* from[lanes];  // behind the last row it again: lanes that are not wanted
+        for (int j = 0; j < lanes; ++j) from[j] = a[top + std::min(r + j, height - 1)] + k;
+        float* at = to + r;
+        for (std::int64_t i = 0; i < count; i += lanes) {
           vec columns[lanes];
-          transpose(from, n, std::min<std::int64_t>(lanes, count - i), columns);
-          keep_units(columns, std::min<std::int64_t>(lanes, count - i), height,
-                     to + i * height / unit<F>::numbers * unit<F>::parts + r);
+          if (i + lanes <= count) {
+            FINEGRAIN_UNROLL
+            for (int j = 0; j < lanes; ++j) columns[j] = load(from[j] + i);
+          } else {
+            for (int j = 0; j < lanes; ++j) columns[j] = load_first(from[j] + i, count - i);
+          }
+          transpose(columns);
+          at = keep_units(columns, height, at);
         }
+      }
     });
   }
 
@@ -167,19 +174,23 @@ class strips {
  private:
   int top(int t) const { return t * height_ - std::max(t - high_, 0); }
 
-  static void keep_unit(vec const (&numbers)[unit<F>::numbers], int height, float* to) {
+  FINEGRAIN_INLINE static void keep_unit(vec const (&numbers)[unit<F>::numbers], int height,
+                                         float* to) {
     vec parts[unit<F>::parts];
     unit<F>::keep(numbers, parts);
     FINEGRAIN_UNROLL
     for (int i = 0; i < unit<F>::parts; ++i) store(to + i * height, parts[i]);
   }
-  static void keep_units(vec (&columns)[lanes], std::int64_t count, int height, float* to) {
+  FINEGRAIN_INLINE static float* keep_units(vec const (&columns)[lanes], int height, float* to) {
     constexpr int n = unit<F>::numbers;
-    for (int k = 0; k < lanes && k < count; k += n, to += height * unit<F>::parts) {
+    FINEGRAIN_UNROLL
+    for (int k = 0; k < lanes; k += n) {
       vec numbers[n];
       for (int i = 0; i < n; ++i) numbers[i] = columns[k + i];
       keep_unit(numbers, height, to);
+      to += height * unit<F>::parts;
     }
+    return to;
   }
 
   float* room_;
