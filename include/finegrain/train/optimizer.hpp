@@ -45,9 +45,10 @@ class optimizer {
   using S = typename X::scalar;
   using N = S;
 
-  optimizer(X const&, std::vector<weight_entry> const& entries, std::vector<router_biases> const&,
+  optimizer(X const&, std::vector<weight_entry> const& entries,
+            std::vector<weight_group> const& groups, std::vector<router_biases> const&,
             std::span<S> weights)
-      : ranges_(trained_ranges(entries)),
+      : ranges_(trained_ranges(entries, groups)),
         partial_(ranges_.size()),
         moments_(2 * static_cast<std::int64_t>(weights.size())) {
     std::fill(moments_.begin(), moments_.end(), S(0));
@@ -152,13 +153,14 @@ class optimizer<basic_cuda<T>> {
   using N = float;
 
   optimizer(X const& on, std::vector<weight_entry> const& entries,
-            std::vector<router_biases> const& routers, std::span<T> weights)
+            std::vector<weight_group> const& groups, std::vector<router_biases> const& routers,
+            std::span<T> weights)
       : count_(static_cast<std::int64_t>(weights.size())), numbers_(3 * count_) {
     std::copy_if(entries.begin(), entries.end(), std::back_inserter(summed_),
                  [](weight_entry const& entry) { return detail::has_rest(entry.role); });
     std::vector<device::weight_range> ranges;
-    for (trained_range const& r : trained_ranges(entries))
-      ranges.push_back({r.offset, r.count, r.decays});
+    for (trained_range const& r : trained_ranges(entries, groups))
+      if (r.rate > 0) ranges.push_back({r.offset, r.count, r.rate, r.decay});
     ranges_ = device_buffer<device::weight_range>(static_cast<std::int64_t>(ranges.size()));
     partial_ = device_buffer<double>(ranges_.size());
     device::runtime::copy(ranges_.data(), ranges.data(), ranges_.bytes(), on.stream);
