@@ -42,6 +42,7 @@
 #include "plan/place.hpp"
 #include "plan/plan.hpp"
 #include "plan/weights.hpp"
+#include "plan/init.hpp"
 #include "plan/routing.hpp"
 #include "plan/logits.hpp"
 #include "plan/weigh.hpp"
@@ -139,12 +140,12 @@
 #include "cuda/stages.hpp"
 #include "cuda/cuda.hpp"
 #include "cuda/random.hpp"
+#include "cuda/init.hpp"
 #include "cuda/limits.hpp"
 
 #include "model/inference.hpp"
 #include "model/network.hpp"
 #include "model/frozen.hpp"
-#include "model/init.hpp"
 #include "model/generate.hpp"
 
 #include "io/atomic_file.hpp"
