@@ -59,11 +59,13 @@ TEMPLATE_TEST_CASE("with a cache, token by token or in parts, logits have the bi
   };
   check(tiny::decoder{});
   check(tiny::latent_decoder{});
+  check(tiny::formed_decoder{});
 }
 
-TEST_CASE("a decoder with latent attention generates the same text from codes, and learns it") {
+TEMPLATE_TEST_CASE("a decoder of published attention learns a text, and generates it from codes",
+                   "", tiny::latent_decoder, tiny::formed_decoder) {
   tiny::text const text(40);
-  fg::network<tiny::latent_decoder, fg::cpu> net({.deviation = 0.2, .seed = 2});
+  fg::network<TestType, fg::cpu> net({.deviation = 0.2, .seed = 2});
   fg::trainer train(net, fg::adamw{.lr = 1e-2f});
   double first = 0, last = 0;
   for (int i = 0; i < 30; ++i) {
