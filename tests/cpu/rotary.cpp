@@ -37,7 +37,8 @@ TEST_CASE("rotate turns the pairs of every head by position * theta^(-2i/dim)") 
     fg::batch const b{.tokens = 70, .starts = starts};
     numbers const before = random_numbers(70 * 2 * dim, 1);
     numbers m = before;
-    rotate(fg::cpu(), b, 100000, {dim, 10000.0}, view(m, 70, 2 * dim));
+    std::vector<std::int64_t> const past(3, 100000);
+    rotate(fg::cpu(), b, {past}, {dim, 10000.0}, view(m, 70, 2 * dim));
     double worst = 0;
     for (std::int64_t t = 0; t < 70; ++t)
       for (int i = 0; i < 2 * dim; ++i) {

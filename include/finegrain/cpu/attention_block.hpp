@@ -95,17 +95,17 @@ void multiply_group(cpu const& on, matrix<float const> a, B const& b, std::int64
 
 }  // namespace simd
 
-/// y (T, D) = x + attention(rmsnorm(x)). The last T rows of keys and values (past + T, key-value
-/// heads * dim) are made here; `past` tokens came in earlier calls.
+/// y (T, D) = x + attention(rmsnorm(x)).
 template <class Projection>
-void attention_block_forward(cpu const& on, heads shape, rotary const& turned, float epsilon,
-                             batch const& b, std::int64_t past,
+void attention_block_forward(pass<cpu> const& p, heads shape, rotary const& turned, float epsilon,
                              block_weights<float const, Projection> const& w, block_saved const& s,
-                             matrix<float const> x, matrix<float> keys, matrix<float> values,
-                             matrix<float> y) {
+                             matrix<float const> x, matrix<float> y) {
   using namespace simd;
+  cpu const& on = p.on;
+  batch const& b = p.batch;
+  earlier const past = p.past();
   std::int64_t const T = x.rows, groups = groups_of(w.input);
-  matrix<float> const made[] = {s.q, keys.middle_rows(past, T), values.middle_rows(past, T)};
+  matrix<float> const made[] = {s.q, s.k, s.v};
   auto const project = [&](std::int64_t begin, std::int64_t rows, std::int64_t group) {
     int i = 0;
     for (; group >= groups_of(w.input[i].rows); ++i) group -= groups_of(w.input[i].rows);
@@ -124,6 +124,7 @@ void attention_block_forward(cpu const& on, heads shape, rotary const& turned, f
     in_blocks(on, T, groups, project);
     turn(on, b, past, turned, 1, made[0], made[1]);
   }
+  matrix<float> const keys = with_earlier(p, s.k), values = with_earlier(p, s.v);
   attend_forward(on, shape, b, past, s.q, keys, values, s.mixed, s.log_weight);
   in_blocks(on, T, groups_of(y.cols), [&](std::int64_t begin, std::int64_t rows, std::int64_t g) {
     std::int64_t const c = g * block_cols, cols = std::min<std::int64_t>(block_cols, y.cols - c);
@@ -160,12 +161,12 @@ void attention_block_backward(cpu const& on, heads shape, rotary const& turned, 
   };
   if (by_rows(T, w.input)) {
     in_blocks(on, T, 1, [&](std::int64_t begin, std::int64_t rows, std::int64_t) {
-      turn_rows(b, 0, turned, -1, begin, begin + rows, t.dq, t.dk);
+      turn_rows(b, {}, turned, -1, begin, begin + rows, t.dq, t.dk);
       for (std::int64_t group = 0; group < groups_of(x.cols); ++group) project(begin, rows, group);
       through_norm(begin, rows);
     });
   } else {
-    turn(on, b, 0, turned, -1, t.dq, t.dk);
+    turn(on, b, {}, turned, -1, t.dq, t.dk);
     in_blocks(on, T, groups_of(x.cols), project);
     on.threads(ceil_div(T, norm_rows), [&](std::int64_t task, int) {
       through_norm(task * norm_rows, std::min(norm_rows, T - task * norm_rows));
@@ -215,14 +216,8 @@ struct plan<cpu, residual_of<then<rmsnorm<D>, attention<D, Heads, KvHeads, HeadD
   template <class W>
   static void forward(pass<cpu> p, W const& w, saved const& s, matrix<float const> x,
                       matrix<float> y) {
-    std::int64_t const past = p.cache ? p.cache->length : 0;
-    matrix<float> keys = s.k, values = s.v;
-    if (p.cache) {
-      keys = p.cache->take(s.k.cols).middle_rows(0, past + x.rows);
-      values = p.cache->take(s.v.cols).middle_rows(0, past + x.rows);
-    }
-    attention_block_forward(p.on, shape, turned, static_cast<float>(rmsnorm<D>::epsilon), p.batch,
-                            past, views<float const>(w), s, x, keys, values, y);
+    attention_block_forward(p, shape, turned, static_cast<float>(rmsnorm<D>::epsilon),
+                            views<float const>(w), s, x, y);
   }
   template <class W, class V>
   static void backward(pass<cpu> p, W const& w, saved const& s, matrix<float const> x,

@@ -165,7 +165,8 @@ struct plan<basic_cuda<T>, embedding<V, D>> {
 };
 
 /// Three products with x are one, since the weights of query, key and value lie one after the other,
-/// and so do their gradients; codes have a place each. Keys and values for a cache go to it at once.
+/// and so do their gradients; codes have a place each. Behind a cache of several sequences each token
+/// reads its own one's keys: few tokens of each are what such a pass is for.
 template <class T, int D, int Heads, int KvHeads, int HeadDim>
 struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim>> {
   static_assert(D % 8 == 0 && HeadDim % 8 == 0 && HeadDim <= 256,
@@ -175,7 +176,8 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim>> {
   static constexpr heads shape{Heads, KvHeads, HeadDim};
   static constexpr int q_width = Heads * HeadDim, kv_width = KvHeads * HeadDim;
   static constexpr int all_width = q_width + 2 * kv_width;
-  static constexpr std::int64_t few = 16;  // new tokens that share out a cache's keys
+  static constexpr std::int64_t few = 16;   // new tokens that share out a cache's keys
+  static constexpr std::int64_t some = 64;  // of several sequences, at a time
 
   struct saved {
     matrix<T> qkv;      // (T, all heads * dim), query and key with their positions turned in
@@ -195,7 +197,7 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim>> {
           dmixed(memory.matrix<T>(e.training ? e.tokens : 0, q_width)),
           delta(memory.take<float>(e.training ? e.tokens * Heads : 0)),
           parts(memory.take<float>(
-              e.training ? 0 : device::decode_room(shape, std::min(e.tokens, few)))),
+              e.training ? 0 : device::decode_room(shape, std::min(e.tokens, some)))),
           numbers(memory.take<T>(std::max(device::decoded_numbers(e, q_width, D),
                                           device::decoded_numbers(e, D, q_width)))) {}
   };
@@ -205,32 +207,31 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim>> {
   static void forward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T> y,
                       gradients mode = gradients::overwrite) {
     scratch const t(p.scratch, p.extent);
-    std::int64_t const past = p.cache ? p.cache->length : 0;
-    auto const at = device::places_of(p.batch, p.extent.tokens, past);
-    auto const all = parts(s.qkv);
-    matrix<T> const q = all[0];
-    matrix<T> keys = all[1], values = all[2];
-    if (p.cache) {
-      keys = p.cache->take(kv_width).middle_rows(0, past + x.rows);
-      values = p.cache->take(kv_width).middle_rows(0, past + x.rows);
-    }
+    auto const at = device::places_of(p.batch, p.extent.tokens, p.past());
+    auto const [q, k, v] = parts(s.qkv);
     auto const project = [&](auto const& weight, matrix<T> to) {
       device::project(p.on, x, weight, gradients::overwrite, to, t.numbers);
     };
-    auto const apart = [&] {
+    if constexpr (device::is_coded_weight<std::remove_cvref_t<decltype(w.query)>>) {
       project(w.query, q);
-      project(w.key, keys.middle_rows(past, x.rows));
-      project(w.value, values.middle_rows(past, x.rows));
-    };
-    if constexpr (device::is_coded_weight<std::remove_cvref_t<decltype(w.query)>>)
-      apart();
-    else if (p.cache)
-      apart();
-    else
+      project(w.key, k);
+      project(w.value, v);
+    } else {
       project(stacked(w.query), s.qkv);
-    device::rotary<T>::turn(at, HeadDim, E::theta, 1, q, keys.middle_rows(past, x.rows),
-                            p.on.stream);
-    if (p.cache && x.rows <= few)
+    }
+    device::rotary<T>::turn(at, HeadDim, E::theta, 1, q, k, p.on.stream);
+    matrix<T> const keys = with_earlier(p, k), values = with_earlier(p, v);
+    earlier const past = p.past();
+    if (past.rows && past.none())
+      device::attend<T>::forward(shape, at, q, k, v, s.mixed, s.log_weight, p.on.stream);
+    else if (past.rows)
+      for (std::int64_t first = 0; first < x.rows; first += some) {
+        std::int64_t const n = std::min(some, x.rows - first);
+        device::attend<T>::decode_each(
+            shape, {n, past.rows + first, past.capacity}, q.middle_rows(first, n), keys, values,
+            s.mixed.middle_rows(first, n), s.log_weight + first * Heads, t.parts, p.on.stream);
+      }
+    else if (p.cache && x.rows <= few)
       device::attend<T>::decode(shape, at, q, keys, values, s.mixed, s.log_weight, t.parts,
                                 p.on.stream);
     else
@@ -242,7 +243,7 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim>> {
                        V const& dw, matrix<T> dx) {
     scratch const t(p.scratch, p.extent);
     auto const mode = p.gradients;
-    auto const at = device::places_of(p.batch, p.extent.tokens, 0);
+    auto const at = device::places_of(p.batch, p.extent.tokens, {});
     auto const [q, k, v] = parts(s.qkv);
     auto const [dq, dk, dv] = parts(t.dqkv);
     linear_backward(p.on, s.mixed, w.output, dy, dw.output, mode, t.dmixed, gradients::overwrite);

@@ -119,18 +119,13 @@ struct plan<X, attention<D, Heads, KvHeads, HeadDim>> {
 
   template <class W>
   static void forward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S> y) {
-    std::int64_t const past = p.cache ? p.cache->length : 0;
-    matrix<S> keys = s.k, values = s.v;  // (past + T, key-value heads * dim)
-    if (p.cache) {
-      keys = p.cache->take(kv_width).middle_rows(0, past + x.rows);
-      values = p.cache->take(kv_width).middle_rows(0, past + x.rows);
-    }
-    matrix<S> const k = keys.middle_rows(past, x.rows), v = values.middle_rows(past, x.rows);
+    earlier const past = p.past();
     linear_forward(p.on, x, w.query, s.q);
-    linear_forward(p.on, x, w.key, k);
-    linear_forward(p.on, x, w.value, v);
+    linear_forward(p.on, x, w.key, s.k);
+    linear_forward(p.on, x, w.value, s.v);
     rotate(p.on, p.batch, past, turned, s.q);
-    rotate(p.on, p.batch, past, turned, k);
+    rotate(p.on, p.batch, past, turned, s.k);
+    matrix<S> const keys = with_earlier(p, s.k), values = with_earlier(p, s.v);
     attend_forward(p.on, shape, p.batch, past, s.q, keys, values, s.mixed, s.log_weight);
     linear_forward(p.on, s.mixed, w.output, y);
   }
