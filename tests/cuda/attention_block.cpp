@@ -9,10 +9,15 @@ using namespace under_test;
 
 namespace {
 
-template <int D, int Heads, int KvHeads, int HeadDim>
+constexpr fg::attention_form biased{.bias = true, .theta = 1e6},
+    each{.norm = fg::head_norm::each, .theta = 1e6}, whole{.norm = fg::head_norm::all},
+    everything{.bias = true, .norm = fg::head_norm::each, .epsilon = 1e-2};
+
+template <int D, int Heads, int KvHeads, int HeadDim,
+          fg::attention_form Form = fg::attention_form{}>
 void compare(fg::batch const& b, fg::gradients mode) {
   constexpr auto block =
-      fg::residual(fg::rmsnorm<D>{} | fg::attention<D, Heads, KvHeads, HeadDim>{});
+      fg::residual(fg::rmsnorm<D, 1e-5>{} | fg::attention<D, Heads, KvHeads, HeadDim, Form>{});
   using E = std::remove_const_t<decltype(block)>;
   device_layer<E> fast;
   exact_layer<E> exact;
@@ -69,4 +74,18 @@ TEST_CASE("on the device several sequences with a cache are what each is alone")
   NEED_GPU();
   check_sequences<128, 2, 2, 64>();
   check_sequences<72, 3, 1, 24>();
+}
+
+TEST_CASE("with biases and norms of queries and keys, too") {
+  NEED_GPU();
+  for (auto mode : {fg::gradients::overwrite, fg::gradients::accumulate})
+    for (std::int64_t T : {0, 1, 5, 70}) {
+      compare<72, 3, 1, 24, biased>({.tokens = T}, mode);
+      compare<64, 4, 2, 32, each>({.tokens = T}, mode);
+      compare<64, 4, 2, 24, whole>({.tokens = T}, mode);
+      if (T < 5) continue;
+      std::vector<std::int64_t> const starts{0, 2, 3, T};
+      compare<128, 4, 2, 64, everything>({.tokens = T, .starts = starts}, mode);
+      compare<128, 4, 2, 64, biased>({.tokens = T, .starts = starts}, mode);
+    }
 }

@@ -3,9 +3,9 @@
 #include <finegrain/finegrain.hpp>
 
 #include "../catch.hpp"
-#include "../folder.hpp"
 #include "../tiny.hpp"
 #include "device_layer.hpp"
+#include "published_model.hpp"
 
 namespace {
 
@@ -184,47 +184,6 @@ constexpr fg::architecture v3{
                .rope = 8,
                .value = 8,
                .yarn = {.factor = 40, .original = 4096, .mscale = 1, .mscale_all = 1}}};
-
-/// A model read whole by published names, in f32: at the device's numbers choices of experts agree.
-template <fg::architecture A>
-void check_model() {
-  using E = fg::decoder<A>;
-  fg::network<E, fg::reference> host({.deviation = 0.2, .seed = 3});
-  std::vector<fg::tensor_view> tensors;
-  std::vector<std::string> names;
-  for (auto const& entry : host.entries()) names.push_back(fg::deepseek_name(entry.name));
-  for (std::size_t i = 0; i < names.size(); ++i) {
-    auto const& entry = host.entries()[i];
-    for (double& w : std::span(host.parameters())
-                         .subspan(std::size_t(entry.offset), std::size_t(entry.rows * entry.cols)))
-      w = static_cast<float>(w);
-    std::vector<std::int64_t> shape{entry.rows, entry.cols};
-    if (entry.role != fg::role::projection) shape = {entry.rows * entry.cols};
-    tensors.push_back({names[i], fg::dtype::f64, shape, host.parameters().data() + entry.offset});
-  }
-  folder const here;
-  fg::write_safetensors(here / "model.safetensors", tensors);
-  using X = fg::basic_cuda<float>;
-  fg::network<E, X> net;
-  fg::load_published(net, here.path);
-
-  tiny::text const text(50);
-  std::vector<double> right(50 * 32);
-  host(text.inputs(), fg::matrix<double>{right.data(), 50, 32});
-  fg::device_buffer<float> logits(50 * 32);
-  net.infer({.tokens = 50, .ids = text.inputs()}, {}, {logits.data(), 50, 32});
-  CHECK(off(right, downloaded(logits)) < 1e-4);
-  net.forward({.tokens = 50, .ids = text.inputs()}, {}, {logits.data(), 50, 32});
-  CHECK(off(right, downloaded(logits)) < 1e-4);
-
-  auto const made = [&text](auto const& network) {
-    std::vector<std::int32_t> ids;
-    fg::generate(network, text.inputs().first(20), 12, {},
-                 [&ids](std::int32_t id) { ids.push_back(id); });
-    return ids;
-  };
-  CHECK(made(net) == made(host));
-}
 
 TEST_CASE("models of V2's and V3's form, read by published names, agree with the specification") {
   NEED_GPU();

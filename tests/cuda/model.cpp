@@ -241,5 +241,6 @@ TEST_CASE("memory for a batch is room for a smaller one, as reserve and generate
   };
   check(std::type_identity<fg::network<many_heads, fg::cuda>>());
   check(std::type_identity<fg::network<tiny::decoder, fg::cuda>>());
+  check(std::type_identity<fg::network<tiny::formed_decoder, fg::cuda>>());
   check(std::type_identity<fg::network<many_heads, fg::cpu>>());
 }

@@ -146,6 +146,8 @@ TEMPLATE_TEST_CASE("attention of fp16 or f32 is the specification's", "", fp16, 
   all(fg::attention<64, 1, 1, 128>{});
   all(fg::attention<64, 2, 1, 136>{});
   all(fg::attention<64, 1, 1, 256>{});
+  all(fg::attention<64, 4, 2, 16, fg::attention_form{.bias = true, .norm = fg::head_norm::each}>{});
+  all(fg::attention<64, 4, 2, 16, fg::attention_form{.norm = fg::head_norm::all}>{});
 }
 
 TEMPLATE_TEST_CASE("a decoder of fp16 or f32: values, gradients, generation", "", fp16, float) {

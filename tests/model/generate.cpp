@@ -124,6 +124,7 @@ TEMPLATE_TEST_CASE("with a cache, token by token or in parts, logits have the bi
   };
   check(tiny::decoder{});
   check(tiny::latent_decoder{});
+  check(tiny::formed_decoder{});
 }
 
 TEMPLATE_TEST_CASE("several sequences with a cache, some at rest, some replaced: each is as alone",
@@ -132,6 +133,8 @@ TEMPLATE_TEST_CASE("several sequences with a cache, some at rest, some replaced:
   check_places(plain, 1);
   fg::network<tiny::latent_decoder, TestType> latent({.deviation = 0.4, .seed = 2});
   check_places(latent, 2);
+  fg::network<tiny::formed_decoder, TestType> formed({.deviation = 0.4, .seed = 2});
+  check_places(formed, 7);
 }
 
 TEST_CASE("so are those of frozen networks, and for any number of threads") {
@@ -182,9 +185,10 @@ TEST_CASE("a text that its sink ends leaves the others as they are") {
   CHECK(together(net, {}, 9).empty());
 }
 
-TEST_CASE("a decoder with latent attention generates the same text from codes, and learns it") {
+TEMPLATE_TEST_CASE("a decoder of published attention learns a text, and generates it from codes",
+                   "", tiny::latent_decoder, tiny::formed_decoder) {
   tiny::text const text(40);
-  fg::network<tiny::latent_decoder, fg::cpu> net({.deviation = 0.2, .seed = 2});
+  fg::network<TestType, fg::cpu> net({.deviation = 0.2, .seed = 2});
   fg::trainer train(net, fg::adamw{.lr = 1e-2f});
   double first = 0, last = 0;
   for (int i = 0; i < 30; ++i) {

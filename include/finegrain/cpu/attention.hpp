@@ -8,6 +8,7 @@
 
 #include <cmath>
 
+#include "../plan/attention.hpp"
 #include "../plan/stages.hpp"
 #include "linear.hpp"
 #include "rotary.hpp"

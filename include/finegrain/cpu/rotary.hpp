@@ -93,11 +93,12 @@ FINEGRAIN_LAZY FINEGRAIN_ONE_COPY inline void turn_rows(batch const& b, earlier 
     });
   }
 }
+inline constexpr std::int64_t turned_rows = 32;  // a task's
 FINEGRAIN_LAZY inline void turn(cpu const& on, batch const& b, earlier past, rotary const& how,
                                 float direction, matrix<float> q, matrix<float> k = {}) {
-  constexpr std::int64_t rows = 32;
-  on.threads(ceil_div(q.rows, rows), [&](std::int64_t task, int) {
-    turn_rows(b, past, how, direction, task * rows, std::min(q.rows, (task + 1) * rows), q, k);
+  on.threads(ceil_div(q.rows, turned_rows), [&](std::int64_t task, int) {
+    turn_rows(b, past, how, direction, task * turned_rows,
+              std::min(q.rows, (task + 1) * turned_rows), q, k);
   });
 }
 

@@ -8,6 +8,7 @@
 #include "adamw.cuh"
 #include "attention.cuh"
 #include "attention/latent.cuh"
+#include "bias.cuh"
 #include "cache.cuh"
 #include "combine.cuh"
 #include "dispatch.cuh"
@@ -34,6 +35,13 @@ using network_code =
              loss_code<T>, adamw_code<T>, rounding_code<T>, random_code<T>, cached_rows_code<T>>;
 template <class T>
 using attention_code = all_code<linear_code<T>, rotary_code<T>, attend_code<T>>;
+template <class T, bool Biased, bool Normed>
+struct formed_attention_code : attention_code<T> {};
+template <class T, bool Normed>
+struct formed_attention_code<T, true, Normed>
+    : all_code<formed_attention_code<T, false, Normed>, bias_code<T>> {};
+template <class T>
+struct formed_attention_code<T, false, true> : all_code<attention_code<T>, norm_code<T>> {};
 template <class T>
 using latent_attention_code =
     all_code<linear_code<T>, linear_each_code<T>, norm_code<T>, rotary_neighbours_code<T>,
@@ -65,16 +73,17 @@ template <class T, Expr A>
 struct stage_code<T, residual_of<A>> : stage_code<T, A> {};
 template <class T, int N, Expr A>
 struct stage_code<T, repeated<N, A>> : stage_code<T, A> {};
-template <class T, int D>
-struct stage_code<T, rmsnorm<D>> : norm_code<T> {};
+template <class T, int D, norm_epsilon Epsilon>
+struct stage_code<T, rmsnorm<D, Epsilon>> : norm_code<T> {};
 template <class T, int In, int Out>
 struct stage_code<T, finegrain::linear<In, Out>> : linear_code<T> {};
 template <class T, int D, int V>
 struct stage_code<T, head<D, V>> : linear_code<T> {};
 template <class T, int V, int D>
 struct stage_code<T, embedding<V, D>> : embed_code<T> {};
-template <class T, int D, int Heads, int KvHeads, int HeadDim>
-struct stage_code<T, attention<D, Heads, KvHeads, HeadDim>> : attention_code<T> {};
+template <class T, int D, int Heads, int KvHeads, int HeadDim, attention_form Form>
+struct stage_code<T, attention<D, Heads, KvHeads, HeadDim, Form>>
+    : formed_attention_code<T, Form.bias, Form.norm != head_norm::none> {};
 template <class T, int D, int Heads, latent N>
 struct stage_code<T, latent_attention<D, Heads, N>> : latent_attention_code<T> {};
 template <class T, int D, int F, activation Act>
@@ -93,8 +102,8 @@ struct code_for : all_code<network_code<T>, stage_code<T, What>> {
 };
 template <class T, class... Routers>
 using any_code =
-    all_code<network_code<T>, Routers..., layer_code<T>, norm_code<T>, attention_code<T>,
-             latent_attention_code<T>, embed_code<T>, blend_code<T>>;
+    all_code<network_code<T>, Routers..., layer_code<T>, norm_code<T>, bias_code<T>,
+             attention_code<T>, latent_attention_code<T>, embed_code<T>, blend_code<T>>;
 template <class T, config... Cs>
 struct code_for<T, ladder<Cs...>>
     : any_code<T, router_code<T, lane_numbers(Cs.routed), rarer(Cs)>...> {

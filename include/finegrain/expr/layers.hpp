@@ -2,16 +2,26 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "../config/config.hpp"
+#include "../config/architecture.hpp"
 #include "algebra.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
-/// y = x / sqrt(mean(x^2) + 1e-6) * gain.
-template <int D>
+/// What a norm adds to a mean of squares; a class, since clang 14 takes no double as an argument of
+/// a template.
+struct norm_epsilon {
+  double value;
+  constexpr norm_epsilon(double value) : value(value) {}  // NOLINT(*-explicit*)
+  friend constexpr bool operator==(norm_epsilon const&, norm_epsilon const&) = default;
+};
+
+/// y = x / sqrt(mean(x^2) + epsilon) * gain.
+template <int D, norm_epsilon Epsilon = 1e-6>
 struct rmsnorm : stage<D> {
+  static_assert(Epsilon.value > 0 && Epsilon.value < 1,
+                "rmsnorm: epsilon must lie between 0 and 1");
   static constexpr char const* name = "rmsnorm";
-  static constexpr double epsilon = 1e-6;
+  static constexpr double epsilon = Epsilon.value;
   template <class T>
   struct weights {
     matrix<T> gain;  // (1, D)
@@ -33,32 +43,51 @@ struct linear : stage<In, Out> {
   };
 };
 
-/// Causal self-attention with rotary positions (half-split, theta 10000) and no biases: Heads
-/// query heads of HeadDim numbers share KvHeads key and value heads.
-template <int D, int Heads, int KvHeads = Heads, int HeadDim = D / Heads>
+/// Causal self-attention with rotary positions (half-split): Heads query heads of HeadDim numbers
+/// share KvHeads key and value heads. Biases, norms of queries and keys, and by how much positions
+/// turn are as Form says.
+template <int D, int Heads, int KvHeads = Heads, int HeadDim = D / Heads,
+          attention_form Form = attention_form{}>
 struct attention : stage<D> {
+  static_assert((checked(Form), true));
   static_assert(Heads >= 1 && KvHeads >= 1 && Heads % KvHeads == 0,
                 "attention: the query heads must divide evenly among the key and value heads");
   static_assert(HeadDim >= 2 && HeadDim % 2 == 0,
                 "attention: rotary positions turn pairs, so HeadDim must be even");
   static constexpr char const* name = "attention";
-  static constexpr double theta = 10000.0;
+  static constexpr double theta = Form.theta;
+  static constexpr int biases = Form.bias ? 1 : 0;
+  static constexpr bool normed = Form.norm != head_norm::none;
+  /// Numbers that a norm of so many heads is of.
+  static constexpr int norm_width(int heads) {
+    return Form.norm == head_norm::all ? heads * HeadDim : HeadDim;
+  }
   template <class T>
   struct weights {
-    matrix<T> query;   // (Heads * HeadDim, D)
-    matrix<T> key;     // (KvHeads * HeadDim, D)
-    matrix<T> value;   // (KvHeads * HeadDim, D)
-    matrix<T> output;  // (D, Heads * HeadDim)
+    matrix<T> query;                             // (Heads * HeadDim, D)
+    matrix<T> key;                               // (KvHeads * HeadDim, D)
+    matrix<T> value;                             // (KvHeads * HeadDim, D)
+    matrix<T> output;                            // (D, Heads * HeadDim)
+    matrix<T> query_bias, key_bias, value_bias;  // (1, heads * HeadDim), or empty
+    matrix<T> query_norm, key_norm;              // (1, norm_width(heads)), or empty
     template <class Bind>
     constexpr explicit weights(Bind& bind)
         : query(bind.matrix("query", Heads * HeadDim, D, role::projection)),
           key(bind.matrix("key", KvHeads * HeadDim, D, role::projection)),
           value(bind.matrix("value", KvHeads * HeadDim, D, role::projection)),
-          output(bind.matrix("output", D, Heads * HeadDim, role::projection)) {}
+          output(bind.matrix("output", D, Heads * HeadDim, role::projection)),
+          query_bias(bind.matrix("query_bias", biases, Heads * HeadDim, role::bias)),
+          key_bias(bind.matrix("key_bias", biases, KvHeads * HeadDim, role::bias)),
+          value_bias(bind.matrix("value_bias", biases, KvHeads * HeadDim, role::bias)),
+          query_norm(bind.matrix("query_norm", normed ? 1 : 0, norm_width(Heads), role::gain)),
+          key_norm(bind.matrix("key_norm", normed ? 1 : 0, norm_width(KvHeads), role::gain)) {}
   };
-  /// Scores and their use, the lower triangle only: 2 * 2 * HeadDim a pair and head.
+  /// Scores and their use, the lower triangle only: 2 * 2 * HeadDim a pair and head. And the gains of
+  /// a head's norm, which every head multiplies.
   static constexpr std::int64_t extra_flops(std::int64_t tokens) {
-    return 4LL * Heads * HeadDim * (tokens * (tokens + 1) / 2);
+    std::int64_t const again =
+        Form.norm == head_norm::each ? std::int64_t{Heads + KvHeads - 2} * HeadDim : 0;
+    return 4LL * Heads * HeadDim * (tokens * (tokens + 1) / 2) + 2 * again * tokens;
   }
   static constexpr std::int64_t cache = 2LL * KvHeads * HeadDim;
 };

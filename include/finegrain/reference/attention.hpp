@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "../plan/rotary.hpp"
+#include "../plan/attention.hpp"
 #include "../plan/stages.hpp"
 #include "executor.hpp"
 
