@@ -5,7 +5,7 @@
 #include <cstring>
 #include <finegrain/base/parallel.hpp>
 #include <finegrain/cpu/executor.hpp>
-#include <finegrain/model/init.hpp>
+#include <finegrain/plan/init.hpp>
 #include <finegrain/plan/compose.hpp>
 #include <finegrain/plan/stages.hpp>
 #include <finegrain/plan/weights.hpp>

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <cstring>
-#include <finegrain/model/init.hpp>
+#include <finegrain/plan/init.hpp>
 #include <finegrain/plan/plan.hpp>
 #include <finegrain/reference/executor.hpp>
 #include <limits>

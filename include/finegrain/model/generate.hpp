@@ -10,8 +10,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "../base/random.hpp"
 #include "inference.hpp"
-#include "init.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
