@@ -92,7 +92,7 @@ struct layer {
     if (cache) cache->used = 0;
     plan::forward({on, batch, scratch(), extent, mode, cache}, constant_weights(), saved(), from,
                   to);
-    if (cache) cache->length += b.tokens;
+    if (cache) cache->grow(b);
   }
   /// Forward, then backward into dw and dx.
   layer& train(numbers const& input, numbers const& output_gradient, fg::batch const& b = {}) {

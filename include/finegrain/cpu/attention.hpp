@@ -175,12 +175,12 @@ FINEGRAIN_LAZY struct attend_gradient {
 
 /// mixed (T, query heads * value): for each token and head, values averaged with the weights
 /// softmax(scale q . k) over its sequence's tokens up to itself. q is (T, query heads * dim), keys
-/// and values are (past + T, key-value heads * dim or value): `past` tokens came in earlier calls.
+/// and values are (rows, key-value heads * dim or value), as with_earlier says where they are.
 /// log_weight (T, query heads) is the log of the sum of exponentials.
-FINEGRAIN_LAZY inline void attend_forward(cpu const& on, heads shape, batch const& b,
-                                          std::int64_t past, matrix<float const> q,
-                                          matrix<float const> keys, matrix<float const> values,
-                                          matrix<float> mixed, matrix<float> log_weight) {
+FINEGRAIN_LAZY inline void attend_forward(cpu const& on, heads shape, batch const& b, earlier past,
+                                          matrix<float const> q, matrix<float const> keys,
+                                          matrix<float const> values, matrix<float> mixed,
+                                          matrix<float> log_weight) {
   using namespace simd;
   int const dim = shape.dim, value = shape.value, group = shape.query / shape.key_value;
   // All heads of the same keys, one after the other in memory, are rows of one: they meet the keys
@@ -202,11 +202,12 @@ FINEGRAIN_LAZY inline void attend_forward(cpu const& on, heads shape, batch cons
                        kv = h / (group / share);
     in_sequences(b, begin / share, ceil_div(end, share),
                  [&](std::int64_t t0, std::int64_t t1, std::int64_t s) {
-                   std::int64_t const first = b.begin(s), length = past + t1 - first;
+                   std::int64_t const before = past.length(s) - b.begin(s),
+                                      first = past.first_row(b, s), length = before + t1;
                    std::int64_t const r0 = std::max(begin, t0 * share);
                    std::int64_t const rows = std::min(end, t1 * share) - r0;
                    for (std::int64_t c0 = 0; c0 < value; c0 += value_cols)
-                     attend(shape.scale_of<float>(), share, r0 + (past - first) * share,
+                     attend(shape.scale_of<float>(), share, r0 + before * share,
                             q.middle_rows(r0, rows).middle_cols(h * dim, dim),
                             keys.middle_rows(first, length).middle_cols(kv * dim, dim),
                             values.middle_rows(first, length).middle_cols(kv * value, value), c0,
