@@ -51,7 +51,7 @@ TEMPLATE_TEST_CASE("token by token with a cache, attention gives the bits of the
   numbers const x = random_numbers(150 * 40, 2);
   layer<TestType> whole, step;
   whole.forward(x);
-  fg::kv_cache<float> cache{fg::buffer<float>(TestType::cache * 150), 150, 0, 0};
+  fg::kv_cache<float> cache(TestType::cache, 150);
   numbers y;
   for (auto [first, count] : {std::pair{0, 1}, {1, 63}, {64, 1}, {65, 30}})
     y = joined(y, step.forward(rows(x, 40, first, count), {}, false, &cache));
@@ -94,7 +94,7 @@ TEST_CASE("attention reads nothing behind its keys and values") {
   for (auto* m : {&q, &k, &v, &dmixed}) *m = random_numbers(T * dim, 4);
   fg::batch const b{.tokens = T};
   fg::heads const shape{1, 1, dim};
-  attend_forward(fg::cpu(), shape, b, 0, q.view(), k.view(), v.view(), mixed.view(), sums.view());
+  attend_forward(fg::cpu(), shape, b, {}, q.view(), k.view(), v.view(), mixed.view(), sums.view());
   attend_backward(fg::cpu(), shape, b, q.view(), k.view(), v.view(), mixed.view(), sums.view(),
                   dmixed.view(), dq.view(), dk.view(), dv.view());
   for (int i = 0; i < dim; ++i) CHECK(mixed.view()(0, i) == v.view()(0, i));

@@ -130,7 +130,7 @@ TEST_CASE("token by token with a cache, the fused block gives the bits of the wh
     layer<E> step;
     whole.forward(x);
     constexpr int width = fg::cache_width(E{});
-    fg::kv_cache<float> cache{fg::buffer<float>(width * 350), 350, 0, 0};
+    fg::kv_cache<float> cache(width, 350);
     std::fill(cache.numbers.begin(), cache.numbers.end(), poison);
     numbers y;
     for (auto [first, count] : {std::pair{0, 1}, {1, 30}, {31, 300}, {331, 1}, {332, 1}, {333, 17}})

@@ -41,10 +41,21 @@ void compare(fg::batch const& b, fg::gradients mode) {
   numbers const y = fast.read_y();
   CHECK(same(y, fast.forward(x, b)));  // inference
 
-  auto cache = fg::cache_of<fg::cuda>{fg::device_buffer<bf16>(fg::cache_width(E{}) * b.tokens),
-                                      b.tokens, 0, 0};
+  fg::cache_of<fg::cuda> cache(fg::cache_width(E{}), b.tokens);
   if (b.tokens > 0 && b.starts.empty())
     CHECK(off(exact.y, fast.forward(x, {}, false, &cache)) < 0.01);
+}
+
+template <int D, int Heads, int KvHeads, int HeadDim>
+void check_sequences() {
+  constexpr auto block =
+      fg::residual(fg::rmsnorm<D>{} | fg::attention<D, Heads, KvHeads, HeadDim>{});
+  using E = std::remove_const_t<decltype(block)>;
+  device_layer<E> fast;
+  exact_layer<E> exact;
+  numbers const w = rounded(random_numbers(fg::weights_size<E>(), 3, 2 / std::sqrt(double(D))));
+  fast.set_weights(w), exact.set_weights(w);
+  CHECK(off_in_sequences(fast, exact) < 0.01);
 }
 
 }  // namespace
@@ -59,6 +70,12 @@ TEST_CASE("a residual attention block on the device is the specification's") {
       std::vector<std::int64_t> const starts{0, 2, 3, T};
       compare<256, 4, 2, 128>({.tokens = T, .starts = starts}, mode);
     }
+}
+
+TEST_CASE("on the device several sequences with a cache are what each is alone") {
+  NEED_GPU();
+  check_sequences<128, 2, 2, 64>();
+  check_sequences<72, 3, 1, 24>();
 }
 
 TEST_CASE("with biases and norms of queries and keys, too") {

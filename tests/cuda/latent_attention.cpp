@@ -75,7 +75,9 @@ struct both {
 /// A cache whose numbers are NaN.
 template <fg::Expr E, class T>
 fg::cache_of<fg::basic_cuda<T>> empty_cache(std::int64_t tokens) {
-  return {poisoned_on_device<T>(E::cache * tokens), tokens, 0, 0};
+  fg::cache_of<fg::basic_cuda<T>> made(E::cache, tokens);
+  made.numbers = poisoned_on_device<T>(E::cache * tokens);
+  return made;
 }
 
 TEMPLATE_TEST_CASE("latent attention on the device agrees with the specification", "", bf16, fp16,
@@ -105,7 +107,7 @@ TEMPLATE_TEST_CASE("with a cache of latent vectors the device computes what it d
     auto const& right = of.exact.forward(x);
     auto cache = empty_cache<E, TestType>(T + 3);
     for (std::int64_t step : steps) {
-      std::int64_t const first = cache.length;
+      std::int64_t const first = cache.lengths[0];
       numbers const y = of.fast.forward(rows(x, D, first, step), {}, false, &cache);
       INFO(fg::describe(E{}) << step << " tokens behind " << first);
       CHECK(off({right.begin() + first * D, right.begin() + (first + step) * D}, y) <
@@ -115,13 +117,22 @@ TEMPLATE_TEST_CASE("with a cache of latent vectors the device computes what it d
     auto again = empty_cache<E, TestType>(T + 3);
     numbers const before = of.fast.forward(rows(x, D, 0, steps[0]), {}, false, &again);
     of.fast.forward(x);
-    again.length = 0;
+    again.reset(0);
     CHECK(same(before, of.fast.forward(rows(x, D, 0, steps[0]), {}, false, &again)));
   };
   check(straight{}, {1, 1, 1, 30, 0, 1, 17, 70, 1});
   check(straight{}, {5, 150, 1});  // more than meet the cache at a time
   check(compressed{}, {40, 1, 1, 20});
   check(published{}, {33, 1, 3});
+}
+
+TEMPLATE_TEST_CASE("several sequences with a cache of latent vectors are what each is alone", "",
+                   bf16, float) {
+  NEED_GPU();
+  both<straight, TestType> some(80);
+  CHECK(off_in_sequences(some.fast, some.exact) < 2 * near<TestType>);
+  both<compressed, TestType> more(90);
+  CHECK(off_in_sequences(more.fast, more.exact) < 2 * near<TestType>);
 }
 
 TEST_CASE("latent decode's memory is enough, and no less for more tokens") {

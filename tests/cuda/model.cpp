@@ -115,6 +115,25 @@ TEST_CASE("tokens one at a time, with a cache, are the same as all at once") {
   }
 }
 
+TEST_CASE("prompts continued together become what each becomes alone") {
+  NEED_GPU();
+  fg::network<tiny::decoder, fg::basic_cuda<float>> const net({.deviation = 0.4, .seed = 2});
+  tiny::text const text(100);
+  std::vector<fg::id_list> const prompts{text.inputs().subspan(0, 5), text.inputs().subspan(3, 70),
+                                         text.inputs().subspan(7, 1)};
+  std::vector<std::int32_t> made[3], alone;
+  fg::generate(net, prompts, 6, {}, [&](std::int64_t i, std::int32_t id) {
+    made[i].push_back(id);
+    return i != 0 || made[0].size() < 3;
+  });
+  for (std::size_t i = 0; i < 3; ++i) {
+    alone.clear();
+    fg::generate(net, prompts[i], i == 0 ? 3 : 6, {},
+                 [&](std::int32_t id) { alone.push_back(id); });
+    CHECK(made[i] == alone);
+  }
+}
+
 TEST_CASE("a captured pass is replayed with other tokens and other routings") {
   NEED_GPU();
   constexpr fg::config c{.hidden = 128, .width = 64, .routed = 16, .top_k = 4, .shared = 1};

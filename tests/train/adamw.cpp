@@ -1,7 +1,7 @@
 // AdamW against its formulas in plain double, number by number.
 // SPDX-License-Identifier: Apache-2.0
 #include <cstring>
-#include <finegrain/model/init.hpp>
+#include <finegrain/plan/init.hpp>
 #include <finegrain/train/adamw.hpp>
 #include <numeric>
 

@@ -100,7 +100,7 @@ void multiply_group(cpu const& on, matrix<float const> a, B const& b, std::int64
 /// Queries and keys of rows [begin, end) from products to what scores are made of: with their biases,
 /// norms and positions; and values with their biases.
 template <class Projection>
-void finish_rows(batch const& b, std::int64_t past, attention_form const& form, int dim,
+void finish_rows(batch const& b, earlier past, attention_form const& form, int dim,
                  block_weights<float const, Projection> const& w, block_saved const& s,
                  std::int64_t begin, std::int64_t end, matrix<float> const (&products)[3],
                  matrix<float> const (&made)[3]) {
@@ -121,20 +121,19 @@ void finish_rows(batch const& b, std::int64_t past, attention_form const& form, 
 
 }  // namespace simd
 
-/// y (T, D) = x + attention(rmsnorm(x)). The last T rows of keys and values (past + T, key-value
-/// heads * dim) are made here; `past` tokens came in earlier calls.
+/// y (T, D) = x + attention(rmsnorm(x)).
 template <class Projection>
-void attention_block_forward(cpu const& on, heads shape, attention_form const& form, float epsilon,
-                             batch const& b, std::int64_t past,
-                             block_weights<float const, Projection> const& w, block_saved const& s,
-                             matrix<float const> x, matrix<float> keys, matrix<float> values,
-                             matrix<float> y) {
+void attention_block_forward(pass<cpu> const& p, heads shape, attention_form const& form,
+                             float epsilon, block_weights<float const, Projection> const& w,
+                             block_saved const& s, matrix<float const> x, matrix<float> y) {
   using namespace simd;
+  cpu const& on = p.on;
+  batch const& b = p.batch;
+  earlier const past = p.past();
   std::int64_t const T = x.rows, groups = groups_of(w.input);
   bool const normed = form.norm != head_norm::none;
-  matrix<float> const made[] = {s.q, keys.middle_rows(past, T), values.middle_rows(past, T)};
-  matrix<float> const products[] = {normed ? s.norms.query : made[0],
-                                    normed ? s.norms.key : made[1], made[2]};
+  matrix<float> const made[] = {s.q, s.k, s.v};
+  matrix<float> const products[] = {normed ? s.norms.query : s.q, normed ? s.norms.key : s.k, s.v};
   auto const project = [&](std::int64_t begin, std::int64_t rows, std::int64_t group) {
     int i = 0;
     for (; group >= groups_of(w.input[i].rows); ++i) group -= groups_of(w.input[i].rows);
@@ -158,6 +157,7 @@ void attention_block_forward(cpu const& on, heads shape, attention_form const& f
       finish(task * turned_rows, std::min(T, (task + 1) * turned_rows));
     });
   }
+  matrix<float> const keys = with_earlier(p, s.k), values = with_earlier(p, s.v);
   attend_forward(on, shape, b, past, s.q, keys, values, s.mixed, s.log_weight);
   in_blocks(on, T, groups_of(y.cols), [&](std::int64_t begin, std::int64_t rows, std::int64_t g) {
     std::int64_t const c = g * block_cols, cols = std::min<std::int64_t>(block_cols, y.cols - c);
@@ -196,7 +196,7 @@ void attention_block_backward(cpu const& on, heads shape, attention_form const& 
                          dy.row(i));
   };
   bool const in_rows = by_rows(T, w.input);
-  if (normed || !in_rows) turn(on, b, 0, turned, -1, t.dq, t.dk);
+  if (normed || !in_rows) turn(on, b, {}, turned, -1, t.dq, t.dk);
   if (normed) {  // their gains' gradients are of what norms' gradients then take the place of
     auto const back = [&](int i, matrix<float const> from, float const* rms) {
       std::int64_t const width = w.norm[i].cols;
@@ -208,7 +208,7 @@ void attention_block_backward(cpu const& on, heads shape, attention_form const& 
   }
   if (in_rows) {
     in_blocks(on, T, 1, [&](std::int64_t begin, std::int64_t rows, std::int64_t) {
-      if (!normed) turn_rows(b, 0, turned, -1, begin, begin + rows, t.dq, t.dk);
+      if (!normed) turn_rows(b, {}, turned, -1, begin, begin + rows, t.dq, t.dk);
       for (std::int64_t group = 0; group < groups_of(x.cols); ++group) project(begin, rows, group);
       through_norm(begin, rows);
     });
@@ -263,14 +263,8 @@ struct plan<cpu,
   template <class W>
   static void forward(pass<cpu> p, W const& w, saved const& s, matrix<float const> x,
                       matrix<float> y) {
-    std::int64_t const past = p.cache ? p.cache->length : 0;
-    matrix<float> keys = s.k, values = s.v;
-    if (p.cache) {
-      keys = p.cache->take(s.k.cols).middle_rows(0, past + x.rows);
-      values = p.cache->take(s.v.cols).middle_rows(0, past + x.rows);
-    }
-    attention_block_forward(p.on, with_scale(shape, Form), Form, static_cast<float>(Epsilon.value),
-                            p.batch, past, views<float const>(w), s, x, keys, values, y);
+    attention_block_forward(p, with_scale(shape, Form), Form, static_cast<float>(Epsilon.value),
+                            views<float const>(w), s, x, y);
   }
   template <class W, class V>
   static void backward(pass<cpu> p, W const& w, saved const& s, matrix<float const> x,

@@ -14,7 +14,7 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 
 /// Three products with x are one, since the weights of query, key and value lie one after the other,
-/// and so do their gradients; codes have a place each. Keys and values for a cache go to it at once.
+/// and so do their gradients; codes have a place each.
 /// Biases are what a product is added to. Behind norms queries, keys and values have memory of their
 /// own, and three products, since what a norm takes for rows lies one after the other.
 template <class T, int D, int Heads, int KvHeads, int HeadDim, attention_form Form>
@@ -27,7 +27,8 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim, Form>> {
   static constexpr heads shape{Heads, KvHeads, HeadDim};
   static constexpr int q_width = Heads * HeadDim, kv_width = KvHeads * HeadDim;
   static constexpr int all_width = q_width + 2 * kv_width;
-  static constexpr std::int64_t few = 16;  // new tokens that share out a cache's keys
+  static constexpr std::int64_t few = 16;   // new tokens that share out a cache's keys
+  static constexpr std::int64_t some = 64;  // of several sequences, that do at a time
 
   /// Of queries, keys and values, side by side or apart.
   struct head_rows {
@@ -67,7 +68,7 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim, Form>> {
           dmixed(memory.matrix<T>(e.training ? e.tokens : 0, q_width)),
           delta(memory.take<float>(e.training ? e.tokens * Heads : 0)),
           parts(memory.take<float>(
-              e.training ? 0 : device::decode_room(shape, std::min(e.tokens, few)))),
+              e.training ? 0 : device::decode_room(shape, std::min(e.tokens, some)))),
           sums(memory.take<float>(e.training ? most_sums(e.tokens) : 0)),
           numbers(memory.take<T>(std::max(device::decoded_numbers(e, q_width, D),
                                           device::decoded_numbers(e, D, q_width)))) {}
@@ -78,16 +79,9 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim, Form>> {
   static void forward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T> y,
                       gradients mode = gradients::overwrite) {
     scratch const t(p.scratch, p.extent);
-    std::int64_t const past = p.cache ? p.cache->length : 0;
-    auto const at = device::places_of(p.batch, p.extent.tokens, past);
+    auto const at = device::places_of(p.batch, p.extent.tokens, p.past());
     auto const parts = s.qkv.parts();
-    matrix<T> const q = parts[0];
-    matrix<T> keys = parts[1], values = parts[2];
-    if (p.cache) {
-      keys = p.cache->take(kv_width).middle_rows(0, past + x.rows);
-      values = p.cache->take(kv_width).middle_rows(0, past + x.rows);
-    }
-    matrix<T> const k = keys.middle_rows(past, x.rows), v = values.middle_rows(past, x.rows);
+    matrix<T> const q = parts[0], k = parts[1], v = parts[2];
     matrix<T> const made_q = E::normed ? s.norms.query : q, made_k = E::normed ? s.norms.key : k;
     if constexpr (Form.bias) {
       device::bias<T>::begin(w.query_bias.data, made_q, p.on.stream);
@@ -98,27 +92,28 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim, Form>> {
       constexpr auto sum = Form.bias ? gradients::accumulate : gradients::overwrite;
       device::project(p.on, x, weight, sum, to, t.numbers);
     };
-    auto const apart = [&] {
+    if constexpr (E::normed || device::is_coded_weight<std::remove_cvref_t<decltype(w.query)>>) {
       project(w.query, made_q);
       project(w.key, made_k);
       project(w.value, v);
-    };
-    if constexpr (E::normed || device::is_coded_weight<std::remove_cvref_t<decltype(w.query)>>)
-      apart();
-    else if (p.cache)
-      apart();
-    else
+    } else {
       project(stacked(w.query), s.qkv.all);
+    }
     if constexpr (E::normed) {
       normalise(p.on, made_q, w.query_norm, q, s.norms.query_rms);
       normalise(p.on, made_k, w.key_norm, k, s.norms.key_rms);
     }
     device::rotary<T>::turn(at, HeadDim, E::theta, 1, q, k, p.on.stream);
-    if (p.cache && x.rows <= few)
+    matrix<T> const keys = with_earlier(p, k), values = with_earlier(p, v);
+    earlier const past = p.past();
+    if (past.rows && !past.none())
+      attend_each(p, past, q, keys, values, s, t);
+    else if (p.cache && !past.rows && x.rows <= few)
       device::attend<T>::decode(shape, at, q, keys, values, s.mixed, s.log_weight, t.parts,
                                 p.on.stream);
-    else
-      device::attend<T>::forward(shape, at, q, keys, values, s.mixed, s.log_weight, p.on.stream);
+    else  // several sequences that all begin need not go through the cache
+      device::attend<T>::forward(shape, at, q, past.rows ? k : keys, past.rows ? v : values,
+                                 s.mixed, s.log_weight, p.on.stream);
     device::project<T>(p.on, s.mixed, w.output, mode, y, t.numbers);
   }
   template <class W, class V>
@@ -126,7 +121,7 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim, Form>> {
                        V const& dw, matrix<T> dx) {
     scratch const t(p.scratch, p.extent);
     auto const mode = p.gradients;
-    auto const at = device::places_of(p.batch, p.extent.tokens, 0);
+    auto const at = device::places_of(p.batch, p.extent.tokens, {});
     auto const [q, k, v] = s.qkv.parts();
     auto const [dq, dk, dv] = t.dqkv.parts();
     linear_backward(p.on, s.mixed, w.output, dy, dw.output, mode, t.dmixed, gradients::overwrite);
@@ -154,6 +149,16 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim, Form>> {
   }
 
  private:
+  /// Behind several sequences' tokens in a cache: some tokens at a time, each with its own one's keys.
+  static void attend_each(pass<X> const& p, earlier past, matrix<T const> q, matrix<T const> keys,
+                          matrix<T const> values, saved const& s, scratch const& t) {
+    for (std::int64_t first = 0; first < q.rows; first += some) {
+      std::int64_t const n = std::min(some, q.rows - first);
+      device::attend<T>::decode_each(
+          shape, {n, past.rows + first, past.capacity}, q.middle_rows(first, n), keys, values,
+          s.mixed.middle_rows(first, n), s.log_weight + first * Heads, t.parts, p.on.stream);
+    }
+  }
   /// The first of three matrices that lie one after the other, with the others.
   template <class U>
   static matrix<U> stacked(matrix<U> first) {

@@ -3,5 +3,6 @@
 #pragma once
 
 #include "attention_block.hpp"
+#include "init.hpp"
 #include "mixture.hpp"
 #include "stages.hpp"

@@ -9,6 +9,7 @@
 #include "attention.cuh"
 #include "attention/latent.cuh"
 #include "bias.cuh"
+#include "cache.cuh"
 #include "combine.cuh"
 #include "dispatch.cuh"
 #include "elementwise.cuh"
@@ -31,7 +32,7 @@ namespace device {
 template <class T>
 using network_code =
     all_code<runtime_code<void>, blas_library_code<void>, linear_code<T>, elementwise_code<T>,
-             loss_code<T>, adamw_code<T>, rounding_code<T>, random_code<T>>;
+             loss_code<T>, adamw_code<T>, rounding_code<T>, random_code<T>, cached_rows_code<T>>;
 template <class T>
 using attention_code = all_code<linear_code<T>, rotary_code<T>, attend_code<T>>;
 template <class T, bool Biased, bool Normed>

@@ -8,8 +8,9 @@
 #include <limits>
 #include <span>
 
-#include "checkpoint.hpp"
+#include "../model/network.hpp"
 #include "tensor_files.hpp"
+#include "weight_tensors.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -224,7 +225,7 @@ inline std::vector<stored_weight> find_own(tensor_files const& files,
                                            std::vector<weight_entry> const& entries) {
   auto const& all = files.tensors();
   std::string const* const format = all.empty() ? nullptr : all[0].file->metadata("format");
-  char const* const place = format && *format == checkpoint_format ? "weights." : "";
+  char const* const place = format && *format == checkpoint_format ? checkpoint_weights : "";
   return find_weights(
       files, entries, place, [](std::string n) { return n; }, place);
 }

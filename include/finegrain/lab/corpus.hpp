@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "../base/error.hpp"
-#include "../model/init.hpp"
+#include "../plan/init.hpp"
 #include "../plan/batch.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {

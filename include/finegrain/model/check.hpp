@@ -65,6 +65,27 @@ void check_sequences(batch const& b) {
                            shown(static_cast<std::int64_t>(b.positions.size())));
 }
 
+/// Whether a cache, of `width` numbers a token, has room for the batch: sequence by sequence.
+template <class X>
+void check_cache(batch const& b, std::int64_t width, cache_of<X> const& cache) {
+  if (!cache.fits(width))
+    throw invalid_argument("the cache is not this network's: use make_cache()");
+  if (b.sequences() != cache.sequences())
+    throw invalid_argument("the cache is for batches of %lld sequences; the batch has %lld",
+                           shown(cache.sequences()), shown(b.sequences()));
+  if (b.sequences() > 1 && !place<X>::readable(b.starts.data()))
+    throw invalid_argument(
+        "with a cache of several sequences, the host must be able to read starts");
+  for (std::int64_t s = 0; s < b.sequences(); ++s) {
+    std::int64_t const more = b.length(s), length = cache.lengths[static_cast<std::size_t>(s)];
+    if (more > cache.capacity - length)
+      throw invalid_argument(
+          "the cache has room for %lld tokens of a sequence; sequence %lld has %lld, and %lld more "
+          "do not fit",
+          shown(cache.capacity), shown(s), shown(length), shown(more));
+  }
+}
+
 /// Hash routers read token ids, in a network of numbers too.
 template <class X>
 void check_ids(batch const& b, int vocabulary) {
@@ -130,13 +151,7 @@ void check_input(batch const& b, matrix<typename X::scalar const> x, bool traini
   if (b.times && !is_clocked<E>)
     throw invalid_argument("this network takes no times: a network of timed<E, X> does");
   if (!cache) return;
-  if (b.sequences() != 1)
-    throw invalid_argument("a cache holds one sequence; the batch has %lld", shown(b.sequences()));
-  if (!cache->fits(cache_width(E{})))
-    throw invalid_argument("the cache is not this network's: use make_cache()");
-  if (b.tokens > cache->capacity - cache->length)
-    throw invalid_argument("the cache has room for %lld tokens; %lld and %lld more do not fit",
-                           shown(cache->capacity), shown(cache->length), shown(b.tokens));
+  check_cache<X>(b, cache_width(E{}), *cache);
 }
 
 /// Everything about one call of a network of E.

@@ -67,28 +67,24 @@ struct plan<X, attention<D, Heads, KvHeads, HeadDim, Form>> {
 
   template <class W>
   static void forward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S> y) {
-    std::int64_t const past = p.cache ? p.cache->length : 0;
-    matrix<S> keys = s.k, values = s.v;  // (past + T, key-value heads * dim)
-    if (p.cache) {
-      keys = p.cache->take(kv_width).middle_rows(0, past + x.rows);
-      values = p.cache->take(kv_width).middle_rows(0, past + x.rows);
-    }
-    matrix<S> const k = keys.middle_rows(past, x.rows), v = values.middle_rows(past, x.rows);
-    matrix<S> const made_q = E::normed ? s.norms.query : s.q, made_k = E::normed ? s.norms.key : k;
+    earlier const past = p.past();
+    matrix<S> const made_q = E::normed ? s.norms.query : s.q,
+                    made_k = E::normed ? s.norms.key : s.k;
     linear_forward(p.on, x, w.query, made_q);
     linear_forward(p.on, x, w.key, made_k);
-    linear_forward(p.on, x, w.value, v);
+    linear_forward(p.on, x, w.value, s.v);
     if constexpr (Form.bias) {
       add_bias(p.on, w.query_bias, made_q);
       add_bias(p.on, w.key_bias, made_k);
-      add_bias(p.on, w.value_bias, v);
+      add_bias(p.on, w.value_bias, s.v);
     }
     if constexpr (E::normed) {
       normalise(p.on, made_q, w.query_norm, s.q, s.norms.query_rms);
-      normalise(p.on, made_k, w.key_norm, k, s.norms.key_rms);
+      normalise(p.on, made_k, w.key_norm, s.k, s.norms.key_rms);
     }
     rotate(p.on, p.batch, past, turned, s.q);
-    rotate(p.on, p.batch, past, turned, k);
+    rotate(p.on, p.batch, past, turned, s.k);
+    matrix<S> const keys = with_earlier(p, s.k), values = with_earlier(p, s.v);
     attend_forward(p.on, with_scale(shape, Form), p.batch, past, s.q, keys, values, s.mixed,
                    s.log_weight);
     linear_forward(p.on, s.mixed, w.output, y);

@@ -12,6 +12,7 @@
 
 #include "../io/checkpoint.hpp"
 #include "../model/network.hpp"
+#include "device_optimizer.hpp"
 #include "objective.hpp"
 #include "optimizer.hpp"
 #include "training.hpp"

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../architectures.cuh"
 #include "../gated.cuh"
 #include "../products.hpp"
 #include "../tile/block.cuh"
@@ -177,8 +178,7 @@ __device__ void finish_out(block_sums<S> const& sums, expert_products<T> const& 
 }
 
 template <row_product P, class S, class T>
-__global__ void __launch_bounds__(S::threads)
-    multiply_rows(__grid_constant__ expert_products<T> const p) {
+__device__ void multiply_block(expert_products<T> const& p) {
   extern __shared__ __align__(128) unsigned char memory[];
   int const T_ = p.rows.tokens;
   int const shared_tiles = p.shared.width > 0 ? tiles_of(T_, S::m) : 0;
@@ -210,7 +210,14 @@ __global__ void __launch_bounds__(S::threads)
 }
 
 template <row_product P, class S, class T>
+__global__ void __launch_bounds__(S::threads)
+    multiply_rows([[maybe_unused]] __grid_constant__ expert_products<T> const p) {
+  if constexpr (!replaced_here<T>) multiply_block<P, S>(p);
+}
+
+template <row_product P, class S, class T>
 void launch_rows(expert_products<T> const& p, CUstream_st* stream, char const* name) {
+  check_code<&multiply_rows<P, S, T>, T>(name);
   int const shared_tiles = p.shared.width > 0 ? tiles_of(p.rows.tokens, S::m) : 0;
   launch_blocks<S>(multiply_rows<P, S, T>,
                    std::int64_t{shared_tiles} * column_tiles<P, S>(p.hidden, p.shared.width) +

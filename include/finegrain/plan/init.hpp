@@ -8,10 +8,8 @@
 
 #include "../base/parallel.hpp"
 #include "../base/random.hpp"
-#include "../cuda/executor.hpp"
-#include "../cuda/random.hpp"
-#include "../plan/place.hpp"
-#include "../plan/weights.hpp"
+#include "place.hpp"
+#include "weights.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -77,7 +75,7 @@ void initialise(std::vector<weight_entry> const& entries, T* data, initialisatio
   });
 }
 
-/// A network's first weights, in memory of its executor.
+/// A network's first weights, in memory of its executor. Executors of other memory overload this.
 template <class X, class Buffer>
 void start_weights(X const& on, std::vector<weight_entry> const& entries, Buffer const& to,
                    initialisation const& how) {
@@ -86,28 +84,6 @@ void start_weights(X const& on, std::vector<weight_entry> const& entries, Buffer
     std::fill_n(numbers, to.size(), S(0));
     initialise<S>(entries, numbers, how, threads);
   });
-}
-/// On the device they are made there, the same.
-template <class T>
-void start_weights(basic_cuda<T> const& on, std::vector<weight_entry> const& entries,
-                   device_buffer<T> const& to, initialisation const& how) {
-  using range = device::random_range;
-  std::vector<range> ranges;
-  for (weight_entry const& entry : entries) {
-    range r{.offset = entry.offset,
-            .count = entry.rows * entry.cols,
-            .seed = detail::seed_of(entry, how),
-            .value = detail::deviation_of(entry, how)};
-    if (entry.role == role::gain) r.kind = range::constant, r.value = 1;
-    if (detail::starts_at_zero(entry.role)) r.kind = range::constant, r.value = 0;
-    if (entry.role == role::table) r.kind = range::whole, r.bits = detail::table_bits<T>;
-    ranges.push_back(r);
-  }
-  device_buffer<range> const list(static_cast<std::int64_t>(ranges.size()));
-  device::runtime::copy(list.data(), ranges.data(), list.bytes(), on.stream);
-  place<basic_cuda<T>>::clear(on, to);
-  device::random_numbers<T>::fill(list.data(), list.size(), to.data(), on.stream);
-  device::runtime::synchronize(on.stream);  // the list may go
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

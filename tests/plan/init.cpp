@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 #include <cstring>
-#include <finegrain/model/init.hpp>
+#include <finegrain/plan/init.hpp>
 
 #include "../catch.hpp"
 #include "../tiny.hpp"
