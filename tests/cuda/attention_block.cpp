@@ -11,7 +11,11 @@ namespace {
 
 constexpr fg::attention_form biased{.bias = true, .theta = 1e6},
     each{.norm = fg::head_norm::each, .theta = 1e6}, whole{.norm = fg::head_norm::all},
-    everything{.bias = true, .norm = fg::head_norm::each, .epsilon = 1e-2};
+    everything{.bias = true,
+               .norm = fg::head_norm::each,
+               .epsilon = 1e-2,
+               .yarn = {.factor = 4, .original = 64, .fast = 8, .slow = 2, .mscale_all = 0.5f}},
+    longer{.yarn = {.factor = 8, .original = 32, .mscale = 0.5f}};
 
 template <int D, int Heads, int KvHeads, int HeadDim,
           fg::attention_form Form = fg::attention_form{}>
@@ -78,13 +82,14 @@ TEST_CASE("on the device several sequences with a cache are what each is alone")
   check_sequences<72, 3, 1, 24>();
 }
 
-TEST_CASE("with biases and norms of queries and keys, too") {
+TEST_CASE("with biases, norms of queries and keys and YaRN, too") {
   NEED_GPU();
   for (auto mode : {fg::gradients::overwrite, fg::gradients::accumulate})
     for (std::int64_t T : {0, 1, 5, 70}) {
       compare<72, 3, 1, 24, biased>({.tokens = T}, mode);
       compare<64, 4, 2, 32, each>({.tokens = T}, mode);
       compare<64, 4, 2, 24, whole>({.tokens = T}, mode);
+      compare<64, 4, 2, 24, longer>({.tokens = T}, mode);
       if (T < 5) continue;
       std::vector<std::int64_t> const starts{0, 2, 3, T};
       compare<128, 4, 2, 64, everything>({.tokens = T, .starts = starts}, mode);
