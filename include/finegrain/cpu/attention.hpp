@@ -18,7 +18,7 @@ inline namespace FINEGRAIN_ISA {
 
 namespace simd {
 
-inline constexpr int query_rows = 48, key_rows = 64, score_stride = left_stride<format::f32>;
+inline constexpr int query_rows = 48, key_rows = 64, score_stride = depth + 16;
 inline constexpr std::int64_t value_cols = 512;  // of a head that are averaged at a time
 
 static_assert(key_rows <= block_cols && query_rows <= block_rows && value_cols % block_cols == 0);
@@ -98,14 +98,18 @@ FINEGRAIN_LAZY inline void attend(float scale, int share, std::int64_t first, ma
     for (std::int64_t p = 0; p < b.panels(); ++p) {
       b.pack<format::f32>(p, p + 1, 0, count, room.right, count);
       float* const to = sums + p * query_rows * panel_width;
+      auto const add = [&](int r, int height, int begin, int end) {
+        auto const nothing = [](int) { return ahead{}; };
+        wishes<ahead> const meanwhile(nothing);
+        run_tiles<format::f32, score_stride>(height, scores[r] + begin, end - begin,
+                                             room.right + begin * panel_width, sink::go_on,
+                                             to + r * panel_width, panel_width, {}, 1, meanwhile);
+      };
       for (int r = 0; r < rows; r += tile_rows) {
         int const height = std::min(tile_rows, rows - r), common = visible[r];
-        tile<format::f32>(height, scores[r], 0, common, room.right, sink::go_on,
-                          to + r * panel_width, panel_width, {});
+        add(r, height, 0, common);
         for (int i = r + 1; i < r + height; ++i)  // keys that only later rows may see
-          tile<format::f32>(1, scores[i] + common, 0, visible[i] - common,
-                            room.right + common * panel_width, sink::go_on, to + i * panel_width,
-                            panel_width, {});
+          add(i, 1, common, visible[i]);
       }
     }
   }
