@@ -71,8 +71,9 @@ void check_cache(batch const& b, std::int64_t width, cache_of<X> const& cache) {
   if (!cache.fits(width))
     throw invalid_argument("the cache is not this network's: use make_cache()");
   if (b.sequences() != cache.sequences())
-    throw invalid_argument("the cache is for batches of %lld sequences; the batch has %lld",
-                           shown(cache.sequences()), shown(b.sequences()));
+    throw invalid_argument(
+        "the cache and the batch differ in their number of sequences: %lld and %lld",
+        shown(cache.sequences()), shown(b.sequences()));
   if (b.sequences() > 1 && !place<X>::readable(b.starts.data()))
     throw invalid_argument(
         "with a cache of several sequences, the host must be able to read starts");
