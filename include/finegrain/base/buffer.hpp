@@ -8,6 +8,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "bounds.hpp"
 #include "matrix.hpp"
 #include "platform.hpp"
 
@@ -96,7 +97,7 @@ class arena {
   /// One copy: inlined, the many that a plan takes are more code than its arithmetic.
   FINEGRAIN_ONE_COPY constexpr std::byte* take_bytes(std::int64_t bytes) {
     std::int64_t const at = used_;
-    used_ += (bytes + alignment - 1) / alignment * alignment;
+    used_ += ceil_div(bytes, alignment) * alignment;
     if (used_ > peak_) peak_ = used_;
     if (counting_) return nullptr;
     if (used_ > bytes_)
