@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../architectures.cuh"
 #include "fused.cuh"
 #include "ring.cuh"
 #include "unit.cuh"
@@ -18,12 +19,9 @@ struct layout {
   static constexpr int bytes(int split) { return 16 * (parts + (split > 1 ? sets * set : 0)); }
 };
 
-template <class T, class W, int Groups, int Blocks, int Depth, bool Up, int PerSM>
-__global__ void __launch_bounds__(threads, PerSM)
-    decode_kernel(__grid_constant__ expert_products<T> const p,
-                  __grid_constant__ family_weights<W> const routed,
-                  __grid_constant__ family_weights<W> const shared,
-                  __grid_constant__ cut const how) {
+template <class T, class W, int Groups, int Blocks, int Depth, bool Up>
+__device__ void multiply_units(expert_products<T> const& p, family_weights<W> const& routed,
+                               family_weights<W> const& shared, cut const& how) {
   using at = layout<W, Groups, Blocks, Depth>;
   extern __shared__ uint4 memory[];
   auto* const parts = reinterpret_cast<float4*>(memory + at::parts);
@@ -157,6 +155,21 @@ __global__ void __launch_bounds__(threads, PerSM)
   if (how.split > 1 && turn > 0) others.wait(turn - 1), add(last, turn - 1);
 }
 
+/// Where Hopper's kernels take all other launches for weights as stored, `up` for up to fused_tokens
+/// is left.
+template <class W, int Groups, bool Up>
+inline constexpr bool has_replacement = W::scale == scales::none && (!Up || Groups > 1);
+
+template <class T, class W, int Groups, int Blocks, int Depth, bool Up, int PerSM>
+__global__ void __launch_bounds__(threads, PerSM)
+    decode_kernel([[maybe_unused]] __grid_constant__ expert_products<T> const p,
+                  [[maybe_unused]] __grid_constant__ family_weights<W> const routed,
+                  [[maybe_unused]] __grid_constant__ family_weights<W> const shared,
+                  [[maybe_unused]] __grid_constant__ cut const how) {
+  if constexpr (!replaced_here<T> || !has_replacement<W, Groups, Up>)
+    multiply_units<T, W, Groups, Blocks, Depth, Up>(p, routed, shared, how);
+}
+
 /// split 0: so that a warp has 4 steps of a unit or more.
 template <class T, class W, int Groups, int Blocks, int Depth, bool Up, int PerSM = 2>
 void product(expert_products<T> const& p, family_weights<W> const& routed,
@@ -174,15 +187,16 @@ void product(expert_products<T> const& p, family_weights<W> const& routed,
   while (split > 1 && (columns <= (split - 1) * step || space::bytes(split) > on.shared_bytes))
     split /= 2;
   int const outputs_of = warps / split * Blocks * outputs<Up>;
-  auto const blocks = [&](int width) { return (width + outputs_of - 1) / outputs_of; };
+  auto const blocks = [&](int width) { return ceil_div(width, outputs_of); };
   cut how{split, 0, {}, divisor(blocks(Up ? F : p.hidden))};
   if (SF > 0) {
     how.shared_blocks = divisor(blocks(Up ? SF : p.hidden));
-    how.shared_units = (T_ + p.rows.tile - 1) / p.rows.tile * how.shared_blocks.of;
+    how.shared_units = ceil_div(T_, p.rows.tile) * how.shared_blocks.of;
   }
-  launch(decode_kernel<T, W, Groups, Blocks, Depth, Up, PerSM>, threads,
-         how.shared_units + p.rows.max_tiles() * how.routed_blocks.of, space::bytes(split), on,
-         stream, name, p, routed, shared, how);
+  constexpr auto kernel = &decode_kernel<T, W, Groups, Blocks, Depth, Up, PerSM>;
+  if constexpr (has_replacement<W, Groups, Up>) check_code<kernel, T>(name);
+  launch(kernel, threads, how.shared_units + p.rows.max_tiles() * how.routed_blocks.of,
+         space::bytes(split), on, stream, name, p, routed, shared, how);
 }
 template <bool Up, class T, class W>
 void product(expert_products<T> const& p, family_weights<W> const& routed,

@@ -3,32 +3,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../architectures.cuh"
 #include "../tile/tma.cuh"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device::hopper {
 
-/// Whether the kernel can run on the current device, and was compiled for it. Each product asks; the
-/// driver is asked once for a device and thread.
+/// Whether the kernel can run on the current device: it has code for 9.0a alone.
 template <auto Kernel>
 bool can_run() {
-  thread_local int asked = -1;
-  thread_local bool known = false;
-  int device = 0, major = 0, minor = 0;
-  auto const found = [](cudaError_t result) {
-    if (result != cudaSuccess) static_cast<void>(cudaGetLastError());
-    return result == cudaSuccess;
-  };
-  if (!found(cudaGetDevice(&device))) return false;
-  if (device == asked) return known;
-  cudaFuncAttributes compiled{};
-  // Compiled for another architecture, the kernel is empty.
-  known = found(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device)) &&
-          found(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device)) &&
-          major == 9 && minor == 0 && found(cudaFuncGetAttributes(&compiled, Kernel)) &&
-          compiled.numRegs > 64 && map_encoder() != nullptr;
-  asked = device;
-  return known;
+  return has_code<Kernel>() && map_encoder() != nullptr;
 }
 
 /// Of the current device.
