@@ -5,7 +5,7 @@
 #include <cmath>
 #include <finegrain/config/presets.hpp>
 #include <finegrain/cpu/cpu.hpp>
-#include <finegrain/model/init.hpp>
+#include <finegrain/plan/init.hpp>
 #include <finegrain/plan/routing.hpp>
 #include <set>
 #include <string>

@@ -10,7 +10,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <finegrain/cpu/cpu.hpp>
-#include <finegrain/model/init.hpp>
+#include <finegrain/plan/init.hpp>
 #include <finegrain/plan/weights.hpp>
 #include <stdexcept>
 #include <string>

@@ -33,18 +33,15 @@ struct fg::plan<X, short_convolution<D, Width>> {
   template <class W>
   static void forward(fg::pass<X> p, W const& w, saved const&, fg::matrix<S const> x,
                       fg::matrix<S> y) {
-    std::int64_t past = 0;
-    if (p.cache) {  // generation: the earlier tokens stand before these
-      past = p.cache->length;
-      auto const kept = p.cache->take(D);
-      for (std::int64_t t = 0; t < x.rows; ++t) std::copy_n(x.row(t), D, kept.row(past + t));
-      x = kept.middle_rows(0, past + x.rows);
-    }
+    auto const past = p.past();  // in generation, earlier tokens stand before these
+    auto const rows = fg::with_earlier(p, x);
     p.on.threads(p.batch.sequences(), [&](std::int64_t s, int) {
-      for (std::int64_t t = p.batch.begin(s); t < p.batch.end(s); ++t) {
+      std::int64_t const first = past.first_row(p.batch, s);
+      for (std::int64_t t = p.batch.begin(s), at = first + past.length(s); t < p.batch.end(s);
+           ++t, ++at) {
         std::fill_n(y.row(t), D, S(0));
-        for (std::int64_t i = 0; i < Width && past + t - i >= p.batch.begin(s); ++i)
-          for (int c = 0; c < D; ++c) y(t, c) += w.kernel(i, c) * x(past + t - i, c);
+        for (std::int64_t i = 0; i < Width && at - i >= first; ++i)
+          for (int c = 0; c < D; ++c) y(t, c) += w.kernel(i, c) * rows(at - i, c);
       }
     });
   }

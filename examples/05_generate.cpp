@@ -35,6 +35,15 @@ int main(int count, char** words) try {
   std::printf("\n");
   // [/example]
 
+  // Several prompts go through together, a token of each in a pass: each becomes what it becomes alone.
+  std::vector<std::int32_t> const other(tokens.rbegin(), tokens.rend());
+  std::vector<fg::id_list> const prompts{tokens, other};
+  std::vector<std::int32_t> texts[2], alone;
+  fg::generate(net, prompts, 20, how,
+               [&](std::int64_t i, std::int32_t byte) { texts[i].push_back(byte); });
+  fg::generate(net, tokens, 20, how, [&](std::int32_t byte) { alone.push_back(byte); });
+  if (texts[0] != alone || texts[1].size() != 20) return 1;
+
   // What was written token by token, keys and values kept, is what a full pass would write.
   std::vector<std::int32_t> all = tokens;
   fg::generate(net, tokens, 20, {}, [&](std::int32_t byte) { all.push_back(byte); });

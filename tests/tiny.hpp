@@ -31,6 +31,15 @@ inline constexpr finegrain::architecture latent_numbers = [] {
 }();
 using latent_decoder = finegrain::decoder<latent_numbers>;
 
+/// And with biases, norms and other positions in attention, and another epsilon.
+inline constexpr finegrain::architecture formed_numbers = [] {
+  finegrain::architecture a = numbers;
+  a.attention = {.bias = true, .norm = finegrain::head_norm::each, .theta = 1e6, .epsilon = 1e-5};
+  a.epsilon = 1e-5;
+  return a;
+}();
+using formed_decoder = finegrain::decoder<formed_numbers>;
+
 /// n + 1 ids: a sentence again and again. Inputs are the first n, targets the last n.
 struct text {
   std::vector<std::int32_t> ids;

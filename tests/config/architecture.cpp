@@ -69,6 +69,20 @@ TEST_CASE("an architecture that no decoder can have is refused in a sentence") {
   CHECK_THAT(complaint([](a& x) { x.moe.top_k = 9; }), ContainsSubstring("top_k"));
   CHECK_THAT(complaint([](a& x) { x.moe = {}; }), ContainsSubstring("config: hidden"));
   CHECK_THAT(complaint([](a& x) { x.dense_layers = x.layers; }), ContainsSubstring("all dense"));
+  CHECK_THAT(complaint([](a& x) { x.epsilon = 0; }), ContainsSubstring("architecture: epsilon"));
+  CHECK_THAT(complaint([](a& x) { x.epsilon = 1; }), ContainsSubstring("architecture: epsilon"));
+}
+
+TEST_CASE("a form that attention cannot have is refused in a sentence") {
+  using a = fg::architecture;
+  auto const each = fg::head_norm::each;
+  CHECK(complaint([](a& x) { x.attention = {.bias = true, .theta = 1e6}; }).empty());
+  CHECK(complaint([&](a& x) { x.attention = {.norm = each, .epsilon = 1e-5}; }).empty());
+  CHECK_THAT(complaint([](a& x) { x.attention.theta = 1; }), ContainsSubstring("theta"));
+  CHECK_THAT(complaint([](a& x) { x.attention.epsilon = 1e-5; }), ContainsSubstring("are none"));
+  CHECK_THAT(complaint([&](a& x) { x.attention = {.norm = each, .epsilon = 0}; }),
+             ContainsSubstring("attention_form: epsilon"));
+  CHECK_THAT(complaint([](a& x) { x.attention.yarn.factor = 0; }), ContainsSubstring("factor"));
 }
 
 TEST_CASE("latent attention is refused with other head sizes or odd rotary ones") {
@@ -81,6 +95,7 @@ TEST_CASE("latent attention is refused with other head sizes or odd rotary ones"
   using a = fg::architecture;
   CHECK_THAT(latent([](a& x) { x.kv_heads = 4; }), ContainsSubstring("kv_heads"));
   CHECK_THAT(latent([](a& x) { x.head_dim = 12; }), ContainsSubstring("head_dim"));
+  CHECK_THAT(latent([](a& x) { x.attention.bias = true; }), ContainsSubstring("left out"));
   CHECK_THAT(latent([](a& x) { x.latent.q_rank = -1; }), ContainsSubstring("q_rank"));
   CHECK_THAT(latent([](a& x) { x.latent.kv_rank = 0; }), ContainsSubstring("kv_rank"));
   CHECK_THAT(latent([](a& x) { x.latent.nope = 0; }), ContainsSubstring("nope"));

@@ -1,8 +1,10 @@
 // Attention on the cpu.
 // SPDX-License-Identifier: Apache-2.0
 #include <finegrain/cpu/attention.hpp>
+#include <finegrain/cpu/norm.hpp>
 #include <finegrain/reference/attention.hpp>
 #include <finegrain/reference/linear.hpp>
+#include <finegrain/reference/norm.hpp>
 
 #include "../catch.hpp"
 #include "guarded.hpp"
@@ -12,6 +14,13 @@ namespace {
 
 using namespace under_test;
 using grouped = fg::attention<40, 4, 2, 12>;
+using formed = fg::attention<40, 4, 2, 12,
+                             fg::attention_form{.bias = true,
+                                                .norm = fg::head_norm::each,
+                                                .theta = 1e6,
+                                                .epsilon = 1e-3,
+                                                .yarn = {.factor = 8, .original = 32}}>;
+using normed_whole = fg::attention<40, 4, 2, 12, fg::attention_form{.norm = fg::head_norm::all}>;
 
 TEST_CASE("attention agrees with the specification, values and gradients") {
   CHECK(distance<grouped>(random_numbers(200 * 40, 2), random_numbers(200 * 40, 3)) < 4e-6);
@@ -20,6 +29,8 @@ TEST_CASE("attention agrees with the specification, values and gradients") {
                                               random_numbers(70 * 24, 3)) < 4e-6);
   CHECK(distance<fg::attention<8, 1, 1, 300>>(random_numbers(70 * 8, 2),
                                               random_numbers(70 * 8, 3)) < 4e-6);
+  CHECK(distance<formed>(random_numbers(200 * 40, 2), random_numbers(200 * 40, 3)) < 1e-5);
+  CHECK(distance<normed_whole>(random_numbers(200 * 40, 2), random_numbers(200 * 40, 3)) < 1e-5);
 }
 
 TEST_CASE("attention keeps sequences apart, empty ones too") {
@@ -35,11 +46,12 @@ TEST_CASE("attention keeps sequences apart, empty ones too") {
   CHECK(same(all.y, y));
 }
 
-TEST_CASE("token by token with a cache, attention gives the bits of the whole sequence") {
+TEMPLATE_TEST_CASE("token by token with a cache, attention gives the bits of the whole sequence",
+                   "", grouped, formed, normed_whole) {
   numbers const x = random_numbers(150 * 40, 2);
-  layer<grouped> whole, step;
+  layer<TestType> whole, step;
   whole.forward(x);
-  fg::kv_cache<float> cache{fg::buffer<float>(grouped::cache * 150), 150, 0, 0};
+  fg::kv_cache<float> cache(TestType::cache, 150);
   numbers y;
   for (auto [first, count] : {std::pair{0, 1}, {1, 63}, {64, 1}, {65, 30}})
     y = joined(y, step.forward(rows(x, 40, first, count), {}, false, &cache));
@@ -82,7 +94,7 @@ TEST_CASE("attention reads nothing behind its keys and values") {
   for (auto* m : {&q, &k, &v, &dmixed}) *m = random_numbers(T * dim, 4);
   fg::batch const b{.tokens = T};
   fg::heads const shape{1, 1, dim};
-  attend_forward(fg::cpu(), shape, b, 0, q.view(), k.view(), v.view(), mixed.view(), sums.view());
+  attend_forward(fg::cpu(), shape, b, {}, q.view(), k.view(), v.view(), mixed.view(), sums.view());
   attend_backward(fg::cpu(), shape, b, q.view(), k.view(), v.view(), mixed.view(), sums.view(),
                   dmixed.view(), dq.view(), dk.view(), dv.view());
   for (int i = 0; i < dim; ++i) CHECK(mixed.view()(0, i) == v.view()(0, i));

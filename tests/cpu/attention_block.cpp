@@ -19,10 +19,22 @@ template <int D>
 struct hidden_norm : fg::named {
   static constexpr auto expr = fg::rmsnorm<D>{};
 };
-template <int D, int Heads, int KvHeads, int Dim>
-using fused = decltype(fg::residual(fg::rmsnorm<D>{} | fg::attention<D, Heads, KvHeads, Dim>{}));
-template <int D, int Heads, int KvHeads, int Dim>
-using composed = decltype(fg::residual(hidden_norm<D>{} | fg::attention<D, Heads, KvHeads, Dim>{}));
+template <int D, int Heads, int KvHeads, int Dim, fg::attention_form Form = fg::attention_form{}>
+using fused =
+    decltype(fg::residual(fg::rmsnorm<D>{} | fg::attention<D, Heads, KvHeads, Dim, Form>{}));
+template <int D, int Heads, int KvHeads, int Dim, fg::attention_form Form = fg::attention_form{}>
+using composed =
+    decltype(fg::residual(hidden_norm<D>{} | fg::attention<D, Heads, KvHeads, Dim, Form>{}));
+
+/// Forms of published models, and all at once.
+constexpr fg::attention_form biased{.bias = true, .theta = 1e6},
+    each{.norm = fg::head_norm::each, .theta = 1e6, .epsilon = 1e-2},
+    whole{.norm = fg::head_norm::all, .epsilon = 1e-5},
+    everything{.bias = true,
+               .norm = fg::head_norm::each,
+               .theta = 500,
+               .epsilon = 1e-3,
+               .yarn = {.factor = 4, .original = 64, .fast = 8, .slow = 2, .mscale_all = 0.5f}};
 
 using grouped = fused<40, 4, 2, 12>;  // small weights: 3 blocks of rows and more are tasks alone
 static_assert(40 * 12 * (4 + 2 + 2) < fg::simd::small_weights);
@@ -36,11 +48,11 @@ void check_same(A const& a, B const& b) {
   CHECK(same(a.all_gradients(), b.all_gradients()));
 }
 
-template <int D, int Heads, int KvHeads, int Dim>
+template <int D, int Heads, int KvHeads, int Dim, fg::attention_form Form = fg::attention_form{}>
 void check_composed(std::int64_t T, fg::batch const& b = {}) {
   numbers const x = random_numbers(T * D, 2), dy = random_numbers(T * D, 3);
-  layer<fused<D, Heads, KvHeads, Dim>> one;
-  layer<composed<D, Heads, KvHeads, Dim>> two;
+  layer<fused<D, Heads, KvHeads, Dim, Form>> one;
+  layer<composed<D, Heads, KvHeads, Dim, Form>> two;
   check_same(one.train(x, dy, b), two.train(x, dy, b));
   CHECK(same(one.forward(x, b), two.forward(x, b)));
   one.mode = two.mode = fg::gradients::accumulate;
@@ -55,6 +67,20 @@ TEST_CASE("the fused block gives the composed plan's bits, forward and backward"
   check_composed<24, 3, 1, 34>(300);
   check_composed<130, 1, 1, 200>(500);
   check_composed<600, 3, 3, 6>(70);
+}
+
+TEST_CASE("with biases, norms of heads and other positions, too") {
+  std::vector<std::int64_t> const starts{0, 3, 3, 170, 171, 300};
+  fg::batch const b{.starts = starts};
+  check_composed<40, 4, 2, 12, biased>(300, b);
+  check_composed<40, 4, 2, 12, each>(300, b);
+  check_composed<40, 4, 2, 12, whole>(300, b);
+  check_composed<40, 4, 2, 12, everything>(300, b);
+  check_composed<150, 21, 7, 26, biased>(100);
+  check_composed<150, 21, 7, 26, whole>(100);
+  check_composed<150, 21, 7, 26, everything>(100);
+  check_composed<40, 4, 2, 12, everything>(0);
+  check_composed<40, 4, 2, 12, everything>(1);
 }
 
 TEST_CASE("the fused block keeps sequences apart, and takes positions as given") {
@@ -73,6 +99,10 @@ TEST_CASE("the fused block agrees with the specification") {
   CHECK(distance<grouped>(x, dy, {.starts = starts}) < 4e-6);
   CHECK(distance<fused<100, 30, 10, 28>>(random_numbers(20 * 100, 2), random_numbers(20 * 100, 3)) <
         4e-6);
+  CHECK(distance<fused<40, 4, 2, 12, biased>>(x, dy, {.starts = starts}) < 4e-6);
+  CHECK(distance<fused<40, 4, 2, 12, each>>(x, dy, {.starts = starts}) < 1e-5);
+  CHECK(distance<fused<40, 4, 2, 12, whole>>(x, dy, {.starts = starts}) < 1e-5);
+  CHECK(distance<fused<40, 4, 2, 12, everything>>(x, dy, {.starts = starts}) < 1e-5);
 }
 
 TEST_CASE("the fused block gives the same bits for any number of threads") {
@@ -88,6 +118,8 @@ TEST_CASE("the fused block gives the same bits for any number of threads") {
     }
   };
   check(400, layer<grouped>(fg::cpu(fg::parallel{})));
+  check(400, layer<fused<40, 4, 2, 12, everything>>(fg::cpu(fg::parallel{})));
+  check(200, layer<fused<150, 21, 7, 26, everything>>(fg::cpu(fg::parallel{})));
   check(200, layer<large>(fg::cpu(fg::parallel{})));
 }
 
@@ -98,7 +130,7 @@ TEST_CASE("token by token with a cache, the fused block gives the bits of the wh
     layer<E> step;
     whole.forward(x);
     constexpr int width = fg::cache_width(E{});
-    fg::kv_cache<float> cache{fg::buffer<float>(width * 350), 350, 0, 0};
+    fg::kv_cache<float> cache(width, 350);
     std::fill(cache.numbers.begin(), cache.numbers.end(), poison);
     numbers y;
     for (auto [first, count] : {std::pair{0, 1}, {1, 30}, {31, 300}, {331, 1}, {332, 1}, {333, 17}})
@@ -107,6 +139,9 @@ TEST_CASE("token by token with a cache, the fused block gives the bits of the wh
   };
   check(layer<grouped>());
   check(layer<large>());
+  check(layer<fused<40, 4, 2, 12, everything>>());
+  check(layer<fused<40, 4, 2, 12, whole>>());
+  check(layer<fused<150, 21, 7, 26, everything>>());
 }
 
 TEST_CASE("in the fused block what is not a number reaches later tokens of its sequence only") {
@@ -146,12 +181,16 @@ TEST_CASE("the fused block reads rows far apart, and nothing behind their ends")
 
 TEST_CASE("explain shows the block as fused, and it needs no more memory than the composed one") {
   CHECK_THAT((fg::explain<grouped, fg::cpu>(64)), ContainsSubstring("residual     fused"));
-  using apart = composed<40, 4, 2, 12>;
-  for (bool const training : {false, true}) {
-    fg::extent const e{123, 2, training};
-    CHECK(fg::saved_bytes<fg::cpu, grouped>(e) == fg::saved_bytes<fg::cpu, apart>(e));
-    CHECK(fg::scratch_bytes<fg::cpu, grouped>(e) == fg::scratch_bytes<fg::cpu, apart>(e));
-  }
+  auto const check = []<class One, class Apart>(One, Apart) {
+    for (bool const training : {false, true}) {
+      fg::extent const e{123, 2, training};
+      CHECK(fg::saved_bytes<fg::cpu, One>(e) == fg::saved_bytes<fg::cpu, Apart>(e));
+      CHECK(fg::scratch_bytes<fg::cpu, One>(e) == fg::scratch_bytes<fg::cpu, Apart>(e));
+    }
+  };
+  check(grouped{}, composed<40, 4, 2, 12>{});
+  check(fused<40, 4, 2, 12, whole>{}, composed<40, 4, 2, 12, whole>{});
+  check(fused<40, 4, 2, 12, everything>{}, composed<40, 4, 2, 12, everything>{});
 }
 
 }  // namespace

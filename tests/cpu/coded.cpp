@@ -41,7 +41,7 @@ struct coded {
   /// (T, panels * panel_width) of matrix i.
   numbers product(std::int64_t i, fg::matrix<float const> a) const {
     auto const K = a.cols, columns = panels.size() * simd::panel_width;
-    numbers room(std::size_t(left::size(K)), poison);
+    numbers room(std::size_t(left::size(a.rows, K)), poison);
     numbers right(std::size_t(simd::right_room), poison);
     numbers y(std::size_t(a.rows * columns), poison);
     std::int64_t const most = left::most(K);

@@ -124,6 +124,8 @@ TEST_CASE("frozen stages have the network's bits in f32, and nearly in bf16") {
   compare(fg::mlp<37, 21>{});
   compare(fg::attention<36, 4, 2, 10>{});
   compare(fg::residual(fg::rmsnorm<36>{} | fg::attention<36, 4, 2, 10>{}));
+  constexpr fg::attention_form form{.bias = true, .norm = fg::head_norm::each, .theta = 1e6};
+  compare(fg::residual(fg::rmsnorm<36, 1e-5>{} | fg::attention<36, 4, 2, 10, form>{}));
   compare(fg::residual(fg::rmsnorm<260>{} | fg::attention<260, 2>{}));  // not by rows
   compare(
       fg::latent_attention<36, 3, fg::latent{.kv_rank = 50, .nope = 10, .rope = 6, .value = 13}>{});

@@ -65,7 +65,7 @@ TEMPLATE_TEST_CASE("token by token with a cache, latent attention gives the bits
   numbers const x = random_numbers(150 * D, 2);
   layer<TestType> whole, step;
   whole.forward(x);
-  fg::kv_cache<float> cache{fg::buffer<float>(TestType::cache * 150), 150, 0, 0};
+  fg::kv_cache<float> cache(TestType::cache, 150);
   std::fill(cache.numbers.begin(), cache.numbers.end(), poison);
   numbers y;
   for (auto [first, count] : {std::pair{0, 1}, {1, 63}, {64, 1}, {65, 30}})
@@ -150,7 +150,7 @@ TEST_CASE("queries of several heads that share their keys read nothing behind th
   q = random_numbers(T * heads * dim, 4), k = random_numbers(T * dim, 5);
   v = random_numbers(T * value, 6);
   fg::batch const b{.tokens = T};
-  attend_forward(fg::cpu(), {heads, 1, dim, value}, b, 0, q.view(), k.view(), v.view(),
+  attend_forward(fg::cpu(), {heads, 1, dim, value}, b, {}, q.view(), k.view(), v.view(),
                  mixed.view(), sums.view());
   for (int h = 0; h < heads; ++h)
     for (int i = 0; i < value; ++i) CHECK(mixed.view()(0, h * value + i) == v.view()(0, i));
@@ -163,11 +163,11 @@ TEST_CASE("heads that share their keys have the bits of each alone") {
   numbers mixed(std::size_t(T * heads * value), poison), sums(std::size_t(T * heads), poison);
   std::vector<std::int64_t> const starts{0, 5, 5, 70};
   fg::batch const b{.tokens = T, .starts = starts};
-  attend_forward(fg::cpu(), {heads, 1, dim, value}, b, 0, view(q, T, heads * dim), view(k, T, dim),
+  attend_forward(fg::cpu(), {heads, 1, dim, value}, b, {}, view(q, T, heads * dim), view(k, T, dim),
                  view(v, T, value), view(mixed, T, heads * value), view(sums, T, heads));
   for (int h = 0; h < heads; ++h) {
     numbers one(std::size_t(T * value), poison), sum(std::size_t(T), poison);
-    attend_forward(fg::cpu(), {1, 1, dim, value}, b, 0,
+    attend_forward(fg::cpu(), {1, 1, dim, value}, b, {},
                    view(q, T, heads * dim).middle_cols(h * dim, dim), view(k, T, dim),
                    view(v, T, value), view(one, T, value), view(sum, T, 1));
     for (int t = 0; t < T; ++t) {

@@ -5,7 +5,7 @@
 #include <cstring>
 #include <finegrain/base/parallel.hpp>
 #include <finegrain/cpu/executor.hpp>
-#include <finegrain/model/init.hpp>
+#include <finegrain/plan/init.hpp>
 #include <finegrain/plan/compose.hpp>
 #include <finegrain/plan/stages.hpp>
 #include <finegrain/plan/weights.hpp>
@@ -92,7 +92,7 @@ struct layer {
     if (cache) cache->used = 0;
     plan::forward({on, batch, scratch(), extent, mode, cache}, constant_weights(), saved(), from,
                   to);
-    if (cache) cache->length += b.tokens;
+    if (cache) cache->grow(b);
   }
   /// Forward, then backward into dw and dx.
   layer& train(numbers const& input, numbers const& output_gradient, fg::batch const& b = {}) {

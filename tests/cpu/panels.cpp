@@ -48,7 +48,7 @@ struct packed {
 template <fg::format F>
 numbers product(packed<F> const& b, std::int64_t i, fg::matrix<float const> a) {
   auto const K = a.cols, columns = b.panels.size() * simd::panel_width;
-  numbers room(std::size_t(simd::left_rows<F>::size(K)), poison);
+  numbers room(std::size_t(simd::left_rows<F>::size(a.rows, K)), poison);
   numbers y(std::size_t(a.rows * columns), poison);
   std::int64_t const most = simd::left_rows<F>::most(K);
   for (std::int64_t t = 0; t < a.rows; t += most) {

@@ -37,13 +37,14 @@ TEST_CASE("rotate turns the pairs of every head by position * theta^(-2i/dim)") 
     fg::batch const b{.tokens = 70, .starts = starts};
     numbers const before = random_numbers(70 * 2 * dim, 1);
     numbers m = before;
-    rotate(fg::cpu(), b, 100000, {dim, 10000.0}, view(m, 70, 2 * dim));
+    std::vector<std::int64_t> const past{100000, 5, 70};
+    rotate(fg::cpu(), b, {past}, {dim, 10000.0}, view(m, 70, 2 * dim));
     double worst = 0;
     for (std::int64_t t = 0; t < 70; ++t)
       for (int i = 0; i < 2 * dim; ++i) {
         if (i % dim >= dim / 2) continue;
-        double const angle =
-            double(100000 + (t < 8 ? t : t - 8)) * std::pow(10000.0, -2.0 * (i % dim) / dim);
+        double const angle = double(t < 8 ? past[0] + t : past[2] + t - 8) *
+                             std::pow(10000.0, -2.0 * (i % dim) / dim);
         auto const at = static_cast<std::size_t>(t * 2 * dim + i),
                    other = at + std::size_t(dim / 2);
         double const u = before[at], v = before[other], c = std::cos(angle), s = std::sin(angle);
@@ -57,16 +58,18 @@ TEST_CASE("rotate turns the pairs of every head by position * theta^(-2i/dim)") 
 TEST_CASE("two matrices at once are turned as one by one, and unrotate undoes it") {
   std::vector<std::int64_t> const starts{0, 8, 90};
   fg::batch const b{.tokens = 90, .starts = starts};
+  std::vector<std::int64_t> const past{3, 3};
   numbers const before = random_numbers(90 * 24, 1), other = random_numbers(90 * 12, 2);
   numbers q = before, k = other, both_q = before, both_k = other;
-  rotate(fg::cpu(), b, 3, {12, 10000.0}, view(q, 90, 24));
-  rotate(fg::cpu(), b, 3, {12, 10000.0}, view(k, 90, 12));
-  fg::simd::turn(fg::cpu(), b, 3, {12, 10000.0}, 1, view(both_q, 90, 24), view(both_k, 90, 12));
+  rotate(fg::cpu(), b, {past}, {12, 10000.0}, view(q, 90, 24));
+  rotate(fg::cpu(), b, {past}, {12, 10000.0}, view(k, 90, 12));
+  fg::simd::turn(fg::cpu(), b, {past}, {12, 10000.0}, 1, view(both_q, 90, 24),
+                 view(both_k, 90, 12));
   CHECK(same(q, both_q));
   CHECK(same(k, both_k));
   CHECK(!same(q, before));
   q = before;
-  rotate(fg::cpu(), b, 0, {12, 10000.0}, view(q, 90, 24));
+  rotate(fg::cpu(), b, {}, {12, 10000.0}, view(q, 90, 24));
   unrotate(fg::cpu(), b, {12, 10000.0}, view(q, 90, 24));
   for (std::size_t i = 0; i < q.size(); ++i) CHECK(std::abs(q[i] - before[i]) < 1e-5f);
 }

@@ -14,12 +14,12 @@ namespace {
 
 /// Ranges with a tail, off a border, and a gap between them that nothing touches.
 std::vector<fg::trained_range> const ranges{
-    {0, 16384, true}, {16384, 1003, false}, {17400, 8, true}, {17413, 600, true}};
+    {0, 16384}, {16384, 1003, 1, 0}, {17400, 8, 0.5, 0.25}, {17413, 600, 3, 3}};
 constexpr std::size_t size = 18100;
 
 std::vector<fg::device::weight_range> for_device(std::vector<fg::trained_range> const& all) {
   std::vector<fg::device::weight_range> list;
-  for (auto const& r : all) list.push_back({r.offset, r.count, r.decays});
+  for (auto const& r : all) list.push_back({r.offset, r.count, r.rate, r.decay});
   return list;
 }
 

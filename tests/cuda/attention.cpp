@@ -152,7 +152,7 @@ answers expected(problem& p) {
   answers a;
   a.mixed.resize(p.q.size());
   a.log_weight.resize(static_cast<std::size_t>(p.T * p.shape.query));
-  attend_forward(on, p.shape, p.batch(), 0, view(p.q, p.q_width()), view(p.k, p.kv_width()),
+  attend_forward(on, p.shape, p.batch(), {}, view(p.q, p.q_width()), view(p.k, p.kv_width()),
                  view(p.v, p.kv_width()), view(a.mixed, p.q_width()),
                  view(a.log_weight, p.shape.query));
   a.dq.resize(p.q.size());
@@ -327,7 +327,8 @@ TEMPLATE_TEST_CASE("decode on the device agrees with the specification", "", bf1
         if (T > all) continue;
         numbers last(p.q.end() - T * p.q_width(), p.q.end()), mixed(last.size()),
             log_weight(std::size_t(T * shape.query)), log_weight_is;
-        attend_forward(fg::basic_reference<double>(), shape, {.tokens = T}, all - T,
+        std::int64_t const before = all - T;
+        attend_forward(fg::basic_reference<double>(), shape, {.tokens = T}, {{&before, 1}, all},
                        view(last, p.q_width()), view(p.k, p.kv_width()), view(p.v, p.kv_width()),
                        view(mixed, p.q_width()), view(log_weight, shape.query));
         INFO("heads " << shape.query << "/" << shape.key_value << ", dim " << shape.dim << ", keys "
@@ -338,6 +339,44 @@ TEMPLATE_TEST_CASE("decode on the device agrees with the specification", "", bf1
         CHECK(is == cached<S>(p, T, true, true));
       }
     }
+}
+
+TEMPLATE_TEST_CASE("decode of several sequences on the device agrees with the specification", "",
+                   bf16, float) {
+  using S = TestType;
+  if (runtime::devices() == 0) SKIP("no GPU");
+  std::int64_t const capacity = 200;
+  std::vector<std::int64_t> const starts{0, 1, 1, 4, 5, 6}, lengths{0, 77, 140, 16, 199};
+  fg::batch const b{.tokens = 6, .starts = starts};
+  for (fg::heads const shape : {fg::heads{4, 4, 64}, {32, 1, 64}, {6, 2, 80}, {3, 3, 256}}) {
+    // What a sequence has not reached, others' rows too, is not read.
+    numbers q = random_numbers(6 * shape.query * shape.dim, 1);
+    std::int64_t const width = shape.key_value * shape.dim;
+    numbers k = random_numbers(5 * capacity * width, 2),
+            v = random_numbers(5 * capacity * width, 3);
+    std::vector<std::int64_t> rows;
+    for (std::size_t s = 0; s < lengths.size(); ++s) {
+      std::int64_t at = std::int64_t(s) * capacity + lengths[s];
+      for (std::int64_t t = starts[s]; t < starts[s + 1]; ++t) rows.push_back(at++);
+      for (numbers* m : {&k, &v})
+        std::fill(m->begin() + at * width, m->begin() + std::int64_t(s + 1) * capacity * width,
+                  NAN);
+    }
+    numbers mixed(q.size()), log_weight(std::size_t(6 * shape.query));
+    attend_forward(fg::basic_reference<double>(), shape, b, {lengths, capacity},
+                   view(q, shape.query * shape.dim), view(k, width), view(v, width),
+                   view(mixed, shape.query * shape.dim), view(log_weight, shape.query));
+    on_device<S> const q_is(q, shape.query * shape.dim), k_is(k, width), v_is(v, width),
+        mixed_is(6, shape.query * shape.dim);
+    auto const log = poisoned(6 * shape.query),
+               partial = poisoned(fg::device::decode_floats(shape, 6));
+    auto const rows_is = uploaded(rows);
+    attend<S>::decode_each(shape, {6, rows_is.data(), capacity}, q_is.view(), k_is.view(),
+                           v_is.view(), mixed_is.view(), log.data(), partial.data(), nullptr);
+    INFO("heads " << shape.query << "/" << shape.key_value << ", dim " << shape.dim);
+    CHECK(distance(mixed_is.read(), mixed) < part_of_bf16<S> * 5e-3);
+    CHECK(distance(read(log), log_weight) < (sizeof(S) == 2 ? 1e-4 : 2e-6));
+  }
 }
 
 TEST_CASE("decode's parts fill a GPU, and their memory is known from shapes") {
@@ -386,8 +425,9 @@ TEMPLATE_TEST_CASE("rotary positions on the device agree with the specification"
       fg::device::rotary<S>::turn(where, dim, 10000.0, 1, on_q.view(), on_k.view(), nullptr);
       fg::device::rotary<S>::turn(where, dim, 10000.0, 1, alone.view(), {}, nullptr);
       numbers const before = q;
-      rotate(on, b, from, {dim, 10000.0}, view(q, 3 * dim));
-      rotate(on, b, from, {dim, 10000.0}, view(k, dim));
+      std::vector<std::int64_t> const lengths(std::size_t(b.sequences()), from);
+      rotate(on, b, {lengths}, {dim, 10000.0}, view(q, 3 * dim));
+      rotate(on, b, {lengths}, {dim, 10000.0}, view(k, dim));
       INFO("dim " << dim << ", way " << way);
       CHECK(distance(on_q.read(), q) < part_of_bf16<S> * 2.5e-3);
       CHECK(distance(on_k.read(), k) < part_of_bf16<S> * 2.5e-3);

@@ -50,10 +50,11 @@ std::vector<T> downloaded(fg::device_buffer<T> const& from) {
   fg::device::runtime::copy(numbers.data(), from.data(), from.bytes(), nullptr);
   return numbers;
 }
-inline std::vector<bf16> downloaded_span(std::span<bf16 const> from) {
-  std::vector<bf16> numbers(from.size());
-  fg::device::runtime::copy(numbers.data(), from.data(), static_cast<std::int64_t>(from.size() * 2),
-                            nullptr);
+template <class T>
+std::vector<std::remove_const_t<T>> downloaded(std::span<T> from) {
+  std::vector<std::remove_const_t<T>> numbers(from.size());
+  fg::device::runtime::copy(numbers.data(), from.data(),
+                            static_cast<std::int64_t>(from.size_bytes()), nullptr);
   return numbers;
 }
 template <class T>
@@ -110,12 +111,12 @@ struct device_layer {
     saved_memory = poisoned_on_device<std::byte>(fg::saved_bytes<X, E>(extent));
     scratch_memory = poisoned_on_device<std::byte>(fg::scratch_bytes<X, E>(extent));
     lists = poisoned_on_device<std::byte>(fg::place<X>::staging_bytes(b.tokens));
-    batch = fg::place<X>::staged(on, b, {lists.data(), lists.size()});
+    batch = fg::place<X>::staged(on, b, {lists.data(), lists.size()}, cache);
     if (batch.log) batch.log->next = 0;
     if (cache) cache->used = 0;
     plan::forward({on, batch, scratch(), extent, mode, cache}, weights(), saved(),
                   {x.data(), b.tokens, in}, {y.data(), b.tokens, out});
-    if (cache) cache->length += b.tokens;
+    if (cache) cache->grow(b);
     if (batch.log) fg::place<X>::read_log(on, *batch.log, batch.tokens);
     return as_numbers(downloaded(y));
   }
@@ -164,6 +165,42 @@ inline double off(std::vector<double> const& exact, numbers const& got) {
   }
   double const ratio = std::sqrt(error / (size > 0 ? size : 1));
   return ratio == ratio ? ratio : double{infinity};
+}
+
+/// Sequences of 90, 40 and 7 tokens in a cache, some at rest in a pass, the last one replaced: how far
+/// off outputs are from those of each alone.
+template <fg::Expr E, class T>
+double off_in_sequences(device_layer<E, T>& fast, exact_layer<E>& exact) {
+  constexpr int in = fg::in_width<E>(), out = fg::out_width<E>();
+  constexpr std::int64_t passes[][3] = {{70, 0, 7}, {1, 1, 0}, {17, 30, 0}, {1, 1, 0}, {1, 8, 0}},
+                         again = 5;
+  fg::cache_of<fg::basic_cuda<T>> cache(fg::cache_width(E{}), 90, 3);
+  cache.numbers = poisoned_on_device<T>(cache.numbers.size());
+  numbers x[3];
+  std::vector<double> right[3];
+  for (int s = 0; s < 3; ++s) {
+    x[s] = rounded<T>(random_numbers(90 * in, 70 + std::uint64_t(s)));
+    right[s] = exact.forward(x[s]);
+  }
+  double worst = 0;
+  auto const pass = [&](std::int64_t const(&counts)[3]) {
+    numbers all;
+    std::vector<std::int64_t> starts{0};
+    std::vector<double> expected;
+    for (int s = 0; s < 3; ++s) {
+      std::int64_t const first = cache.lengths[std::size_t(s)], last = first + counts[s];
+      all.insert(all.end(), x[s].begin() + first * in, x[s].begin() + last * in);
+      expected.insert(expected.end(), right[s].begin() + first * out,
+                      right[s].begin() + last * out);
+      starts.push_back(starts.back() + counts[s]);
+    }
+    worst = std::max(worst, off(expected, fast.forward(all, {.starts = starts}, false, &cache)));
+  };
+  for (auto const& counts : passes) pass(counts);
+  cache.reset(2);
+  pass({0, 0, again});
+  pass({0, 1, 1});
+  return worst;
 }
 
 /// Weights of about the size that layers begin with; `seed` moves on.

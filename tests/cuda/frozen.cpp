@@ -162,6 +162,8 @@ TEMPLATE_TEST_CASE_SIG("frozen products, mlp and attention compute with what the
   compare<fg::attention<72, 3, 1, 24>, F>({1, 20, 65, 130});
   constexpr auto block = fg::residual(fg::rmsnorm<64>{} | fg::attention<64, 4, 2, 40>{});
   compare<std::remove_const_t<decltype(block)>, F>({2, 64, 70});
+  compare<fg::attention<64, 4, 2, 40, fg::attention_form{.bias = true}>, F>({2, 70});
+  compare<fg::attention<64, 4, 2, 40, fg::attention_form{.norm = fg::head_norm::each}>, F>({2, 70});
 }
 TEMPLATE_TEST_CASE_SIG("frozen latent attention, its kv_b in bf16; with a cache", "",
                        ((fg::format F), F), format::int8, format::int8_block, format::fp8,

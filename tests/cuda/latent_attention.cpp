@@ -3,9 +3,9 @@
 #include <finegrain/finegrain.hpp>
 
 #include "../catch.hpp"
-#include "../folder.hpp"
 #include "../tiny.hpp"
 #include "device_layer.hpp"
+#include "published_model.hpp"
 
 namespace {
 
@@ -75,7 +75,9 @@ struct both {
 /// A cache whose numbers are NaN.
 template <fg::Expr E, class T>
 fg::cache_of<fg::basic_cuda<T>> empty_cache(std::int64_t tokens) {
-  return {poisoned_on_device<T>(E::cache * tokens), tokens, 0, 0};
+  fg::cache_of<fg::basic_cuda<T>> made(E::cache, tokens);
+  made.numbers = poisoned_on_device<T>(E::cache * tokens);
+  return made;
 }
 
 TEMPLATE_TEST_CASE("latent attention on the device agrees with the specification", "", bf16, fp16,
@@ -105,7 +107,7 @@ TEMPLATE_TEST_CASE("with a cache of latent vectors the device computes what it d
     auto const& right = of.exact.forward(x);
     auto cache = empty_cache<E, TestType>(T + 3);
     for (std::int64_t step : steps) {
-      std::int64_t const first = cache.length;
+      std::int64_t const first = cache.lengths[0];
       numbers const y = of.fast.forward(rows(x, D, first, step), {}, false, &cache);
       INFO(fg::describe(E{}) << step << " tokens behind " << first);
       CHECK(off({right.begin() + first * D, right.begin() + (first + step) * D}, y) <
@@ -115,13 +117,22 @@ TEMPLATE_TEST_CASE("with a cache of latent vectors the device computes what it d
     auto again = empty_cache<E, TestType>(T + 3);
     numbers const before = of.fast.forward(rows(x, D, 0, steps[0]), {}, false, &again);
     of.fast.forward(x);
-    again.length = 0;
+    again.reset(0);
     CHECK(same(before, of.fast.forward(rows(x, D, 0, steps[0]), {}, false, &again)));
   };
   check(straight{}, {1, 1, 1, 30, 0, 1, 17, 70, 1});
   check(straight{}, {5, 150, 1});  // more than meet the cache at a time
   check(compressed{}, {40, 1, 1, 20});
   check(published{}, {33, 1, 3});
+}
+
+TEMPLATE_TEST_CASE("several sequences with a cache of latent vectors are what each is alone", "",
+                   bf16, float) {
+  NEED_GPU();
+  both<straight, TestType> some(80);
+  CHECK(off_in_sequences(some.fast, some.exact) < 2 * near<TestType>);
+  both<compressed, TestType> more(90);
+  CHECK(off_in_sequences(more.fast, more.exact) < 2 * near<TestType>);
 }
 
 TEST_CASE("latent decode's memory is enough, and no less for more tokens") {
@@ -173,47 +184,6 @@ constexpr fg::architecture v3{
                .rope = 8,
                .value = 8,
                .yarn = {.factor = 40, .original = 4096, .mscale = 1, .mscale_all = 1}}};
-
-/// A model read whole by published names, in f32: at the device's numbers choices of experts agree.
-template <fg::architecture A>
-void check_model() {
-  using E = fg::decoder<A>;
-  fg::network<E, fg::reference> host({.deviation = 0.2, .seed = 3});
-  std::vector<fg::tensor_view> tensors;
-  std::vector<std::string> names;
-  for (auto const& entry : host.entries()) names.push_back(fg::deepseek_name(entry.name));
-  for (std::size_t i = 0; i < names.size(); ++i) {
-    auto const& entry = host.entries()[i];
-    for (double& w : std::span(host.parameters())
-                         .subspan(std::size_t(entry.offset), std::size_t(entry.rows * entry.cols)))
-      w = static_cast<float>(w);
-    std::vector<std::int64_t> shape{entry.rows, entry.cols};
-    if (entry.role != fg::role::projection) shape = {entry.rows * entry.cols};
-    tensors.push_back({names[i], fg::dtype::f64, shape, host.parameters().data() + entry.offset});
-  }
-  folder const here;
-  fg::write_safetensors(here / "model.safetensors", tensors);
-  using X = fg::basic_cuda<float>;
-  fg::network<E, X> net;
-  fg::load_published(net, here.path);
-
-  tiny::text const text(50);
-  std::vector<double> right(50 * 32);
-  host(text.inputs(), fg::matrix<double>{right.data(), 50, 32});
-  fg::device_buffer<float> logits(50 * 32);
-  net.infer({.tokens = 50, .ids = text.inputs()}, {}, {logits.data(), 50, 32});
-  CHECK(off(right, downloaded(logits)) < 1e-4);
-  net.forward({.tokens = 50, .ids = text.inputs()}, {}, {logits.data(), 50, 32});
-  CHECK(off(right, downloaded(logits)) < 1e-4);
-
-  auto const made = [&text](auto const& network) {
-    std::vector<std::int32_t> ids;
-    fg::generate(network, text.inputs().first(20), 12, {},
-                 [&ids](std::int32_t id) { ids.push_back(id); });
-    return ids;
-  };
-  CHECK(made(net) == made(host));
-}
 
 TEST_CASE("models of V2's and V3's form, read by published names, agree with the specification") {
   NEED_GPU();

@@ -55,6 +55,30 @@ TEST_CASE("attention's heads share key and value heads, and may be of any even s
         list{"query 24 x 16", "key 6 x 16", "value 6 x 16", "output 16 x 24"});
 }
 
+TEST_CASE("attention's biases and norms are weights behind the others") {
+  list const plain{"query 24 x 16", "key 12 x 16", "value 12 x 16", "output 16 x 24"};
+  auto const more = [&](list const& names) {
+    list all = plain;
+    all.insert(all.end(), names.begin(), names.end());
+    return all;
+  };
+  constexpr fg::attention_form turned{.theta = 1e6}, biased{.bias = true},
+      each{.norm = fg::head_norm::each}, whole{.norm = fg::head_norm::all};
+  CHECK(shapes(fg::attention<16, 4, 2, 6, turned>{}) == plain);
+  CHECK(shapes(fg::attention<16, 4, 2, 6, biased>{}) ==
+        more({"query_bias 1 x 24", "key_bias 1 x 12", "value_bias 1 x 12"}));
+  CHECK(shapes(fg::attention<16, 4, 2, 6, each>{}) == more({"query_norm 1 x 6", "key_norm 1 x 6"}));
+  CHECK(shapes(fg::attention<16, 4, 2, 6, whole>{}) ==
+        more({"query_norm 1 x 24", "key_norm 1 x 12"}));
+  CHECK(fg::parameters(fg::attention<16, 4, 2, 6, biased>{}) ==
+        fg::parameters(fg::attention<16, 4, 2, 6>{}) + 48);
+  // of a head's gains, one number is in a product for each head: 4 + 2 of 6
+  CHECK(fg::flops(fg::attention<16, 4, 2, 6, each>{}, 5) ==
+        fg::flops(fg::attention<16, 4, 2, 6>{}, 5) + 5 * 2 * 6 * (4 + 2));
+  CHECK(fg::flops(fg::attention<16, 4, 2, 6, whole>{}, 5) ==
+        fg::flops(fg::attention<16, 4, 2, 6, each>{}, 5));
+}
+
 TEST_CASE("shared experts are stored as one block of width S F") {
   CHECK(shapes(fg::shared_experts<full>{}) ==
         list{"shared.gate 15 x 8", "shared.up 15 x 8", "shared.down 8 x 15", "shared_gate 1 x 8"});
@@ -81,4 +105,9 @@ TEST_CASE("projections decay, gains do not, the selection bias has no gradient")
   for (auto const& w : fg::list_weights<fg::mixture<full>>())
     CHECK(w.role == (w.name == "bias" ? fg::role::selection_bias : fg::role::projection));
   CHECK(fg::list_weights<fg::rmsnorm<8>>()[0].role == fg::role::gain);
+  for (auto const& w : fg::list_weights<fg::attention<
+           16, 4, 2, 6, fg::attention_form{.bias = true, .norm = fg::head_norm::each}>>())
+    CHECK(w.role == (w.name.find("_bias") != w.name.npos   ? fg::role::bias
+                     : w.name.find("_norm") != w.name.npos ? fg::role::gain
+                                                           : fg::role::projection));
 }

@@ -196,16 +196,20 @@ def cases():
         yield "model " + config, config, dict(tokens=13)
 
 
-def record(name, config, numbers):
-    c = SimpleNamespace(**{**NUMBERS, "positions": None, "theta": 10000.0, **STAGES.get(config, {}),
-                           **MODELS.get(config, {}), **numbers})
+# ---- records, of any such file
+
+
+def record(name, config, numbers, stages, models, attention_case, model_case):
+    c = SimpleNamespace(**{**NUMBERS, "positions": None, "theta": 10000.0, "yarn": None,
+                           "renormalise": False, **stages.get(config, {}),
+                           **models.get(config, {}), **numbers})
     c.asked = 0
     first = seed_of(0, name)
     for n in range(1000):
         f.Margins.clear()
         c.seed = word(first, n) >> 32
-        result = attention_case(c) if config in STAGES else model_case(c)
-        if config in STAGES or (f.Margins.least > 2e-5 and f.Margins.ties == 0):
+        result = attention_case(c) if config in stages else model_case(c)
+        if config in stages or (f.Margins.least > 2e-5 and f.Margins.ties == 0):
             break
     else:
         raise RuntimeError("no seed makes this case sound: " + name)
@@ -216,9 +220,8 @@ def record(name, config, numbers):
     return line
 
 
-def main():
-    path = pathlib.Path(__file__).parent / "latent.jsonl"
-    made = [record(*case) for case in cases()]
+def main(path, cases, *makers):
+    made = [record(*case, *makers) for case in cases]
     stored = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
     by_name = {line["name"]: line for line in stored}
     if sys.argv[1:] != ["--check"]:
@@ -238,4 +241,5 @@ def main():
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    sys.exit(main())
+    sys.exit(main(pathlib.Path(__file__).parent / "latent.jsonl", cases(), STAGES, MODELS,
+                  attention_case, model_case))

@@ -5,7 +5,7 @@
 #include <sys/wait.h>
 
 #include <finegrain/io/atomic_file.hpp>
-#include <finegrain/model/init.hpp>
+#include <finegrain/plan/init.hpp>
 
 #include "../catch.hpp"
 #include "../folder.hpp"

@@ -203,6 +203,8 @@ TEST_CASE("one missing, one unknown and one transposed tensor are each named") {
   changed[0].name = "surprise";
   CHECK(differences(changed) ==
         std::vector<std::string>{tensors[0].name + " is missing", "surprise is unknown here"});
+  changed[0].name = "a\x1b[2J\nb";  // would clear a terminal
+  CHECK(differences(changed)[1] == "a?[2J?b is unknown here");
   changed = tensors;
   std::swap(changed[0].shape[0], changed[0].shape[1]);
   CHECK(differences(changed) ==

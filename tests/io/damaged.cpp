@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <finegrain/cpu/cpu.hpp>
+#include <finegrain/io/checkpoint.hpp>
 #include <finegrain/io/frozen.hpp>
 #include <finegrain/reference/reference.hpp>
 #include <random>

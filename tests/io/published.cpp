@@ -6,6 +6,7 @@
 #include <finegrain/io/published.hpp>
 #include <finegrain/reference/reference.hpp>
 #include <map>
+#include <set>
 
 #include "../catch.hpp"
 #include "../folder.hpp"
@@ -100,6 +101,11 @@ TEST_CASE("every weight of a decoder has the name that DeepSeek publishes it und
       {"layers.1.attention.kv_a", "model.layers.1.self_attn.kv_a_proj_with_mqa.weight"},
       {"layers.1.attention.kv_a_norm", "model.layers.1.self_attn.kv_a_layernorm.weight"},
       {"layers.1.attention.kv_b", "model.layers.1.self_attn.kv_b_proj.weight"},
+      {"layers.0.attention.query_bias", "model.layers.0.self_attn.q_proj.bias"},
+      {"layers.0.attention.key_bias", "model.layers.0.self_attn.k_proj.bias"},
+      {"layers.0.attention.value_bias", "model.layers.0.self_attn.v_proj.bias"},
+      {"layers.0.attention.query_norm", "model.layers.0.self_attn.q_norm.weight"},
+      {"layers.0.attention.key_norm", "model.layers.0.self_attn.k_norm.weight"},
       {"layers.0.rmsnorm_2.gain", "model.layers.0.post_attention_layernorm.weight"},
       {"layers.0.mlp.gate", "model.layers.0.mlp.gate_proj.weight"},
       {"layers.0.mlp.down", "model.layers.0.mlp.down_proj.weight"},
@@ -117,19 +123,24 @@ TEST_CASE("every weight of a decoder has the name that DeepSeek publishes it und
       {"experts", ""},
       {"", ""}};
   for (auto const& [ours, theirs] : names) CHECK(fg::deepseek_name(ours) == theirs);
-  auto const all_have_names = []<class E>(E) {
+  auto const all_have_names = []<class E>(E, auto name) {
+    std::set<std::string> names;
     for (auto const& entry : fg::list_weights<E>()) {
       CAPTURE(entry.name);
-      CHECK_FALSE(fg::deepseek_name(entry.name).empty());
+      CHECK_FALSE(name(entry.name).empty());
+      CHECK(names.insert(name(entry.name)).second);
     }
   };
-  all_have_names(tiny::decoder{});
-  all_have_names(fg::decoder<fg::presets::deepseek_v2_lite>{});
-  all_have_names(fg::decoder<fg::presets::deepseek_v3>{});
+  all_have_names(tiny::decoder{}, fg::deepseek_name);
+  all_have_names(fg::decoder<fg::presets::deepseek_v2_lite>{}, fg::deepseek_name);
+  all_have_names(fg::decoder<fg::presets::deepseek_v3>{}, fg::deepseek_name);
+  all_have_names(fg::decoder<fg::presets::olmoe_1b_7b>{}, fg::deepseek_name);
+  all_have_names(fg::decoder<fg::presets::qwen3_30b_a3b>{}, fg::deepseek_name);
+  all_have_names(fg::decoder<fg::presets::qwen1_5_moe_a2_7b>{}, fg::qwen2_moe_name);
+  all_have_names(fg::decoder<fg::presets::mixtral_8x7b>{}, fg::mixtral_name);
 }
 
-TEST_CASE(
-    "weights of a mixture have the names of Qwen's and of Mixtral's models, and others none") {
+TEST_CASE("weights have the names of Qwen's and of Mixtral's models, and what is none has none") {
   CHECK(fg::qwen2_moe_name("layers.1.mixture.shared.down") ==
         "model.layers.1.mlp.shared_expert.down_proj.weight");
   CHECK(fg::qwen2_moe_name("layers.1.mixture.shared_gate") ==
@@ -143,10 +154,10 @@ TEST_CASE(
   for (auto const& [ours, theirs] : parts)
     CHECK(fg::mixtral_name("layers.31.mixture.experts.7." + std::string(ours)) ==
           "model.layers.31.block_sparse_moe.experts.7." + std::string(theirs) + ".weight");
-  for (char const* other :
-       {"head.weight", "layers.0.attention.query", "mixture.router", "router"}) {
-    CHECK(fg::qwen2_moe_name(other).empty());
-    CHECK(fg::mixtral_name(other).empty());
+  for (auto const name : {fg::qwen2_moe_name, fg::mixtral_name}) {
+    CHECK(name("head.weight") == "lm_head.weight");
+    CHECK(name("layers.0.attention.query_bias") == "model.layers.0.self_attn.q_proj.bias");
+    for (char const* other : {"mixture.router", "router", "layers.1"}) CHECK(name(other).empty());
   }
 }
 

@@ -1,7 +1,7 @@
 // The header of a safetensors file: what is read, what is refused and where.
 // SPDX-License-Identifier: Apache-2.0
 #include <finegrain/io/tensor_table.hpp>
-#include <finegrain/model/init.hpp>
+#include <finegrain/plan/init.hpp>
 
 #include "../catch.hpp"
 

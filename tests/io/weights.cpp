@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 #include <cstring>
+#include <finegrain/io/checkpoint.hpp>
 #include <finegrain/io/weights.hpp>
 #include <finegrain/reference/reference.hpp>
 

@@ -33,6 +33,9 @@ TEST_CASE("Settings' text has what decides bits, and not where or how often") {
   with([](auto& t) { t.clip = 2; });
   with([](auto& t) { t.rounding = fg::weight_rounding::stochastic; });
   with([](auto& t) { t.loss_scale = 2; });
+  with([](auto& t) { t.groups = {{"*.router", 0}}; });
+  with([](auto& t) { t.groups = {{"*.router", 0, 0}}; });
+  with([](auto& t) { t.groups = {{"*.experts.*", 0}}; });
   with([](auto& t) { t.routing.balance.expert = 1; });
   with([](auto& t) { t.routing.balance.device = 1; });
   with([](auto& t) { t.routing.balance.communication = 1; });

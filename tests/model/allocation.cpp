@@ -97,13 +97,15 @@ TEMPLATE_TEST_CASE("after reserve, forward and backward take no memory", "", EXE
   fg::batch const b{
       .tokens = 50, .ids = text.inputs(), .routing = {.balance = {.expert = 0.1}}, .log = &log};
   net.reserve(50, true);
-  auto cache = net.make_cache(50);
+  auto cache = net.make_cache(50), two = net.make_cache(50, 2);
+  std::vector<std::int64_t> const starts{0, 0, 50};
   CHECK(allocations_of([&] {
           net.forward(b, {}, out);
           net.backward(fg::matrix<S const>(dy.data(), 50, 32));
           net.infer(b, {}, out);
           net.infer({.tokens = 1, .ids = text.inputs().subspan(0, 1)}, {}, out.middle_rows(0, 1),
                     &cache);
+          net.infer({.tokens = 50, .ids = text.inputs(), .starts = starts}, {}, out, &two);
         }) == 0);
   CHECK(allocations_of([] { ::operator delete(::operator new(3)); }) == 1);  // the counter counts
 }
@@ -139,6 +141,14 @@ TEST_CASE("generation takes memory before the first token, and none after it") {
                  at_last = allocations;
                });
   CHECK(tokens == 40);
+  CHECK(at_last == at_first);
+  std::vector<fg::id_list> const prompts{text.inputs(), text.inputs().subspan(60)};
+  tokens = 0;
+  fg::generate(net, prompts, 40, {.temperature = 1}, [&](std::int64_t, std::int32_t) {
+    if (tokens++ == 0) at_first = allocations;
+    at_last = allocations;
+  });
+  CHECK(tokens == 80);
   CHECK(at_last == at_first);
 }
 

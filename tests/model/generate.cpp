@@ -29,6 +29,71 @@ std::vector<std::int32_t> draws(fg::sampling how, std::vector<double> const& log
   return ids;
 }
 
+/// What each of several prompts becomes, together.
+template <class Net>
+std::vector<std::vector<std::int32_t>> together(Net const& net,
+                                                std::vector<fg::id_list> const& prompts,
+                                                std::int64_t count, fg::sampling how = {}) {
+  std::vector<std::vector<std::int32_t>> made(prompts.size());
+  fg::generate(net, prompts, count, how,
+               [&](std::int64_t i, std::int32_t id) { made[std::size_t(i)].push_back(id); });
+  return made;
+}
+
+/// Texts in the places of a cache, each from its first token to its last, one behind the other; how
+/// many tokens of each place a pass takes is random, often none. Each text's logits must have the
+/// bits of one pass of it alone.
+template <class Net>
+void check_places(Net& net, std::uint64_t seed) {
+  using S = typename Net::S;
+  constexpr std::int64_t sequences = 5, longest = 41, passes = 60, rows = 40;
+  tiny::text const text(200);
+  auto cache = net.make_cache(longest, sequences);
+  std::fill(cache.numbers.begin(), cache.numbers.end(), S(NAN));
+  struct running {
+    std::size_t from = 0, length = 0, read = 0;  // of the text
+    std::vector<S> whole;
+  } places[sequences];
+  std::uint64_t draws = 0;
+  auto const below = [&](std::uint64_t n) { return fg::random_word(seed, draws++) % n; };
+  int ended = 0;
+  for (int pass = 0; pass < passes; ++pass) {
+    std::vector<std::int32_t> ids;
+    std::vector<std::int64_t> starts{0};
+    for (std::int64_t s = 0; s < sequences; ++s) {
+      running& r = places[s];
+      if (r.read == r.length) {
+        ended += r.length > 0;
+        cache.reset(s);
+        r = {below(100), 1 + below(longest), 0, {}};
+        r.whole.resize(r.length * 32);
+        net(text.inputs().subspan(r.from, r.length),
+            fg::matrix<S>(r.whole.data(), std::int64_t(r.length), 32));
+      }
+      std::size_t const n =
+          std::min({below(3) * (1 + below(4)), r.length - r.read, std::size_t(rows) - ids.size()});
+      auto const some = text.inputs().subspan(r.from + r.read, n);
+      ids.insert(ids.end(), some.begin(), some.end());
+      starts.push_back(std::int64_t(ids.size()));
+    }
+    auto const T = std::int64_t(ids.size());
+    std::vector<S> y(std::size_t(T) * 32, S(NAN));
+    net.infer({.tokens = T, .ids = ids, .starts = starts}, {}, fg::matrix<S>(y.data(), T, 32),
+              &cache);
+    for (std::size_t s = 0; s < std::size_t(sequences); ++s) {
+      running& r = places[s];
+      auto const first = std::size_t(starts[s]), n = std::size_t(starts[s + 1]) - first;
+      CAPTURE(pass, s, r.read, n);
+      CHECK(std::equal(y.begin() + std::ptrdiff_t(first * 32),
+                       y.begin() + std::ptrdiff_t((first + n) * 32),
+                       r.whole.begin() + std::ptrdiff_t(r.read * 32)));
+      r.read += n;
+      CHECK(cache.lengths[s] == std::int64_t(r.read));
+    }
+  }
+  CHECK(ended > 10);
+}
+
 /// How often each id comes among n draws.
 std::vector<double> shares(fg::sampling how, std::vector<double> const& logits, int n = 40'000) {
   std::vector<double> share(logits.size());
@@ -59,11 +124,71 @@ TEMPLATE_TEST_CASE("with a cache, token by token or in parts, logits have the bi
   };
   check(tiny::decoder{});
   check(tiny::latent_decoder{});
+  check(tiny::formed_decoder{});
 }
 
-TEST_CASE("a decoder with latent attention generates the same text from codes, and learns it") {
+TEMPLATE_TEST_CASE("several sequences with a cache, some at rest, some replaced: each is as alone",
+                   "", EXECUTORS) {
+  fg::network<tiny::decoder, TestType> plain({.deviation = 0.4, .seed = 2});
+  check_places(plain, 1);
+  fg::network<tiny::latent_decoder, TestType> latent({.deviation = 0.4, .seed = 2});
+  check_places(latent, 2);
+  fg::network<tiny::formed_decoder, TestType> formed({.deviation = 0.4, .seed = 2});
+  check_places(formed, 7);
+}
+
+TEST_CASE("so are those of frozen networks, and for any number of threads") {
+  fg::thread_pool pool(3);
+  for (fg::cpu const& on : {fg::cpu(fg::parallel{}), fg::cpu(pool)}) {
+    fg::network<tiny::decoder, fg::cpu> plain({.deviation = 0.4, .seed = 2}, on);
+    auto coarse = fg::quantize<fg::format::int4, fg::format::int8>(plain);
+    check_places(plain, 3);
+    check_places(coarse, 4);
+    fg::network<tiny::latent_decoder, fg::cpu> latent({.deviation = 0.4, .seed = 2}, on);
+    auto half = fg::quantize<fg::format::bf16>(latent);
+    check_places(latent, 5);
+    check_places(half, 6);
+  }
+}
+
+TEMPLATE_TEST_CASE("several prompts become what each becomes alone, with a seed of its own", "",
+                   EXECUTORS) {
+  fg::network<tiny::decoder, TestType> const net({.deviation = 0.4, .seed = 2});
+  tiny::text const text(150);
+  std::vector<fg::id_list> const prompts{text.inputs().subspan(0, 5), text.inputs().subspan(3, 90),
+                                         text.inputs().subspan(7, 1), text.inputs().subspan(7, 1),
+                                         text.inputs().subspan(2, 64)};
+  for (double temperature : {0.0, 1.0}) {
+    fg::sampling how{.temperature = temperature, .seed = 3};
+    auto const made = together(net, prompts, 12, how);
+    for (std::size_t i = 0; i < prompts.size(); ++i, ++how.seed)
+      CHECK(made[i] == generated(net, prompts[i], 12, how));
+    CHECK((made[2] == made[3]) == (temperature == 0));
+  }
+}
+
+TEST_CASE("a text that its sink ends leaves the others as they are") {
+  fg::network<tiny::decoder, fg::cpu> const net({.deviation = 0.4, .seed = 2});
+  tiny::text const text(150);
+  std::vector<fg::id_list> prompts;  // more than the tokens of prompts that go through at a time
+  for (std::size_t i = 0; i < 70; ++i) prompts.push_back(text.inputs().subspan(i, 1 + i % 3));
+  auto const all = together(net, prompts, 9);
+  std::vector<std::vector<std::int32_t>> made(prompts.size());
+  fg::generate(net, prompts, 9, {}, [&](std::int64_t i, std::int32_t id) {
+    made[std::size_t(i)].push_back(id);
+    return std::int64_t(made[std::size_t(i)].size()) != i % 11;  // 0, 10: to the end
+  });
+  for (std::size_t i = 0; i < prompts.size(); ++i) {
+    auto const ends = i % 11 == 0 || i % 11 == 10 ? 9 : std::ptrdiff_t(i % 11);
+    CHECK(made[i] == std::vector<std::int32_t>(all[i].begin(), all[i].begin() + ends));
+  }
+  CHECK(together(net, {}, 9).empty());
+}
+
+TEMPLATE_TEST_CASE("a decoder of published attention learns a text, and generates it from codes",
+                   "", tiny::latent_decoder, tiny::formed_decoder) {
   tiny::text const text(40);
-  fg::network<tiny::latent_decoder, fg::cpu> net({.deviation = 0.2, .seed = 2});
+  fg::network<TestType, fg::cpu> net({.deviation = 0.2, .seed = 2});
   fg::trainer train(net, fg::adamw{.lr = 1e-2f});
   double first = 0, last = 0;
   for (int i = 0; i < 30; ++i) {
@@ -130,6 +255,10 @@ TEST_CASE("a prompt that is empty or unknown, and less than no tokens, are refus
   fg::network<tiny::decoder, fg::cpu> const net;
   std::vector<std::int32_t> const unknown{1, 32};
   CHECK_THROWS_WITH(generated(net, {}, 3), "generate needs a prompt of at least one token");
+  CHECK_THROWS_WITH(together(net, {unknown, {}}, 3),
+                    "generate needs a prompt of at least one token");
+  CHECK_THROWS_WITH(together(net, {std::span(unknown).first(1), unknown}, 3),
+                    ContainsSubstring("token 2 has the id 32"));
   CHECK_THROWS_WITH(generated(net, unknown, 3), ContainsSubstring("token 1 has the id 32"));
   CHECK_THROWS_WITH(generated(net, unknown, -1), "generate cannot make -1 tokens");
   CHECK_THROWS_WITH(generated(net, unknown, 3, {.temperature = -1}),

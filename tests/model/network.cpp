@@ -526,7 +526,8 @@ TEMPLATE_TEST_CASE("forward and backward have the same bits for any number of th
   }
 }
 
-TEMPLATE_TEST_CASE("a cache takes one sequence, up to its end", "", EXECUTORS) {
+TEMPLATE_TEST_CASE("a cache takes as many sequences as it is for, up to their ends", "",
+                   EXECUTORS) {
   using S = typename TestType::scalar;
   fg::network<block, TestType> net({.deviation = 0.3});
   auto const x = numbers<S>::random(4, 16, 1);
@@ -534,14 +535,48 @@ TEMPLATE_TEST_CASE("a cache takes one sequence, up to its end", "", EXECUTORS) {
   auto cache = net.make_cache(6);
   std::int64_t const starts[] = {0, 2, 4};
   CHECK_THROWS_WITH(net.infer({.tokens = 4, .starts = starts}, x, y, &cache),
-                    "a cache holds one sequence; the batch has 2");
+                    "the cache and the batch differ in their number of sequences: 1 and 2");
   net.infer({.tokens = 4}, x, y, &cache);
-  CHECK(cache.length == 4);
+  CHECK(cache.lengths[0] == 4);
   numbers<S> more(4, 16);
-  CHECK_THROWS_WITH(net.infer({.tokens = 4}, x, more, &cache),
-                    "the cache has room for 6 tokens; 4 and 4 more do not fit");
+  CHECK_THROWS_WITH(
+      net.infer({.tokens = 4}, x, more, &cache),
+      "the cache has room for 6 tokens of a sequence; sequence 0 has 4, and 4 more do "
+      "not fit");
   CHECK(more.untouched());
-  CHECK(cache.length == 4);
+  CHECK(cache.lengths[0] == 4);
+}
+
+TEMPLATE_TEST_CASE(
+    "each sequence of a cache has room of its own, and one forgotten can begin again", "",
+    EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::network<block, TestType> net({.deviation = 0.3});
+  auto const x = numbers<S>::random(4, 16, 1);
+  numbers<S> y(4, 16);
+  auto cache = net.make_cache(3, 2);
+  CHECK_THROWS_WITH(net.infer({.tokens = 4}, x, y, &cache),
+                    "the cache and the batch differ in their number of sequences: 2 and 1");
+  std::int64_t const three[] = {0, 1, 4}, four[] = {0, 0, 4}, all[] = {0, 4, 4};
+  net.infer({.tokens = 4, .starts = three}, x, y, &cache);
+  CHECK(cache.lengths == std::vector<std::int64_t>{1, 3});
+  numbers<S> more(4, 16);
+  CHECK_THROWS_WITH(
+      net.infer({.tokens = 4, .starts = all}, x, more, &cache),
+      "the cache has room for 3 tokens of a sequence; sequence 0 has 1, and 4 more do "
+      "not fit");
+  cache.reset(1);
+  CHECK_THROWS_WITH(
+      net.infer({.tokens = 4, .starts = four}, x, more, &cache),
+      "the cache has room for 3 tokens of a sequence; sequence 1 has 0, and 4 more do "
+      "not fit");
+  CHECK(more.untouched());
+  CHECK(cache.lengths == std::vector<std::int64_t>{1, 0});
+  CHECK_THROWS_WITH(cache.reset(2), "the cache holds 2 sequences: there is no sequence 2");
+  CHECK_THROWS_AS(cache.reset(-1), fg::invalid_argument);
+  cache.lengths[0] = 4;
+  CHECK_THROWS_WITH(net.infer({.tokens = 4, .starts = three}, x, more, &cache),
+                    "the cache is not this network's: use make_cache()");
 }
 
 TEMPLATE_TEST_CASE("a seed gives the same network for any number of threads", "", EXECUTORS) {
@@ -607,6 +642,8 @@ TEMPLATE_TEST_CASE("a cache of another network is refused", "", EXECUTORS) {
   CHECK(y.untouched());
   CHECK_THROWS_AS(net.make_cache(INT64_MAX / 8), fg::invalid_argument);
   CHECK_THROWS_AS(net.make_cache(-1), fg::invalid_argument);
+  CHECK_THROWS_AS(net.make_cache(1, 0), fg::invalid_argument);
+  CHECK_THROWS_AS(net.make_cache(1, INT64_MAX / 8), fg::invalid_argument);
 }
 
 TEMPLATE_TEST_CASE("positions may be given in place of 0, 1, 2, ...", "", EXECUTORS) {

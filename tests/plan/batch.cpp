@@ -32,9 +32,17 @@ TEST_CASE("Eigen ids must be one contiguous vector") {
 TEST_CASE("a row's position counts from its sequence's first, or is what the batch says") {
   std::vector<std::int64_t> const starts{0, 3, 5}, positions{7, 8, 9, 0, 4};
   fg::batch b{.tokens = 5, .starts = starts};
-  CHECK(b.position(1, 0, 0) == 1);
-  CHECK(b.position(4, 1, 0) == 1);
-  CHECK(fg::batch{.tokens = 5}.position(4, 0, 10) == 14);
+  std::vector<std::int64_t> const lengths{10, 20};
+  fg::earlier const none, some{.lengths = lengths, .capacity = 30};
+  CHECK(none.position(b, 1, 0) == 1);
+  CHECK(none.position(b, 4, 1) == 1);
+  CHECK(none.first_row(b, 1) == 3);
+  CHECK(some.position(b, 1, 0) == 11);
+  CHECK(some.position(b, 4, 1) == 21);
+  CHECK(some.first_row(b, 1) == 30);
+  CHECK(none.none());
+  CHECK_FALSE(some.none());
   b.positions = positions;
-  CHECK(b.position(4, 1, 0) == 4);
+  CHECK(none.position(b, 4, 1) == 4);
+  CHECK(some.position(b, 4, 1) == 4);
 }

@@ -5,7 +5,7 @@
 
 #include <cmath>
 #include <finegrain/cpu/cpu.hpp>
-#include <finegrain/model/init.hpp>
+#include <finegrain/plan/init.hpp>
 #include <finegrain/reference/reference.hpp>
 #include <finegrain/train/loss.hpp>
 

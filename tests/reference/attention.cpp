@@ -61,10 +61,10 @@ TEST_CASE("decoding with a cache gives the bits of the whole sequence, in steps 
   numbers const x = random_numbers(9 * D, 3), whole = a.forward(x);
   for (places const& steps :
        {places{9}, places{1, 1, 1, 1, 1, 1, 1, 1, 1}, places{4, 0, 1, 3, 1}}) {
-    fg::kv_cache<double> cache{fg::buffer<double>(stage::cache * 9), 9, 0, 0};
+    fg::kv_cache<double> cache(stage::cache, 9);
     numbers y;
     for (std::int64_t step : steps)
-      y = joined(y, a.forward(slice(x, cache.length, step), {}, false, &cache));
+      y = joined(y, a.forward(slice(x, cache.lengths[0], step), {}, false, &cache));
     CHECK(same(y, whole));
   }
 }
@@ -73,8 +73,8 @@ TEST_CASE("rotary positions: a score depends on how far apart query and key are"
   numbers const q = random_numbers(8, 1), k = random_numbers(8, 2);
   auto score = [&](std::int64_t query_at, std::int64_t key_at) {
     numbers a = q, b = k;
-    rotate(on, {.tokens = 1}, query_at, {8, 10000.0}, view(a, 1, 8));
-    rotate(on, {.tokens = 1}, key_at, {8, 10000.0}, view(b, 1, 8));
+    rotate(on, {.tokens = 1}, {{&query_at, 1}}, {8, 10000.0}, view(a, 1, 8));
+    rotate(on, {.tokens = 1}, {{&key_at, 1}}, {8, 10000.0}, view(b, 1, 8));
     return fg::spec::dot(a.data(), b.data(), 8);
   };
   for (std::int64_t distance : {0, 1, 5, 100})
@@ -85,7 +85,8 @@ TEST_CASE("rotary positions: a score depends on how far apart query and key are"
 
 TEST_CASE("rotary positions turn the pair (i, i + dim/2), the first by one radian a position") {
   numbers m{1, 10, 0, 0, 2, 20, 0, 0};  // two heads of four numbers
-  rotate(on, {.tokens = 1}, 1, {4, 10000.0}, view(m, 1, 8));
+  std::int64_t const past = 1;
+  rotate(on, {.tokens = 1}, {{&past, 1}}, {4, 10000.0}, view(m, 1, 8));
   CHECK(m[0] == Approx(std::cos(1)));
   CHECK(m[2] == Approx(std::sin(1)));
   CHECK(m[1] == Approx(10 * std::cos(0.01)));
@@ -99,7 +100,7 @@ TEST_CASE("unrotate undoes rotate, in every sequence") {
   numbers m = x;
   places const starts{0, 2, 5};
   fg::batch const b{.tokens = 5, .starts = starts};
-  rotate(on, b, 0, {4, 10000.0}, view(m, 5, 8));
+  rotate(on, b, {}, {4, 10000.0}, view(m, 5, 8));
   CHECK(same(rows(m, 8, 2, 1), rows(x, 8, 2, 1)));  // a sequence starts at position 0
   CHECK(largest_difference(rows(m, 8, 1, 1), rows(x, 8, 1, 1)) > 0.1);
   unrotate(on, b, {4, 10000.0}, view(m, 5, 8));
@@ -126,7 +127,7 @@ TEST_CASE("heads that share keys and values equal heads with copies of them") {
 TEST_CASE("equal keys average the values; log_weight is the log of the sum of exponentials") {
   numbers const q{1, 2, 1, 2}, k{3, 1, 3, 1}, v{10, 20, 30, 40};
   numbers mixed(4, poison), log_weight(2, poison);
-  attend_forward(on, {1, 1, 2}, {.tokens = 2}, 0, view(q, 2, 2), view(k, 2, 2), view(v, 2, 2),
+  attend_forward(on, {1, 1, 2}, {.tokens = 2}, {}, view(q, 2, 2), view(k, 2, 2), view(v, 2, 2),
                  view(mixed, 2, 2), view(log_weight, 2, 1));
   CHECK(mixed == numbers{10, 20, 20, 30});
   CHECK(log_weight[0] == Approx(5 / std::sqrt(2)));
@@ -136,7 +137,7 @@ TEST_CASE("equal keys average the values; log_weight is the log of the sum of ex
 TEST_CASE("huge scores do not overflow") {
   numbers const q{1e6, 1e6}, k{-1e6, 1e6}, v{1, 2};
   numbers mixed(2, poison), log_weight(2, poison);
-  attend_forward(on, {1, 1, 1}, {.tokens = 2}, 0, view(q, 2, 1), view(k, 2, 1), view(v, 2, 1),
+  attend_forward(on, {1, 1, 1}, {.tokens = 2}, {}, view(q, 2, 1), view(k, 2, 1), view(v, 2, 1),
                  view(mixed, 2, 1), view(log_weight, 2, 1));
   CHECK(mixed == numbers{1, 2});
   CHECK(log_weight == numbers{-1e12, 1e12});

@@ -41,10 +41,10 @@ TEMPLATE_TEST_CASE("decoding with a cache gives the bits of the whole sequence, 
   numbers const x = random_numbers(9 * D, 3), whole = a.forward(x);
   for (places const& steps :
        {places{9}, places{1, 1, 1, 1, 1, 1, 1, 1, 1}, places{4, 0, 1, 3, 1}}) {
-    fg::kv_cache<double> cache{fg::buffer<double>(TestType::cache * 9), 9, 0, 0};
+    fg::kv_cache<double> cache(TestType::cache, 9);
     numbers y;
     for (std::int64_t step : steps)
-      y = joined(y, a.forward(rows(x, D, cache.length, step), {}, false, &cache));
+      y = joined(y, a.forward(rows(x, D, cache.lengths[0], step), {}, false, &cache));
     CHECK(same(y, whole));
   }
 }
@@ -91,7 +91,8 @@ TEST_CASE("without rotary scaling nothing is slowed; with it, fast pairs turn as
 
 TEST_CASE("rotary positions of neighbours turn the pair (2i, 2i + 1) of a head's last numbers") {
   numbers m{5, 1, 0, 10, 0, 6, 2, 0, 20, 0};  // two heads of five numbers, four of them turned
-  rotate(on, {.tokens = 1}, 1, {4, 10000.0, 5, true}, view(m, 1, 10));
+  std::int64_t const past = 1;
+  rotate(on, {.tokens = 1}, {{&past, 1}}, {4, 10000.0, 5, true}, view(m, 1, 10));
   CHECK(m[0] == 5);
   CHECK(m[1] == Approx(std::cos(1)));
   CHECK(m[2] == Approx(std::sin(1)));

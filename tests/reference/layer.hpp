@@ -3,7 +3,7 @@
 #pragma once
 
 #include <cstring>
-#include <finegrain/model/init.hpp>
+#include <finegrain/plan/init.hpp>
 #include <finegrain/plan/plan.hpp>
 #include <finegrain/reference/executor.hpp>
 #include <limits>
@@ -75,7 +75,7 @@ struct layer {
     if (cache) cache->used = 0;
     plan::forward({on, batch, scratch(), extent, {}, cache}, weights(), saved(),
                   view(x, batch.tokens, in), view(y, batch.tokens, out));
-    if (cache) cache->length += batch.tokens;
+    if (cache) cache->grow(batch);
     return y;
   }
   /// Into dw and dx, which are NaN before or, to add to, what `before` is.

@@ -1,7 +1,7 @@
 // AdamW against its formulas in plain double, number by number.
 // SPDX-License-Identifier: Apache-2.0
 #include <cstring>
-#include <finegrain/model/init.hpp>
+#include <finegrain/plan/init.hpp>
 #include <finegrain/train/adamw.hpp>
 #include <numeric>
 
@@ -15,12 +15,12 @@ namespace {
 /// A network's weights, a gradient for each step, and the optimiser's moments.
 template <class S>
 struct model {
-  std::vector<fg::weight_entry> entries = fg::list_weights<tiny::decoder>();
+  std::vector<fg::weight_entry> entries = fg::list_weights<tiny::formed_decoder>();
   std::vector<fg::trained_range> ranges = fg::trained_ranges(entries);
   std::vector<S> w, g, m, v;
 
   model()
-      : w(std::size_t(fg::weights_size<tiny::decoder>()), S(0)),
+      : w(std::size_t(fg::weights_size<tiny::formed_decoder>()), S(0)),
         g(w.size()),
         m(w.size(), S(0)),
         v(w.size(), S(0)) {
@@ -112,7 +112,7 @@ TEST_CASE("the ranges are the trained weights, each once") {
     for (std::int64_t i = 0; i < entry.rows * entry.cols; ++i)
       REQUIRE(times[std::size_t(entry.offset + i)] == (entry.role != fg::role::selection_bias));
   CHECK(std::accumulate(times.begin(), times.end(), std::int64_t(0)) ==
-        fg::parameters(tiny::decoder{}));
+        fg::parameters(tiny::formed_decoder{}));
   auto const large = fg::trained_ranges({{"w", 3, 20000, 64, fg::role::projection}});
   std::int64_t end = 64;
   for (auto const& range : large) {
@@ -121,6 +121,61 @@ TEST_CASE("the ranges are the trained weights, each once") {
   }
   CHECK(end == 64 + 60000);
   CHECK(large.size() > 1);
+}
+
+TEST_CASE("a star in a pattern stands for any characters, or none") {
+  static_assert(fg::matches("layers.3.mixture.router", "layers.*.router"));
+  static_assert(fg::matches("router", "*router*"));
+  static_assert(fg::matches("aab", "*ab") && fg::matches("", "*") && fg::matches("", ""));
+  static_assert(!fg::matches("layers.3.mixture.router", "router"));
+  static_assert(!fg::matches("layers.3.mixture.router", "layers.*.route"));
+  static_assert(!fg::matches("ab", "a*b*b"));
+  CHECK(fg::matches("layers.12.mixture.experts.3.up", "layers.1*.experts.*"));
+}
+
+TEST_CASE("groups have rates and decays of their own, and the last that has a weight decides") {
+  model<float> net, plain;
+  net.ranges = fg::trained_ranges(
+      net.entries, {{"*", 0.5}, {"*.router", 0}, {"*.experts.*", 2, 0}, {"*.experts.0.*", 1}});
+  net.draw_gradient(1), plain.draw_gradient(1);
+  model<float> const start = plain;
+  auto const moved_by = [&](double lr, double decay) {
+    model<float> other = start;
+    fg::adamw numbers = how;
+    numbers.lr = lr, numbers.weight_decay = decay;
+    fg::adamw_update<float>({}, numbers, lr, 1, 1, other.ranges, other.g.data(), other.w.data(),
+                            other.m.data(), other.v.data());
+    return other.w;
+  };
+  auto const half = moved_by(how.lr / 2, how.weight_decay), same = moved_by(how.lr, 0.2),
+             twice = moved_by(how.lr * 2, 0);
+  fg::adamw_update<float>({}, how, how.lr, 1, 1, net.ranges, net.g.data(), net.w.data(),
+                          net.m.data(), net.v.data());
+  double sum = 0;
+  for (auto const& entry : net.entries) {
+    bool const held = entry.name.ends_with(".router") || entry.role == fg::role::selection_bias;
+    bool const expert = fg::matches(entry.name, "*.experts.*");
+    bool const first = fg::matches(entry.name, "*.experts.0.*");
+    auto const& expected = held ? start.w : first ? same : expert ? twice : half;
+    CAPTURE(entry.name);
+    auto const from = std::size_t(entry.offset), to = from + std::size_t(entry.rows * entry.cols);
+    for (std::size_t i = from; i < to; ++i) {
+      REQUIRE(net.w[i] == expected[i]);
+      if (held) REQUIRE((net.m[i] == 0 && net.v[i] == 0));
+      if (!held) sum += double(net.g[i]) * double(net.g[i]);
+    }
+  }
+  std::vector<double> partial(net.ranges.size());
+  CHECK(fg::gradient_norm({}, net.ranges, net.g.data(), partial.data()) ==
+        Approx(std::sqrt(sum)).epsilon(1e-14));
+}
+
+TEST_CASE("a group without a trained weight is an error") {
+  auto const entries = fg::list_weights<tiny::formed_decoder>();
+  CHECK_THROWS_WITH(fg::trained_ranges(entries, {{"*.routr", 0}}),
+                    "no weight that is trained has a name like \"*.routr\"");
+  CHECK_THROWS_WITH(fg::trained_ranges(entries, {{"*", 0}}),
+                    "every weight is held, and none is left to train");
 }
 
 TEST_CASE("the gradient's norm is that of the trained weights") {
@@ -173,7 +228,7 @@ TEMPLATE_TEST_CASE("an update's bits do not depend on where an array is cut", ""
     all.insert(all.end(), second.begin(), second.end());
     return all;
   };
-  std::vector<S> const whole = update({{margin, size, true}});
+  std::vector<S> const whole = update({{margin, size}});
   for (std::size_t i = 0; i < margin; ++i) {  // what lies beside a range stays
     CHECK(whole[i] == w[i]);
     CHECK(whole[margin + size + i] == w[margin + size + i]);
@@ -183,7 +238,7 @@ TEMPLATE_TEST_CASE("an update's bits do not depend on where an array is cut", ""
   CHECK(whole[margin] != w[margin]);
   CHECK(whole[margin + size - 1] != w[margin + size - 1]);
   for (std::int64_t cut = 1; cut < size; ++cut)
-    REQUIRE(update({{margin, cut, true}, {margin + cut, size - cut, true}}) == whole);
+    REQUIRE(update({{margin, cut}, {margin + cut, size - cut}}) == whole);
 }
 
 TEST_CASE("a gradient's norm does not depend on the machine's registers") {
@@ -192,6 +247,6 @@ TEST_CASE("a gradient's norm does not depend on the machine's registers") {
   double column[16] = {}, sum = 0, partial = 0;
   for (std::size_t i = 0; i < g.size(); ++i) column[i % 16] += double(g[i]) * double(g[i]);
   for (double const c : column) sum += c;
-  std::vector<fg::trained_range> const ranges{{0, 133, false}};
+  std::vector<fg::trained_range> const ranges{{0, 133, 1, 0}};
   CHECK(fg::gradient_norm({}, ranges, g.data(), &partial) == std::sqrt(sum));
 }

@@ -144,6 +144,12 @@ constexpr auto raw_root = with([](fg::config& c) {
   c.act = fg::activation::geglu;
 });
 constexpr auto all = with([](fg::config& c) { c.top_k = 6, c.renormalise = true; });
+constexpr fg::attention_form normed_heads{
+    .bias = true,
+    .norm = fg::head_norm::each,
+    .epsilon = 1e-2,
+    .yarn = {.factor = 4, .original = 8, .fast = 2, .mscale_all = 0.5f}};
+constexpr fg::attention_form normed_whole{.norm = fg::head_norm::all, .epsilon = 1e-3};
 
 TEST_CASE("backward agrees with differences in 100,000 partials of every stage and composition") {
   total sum;
@@ -157,6 +163,10 @@ TEST_CASE("backward agrees with differences in 100,000 partials of every stage a
   agree(sum, fg::attention<D, 3, 3, 2>{}, 30);
   agree(sum, fg::attention<D, 4, 2, 4>{}, 30);
   agree(sum, fg::attention<D, 4, 1, 2>{}, 30);
+  agree(sum, fg::attention<D, 4, 2, 4, fg::attention_form{.bias = true, .theta = 1e6}>{}, 30);
+  agree(sum, fg::attention<D, 4, 2, 4, normed_heads>{}, 30);
+  agree(sum, fg::attention<D, 4, 2, 4, normed_whole>{}, 30);
+  agree(sum, fg::residual(fg::rmsnorm<D, 1e-2>{} | fg::attention<D, 2, 1, 4, normed_heads>{}), 20);
   agree(sum, fg::shared_experts<qwen>{}, 30);
 
   agree(sum, fg::mixture<plain>{}, 10);

@@ -41,7 +41,7 @@ std::vector<float> rounded(std::vector<float> const& w, std::uint64_t seed,
   std::vector<fg::bf16> to(w.size());
   std::vector<fg::trained_range> ranges;
   for (auto at = std::int64_t(0), size = std::int64_t(w.size()); at < size; at += piece)
-    ranges.push_back({at, std::min(piece, size - at), true});
+    ranges.push_back({at, std::min(piece, size - at)});
   fg::round_weights<float>(threads, ranges, w.data(), {to.data(), true, seed});
   std::vector<float> made;
   for (fg::bf16 const one : to) made.push_back(float(one));

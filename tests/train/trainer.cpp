@@ -210,6 +210,41 @@ TEST_CASE("a gradient that is not finite moves no weight, and is reported") {
   CHECK(std::isfinite(net.parameters()[0]));
 }
 
+TEST_CASE("weights that are held keep their bits, and all others learn") {
+  network net({.deviation = 0.1, .seed = 1});
+  fg::trainer train{net, {}, {.groups = {{"*.router", 0}, {"*.experts.*", 0}}}};
+  auto const before = weights_of(net);
+  tiny::text const text(40);
+  for (int i = 0; i < 3; ++i) train.step(text.inputs(), text.targets());
+  auto const after = weights_of(net);
+  int held = 0, learnt = 0;
+  for (fg::weight_entry const& entry : net.entries()) {
+    if (entry.role == fg::role::selection_bias) continue;
+    bool const stays = entry.name.ends_with(".router") || fg::matches(entry.name, "*.experts.*");
+    auto const from = before.begin() + entry.offset, to = from + entry.rows * entry.cols;
+    CAPTURE(entry.name);
+    CHECK(std::equal(from, to, after.begin() + entry.offset) == stays);
+    ++(stays ? held : learnt);
+  }
+  CHECK((held > 2 && learnt > 2));
+}
+
+TEST_CASE("groups that make no sense, or change later, are refused") {
+  network net;
+  using fg::training;
+  CHECK_THROWS_WITH((fg::trainer{net, {}, training{.groups = {{"*.router", -1}}}}),
+                    "rate and decay of the weights \"*.router\" must be numbers of at least 0");
+  CHECK_THROWS_WITH((fg::trainer{net, {}, training{.groups = {{"gate"}}}}),
+                    "no weight that is trained has a name like \"gate\"");
+  fg::trainer train{net};
+  train.settings().groups = {{"*.router", 0}};
+  auto const before = weights_of(net);
+  tiny::text const text(8);
+  CHECK_THROWS_WITH(train.step(text.inputs(), text.targets()),
+                    "groups of weights are set when a trainer is made, and then stay");
+  CHECK(weights_of(net) == before);
+}
+
 TEST_CASE("a loss scaled by a power of two changes no bit of what is learnt") {
   network plain({.deviation = 0.1, .seed = 1}), large({.deviation = 0.1, .seed = 1});
   fg::training how{.routing = {.balance = {.expert = 0.01, .z = 0.001}}};

@@ -4,14 +4,25 @@
 
 #include <cstdarg>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 
 #include "platform.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
+namespace detail {
+
+/// Names out of files may hold anything: what a terminal would obey is shown as ?.
+inline void hide_controls(char* begin, char const* end) noexcept {
+  for (; begin != end; ++begin)
+    if (static_cast<unsigned char>(*begin) < 0x20 || *begin == 0x7f) *begin = '?';
+}
+
+}  // namespace detail
+
 /// Base of every exception that the library throws (std::bad_alloc apart). The text is stored in
-/// place, so that throwing allocates nothing beyond the exception itself.
+/// place, so that throwing allocates nothing beyond the exception itself; it is one line.
 class error : public std::exception {
  public:
   FINEGRAIN_PRINTF(2, 3) explicit error(char const* format, ...) noexcept {
@@ -26,6 +37,7 @@ class error : public std::exception {
   error() noexcept = default;
   void print(char const* format, std::va_list arguments) noexcept {
     std::vsnprintf(text_, sizeof text_, format, arguments);
+    detail::hide_controls(text_, text_ + std::strlen(text_));
   }
 
  private:

@@ -35,6 +35,21 @@ struct latent {
   friend constexpr bool operator==(latent const&, latent const&) = default;
 };
 
+/// Whether queries and keys pass an RMS norm before positions turn them: each head alone, with one
+/// gain for all heads of queries and one for those of keys (Qwen3), or all heads as one row (OLMoE).
+enum class head_norm { none, each, all };
+
+/// What attention of published models has beside its heads; by default, nothing.
+struct attention_form {
+  bool bias = false;  // of query, key and value, not of the output (Qwen1.5, Qwen2)
+  head_norm norm = head_norm::none;
+  double theta = 10000;   // rotary pair i of head_dim / 2 turns by theta^(-2i/head_dim) a position
+  double epsilon = 1e-6;  // of the norms above
+  finegrain::yarn yarn = {};
+
+  friend constexpr bool operator==(attention_form const&, attention_form const&) = default;
+};
+
 /// A decoder: embedding, `layers` blocks of attention and feed-forward, norm, head. The first
 /// dense_layers blocks have a feed-forward block of dense_width, the others the mixture; of these
 /// the first hash_layers send tokens by their ids, weighed by scores [DeepSeek-V4].
@@ -50,16 +65,42 @@ struct architecture {
   int hash_layers = 0;
   config moe = {};
   finegrain::latent latent = {};
+  attention_form attention = {};  // where there is no latent attention
+  double epsilon = 1e-6;          // of the norms between stages
 
   friend constexpr bool operator==(architecture const&, architecture const&) = default;
 };
 
 static_assert(detail::ends_without_padding<yarn> && detail::ends_without_padding<latent> &&
+                  detail::ends_without_padding<attention_form> &&
                   detail::ends_without_padding<architecture>,
               "an architecture must not end in padding: see ends_without_padding");
 
+/// Whether layers have latent attention; whether none has a mixture.
 constexpr bool has_latent_attention(architecture const& a) { return a.latent != latent{}; }
 constexpr bool is_dense(architecture const& a) { return a.dense_layers == a.layers; }
+
+/// The numbers themselves if rotary positions can have them; throws invalid_config if not.
+constexpr yarn const& checked(yarn const& y) {
+  // clang-format off
+  if (!(y.factor >= 1)) throw invalid_config("finegrain::yarn: factor must be at least 1");
+  if (y.original < 1) throw invalid_config("finegrain::yarn: original must be at least 1");
+  if (!(y.slow > 0 && y.fast >= y.slow)) throw invalid_config("finegrain::yarn: slow must be positive, and fast at least as large");
+  if (!(y.mscale >= 0 && y.mscale_all >= 0)) throw invalid_config("finegrain::yarn: mscale and mscale_all must not be negative");
+  // clang-format on
+  return y;
+}
+
+/// The form itself if attention can have it; throws invalid_config if not.
+constexpr attention_form const& checked(attention_form const& f) {
+  // clang-format off
+  if (!(f.theta > 1)) throw invalid_config("finegrain::attention_form: theta must be more than 1");
+  if (!(f.epsilon > 0 && f.epsilon < 1)) throw invalid_config("finegrain::attention_form: epsilon must lie between 0 and 1");
+  if (f.norm == head_norm::none && f.epsilon != attention_form{}.epsilon) throw invalid_config("finegrain::attention_form: epsilon is of the norms of queries and keys, and there are none");
+  // clang-format on
+  checked(f.yarn);
+  return f;
+}
 
 /// The numbers themselves if latent attention can have them; throws invalid_config if not.
 constexpr latent const& checked(latent const& n) {
@@ -70,11 +111,8 @@ constexpr latent const& checked(latent const& n) {
   if (n.rope < 2 || n.rope % 2 != 0) throw invalid_config("finegrain::latent: rotary positions turn pairs, so rope must be even and at least 2");
   if (n.value < 1) throw invalid_config("finegrain::latent: value must be at least 1");
   if (!(n.theta > 1)) throw invalid_config("finegrain::latent: theta must be more than 1");
-  if (!(n.yarn.factor >= 1)) throw invalid_config("finegrain::yarn: factor must be at least 1");
-  if (n.yarn.original < 1) throw invalid_config("finegrain::yarn: original must be at least 1");
-  if (!(n.yarn.slow > 0 && n.yarn.fast >= n.yarn.slow)) throw invalid_config("finegrain::yarn: slow must be positive, and fast at least as large");
-  if (!(n.yarn.mscale >= 0 && n.yarn.mscale_all >= 0)) throw invalid_config("finegrain::yarn: mscale and mscale_all must not be negative");
   // clang-format on
+  checked(n.yarn);
   return n;
 }
 
@@ -88,10 +126,13 @@ constexpr architecture const& checked(architecture const& a) {
   if (has_latent_attention(a)) {
     checked(a.latent);
     if (a.kv_heads != 0 || a.head_dim != 0) throw invalid_config("finegrain::architecture: latent attention has head sizes of its own, so kv_heads and head_dim must be 0");
+    if (a.attention != attention_form{}) throw invalid_config("finegrain::architecture: latent attention has numbers of its own, so attention must be left out");
   } else {
     if (a.kv_heads < 1 || a.heads % a.kv_heads != 0) throw invalid_config("finegrain::architecture: heads must divide evenly among kv_heads");
     if (a.head_dim < 2 || a.head_dim % 2 != 0) throw invalid_config("finegrain::architecture: rotary positions turn pairs, so head_dim must be even and at least 2");
+    checked(a.attention);
   }
+  if (!(a.epsilon > 0 && a.epsilon < 1)) throw invalid_config("finegrain::architecture: epsilon must lie between 0 and 1");
   if (a.dense_layers < 0 || a.dense_layers > a.layers) throw invalid_config("finegrain::architecture: dense_layers must lie between 0 and layers");
   if ((a.dense_layers > 0) != (a.dense_width > 0)) throw invalid_config("finegrain::architecture: dense_width must be positive where there are dense layers, and 0 where there are none");
   if (a.hash_layers < 0 || a.hash_layers > a.layers - a.dense_layers) throw invalid_config("finegrain::architecture: hash_layers must lie between 0 and the layers that are not dense");

@@ -6,9 +6,7 @@
 
 namespace finegrain::inline FINEGRAIN_ABI::presets {
 
-// What is not in these numbers is not in the models either: rotary frequencies other than
-// theta = 10000 (Mixtral, Qwen), biases of attention's projections (Qwen1.5), norms of queries and
-// keys (Qwen3, OLMoE), multi-token prediction (V3).
+// What is not in these numbers is not in the models either: multi-token prediction (V3).
 
 // ---- DeepSeekMoE [DeepSeekMoE 4.1.3, 5.1.2, 7.1] ----
 
@@ -130,6 +128,20 @@ inline constexpr architecture mixtral_8x7b = checked(architecture{
     .kv_heads = 8,
     .head_dim = 128,
     .moe = {.hidden = 4096, .width = 14336, .routed = 8, .top_k = 2, .renormalise = true},
+    .attention = {.theta = 1e6},
+    .epsilon = 1e-5,
+});
+
+inline constexpr architecture mixtral_8x22b = checked(architecture{
+    .hidden = 6144,
+    .layers = 56,
+    .vocabulary = 32000,
+    .heads = 48,
+    .kv_heads = 8,
+    .head_dim = 128,
+    .moe = {.hidden = 6144, .width = 16384, .routed = 8, .top_k = 2, .renormalise = true},
+    .attention = {.theta = 1e6},
+    .epsilon = 1e-5,
 });
 
 /// One shared expert of width 5632 = 4 * 1408, weighted by a sigmoid.
@@ -142,6 +154,20 @@ inline constexpr architecture qwen1_5_moe_a2_7b = checked(architecture{
     .head_dim = 128,
     .moe =
         {.hidden = 2048, .width = 1408, .routed = 60, .top_k = 4, .shared = 4, .shared_gate = true},
+    .attention = {.bias = true, .theta = 1e6},
+});
+
+/// One shared expert of width 20480 = 8 * 2560, weighted by a sigmoid.
+inline constexpr architecture qwen2_57b_a14b = checked(architecture{
+    .hidden = 3584,
+    .layers = 28,
+    .vocabulary = 151936,
+    .heads = 28,
+    .kv_heads = 4,
+    .head_dim = 128,
+    .moe =
+        {.hidden = 3584, .width = 2560, .routed = 64, .top_k = 8, .shared = 8, .shared_gate = true},
+    .attention = {.bias = true, .theta = 1e6},
 });
 
 inline constexpr architecture qwen3_30b_a3b = checked(architecture{
@@ -152,6 +178,18 @@ inline constexpr architecture qwen3_30b_a3b = checked(architecture{
     .kv_heads = 4,
     .head_dim = 128,
     .moe = {.hidden = 2048, .width = 768, .routed = 128, .top_k = 8, .renormalise = true},
+    .attention = {.norm = head_norm::each, .theta = 1e6},
+});
+
+inline constexpr architecture qwen3_235b_a22b = checked(architecture{
+    .hidden = 4096,
+    .layers = 94,
+    .vocabulary = 151936,
+    .heads = 64,
+    .kv_heads = 4,
+    .head_dim = 128,
+    .moe = {.hidden = 4096, .width = 1536, .routed = 128, .top_k = 8, .renormalise = true},
+    .attention = {.norm = head_norm::each, .theta = 1e6},
 });
 
 inline constexpr architecture olmoe_1b_7b = checked(architecture{
@@ -162,6 +200,8 @@ inline constexpr architecture olmoe_1b_7b = checked(architecture{
     .kv_heads = 16,
     .head_dim = 128,
     .moe = {.hidden = 2048, .width = 1024, .routed = 64, .top_k = 8},
+    .attention = {.norm = head_norm::all, .epsilon = 1e-5},
+    .epsilon = 1e-5,
 });
 
 // ---- dense models, which the papers compare with ----
@@ -175,6 +215,7 @@ inline constexpr architecture llama2_7b = checked(architecture{
     .head_dim = 128,
     .dense_layers = 32,
     .dense_width = 11008,
+    .epsilon = 1e-5,
 });
 
 inline constexpr architecture deepseek_7b = checked(architecture{

@@ -8,6 +8,7 @@
 
 #include <cmath>
 
+#include "../plan/attention.hpp"
 #include "../plan/stages.hpp"
 #include "linear.hpp"
 #include "rotary.hpp"
@@ -17,7 +18,7 @@ inline namespace FINEGRAIN_ISA {
 
 namespace simd {
 
-inline constexpr int query_rows = 48, key_rows = 64, score_stride = left_stride<format::f32>;
+inline constexpr int query_rows = 48, key_rows = 64, score_stride = depth + 16;
 inline constexpr std::int64_t value_cols = 512;  // of a head that are averaged at a time
 
 static_assert(key_rows <= block_cols && query_rows <= block_rows && value_cols % block_cols == 0);
@@ -97,14 +98,18 @@ FINEGRAIN_LAZY inline void attend(float scale, int share, std::int64_t first, ma
     for (std::int64_t p = 0; p < b.panels(); ++p) {
       b.pack<format::f32>(p, p + 1, 0, count, room.right, count);
       float* const to = sums + p * query_rows * panel_width;
+      auto const add = [&](int r, int height, int begin, int end) {
+        auto const nothing = [](int) { return ahead{}; };
+        wishes<ahead> const meanwhile(nothing);
+        run_tiles<format::f32, score_stride>(height, scores[r] + begin, end - begin,
+                                             room.right + begin * panel_width, sink::go_on,
+                                             to + r * panel_width, panel_width, {}, 1, meanwhile);
+      };
       for (int r = 0; r < rows; r += tile_rows) {
         int const height = std::min(tile_rows, rows - r), common = visible[r];
-        tile<format::f32>(height, scores[r], 0, common, room.right, sink::go_on,
-                          to + r * panel_width, panel_width, {});
+        add(r, height, 0, common);
         for (int i = r + 1; i < r + height; ++i)  // keys that only later rows may see
-          tile<format::f32>(1, scores[i] + common, 0, visible[i] - common,
-                            room.right + common * panel_width, sink::go_on, to + i * panel_width,
-                            panel_width, {});
+          add(i, 1, common, visible[i]);
       }
     }
   }
@@ -170,12 +175,12 @@ FINEGRAIN_LAZY struct attend_gradient {
 
 /// mixed (T, query heads * value): for each token and head, values averaged with the weights
 /// softmax(scale q . k) over its sequence's tokens up to itself. q is (T, query heads * dim), keys
-/// and values are (past + T, key-value heads * dim or value): `past` tokens came in earlier calls.
+/// and values are (rows, key-value heads * dim or value), as with_earlier says where they are.
 /// log_weight (T, query heads) is the log of the sum of exponentials.
-FINEGRAIN_LAZY inline void attend_forward(cpu const& on, heads shape, batch const& b,
-                                          std::int64_t past, matrix<float const> q,
-                                          matrix<float const> keys, matrix<float const> values,
-                                          matrix<float> mixed, matrix<float> log_weight) {
+FINEGRAIN_LAZY inline void attend_forward(cpu const& on, heads shape, batch const& b, earlier past,
+                                          matrix<float const> q, matrix<float const> keys,
+                                          matrix<float const> values, matrix<float> mixed,
+                                          matrix<float> log_weight) {
   using namespace simd;
   int const dim = shape.dim, value = shape.value, group = shape.query / shape.key_value;
   // All heads of the same keys, one after the other in memory, are rows of one: they meet the keys
@@ -197,11 +202,12 @@ FINEGRAIN_LAZY inline void attend_forward(cpu const& on, heads shape, batch cons
                        kv = h / (group / share);
     in_sequences(b, begin / share, ceil_div(end, share),
                  [&](std::int64_t t0, std::int64_t t1, std::int64_t s) {
-                   std::int64_t const first = b.begin(s), length = past + t1 - first;
+                   std::int64_t const before = past.length(s) - b.begin(s),
+                                      first = past.first_row(b, s), length = before + t1;
                    std::int64_t const r0 = std::max(begin, t0 * share);
                    std::int64_t const rows = std::min(end, t1 * share) - r0;
                    for (std::int64_t c0 = 0; c0 < value; c0 += value_cols)
-                     attend(shape.scale_of<float>(), share, r0 + (past - first) * share,
+                     attend(shape.scale_of<float>(), share, r0 + before * share,
                             q.middle_rows(r0, rows).middle_cols(h * dim, dim),
                             keys.middle_rows(first, length).middle_cols(kv * dim, dim),
                             values.middle_rows(first, length).middle_cols(kv * value, value), c0,

@@ -18,6 +18,8 @@ struct block_weights {
   matrix<T> gain;       // (1, D)
   Projection input[3];  // (heads * dim, D): query, key, value
   Projection output;    // (D, query heads * dim)
+  matrix<T> bias[3];    // (1, heads * dim), or empty
+  matrix<T> norm[2];    // of queries and of keys: (1, numbers that a norm is of), or empty
 };
 
 /// What a block's forward leaves for its backward.
@@ -27,15 +29,17 @@ struct block_saved {
   matrix<float> q, k, v;     // (T, heads * dim), q and k with their positions turned in
   matrix<float> mixed;       // (T, query heads * dim)
   matrix<float> log_weight;  // (T, query heads)
+  norms_saved<float, float> norms;
 
-  constexpr block_saved(arena& memory, extent e, int hidden, heads shape)
+  constexpr block_saved(arena& memory, extent e, int hidden, heads shape, head_norm norm)
       : rows(memory.matrix<float>(e.tokens, hidden)),
         inverse_rms(memory.take<float>(e.tokens)),
         q(memory.matrix<float>(e.tokens, shape.query * shape.dim)),
         k(memory.matrix<float>(e.tokens, shape.key_value * shape.dim)),
         v(memory.matrix<float>(e.tokens, shape.key_value * shape.dim)),
         mixed(memory.matrix<float>(e.tokens, shape.query * shape.dim)),
-        log_weight(memory.matrix<float>(e.tokens, shape.query)) {}
+        log_weight(memory.matrix<float>(e.tokens, shape.query)),
+        norms(memory, e.tokens, shape, norm) {}
 };
 
 /// Gradients of the above while backward runs.
@@ -93,37 +97,67 @@ void multiply_group(cpu const& on, matrix<float const> a, B const& b, std::int64
   });
 }
 
+/// Queries and keys of rows [begin, end) from products to what scores are made of: with their biases,
+/// norms and positions; and values with their biases.
+template <class Projection>
+void finish_rows(batch const& b, earlier past, attention_form const& form, int dim,
+                 block_weights<float const, Projection> const& w, block_saved const& s,
+                 std::int64_t begin, std::int64_t end, matrix<float> const (&products)[3],
+                 matrix<float> const (&made)[3]) {
+  if (form.bias)
+    for (int i = 0; i < 3; ++i)
+      for (std::int64_t t = begin; t < end; ++t)
+        add_row(w.bias[i].data, products[i].cols, products[i].row(t));
+  if (form.norm != head_norm::none)
+    for (int i = 0; i < 2; ++i) {
+      std::int64_t const width = w.norm[i].cols, norms = made[i].cols / width;  // of a row
+      float* const rms = i == 0 ? s.norms.query_rms : s.norms.key_rms;
+      for (std::int64_t n = begin * norms; n < end * norms; ++n)
+        rms[n] = normalise(products[i].data + n * width, w.norm[i].data, width,
+                           static_cast<float>(form.epsilon), made[i].data + n * width);
+    }
+  turn_rows(b, past, turn_of(form, dim), 1, begin, end, made[0], made[1]);
+}
+
 }  // namespace simd
 
-/// y (T, D) = x + attention(rmsnorm(x)). The last T rows of keys and values (past + T, key-value
-/// heads * dim) are made here; `past` tokens came in earlier calls.
+/// y (T, D) = x + attention(rmsnorm(x)).
 template <class Projection>
-void attention_block_forward(cpu const& on, heads shape, rotary const& turned, float epsilon,
-                             batch const& b, std::int64_t past,
-                             block_weights<float const, Projection> const& w, block_saved const& s,
-                             matrix<float const> x, matrix<float> keys, matrix<float> values,
-                             matrix<float> y) {
+void attention_block_forward(pass<cpu> const& p, heads shape, attention_form const& form,
+                             float epsilon, block_weights<float const, Projection> const& w,
+                             block_saved const& s, matrix<float const> x, matrix<float> y) {
   using namespace simd;
+  cpu const& on = p.on;
+  batch const& b = p.batch;
+  earlier const past = p.past();
   std::int64_t const T = x.rows, groups = groups_of(w.input);
-  matrix<float> const made[] = {s.q, keys.middle_rows(past, T), values.middle_rows(past, T)};
+  bool const normed = form.norm != head_norm::none;
+  matrix<float> const made[] = {s.q, s.k, s.v};
+  matrix<float> const products[] = {normed ? s.norms.query : s.q, normed ? s.norms.key : s.k, s.v};
   auto const project = [&](std::int64_t begin, std::int64_t rows, std::int64_t group) {
     int i = 0;
     for (; group >= groups_of(w.input[i].rows); ++i) group -= groups_of(w.input[i].rows);
     multiply_group(on, s.rows.middle_rows(begin, rows), across(on, w.input[i]), group,
-                   made[i].middle_rows(begin, rows), gradients::overwrite);
+                   products[i].middle_rows(begin, rows), gradients::overwrite);
+  };
+  auto const finish = [&](std::int64_t begin, std::int64_t end) {
+    finish_rows(b, past, form, shape.dim, w, s, begin, end, products, made);
   };
   if (by_rows(T, w.input)) {
     in_blocks(on, T, 1, [&](std::int64_t begin, std::int64_t rows, std::int64_t) {
       for (std::int64_t t = begin; t < begin + rows; ++t)
         s.inverse_rms[t] = normalise(x.row(t), w.gain.data, x.cols, epsilon, s.rows.row(t));
       for (std::int64_t group = 0; group < groups; ++group) project(begin, rows, group);
-      turn_rows(b, past, turned, 1, begin, begin + rows, made[0], made[1]);
+      finish(begin, begin + rows);
     });
   } else {
     rmsnorm_forward(on, x, w.gain, epsilon, s.rows, s.inverse_rms);
     in_blocks(on, T, groups, project);
-    turn(on, b, past, turned, 1, made[0], made[1]);
+    on.threads(ceil_div(T, turned_rows), [&](std::int64_t task, int) {
+      finish(task * turned_rows, std::min(T, (task + 1) * turned_rows));
+    });
   }
+  matrix<float> const keys = with_earlier(p, s.k), values = with_earlier(p, s.v);
   attend_forward(on, shape, b, past, s.q, keys, values, s.mixed, s.log_weight);
   in_blocks(on, T, groups_of(y.cols), [&](std::int64_t begin, std::int64_t rows, std::int64_t g) {
     std::int64_t const c = g * block_cols, cols = std::min<std::int64_t>(block_cols, y.cols - c);
@@ -136,11 +170,14 @@ void attention_block_forward(cpu const& on, heads shape, rotary const& turned, f
 
 /// dx (T, D), and dw, from dy (T, D). Nothing came earlier: training sees whole sequences.
 template <class Projection>
-void attention_block_backward(cpu const& on, heads shape, rotary const& turned, batch const& b,
-                              block_weights<float const, Projection> const& w, block_saved const& s,
-                              block_scratch const& t, matrix<float const> x, matrix<float const> dy,
-                              block_weights<float> const& dw, gradients mode, matrix<float> dx) {
+void attention_block_backward(cpu const& on, heads shape, attention_form const& form,
+                              batch const& b, block_weights<float const, Projection> const& w,
+                              block_saved const& s, block_scratch const& t, matrix<float const> x,
+                              matrix<float const> dy, block_weights<float> const& dw,
+                              gradients mode, matrix<float> dx) {
   using namespace simd;
+  rotary const turned = turn_of(form, shape.dim);
+  bool const normed = form.norm != head_norm::none;
   std::int64_t const T = x.rows;
   multiply_all(on, dy, straight{on.copy.of(w.output), w.output.cols}, t.dmixed,
                gradients::overwrite);
@@ -158,14 +195,24 @@ void attention_block_backward(cpu const& on, heads shape, rotary const& turned, 
       normalise_backward(x.row(i), w.gain.data, x.cols, s.inverse_rms[i], t.drows.row(i), dx.row(i),
                          dy.row(i));
   };
-  if (by_rows(T, w.input)) {
+  bool const in_rows = by_rows(T, w.input);
+  if (normed || !in_rows) turn(on, b, {}, turned, -1, t.dq, t.dk);
+  if (normed) {  // their gains' gradients are of what norms' gradients then take the place of
+    auto const back = [&](int i, matrix<float const> from, float const* rms) {
+      std::int64_t const width = w.norm[i].cols;
+      rmsnorm_backward(on, rows_of(from, width), w.norm[i], rms, rows_of(made[i], width),
+                       dw.norm[i], mode, rows_of(made[i], width));
+    };
+    back(0, s.norms.query, s.norms.query_rms);
+    back(1, s.norms.key, s.norms.key_rms);
+  }
+  if (in_rows) {
     in_blocks(on, T, 1, [&](std::int64_t begin, std::int64_t rows, std::int64_t) {
-      turn_rows(b, 0, turned, -1, begin, begin + rows, t.dq, t.dk);
+      if (!normed) turn_rows(b, {}, turned, -1, begin, begin + rows, t.dq, t.dk);
       for (std::int64_t group = 0; group < groups_of(x.cols); ++group) project(begin, rows, group);
       through_norm(begin, rows);
     });
   } else {
-    turn(on, b, 0, turned, -1, t.dq, t.dk);
     in_blocks(on, T, groups_of(x.cols), project);
     on.threads(ceil_div(T, norm_rows), [&](std::int64_t task, int) {
       through_norm(task * norm_rows, std::min(norm_rows, T - task * norm_rows));
@@ -194,19 +241,20 @@ void attention_block_backward(cpu const& on, heads shape, rotary const& turned, 
     }
     gain_gradient(x, s.inverse_rms, t.drows, task * gain_cols, dw.gain, mode);
   });
+  if (form.bias)
+    for (int i = 0; i < 3; ++i) bias_backward(on, made[i], dw.bias[i], mode);
 }
 
 }  // namespace FINEGRAIN_ISA
 
 /// x + attention(rmsnorm(x)).
-template <int D, int Heads, int KvHeads, int HeadDim>
-struct plan<cpu, residual_of<then<rmsnorm<D>, attention<D, Heads, KvHeads, HeadDim>>>> {
-  using stage = attention<D, Heads, KvHeads, HeadDim>;
+template <int D, norm_epsilon Epsilon, int Heads, int KvHeads, int HeadDim, attention_form Form>
+struct plan<cpu,
+            residual_of<then<rmsnorm<D, Epsilon>, attention<D, Heads, KvHeads, HeadDim, Form>>>> {
   static constexpr heads shape{Heads, KvHeads, HeadDim};
-  static constexpr rotary turned{HeadDim, stage::theta};
 
   struct saved : block_saved {
-    constexpr saved(arena& memory, extent e) : block_saved(memory, e, D, shape) {}
+    constexpr saved(arena& memory, extent e) : block_saved(memory, e, D, shape, Form.norm) {}
   };
   struct scratch : block_scratch {
     constexpr scratch(arena& memory, extent e) : block_scratch(memory, e, D, shape) {}
@@ -215,19 +263,13 @@ struct plan<cpu, residual_of<then<rmsnorm<D>, attention<D, Heads, KvHeads, HeadD
   template <class W>
   static void forward(pass<cpu> p, W const& w, saved const& s, matrix<float const> x,
                       matrix<float> y) {
-    std::int64_t const past = p.cache ? p.cache->length : 0;
-    matrix<float> keys = s.k, values = s.v;
-    if (p.cache) {
-      keys = p.cache->take(s.k.cols).middle_rows(0, past + x.rows);
-      values = p.cache->take(s.v.cols).middle_rows(0, past + x.rows);
-    }
-    attention_block_forward(p.on, shape, turned, static_cast<float>(rmsnorm<D>::epsilon), p.batch,
-                            past, views<float const>(w), s, x, keys, values, y);
+    attention_block_forward(p, with_scale(shape, Form), Form, static_cast<float>(Epsilon.value),
+                            views<float const>(w), s, x, y);
   }
   template <class W, class V>
   static void backward(pass<cpu> p, W const& w, saved const& s, matrix<float const> x,
                        matrix<float const> dy, V const& dw, matrix<float> dx) {
-    attention_block_backward(p.on, shape, turned, p.batch, views<float const>(w), s,
+    attention_block_backward(p.on, with_scale(shape, Form), Form, p.batch, views<float const>(w), s,
                              scratch(p.scratch, p.extent), x, dy, views<float>(dw), p.gradients,
                              dx);
   }
@@ -238,7 +280,11 @@ struct plan<cpu, residual_of<then<rmsnorm<D>, attention<D, Heads, KvHeads, HeadD
     auto const& a = w.a.b;
     using own = std::remove_cvref_t<decltype(a.query)>;
     using view = std::conditional_t<std::is_convertible_v<own, matrix<T>>, matrix<T>, own>;
-    return block_weights<T, view>{w.a.a.gain, {a.query, a.key, a.value}, a.output};
+    return block_weights<T, view>{w.a.a.gain,
+                                  {a.query, a.key, a.value},
+                                  a.output,
+                                  {a.query_bias, a.key_bias, a.value_bias},
+                                  {a.query_norm, a.key_norm}};
   }
 };
 

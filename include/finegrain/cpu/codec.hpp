@@ -150,27 +150,31 @@ struct unit<format::int4> : unit<format::bf16> {
       store_first(to + k, lowered(load_first(from + k, count - k)), (count - k + 1) / 2 * 2);
   }
   FINEGRAIN_INLINE static void keep(vec from, float* to) { store(to, lowered(from)); }
-  /// What the sums of a row's blocks start at, of so many units; to a multiple of `lanes` blocks.
-  static void start(float const* row, std::int64_t units, float* to) {
-    for (std::int64_t k = 0; k < units; to += lanes) {
+  FINEGRAIN_INLINE static void keep(vec const (&numbers)[2], int k, vec (&parts)[2]) {
+    for (int i = 0; i < 2; ++i) parts[i] = nearest(numbers[i]) * power(-1, k + i);
+  }
+  /// What the sums of blocks of a strip's rows start at, of so many units: a vector of rows for each.
+  static void start(float const* strip, std::int64_t units, int height, float* to) {
+    for (std::int64_t k = 0; k < units; to += height) {
       vec sum[lanes]{};
-      for (int b = 0; b < lanes; ++b)
-        for (std::int64_t const end = std::min(units, k + starting); k < end; k += lanes / numbers)
-          add_product(load(row + k * numbers), powers(1, -codec<format::int4>::zero), sum[b]);
-      transpose(sum);
+      for (std::int64_t const end = std::min(units, k + starting); k < end; k += lanes / numbers)
+        for (int j = 0; j < lanes; ++j)
+          add_product(load(strip + (k * numbers + j) * height),
+                      broadcast(-codec<format::int4>::zero * power(1, j)), sum[j]);
       for (int j = 1; j < lanes; ++j) sum[0] += sum[j];
       store(to, sum[0]);
     }
   }
 
  private:
-  FINEGRAIN_INLINE static vec lowered(vec x) { return nearest(x) * powers(-1, 1); }
-  /// factor 2^(sign places)
-  FINEGRAIN_INLINE static vec powers(int sign, int factor) {
+  FINEGRAIN_INLINE static vec lowered(vec x) {
     vec p;
-    for (int k = 0; k < lanes; ++k)
-      p[k] = std::bit_cast<float>((127 + sign * places[k]) << 23) * static_cast<float>(factor);
-    return p;
+    for (int k = 0; k < lanes; ++k) p[k] = power(-1, k);
+    return nearest(x) * p;
+  }
+  /// 2^(sign place of number k)
+  FINEGRAIN_INLINE static float power(int sign, int k) {
+    return std::bit_cast<float>((127 + sign * places[k]) << 23);
   }
 };
 template <>

@@ -43,7 +43,7 @@ requires(Quantised<F>) struct panels<F> {
     });
   }
 
-  /// One matrix's panels, as left_rows reads them.
+  /// One matrix's panels, as multiply_panels reads them.
   struct source {
     static constexpr std::int64_t pass = depth;
     /// What codes are decoded into: units, or where a product would take those apart, floats. So many
@@ -60,76 +60,63 @@ requires(Quantised<F>) struct panels<F> {
     code_layout<F> layout;
     float* room;  // right_room numbers
 
-    /// sums(rows, panel_width) = or += a . units [k, k + units), of `count` panels from p on; `last`:
-    /// none follow.
-    template <class Next>
-    void run(int rows, float const* a, std::int64_t, std::int64_t p, int count, std::int64_t k,
-             std::int64_t units, bool last, float* sums, Next&& next) const {
-      constexpr int n = units_of_codes<F>;
-      std::byte const* const panel = data + p * layout.panel_bytes();
-      std::int64_t const begin = k / n, end = begin + units / n;
-      if (rows <= few)
-        few_rows(rows, count, a, panel, begin, end, sums, std::make_integer_sequence<int, few>());
-      else
-        for (std::int64_t u = 0; u < units; u += some)
-          decoded_rows(rows, a, u, std::min(some, units - u), panel, begin, k + u == 0, sums,
-                       [&](int t, int tiles) {
-                         int const turn = static_cast<int>(u / some);
-                         int const turns = static_cast<int>(ceil_div(units, some));
-                         return next(turn * tiles + t, turns * tiles);
-                       });
+    void run(strips<products> const& a, piece const& now, int count, bool last, float* sums,
+             piece const& then) const {
+      std::byte const* const panel = data + now.panel * layout.panel_bytes();
+      if (a.rows() <= few) {
+        few_rows(a, now, count, panel, sums, std::make_integer_sequence<int, few>());
+      } else {
+        constexpr std::int64_t unit_bytes = layout.step_bytes / units_of_codes<F>;
+        fetching(data + then.panel * layout.panel_bytes() + layout.at(then.k / units_of_codes<F>),
+                 then.units * unit_bytes, now.units * parts * a.count(), [&](auto next) {
+                   for (std::int64_t u = 0; u < now.units; u += some)
+                     decoded_rows(a.after(u), {now.panel, now.k + u, std::min(some, now.units - u)},
+                                  panel, sums, next);
+                 });
+      }
       if constexpr (code::block == 0)
         for (int i = 0; last && i < count; ++i)
-          scale(panel + i * layout.panel_bytes(), rows, sums + i * rows * panel_width);
-    }
-    flow next(std::int64_t p, std::int64_t k, std::int64_t units, int part, int all) const {
-      std::int64_t const begin = k / units_of_codes<F>;
-      std::int64_t const bytes = units / units_of_codes<F> * layout.step_bytes;
-      return {data + p * layout.panel_bytes() + layout.at(begin) + bytes * part / all,
-              ceil_div(bytes, all * std::min(some, units) * parts)};
+          scale(panel + i * layout.panel_bytes(), a.rows(), sums + i * a.rows() * panel_width);
     }
 
    private:
     template <int... R>
-    void few_rows(int rows, int count, float const* a, std::byte const* panel, std::int64_t begin,
-                  std::int64_t end, float* sums, std::integer_sequence<int, R...>) const {
+    void few_rows(strips<products> const& a, piece const& now, int count, std::byte const* panel,
+                  float* sums, std::integer_sequence<int, R...>) const {
       decoder<F> const tables;
-      auto const run = [&]<int Rows, int Panels>() {
-        for (; rows == Rows && count >= Panels; count -= Panels,
-                                                sums += Panels * Rows * panel_width,
-                                                panel += Panels * layout.panel_bytes())
-          coded_tile<F, Rows, Panels>(a, layout, panel, begin, end, sums, tables);
-      };
-      if constexpr (abreast(1) == 4) run.template operator()<1, 4>();
-      if constexpr (abreast(1) >= 2) run.template operator()<1, 2>();
-      if constexpr (abreast(2) == 2) run.template operator()<2, 2>();
-      (run.template operator()<R + 1, 1>(), ...);
-    }
-    /// sums = or += a . units [u, u + count) behind step `begin`, which are decoded once for all tiles.
-    template <class Next>
-    void decoded_rows(int rows, float const* a, std::int64_t u, std::int64_t count,
-                      std::byte const* panel, std::int64_t begin, bool fresh, float* sums,
-                      Next&& next) const {
-      constexpr int n = units_of_codes<F>;
-      constexpr int stride = left_stride<products>;
-      decode(panel, begin + u / n, begin + (u + count) / n);
-      if (code::block > 0 && fresh) std::fill_n(sums, rows * panel_width, 0.0f);
-      each_tile(rows, [&](int top, int height, int t, int tiles) {
-        float const* const block = a + top * stride;
-        float const* const from = block + u * parts;
-        float* const to = sums + top * panel_width;
-        std::int64_t const units = count * parts;
-        if constexpr (code::block == 0) {
-          tile<decoded, flow, stride>(height, from, 0, units, room,
-                                      fresh ? sink::fresh : sink::go_on, to, panel_width,
-                                      next(t, tiles));
-        } else {
-          constexpr std::int64_t together = code::block / unit<decoded>::numbers;
-          scaled_tile<decoded, products>(
-              height, from, starts_of<products>(block) + u * 2 / code::block, units, together, room,
-              room + depth * panel_width, to, next(t, tiles));
-        }
+      std::int64_t const begin = now.k / units_of_codes<F>;
+      std::int64_t const end = begin + now.units / units_of_codes<F>;
+      a.each([&](int, int height, float const* strip, float const* starts) {
+        auto const run = [&]<int Rows, int Panels>() {
+          for (; height == Rows && count >= Panels; count -= Panels,
+                                                    sums += Panels * Rows * panel_width,
+                                                    panel += Panels * layout.panel_bytes())
+            coded_tile<F, Rows, Panels>(strip, starts, layout, panel, begin, end, sums, tables);
+        };
+        if constexpr (abreast(1) == 4) run.template operator()<1, 4>();
+        if constexpr (abreast(1) >= 2) run.template operator()<1, 2>();
+        if constexpr (abreast(2) == 2) run.template operator()<2, 2>();
+        (run.template operator()<R + 1, 1>(), ...);
       });
+    }
+    /// The same of up to `some` units, which are decoded once for all tiles.
+    template <class Flow>
+    void decoded_rows(strips<products> const& a, piece const& now, std::byte const* panel,
+                      float* sums, Flow& next) const {
+      constexpr int n = units_of_codes<F>;
+      std::int64_t const units = now.units * parts;
+      decode(panel, now.k / n, (now.k + now.units) / n);
+      if constexpr (code::block == 0) {
+        a.template multiply<decoded>(units, room, now.k == 0 ? sink::fresh : sink::go_on, sums,
+                                     next);
+      } else {
+        if (now.k == 0) std::fill_n(sums, a.rows() * panel_width, 0.0f);
+        a.each([&](int top, int height, float const* strip, float const* starts) {
+          scaled_tile<decoded, products>(
+              height, strip, starts, units, code::block / unit<decoded>::numbers, room,
+              room + depth * panel_width, sums + top * panel_width, next);
+        });
+      }
     }
     /// Steps [begin, end) as a product takes them, and their scales.
     FINEGRAIN_ONE_COPY void decode(std::byte const* panel, std::int64_t begin,

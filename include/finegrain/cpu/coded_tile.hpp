@@ -75,9 +75,7 @@ FINEGRAIN_INLINE void add_number(float const* a, std::byte const*& codes, std::i
   auto const number = [&](int j) __attribute__((always_inline)) {
     return decoder<F>::part(load_codes(codes_at(codes, distance, j)), I / u::parts, I % u::parts);
   };
-  auto const row = [&](int r) __attribute__((always_inline)) {
-    return broadcast(a[r * left_stride<codec<F>::products> + I]);
-  };
+  auto const row = [&](int r) __attribute__((always_inline)) { return broadcast(a[I * Rows + r]); };
   if constexpr (Rows > width) {  // the fewer of the two stay in registers
     vec w[width];
     FINEGRAIN_UNROLL
@@ -121,7 +119,7 @@ FINEGRAIN_INLINE void add_units(float const* a, std::byte const* codes, std::int
     for (int j = 0; j < width; ++j) w[j] = u::part(units[j][i / u::parts], i % u::parts);
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
-      vec const x = broadcast(a[r * left_stride<codec<F>::products> + i]);
+      vec const x = broadcast(a[i * Rows + r]);
       FINEGRAIN_UNROLL
       for (int j = 0; j < width; ++j) u::multiply_add(x, w[j], sum[r][j]);
     }
@@ -136,7 +134,7 @@ FINEGRAIN_INLINE void add_codes(float const* a, std::byte const* codes, std::int
                                 [[maybe_unused]] decoder<F> const& decode) {
   using u = unit<codec<F>::products>;
   constexpr int numbers = units_of_codes<F> * u::parts;
-  for (; steps > 0; --steps, codes += code_layout<F>::step_bytes, a += numbers) {
+  for (; steps > 0; --steps, codes += code_layout<F>::step_bytes, a += numbers * Rows) {
     if constexpr (u::parts > 1) {
       std::byte const* soon = codes + fetched_ahead / Panels;
       soon += soon < behind ? 0 : (Panels - 1) * distance;
@@ -153,9 +151,10 @@ FINEGRAIN_INLINE void add_codes(float const* a, std::byte const* codes, std::int
 
 /// sums(Rows, panel_width) of each of so many panels = or += a . the values of steps [begin, end).
 template <format F, int Rows, int Panels>
-FINEGRAIN_ONE_COPY void coded_tile(float const* a, code_layout<F> const& layout,
-                                   std::byte const* panel, std::int64_t begin, std::int64_t end,
-                                   float* sums, decoder<F> const& decode) {
+FINEGRAIN_ONE_COPY void coded_tile(float const* a, [[maybe_unused]] float const* starts,
+                                   code_layout<F> const& layout, std::byte const* panel,
+                                   std::int64_t begin, std::int64_t end, float* sums,
+                                   decoder<F> const& decode) {
   constexpr int width = Panels * vectors;
   constexpr bool scaled = codec<F>::block > 0;
   std::int64_t const distance = layout.panel_bytes(), block_steps = layout.block_steps();
@@ -165,7 +164,6 @@ FINEGRAIN_ONE_COPY void coded_tile(float const* a, code_layout<F> const& layout,
     return sums + (j / vectors * Rows + r) * panel_width + j % vectors * lanes;
   };
   if (begin == 0) std::fill_n(sums, Panels * Rows * panel_width, 0.0f);
-  [[maybe_unused]] float const* start = starts_of<codec<F>::products>(a);
   while (begin < end) {
     std::int64_t const steps = std::min(end - begin, block_steps);
     vec sum[Rows][width];
@@ -174,14 +172,14 @@ FINEGRAIN_ONE_COPY void coded_tile(float const* a, code_layout<F> const& layout,
       FINEGRAIN_UNROLL
       for (int j = 0; j < width; ++j)
         if constexpr (requires { unit<codec<F>::products>::starting; })
-          sum[r][j] = broadcast(start[r * left_stride<codec<F>::products>]);
+          sum[r][j] = broadcast(starts[r]);
         else
           sum[r][j] = scaled ? vec{} : load(sum_at(r, j));
     }
-    ++start;
+    starts += Rows;
     add_codes<F, Rows, Panels>(a, codes, distance, steps, behind, sum, decode);
     begin += steps;
-    a += steps * units_of_codes<F> * unit<format::bf16>::parts;
+    a += steps * units_of_codes<F> * unit<format::bf16>::parts * Rows;
     codes += steps * layout.step_bytes;
     FINEGRAIN_UNROLL
     for (int p = 0; p < Panels; ++p) {

@@ -6,6 +6,7 @@
 #include <span>
 
 #include "../plan/plan.hpp"
+#include "codec.hpp"
 #include "executor.hpp"
 #include "left.hpp"
 
@@ -49,7 +50,7 @@ struct expert_task {
 
 /// Units in which a slot's gate and up, `width` numbers each, are kept for backward.
 constexpr std::int64_t kept_units(std::int64_t width, format kept) {
-  return 2 * simd::ceil_div(width, 32 / bits(kept));
+  return 2 * ceil_div(width, 32 / bits(kept));
 }
 
 /// Memory of each worker while experts run: rows of A, an expert's hidden rows and a block of B
@@ -61,14 +62,17 @@ struct expert_room {
 
   constexpr expert_room() = default;
   constexpr expert_room(arena& memory, extent e, std::int64_t D, std::int64_t F)
-      : left(rows(std::max(D, F))),
-        hidden(rows(F)),
+      : left(rows(e.tokens, std::max(D, F))),
+        hidden(rows(e.tokens, F)),
         sums(e.training ? simd::depth * (std::max(D, F) + simd::panel_width) : 0),
         data(memory.take<float>(e.workers * size())) {}
 
   constexpr std::int64_t size() const { return std::max(left + hidden + simd::right_room, sums); }
-  static constexpr std::int64_t rows(std::int64_t K) {
-    return std::max(simd::left_rows<format::f32>::size(K), simd::left_rows<format::bf16>::size(K));
+  static constexpr std::int64_t rows(std::int64_t tokens, std::int64_t K) {
+    constexpr format coded = simd::codec<format::int4>::products;
+    return std::max({simd::left_rows<format::f32>::size(tokens, K),
+                     simd::left_rows<format::bf16>::size(tokens, K),
+                     simd::left_rows<coded>::size(tokens, K)});
   }
   float* left_of(int worker) const { return data + worker * size(); }
   float* hidden_of(int worker) const { return left_of(worker) + left; }

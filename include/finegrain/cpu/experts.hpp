@@ -140,17 +140,17 @@ void experts_forward(cpu const& on, activation act, std::span<expert_group const
     auto const b = weights.gate_up(g, task.expert, room.right_of(worker));
     a.multiply(b, task.begin, task.end, [&](std::int64_t p, float const* sums) {
       std::int64_t const c = p * half_panel, n = std::min(half_panel, g.width() - c);
-      for (int r = 0; r < rows; ++r) {
-        std::int64_t const slot = task.first + r;
+      auto const numbers = [&](int r) __attribute__((always_inline)) {
         float* const kept =
-            g.gate_up.rows > 0 ? g.gate_up.row(slot) + c / number::numbers : nullptr;
-        vec const h = gated_forward<Weights::products>(act, sums + r * panel_width, n, kept,
-                                                       kept ? kept + g.gate_up.cols / 2 : nullptr);
-        if (whole)
-          hidden.store(r, c, first_of(h, n));  // behind the last, 0 times infinity may stand
-        else
-          store_up_to(g.hidden.row(slot) + c, h, n);
-      }
+            g.gate_up.rows > 0 ? g.gate_up.row(task.first + r) + c / number::numbers : nullptr;
+        return gated_forward<Weights::products>(act, sums + r * panel_width, n, kept,
+                                                kept ? kept + g.gate_up.cols / 2 : nullptr);
+      };
+      if (whole)  // behind the last, 0 times infinity may stand
+        hidden.rows().put(
+            c, n, [&](int r) __attribute__((always_inline)) { return first_of(numbers(r), n); });
+      else
+        for (int r = 0; r < rows; ++r) store_up_to(g.hidden.row(task.first + r) + c, numbers(r), n);
     });
     if (whole) make_out(g, task, hidden, 0, outer_panels(g), worker);
   });

@@ -32,16 +32,29 @@ requires(Packable<F.rest>) struct frozen_weights<cpu, F, head<D, V>> : frozen_pr
   constexpr explicit frozen_weights(arena& memory) : frozen_product<F.rest>(memory, D, V) {}
 };
 
-template <formats F, int D, int Heads, int KvHeads, int HeadDim>
-requires(Packable<F.rest>) struct frozen_weights<cpu, F, attention<D, Heads, KvHeads, HeadDim>> {
+template <formats F, int D, int Heads, int KvHeads, int HeadDim, attention_form Form>
+requires(
+    Packable<F.rest>) struct frozen_weights<cpu, F, attention<D, Heads, KvHeads, HeadDim, Form>> {
+  using E = attention<D, Heads, KvHeads, HeadDim, Form>;
   simd::panels<F.rest> query, key, value, output;
+  matrix<float> query_bias, key_bias, value_bias, query_norm, key_norm;
   constexpr explicit frozen_weights(arena& memory)
       : query(memory, 1, Heads * HeadDim, D),
         key(memory, 1, KvHeads * HeadDim, D),
         value(memory, 1, KvHeads * HeadDim, D),
-        output(memory, 1, D, Heads * HeadDim) {}
+        output(memory, 1, D, Heads * HeadDim),
+        query_bias(memory.matrix<float>(E::biases, Heads * HeadDim)),
+        key_bias(memory.matrix<float>(E::biases, KvHeads * HeadDim)),
+        value_bias(memory.matrix<float>(E::biases, KvHeads * HeadDim)),
+        query_norm(memory.matrix<float>(E::normed, E::norm_width(Heads))),
+        key_norm(memory.matrix<float>(E::normed, E::norm_width(KvHeads))) {}
   void fill(cpu const& on, float const* numbers) const {
-    auto const w = bind_weights<attention<D, Heads, KvHeads, HeadDim>, float const>(numbers);
+    auto const w = bind_weights<E, float const>(numbers);
+    auto const copy = [](matrix<float const> from, matrix<float> to) {
+      std::copy_n(from.data, to.size(), to.data);
+    };
+    copy(w.query_bias, query_bias), copy(w.key_bias, key_bias), copy(w.value_bias, value_bias);
+    copy(w.query_norm, query_norm), copy(w.key_norm, key_norm);
     query.fill(on, simd::stacked(w.query)), key.fill(on, simd::stacked(w.key));
     value.fill(on, simd::stacked(w.value)), output.fill(on, simd::stacked(w.output));
   }

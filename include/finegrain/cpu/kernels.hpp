@@ -27,12 +27,11 @@ FINEGRAIN_KERNEL void mixture_backward(cpu const&, config const&, batch const&,
                                        mixture_scratch const&, matrix<float const>,
                                        matrix<float const>, layer_weights<float> const&, gradients,
                                        matrix<float>);
-FINEGRAIN_KERNEL void attention_block_forward(cpu const&, heads, rotary const&, float, batch const&,
-                                              std::int64_t, block_weights<float const> const&,
-                                              block_saved const&, matrix<float const>,
-                                              matrix<float>, matrix<float>, matrix<float>);
-FINEGRAIN_KERNEL void attention_block_backward(cpu const&, heads, rotary const&, batch const&,
-                                               block_weights<float const> const&,
+FINEGRAIN_KERNEL void attention_block_forward(pass<cpu> const&, heads, attention_form const&, float,
+                                              block_weights<float const> const&, block_saved const&,
+                                              matrix<float const>, matrix<float>);
+FINEGRAIN_KERNEL void attention_block_backward(cpu const&, heads, attention_form const&,
+                                               batch const&, block_weights<float const> const&,
                                                block_saved const&, block_scratch const&,
                                                matrix<float const>, matrix<float const>,
                                                block_weights<float> const&, gradients,

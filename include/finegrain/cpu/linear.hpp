@@ -44,6 +44,11 @@ void multiply_all(cpu const& on, matrix<float const> x, B const& b, matrix<float
   });
 }
 
+/// y += x.
+inline void add_row(float const* x, std::int64_t cols, float* y) {
+  for (std::int64_t c = 0; c < cols; ++c) y[c] += x[c];
+}
+
 }  // namespace simd
 
 /// y (T, Out) = x (T, In) . w (Out, In)^T, of weights as they are stored, or packed.
@@ -59,7 +64,7 @@ FINEGRAIN_LAZY inline void linear_backward(cpu const& on, matrix<float const> x,
                                            matrix<float> dw, gradients dw_mode, matrix<float> dx,
                                            gradients dx_mode) {
   simd::in_products_of(on, [&]<format F>() {
-    on.threads(simd::ceil_div(w.rows, simd::block_rows), [&](std::int64_t task, int) {
+    on.threads(ceil_div(w.rows, simd::block_rows), [&](std::int64_t task, int) {
       std::int64_t const first = task * simd::block_rows;
       simd::outer_product<F>(
           dy, first, x, dy.rows,
@@ -67,6 +72,27 @@ FINEGRAIN_LAZY inline void linear_backward(cpu const& on, matrix<float const> x,
     });
   });
   if (dx.data) simd::multiply_all(on, dy, simd::straight{on.copy.of(w), w.cols}, dx, dx_mode);
+}
+
+/// y (T, Out) += bias (1, Out).
+FINEGRAIN_LAZY inline void add_bias(cpu const& on, matrix<float const> bias, matrix<float> y) {
+  detail::for_rows(on, y.rows,
+                   [&](std::int64_t t, int) { simd::add_row(bias.data, y.cols, y.row(t)); });
+}
+/// dbias (1, Out) = the sum of dy (T, Out) over tokens, in their order, stored or added.
+FINEGRAIN_LAZY inline void bias_backward(cpu const& on, matrix<float const> dy, matrix<float> dbias,
+                                         gradients mode) {
+  constexpr std::int64_t most = 64;  // columns of a task
+  on.threads(ceil_div(dy.cols, most), [&](std::int64_t task, int) {
+    std::int64_t const first = task * most, cols = std::min(most, dy.cols - first);
+    float sum[most] = {};
+    for (std::int64_t t = 0; t < dy.rows; ++t) simd::add_row(dy.row(t) + first, cols, sum);
+    float* const to = dbias.data + first;
+    if (mode == gradients::overwrite)
+      std::copy_n(sum, cols, to);
+    else
+      simd::add_row(sum, cols, to);
+  });
 }
 
 }  // namespace FINEGRAIN_ISA

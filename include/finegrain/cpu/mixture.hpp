@@ -198,8 +198,8 @@ struct plan<cpu, mixture<C>> : mixture_plan<C, (C.shared > 0), true> {};
 
 /// x + mixture(rmsnorm(x)): normalised rows are made once, in the router's pass; the residual is
 /// added in the combine.
-template <int D, config C>
-struct plan<cpu, residual_of<then<rmsnorm<D>, mixture<C>>>> {
+template <int D, norm_epsilon Epsilon, config C>
+struct plan<cpu, residual_of<then<rmsnorm<D, Epsilon>, mixture<C>>>> {
   using layer = plan<cpu, mixture<C>>;
 
   struct saved {
@@ -222,8 +222,7 @@ struct plan<cpu, residual_of<then<rmsnorm<D>, mixture<C>>>> {
   static void forward(pass<cpu> p, W const& w, saved const& s, matrix<float const> x,
                       matrix<float> y) {
     scratch const t(p.scratch, p.extent);
-    fused_norm const norm{w.a.a.gain, static_cast<float>(rmsnorm<D>::epsilon), s.rows,
-                          s.inverse_rms};
+    fused_norm const norm{w.a.a.gain, static_cast<float>(Epsilon.value), s.rows, s.inverse_rms};
     mixture_forward(p.on, C, p.batch, layer::layer(w.a.b), s.mixture, t.mixture, x, y, &norm, x);
   }
   template <class W, class V>

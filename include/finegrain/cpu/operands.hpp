@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "../base/bounds.hpp"
 #include "../base/matrix.hpp"
 #include "executor.hpp"
 #include "unit.hpp"
@@ -20,16 +21,13 @@ inline constexpr int depth = 256;      // k's at a time: a panel and a tile's ro
 inline constexpr int block_rows = 96;  // rows that share one packing of B
 inline constexpr int block_cols = 128;
 inline constexpr int block_panels = block_cols / panel_width;
-/// From row to row of A: a tile's rows are on different cache sets.
-template <format F>
-inline constexpr int left_stride = depth* unit<F>::parts + 16;
-
-inline constexpr int left_size = block_rows * left_stride<format::bf16>;
+/// A's strips, of two parts for each unit, and a line or two behind each strip.
+inline constexpr int left_size = block_rows * (2 * depth + 16) + (block_rows / tile_rows + 2) * 32;
 inline constexpr int right_size = 3 << 15;
 
 /// What one task needs beside its operands, on its stack. Numbers, or units of a format.
 struct room {
-  alignas(64) float left[left_size];                // A: strips or rows, in any format
+  alignas(64) float left[left_size];                // A: strips, in any format
   alignas(64) float right[right_size];              // B: (panel, k, column)
   alignas(64) float sums[block_rows * block_cols];  // (panel, row, column): the product
 };
@@ -48,12 +46,14 @@ struct ahead {
     for (std::int64_t i = 0; i < rows; ++i, p += stride) __builtin_prefetch(p, 0, 2);
   }
 };
-/// Memory that is read next as it stands, from end to end, which a tile fetches into the first-level
-/// cache: `pace` bytes further at each unit of k. One fetch between two units' multiply-adds takes no
-/// time, where some at a time wait for one another.
+/// Memory that is read next as it stands, from end to end, which tiles fetch into the first-level
+/// cache: `pace` bytes further at every so many units of k. One fetch between two units' multiply-adds
+/// takes no time, where some at a time wait for one another.
+template <int Every>
 struct flow {
-  std::byte const* at = nullptr;  // null: there is nothing to fetch
-  std::int64_t pace = 0;
+  static constexpr int every = Every;
+  std::byte const* at;
+  std::int64_t pace;
 
   FINEGRAIN_INLINE void fetch() {
     constexpr int lines = panel_width > 16 ? panel_width / 16 : 1;  // of a unit of B
@@ -97,8 +97,6 @@ struct moving {
 struct ahead_and_moving : ahead {
   moving also;
 };
-
-constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 /// Rows of numbers by index: row i, or row index[i]. Of weights, row i also in bf16.
 struct row_list {

@@ -41,35 +41,32 @@ struct panels {
     });
   }
 
-  /// One matrix's panels, as left_rows reads them.
+  /// One matrix's panels, as multiply_panels reads them.
   struct source {
     static constexpr std::int64_t unit_bytes = panel_width * 4;
-    static constexpr std::int64_t pass = registers / 8 * depth;  // higher tiles, fewer readings
+    static constexpr std::int64_t pass = registers == 32 ? 4 * depth : depth;
     static constexpr int abreast(int) { return 1; }
     float const* data;
     std::int64_t units;  // of k in all
 
-    /// Many tiles share the fetching of the next block. A tile alone reads at the pace of memory: it
+    /// Many tiles share the fetching of what comes then. A tile alone reads at the pace of memory: it
     /// fetches 4 kB ahead, and one row of one part leaves even that to the machine.
-    template <class Next>
-    void run(int rows, float const* a, std::int64_t block, std::int64_t p, int, std::int64_t k,
-             std::int64_t count, bool, float* sums, Next&& next) const {
-      sink const to = k == 0 ? sink::fresh : sink::go_on;
-      float const* const panel = at(p, k);
-      if (rows > tile_rows)
-        return tiles<F>(rows, a, block, count, panel, to, sums, panel_width, next);
-      flow soon;
-      if (rows * unit<F>::parts > 1)
-        soon = {reinterpret_cast<std::byte const*>(panel + 1024), unit_bytes};
-      tile<F>(rows, a, block, count, panel, to, sums, panel_width, soon);
-    }
-    flow next(std::int64_t p, std::int64_t k, std::int64_t count, int part, int parts) const {
-      return {reinterpret_cast<std::byte const*>(at(p, k) + count * part / parts * panel_width),
-              ceil_div(unit_bytes, parts)};
+    void run(strips<F> const& a, piece const& now, int, bool, float* sums,
+             piece const& then) const {
+      float const* const panel = at(now.panel, now.k);
+      auto const run = [&](auto next) {
+        a.multiply(now.units, panel, now.k == 0 ? sink::fresh : sink::go_on, sums, next);
+      };
+      if (a.count() == 1)
+        run(flow<1>{bytes(panel + 1024), a.rows() * unit<F>::parts > 1 ? unit_bytes : 0});
+      else
+        fetching(bytes(at(then.panel, then.k)), then.units * unit_bytes, a.count() * now.units,
+                 run);
     }
     float const* at(std::int64_t p, std::int64_t k) const {
       return data + (p * units + k) * panel_width;
     }
+    static std::byte const* bytes(float const* p) { return reinterpret_cast<std::byte const*>(p); }
   };
   source matrix(std::int64_t i, float*) const {
     return {data + i * matrix_size(), units_of<F>(cols)};

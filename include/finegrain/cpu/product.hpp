@@ -44,7 +44,7 @@ void multiply(row_list a, int rows, std::int64_t K, B const& b, std::int64_t fir
   auto const fetch = [&](block const& it, int part, int parts) {
     return it.count > 0 ? b.ahead(it.first, it.last, it.k, it.count, part, parts) : ahead{};
   };
-  strips<F> const left(room.left, rows);
+  strips<F> const left(room.left, rows, depth);
   float *here = room.right, *there = room.right + half;
   for (block now = block_at(first, 0), next; now.count > 0; now = next) {
     next = after(now);
@@ -80,26 +80,20 @@ void multiply(row_list a, int rows, std::int64_t K, panels<F> const& b, std::int
   constexpr std::int64_t n = unit<P>::numbers;
   auto const right = b.matrix(0, room.right);
   std::int64_t const units = units_of<P>(K), step = block_rows / rows * depth;
+  auto const some = [&](std::int64_t k) { return std::min(step, units - k); };
   for (std::int64_t begin = 0; begin < units; begin += step) {
-    std::int64_t const end = std::min(units, begin + step);
+    bool const whole = begin + some(begin) == units;
     row_list from = a;
     from.data += begin * n;
-    left_rows<P> const left(room.left, from, rows, std::min(end * n, K) - begin * n);
-    left.make_starts();
+    left_rows<P> const left(room.left, from, rows, std::min(some(begin) * n, K - begin * n));
+    left.rows().make_starts();
     for (std::int64_t p = first, side; p < last; p += side) {
       side = std::min<std::int64_t>(right.abreast(rows), last - p);
-      for (std::int64_t k = begin; k < end; k += right.pass) {
-        std::int64_t const count = std::min(right.pass, end - k);
-        bool const more = k + count < end;
-        right.run(rows, left.at(0, k - begin), rows * left_stride<P>, p, static_cast<int>(side), k,
-                  count, k + count == units, sums + (p - first) * rows * panel_width,
-                  [&](int part, int parts) {
-                    if (!more && p + side == last) return flow{};
-                    std::int64_t const then = more ? k + count : begin;
-                    return right.next(more ? p : p + side, then, std::min(right.pass, end - then),
-                                      part, parts);
-                  });
-      }
+      piece const then = p + side < last ? piece{p + side, begin, some(begin)}
+                         : whole         ? piece{}
+                                         : piece{first, begin + step, some(begin + step)};
+      multiply_panels(left.rows(), right, {p, begin, some(begin)}, static_cast<int>(side), whole,
+                      sums + (p - first) * rows * panel_width, then);
     }
   }
 }
@@ -166,7 +160,7 @@ void outer_product(row_list a, std::int64_t first, row_list b, std::int64_t K, m
       source.pack<F>(p, end, k0, count, right, units);
       for (std::int64_t top = 0; top < dw.rows; top += block_rows) {
         std::int64_t const rows = std::min<std::int64_t>(block_rows, dw.rows - top);
-        strips<F> const left(room.left, static_cast<int>(rows));
+        strips<F> const left(room.left, static_cast<int>(rows), depth);
         left.pack_columns(a.after(k0), first + top, count);
         std::int64_t const after = std::min(top + 2 * block_rows, dw.rows);
         std::int64_t const tiles = left.count() * (end - p);
@@ -183,9 +177,9 @@ void outer_product(row_list a, std::int64_t first, row_list b, std::int64_t K, m
               if (how == gradients::overwrite) return ahead{};
               return ahead{to.data + c + i * panel_width, to.stride, height, panel_width};
             };
+            wishes<ahead> const meanwhile(next);
             run_tiles<F>(height, strip, units, right + (q - p) * panel, sink::fresh, room.sums,
-                         width, {0, panel, panel_width}, static_cast<int>(panels),
-                         wishes<ahead>(next));
+                         width, {0, panel, panel_width}, static_cast<int>(panels), meanwhile);
             for (int i = 0; i < height; ++i) put_past(room.sums + i * width, n, how, to.row(i) + c);
           });
         }

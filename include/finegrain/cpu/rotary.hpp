@@ -59,7 +59,7 @@ FINEGRAIN_INLINE void turn_pairs(float* FINEGRAIN_RESTRICT first, float* FINEGRA
 
 /// Turns the pairs of every head by direction * position * their speed, in rows [begin, end) of q and
 /// of k. One copy: inlined twice it may differ in bits.
-FINEGRAIN_LAZY FINEGRAIN_ONE_COPY inline void turn_rows(batch const& b, std::int64_t past,
+FINEGRAIN_LAZY FINEGRAIN_ONE_COPY inline void turn_rows(batch const& b, earlier past,
                                                         rotary const& how, float direction,
                                                         std::int64_t begin, std::int64_t end,
                                                         matrix<float> q, matrix<float> k) {
@@ -75,7 +75,7 @@ FINEGRAIN_LAZY FINEGRAIN_ONE_COPY inline void turn_rows(batch const& b, std::int
     in_sequences(b, begin, end, [&](std::int64_t first, std::int64_t last, std::int64_t s) {
       float cosine[pairs], sine[pairs];
       for (std::int64_t t = first; t < last; ++t) {
-        double const position = static_cast<double>(b.position(t, s, past));
+        double const position = static_cast<double>(past.position(b, t, s));
         for (int i = 0; i < n; ++i) {
           sine_cosine(position * speed[i], sine[i], cosine[i]);
           sine[i] *= direction * size;
@@ -93,25 +93,26 @@ FINEGRAIN_LAZY FINEGRAIN_ONE_COPY inline void turn_rows(batch const& b, std::int
     });
   }
 }
-FINEGRAIN_LAZY inline void turn(cpu const& on, batch const& b, std::int64_t past, rotary const& how,
+inline constexpr std::int64_t turned_rows = 32;  // a task's
+FINEGRAIN_LAZY inline void turn(cpu const& on, batch const& b, earlier past, rotary const& how,
                                 float direction, matrix<float> q, matrix<float> k = {}) {
-  constexpr std::int64_t rows = 32;
-  on.threads(ceil_div(q.rows, rows), [&](std::int64_t task, int) {
-    turn_rows(b, past, how, direction, task * rows, std::min(q.rows, (task + 1) * rows), q, k);
+  on.threads(ceil_div(q.rows, turned_rows), [&](std::int64_t task, int) {
+    turn_rows(b, past, how, direction, task * turned_rows,
+              std::min(q.rows, (task + 1) * turned_rows), q, k);
   });
 }
 
 }  // namespace simd
 
-/// Turns positions into m (T, heads * numbers of a head): rotary embedding. Row t is at position
-/// past + t - (the first row of its sequence), or where the batch says.
-inline void rotate(cpu const& on, batch const& b, std::int64_t past, rotary const& how,
+/// Turns positions into m (T, heads * numbers of a head): rotary embedding. A row is where it stands
+/// in its sequence, behind the tokens that are past, or where the batch says.
+inline void rotate(cpu const& on, batch const& b, earlier past, rotary const& how,
                    matrix<float> m) {
   simd::turn(on, b, past, how, 1, m);
 }
 /// The gradient of rotate: its inverse, too, but for the size of what was turned.
 inline void unrotate(cpu const& on, batch const& b, rotary const& how, matrix<float> m) {
-  simd::turn(on, b, 0, how, -1, m);
+  simd::turn(on, b, {}, how, -1, m);
 }
 
 }  // namespace FINEGRAIN_ISA

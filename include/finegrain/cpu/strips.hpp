@@ -1,7 +1,7 @@
 // strips: rows of A as many at a time as a tile has, unit by unit, and tiles that run along them.
 //
-// For products whose A is copied anyway: a strip is read from end to end, as a panel is, and one call
-// runs many tiles. Calls, and rows that lie apart, took a fifth of a sum of 48 products.
+// A strip is read from end to end, as a panel is, and one call runs many tiles. Calls, and rows that
+// lie apart, took a fifth of a sum of 48 products.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -11,113 +11,37 @@ namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 namespace simd {
 
-/// Where the next of several tiles has its strip, its panel and its sums, from those of the last.
-struct tile_step {
-  std::int64_t strip, panel, sums;
-};
-
-/// What a caller wants fetched (`ahead`), or copied too, while its tile t runs. It refers to the
-/// caller's function, so that tiles are compiled once and not for every caller.
-template <class Next>
-class wishes {
- public:
-  template <class Function>
-  explicit wishes(Function const& f)
-      : of_(&f),
-        ask_([](void const* of, int t) -> Next { return (*static_cast<Function const*>(of))(t); }) {
-  }
-  Next operator()(int t) const { return ask_(of_, t); }
-
- private:
-  void const* of_;
-  Next (*ask_)(void const*, int);
-};
-
-/// `count` tiles one after the other, each sums = or += strip . panel: of a strip's unit the parts, of
-/// a part its rows, side by side.
-template <format F, int Rows, class Next>
-void run_tiles(float const* strip, std::int64_t units, float const* panel, sink to, float* sums,
-               std::int64_t stride, tile_step step, int count, wishes<Next> const& next) {
-  constexpr std::int64_t size = Rows * unit<F>::parts;
-  for (int t = 0; t < count; ++t) {
-    Next const meanwhile = next(t);
-    [[maybe_unused]] moving also;
-    if constexpr (requires { meanwhile.also; }) also = meanwhile.also;
-    float const *a = strip, *b = panel;
-    vec sum[Rows][vectors];
-    FINEGRAIN_UNROLL
-    for (int r = 0; r < Rows; ++r) {
-      FINEGRAIN_UNROLL
-      for (int j = 0; j < vectors; ++j)
-        sum[r][j] = to == sink::go_on ? load(sums + r * stride + j * lanes) : vec{};
-    }
-    std::int64_t k = 0;
-    for (; k + line <= units; k += line) {
-      meanwhile.fetch(k);
-      if constexpr (requires { meanwhile.also; }) also.some();
-      for (std::int64_t i = 0; i < line; i += together) {
-        FINEGRAIN_UNROLL
-        for (int j = 0; j < together; ++j)
-          add_unit<F, 1, Rows, Rows>(a + j * size, b + j * panel_width, sum);
-        a += together * size;
-        b += together * panel_width;
-      }
-    }
-    for (; k < units; ++k, a += size, b += panel_width) add_unit<F, 1, Rows, Rows>(a, b, sum);
-    if constexpr (requires { meanwhile.also; }) also.rest();
-    FINEGRAIN_UNROLL
-    for (int r = 0; r < Rows; ++r) {
-      FINEGRAIN_UNROLL
-      for (int j = 0; j < vectors; ++j) store(sums + r * stride + j * lanes, sum[r][j]);
-    }
-    strip += step.strip;
-    panel += step.panel;
-    sums += step.sums;
-  }
-}
-template <format F, class Next>
-void run_tiles(int rows, float const* strip, std::int64_t units, float const* panel, sink to,
-               float* sums, std::int64_t stride, tile_step step, int count,
-               wishes<Next> const& next) {
-  using function = void (*)(float const*, std::int64_t, float const*, sink, float*, std::int64_t,
-                            tile_step, int, wishes<Next> const&);
-  static constexpr auto height = []<int... R>(std::integer_sequence<int, R...>) {
-    return std::array<function, tile_rows>{run_tiles<F, R + 1, Next>...};
-  }
-  (std::make_integer_sequence<int, tile_rows>());
-  height[static_cast<std::size_t>(rows - 1)](strip, units, panel, to, sums, stride, step, count,
-                                             next);
-}
-
-/// 1 to block_rows rows of A, up to `depth` units of each, in strips of two heights, the higher ones
-/// first.
+/// Rows of A, some units of each, in strips of two heights, the higher ones first.
 template <format F>
 class strips {
  public:
-  /// Numbers of room for a strip: a vector is stored where the last of its lanes are not wanted.
-  static constexpr std::int64_t size = tile_rows * depth * unit<F>::parts + 16;
-  static_assert(lanes <= 16 && ceil_div(block_rows, tile_rows) * size <= left_size);
+  /// Numbers of room for so many rows and units.
+  static constexpr std::int64_t size(std::int64_t rows, std::int64_t units) {
+    return rows * row_size(units) + ceil_div(rows, tile_rows) * gap;
+  }
 
-  strips(float* room, int rows)
+  strips(float* room, int rows, std::int64_t units)
       : room_(room),
         rows_(rows),
         count_((rows + tile_rows - 1) / tile_rows),
         height_((rows + count_ - 1) / count_),
-        high_(rows - count_ * (height_ - 1)) {}
+        high_(rows - count_ * (height_ - 1)),
+        units_(units) {}
 
-  /// Numbers [k, k + count) of rows of A.
+  /// Numbers [k, k + count) of rows of A; k is a multiple of `lanes`.
   void pack_rows(row_list a, std::int64_t k, std::int64_t count) const {
     each([&](int top, int height, float* to) {
-      for (std::int64_t i = 0; i < count; i += lanes)
-        for (int r = (height - 1) / lanes * lanes; r >= 0; r -= lanes) {  // the last ones first
+      if (height == 1) return unit<F>::keep(a[top] + k, count, to);
+      for (std::int64_t i = 0; i < count; i += lanes) {
+        std::int64_t const some = std::min<std::int64_t>(lanes, count - i);
+        in_groups(height, [&](int r, int n) {
           float const* from[lanes];
-          std::int64_t const n = std::min<std::int64_t>(lanes, height - r);
-          for (std::int64_t j = 0; j < n; ++j) from[j] = a[top + r + j] + k + i;
+          for (int j = 0; j < n; ++j) from[j] = a[top + r + j] + k + i;
           vec columns[lanes];
-          transpose(from, n, std::min<std::int64_t>(lanes, count - i), columns);
-          keep_units(columns, std::min<std::int64_t>(lanes, count - i), height,
-                     to + i * height / unit<F>::numbers * unit<F>::parts + r);
-        }
+          transpose(from, n, some, columns);
+          keep_units(columns, some, height, to + unit_at(i) * height + r);
+        });
+      }
     });
   }
 
@@ -128,62 +52,150 @@ class strips {
       float const* from[n];
       for (int i = 0; i < n; ++i) from[i] = k + i < count ? a[k + i] + first : nullptr;
       each([&](int top, int height, float* to) {
-        for (int r = (height - 1) / lanes * lanes; r >= 0; r -= lanes) {
+        in_groups(height, [&](int r, int) {
           vec numbers[n];
           for (int i = 0; i < n; ++i)
             numbers[i] = !from[i] ? vec{}
                          : top + r + lanes <= rows_
                              ? load(from[i] + top + r)
                              : load_first(from[i] + top + r, rows_ - top - r);
-          keep_unit(numbers, height, to + k / n * height * unit<F>::parts + r);
-        }
+          keep_unit(numbers, static_cast<int>(k % lanes), height, to + unit_at(k) * height + r);
+        });
       });
     }
   }
 
-  /// Tiles of every strip with one panel; next(t) is what is to be done during tile t.
-  template <class Next>
-  void multiply(std::int64_t units, float const* panel, sink to, float* sums,
-                Next const& next) const {
-    using wish = decltype(next(0));
+  /// Numbers [k, k + count) of every row, up to `lanes` of them: of row r the first of row(r), behind
+  /// which are zeros. Those of the numbers before k must stand there; k is a multiple of `lanes`.
+  template <class Row>
+  FINEGRAIN_INLINE void put(std::int64_t k, std::int64_t count, Row const& row) const {
+    each([&](int top, int height, float* strip) __attribute__((always_inline)) {
+      float* const to = strip + unit_at(k) * height;
+      in_groups(
+          height, [&](int r, int n) __attribute__((always_inline)) {
+            vec columns[lanes];
+            FINEGRAIN_UNROLL
+            for (int j = 0; j < lanes; ++j) columns[j] = j < n ? row(top + r + j) : vec{};
+            transpose(columns);
+            keep_units(columns, count, height, to + r);
+          });
+    });
+  }
+  /// Units from number `count` of each row on become 0.
+  void end(std::int64_t count) const {
+    each([&](int, int height, float* to) {
+      std::int64_t const begin = count / unit<F>::numbers;
+      std::fill(to + begin * unit<F>::parts * height, to + units_ * unit<F>::parts * height, 0.0f);
+    });
+  }
+  /// What blocks' sums start at, where that is not 0, once all units are there.
+  void make_starts() const {
+    if constexpr (requires { unit<F>::starting; })
+      each([&](int, int height, float const* strip, float* starts) {
+        in_groups(height,
+                  [&](int r, int) { unit<F>::start(strip + r, units_, height, starts + r); });
+      });
+  }
+
+  /// The same strips from unit k on.
+  strips after(std::int64_t k) const {
+    strips rest = *this;
+    rest.skipped_ += k;
+    return rest;
+  }
+
+  /// Tiles of every strip with one panel, of units of `Of`; next is what is to be done meanwhile: a
+  /// flow, or next(t) during tile t.
+  template <format Of = F, class Next>
+  void multiply(std::int64_t units, float const* panel, sink to, float* sums, Next&& next) const {
     auto const run = [&](int first, int count, int height) {
-      auto const later = [&](int t) { return next(first + t); };
-      if (count > 0)
-        run_tiles<F>(height, room_ + first * size, units, panel, to,
-                     sums + top(first) * panel_width, panel_width, {size, 0, height * panel_width},
-                     count, wishes<wish>(later));
+      if (count == 0) return;
+      auto const go = [&](auto&& meanwhile) {
+        run_tiles<Of>(height, at(first, height), units, panel, to, sums + top(first) * panel_width,
+                      panel_width, {height * row_size(units_) + gap, 0, height * panel_width},
+                      count, meanwhile);
+      };
+      if constexpr (requires { next.every; })
+        go(next);
+      else
+        go(wishes<decltype(next(0))>([&](int t) { return next(first + t); }));
     };
     run(0, high_, height_);
     run(high_, count_ - high_, height_ - 1);
   }
 
+  int rows() const { return rows_; }
+  float const* first() const { return at(0, height_); }
   int count() const { return count_; }
-  /// f(first row, height, numbers) for every strip.
+  /// f(first row, height, numbers) for every strip; or with the starts of its blocks.
   template <class Function>
-  void each(Function&& f) const {
-    for (int t = 0; t < count_; ++t) f(top(t), height_ - (t >= high_), room_ + t * size);
+  FINEGRAIN_INLINE void each(Function&& f) const {
+    for (int t = 0; t < count_; ++t) {
+      int const height = height_ - (t >= high_);
+      if constexpr (requires(float* p) { f(0, height, p, p); })
+        f(top(t), height, at(t, height), starts_at(t, height));
+      else
+        f(top(t), height, at(t, height));
+    }
   }
 
  private:
-  int top(int t) const { return t * height_ - std::max(t - high_, 0); }
+  /// Parts of units before number k.
+  static constexpr std::int64_t unit_at(std::int64_t k) {
+    return k / unit<F>::numbers * unit<F>::parts;
+  }
+  /// Blocks whose sums have starts of their own.
+  static constexpr std::int64_t blocks(std::int64_t units) {
+    if constexpr (requires { unit<F>::starting; })
+      return ceil_div(units, unit<F>::starting);
+    else
+      return 0;
+  }
+  static constexpr std::int64_t row_size(std::int64_t units) {
+    return units * unit<F>::parts + blocks(units);
+  }
+  /// Behind a strip's units, and behind its starts: vectors are stored where the last of their lanes
+  /// are not wanted.
+  static constexpr std::int64_t gap = 32;
+  static_assert(2 * lanes <= gap);
 
-  static void keep_unit(vec const (&numbers)[unit<F>::numbers], int height, float* to) {
+  int top(int t) const { return t * height_ - std::max(t - high_, 0); }
+  float* strip(int t) const { return room_ + top(t) * row_size(units_) + t * gap; }
+  float* at(int t, int height) const { return strip(t) + skipped_ * unit<F>::parts * height; }
+  float* starts_at(int t, int height) const {
+    return strip(t) + (units_ * unit<F>::parts + blocks(skipped_)) * height + gap / 2;
+  }
+
+  /// f(r, n) for every `lanes` rows of a strip, the last ones first.
+  template <class Function>
+  FINEGRAIN_INLINE static void in_groups(int height, Function&& f) {
+    for (int r = (height - 1) / lanes * lanes; r >= 0; r -= lanes)
+      f(r, std::min<int>(lanes, height - r));
+  }
+  /// A unit of rows side by side: numbers k, ... of the strip.
+  FINEGRAIN_INLINE static void keep_unit(vec const (&numbers)[unit<F>::numbers], int k, int height,
+                                         float* to) {
     vec parts[unit<F>::parts];
-    unit<F>::keep(numbers, parts);
+    unit<F>::keep(numbers, k, parts);
     FINEGRAIN_UNROLL
     for (int i = 0; i < unit<F>::parts; ++i) store(to + i * height, parts[i]);
   }
-  static void keep_units(vec (&columns)[lanes], std::int64_t count, int height, float* to) {
+  FINEGRAIN_INLINE static void keep_units(vec const (&columns)[lanes], std::int64_t count,
+                                          int height, float* to) {
     constexpr int n = unit<F>::numbers;
-    for (int k = 0; k < lanes && k < count; k += n, to += height * unit<F>::parts) {
+    FINEGRAIN_UNROLL
+    for (int k = 0; k < lanes; k += n, to += height * unit<F>::parts) {
+      if (k >= count) return;
       vec numbers[n];
+      FINEGRAIN_UNROLL
       for (int i = 0; i < n; ++i) numbers[i] = columns[k + i];
-      keep_unit(numbers, height, to);
+      keep_unit(numbers, k, height, to);
     }
   }
 
   float* room_;
   int rows_, count_, height_, high_;
+  std::int64_t units_, skipped_ = 0;
 };
 
 }  // namespace simd

@@ -20,7 +20,8 @@ namespace simd {
 ///   take(from, count, to)         ceil(count / numbers) units from so many floats, 0 behind the last
 ///   take(vec, to)                 the same for a vector
 ///   keep(from, count, to), keep(vec, to)     the same as A's rows keep them, in their parts
-///   keep(numbers, parts)          the same of a unit's numbers of as many rows as there are lanes
+///   keep(numbers, k, parts)       the same of a unit's numbers of as many rows as there are lanes, which
+///                                 begin at number k, counted by vectors
 ///   join(parts)                   units of lanes' numbers: part i has the i-th of each
 ///   take(bf16 const*, ...), join(bf16 const*, ...)   the same from bf16, where it has units
 ///   numbers_of(from, count)       the first of a vector's numbers, up to `lanes`, from units; then 0
@@ -38,7 +39,7 @@ struct unit<format::f32> {
   static void keep(float const* from, std::int64_t count, float* to) { take(from, count, to); }
   FINEGRAIN_INLINE static void take(vec from, float* to) { store(to, from); }
   FINEGRAIN_INLINE static void keep(vec from, float* to) { store(to, from); }
-  FINEGRAIN_INLINE static void keep(vec const (&numbers)[1], vec (&parts)[1]) {
+  FINEGRAIN_INLINE static void keep(vec const (&numbers)[1], int, vec (&parts)[1]) {
     parts[0] = numbers[0];
   }
   FINEGRAIN_INLINE static vec join(vec const (&part)[1]) { return part[0]; }
@@ -88,7 +89,7 @@ struct unit<format::bf16> {
 #if defined(__AVX512BF16__)
   static void keep(float const* from, std::int64_t count, float* to) { take(from, count, to); }
   FINEGRAIN_INLINE static void keep(vec from, float* to) { take(from, to); }
-  FINEGRAIN_INLINE static void keep(vec const (&numbers)[2], vec (&parts)[1]) {
+  FINEGRAIN_INLINE static void keep(vec const (&numbers)[2], int, vec (&parts)[1]) {
     parts[0] = join(numbers);
   }
 #else
@@ -99,7 +100,7 @@ struct unit<format::bf16> {
       store_first(to + k, nearest(load_first(from + k, count - k)), (count - k + 1) / 2 * 2);
   }
   FINEGRAIN_INLINE static void keep(vec from, float* to) { store(to, nearest(from)); }
-  FINEGRAIN_INLINE static void keep(vec const (&numbers)[2], vec (&parts)[2]) {
+  FINEGRAIN_INLINE static void keep(vec const (&numbers)[2], int, vec (&parts)[2]) {
     parts[0] = nearest(numbers[0]);
     parts[1] = nearest(numbers[1]);
   }
@@ -158,7 +159,8 @@ struct unit<format::bf16> {
 #else
   FINEGRAIN_INLINE static vec nearest(vec x) { return part(reinterpret_cast<vec>(rounded(x)), 1); }
   FINEGRAIN_INLINE static vec pairs(vec a, vec b) {
-    vec const part[] = {detail::pick<even>(a, b), detail::pick<odd>(a, b)};  // nvcc 13 takes no list
+    vec const part[] = {detail::pick<even>(a, b),
+                        detail::pick<odd>(a, b)};  // nvcc 13 takes no list
     return join(part);
   }
 #endif

@@ -62,7 +62,7 @@ __global__ void __launch_bounds__(1024)
   s.scale = static_cast<float>((cut ? asked.clip / s.norm : 1.0) / asked.gathered);
   s.pace = static_cast<float>(rate / (1 - pow(how.beta1, t)));
   s.unbias = static_cast<float>(1 / sqrt(1 - pow(how.beta2, t)));
-  s.keep = static_cast<float>(1 - rate * how.weight_decay);
+  s.decay = rate * how.weight_decay;
   *step = s;
 }
 
@@ -84,9 +84,10 @@ inline constexpr int adamw_parts = 16;
 template <class T>
 __global__ void __launch_bounds__(128) adamw_kernel(adamw_arrays<T> const p) {
   if (!p.step->finite) return;
-  float const scale = p.step->scale, pace = p.step->pace, unbias = p.step->unbias;
   weight_range const range = p.ranges[blockIdx.x / adamw_parts];
-  float const keep = range.decays ? p.step->keep : 1.0f;
+  float const scale = p.step->scale, unbias = p.step->unbias;
+  float const pace = p.step->pace * static_cast<float>(range.rate);
+  float const keep = static_cast<float>(1 - p.step->decay * range.decay);
   for_range(range, blockIdx.x % adamw_parts, adamw_parts, [&](std::int64_t at, auto shape) {
     constexpr int N = decltype(shape)::value;
     float g[N], w[N], m[N], v[N];

@@ -16,7 +16,7 @@ namespace device {
 /// most. Faster where `offset` is a multiple of 8.
 struct weight_range {
   std::int64_t offset = 0, count = 0;
-  bool decays = false;
+  double rate = 1, decay = 1;  // times the learning rate; times that and the weight decay
 };
 
 /// AdamW's numbers that stay the same from step to step.
@@ -38,9 +38,10 @@ struct adamw_step {
   double norm = 0;             // of the gradient's mean over batches, before clipping
   double loss = 0;             // the sum of the step's last batch, as it was given
   std::int64_t terms = 0;      // and of how many terms, where the device counts them
-  float scale = 0, pace = 0;   // of the gradient; rate / (1 - beta1^step)
-  float unbias = 0, keep = 1;  // 1 / sqrt(1 - beta2^step); what weight decay leaves
-  std::int32_t finite = 0, unused = 0;  // 0: the step changes nothing
+  double decay = 0;           // the learning rate times the weight decay
+  float scale = 0, pace = 0;  // of the gradient; rate / (1 - beta1^step)
+  float unbias = 0;           // 1 / sqrt(1 - beta2^step)
+  std::int32_t finite = 0;    // 0: the step changes nothing
 };
 
 /// Where a router's numbers are: its loads in the pass's reports and in a list of all routers', and

@@ -10,7 +10,8 @@ namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 
 template <class T>
-using attend_code = code<&attend<T>::forward, &attend<T>::decode, &attend<T>::backward>;
+using attend_code =
+    code<&attend<T>::forward, &attend<T>::decode, &attend<T>::decode_each, &attend<T>::backward>;
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -4,6 +4,7 @@
 
 #include "../base/bounds.hpp"
 #include "../plan/extent.hpp"
+#include "cache.hpp"
 #include "rotary.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -46,6 +47,13 @@ struct attend {
                      matrix<T const> values, matrix<T> mixed, float* log_weight, float* partial,
                      CUstream_st* stream);
 
+  /// decode for tokens of several sequences, in a cache of rows (sequences * capacity, ...): each
+  /// token reads its sequence's rows, up to its own. A block has one token's heads, so that those of
+  /// a sequence read its keys once each.
+  static void decode_each(heads shape, seats where, matrix<T const> q, matrix<T const> keys,
+                          matrix<T const> values, matrix<T> mixed, float* log_weight,
+                          float* partial, CUstream_st* stream);
+
   /// Nothing is past. delta (T, query heads) is scratch: each row's dmixed . mixed.
   static void backward(heads shape, places where, matrix<T const> q, matrix<T const> k,
                        matrix<T const> v, matrix<T const> mixed, float const* log_weight,
@@ -73,6 +81,9 @@ struct latent_attend {
   /// heads * value). partial has latent_floats(shape, T).
   static void decode(heads shape, places where, matrix<T const> q, matrix<T const> rows,
                      matrix<T> mixed, float* log_weight, float* partial, CUstream_st* stream);
+  /// The same for up to 65535 tokens of several sequences, as attend's.
+  static void decode_each(heads shape, seats where, matrix<T const> q, matrix<T const> rows,
+                          matrix<T> mixed, float* log_weight, float* partial, CUstream_st* stream);
 };
 
 /// Floats of latent decode's `partial`: at least decode_floats, and never fewer for more tokens.

@@ -2,5 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "attention_block.hpp"
+#include "init.hpp"
 #include "mixture.hpp"
 #include "stages.hpp"

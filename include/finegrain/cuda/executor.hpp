@@ -10,6 +10,7 @@
 #include "../plan/plan.hpp"
 #include "blas.hpp"
 #include "buffer.hpp"
+#include "cache.hpp"
 #include "clock.hpp"
 #include "elementwise.hpp"
 #include "loss.hpp"
@@ -88,6 +89,7 @@ template <class T>
 struct place<basic_cuda<T>> {
   using X = basic_cuda<T>;
   using sum = float;
+  using cache = device_cache<T>;
   template <class U>
   using buffer = device_buffer<U>;
 
@@ -105,9 +107,10 @@ struct place<basic_cuda<T>> {
     arena counting;
     counting.take<std::int32_t>(tokens);
     counting.take<std::int64_t>(2 * tokens + 2);  // positions; starts, none of them twice
+    counting.take<std::int64_t>(tokens);          // rows in a cache
     return counting.used() + alignment;
   }
-  static batch staged(X const& on, batch const& b, arena memory) {
+  static batch staged(X const& on, batch const& b, arena memory, cache* kept = nullptr) {
     auto const copied = [&]<class N>(std::span<N const> list) {
       if (list.empty() || !readable(list.data())) return list;
       auto const count = static_cast<std::int64_t>(list.size());
@@ -118,10 +121,27 @@ struct place<basic_cuda<T>> {
     };
     batch made = b;
     made.ids = copied(std::span<std::int32_t const>(b.ids));
-    made.starts = copied(b.starts);
     made.positions = copied(b.positions);
+    if (kept && kept->sequences() > 1)
+      seat(on, made, memory, *kept);
+    else
+      made.starts = copied(b.starts);
     if (b.log) reserve_log(on, *b.log);
     return made;
+  }
+  /// Finds the rows of a batch, whose starts are the host's, in a cache of several sequences.
+  static void seat(X const& on, batch& b, arena& memory, cache& kept) {
+    std::int64_t const sequences = kept.sequences(), bytes = sizeof(std::int64_t);
+    std::int64_t *const starts = kept.lists.data(), *const lengths = starts + sequences + 1;
+    device::runtime::enqueue_copy(starts, b.starts.data(), (sequences + 1) * bytes, on.stream);
+    device::runtime::enqueue_copy(lengths, kept.lengths.data(), sequences * bytes, on.stream);
+    b.starts = {starts, b.starts.size()};
+    auto* const rows = memory.take<std::int64_t>(b.tokens);
+    auto* const positions = b.positions.empty() ? memory.take<std::int64_t>(b.tokens) : nullptr;
+    device::cached_rows<T>::find(starts, lengths, sequences, kept.capacity, b.tokens, rows,
+                                 positions, on.stream);
+    kept.rows = rows;
+    if (positions) b.positions = {positions, static_cast<std::size_t>(b.tokens)};
   }
   static void reserve_log(X const& on, routing_log const& log) {
     std::int64_t numbers = 0;
@@ -203,14 +223,20 @@ struct place<basic_cuda<T>> {
   }
   /// What is asked of a router that it cannot do.
   static void check(config const& c, routing_request const& request, bool) {
-    if (char const* const sentence = device::unsupported(c))
-      throw invalid_argument("%s", sentence);
+    if (char const* const sentence = device::unsupported(c)) throw invalid_argument("%s", sentence);
     if (request.rule && !dynamic_cast<cuda_routing_rule const*>(request.rule))
       throw invalid_argument("on cuda, a routing rule must be a cuda_routing_rule");
     if (request.balance.rule && !dynamic_cast<cuda_balance_rule const*>(request.balance.rule))
       throw invalid_argument("on cuda, a balance rule must be a cuda_balance_rule");
   }
 };
+
+/// Copies each sequence's rows to its place in a part of a cache, behind those that are `past`.
+template <class T>
+void keep_rows(basic_cuda<T> const& on, batch const&, earlier past,
+               std::type_identity_t<matrix<T const>> from, std::type_identity_t<matrix<T>> to) {
+  device::cached_rows<T>::keep(from, past.rows, past.length(0), to, on.stream);
+}
 
 /// Two events of the stream around each node, which are read, and waited for, when all of a pass is
 /// enqueued. So a node's time is the device's, with what the device waits for the host.

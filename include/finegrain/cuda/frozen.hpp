@@ -99,17 +99,29 @@ requires(device::is_coded(F.rest)) struct frozen_weights<basic_cuda<T>, F, head<
   using device::frozen_product<T, F.rest, D, V>::frozen_product;
 };
 
-template <class T, formats F, int D, int Heads, int KvHeads, int HeadDim>
+template <class T, formats F, int D, int Heads, int KvHeads, int HeadDim, attention_form Form>
 requires(device::is_coded(
-    F.rest)) struct frozen_weights<basic_cuda<T>, F, attention<D, Heads, KvHeads, HeadDim>> {
+    F.rest)) struct frozen_weights<basic_cuda<T>, F, attention<D, Heads, KvHeads, HeadDim, Form>> {
+  using E = attention<D, Heads, KvHeads, HeadDim, Form>;
   device::coded_weight<F.rest> query, key, value, output;
+  matrix<T> query_bias, key_bias, value_bias, query_norm, key_norm;
   constexpr explicit frozen_weights(arena& memory)
       : query(memory, Heads * HeadDim, D),
         key(memory, KvHeads * HeadDim, D),
         value(memory, KvHeads * HeadDim, D),
-        output(memory, D, Heads * HeadDim) {}
+        output(memory, D, Heads * HeadDim),
+        query_bias(memory.matrix<T>(E::biases, Heads * HeadDim)),
+        key_bias(memory.matrix<T>(E::biases, KvHeads * HeadDim)),
+        value_bias(memory.matrix<T>(E::biases, KvHeads * HeadDim)),
+        query_norm(memory.matrix<T>(E::normed, E::norm_width(Heads))),
+        key_norm(memory.matrix<T>(E::normed, E::norm_width(KvHeads))) {}
   void fill(basic_cuda<T> const& on, T const* numbers) const {
-    auto const w = bind_weights<attention<D, Heads, KvHeads, HeadDim>, T const>(numbers);
+    auto const w = bind_weights<E, T const>(numbers);
+    auto const copy = [&](matrix<T const> from, matrix<T> to) {
+      place<basic_cuda<T>>::copy(on, from.data, to.size(), to.data);
+    };
+    copy(w.query_bias, query_bias), copy(w.key_bias, key_bias), copy(w.value_bias, value_bias);
+    copy(w.query_norm, query_norm), copy(w.key_norm, key_norm);
     auto const pack = [&](matrix<T const> from, device::coded_weight<F.rest> const& to) {
       device::coded_linear<T, F.rest>::pack(from.data, to, on.stream);
     };

@@ -33,14 +33,14 @@ void sum_heads(basic_cuda<T> const& on, int heads, std::type_identity_t<matrix<T
 
 /// Rotary positions of neighbours: those of `attention` its plan turns itself.
 template <class T>
-void rotate(basic_cuda<T> const& on, batch const& b, std::int64_t past, rotary const& how,
+void rotate(basic_cuda<T> const& on, batch const& b, earlier past, rotary const& how,
             std::type_identity_t<matrix<T>> m) {
   device::rotary<T>::turn_neighbours(device::places_of(b, m.rows, past), how, 1, m, on.stream);
 }
 template <class T>
 void unrotate(basic_cuda<T> const& on, batch const& b, rotary const& how,
               std::type_identity_t<matrix<T>> m) {
-  device::rotary<T>::turn_neighbours(device::places_of(b, m.rows, 0), how, -1, m, on.stream);
+  device::rotary<T>::turn_neighbours(device::places_of(b, m.rows, {}), how, -1, m, on.stream);
 }
 
 template <class T>
@@ -52,7 +52,7 @@ void rmsnorm_forward(basic_cuda<T> const& on, std::type_identity_t<matrix<T cons
 
 /// With values of a size of their own.
 template <class T>
-void attend_forward(basic_cuda<T> const& on, heads shape, batch const& b, std::int64_t past,
+void attend_forward(basic_cuda<T> const& on, heads shape, batch const& b, earlier past,
                     std::type_identity_t<matrix<T const>> q,
                     std::type_identity_t<matrix<T const>> keys,
                     std::type_identity_t<matrix<T const>> values,
@@ -123,13 +123,18 @@ struct latent_room<basic_cuda<T>, D, Heads, N> {
   void attend_back(X const& on, heads shape, batch const& b, matrix<T const> q, matrix<T const> k,
                    matrix<T const> v, matrix<T const> mixed, matrix<float const> log_weight,
                    matrix<T const> dmixed, matrix<T> dq, matrix<T> dk, matrix<T> dv) const {
-    kernels::backward(shape, device::places_of(b, q.rows, 0), q, k, v, mixed, log_weight.data,
+    kernels::backward(shape, device::places_of(b, q.rows, {}), q, k, v, mixed, log_weight.data,
                       dmixed, dq, dk, dv, delta, on.stream);
   }
-  void attend_rows(X const& on, heads shape, batch const&, std::int64_t past, matrix<T const> q,
-                   matrix<T const> rows, matrix<T> mixed, matrix<float> log_weight) const {
-    kernels::decode(shape, {.tokens = q.rows, .past = past}, q, rows, mixed, log_weight.data, parts,
-                    on.stream);
+  void attend_rows(X const& on, heads shape, batch const&, earlier past, std::int64_t first,
+                   matrix<T const> q, matrix<T const> rows, matrix<T> mixed,
+                   matrix<float> log_weight) const {
+    if (past.rows)
+      kernels::decode_each(shape, {q.rows, past.rows + first, past.capacity}, q, rows, mixed,
+                           log_weight.data, parts, on.stream);
+    else
+      kernels::decode(shape, {.tokens = q.rows, .past = past.length(0) + first}, q, rows, mixed,
+                      log_weight.data, parts, on.stream);
   }
 
  private:

@@ -108,8 +108,8 @@ struct plan<basic_cuda<T>, mlp<D, F, Act>>
           true, false> {};
 
 /// x + mixture(rmsnorm(x)): the residual is added in the combine, and in backward in the norm.
-template <class T, int D, config C>
-struct plan<basic_cuda<T>, residual_of<then<rmsnorm<D>, mixture<C>>>> {
+template <class T, int D, norm_epsilon Epsilon, config C>
+struct plan<basic_cuda<T>, residual_of<then<rmsnorm<D, Epsilon>, mixture<C>>>> {
   using X = basic_cuda<T>;
   using layer = plan<X, mixture<C>>;
 
@@ -121,7 +121,7 @@ struct plan<basic_cuda<T>, residual_of<then<rmsnorm<D>, mixture<C>>>> {
   static void forward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T> y) {
     layer::check_dense(x, "x"), layer::check_dense(y, "y");
     p.scratch = scratch(p.scratch, p.extent).rest;
-    device::norm<T>::forward(x, w.a.a.gain.data, static_cast<float>(rmsnorm<D>::epsilon), s.rows,
+    device::norm<T>::forward(x, w.a.a.gain.data, static_cast<float>(Epsilon.value), s.rows,
                              s.inverse_rms, p.on.stream);
     layer::pass_of(p, w.a.b, s.inner, s.rows.data, layer::experts_of(p.on, w.a.b))
         .forward(x.data, y.data);

@@ -8,6 +8,8 @@
 #include "adamw.cuh"
 #include "attention.cuh"
 #include "attention/latent.cuh"
+#include "bias.cuh"
+#include "cache.cuh"
 #include "combine.cuh"
 #include "dispatch.cuh"
 #include "elementwise.cuh"
@@ -30,15 +32,19 @@ namespace device {
 template <class T>
 using network_code =
     all_code<runtime_code<void>, blas_library_code<void>, linear_code<T>, elementwise_code<T>,
-             loss_code<T>, adamw_code<T>, rounding_code<T>, random_code<T>>;
+             loss_code<T>, adamw_code<T>, rounding_code<T>, random_code<T>, cached_rows_code<T>>;
 template <class T>
 using attention_code = all_code<linear_code<T>, rotary_code<T>, attend_code<T>>;
 template <class T>
 using latent_attention_code =
     all_code<linear_code<T>, linear_each_code<T>, norm_code<T>, rotary_neighbours_code<T>,
              heads_columns_code<T>, latent_attend_code<T>>;
-/// Of experts of any kind; and of routed ones that lane_numbers has N for. (To name a list is to
-/// compile it: so specialisations and not conditions.)
+/// A list where it is needed. (To name a list is to compile it: so specialisations and not conditions.)
+template <bool Needed, template <class> class List, class T>
+struct code_if {};
+template <template <class> class List, class T>
+struct code_if<true, List, T> : List<T> {};
+/// Of experts of any kind; and of routed ones that lane_numbers has N for.
 template <class T>
 using layer_code = all_code<route_code<T>, experts_code<T>, combine_code<T>>;
 template <class T, int N, bool Rarer>
@@ -64,16 +70,19 @@ template <class T, Expr A>
 struct stage_code<T, residual_of<A>> : stage_code<T, A> {};
 template <class T, int N, Expr A>
 struct stage_code<T, repeated<N, A>> : stage_code<T, A> {};
-template <class T, int D>
-struct stage_code<T, rmsnorm<D>> : norm_code<T> {};
+template <class T, int D, norm_epsilon Epsilon>
+struct stage_code<T, rmsnorm<D, Epsilon>> : norm_code<T> {};
 template <class T, int In, int Out>
 struct stage_code<T, finegrain::linear<In, Out>> : linear_code<T> {};
 template <class T, int D, int V>
 struct stage_code<T, head<D, V>> : linear_code<T> {};
 template <class T, int V, int D>
 struct stage_code<T, embedding<V, D>> : embed_code<T> {};
-template <class T, int D, int Heads, int KvHeads, int HeadDim>
-struct stage_code<T, attention<D, Heads, KvHeads, HeadDim>> : attention_code<T> {};
+template <class T, int D, int Heads, int KvHeads, int HeadDim, attention_form Form>
+struct stage_code<T, attention<D, Heads, KvHeads, HeadDim, Form>>
+    : all_code<attention_code<T>, code_if<Form.bias, bias_code, T>,
+               code_if<Form.norm != head_norm::none, norm_code, T>,
+               code_if<Form.yarn.factor != 1, rotary_sized_code, T>> {};
 template <class T, int D, int Heads, latent N>
 struct stage_code<T, latent_attention<D, Heads, N>> : latent_attention_code<T> {};
 template <class T, int D, int F, activation Act>
@@ -91,9 +100,9 @@ struct code_for : all_code<network_code<T>, stage_code<T, What>> {
                 "on_cuda is of an expression, of a ladder, or of void for all there is");
 };
 template <class T, class... Routers>
-using any_code =
-    all_code<network_code<T>, Routers..., layer_code<T>, norm_code<T>, attention_code<T>,
-             latent_attention_code<T>, embed_code<T>, blend_code<T>>;
+using any_code = all_code<network_code<T>, Routers..., layer_code<T>, norm_code<T>, bias_code<T>,
+                          attention_code<T>, rotary_sized_code<T>, latent_attention_code<T>,
+                          embed_code<T>, blend_code<T>>;
 template <class T, config... Cs>
 struct code_for<T, ladder<Cs...>>
     : any_code<T, router_code<T, lane_numbers(Cs.routed), rarer(Cs)>...> {

@@ -19,13 +19,14 @@ struct places {
   std::int64_t past = 0;                         // earlier tokens, in a cache; of one sequence
   std::int64_t const* past_on_device = nullptr;  // where it stands in place of past, if not null
 };
-/// Those of a batch whose lists are on the device.
-inline places places_of(batch const& b, std::int64_t tokens, std::int64_t past) {
+/// Those of a batch whose lists are on the device; behind several sequences in a cache it has
+/// positions.
+inline places places_of(batch const& b, std::int64_t tokens, earlier past) {
   return {.tokens = tokens,
           .starts = b.starts.empty() ? nullptr : b.starts.data(),
           .sequences = b.sequences(),
           .positions = b.positions.empty() ? nullptr : b.positions.data(),
-          .past = past};
+          .past = past.rows ? 0 : past.length(0)};
 }
 
 template <class T>
@@ -35,6 +36,10 @@ struct rotary {
   /// the inverse, which is also the gradient. dim is a multiple of 8 up to 256.
   static void turn(places where, int dim, double theta, float direction, matrix<T> q, matrix<T> k,
                    CUstream_st* stream);
+  /// The same of m alone, by angles that `how` slows, and its numbers become `size` times as large:
+  /// YaRN. how.head is how.dim.
+  static void turn_sized(places where, finegrain::rotary const& how, float direction, float size,
+                         matrix<T> m, CUstream_st* stream);
   /// Turns neighbours (2i, 2i + 1) of the last how.dim numbers of each head of how.head numbers, as
   /// `how` says, or back. Both are multiples of 8, how.dim 256 at most.
   static void turn_neighbours(places where, finegrain::rotary const& how, float direction,

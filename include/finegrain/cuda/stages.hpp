@@ -2,11 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <array>
-
 #include "../plan/compose.hpp"
 #include "../plan/stages.hpp"
-#include "attention.hpp"
 #include "elementwise.hpp"
 #include "embed.hpp"
 #include "executor.hpp"
@@ -14,7 +11,6 @@
 #include "linear.hpp"
 #include "loss.hpp"
 #include "norm.hpp"
-#include "normed.hpp"
 #include "project.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -108,8 +104,8 @@ double squared_error(basic_cuda<T> const& on, matrix<T const> y, matrix<T const>
   return 0;
 }
 
-template <class T, int D>
-struct plan<basic_cuda<T>, rmsnorm<D>> {
+template <class T, int D, norm_epsilon Epsilon>
+struct plan<basic_cuda<T>, rmsnorm<D, Epsilon>> {
   static_assert(D % 8 == 0, "on cuda, the width of rmsnorm must be a multiple of 8");
   using X = basic_cuda<T>;
   struct saved {
@@ -124,8 +120,8 @@ struct plan<basic_cuda<T>, rmsnorm<D>> {
 
   template <class W>
   static void forward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T> y) {
-    device::norm<T>::forward(x, w.gain.data, static_cast<float>(rmsnorm<D>::epsilon), y,
-                             s.inverse_rms, p.on.stream);
+    device::norm<T>::forward(x, w.gain.data, static_cast<float>(Epsilon.value), y, s.inverse_rms,
+                             p.on.stream);
   }
   template <class W, class V>
   static void backward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T const> dy,
@@ -161,136 +157,6 @@ struct plan<basic_cuda<T>, embedding<V, D>> {
                        U const& dw, matrix<T>) {
     scratch const t(p.scratch, p.extent);
     device::embed<T>::backward(p.batch.ids.data(), dy, t.sums, p.gradients, dw.table, p.on.stream);
-  }
-};
-
-/// Three products with x are one, since the weights of query, key and value lie one after the other,
-/// and so do their gradients; codes have a place each. Keys and values for a cache go to it at once.
-template <class T, int D, int Heads, int KvHeads, int HeadDim>
-struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim>> {
-  static_assert(D % 8 == 0 && HeadDim % 8 == 0 && HeadDim <= 256,
-                "on cuda, attention's D and HeadDim must be multiples of 8, HeadDim 256 at most");
-  using X = basic_cuda<T>;
-  using E = attention<D, Heads, KvHeads, HeadDim>;
-  static constexpr heads shape{Heads, KvHeads, HeadDim};
-  static constexpr int q_width = Heads * HeadDim, kv_width = KvHeads * HeadDim;
-  static constexpr int all_width = q_width + 2 * kv_width;
-  static constexpr std::int64_t few = 16;  // new tokens that share out a cache's keys
-
-  struct saved {
-    matrix<T> qkv;      // (T, all heads * dim), query and key with their positions turned in
-    matrix<T> mixed;    // (T, query heads * dim)
-    float* log_weight;  // (T, query heads): log of the sum of exponentials of scores
-    constexpr saved(arena& memory, extent e)
-        : qkv(memory.matrix<T>(e.tokens, all_width)),
-          mixed(memory.matrix<T>(e.tokens, q_width)),
-          log_weight(memory.take<float>(e.tokens * Heads)) {}
-  };
-  struct scratch {
-    matrix<T> dqkv, dmixed;
-    float *delta, *parts;
-    T* numbers;  // of a weight in codes
-    constexpr scratch(arena& memory, extent e)
-        : dqkv(memory.matrix<T>(e.training ? e.tokens : 0, all_width)),
-          dmixed(memory.matrix<T>(e.training ? e.tokens : 0, q_width)),
-          delta(memory.take<float>(e.training ? e.tokens * Heads : 0)),
-          parts(memory.take<float>(
-              e.training ? 0 : device::decode_room(shape, std::min(e.tokens, few)))),
-          numbers(memory.take<T>(std::max(device::decoded_numbers(e, q_width, D),
-                                          device::decoded_numbers(e, D, q_width)))) {}
-  };
-
-  /// y = or += what attention makes of x.
-  template <class W>
-  static void forward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T> y,
-                      gradients mode = gradients::overwrite) {
-    scratch const t(p.scratch, p.extent);
-    std::int64_t const past = p.cache ? p.cache->length : 0;
-    auto const at = device::places_of(p.batch, p.extent.tokens, past);
-    auto const all = parts(s.qkv);
-    matrix<T> const q = all[0];
-    matrix<T> keys = all[1], values = all[2];
-    if (p.cache) {
-      keys = p.cache->take(kv_width).middle_rows(0, past + x.rows);
-      values = p.cache->take(kv_width).middle_rows(0, past + x.rows);
-    }
-    auto const project = [&](auto const& weight, matrix<T> to) {
-      device::project(p.on, x, weight, gradients::overwrite, to, t.numbers);
-    };
-    auto const apart = [&] {
-      project(w.query, q);
-      project(w.key, keys.middle_rows(past, x.rows));
-      project(w.value, values.middle_rows(past, x.rows));
-    };
-    if constexpr (device::is_coded_weight<std::remove_cvref_t<decltype(w.query)>>)
-      apart();
-    else if (p.cache)
-      apart();
-    else
-      project(stacked(w.query), s.qkv);
-    device::rotary<T>::turn(at, HeadDim, E::theta, 1, q, keys.middle_rows(past, x.rows),
-                            p.on.stream);
-    if (p.cache && x.rows <= few)
-      device::attend<T>::decode(shape, at, q, keys, values, s.mixed, s.log_weight, t.parts,
-                                p.on.stream);
-    else
-      device::attend<T>::forward(shape, at, q, keys, values, s.mixed, s.log_weight, p.on.stream);
-    device::project<T>(p.on, s.mixed, w.output, mode, y, t.numbers);
-  }
-  template <class W, class V>
-  static void backward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T const> dy,
-                       V const& dw, matrix<T> dx) {
-    scratch const t(p.scratch, p.extent);
-    auto const mode = p.gradients;
-    auto const at = device::places_of(p.batch, p.extent.tokens, 0);
-    auto const [q, k, v] = parts(s.qkv);
-    auto const [dq, dk, dv] = parts(t.dqkv);
-    linear_backward(p.on, s.mixed, w.output, dy, dw.output, mode, t.dmixed, gradients::overwrite);
-    device::attend<T>::backward(shape, at, q, k, v, s.mixed, s.log_weight, t.dmixed, dq, dk, dv,
-                                t.delta, p.on.stream);
-    device::rotary<T>::turn(at, HeadDim, E::theta, -1, dq, dk, p.on.stream);
-    linear_backward(p.on, x, stacked(w.query), t.dqkv, stacked(dw.query), mode, dx,
-                    gradients::overwrite);
-  }
-
- private:
-  /// The first of three matrices that lie one after the other, with the others.
-  template <class U>
-  static matrix<U> stacked(matrix<U> first) {
-    return {first.data, all_width, D};
-  }
-  static std::array<matrix<T>, 3> parts(matrix<T> all) {
-    return {all.middle_cols(0, q_width), all.middle_cols(q_width, kv_width),
-            all.middle_cols(q_width + kv_width, kv_width)};
-  }
-};
-
-/// x + attention(rmsnorm(x)): the norm, which reads x, begins the sum, to which attention's last
-/// product is added; in backward the norm adds the residual's gradient.
-template <class T, int D, int Heads, int KvHeads, int HeadDim>
-struct plan<basic_cuda<T>, residual_of<then<rmsnorm<D>, attention<D, Heads, KvHeads, HeadDim>>>> {
-  using X = basic_cuda<T>;
-  using stage = plan<X, attention<D, Heads, KvHeads, HeadDim>>;
-
-  using memory = device::normed<T, D, stage>;
-  using saved = typename memory::saved;
-  using scratch = typename memory::scratch;
-
-  template <class W>
-  static void forward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T> y) {
-    p.scratch = scratch(p.scratch, p.extent).rest;
-    device::norm<T>::add_forward(x, {}, w.a.a.gain.data, static_cast<float>(rmsnorm<D>::epsilon), y,
-                                 s.rows, s.inverse_rms, p.on.stream);
-    stage::forward(p, w.a.b, s.inner, s.rows, y, gradients::accumulate);
-  }
-  template <class W, class V>
-  static void backward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T const> dy,
-                       V const& dw, matrix<T> dx) {
-    scratch const t(p.scratch, p.extent);
-    p.scratch = t.rest;
-    stage::backward(p, w.a.b, s.inner, s.rows, dy, dw.a.b, t.drows);
-    device::norm<T>::backward(x, w.a.a.gain.data, s.inverse_rms, t.drows, dy, t.sums,
-                              dw.a.a.gain.data, p.gradients, dx, p.on.stream);
   }
 };
 

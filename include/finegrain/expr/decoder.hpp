@@ -15,7 +15,7 @@ constexpr auto attention_of() {
   if constexpr (has_latent_attention(A))
     return latent_attention<A.hidden, A.heads, A.latent>{};
   else
-    return attention<A.hidden, A.heads, A.kv_heads, A.head_dim>{};
+    return attention<A.hidden, A.heads, A.kv_heads, A.head_dim, A.attention>{};
 }
 
 }  // namespace detail
@@ -23,15 +23,17 @@ constexpr auto attention_of() {
 /// Attention, then a feed-forward block: the architecture's first layers.
 template <architecture A>
 struct dense_block : named {
-  static constexpr auto expr = residual(rmsnorm<A.hidden>{} | detail::attention_of<A>()) |
-                               residual(rmsnorm<A.hidden>{} | mlp<A.hidden, A.dense_width>{});
+  static constexpr auto expr =
+      residual(rmsnorm<A.hidden, A.epsilon>{} | detail::attention_of<A>()) |
+      residual(rmsnorm<A.hidden, A.epsilon>{} | mlp<A.hidden, A.dense_width>{});
 };
 
 /// Attention, then a mixture: the architecture's other layers, or its hash layers.
 template <architecture A, config C = A.moe>
 struct moe_block : named {
-  static constexpr auto expr = residual(rmsnorm<A.hidden>{} | detail::attention_of<A>()) |
-                               residual(rmsnorm<A.hidden>{} | mixture<C>{});
+  static constexpr auto expr =
+      residual(rmsnorm<A.hidden, A.epsilon>{} | detail::attention_of<A>()) |
+      residual(rmsnorm<A.hidden, A.epsilon>{} | mixture<C>{});
 };
 
 namespace detail {
@@ -66,7 +68,7 @@ template <architecture A>
 struct decoder : named {
   static_assert((checked(A), true));
   static constexpr auto expr = embedding<A.vocabulary, A.hidden>{} | detail::layers_of<A>() |
-                               rmsnorm<A.hidden>{} | head<A.hidden, A.vocabulary>{};
+                               rmsnorm<A.hidden, A.epsilon>{} | head<A.hidden, A.vocabulary>{};
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

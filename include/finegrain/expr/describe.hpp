@@ -21,11 +21,30 @@ std::string details(E) {
   return {};
 }
 
-template <int D, int Heads, int KvHeads, int HeadDim>
-std::string details(attention<D, Heads, KvHeads, HeadDim>) {
+namespace detail {
+/// `words` and a number, where it is not the usual one.
+inline std::string unless(double usual, char const* words, double x) {
+  char text[64];
+  std::snprintf(text, sizeof text, "%s %g", words, x);
+  return x == usual ? std::string() : text;
+}
+}  // namespace detail
+
+template <int D, norm_epsilon Epsilon>
+std::string details(rmsnorm<D, Epsilon>) {
+  return detail::unless(1e-6, "epsilon", Epsilon.value);
+}
+
+template <int D, int Heads, int KvHeads, int HeadDim, attention_form Form>
+std::string details(attention<D, Heads, KvHeads, HeadDim, Form>) {
   std::string text = std::to_string(Heads) + " heads of " + std::to_string(HeadDim);
   if (KvHeads < Heads) text += ", " + std::to_string(KvHeads) + " for keys and values";
-  return text;
+  if (Form.bias) text += ", biased";
+  if (Form.norm == head_norm::each) text += ", norms of each head";
+  if (Form.norm == head_norm::all) text += ", norms of all heads";
+  return text + detail::unless(1e-6, ", epsilon", Form.epsilon) +
+         detail::unless(10000, ", theta", Form.theta) +
+         detail::unless(1, ", yarn", double{Form.yarn.factor});
 }
 
 template <int D, int Heads, latent N>
@@ -33,12 +52,8 @@ std::string details(latent_attention<D, Heads, N>) {
   std::string text = "latent, " + std::to_string(Heads) + " heads of " + std::to_string(N.nope) +
                      " + " + std::to_string(N.rope) + " rotary, values of " +
                      std::to_string(N.value);
-  if (N.yarn.factor != 1) {
-    char yarn[32];
-    std::snprintf(yarn, sizeof yarn, ", yarn %g", double{N.yarn.factor});
-    text += yarn;
-  }
-  return text;
+  return text + detail::unless(10000, ", theta", double{N.theta}) +
+         detail::unless(1, ", yarn", double{N.yarn.factor});
 }
 
 constexpr char const* name_of(activation a) {
@@ -105,12 +120,7 @@ std::string details(routed_experts<C>) {
              : C.group_score == group_score::top2_sum ? " by their best two"
                                                       : " by their best few");
   if (C.renormalise) text += ", renormalised";
-  if (C.scale != 1.0f) {
-    char scale[32];
-    std::snprintf(scale, sizeof scale, ", times %g", double(C.scale));
-    text += scale;
-  }
-  return text;
+  return text + detail::unless(1, ", times", double{C.scale});
 }
 
 namespace detail {

@@ -2,16 +2,26 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "../config/config.hpp"
+#include "../config/architecture.hpp"
 #include "algebra.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
-/// y = x / sqrt(mean(x^2) + 1e-6) * gain.
-template <int D>
+/// What a norm adds to a mean of squares; a class, since clang 14 takes no double as an argument of
+/// a template.
+struct norm_epsilon {
+  double value;
+  constexpr norm_epsilon(double value) : value(value) {}  // NOLINT(*-explicit*)
+  friend constexpr bool operator==(norm_epsilon const&, norm_epsilon const&) = default;
+};
+
+/// y = x / sqrt(mean(x^2) + epsilon) * gain.
+template <int D, norm_epsilon Epsilon = 1e-6>
 struct rmsnorm : stage<D> {
+  static_assert(Epsilon.value > 0 && Epsilon.value < 1,
+                "rmsnorm: epsilon must lie between 0 and 1");
   static constexpr char const* name = "rmsnorm";
-  static constexpr double epsilon = 1e-6;
+  static constexpr double epsilon = Epsilon.value;
   template <class T>
   struct weights {
     matrix<T> gain;  // (1, D)
@@ -33,32 +43,51 @@ struct linear : stage<In, Out> {
   };
 };
 
-/// Causal self-attention with rotary positions (half-split, theta 10000) and no biases: Heads
-/// query heads of HeadDim numbers share KvHeads key and value heads.
-template <int D, int Heads, int KvHeads = Heads, int HeadDim = D / Heads>
+/// Causal self-attention with rotary positions (half-split): Heads query heads of HeadDim numbers
+/// share KvHeads key and value heads. Biases, norms of queries and keys, and by how much positions
+/// turn are as Form says.
+template <int D, int Heads, int KvHeads = Heads, int HeadDim = D / Heads,
+          attention_form Form = attention_form{}>
 struct attention : stage<D> {
+  static_assert((checked(Form), true));
   static_assert(Heads >= 1 && KvHeads >= 1 && Heads % KvHeads == 0,
                 "attention: the query heads must divide evenly among the key and value heads");
   static_assert(HeadDim >= 2 && HeadDim % 2 == 0,
                 "attention: rotary positions turn pairs, so HeadDim must be even");
   static constexpr char const* name = "attention";
-  static constexpr double theta = 10000.0;
+  static constexpr double theta = Form.theta;
+  static constexpr int biases = Form.bias ? 1 : 0;
+  static constexpr bool normed = Form.norm != head_norm::none;
+  /// Numbers that a norm of so many heads is of.
+  static constexpr int norm_width(int heads) {
+    return Form.norm == head_norm::all ? heads * HeadDim : HeadDim;
+  }
   template <class T>
   struct weights {
-    matrix<T> query;   // (Heads * HeadDim, D)
-    matrix<T> key;     // (KvHeads * HeadDim, D)
-    matrix<T> value;   // (KvHeads * HeadDim, D)
-    matrix<T> output;  // (D, Heads * HeadDim)
+    matrix<T> query;                             // (Heads * HeadDim, D)
+    matrix<T> key;                               // (KvHeads * HeadDim, D)
+    matrix<T> value;                             // (KvHeads * HeadDim, D)
+    matrix<T> output;                            // (D, Heads * HeadDim)
+    matrix<T> query_bias, key_bias, value_bias;  // (1, heads * HeadDim), or empty
+    matrix<T> query_norm, key_norm;              // (1, norm_width(heads)), or empty
     template <class Bind>
     constexpr explicit weights(Bind& bind)
         : query(bind.matrix("query", Heads * HeadDim, D, role::projection)),
           key(bind.matrix("key", KvHeads * HeadDim, D, role::projection)),
           value(bind.matrix("value", KvHeads * HeadDim, D, role::projection)),
-          output(bind.matrix("output", D, Heads * HeadDim, role::projection)) {}
+          output(bind.matrix("output", D, Heads * HeadDim, role::projection)),
+          query_bias(bind.matrix("query_bias", biases, Heads * HeadDim, role::bias)),
+          key_bias(bind.matrix("key_bias", biases, KvHeads * HeadDim, role::bias)),
+          value_bias(bind.matrix("value_bias", biases, KvHeads * HeadDim, role::bias)),
+          query_norm(bind.matrix("query_norm", normed ? 1 : 0, norm_width(Heads), role::gain)),
+          key_norm(bind.matrix("key_norm", normed ? 1 : 0, norm_width(KvHeads), role::gain)) {}
   };
-  /// Scores and their use, the lower triangle only: 2 * 2 * HeadDim a pair and head.
+  /// Scores and their use, the lower triangle only: 2 * 2 * HeadDim a pair and head. And the gains of
+  /// a head's norm, which every head multiplies.
   static constexpr std::int64_t extra_flops(std::int64_t tokens) {
-    return 4LL * Heads * HeadDim * (tokens * (tokens + 1) / 2);
+    std::int64_t const again =
+        Form.norm == head_norm::each ? std::int64_t{Heads + KvHeads - 2} * HeadDim : 0;
+    return 4LL * Heads * HeadDim * (tokens * (tokens + 1) / 2) + 2 * again * tokens;
   }
   static constexpr std::int64_t cache = 2LL * KvHeads * HeadDim;
 };
@@ -80,6 +109,21 @@ struct mlp : stage<D> {
   };
 };
 
+/// The weights of shared experts. Shapes are run-time numbers: one body of code binds every config's.
+template <class T>
+struct shared_weights {
+  matrix<T> gate, up;     // (S F, D)
+  matrix<T> down;         // (D, S F)
+  matrix<T> shared_gate;  // (1, D), or empty
+  template <class Bind>
+  FINEGRAIN_ONE_COPY constexpr shared_weights(Bind& bind, config const& c)
+      : gate(bind.matrix("shared.gate", c.shared * c.width, c.hidden, role::projection)),
+        up(bind.matrix("shared.up", c.shared * c.width, c.hidden, role::projection)),
+        down(bind.matrix("shared.down", c.hidden, c.shared * c.width, role::projection)),
+        shared_gate(bind.matrix("shared_gate", c.shared_gate ? 1 : 0, c.hidden, role::projection)) {
+  }
+};
+
 /// The experts that every token runs through: one feed-forward block of width S * F, which is the
 /// sum of S blocks of width F; times shared_scale and, with a shared gate, sigmoid(x . shared_gate).
 template <config C>
@@ -89,52 +133,50 @@ struct shared_experts : stage<C.hidden> {
   static constexpr char const* name = "shared_experts";
   static constexpr int width = C.shared * C.width;
   template <class T>
-  struct weights {
-    matrix<T> gate, up;     // (S F, D)
-    matrix<T> down;         // (D, S F)
-    matrix<T> shared_gate;  // (1, D), or empty
+  struct weights : shared_weights<T> {
     template <class Bind>
-    constexpr explicit weights(Bind& bind)
-        : gate(bind.matrix("shared.gate", width, C.hidden, role::projection)),
-          up(bind.matrix("shared.up", width, C.hidden, role::projection)),
-          down(bind.matrix("shared.down", C.hidden, width, role::projection)),
-          shared_gate(
-              bind.matrix("shared_gate", C.shared_gate ? 1 : 0, C.hidden, role::projection)) {}
+    constexpr explicit weights(Bind& bind) : shared_weights<T>(bind, C) {}
   };
 };
 
+/// The weights of a router and its experts. A router's that the config has no use for are empty: all
+/// but `router` as a rule, and `router` too where every weight is the same.
+template <class T>
+struct routed_weights {
+  matrix<T> router;       // (R, D), or (R, P) of a cosine router
+  matrix<T> bias;         // (1, R)
+  matrix<T> table;        // (V, K) of hash: whole numbers, taken modulo R
+  matrix<T> project;      // (P, D) of a cosine router,
+  matrix<T> temperature;  // (1, 1) whose cosines are times e^temperature, 100 at most
+  matrix<T> noise;        // (R, D) of a noisy router
+  stack<T> gate, up;      // R x (F, D)
+  stack<T> down;          // R x (D, F)
+  template <class Bind>
+  FINEGRAIN_ONE_COPY constexpr routed_weights(Bind& bind, config const& c)
+      : router(bind.matrix("router", c.uniform ? 0 : c.routed, c.cosine > 0 ? c.cosine : c.hidden,
+                           role::projection)),
+        bias(bind.matrix("bias", c.bias ? 1 : 0, c.routed, role::selection_bias)),
+        table(bind.matrix("table", c.vocabulary, c.top_k, role::table)),
+        project(bind.matrix("project", c.cosine, c.hidden, role::projection)),
+        temperature(bind.matrix("temperature", c.cosine > 0 ? 1 : 0, 1, role::gain)),
+        noise(bind.matrix("noise", c.noisy ? c.routed : 0, c.hidden, role::projection)),
+        gate(bind.stack("experts.*.gate", c.routed, c.width, c.hidden, role::projection, c.top_k)),
+        up(bind.stack("experts.*.up", c.routed, c.width, c.hidden, role::projection, c.top_k)),
+        down(bind.stack("experts.*.down", c.routed, c.hidden, c.width, role::projection, c.top_k)) {
+  }
+};
+
 /// A router and R experts, K of which each token runs through; their outputs are added, each times
-/// its weight. Scores, choice and weights are as C says. A router's weights that C has no use for
-/// are empty: all but `router` as a rule, and `router` too where every weight is the same.
+/// its weight. Scores, choice and weights are as C says.
 template <config C>
 struct routed_experts : stage<C.hidden> {
   static_assert(valid<C>);
   static constexpr char const* name = "routed_experts";
   static constexpr config layer = C;  // what makes it a router: it has a report in every log
   template <class T>
-  struct weights {
-    matrix<T> router;       // (R, D), or (R, P) of a cosine router
-    matrix<T> bias;         // (1, R)
-    matrix<T> table;        // (V, K) of hash: whole numbers, taken modulo R
-    matrix<T> project;      // (P, D) of a cosine router,
-    matrix<T> temperature;  // (1, 1) whose cosines are times e^temperature, 100 at most
-    matrix<T> noise;        // (R, D) of a noisy router
-    stack<T> gate, up;      // R x (F, D)
-    stack<T> down;          // R x (D, F)
+  struct weights : routed_weights<T> {
     template <class Bind>
-    constexpr explicit weights(Bind& bind)
-        : router(bind.matrix("router", C.uniform ? 0 : C.routed, C.cosine > 0 ? C.cosine : C.hidden,
-                             role::projection)),
-          bias(bind.matrix("bias", C.bias ? 1 : 0, C.routed, role::selection_bias)),
-          table(bind.matrix("table", C.vocabulary, C.top_k, role::table)),
-          project(bind.matrix("project", C.cosine, C.hidden, role::projection)),
-          temperature(bind.matrix("temperature", C.cosine > 0 ? 1 : 0, 1, role::gain)),
-          noise(bind.matrix("noise", C.noisy ? C.routed : 0, C.hidden, role::projection)),
-          gate(
-              bind.stack("experts.*.gate", C.routed, C.width, C.hidden, role::projection, C.top_k)),
-          up(bind.stack("experts.*.up", C.routed, C.width, C.hidden, role::projection, C.top_k)),
-          down(bind.stack("experts.*.down", C.routed, C.hidden, C.width, role::projection,
-                          C.top_k)) {}
+    constexpr explicit weights(Bind& bind) : routed_weights<T>(bind, C) {}
   };
 };
 

@@ -20,12 +20,15 @@ concept Expr = std::is_base_of_v<node, E> && std::is_empty_v<E>;
 enum class role {
   projection,      // a matrix: starts random, is trained, decays
   gain,            // a norm's factor: starts at 1, is trained, does not decay
+  bias,            // what is added to a product: starts at 0, is trained, does not decay
   selection_bias,  // the router's: starts at 0, no gradient; a balance rule moves it
   table            // the experts of token ids: starts as random whole numbers, and stays
 };
 
 /// Whether a weight is a parameter: counted, and moved by the optimiser.
-constexpr bool is_trained(role r) { return r == role::projection || r == role::gain; }
+constexpr bool is_trained(role r) {
+  return r == role::projection || r == role::gain || r == role::bias;
+}
 
 /// The width of an input that is token ids, not numbers: they come with the batch.
 inline constexpr int ids = 0;

@@ -4,46 +4,25 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "../expr/describe.hpp"
 #include "../model/network.hpp"
-#include "safetensors.hpp"
+#include "weight_tensors.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
-/// A file that holds something else than was to be loaded: what differs, one line for each tensor.
-/// The sentence of the error shows the first few.
-struct mismatch : file_error {
-  std::shared_ptr<std::vector<std::string> const> differences;
-
-  FINEGRAIN_LAZY mismatch(std::string const& path, std::vector<std::string> list)
-      : file_error("%.150s holds another model (differences: %lld): %s", path.c_str(),
-                   static_cast<long long>(list.size()), first_of(list).c_str()),
-        differences(std::make_shared<std::vector<std::string> const>(std::move(list))) {}
-
- private:
-  static std::string first_of(std::vector<std::string> const& list) {
-    std::string text;
-    for (std::size_t i = 0; i < list.size() && text.size() < 300; ++i)
-      text += (i > 0 ? "; " : "") + list[i];
-    return text;
-  }
+/// What a training run must remember beside the weights, to go on with the same bits.
+template <class S>
+struct training_state {
+  std::span<S> first, second;  // moments of the gradient, laid out as the weights
+  std::int64_t steps = 0;
 };
 
 namespace detail {
-
-FINEGRAIN_LAZY inline std::string form(dtype type, std::vector<std::int64_t> const& shape) {
-  std::string text = std::string(facts(type).name) + " [";
-  for (std::size_t i = 0; i < shape.size(); ++i)
-    text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
-  return text + "]";
-}
 
 /// The lines of a text, without their indentation, columns one space apart.
 struct text_line {
@@ -80,21 +59,17 @@ FINEGRAIN_LAZY inline std::string difference(std::string const& file, std::strin
          ours[innermost].words + "\" here";
 }
 
-}  // namespace detail
-
-/// Reads tensors from a file that holds them all and no others, in these formats and shapes. Throws
-/// mismatch before anything is read if it does not; file_error if reading fails: then some of the
-/// tensors have been read.
+/// Reads tensors from a file that holds them all and no others, in these formats and shapes, of this
+/// architecture. Throws mismatch before anything is read if it does not; file_error if reading fails:
+/// then some of the tensors have been read.
 FINEGRAIN_LAZY inline void read_tensors(safetensors_file const& file,
                                         std::span<tensor_view const> tensors,
-                                        std::string const* architecture = nullptr) {
+                                        std::string const& architecture) {
   std::vector<std::string> differences;
-  if (architecture) {
-    std::string const* const theirs = file.metadata("architecture");
-    std::string sentence =
-        theirs ? detail::difference(*theirs, *architecture) : "the file names no architecture";
-    if (!sentence.empty()) differences.push_back(std::move(sentence));
-  }
+  std::string const* const theirs = file.metadata("architecture");
+  std::string sentence =
+      theirs ? difference(*theirs, architecture) : "the file names no architecture";
+  if (!sentence.empty()) differences.push_back(std::move(sentence));
   std::vector<bool> known(file.tensors().size());
   std::vector<tensor_entry const*> found;
   for (tensor_view const& tensor : tensors) {
@@ -104,8 +79,8 @@ FINEGRAIN_LAZY inline void read_tensors(safetensors_file const& file,
     if (!entry)
       differences.push_back(tensor.name + " is missing");
     else if (entry->type != tensor.type || entry->shape != tensor.shape)
-      differences.push_back(tensor.name + " is " + detail::form(entry->type, entry->shape) +
-                            " in the file, " + detail::form(tensor.type, tensor.shape) + " here");
+      differences.push_back(tensor.name + " is " + form(entry->type, entry->shape) +
+                            " in the file, " + form(tensor.type, tensor.shape) + " here");
   }
   for (std::size_t i = 0; i < known.size(); ++i)
     if (!known[i]) differences.push_back(file.tensors()[i].name + " is unknown here");
@@ -113,38 +88,11 @@ FINEGRAIN_LAZY inline void read_tensors(safetensors_file const& file,
   for (std::size_t i = 0; i < tensors.size(); ++i) file.read(*found[i], tensors[i].data);
 }
 
-/// The shape of a weight's tensor in a file: a matrix [out, in], a gain or a bias [n].
-inline std::vector<std::int64_t> tensor_shape(weight_entry const& weight) {
-  if (weight.role == role::projection) return {weight.rows, weight.cols};
-  return {weight.rows * weight.cols};
-}
-
-/// Appends the weights of a list as tensors, cut out of the array that holds them.
-template <class S>
-void list_tensors(std::vector<weight_entry> const& weights, char const* prefix, S* numbers,
-                  std::vector<tensor_view>& tensors) {
-  for (weight_entry const& weight : weights)
-    tensors.push_back({prefix + weight.name, dtype_of<std::remove_const_t<S>>, tensor_shape(weight),
-                       const_cast<std::remove_const_t<S>*>(numbers) + weight.offset});
-}
-
-/// What the metadata of a checkpoint has as its format.
-inline constexpr char const* checkpoint_format = "finegrain checkpoint 1";
-
-/// What a training run must remember beside the weights, to go on with the same bits.
-template <class S>
-struct training_state {
-  std::span<S> first, second;  // moments of the gradient, laid out as the weights
-  std::int64_t steps = 0;
-};
-
-namespace detail {
-
 template <class S>
 std::vector<tensor_view> checkpoint_tensors(std::vector<weight_entry> const& entries, S* weights,
                                             S* first, S* second, std::int64_t* steps) {
   std::vector<tensor_view> tensors{{"steps", dtype::i64, {}, steps}};
-  list_tensors(entries, "weights.", weights, tensors);
+  list_tensors(entries, checkpoint_weights, weights, tensors);
   list_tensors(entries, "first_moments.", first, tensors);
   list_tensors(entries, "second_moments.", second, tensors);
   return tensors;
@@ -171,11 +119,10 @@ std::int64_t load_checkpoint(std::vector<weight_entry> const& entries, std::span
   std::vector<N> fresh[3];
   std::span<N> const old[3] = {weights, state.first, state.second};
   for (int i = 0; i < 3; ++i) fresh[i].assign(old[i].begin(), old[i].end());
-  std::string const architecture = describe(E{});
-  read_tensors(safetensors_file(path),
-               detail::checkpoint_tensors(entries, fresh[0].data(), fresh[1].data(),
-                                          fresh[2].data(), &state.steps),
-               &architecture);
+  detail::read_tensors(safetensors_file(path),
+                       detail::checkpoint_tensors(entries, fresh[0].data(), fresh[1].data(),
+                                                  fresh[2].data(), &state.steps),
+                       describe(E{}));
   if (state.steps < 0)
     throw file_error("%.300s has done %lld steps", path.c_str(),
                      static_cast<long long>(state.steps));

@@ -59,41 +59,26 @@ class json_reader {
   /// The members of an object whose { has been read: f(key) reads each value.
   template <class F>
   void members(F&& f) {
-    blank();
-    if (next_is('}')) {
-      ++at_;
-      return;
-    }
-    for (;;) {
-      blank();
+    listed('}', "a , or } is missing", [&] {
       std::string key = string();
       expect(':', "a : is missing after a name");
       blank();
       f(std::move(key));
-      blank();
-      if (!next_is(',')) break;
-      ++at_;
-    }
-    expect('}', "a , or } is missing");
+    });
+  }
+  /// The elements of an array whose [ has been read: f() reads each.
+  template <class F>
+  void elements(F&& f) {
+    listed(']', "a , or ] is missing", f);
   }
   /// The numbers of an array, at most `most`.
   std::vector<std::int64_t> numbers(std::size_t most, char const* otherwise) {
     std::vector<std::int64_t> list;
     expect('[', otherwise);
-    blank();
-    if (next_is(']')) {
-      ++at_;
-      return list;
-    }
-    for (;;) {
-      blank();
+    elements([&] {
       if (list.size() == most) fail("the list of numbers is too long");
       list.push_back(number());
-      blank();
-      if (!next_is(',')) break;
-      ++at_;
-    }
-    expect(']', "a , or ] is missing");
+    });
     return list;
   }
   std::int64_t number() {
@@ -198,6 +183,21 @@ class json_reader {
   std::size_t at_ = 0;
 
  private:
+  template <class F>
+  void listed(char end, char const* otherwise, F&& f) {
+    blank();
+    if (next_is(end)) {
+      ++at_;
+      return;
+    }
+    do {
+      blank();
+      f();
+      blank();
+    } while (next_is(',') && ++at_);
+    expect(end, otherwise);
+  }
+
   char const* path_;
   std::int64_t first_;
 };

@@ -61,44 +61,50 @@ inline std::string feed_forward_name(std::string_view ours, feed_forward_words c
   return {};
 }
 
+/// The published name of a decoder's weight.
+inline std::string decoder_name(std::string_view ours, feed_forward_words const& words) {
+  static constexpr name_pair model[] = {{"embedding.table", "model.embed_tokens.weight"},
+                                        {"rmsnorm.gain", "model.norm.weight"},
+                                        {"head.weight", "lm_head.weight"}};
+  static constexpr name_pair block[] = {{"rmsnorm.gain", "input_layernorm.weight"},
+                                        {"rmsnorm_2.gain", "post_attention_layernorm.weight"},
+                                        {"attention.query", "self_attn.q_proj.weight"},
+                                        {"attention.key", "self_attn.k_proj.weight"},
+                                        {"attention.value", "self_attn.v_proj.weight"},
+                                        {"attention.query_bias", "self_attn.q_proj.bias"},
+                                        {"attention.key_bias", "self_attn.k_proj.bias"},
+                                        {"attention.value_bias", "self_attn.v_proj.bias"},
+                                        {"attention.query_norm", "self_attn.q_norm.weight"},
+                                        {"attention.key_norm", "self_attn.k_norm.weight"},
+                                        {"attention.q_proj", "self_attn.q_proj.weight"},
+                                        {"attention.q_a", "self_attn.q_a_proj.weight"},
+                                        {"attention.q_a_norm", "self_attn.q_a_layernorm.weight"},
+                                        {"attention.q_b", "self_attn.q_b_proj.weight"},
+                                        {"attention.kv_a", "self_attn.kv_a_proj_with_mqa.weight"},
+                                        {"attention.kv_a_norm", "self_attn.kv_a_layernorm.weight"},
+                                        {"attention.kv_b", "self_attn.kv_b_proj.weight"},
+                                        {"attention.output", "self_attn.o_proj.weight"}};
+  if (std::string theirs = feed_forward_name(ours, words); !theirs.empty()) return theirs;
+  std::string_view const layer = take_numbered(ours, "layers.");
+  if (layer.empty()) return name_in(model, ours);
+  return name_in(block, ours, "model." + std::string(layer));
+}
+
 }  // namespace detail
 
 /// The name under which DeepSeek's published models, and those that follow them, hold a weight of a
 /// decoder: "layers.1.mixture.experts.3.gate" is "model.layers.1.mlp.experts.3.gate_proj.weight".
-/// Empty if there is none. OLMoE's and Qwen3's mixtures have the same names.
-inline std::string deepseek_name(std::string_view ours) {
-  using pair = detail::name_pair;
-  static constexpr pair model[] = {{"embedding.table", "model.embed_tokens.weight"},
-                                   {"rmsnorm.gain", "model.norm.weight"},
-                                   {"head.weight", "lm_head.weight"}};
-  static constexpr pair block[] = {{"rmsnorm.gain", "input_layernorm.weight"},
-                                   {"rmsnorm_2.gain", "post_attention_layernorm.weight"},
-                                   {"attention.query", "self_attn.q_proj.weight"},
-                                   {"attention.key", "self_attn.k_proj.weight"},
-                                   {"attention.value", "self_attn.v_proj.weight"},
-                                   {"attention.q_proj", "self_attn.q_proj.weight"},
-                                   {"attention.q_a", "self_attn.q_a_proj.weight"},
-                                   {"attention.q_a_norm", "self_attn.q_a_layernorm.weight"},
-                                   {"attention.q_b", "self_attn.q_b_proj.weight"},
-                                   {"attention.kv_a", "self_attn.kv_a_proj_with_mqa.weight"},
-                                   {"attention.kv_a_norm", "self_attn.kv_a_layernorm.weight"},
-                                   {"attention.kv_b", "self_attn.kv_b_proj.weight"},
-                                   {"attention.output", "self_attn.o_proj.weight"}};
-  if (std::string theirs = detail::feed_forward_name(ours, {}); !theirs.empty()) return theirs;
-  std::string_view const layer = detail::take_numbered(ours, "layers.");
-  if (layer.empty()) return detail::name_in(model, ours);
-  return detail::name_in(block, ours, "model." + std::string(layer));
-}
-/// The same of mixtures of Qwen1.5 and Qwen2: "layers.1.mixture.shared.up" is
-/// "model.layers.1.mlp.shared_expert.up_proj.weight". The rest of such a model has no names, since
-/// `attention` is not theirs: presets.hpp.
+/// Empty if there is none. OLMoE's and Qwen3's models have the same names.
+inline std::string deepseek_name(std::string_view ours) { return detail::decoder_name(ours, {}); }
+/// The same of Qwen1.5's and Qwen2's mixtures: "layers.1.mixture.shared.up" is
+/// "model.layers.1.mlp.shared_expert.up_proj.weight".
 inline std::string qwen2_moe_name(std::string_view ours) {
-  return detail::feed_forward_name(ours, {.shared = "shared_expert."});
+  return detail::decoder_name(ours, {.shared = "shared_expert."});
 }
 /// And of Mixtral's: "layers.1.mixture.experts.3.gate" is
 /// "model.layers.1.block_sparse_moe.experts.3.w1.weight".
 inline std::string mixtral_name(std::string_view ours) {
-  return detail::feed_forward_name(
+  return detail::decoder_name(
       ours,
       {.block = "block_sparse_moe.", .gate = "w1.weight", .up = "w3.weight", .down = "w2.weight"});
 }
@@ -108,7 +114,7 @@ inline std::string mixtral_name(std::string_view ours) {
 ///
 ///   load_published(model, "deepseek-moe-16b-base");
 ///   load_published(layer, "deepseek-moe-16b-base", "layers.3.mixture.");
-///   load_published(layer, "Mixtral-8x7B-v0.1", "layers.3.mixture.", mixtral_name);
+///   load_published(mixtral, "Mixtral-8x7B-v0.1", "", mixtral_name);
 ///
 /// name(weight) is the tensor's name; an empty one says that it has none. A tensor that stands in the
 /// files among the weights and is unknown here is a difference too, but for those of V3's layer for

@@ -52,14 +52,8 @@ FINEGRAIN_LAZY class index_reader : json_reader {
       ++at_;
       members([&](std::string const&) { skip(depth + 1); });
     } else if (next_is('[')) {
-      do {
-        ++at_;
-        blank();
-        if (next_is(']')) break;
-        skip(depth + 1);
-        blank();
-      } while (next_is(','));
-      expect(']', "a , or ] is missing");
+      ++at_;
+      elements([&] { skip(depth + 1); });
     } else {
       std::size_t const first = at_;
       while (at_ < text_.size() && std::string_view(" \t\n\r,]}").find(text_[at_]) == text_.npos)

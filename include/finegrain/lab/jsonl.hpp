@@ -70,10 +70,11 @@ class record {
   }
   /// The record of a line; nothing where the line is no such record.
   static std::optional<record> parse(std::string_view line) {
-    record r;
-    reader in{line};
-    if (!in.object(r)) return std::nullopt;
-    return r;
+    try {
+      return reader(line).read();
+    } catch (file_error const&) {
+      return std::nullopt;
+    }
   }
 
   friend bool operator==(record const& a, record const& b) { return a.line() == b.line(); }
@@ -99,85 +100,38 @@ class record {
   static void write(std::string& out, std::string const& text) { detail::append_json(out, text); }
 
   /// The JSON that `line` writes: one object, no object inside it.
-  struct reader {
-    std::string_view rest;
+  struct reader : detail::json_reader {
+    explicit reader(std::string_view line) : json_reader(line, "a log") {}
 
-    void blanks() {
-      while (!rest.empty() && (rest[0] == ' ' || rest[0] == '\t' || rest[0] == '\r'))
-        rest.remove_prefix(1);
+    record read() {
+      record r;
+      expect('{', "a record does not begin with {");
+      members([&](std::string key) { r.fields_.emplace_back(std::move(key), any()); });
+      blank();
+      if (at_ != text_.size()) fail("a record goes on after its closing }");
+      return r;
     }
-    bool take(char c) {
-      blanks();
-      if (rest.empty() || rest[0] != c) return false;
-      rest.remove_prefix(1);
-      return true;
+
+   private:
+    value any() {
+      if (next_is('"')) return string();
+      if (!next_is('[')) return real();
+      ++at_;
+      std::vector<double> list;
+      elements([&] { list.push_back(real()); });
+      return list;
     }
-    bool number(double& x) {
-      blanks();
-      if (rest.starts_with("null")) {
-        rest.remove_prefix(4);
-        x = std::numeric_limits<double>::quiet_NaN();
-        return true;
+    double real() {
+      if (text_.substr(at_).starts_with("null")) {
+        at_ += 4;
+        return std::numeric_limits<double>::quiet_NaN();
       }
-      auto const end = std::from_chars(rest.data(), rest.data() + rest.size(), x);
-      if (end.ec != std::errc{}) return false;
-      rest.remove_prefix(static_cast<std::size_t>(end.ptr - rest.data()));
-      return true;
-    }
-    bool escaped(std::string& text) {
-      if (rest.empty()) return false;
-      char const c = rest[0];
-      rest.remove_prefix(1);
-      if (c == '"' || c == '\\' || c == '/') return text += c, true;
-      if (c == 'n') return text += '\n', true;
-      if (c == 't') return text += '\t', true;
-      unsigned code = 0;  // \u00XX, the only ones written here
-      if (c != 'u' || rest.size() < 4) return false;
-      auto const end = std::from_chars(rest.data(), rest.data() + 4, code, 16);
-      if (end.ptr != rest.data() + 4 || code > 0x7f) return false;
-      rest.remove_prefix(4);
-      return text += static_cast<char>(code), true;
-    }
-    bool string(std::string& text) {
-      if (!take('"')) return false;
-      while (!rest.empty()) {
-        char const c = rest[0];
-        rest.remove_prefix(1);
-        if (c == '"') return true;
-        if (c != '\\')
-          text += c;
-        else if (!escaped(text))
-          return false;
-      }
-      return false;
-    }
-    bool list(std::vector<double>& numbers) {
-      if (!take('[')) return false;
-      if (take(']')) return true;
-      do {
-        if (!number(numbers.emplace_back())) return false;
-      } while (take(','));
-      return take(']');
-    }
-    bool any(value& v) {
-      blanks();
-      if (rest.starts_with('"')) return string(v.emplace<std::string>());
-      if (rest.starts_with('[')) return list(v.emplace<std::vector<double>>());
-      return number(v.emplace<double>());
-    }
-    bool object(record& r) {
-      if (!take('{')) return false;
-      if (!take('}')) {
-        do {
-          std::string key;
-          value v;
-          if (!string(key) || !take(':') || !any(v)) return false;
-          r.fields_.emplace_back(std::move(key), std::move(v));
-        } while (take(','));
-        if (!take('}')) return false;
-      }
-      blanks();
-      return rest.empty();
+      double x = 0;
+      char const* const from = text_.data() + at_;
+      auto const end = std::from_chars(from, text_.data() + text_.size(), x);
+      if (end.ec != std::errc{}) fail("a number is missing, or none that an f64 holds");
+      at_ += static_cast<std::size_t>(end.ptr - from);
+      return x;
     }
   };
 

@@ -11,6 +11,8 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
+/// What all models of a study have in common: where reports go, how many runs, steps of what size, and how
+/// weights begin and learn.
 struct study_settings {
   std::string out = "out/study";  // a folder for the reports
   std::string pool = {};  // one that studies may share: log.jsonl, time.jsonl, runs/; or as `out`
@@ -71,6 +73,8 @@ inline std::string settings_text(study_settings const& s, training const& t) {
   out.add("decay", double(t.schedule.decay)).add("last", t.schedule.last).add("clip", t.clip);
   if (t.rounding == weight_rounding::stochastic) out.add("stochastic", 1);  // younger too
   if (t.loss_scale != 1) out.add("loss_scale", t.loss_scale);
+  for (weight_group const& g : t.groups)
+    out.add(("rate of " + g.names).c_str(), g.rate).add("its decay", g.decay);
   out.add(t.routing).add("speed", t.bias.speed).add("centre", t.bias.centre);
   return out.add("quantile", t.bias.quantile).text();
 }

@@ -1,4 +1,4 @@
-// generate: a decoder continues a text, one token at a time.
+// generate: a decoder continues texts, one token of each at a time.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -10,8 +10,8 @@
 #include <type_traits>
 #include <vector>
 
+#include "../base/random.hpp"
 #include "inference.hpp"
-#include "init.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -42,9 +42,9 @@ class sampler {
           how.temperature, how.top_k, how.top_p);
   }
 
-  /// The n-th draw, from one number for each id of the vocabulary.
+  /// The n-th draw, from one number for each id of the vocabulary; of text i as with the seed + i.
   template <class S>
-  std::int32_t operator()(S const* logits, std::uint64_t n) {
+  std::int32_t operator()(S const* logits, std::uint64_t n, std::uint64_t i = 0) {
     auto const first = [logits](std::int32_t a, std::int32_t b) {
       S const left = logits[a], right = logits[b];
       bool const left_is = left == left, right_is = right == right;  // not NaN
@@ -74,7 +74,7 @@ class sampler {
       }
       total = sum;
     }
-    double left = random_uniform(how_.seed, n) * total;
+    double left = random_uniform(how_.seed + i, n) * total;
     for (std::size_t i = 0; i < kept; ++i)
       if ((left -= weights_[i]) < 0) return ids_[i];
     return ids_[0];  // no weight is positive
@@ -86,49 +86,95 @@ class sampler {
   std::vector<double> weights_;
 };
 
-/// Continues a prompt by `count` tokens: sink(id) gets each as it is made, and ends the text early
-/// by returning false. All memory is allocated before the first token; the network is only read,
-/// so several threads may generate at a time. Throws invalid_argument: an empty prompt, or an id
+namespace detail {
+
+/// A text as it is generated.
+struct continued {
+  std::span<std::int32_t const> unread;  // tokens that the network has not seen
+  std::int64_t made = 0;
+  std::int32_t last = 0;  // what was drawn last
+};
+
+}  // namespace detail
+
+/// Continues prompts by `count` tokens each, all in the same passes: sink(i, id) gets each token of
+/// prompt i as it is made, and ends that text early by returning false. A text is the same whatever
+/// others there are, that of prompt i alone with the seed how.seed + i, unless routers are asked for
+/// rules that compare tokens. All memory is allocated before the first token; the network is only
+/// read, so several threads may generate at a time. Throws invalid_argument: an empty prompt, or an id
 /// that the network does not know.
 template <class Net, Expr E, class X, class Sink>
-void generate(inference<Net, E, X> const& net, id_list prompt, std::int64_t count,
+void generate(inference<Net, E, X> const& net, std::span<id_list const> prompts, std::int64_t count,
               sampling const& how, Sink&& sink) {
   static_assert(Net::in == ids, "generate needs a network that reads token ids");
   using S = typename X::scalar;
   constexpr int vocabulary = Net::out;
-  constexpr std::int64_t most = 64;  // tokens of the prompt that go through at a time
-  auto const length = static_cast<std::int64_t>(prompt.size());
-  if (length == 0) throw invalid_argument("generate needs a prompt of at least one token");
+  constexpr std::int64_t most = 64;  // tokens of prompts that go through at a time
+  std::size_t const sequences = prompts.size();
+  std::int64_t all = 0, longest = 0;
+  std::vector<detail::continued> texts;
+  for (id_list const& prompt : prompts) {
+    if (prompt.empty()) throw invalid_argument("generate needs a prompt of at least one token");
+    texts.push_back({prompt});
+    all += static_cast<std::int64_t>(prompt.size());
+    longest = std::max(longest, static_cast<std::int64_t>(prompt.size()));
+  }
   if (count < 0) throw invalid_argument("generate cannot make %lld tokens", detail::shown(count));
-  if (count == 0) return;
+  if (count == 0 || sequences == 0) return;
 
-  std::int64_t const rows = std::min(most, length);
+  std::int64_t const rows = std::min(all, std::max(most, static_cast<std::int64_t>(sequences)));
   sampler draw(how, vocabulary);
-  auto cache = net.make_cache(length + count - 1);
+  auto cache = net.make_cache(longest + count - 1, static_cast<std::int64_t>(sequences));
   typename place<X>::template buffer<S> const logits(rows * vocabulary);
   typename place<X>::template buffer<std::byte> const memory(
       net.workspace_bytes(net.extent_of(rows)));
+  std::vector<std::int32_t> tokens(static_cast<std::size_t>(rows));
+  std::vector<std::int64_t> starts(sequences + 1);
   std::vector<typename place<X>::sum> row;
   std::span<std::byte> const workspace(memory.data(), static_cast<std::size_t>(memory.size()));
-  auto const read = [&](std::span<std::int32_t const> some) {  // the logits after the last of them
-    auto const n = static_cast<std::int64_t>(some.size());
-    matrix<S> const y(logits.data(), n, vocabulary);
-    net.infer({.tokens = n, .ids = some, .routing = how.routing}, {}, y, workspace, &cache);
-    return place<X>::seen(net.on(), row, y.row(n - 1), vocabulary);
-  };
 
-  typename place<X>::sum const* last = nullptr;
-  for (std::int64_t at = 0; at < length; at += rows)
-    last = read(prompt.subspan(static_cast<std::size_t>(at),
-                               static_cast<std::size_t>(std::min(rows, length - at))));
-  for (std::int64_t n = 0; n < count; ++n) {
-    std::int32_t const id = draw(last, static_cast<std::uint64_t>(n));
-    if constexpr (std::is_void_v<decltype(sink(id))>)
-      sink(id);
-    else if (!sink(id))
-      return;
-    if (n + 1 < count) last = read({&id, 1});
+  auto going = static_cast<std::int64_t>(sequences);  // texts that are not at their end
+  while (going > 0) {
+    std::int64_t after = going, at = 0;  // each of those behind has a token at least
+    for (std::size_t s = 0; s < sequences; ++s) {
+      auto& unread = texts[s].unread;
+      if (!unread.empty()) --after;
+      auto const n = std::min(unread.size(), static_cast<std::size_t>(rows - at - after));
+      std::copy_n(unread.begin(), n, tokens.begin() + at);
+      unread = unread.subspan(n);
+      starts[s + 1] = at += static_cast<std::int64_t>(n);
+    }
+    matrix<S> const y(logits.data(), at, vocabulary);
+    batch const b{.tokens = at,
+                  .ids = std::span(tokens).first(static_cast<std::size_t>(at)),
+                  .starts = starts,
+                  .routing = how.routing};
+    net.infer(b, {}, y, workspace, &cache);
+    for (std::size_t s = 0; s < sequences; ++s) {
+      detail::continued& text = texts[s];
+      auto const sequence = static_cast<std::int64_t>(s);
+      if (starts[s] == starts[s + 1] || !text.unread.empty()) continue;
+      auto const* const last = place<X>::seen(net.on(), row, y.row(starts[s + 1] - 1), vocabulary);
+      text.last = draw(last, static_cast<std::uint64_t>(text.made++), s);
+      bool goes_on = text.made < count;
+      if constexpr (std::is_void_v<decltype(sink(sequence, text.last))>)
+        sink(sequence, text.last);
+      else
+        goes_on = sink(sequence, text.last) && goes_on;
+      if (goes_on)
+        text.unread = {&text.last, 1};
+      else
+        --going;
+    }
   }
+}
+
+/// Continues one prompt: sink(id) gets each token.
+template <class Net, Expr E, class X, class Sink>
+void generate(inference<Net, E, X> const& net, id_list prompt, std::int64_t count,
+              sampling const& how, Sink&& sink) {
+  generate(net, std::span<id_list const>(&prompt, 1), count, how,
+           [&](std::int64_t, std::int32_t id) { return sink(id); });
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -42,7 +42,7 @@ class inference {
     infer({.tokens = static_cast<std::int64_t>(tokens.size()), .ids = tokens}, {}, y);
   }
   /// The same for a batch of several sequences, with requests to the routers, or with a cache of
-  /// earlier tokens, which then grows by this batch.
+  /// each sequence's earlier tokens, which then grows by this batch.
   void infer(batch const& b, matrix<S const> x, matrix<S> y, cache_of<X>* cache = nullptr) {
     detail::check_call<E, X>(b, x, y, false, cache);
     reserve(b.tokens);
@@ -56,12 +56,15 @@ class inference {
     check_workspace(workspace, extent_of(b.tokens));
     run(b, x, y, workspace, false, cache);
   }
-  /// An empty cache for a sequence of at most `tokens`.
-  static cache_of<X> make_cache(std::int64_t tokens) {
+  /// An empty cache for sequences of at most `tokens` each. A batch with it has as many sequences;
+  /// one that has nothing to say is empty.
+  static cache_of<X> make_cache(std::int64_t tokens, std::int64_t sequences = 1) {
     constexpr std::int64_t width = cache_width(E{});
-    if (tokens < 0 || tokens > INT64_MAX / std::max<std::int64_t>(width, 1))
-      throw invalid_argument("a cache for %lld tokens", detail::shown(tokens));
-    return {buffer_of<S>(width * tokens), tokens, 0, 0};
+    if (tokens < 0 || sequences < 1 ||
+        tokens > INT64_MAX / std::max<std::int64_t>(width, 1) / sequences)
+      throw invalid_argument("a cache for %lld sequences of %lld tokens", detail::shown(sequences),
+                             detail::shown(tokens));
+    return cache_of<X>(width, tokens, sequences);
   }
   /// A log with room for what every router reports; and for each token's experts and weights, in
   /// batches of up to so many tokens.
@@ -126,7 +129,7 @@ class inference {
             bool training, cache_of<X>* cache) const {
     extent const e = extent_of(given.tokens, training);
     arena memory(workspace.data(), static_cast<std::int64_t>(workspace.size()));
-    batch const b = place<X>::staged(on_, given, staging(memory, e));
+    batch const b = place<X>::staged(on_, given, staging(memory, e), cache);
     typename plan<X, E>::saved const saved(memory, e);
     arena const scratch(workspace.data() + memory.used(),
                         static_cast<std::int64_t>(workspace.size()) - memory.used());
@@ -134,7 +137,7 @@ class inference {
     if (cache) cache->used = 0;
     plan<X, E>::forward(pass<X>{on_, b, scratch, e, gradients::overwrite, cache},
                         static_cast<Self const&>(*this).weights(), saved, x, y);
-    if (cache) cache->length += b.tokens;
+    if (cache) cache->grow(given);
     if (b.log) place<X>::read_log(on_, *b.log, b.tokens);
     return b;
   }

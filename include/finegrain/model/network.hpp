@@ -11,10 +11,10 @@
 #include <utility>
 #include <vector>
 
+#include "../plan/init.hpp"
 #include "../plan/scored.hpp"
 #include "../plan/weights.hpp"
 #include "inference.hpp"
-#include "init.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 

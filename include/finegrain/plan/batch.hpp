@@ -125,27 +125,6 @@ inline routing_report& next_report(routing_log& log) {
 }
 }  // namespace detail
 
-/// Keys and values that generation keeps, one sequence. Attention stages take their parts of it
-/// in the order of the forward pass.
-template <class T, class Numbers = buffer<T>>
-struct kv_cache {
-  Numbers numbers;            // cache_width(E) * capacity
-  std::int64_t capacity = 0;  // tokens there is room for
-  std::int64_t length = 0;    // tokens seen
-  std::int64_t used = 0;      // numbers handed out in this pass
-
-  /// Whether the numbers are as many as the lengths say, `width` of them a token.
-  bool fits(std::int64_t width) const {
-    return length >= 0 && length <= capacity && numbers.size() == width * capacity;
-  }
-  /// The part of the stage that runs now: (capacity, width).
-  matrix<T> take(std::int64_t width) {
-    T* const at = numbers.data() + used;
-    used += width * capacity;
-    return {at, capacity, width};
-  }
-};
-
 /// T tokens that go through an expression together: one or more sequences, one after the other.
 /// `starts` holds the first row of each sequence and, last, T; empty means one sequence. Attention
 /// sees a sequence's earlier rows only, whatever their positions; every other stage sees tokens one
@@ -165,13 +144,82 @@ struct batch {
   std::int64_t begin(std::int64_t sequence) const {
     return starts.empty() ? 0 : starts[static_cast<std::size_t>(sequence)];
   }
-  /// Where a row stands in its sequence, `past` earlier tokens being in a cache.
-  std::int64_t position(std::int64_t row, std::int64_t sequence, std::int64_t past) const {
-    return positions.empty() ? past + row - begin(sequence)
-                             : positions[static_cast<std::size_t>(row)];
-  }
   std::int64_t end(std::int64_t sequence) const {
     return starts.empty() ? tokens : starts[static_cast<std::size_t>(sequence) + 1];
+  }
+  /// Tokens of a sequence; of one alone, also where the host cannot read `starts`.
+  std::int64_t length(std::int64_t sequence) const {
+    return sequences() == 1 ? tokens : end(sequence) - begin(sequence);
+  }
+};
+
+/// The tokens of earlier calls that stand before those of a batch, sequence by sequence, in a cache:
+/// sequence s of the batch is sequence s of the cache. By default there are none.
+struct earlier {
+  std::span<std::int64_t const> lengths = {};  // (sequences) tokens of each; empty: no cache
+  std::int64_t capacity = 0;                   // rows of a sequence in a cache
+  std::int64_t const* rows = nullptr;          // (T) of tokens in a device's cache of several
+
+  std::int64_t length(std::int64_t sequence) const {
+    return lengths.empty() ? 0 : lengths[static_cast<std::size_t>(sequence)];
+  }
+  bool none() const {
+    for (std::int64_t length : lengths)
+      if (length > 0) return false;
+    return true;
+  }
+  /// The row of a sequence's first token, in a stage's part of the cache; without one, in the batch.
+  std::int64_t first_row(batch const& b, std::int64_t sequence) const {
+    return lengths.empty() ? b.begin(sequence) : sequence * capacity;
+  }
+  /// Where a row of the batch stands in its sequence.
+  std::int64_t position(batch const& b, std::int64_t row, std::int64_t sequence) const {
+    return b.positions.empty() ? length(sequence) + row - b.begin(sequence)
+                               : b.positions[static_cast<std::size_t>(row)];
+  }
+};
+
+/// What generation keeps of the tokens of one sequence or several, each with a length of its own:
+/// keys and values. Stages take their parts of it in the order of the forward pass.
+template <class T, class Numbers = buffer<T>>
+struct kv_cache {
+  Numbers numbers;                    // a part for each stage: (sequences * capacity, width)
+  std::int64_t capacity = 0;          // tokens of a sequence that there is room for
+  std::vector<std::int64_t> lengths;  // (sequences) tokens seen of each
+  std::int64_t used = 0;              // numbers handed out in this pass
+
+  /// Room for `width` numbers a token: cache_width(E).
+  kv_cache(std::int64_t width, std::int64_t capacity, std::int64_t sequences = 1)
+      : numbers(width * capacity * sequences),
+        capacity(capacity),
+        lengths(static_cast<std::size_t>(sequences)) {}
+
+  std::int64_t sequences() const { return static_cast<std::int64_t>(lengths.size()); }
+  earlier past() const { return {lengths, capacity}; }
+  /// Forgets a sequence: another can begin in its place.
+  void reset(std::int64_t sequence) {
+    if (sequence < 0 || sequence >= sequences())
+      throw invalid_argument("the cache holds %lld sequences: there is no sequence %lld",
+                             static_cast<long long>(sequences()), static_cast<long long>(sequence));
+    lengths[static_cast<std::size_t>(sequence)] = 0;
+  }
+  /// Whether the numbers are as many as the lengths say, `width` of them a token.
+  bool fits(std::int64_t width) const {
+    for (std::int64_t length : lengths)
+      if (length < 0 || length > capacity) return false;
+    return sequences() > 0 && numbers.size() == width * capacity * sequences();
+  }
+  /// The part of the stage that runs now: (sequences * capacity, width).
+  matrix<T> take(std::int64_t width) {
+    T* const at = numbers.data() + used;
+    std::int64_t const rows = sequences() * capacity;
+    used += width * rows;
+    return {at, rows, width};
+  }
+  /// The tokens of a batch have been seen.
+  void grow(batch const& b) {
+    for (std::size_t s = 0; s < lengths.size(); ++s)
+      lengths[s] += b.length(static_cast<std::int64_t>(s));
   }
 };
 

@@ -64,9 +64,11 @@ struct latent_room : nothing {
                    matrix<S const> dmixed, matrix<S> dq, matrix<S> dk, matrix<S> dv) const {
     attend_backward(on, shape, b, q, k, v, mixed, log_weight, dmixed, dq, dk, dv);
   }
-  /// Values are the first numbers of rows (past + T, shape.dim), which all heads share.
-  void attend_rows(X const& on, heads shape, batch const& b, std::int64_t past, matrix<S const> q,
-                   matrix<S const> rows, matrix<S> mixed, matrix<sum> log_weight) const {
+  /// Of the batch's tokens from `first` on, as many as q has. Values are the first numbers of rows,
+  /// (rows, shape.dim) as with_earlier has them, which all heads share.
+  void attend_rows(X const& on, heads shape, batch const& b, earlier past, std::int64_t,
+                   matrix<S const> q, matrix<S const> rows, matrix<S> mixed,
+                   matrix<sum> log_weight) const {
     attend_forward(on, shape, b, past, q, rows, rows.middle_cols(0, shape.value), mixed,
                    log_weight);
   }
@@ -140,11 +142,7 @@ struct plan<X, latent_attention<D, Heads, N>> {
   template <class W>
   static void forward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S> y) {
     scratch const t(p.scratch, p.extent);
-    std::int64_t const past = p.cache ? p.cache->length : 0;
-    matrix<S> rows = s.rows;  // (past + T, kv_rank + rope)
-    if (p.cache) rows = p.cache->take(row_dim).middle_rows(0, past + x.rows);
-    matrix<S> const made = rows.middle_rows(past, x.rows);
-
+    earlier const past = p.past();
     if constexpr (E::straight) {
       t.room.product(p.on, x, w.q_proj, s.q);
     } else {
@@ -154,13 +152,14 @@ struct plan<X, latent_attention<D, Heads, N>> {
     }
     rotate(p.on, p.batch, past, query_turn, s.q);
     t.room.product(p.on, x, w.kv_a, s.low);
-    rmsnorm_forward(p.on, vectors(s.low), w.kv_a_norm, epsilon, vectors(made), s.rms);
-    copy_heads(p.on, 1, N.rope, behind(s.low), 0, behind(made), 0);
-    rotate(p.on, p.batch, past, key_turn, made);
+    rmsnorm_forward(p.on, vectors(s.low), w.kv_a_norm, epsilon, vectors(s.rows), s.rms);
+    copy_heads(p.on, 1, N.rope, behind(s.low), 0, behind(s.rows), 0);
+    rotate(p.on, p.batch, past, key_turn, s.rows);
+    matrix<S> const rows = with_earlier(p, s.rows);
 
     if constexpr (std::is_convertible_v<decltype(w.kv_b), matrix<S const>>) {
-      if (p.extent.training || (room::expands && past == 0)) {
-        attend_expanded(p, w, s, made, t);
+      if (p.extent.training || (room::expands && past.none())) {
+        attend_expanded(p, w, s, t);
         return t.room.product(p.on, s.mixed, w.output, y);
       }
     }
@@ -224,26 +223,25 @@ struct plan<X, latent_attention<D, Heads, N>> {
   /// Of tokens from `first` on: as many as there is room for.
   template <class W>
   static void attend_latent(pass<X> const& p, W const& w, saved const& s, matrix<S> rows,
-                            std::int64_t past, std::int64_t first, scratch const& t) {
+                            earlier past, std::int64_t first, scratch const& t) {
     std::int64_t const count = std::min(s.q.rows - first, t.latent_q.rows);
     matrix<S> const q = s.q.middle_rows(first, count), to = t.latent_q.middle_rows(0, count),
                     mixed = t.latent_mixed.middle_rows(0, count);
     latent_queries(p.on, Heads, N, q, w.kv_b, to);
     copy_heads(p.on, Heads, N.rope, from_column(q, N.nope), query_dim, behind(to), row_dim);
-    t.room.attend_rows(p.on, {Heads, 1, row_dim, N.kv_rank, scale()}, p.batch, past + first, to,
+    t.room.attend_rows(p.on, {Heads, 1, row_dim, N.kv_rank, scale()}, p.batch, past, first, to,
                        rows, mixed, s.log_weight.middle_rows(first, count));
     latent_values(p.on, Heads, N, mixed, w.kv_b, s.mixed.middle_rows(first, count));
   }
 
   /// With keys and values of this pass's tokens alone.
   template <class W>
-  static void attend_expanded(pass<X> const& p, W const& w, saved const& s, matrix<S> rows,
-                              scratch const& t) {
-    linear_forward(p.on, vectors(rows), w.kv_b, t.kv);
+  static void attend_expanded(pass<X> const& p, W const& w, saved const& s, scratch const& t) {
+    linear_forward(p.on, vectors(s.rows), w.kv_b, t.kv);
     copy_heads(p.on, Heads, N.nope, t.kv, kv_dim, s.k, query_dim);
-    copy_heads(p.on, Heads, N.rope, behind(rows), 0, from_column(s.k, N.nope), query_dim);
+    copy_heads(p.on, Heads, N.rope, behind(s.rows), 0, from_column(s.k, N.nope), query_dim);
     copy_heads(p.on, Heads, N.value, from_column(t.kv, N.nope), kv_dim, s.v, N.value);
-    attend_forward(p.on, expanded_heads(), p.batch, 0, s.q, s.k, s.v, s.mixed, s.log_weight);
+    attend_forward(p.on, expanded_heads(), p.batch, {}, s.q, s.k, s.v, s.mixed, s.log_weight);
   }
 };
 

@@ -20,6 +20,7 @@ struct place {
   using S = typename X::scalar;
   template <class T>
   using buffer = finegrain::buffer<T>;
+  using cache = kv_cache<S>;
   using sum = S;  // what sums are kept in between passes: a norm's, a softmax's
 
   /// Whether a pass is done when its call returns, and what it wrote is the host's to read.
@@ -33,8 +34,8 @@ struct place {
   /// What passes of so many tokens need of the executor's own memory.
   static void reserve(X const&, std::int64_t) {}
   /// The batch with lists that the executor can read, copied to `memory` if need be, which has
-  /// staging_bytes of the batch's tokens.
-  static batch staged(X const&, batch const& b, arena) { return b; }
+  /// staging_bytes of the batch's tokens; and where its tokens go in a cache.
+  static batch staged(X const&, batch const& b, arena, cache* = nullptr) { return b; }
   static constexpr std::int64_t staging_bytes(std::int64_t) { return 0; }
   /// A whole number, wherever it is.
   static std::int64_t read(X const&, std::int64_t const* from) { return *from; }

@@ -22,8 +22,7 @@ extent extent_on(X const& on, std::int64_t tokens, bool training = false) {
 
 /// The cache of a network on X.
 template <class X>
-using cache_of =
-    kv_cache<typename X::scalar, typename place<X>::template buffer<typename X::scalar>>;
+using cache_of = typename place<X>::cache;
 
 /// What a pass carries to every plan below it. Copied, never shared: scratch that a plan takes
 /// from its copy is free again when it returns.
@@ -35,7 +34,30 @@ struct pass {
   finegrain::extent extent;
   finegrain::gradients gradients = finegrain::gradients::overwrite;
   cache_of<X>* cache = nullptr;  // generation: earlier tokens' keys and values
+
+  earlier past() const { return cache ? cache->past() : earlier{}; }
 };
+
+/// Copies each sequence's rows to its place in a part of a cache, behind those that are `past`.
+template <class X>
+requires(place<X>::here) void keep_rows(X const& on, batch const& b, earlier past,
+                                        matrix<typename X::scalar const> from,
+                                        matrix<typename X::scalar> to) {
+  on.threads(b.sequences(), [&](std::int64_t s, int) {
+    std::int64_t const first = past.first_row(b, s) + past.length(s) - b.begin(s);
+    for (std::int64_t t = b.begin(s); t < b.end(s); ++t)
+      std::copy_n(from.row(t), from.cols, to.row(first + t));
+  });
+}
+/// Rows that a stage has made of the batch's tokens, with those that it made of earlier ones: token j
+/// of sequence s is row past.first_row(batch, s) + j. All of a cache's part, or the rows themselves.
+template <class X, class M>
+M with_earlier(pass<X> const& p, M rows) {
+  if (!p.cache) return rows;
+  matrix<typename X::scalar> const all = p.cache->take(rows.cols);
+  keep_rows(p.on, p.batch, p.past(), rows, all);
+  return all;
+}
 
 /// plan<X, E> says how executor X computes expression E. A plan has
 ///
@@ -94,7 +116,7 @@ namespace detail {
 template <class X, class Body>
 void for_rows(X const& on, std::int64_t rows, Body&& body) {
   constexpr std::int64_t some = 32;
-  on.threads((rows + some - 1) / some, [&](std::int64_t task, int worker) {
+  on.threads(ceil_div(rows, some), [&](std::int64_t task, int worker) {
     for (std::int64_t t = task * some; t < std::min(rows, (task + 1) * some); ++t) body(t, worker);
   });
 }

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "../config/architecture.hpp"
+#include "extent.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -42,5 +43,15 @@ struct rotary {
   }
   double mscale(double m) const { return 0.1 * m * std::log(double{yarn.factor}) + 1; }
 };
+
+/// By how much positions turn attention's heads, and what scores of these are times.
+constexpr rotary turn_of(attention_form const& f, int head_dim) {
+  return {head_dim, f.theta, head_dim, false, f.yarn};
+}
+inline heads with_scale(heads shape, attention_form const& f) {
+  if (f.yarn.factor != 1)
+    shape.scale = turn_of(f, shape.dim).sharpness() / std::sqrt(static_cast<double>(shape.dim));
+  return shape;
+}
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,18 +1,17 @@
 // Plans of the simple stages, for every executor: what each saves, and which functions it calls.
 //
 // A backend supplies the functions, overloaded on its executor: rmsnorm_forward(on, ...) in its
-// norm.hpp, linear_... in linear.hpp, embedding_... in embed.hpp, rotate and attend_... in
-// attention.hpp. They take views and run-time sizes and can be called without the algebra.
+// norm.hpp, linear_... in linear.hpp, embedding_... in embed.hpp. They take views and run-time sizes
+// and can be called without the algebra.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include "plan.hpp"
-#include "rotary.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
-template <class X, int D>
-struct plan<X, rmsnorm<D>> {
+template <class X, int D, norm_epsilon Epsilon>
+struct plan<X, rmsnorm<D, Epsilon>> {
   using S = typename X::scalar;
   struct saved {
     typename place<X>::sum* inverse_rms;  // (T)
@@ -23,7 +22,7 @@ struct plan<X, rmsnorm<D>> {
 
   template <class W>
   static void forward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S> y) {
-    rmsnorm_forward(p.on, x, w.gain, typename place<X>::sum(rmsnorm<D>::epsilon), y, s.inverse_rms);
+    rmsnorm_forward(p.on, x, w.gain, typename place<X>::sum(Epsilon.value), y, s.inverse_rms);
   }
   template <class W, class V>
   static void backward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S const> dy,
@@ -86,67 +85,6 @@ struct plan<X, embedding<V, D>> {
   static void backward(pass<X> p, W const&, saved const&, matrix<S const>, matrix<S const> dy,
                        V2 const& dw, matrix<S>) {
     embedding_backward(p.on, p.batch.ids, dy, dw.table, p.gradients);
-  }
-};
-
-template <class X, int D, int Heads, int KvHeads, int HeadDim>
-struct plan<X, attention<D, Heads, KvHeads, HeadDim>> {
-  using S = typename X::scalar;
-  using E = attention<D, Heads, KvHeads, HeadDim>;
-  static constexpr heads shape{Heads, KvHeads, HeadDim};
-  static constexpr rotary turned{HeadDim, E::theta};
-  static constexpr int q_width = Heads * HeadDim, kv_width = KvHeads * HeadDim;
-
-  struct saved {
-    matrix<S> q, k, v;  // (T, heads * dim), q and k with their positions turned in
-    matrix<S> mixed;    // (T, query heads * dim)
-    matrix<typename place<X>::sum> log_weight;  // (T, query heads) log of the sum of exp(scores)
-    constexpr saved(arena& memory, extent e)
-        : q(memory.matrix<S>(e.tokens, q_width)),
-          k(memory.matrix<S>(e.tokens, kv_width)),
-          v(memory.matrix<S>(e.tokens, kv_width)),
-          mixed(memory.matrix<S>(e.tokens, q_width)),
-          log_weight(memory.matrix<typename place<X>::sum>(e.tokens, Heads)) {}
-  };
-  struct scratch {
-    matrix<S> dq, dk, dv, dmixed;
-    constexpr scratch(arena& memory, extent e)
-        : dq(memory.matrix<S>(e.training ? e.tokens : 0, q_width)),
-          dk(memory.matrix<S>(e.training ? e.tokens : 0, kv_width)),
-          dv(memory.matrix<S>(e.training ? e.tokens : 0, kv_width)),
-          dmixed(memory.matrix<S>(e.training ? e.tokens : 0, q_width)) {}
-  };
-
-  template <class W>
-  static void forward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S> y) {
-    std::int64_t const past = p.cache ? p.cache->length : 0;
-    matrix<S> keys = s.k, values = s.v;  // (past + T, key-value heads * dim)
-    if (p.cache) {
-      keys = p.cache->take(kv_width).middle_rows(0, past + x.rows);
-      values = p.cache->take(kv_width).middle_rows(0, past + x.rows);
-    }
-    matrix<S> const k = keys.middle_rows(past, x.rows), v = values.middle_rows(past, x.rows);
-    linear_forward(p.on, x, w.query, s.q);
-    linear_forward(p.on, x, w.key, k);
-    linear_forward(p.on, x, w.value, v);
-    rotate(p.on, p.batch, past, turned, s.q);
-    rotate(p.on, p.batch, past, turned, k);
-    attend_forward(p.on, shape, p.batch, past, s.q, keys, values, s.mixed, s.log_weight);
-    linear_forward(p.on, s.mixed, w.output, y);
-  }
-  template <class W, class V>
-  static void backward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S const> dy,
-                       V const& dw, matrix<S> dx) {
-    scratch const t(p.scratch, p.extent);
-    auto const mode = p.gradients;
-    linear_backward(p.on, s.mixed, w.output, dy, dw.output, mode, t.dmixed, gradients::overwrite);
-    attend_backward(p.on, shape, p.batch, s.q, s.k, s.v, s.mixed, s.log_weight, t.dmixed, t.dq,
-                    t.dk, t.dv);
-    unrotate(p.on, p.batch, turned, t.dq);
-    unrotate(p.on, p.batch, turned, t.dk);
-    linear_backward(p.on, x, w.query, t.dq, dw.query, mode, dx, gradients::overwrite);
-    linear_backward(p.on, x, w.key, t.dk, dw.key, mode, dx, gradients::accumulate);
-    linear_backward(p.on, x, w.value, t.dv, dw.value, mode, dx, gradients::accumulate);
   }
 };
 

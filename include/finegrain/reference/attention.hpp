@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "../plan/rotary.hpp"
+#include "../plan/attention.hpp"
 #include "../plan/stages.hpp"
 #include "executor.hpp"
 
@@ -14,13 +14,13 @@ namespace spec {
 
 /// Turns the pairs of every head by direction * position * their speed.
 template <class T>
-void turn(batch const& b, std::int64_t past, rotary const& how, double direction, matrix<T> m) {
+void turn(batch const& b, earlier past, rotary const& how, double direction, matrix<T> m) {
   double const size = how.size();
   for (std::int64_t s = 0; s < b.sequences(); ++s)
     for (std::int64_t t = b.begin(s); t < b.end(s); ++t)
       for (int i = 0; i < how.dim / 2; ++i) {
         double const speed = std::pow(how.theta, -2.0 * i / how.dim) * how.slowed(i);
-        double const angle = direction * double(b.position(t, s, past)) * speed;
+        double const angle = direction * double(past.position(b, t, s)) * speed;
         T const cosine = T(size * std::cos(angle)), sine = T(size * std::sin(angle));
         for (T* head = m.row(t); head < m.row(t) + m.cols; head += how.head) {
           T &first = head[how.first(i)], &second = head[how.first(i) + how.apart()];
@@ -33,25 +33,25 @@ void turn(batch const& b, std::int64_t past, rotary const& how, double direction
 
 }  // namespace spec
 
-/// Turns positions into m (T, heads * numbers of a head): rotary embedding. Row t is at position
-/// past + t - (the first row of its sequence), or where the batch says.
+/// Turns positions into m (T, heads * numbers of a head): rotary embedding. A row is where it stands
+/// in its sequence, behind the tokens that are past, or where the batch says.
 template <class T>
-void rotate(basic_reference<T> const&, batch const& b, std::int64_t past, rotary const& how,
+void rotate(basic_reference<T> const&, batch const& b, earlier past, rotary const& how,
             spec::output<T> m) {
   spec::turn(b, past, how, 1, m);
 }
 /// The gradient of rotate: its inverse, too, but for the size of what was turned.
 template <class T>
 void unrotate(basic_reference<T> const&, batch const& b, rotary const& how, spec::output<T> m) {
-  spec::turn(b, 0, how, -1, m);
+  spec::turn(b, {}, how, -1, m);
 }
 
 /// mixed (T, query heads * value): for each token and head, values averaged with the weights
 /// softmax(scale q . k) over its sequence's tokens up to itself. q is (T, query heads * dim), keys
-/// and values are (past + T, key-value heads * dim or value): `past` tokens came in earlier calls.
+/// and values are (rows, key-value heads * dim or value), as with_earlier says where they are.
 /// log_weight (T, query heads) is the log of the sum of exponentials.
 template <class T>
-void attend_forward(basic_reference<T> const&, heads shape, batch const& b, std::int64_t past,
+void attend_forward(basic_reference<T> const&, heads shape, batch const& b, earlier past,
                     spec::input<T> q, spec::input<T> keys, spec::input<T> values,
                     spec::output<T> mixed, spec::output<T> log_weight) {
   int const dim = shape.dim, value = shape.value, share = shape.query / shape.key_value;
@@ -59,7 +59,8 @@ void attend_forward(basic_reference<T> const&, heads shape, batch const& b, std:
   for (std::int64_t s = 0; s < b.sequences(); ++s)
     for (std::int64_t t = b.begin(s); t < b.end(s); ++t)
       for (int h = 0; h < shape.query; ++h) {
-        std::int64_t const first = b.begin(s), last = past + t, at = h / share;
+        std::int64_t const first = past.first_row(b, s), at = h / share;
+        std::int64_t const last = first + past.length(s) + t - b.begin(s);
         T* const mix = mixed.row(t) + h * value;
         auto score = [&](std::int64_t j) {
           return scale * spec::dot(q.row(t) + h * dim, keys.row(j) + at * dim, dim);

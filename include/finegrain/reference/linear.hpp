@@ -30,4 +30,16 @@ void linear_backward(basic_reference<T> const&, spec::input<T> x, spec::input<T>
     }
 }
 
+/// y (T, Out) += bias (1, Out), and dbias (1, Out) = the sum of dy (T, Out) over tokens.
+template <class T>
+void add_bias(basic_reference<T> const&, spec::input<T> bias, spec::output<T> y) {
+  for (std::int64_t t = 0; t < y.rows; ++t) spec::add(T(1), bias.data, y.row(t), y.cols);
+}
+template <class T>
+void bias_backward(basic_reference<T> const&, spec::input<T> dy, spec::output<T> dbias,
+                   gradients mode) {
+  spec::begin(mode, dbias);
+  for (std::int64_t t = 0; t < dy.rows; ++t) spec::add(T(1), dy.row(t), dbias.data, dy.cols);
+}
+
 }  // namespace finegrain::inline FINEGRAIN_ABI

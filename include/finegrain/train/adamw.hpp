@@ -6,6 +6,8 @@
 #include <cmath>
 #include <cstdint>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "../base/parallel.hpp"
@@ -24,6 +26,26 @@ struct adamw {
   double weight_decay = 0.1;
 };
 
+/// Weights by their names, and how they are trained otherwise than the rest; the last group that has
+/// a weight decides.
+struct weight_group {
+  std::string names;  // "layers.*.mixture.router": a star stands for any characters, or none
+  double rate = 1;    // times the learning rate; 0: they are held as they are
+  double decay = 1;   // times the weight decay, of those that decay
+  bool operator==(weight_group const&) const = default;
+};
+
+/// Whether a name is one of a pattern's, in which a star stands for any characters, or none.
+constexpr bool matches(std::string_view name, std::string_view pattern) {
+  auto const star = pattern.find('*');
+  if (star == pattern.npos) return name == pattern;
+  if (!name.starts_with(pattern.substr(0, star))) return false;
+  std::string_view const rest = pattern.substr(star + 1);
+  for (std::size_t at = star; at <= name.size(); ++at)
+    if (matches(name.substr(at), rest)) return true;
+  return false;
+}
+
 /// The numbers themselves; throws invalid_argument when they make no sense.
 inline adamw const& checked(adamw const& a) {
   auto const below_one = [](double beta) { return beta >= 0 && beta < 1; };
@@ -37,21 +59,37 @@ inline adamw const& checked(adamw const& a) {
 /// depend on the weights alone, so that results do not depend on the number of threads.
 struct trained_range {
   std::int64_t offset = 0, count = 0;
-  bool decays = false;
+  double rate = 1;   // times the learning rate; 0: held, neither moved nor part of the norm
+  double decay = 1;  // times the learning rate and the weight decay
 };
 
-/// The trained weights of a network, in pieces of a size that suits a cache.
+/// The trained weights of a network as groups treat them, in pieces of a size that suits a cache.
+/// Throws invalid_argument when a group's pattern has no trained weight, or all are held.
 FINEGRAIN_LAZY inline std::vector<trained_range> trained_ranges(
-    std::vector<weight_entry> const& entries) {
+    std::vector<weight_entry> const& entries, std::vector<weight_group> const& groups = {}) {
   constexpr std::int64_t most = 16384;
+  for (weight_group const& group : groups) {
+    bool const any = std::any_of(entries.begin(), entries.end(), [&](weight_entry const& entry) {
+      return is_trained(entry.role) && matches(entry.name, group.names);
+    });
+    if (!any)
+      throw invalid_argument("no weight that is trained has a name like \"%s\"",
+                             group.names.c_str());
+  }
   std::vector<trained_range> ranges;
   for (weight_entry const& entry : entries) {
     if (!is_trained(entry.role)) continue;
+    weight_group how;
+    for (weight_group const& group : groups)
+      if (matches(entry.name, group.names)) how = group;
+    double const decay = entry.role == role::projection ? how.rate * how.decay : 0;
     std::int64_t const size = entry.rows * entry.cols;
     for (std::int64_t at = 0; at < size; at += most)
-      ranges.push_back(
-          {entry.offset + at, std::min(most, size - at), entry.role == role::projection});
+      ranges.push_back({entry.offset + at, std::min(most, size - at), how.rate, decay});
   }
+  auto const held = [](trained_range const& range) { return range.rate == 0; };
+  if (!groups.empty() && std::all_of(ranges.begin(), ranges.end(), held))
+    throw invalid_argument("every weight is held, and none is left to train");
   return ranges;
 }
 
@@ -164,14 +202,14 @@ double sum_of_squares(S const* p, std::int64_t count) {
 }  // namespace kernel
 }  // namespace FINEGRAIN_ISA
 
-/// The Euclidean norm of a gradient, summed in double and always in the same order. `partial` has
+/// The Euclidean norm of a gradient, but for weights that are held, summed in double and always in the same order. `partial` has
 /// room for one number a range.
 template <class S>
 double gradient_norm(parallel threads, std::span<trained_range const> ranges, S const* g,
                      double* partial) {
   threads(static_cast<std::int64_t>(ranges.size()), [&](std::int64_t task, int) {
     trained_range const range = ranges[static_cast<std::size_t>(task)];
-    partial[task] = kernel::sum_of_squares(g + range.offset, range.count);
+    partial[task] = range.rate > 0 ? kernel::sum_of_squares(g + range.offset, range.count) : 0;
   });
   double total = 0;
   for (std::size_t i = 0; i < ranges.size(); ++i) total += partial[i];
@@ -204,9 +242,11 @@ void adamw_update(parallel threads, adamw const& how, double rate, std::int64_t 
                                 .unbias = S(1 / std::sqrt(1 - std::pow(how.beta2, t))),
                                 .epsilon = S(how.epsilon)};
   threads(static_cast<std::int64_t>(ranges.size()), [&](std::int64_t task, int) {
-    auto const [at, count, decays] = ranges[static_cast<std::size_t>(task)];
-    S const keep = decays ? S(1 - rate * how.weight_decay) : S(1);
-    kernel::adamw_range(a, keep, count, g + at, w + at, m + at, v + at);
+    auto const [at, count, times, decay] = ranges[static_cast<std::size_t>(task)];
+    kernel::adamw_step<S> mine = a;
+    mine.pace *= S(times);
+    S const keep = S(1 - rate * how.weight_decay * decay);
+    if (times > 0) kernel::adamw_range(mine, keep, count, g + at, w + at, m + at, v + at);
     if (made.to) kernel::round_range(made, w, at, count);
   });
 }

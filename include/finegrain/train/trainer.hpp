@@ -12,6 +12,7 @@
 
 #include "../io/checkpoint.hpp"
 #include "../model/network.hpp"
+#include "device_optimizer.hpp"
 #include "objective.hpp"
 #include "optimizer.hpp"
 #include "training.hpp"
@@ -53,8 +54,9 @@ class trainer {
         optimizer_(optimizer),
         settings_(settings),
         log_(Network::make_log()),
+        groups_(settings_.groups),
         counts_(Network::make_log()),
-        state_(net.on(), net.entries(), routers_of<E>(net.entries()), net.parameters()) {
+        state_(net.on(), net.entries(), groups_, routers_of<E>(net.entries()), net.parameters()) {
     static_cast<void>(checked(optimizer_));
     check(settings_, has_biases);
     state_.prepare(net.on(), settings_.rounding);
@@ -254,6 +256,8 @@ class trainer {
   template <class L>
   void begin(batch b, matrix<S const> x, L const& loss) {
     check(settings_, has_biases);
+    if (settings_.groups != groups_)
+      throw invalid_argument("groups of weights are set when a trainer is made, and then stay");
     state_.prepare(net_.on(), settings_.rounding);
     if (!b.log) b.log = &log_;
     if (b.routing == routing_request{}) b.routing = settings_.routing;
@@ -371,6 +375,7 @@ class trainer {
   adamw optimizer_;
   training settings_;
   routing_log log_;
+  std::vector<weight_group> const groups_;
   routing_log counts_;         // of the batches of this step
   std::int64_t gathered_ = 0;  // so many
   /// The last batch, as far as report() needs it.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "../plan/request.hpp"
 #include "../plan/schedule.hpp"
@@ -22,6 +23,8 @@ struct training {
   /// above 65504 makes the step one of no finite gradient. (A log's balance losses are larger too.)
   double loss_scale = 1;
   weight_rounding rounding = weight_rounding::in_products;  // where products are of bf16
+  /// Weights that learn at other rates or not at all, as a trainer finds them when it is made.
+  std::vector<weight_group> groups = {};
 };
 
 /// What one step did.
@@ -42,6 +45,10 @@ inline void check(training const& settings, bool has_biases) {
     throw invalid_argument("no router here has selection biases to move: config.bias adds them");
   if (!(settings.loss_scale > 0) || settings.loss_scale > 1e30)
     throw invalid_argument("the scale of a loss must be a number above 0");
+  for (weight_group const& group : settings.groups)
+    if (!(group.rate >= 0) || group.rate > 1e30 || !(group.decay >= 0) || group.decay > 1e30)
+      throw invalid_argument("rate and decay of the weights \"%s\" must be numbers of at least 0",
+                             group.names.c_str());
   if (!(settings.clip >= 0))
     throw invalid_argument("the norm to cut gradients to must be a number of at least 0");
 }

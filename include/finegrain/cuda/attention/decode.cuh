@@ -37,26 +37,70 @@ struct decode_arguments {
   }
 };
 
-template <class T, int Dim>
+/// The same where each token is of a sequence of its own.
+template <class Arguments>
+struct of_each : Arguments {
+  device::seats seats;
+
+  __device__ std::int64_t place_of(int token) const { return seats.rows[token] % seats.capacity; }
+};
+
+// Of a block's 16 rows of (T, share), those of all tokens together or of each: the first, where they end
+// at most, what stands before the first token, and the row of keys that its sequence begins at.
+template <class T>
+__device__ int block_row(decode_arguments<T> const&, unsigned block, int) {
+  return block * 16;
+}
+template <class T>
+__device__ int block_end(decode_arguments<T> const& a, int, int share) {
+  return static_cast<int>(a.where.tokens) * share;
+}
+template <class T>
+__device__ int block_past(decode_arguments<T> const& a, int) {
+  return static_cast<int>(past_of(a.where));
+}
+template <class T>
+__device__ int key_row(decode_arguments<T> const&, int, int key) {
+  return key;
+}
+template <class Arguments>
+__device__ int block_row(of_each<Arguments> const&, unsigned block, int share) {
+  unsigned const tiles = (share + 15) / 16;
+  return static_cast<int>(block / tiles) * share + static_cast<int>(block % tiles) * 16;
+}
+template <class Arguments>
+__device__ int block_end(of_each<Arguments> const&, int token, int share) {
+  return (token + 1) * share;
+}
+template <class Arguments>
+__device__ int block_past(of_each<Arguments> const& a, int token) {
+  return static_cast<int>(a.place_of(token)) - token;
+}
+template <class Arguments>
+__device__ std::int64_t key_row(of_each<Arguments> const& a, int token, int key) {
+  return a.seats.rows[token] - a.place_of(token) + key;
+}
+
+template <class T, int Dim, class Arguments>
 __global__ void __launch_bounds__(decode_shape<T, Dim>::threads)
-    decode_kernel(__grid_constant__ decode_arguments<T> const a) {
+    decode_kernel(__grid_constant__ Arguments const a) {
   using shape = decode_shape<T, Dim>;
   constexpr int keys = shape::keys, warps = shape::warps;
   using key_tile = tile<T, keys, Dim>;
   extern __shared__ __align__(1024) unsigned char memory[];
   int const thread = threadIdx.x, lane = thread % 32, warp = thread / 32, dim = a.shape.dim;
   int const share = a.shape.query / a.shape.key_value, shared_head = blockIdx.x;
-  int const row0 = blockIdx.z * shape::rows;  // of (T, share)
-  int const rows = min(shape::rows, static_cast<int>(a.where.tokens) * share - row0);
+  int const row0 = block_row(a, blockIdx.z, share), token = row0 / share;
+  int const rows = min(shape::rows, block_end(a, token, share) - row0);
   auto row_of = [&](int row) {  // of (T, query heads)
     return static_cast<std::int64_t>((row0 + row) / share) * a.shape.query + shared_head * share +
            (row0 + row) % share;
   };
 
   // This part's keys are [key0, key1), of all that the last row sees.
-  int const past = static_cast<int>(past_of(a.where));
+  int const past = block_past(a, token);
   int const all = past + (row0 + rows - 1) / share + 1, step = keys * warps;
-  int const part = (all + a.parts * step - 1) / (a.parts * step) * step;
+  int const part = ceil_div(all, a.parts * step) * step;
   int const key0 = min(blockIdx.y * part, all), key1 = min(key0 + part, all);
   if (key0 == key1) {
     if (thread < rows) {
@@ -76,9 +120,10 @@ __global__ void __launch_bounds__(decode_shape<T, Dim>::threads)
   auto load = [&](int i) {
     int const key = key0 + (i * warps + warp) * keys;
     if (key < key1) {
-      k(i).template load<32>(a.keys.data + key * a.keys.stride + shared_head * dim, a.keys.stride,
+      auto const row = key_row(a, token, key);
+      k(i).template load<32>(a.keys.data + row * a.keys.stride + shared_head * dim, a.keys.stride,
                              key1 - key, dim, lane);
-      v(i).template load<32>(a.values.data + key * a.values.stride + shared_head * dim,
+      v(i).template load<32>(a.values.data + row * a.values.stride + shared_head * dim,
                              a.values.stride, key1 - key, dim, lane);
     }
     commit_async();
@@ -186,16 +231,44 @@ __global__ void __launch_bounds__(128)
   if (threadIdx.x == 0 && a.log_weight) a.log_weight[row] = ln_2 * highest + logf(sum);
 }
 
-template <int Dim, class T>
-void launch_decode(decode_arguments<T> const& a, CUstream_st* stream) {
+template <class T>
+void add_parts(decode_arguments<T> const& a, CUstream_st* stream) {
+  dim3 const rows(static_cast<unsigned>(a.shape.query), static_cast<unsigned>(a.where.tokens));
+  add_parts_kernel<T><<<rows, 128, 0, stream>>>(a);
+  check_launch("attention's sum of parts");
+}
+
+/// Blocks of 16 rows of (T, share): of all tokens together, or of each.
+template <class T>
+unsigned blocks_of(decode_arguments<T> const& a, int share) {
+  return static_cast<unsigned>((a.where.tokens * share + 15) / 16);
+}
+template <class Arguments>
+unsigned blocks_of(of_each<Arguments> const& a, int share) {
+  return static_cast<unsigned>(a.where.tokens * ((share + 15) / 16));
+}
+
+template <class T, int Dim, class Arguments>
+void launch_decode(Arguments const& a, CUstream_st* stream) {
   using shape = decode_shape<T, Dim>;
-  static_assert(shape::bytes <= small_memory);
-  allow_memory(decode_kernel<T, Dim>, shape::bytes);
-  std::int64_t const rows = a.where.tokens * (a.shape.query / a.shape.key_value);
+  static_assert(shape::bytes <= small_memory && shape::rows == 16);
+  allow_memory(decode_kernel<T, Dim, Arguments>, shape::bytes);
   dim3 const grid(static_cast<unsigned>(a.shape.key_value), static_cast<unsigned>(a.parts),
-                  static_cast<unsigned>((rows + shape::rows - 1) / shape::rows));
+                  blocks_of(a, a.shape.query / a.shape.key_value));
   decode_kernel<T, Dim><<<grid, shape::threads, shape::bytes, stream>>>(a);
   check_launch("attention's decode");
+}
+/// Parts, and their sum.
+template <class T, class Arguments>
+void decode_parts_and_add(Arguments const& a, CUstream_st* stream) {
+  if (a.where.tokens == 0) return;
+  if (a.shape.dim <= 64)
+    launch_decode<T, 64>(a, stream);
+  else if (a.shape.dim <= 128)
+    launch_decode<T, 128>(a, stream);
+  else
+    launch_decode<T, 256>(a, stream);
+  add_parts<T>(a, stream);
 }
 
 }  // namespace flash
@@ -204,18 +277,27 @@ template <class T>
 void attend<T>::decode(heads shape, places where, matrix<T const> q, matrix<T const> keys,
                        matrix<T const> values, matrix<T> mixed, float* log_weight, float* partial,
                        CUstream_st* stream) {
-  if (where.tokens == 0) return;
-  flash::decode_arguments<T> const a{
-      shape, where, q, keys, values, mixed, log_weight, partial, decode_parts(shape, where.tokens)};
-  if (shape.dim <= 64)
-    flash::launch_decode<64>(a, stream);
-  else if (shape.dim <= 128)
-    flash::launch_decode<128>(a, stream);
-  else
-    flash::launch_decode<256>(a, stream);
-  dim3 const rows(static_cast<unsigned>(shape.query), static_cast<unsigned>(where.tokens));
-  flash::add_parts_kernel<T><<<rows, 128, 0, stream>>>(a);
-  check_launch("attention's sum of parts");
+  flash::decode_parts_and_add<T>(
+      flash::decode_arguments<T>{shape, where, q, keys, values, mixed, log_weight, partial,
+                                 decode_parts(shape, where.tokens)},
+      stream);
+}
+template <class T>
+void attend<T>::decode_each(heads shape, seats where, matrix<T const> q, matrix<T const> keys,
+                            matrix<T const> values, matrix<T> mixed, float* log_weight,
+                            float* partial, CUstream_st* stream) {
+  flash::decode_parts_and_add<T>(
+      flash::of_each<flash::decode_arguments<T>>{{shape,
+                                                  {.tokens = where.tokens},
+                                                  q,
+                                                  keys,
+                                                  values,
+                                                  mixed,
+                                                  log_weight,
+                                                  partial,
+                                                  decode_parts(shape, where.tokens)},
+                                                 where},
+      stream);
 }
 
 }  // namespace device

@@ -32,21 +32,21 @@ struct latent_arguments : decode_arguments<T> {
   float scale;
 };
 
-template <class T>
+template <class T, class Arguments>
 __global__ void __launch_bounds__(latent_shape<T>::threads)
-    latent_kernel(__grid_constant__ latent_arguments<T> const a) {
+    latent_kernel(__grid_constant__ Arguments const a) {
   using shape = latent_shape<T>;
   constexpr int keys = shape::keys, warps = shape::warps;
   using row_tile = tile<T, keys, shape::dim>;
   extern __shared__ __align__(1024) unsigned char memory[];
   int const thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
-  int const share = a.shape.query, row0 = blockIdx.x * shape::rows;
-  int const rows = min(shape::rows, static_cast<int>(a.where.tokens) * share - row0);
+  int const share = a.shape.query, row0 = block_row(a, blockIdx.x, share), token = row0 / share;
+  int const rows = min(shape::rows, block_end(a, token, share) - row0);
 
   // This part's keys are [key0, key1), of all that the last row sees.
-  int const past = static_cast<int>(past_of(a.where));
+  int const past = block_past(a, token);
   int const all = past + (row0 + rows - 1) / share + 1;
-  int const part = (all + a.parts * keys - 1) / (a.parts * keys) * keys;
+  int const part = ceil_div(all, a.parts * keys) * keys;
   int const key0 = min(static_cast<int>(blockIdx.y) * part, all), key1 = min(key0 + part, all);
   if (key0 == key1) {
     if (thread < rows) {
@@ -65,8 +65,8 @@ __global__ void __launch_bounds__(latent_shape<T>::threads)
     int const key = key0 + i * keys;
     if (key < key1)
       tile_of(i).template load<shape::threads>(
-          a.keys.data + static_cast<std::int64_t>(key) * a.keys.stride, a.keys.stride, key1 - key,
-          a.row, thread);
+          a.keys.data + static_cast<std::int64_t>(key_row(a, token, key)) * a.keys.stride,
+          a.keys.stride, key1 - key, a.row, thread);
     commit_async();
   };
   constexpr int chunks = shape::dim / in_chunk<T>;
@@ -133,6 +133,27 @@ __global__ void __launch_bounds__(latent_shape<T>::threads)
 }
 
 template <class T>
+latent_arguments<T> arguments_of(heads shape, places where, matrix<T const> q, matrix<T const> rows,
+                                 matrix<T> mixed, float* log_weight, float* partial) {
+  heads const of_vectors{shape.query, 1, shape.value};
+  return {{of_vectors, where, q, rows, rows, mixed, log_weight, partial,
+           decode_parts(of_vectors, where.tokens)},
+          shape.dim,
+          static_cast<float>(shape.scale)};
+}
+template <class T, class Arguments>
+void decode_latent(Arguments const& a, CUstream_st* stream) {
+  using kernel = latent_shape<T>;
+  static_assert(kernel::bytes <= small_memory && kernel::rows == 16);
+  if (a.where.tokens == 0) return;
+  allow_memory(latent_kernel<T, Arguments>, kernel::bytes);
+  dim3 const grid(blocks_of(a, a.shape.query), static_cast<unsigned>(a.parts));
+  latent_kernel<T><<<grid, kernel::threads, kernel::bytes, stream>>>(a);
+  check_launch("latent attention's decode");
+  add_parts<T>(a, stream);
+}
+
+template <class T>
 using latent_heads = apart<latent_attend<T>::most_dim, latent_attend<T>::most_value>;
 
 }  // namespace flash
@@ -160,29 +181,23 @@ template <class T>
 void latent_attend<T>::decode(heads shape, places where, matrix<T const> q, matrix<T const> rows,
                               matrix<T> mixed, float* log_weight, float* partial,
                               CUstream_st* stream) {
-  using kernel = flash::latent_shape<T>;
-  static_assert(kernel::bytes <= flash::small_memory);
-  if (where.tokens == 0) return;
-  heads const of_vectors{shape.query, 1, shape.value};
-  int const parts = decode_parts(of_vectors, where.tokens);
-  flash::latent_arguments<T> const a{
-      {of_vectors, where, q, rows, rows, mixed, log_weight, partial, parts},
-      shape.dim,
-      static_cast<float>(shape.scale)};
-  flash::allow_memory(flash::latent_kernel<T>, kernel::bytes);
-  std::int64_t const tiles = (where.tokens * shape.query + kernel::rows - 1) / kernel::rows;
-  dim3 const grid(static_cast<unsigned>(tiles), static_cast<unsigned>(parts));
-  flash::latent_kernel<T><<<grid, kernel::threads, kernel::bytes, stream>>>(a);
-  check_launch("latent attention's decode");
-  dim3 const heads_of_tokens(static_cast<unsigned>(shape.query),
-                             static_cast<unsigned>(where.tokens));
-  flash::add_parts_kernel<T><<<heads_of_tokens, 128, 0, stream>>>(a);
-  check_launch("latent attention's sum of parts");
+  flash::decode_latent<T>(flash::arguments_of(shape, where, q, rows, mixed, log_weight, partial),
+                          stream);
+}
+template <class T>
+void latent_attend<T>::decode_each(heads shape, seats where, matrix<T const> q,
+                                   matrix<T const> rows, matrix<T> mixed, float* log_weight,
+                                   float* partial, CUstream_st* stream) {
+  flash::decode_latent<T>(
+      flash::of_each<flash::latent_arguments<T>>{
+          flash::arguments_of(shape, {.tokens = where.tokens}, q, rows, mixed, log_weight, partial),
+          where},
+      stream);
 }
 
 template <class T>
-using latent_attend_code =
-    code<&latent_attend<T>::forward, &latent_attend<T>::backward, &latent_attend<T>::decode>;
+using latent_attend_code = code<&latent_attend<T>::forward, &latent_attend<T>::backward,
+                                &latent_attend<T>::decode, &latent_attend<T>::decode_each>;
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -8,16 +8,14 @@
 
 #include "../base/parallel.hpp"
 #include "../base/random.hpp"
-#include "../cuda/executor.hpp"
-#include "../cuda/random.hpp"
-#include "../plan/place.hpp"
-#include "../plan/weights.hpp"
+#include "place.hpp"
+#include "weights.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
 /// How a network's weights start: every matrix normal with this deviation (DeepSeekMoE trains all
 /// sizes from 0.006; small models learn faster from more), or with this deviation over the square
-/// root of its inputs; gains 1, selection biases 0, tables whole numbers.
+/// root of its inputs; gains 1, biases 0, tables whole numbers.
 struct initialisation {
   double deviation = 0.006;
   std::uint64_t seed = 0;
@@ -49,6 +47,7 @@ inline std::uint64_t seed_of(weight_entry const& entry, initialisation const& ho
 inline double deviation_of(weight_entry const& entry, initialisation const& how) {
   return how.by_inputs ? how.deviation / std::sqrt(static_cast<double>(entry.cols)) : how.deviation;
 }
+constexpr bool starts_at_zero(role r) { return r == role::bias || r == role::selection_bias; }
 /// Bits of a table's whole numbers, which T holds exactly.
 template <class T>
 inline constexpr int table_bits = sizeof(T) < 4 ? 8 : 24;
@@ -68,7 +67,7 @@ void initialise(std::vector<weight_entry> const& entries, T* data, initialisatio
       auto const place = static_cast<std::uint64_t>(i);
       data[entry.offset + i] = detail::number<T>(
           entry.role == role::gain             ? 1
-          : entry.role == role::selection_bias ? 0
+          : detail::starts_at_zero(entry.role) ? 0
           : entry.role == role::table
               ? static_cast<double>(random_word(seed, place) >> (64 - detail::table_bits<T>))
               : deviation * random_normal(seed, place));
@@ -76,7 +75,7 @@ void initialise(std::vector<weight_entry> const& entries, T* data, initialisatio
   });
 }
 
-/// A network's first weights, in memory of its executor.
+/// A network's first weights, in memory of its executor. Executors of other memory overload this.
 template <class X, class Buffer>
 void start_weights(X const& on, std::vector<weight_entry> const& entries, Buffer const& to,
                    initialisation const& how) {
@@ -85,28 +84,6 @@ void start_weights(X const& on, std::vector<weight_entry> const& entries, Buffer
     std::fill_n(numbers, to.size(), S(0));
     initialise<S>(entries, numbers, how, threads);
   });
-}
-/// On the device they are made there, the same.
-template <class T>
-void start_weights(basic_cuda<T> const& on, std::vector<weight_entry> const& entries,
-                   device_buffer<T> const& to, initialisation const& how) {
-  using range = device::random_range;
-  std::vector<range> ranges;
-  for (weight_entry const& entry : entries) {
-    range r{.offset = entry.offset,
-            .count = entry.rows * entry.cols,
-            .seed = detail::seed_of(entry, how),
-            .value = detail::deviation_of(entry, how)};
-    if (entry.role == role::gain) r.kind = range::constant, r.value = 1;
-    if (entry.role == role::selection_bias) r.kind = range::constant, r.value = 0;
-    if (entry.role == role::table) r.kind = range::whole, r.bits = detail::table_bits<T>;
-    ranges.push_back(r);
-  }
-  device_buffer<range> const list(static_cast<std::int64_t>(ranges.size()));
-  device::runtime::copy(list.data(), ranges.data(), list.bytes(), on.stream);
-  place<basic_cuda<T>>::clear(on, to);
-  device::random_numbers<T>::fill(list.data(), list.size(), to.data(), on.stream);
-  device::runtime::synchronize(on.stream);  // the list may go
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

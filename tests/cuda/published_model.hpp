@@ -1,0 +1,59 @@
+// A model of published form on the device, read whole by published names, beside the specification.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <finegrain/finegrain.hpp>
+
+#include "../folder.hpp"
+#include "../tiny.hpp"
+#include "device_layer.hpp"
+
+namespace under_test {
+
+/// A model read whole by published names, in f32: at the device's numbers choices of experts agree.
+template <fg::architecture A>
+void check_model(std::string (*name)(std::string_view) = fg::deepseek_name) {
+  using E = fg::decoder<A>;
+  fg::network<E, fg::reference> host({.deviation = 0.2, .seed = 3});
+  std::vector<fg::tensor_view> tensors;
+  std::vector<std::string> names;
+  for (auto const& entry : host.entries()) names.push_back(name(entry.name));
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    auto const& entry = host.entries()[i];
+    std::uint64_t place = 0;
+    for (double& w :
+         std::span(host.parameters())
+             .subspan(std::size_t(entry.offset), std::size_t(entry.rows * entry.cols))) {
+      if (entry.role == fg::role::gain || entry.role == fg::role::bias)  // else all 1, all 0
+        w += 0.2 * fg::random_normal(i, place++);
+      w = static_cast<float>(w);
+    }
+    std::vector<std::int64_t> shape{entry.rows, entry.cols};
+    if (entry.role != fg::role::projection) shape = {entry.rows * entry.cols};
+    tensors.push_back({names[i], fg::dtype::f64, shape, host.parameters().data() + entry.offset});
+  }
+  folder const here;
+  fg::write_safetensors(here / "model.safetensors", tensors);
+  using X = fg::basic_cuda<float>;
+  fg::network<E, X> net;
+  fg::load_published(net, here.path, "", name);
+
+  tiny::text const text(50);
+  std::vector<double> right(50 * 32);
+  host(text.inputs(), fg::matrix<double>{right.data(), 50, 32});
+  fg::device_buffer<float> logits(50 * 32);
+  net.infer({.tokens = 50, .ids = text.inputs()}, {}, {logits.data(), 50, 32});
+  CHECK(off(right, downloaded(logits)) < 1e-4);
+  net.forward({.tokens = 50, .ids = text.inputs()}, {}, {logits.data(), 50, 32});
+  CHECK(off(right, downloaded(logits)) < 1e-4);
+
+  auto const made = [&text](auto const& network) {
+    std::vector<std::int32_t> ids;
+    fg::generate(network, text.inputs().first(20), 12, {},
+                 [&ids](std::int32_t id) { ids.push_back(id); });
+    return ids;
+  };
+  CHECK(made(net) == made(host));
+}
+
+}  // namespace under_test

@@ -1,0 +1,75 @@
+// Attention in the forms of published mixtures, and whole models of OLMoE, Qwen1.5, Qwen2, Qwen3 and
+// Mixtral in their published form, against what PyTorch made of the published formulas in double.
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/config/presets.hpp>
+#include <finegrain/cpu/cpu.hpp>
+#include <finegrain/reference/reference.hpp>
+
+#include "models.hpp"
+
+namespace {
+
+using namespace golden;
+constexpr char const* lines = FINEGRAIN_GOLDEN_MODELS;
+
+template <fg::attention_form Form>
+using stage = fg::attention<7, 4, 2, 6, Form>;
+using biased = stage<fg::attention_form{.bias = true, .theta = 1e6}>;
+using each = stage<fg::attention_form{.norm = fg::head_norm::each, .theta = 1e6}>;
+using whole = stage<fg::attention_form{.norm = fg::head_norm::all, .epsilon = 1e-5}>;
+using with_yarn = stage<fg::attention_form{.bias = true,
+                                           .norm = fg::head_norm::each,
+                                           .theta = 1000,
+                                           .epsilon = 0.25,
+                                           .yarn = {.factor = 4, .original = 64, .fast = 8}}>;
+
+/// A preset with few and small parts: what else it says is the model's.
+constexpr fg::architecture small(fg::architecture a, int kv_heads, int head_dim, int top_k = 3) {
+  a.hidden = a.moe.hidden = 16;
+  a.layers = 3;
+  a.vocabulary = 32;
+  a.heads = 4;
+  a.kv_heads = kv_heads;
+  a.head_dim = head_dim;
+  a.moe.width = 6;
+  a.moe.routed = 8;
+  a.moe.top_k = top_k;
+  return fg::checked(a);
+}
+constexpr auto olmoe = small(fg::presets::olmoe_1b_7b, 4, 4);
+constexpr auto qwen1_5 = small(fg::presets::qwen1_5_moe_a2_7b, 2, 4);
+constexpr auto qwen3 = small(fg::presets::qwen3_30b_a3b, 2, 6);
+constexpr auto mixtral = small(fg::presets::mixtral_8x7b, 2, 4, 2);
+
+template <class X>
+void check_stages(double tolerance) {
+  check_stage<biased, X>(lines, "biased", tolerance);
+  check_stage<each, X>(lines, "each", tolerance);
+  check_stage<whole, X>(lines, "all", tolerance);
+  check_stage<with_yarn, X>(lines, "yarn", tolerance);
+}
+template <class X>
+void check_models(double tolerance) {
+  check_model<olmoe, X>(lines, "olmoe", tolerance);
+  check_model<qwen1_5, X>(lines, "qwen2_moe", tolerance, fg::qwen2_moe_name);
+  check_model<qwen3, X>(lines, "qwen3_moe", tolerance);
+  check_model<mixtral, X>(lines, "mixtral", tolerance, fg::mixtral_name);
+}
+
+TEST_CASE("the reference agrees with PyTorch on attention of published forms, and gradients") {
+  check_stages<fg::reference>(1e-10);
+}
+
+TEST_CASE("the cpu agrees with PyTorch on attention of published forms, and gradients") {
+  check_stages<fg::cpu>(1e-5);
+}
+
+TEST_CASE("the reference agrees with PyTorch on whole models, read by published names") {
+  check_models<fg::reference>(1e-10);
+}
+
+TEST_CASE("the cpu agrees with PyTorch on whole models, read by published names") {
+  check_models<fg::cpu>(1e-5);
+}
+
+}  // namespace

@@ -1,0 +1,104 @@
+// Stages and whole models of published form, against lines that PyTorch wrote.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <finegrain/expr/decoder.hpp>
+#include <finegrain/io/published.hpp>
+#include <list>
+
+#include "../folder.hpp"
+#include "golden.hpp"
+
+namespace golden {
+
+/// The cases of a config: there must be some.
+inline std::vector<fg::record> cases_of(char const* path, std::string_view config) {
+  std::vector<fg::record> cases;
+  std::ifstream file(path);
+  for (std::string line; std::getline(file, line);)
+    if (auto r = fg::record::parse(line); r && r->text("config") == config)
+      cases.push_back(std::move(*r));
+  REQUIRE_FALSE(cases.empty());
+  return cases;
+}
+
+inline numbers drawn(fg::record const& r, std::string_view name, std::int64_t count,
+                     double factor = 1) {
+  numbers all = draw(r, name, count);
+  bool const gain = name.find("norm") != name.npos, bias = name.find("bias") != name.npos;
+  for (double& x : all) x = gain ? 1 + x / 2 : bias ? x : factor * x;
+  return all;
+}
+template <class S>
+std::vector<S> as(numbers const& from) {
+  return {from.begin(), from.end()};
+}
+template <class S>
+double apart(fg::record const& r, std::string const& key, S const* got) {
+  numbers const& exact = r.numbers(key);
+  return difference(exact, numbers(got, got + exact.size()));
+}
+
+/// Values of training and of inference, and gradients.
+template <class E, class X>
+void check_stage(char const* path, std::string_view config, double tolerance) {
+  using S = typename X::scalar;
+  for (auto const& r : cases_of(path, config)) {
+    CAPTURE(r.text("name"));
+    fg::network<E, X> net;
+    for (auto const& entry : net.entries()) {
+      auto const w = as<S>(drawn(r, entry.name, entry.rows * entry.cols));
+      std::copy(w.begin(), w.end(), net.parameters().begin() + entry.offset);
+    }
+    auto const T = static_cast<std::int64_t>(r.number("T"));
+    std::vector<std::int64_t> positions;
+    for (double at : r.numbers("positions")) positions.push_back(static_cast<std::int64_t>(at));
+    auto const x = as<S>(draw(r, "x", T * 7, 96)), dy = as<S>(draw(r, "dy", T * 7));
+    std::vector<S> y(x.size(), std::numeric_limits<S>::quiet_NaN()), dx = y;
+    fg::batch const b{.tokens = T, .positions = positions};
+    net.infer(b, {x.data(), T, 7}, {y.data(), T, 7});
+    CHECK(apart(r, "y", y.data()) < tolerance);
+    std::fill(y.begin(), y.end(), std::numeric_limits<S>::quiet_NaN());
+    net.forward(b, {x.data(), T, 7}, {y.data(), T, 7});
+    CHECK(apart(r, "y", y.data()) < tolerance);
+    net.backward({dy.data(), T, 7}, {dx.data(), T, 7});
+    CHECK(apart(r, "dx", dx.data()) < tolerance);
+    for (auto const& entry : net.entries()) {
+      CAPTURE(entry.name);
+      CHECK(apart(r, "d" + entry.name, net.gradient().data() + entry.offset) < tolerance);
+    }
+  }
+}
+/// A model read whole from a file of published names.
+template <fg::architecture A, class X>
+void check_model(char const* path, std::string_view config, double tolerance,
+                 std::string (*published)(std::string_view) = fg::deepseek_name) {
+  using S = typename X::scalar;
+  for (auto const& r : cases_of(path, config)) {
+    fg::network<fg::decoder<A>, X> net;
+    std::list<numbers> memory;
+    std::vector<fg::tensor_view> tensors;
+    for (auto const& entry : net.entries()) {
+      std::string const name = published(entry.name);
+      auto& w = memory.emplace_back(drawn(r, name, entry.rows * entry.cols, 0.5));
+      std::vector<std::int64_t> shape{entry.rows, entry.cols};
+      if (entry.role != fg::role::projection) shape = {entry.rows * entry.cols};
+      tensors.push_back({name, fg::dtype::f64, shape, w.data()});
+    }
+    folder const here;
+    fg::write_safetensors(here / "model.safetensors", tensors);
+    fg::load_published(net, here.path, "", published);
+
+    auto const T = static_cast<std::int64_t>(r.number("T"));
+    std::vector<std::int32_t> ids;
+    for (std::uint64_t t = 0; t < static_cast<std::uint64_t>(T); ++t)
+      ids.push_back(static_cast<std::int32_t>(fg::random_word(seed_of(r, "ids"), t) % 32));
+    std::vector<S> logits(static_cast<std::size_t>(T * 32));
+    net(ids, fg::matrix<S>{logits.data(), T, 32});
+    CHECK(apart(r, "logits", logits.data()) < tolerance);
+    net.forward({.tokens = T, .ids = ids}, {}, {logits.data(), T, 32});
+    CHECK(apart(r, "logits", logits.data()) < tolerance);
+  }
+}
+
+}  // namespace golden
