@@ -535,7 +535,7 @@ TEMPLATE_TEST_CASE("a cache takes as many sequences as it is for, up to their en
   auto cache = net.make_cache(6);
   std::int64_t const starts[] = {0, 2, 4};
   CHECK_THROWS_WITH(net.infer({.tokens = 4, .starts = starts}, x, y, &cache),
-                    "the cache is for batches of 1 sequences; the batch has 2");
+                    "the cache and the batch differ in their number of sequences: 1 and 2");
   net.infer({.tokens = 4}, x, y, &cache);
   CHECK(cache.lengths[0] == 4);
   numbers<S> more(4, 16);
@@ -556,7 +556,7 @@ TEMPLATE_TEST_CASE(
   numbers<S> y(4, 16);
   auto cache = net.make_cache(3, 2);
   CHECK_THROWS_WITH(net.infer({.tokens = 4}, x, y, &cache),
-                    "the cache is for batches of 2 sequences; the batch has 1");
+                    "the cache and the batch differ in their number of sequences: 2 and 1");
   std::int64_t const three[] = {0, 1, 4}, four[] = {0, 0, 4}, all[] = {0, 4, 4};
   net.infer({.tokens = 4, .starts = three}, x, y, &cache);
   CHECK(cache.lengths == std::vector<std::int64_t>{1, 3});

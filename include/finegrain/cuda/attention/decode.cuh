@@ -41,26 +41,44 @@ struct decode_arguments {
 template <class Arguments>
 struct of_each : Arguments {
   device::seats seats;
+
+  __device__ std::int64_t place_of(int token) const { return seats.rows[token] % seats.capacity; }
 };
 
-/// Rows of (T, share) that a block has, what stands before the first token, and the row of keys
-/// that its sequence begins at.
-struct block_rows {
-  int row0, rows, past;
-  std::int64_t key_row;
-};
+// Of a block's 16 rows of (T, share), those of all tokens together or of each: the first, where they end
+// at most, what stands before the first token, and the row of keys that its sequence begins at.
 template <class T>
-__device__ block_rows rows_of_block(decode_arguments<T> const& a, int block, int share) {
-  int const row0 = block * 16;
-  return {row0, min(16, static_cast<int>(a.where.tokens) * share - row0),
-          static_cast<int>(past_of(a.where)), 0};
+__device__ int block_row(decode_arguments<T> const&, unsigned block, int) {
+  return block * 16;
+}
+template <class T>
+__device__ int block_end(decode_arguments<T> const& a, int, int share) {
+  return static_cast<int>(a.where.tokens) * share;
+}
+template <class T>
+__device__ int block_past(decode_arguments<T> const& a, int) {
+  return static_cast<int>(past_of(a.where));
+}
+template <class T>
+__device__ int key_row(decode_arguments<T> const&, int, int key) {
+  return key;
 }
 template <class Arguments>
-__device__ block_rows rows_of_block(of_each<Arguments> const& a, int block, int share) {
-  int const tiles = (share + 15) / 16, token = block / tiles, head0 = block % tiles * 16;
-  std::int64_t const row = a.seats.rows[token], place = row % a.seats.capacity;
-  return {token * share + head0, min(16, share - head0), static_cast<int>(place) - token,
-          row - place};
+__device__ int block_row(of_each<Arguments> const&, unsigned block, int share) {
+  unsigned const tiles = (share + 15) / 16;
+  return static_cast<int>(block / tiles) * share + static_cast<int>(block % tiles) * 16;
+}
+template <class Arguments>
+__device__ int block_end(of_each<Arguments> const&, int token, int share) {
+  return (token + 1) * share;
+}
+template <class Arguments>
+__device__ int block_past(of_each<Arguments> const& a, int token) {
+  return static_cast<int>(a.place_of(token)) - token;
+}
+template <class Arguments>
+__device__ std::int64_t key_row(of_each<Arguments> const& a, int token, int key) {
+  return a.seats.rows[token] - a.place_of(token) + key;
 }
 
 template <class T, int Dim, class Arguments>
@@ -72,16 +90,15 @@ __global__ void __launch_bounds__(decode_shape<T, Dim>::threads)
   extern __shared__ __align__(1024) unsigned char memory[];
   int const thread = threadIdx.x, lane = thread % 32, warp = thread / 32, dim = a.shape.dim;
   int const share = a.shape.query / a.shape.key_value, shared_head = blockIdx.x;
-  block_rows const in = rows_of_block(a, static_cast<int>(blockIdx.z), share);
-  int const row0 = in.row0, rows = in.rows, past = in.past;
-  T const* const from_k = a.keys.data + in.key_row * a.keys.stride + shared_head * dim;
-  T const* const from_v = a.values.data + in.key_row * a.values.stride + shared_head * dim;
+  int const row0 = block_row(a, blockIdx.z, share), token = row0 / share;
+  int const rows = min(shape::rows, block_end(a, token, share) - row0);
   auto row_of = [&](int row) {  // of (T, query heads)
     return static_cast<std::int64_t>((row0 + row) / share) * a.shape.query + shared_head * share +
            (row0 + row) % share;
   };
 
   // This part's keys are [key0, key1), of all that the last row sees.
+  int const past = block_past(a, token);
   int const all = past + (row0 + rows - 1) / share + 1, step = keys * warps;
   int const part = ceil_div(all, a.parts * step) * step;
   int const key0 = min(blockIdx.y * part, all), key1 = min(key0 + part, all);
@@ -103,9 +120,11 @@ __global__ void __launch_bounds__(decode_shape<T, Dim>::threads)
   auto load = [&](int i) {
     int const key = key0 + (i * warps + warp) * keys;
     if (key < key1) {
-      k(i).template load<32>(from_k + key * a.keys.stride, a.keys.stride, key1 - key, dim, lane);
-      v(i).template load<32>(from_v + key * a.values.stride, a.values.stride, key1 - key, dim,
-                             lane);
+      auto const row = key_row(a, token, key);
+      k(i).template load<32>(a.keys.data + row * a.keys.stride + shared_head * dim, a.keys.stride,
+                             key1 - key, dim, lane);
+      v(i).template load<32>(a.values.data + row * a.values.stride + shared_head * dim,
+                             a.values.stride, key1 - key, dim, lane);
     }
     commit_async();
   };

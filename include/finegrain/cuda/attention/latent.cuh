@@ -40,12 +40,11 @@ __global__ void __launch_bounds__(latent_shape<T>::threads)
   using row_tile = tile<T, keys, shape::dim>;
   extern __shared__ __align__(1024) unsigned char memory[];
   int const thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
-  int const share = a.shape.query;
-  block_rows const in = rows_of_block(a, static_cast<int>(blockIdx.x), share);
-  int const row0 = in.row0, rows = in.rows, past = in.past;
-  T const* const from_k = a.keys.data + in.key_row * a.keys.stride;
+  int const share = a.shape.query, row0 = block_row(a, blockIdx.x, share), token = row0 / share;
+  int const rows = min(shape::rows, block_end(a, token, share) - row0);
 
   // This part's keys are [key0, key1), of all that the last row sees.
+  int const past = block_past(a, token);
   int const all = past + (row0 + rows - 1) / share + 1;
   int const part = ceil_div(all, a.parts * keys) * keys;
   int const key0 = min(static_cast<int>(blockIdx.y) * part, all), key1 = min(key0 + part, all);
@@ -66,8 +65,8 @@ __global__ void __launch_bounds__(latent_shape<T>::threads)
     int const key = key0 + i * keys;
     if (key < key1)
       tile_of(i).template load<shape::threads>(
-          from_k + static_cast<std::int64_t>(key) * a.keys.stride, a.keys.stride, key1 - key, a.row,
-          thread);
+          a.keys.data + static_cast<std::int64_t>(key_row(a, token, key)) * a.keys.stride,
+          a.keys.stride, key1 - key, a.row, thread);
     commit_async();
   };
   constexpr int chunks = shape::dim / in_chunk<T>;
