@@ -11,7 +11,11 @@ namespace {
 
 constexpr fg::attention_form biased{.bias = true, .theta = 1e6},
     each{.norm = fg::head_norm::each, .theta = 1e6}, whole{.norm = fg::head_norm::all},
-    everything{.bias = true, .norm = fg::head_norm::each, .epsilon = 1e-2};
+    everything{.bias = true,
+               .norm = fg::head_norm::each,
+               .epsilon = 1e-2,
+               .yarn = {.factor = 4, .original = 64, .fast = 8, .slow = 2, .mscale_all = 0.5f}},
+    longer{.yarn = {.factor = 8, .original = 32, .mscale = 0.5f}};
 
 template <int D, int Heads, int KvHeads, int HeadDim,
           fg::attention_form Form = fg::attention_form{}>
@@ -34,7 +38,9 @@ void compare(fg::batch const& b, fg::gradients mode) {
   numbers const dw = fast.read_dw();
   for (auto const& entry : fg::list_weights<E>()) {
     INFO(entry.name);
-    CHECK(off(part(exact.dw, entry), part(dw, entry)) < 0.02);
+    // A bias of all keys would change no weight if positions turned nothing: little is left of sums.
+    double const bound = entry.name == "attention.key_bias" ? 0.06 : 0.02;
+    CHECK(off(part(exact.dw, entry), part(dw, entry)) < bound);
   }
   numbers const y = fast.read_y();
   CHECK(same(y, fast.forward(x, b)));  // inference
@@ -76,13 +82,14 @@ TEST_CASE("on the device several sequences with a cache are what each is alone")
   check_sequences<72, 3, 1, 24>();
 }
 
-TEST_CASE("with biases and norms of queries and keys, too") {
+TEST_CASE("with biases, norms of queries and keys and YaRN, too") {
   NEED_GPU();
   for (auto mode : {fg::gradients::overwrite, fg::gradients::accumulate})
     for (std::int64_t T : {0, 1, 5, 70}) {
       compare<72, 3, 1, 24, biased>({.tokens = T}, mode);
       compare<64, 4, 2, 32, each>({.tokens = T}, mode);
       compare<64, 4, 2, 24, whole>({.tokens = T}, mode);
+      compare<64, 4, 2, 24, longer>({.tokens = T}, mode);
       if (T < 5) continue;
       std::vector<std::int64_t> const starts{0, 2, 3, T};
       compare<128, 4, 2, 64, everything>({.tokens = T, .starts = starts}, mode);

@@ -50,10 +50,11 @@ std::vector<T> downloaded(fg::device_buffer<T> const& from) {
   fg::device::runtime::copy(numbers.data(), from.data(), from.bytes(), nullptr);
   return numbers;
 }
-inline std::vector<bf16> downloaded_span(std::span<bf16 const> from) {
-  std::vector<bf16> numbers(from.size());
-  fg::device::runtime::copy(numbers.data(), from.data(), static_cast<std::int64_t>(from.size() * 2),
-                            nullptr);
+template <class T>
+std::vector<std::remove_const_t<T>> downloaded(std::span<T> from) {
+  std::vector<std::remove_const_t<T>> numbers(from.size());
+  fg::device::runtime::copy(numbers.data(), from.data(),
+                            static_cast<std::int64_t>(from.size_bytes()), nullptr);
   return numbers;
 }
 template <class T>

@@ -52,7 +52,7 @@ struct layer_of<C, padded_cuda> : layer<float> {
     network.backward({dy_there.data(), dy.rows, wide.hidden},
                      {dx_there.data(), dx.rows, wide.hidden});
     take(dx_there, dx);
-    auto const all = under_test::downloaded_span(network.gradient());
+    auto const all = under_test::downloaded(network.gradient());
     each_weight([&](float* mine, std::int64_t there) { *mine = float(all[std::size_t(there)]); },
                 dweights);
   }

@@ -407,7 +407,7 @@ void check_graph(routing_request const& request) {
     };
     auto const all = [&] {
       numbers made = as_numbers(downloaded(y));
-      for (bf16 d : downloaded_span(net.gradient())) made.push_back(float(d));
+      for (bf16 d : downloaded(net.gradient())) made.push_back(float(d));
       return made;
     };
     run();

@@ -1,12 +1,10 @@
-// Networks of fp16 and of f32 on the device, against the specification in double: layers of experts,
-// attention, a whole decoder, its training, generation and files. Those of bf16 have tests of their own.
+// Networks of fp16 and of f32 on the device, against the specification in double: layers of experts and
+// attention. Those of bf16 have tests of their own; model.cpp has a whole decoder of each.
 // SPDX-License-Identifier: Apache-2.0
-#include <filesystem>
-#include <finegrain/finegrain.hpp>
+#include <finegrain/expr/describe.hpp>
 
 #include "../catch.hpp"
 #include "../family.hpp"
-#include "../tiny.hpp"
 #include "device_layer.hpp"
 
 using namespace under_test;
@@ -148,99 +146,4 @@ TEMPLATE_TEST_CASE("attention of fp16 or f32 is the specification's", "", fp16, 
   all(fg::attention<64, 1, 1, 256>{});
   all(fg::attention<64, 4, 2, 16, fg::attention_form{.bias = true, .norm = fg::head_norm::each}>{});
   all(fg::attention<64, 4, 2, 16, fg::attention_form{.norm = fg::head_norm::all}>{});
-}
-
-TEMPLATE_TEST_CASE("a decoder of fp16 or f32: values, gradients, generation", "", fp16, float) {
-  NEED_GPU();
-  using T = TestType;
-  using X = fg::basic_cuda<T>;
-  fg::network<tiny::decoder, X> net({.deviation = 0.2});
-  fg::network<tiny::decoder, fg::basic_reference<double>> exact;
-  std::vector<T> w(net.parameters().size());
-  fg::device::runtime::copy(w.data(), net.parameters().data(),
-                            static_cast<std::int64_t>(w.size() * sizeof(T)), nullptr);
-  for (std::size_t i = 0; i < w.size(); ++i) exact.parameters()[i] = static_cast<float>(w[i]);
-  bool const narrow = sizeof(T) == 2;
-  for (std::size_t n : {1u, 5u, 70u, 200u}) {
-    tiny::text const text(n);
-    std::vector<std::int64_t> const starts{0, static_cast<std::int64_t>(n / 2),
-                                           static_cast<std::int64_t>(n)};
-    fg::batch const b{
-        .tokens = static_cast<std::int64_t>(n), .ids = text.inputs(), .starts = starts};
-    fg::device_buffer<T> y(b.tokens * 32);
-    net.forward(b, {}, {y.data(), b.tokens, 32});
-    std::vector<double> wide(n * 32);
-    exact.forward(b, {}, {wide.data(), b.tokens, 32});
-    INFO(n);
-    CHECK(off(wide, as_numbers(downloaded(y))) < (narrow ? 0.006 : 2e-5));
-    numbers const dy = rounded<T>(random_numbers(b.tokens * 32, n));
-    auto const on_device = uploaded(as<T>(dy));
-    std::vector<double> const wide_dy(dy.begin(), dy.end());
-    net.backward({on_device.data(), b.tokens, 32});
-    exact.backward({wide_dy.data(), b.tokens, 32});
-    std::vector<T> g(net.gradient().size());
-    fg::device::runtime::copy(g.data(), net.gradient().data(),
-                              static_cast<std::int64_t>(g.size() * sizeof(T)), nullptr);
-    std::vector<double> const all(exact.gradient().begin(), exact.gradient().end());
-    for (auto const& entry : net.entries()) {
-      if (entry.role == fg::role::selection_bias) continue;
-      INFO(entry.name);
-      CHECK(off(part(all, entry), part(as_numbers(g), entry)) < (narrow ? 0.015 : 2e-4));
-    }
-  }
-  // Tokens one at a time, with a cache, are the same as all at once.
-  tiny::text const text(40);
-  fg::device_buffer<T> all(40 * 32), one(32);
-  net.infer({.tokens = 40, .ids = text.inputs()}, {}, {all.data(), 40, 32});
-  numbers const y = as_numbers(downloaded(all));
-  auto cache = net.make_cache(40);
-  for (std::int64_t t = 0; t < 40; ++t) {
-    net.infer({.tokens = 1, .ids = text.inputs().subspan(static_cast<std::size_t>(t), 1)}, {},
-              {one.data(), 1, 32}, &cache);
-    numbers const expected = rows(y, 32, t, 1);
-    CHECK(off({expected.begin(), expected.end()}, as_numbers(downloaded(one))) <
-          (narrow ? 0.004 : 1e-5));
-  }
-}
-
-TEMPLATE_TEST_CASE("training in fp16 or f32 lowers the loss, and goes on from a file", "", fp16,
-                   float) {
-  NEED_GPU();
-  using X = fg::basic_cuda<TestType>;
-  tiny::text const text(64);
-  fg::training how{.routing = {.balance = {.expert = 0.01}}, .bias = {.speed = 0.001}};
-  fg::network<tiny::decoder, X> net({.deviation = 0.1});
-  fg::network<tiny::decoder, fg::cpu> host({.deviation = 0.1});
-  fg::trainer plain{host, fg::adamw{.lr = 3e-3}, how};
-  how.loss_scale = sizeof(TestType) == 2 ? 1024 : 1;
-  fg::trainer train{net, fg::adamw{.lr = 3e-3}, how};
-  double first = 0, last = 0, host_last = 0;
-  for (int step = 0; step < 60; ++step) {
-    last = train.step(text.inputs(), text.targets()).loss;
-    host_last = plain.step(text.inputs(), text.targets()).loss;
-    if (step == 0) first = last;
-  }
-  CHECK(first == Approx(std::log(32.0)).epsilon(0.1));
-  CHECK(last < 0.5 * first);
-  CHECK(last == Approx(host_last).epsilon(sizeof(TestType) == 2 ? 0.1 : 0.02));
-
-  auto const file = std::filesystem::temp_directory_path() / "finegrain_types_checkpoint";
-  train.save(file);
-  auto const next = train.step(text.inputs(), text.targets());
-  fg::network<tiny::decoder, X> other;
-  fg::trainer again{other, fg::adamw{.lr = 3e-3}, how};
-  again.load(file);
-  auto const same_next = again.step(text.inputs(), text.targets());
-  CHECK(same_next.loss == next.loss);
-  CHECK(same_next.gradient_norm == next.gradient_norm);
-  plain.load(file);  // a checkpoint is any executor's
-  CHECK(plain.evaluate(text.inputs(), text.targets()) == Approx(same_next.loss).epsilon(0.02));
-
-  fg::save_weights(net, file);
-  fg::load_weights(other, file);
-  using place = fg::place<X>;
-  auto const a = place::fetched(net.on(), net.parameters());
-  auto const b = place::fetched(other.on(), std::as_const(other).parameters());
-  CHECK(std::memcmp(a.data(), b.data(), a.size() * sizeof(TestType)) == 0);
-  std::filesystem::remove(file);
 }

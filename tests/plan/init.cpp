@@ -64,11 +64,11 @@ TEST_CASE("the generator's words are fixed for ever") {
   STATIC_REQUIRE(fg::random_word(1, 0) != fg::random_word(0, 1));
 }
 
-TEST_CASE("matrices start with the deviation asked for, gains at 1, selection biases at 0") {
-  auto const numbers = start<tiny::decoder>({.deviation = 0.02, .seed = 3});
-  for (auto const& entry : fg::list_weights<tiny::decoder>()) {
+TEST_CASE("matrices start with the deviation asked for, gains at 1, biases at 0") {
+  auto const numbers = start<tiny::formed_decoder>({.deviation = 0.02, .seed = 3});
+  for (auto const& entry : fg::list_weights<tiny::formed_decoder>()) {
     CAPTURE(entry.name);
-    auto const values = weight<tiny::decoder>(numbers, entry.name);
+    auto const values = weight<tiny::formed_decoder>(numbers, entry.name);
     double sum = 0, squares = 0;
     for (double x : values) {
       sum += x;
@@ -78,7 +78,7 @@ TEST_CASE("matrices start with the deviation asked for, gains at 1, selection bi
     if (entry.role == fg::role::gain) {
       CHECK(sum == n);
       CHECK(squares == n);
-    } else if (entry.role == fg::role::selection_bias) {
+    } else if (entry.role == fg::role::bias || entry.role == fg::role::selection_bias) {
       CHECK(squares == 0);
     } else {
       CHECK(std::sqrt(squares / n) == Approx(0.02).epsilon(4 / std::sqrt(2 * n)));

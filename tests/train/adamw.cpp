@@ -15,12 +15,12 @@ namespace {
 /// A network's weights, a gradient for each step, and the optimiser's moments.
 template <class S>
 struct model {
-  std::vector<fg::weight_entry> entries = fg::list_weights<tiny::decoder>();
+  std::vector<fg::weight_entry> entries = fg::list_weights<tiny::formed_decoder>();
   std::vector<fg::trained_range> ranges = fg::trained_ranges(entries);
   std::vector<S> w, g, m, v;
 
   model()
-      : w(std::size_t(fg::weights_size<tiny::decoder>()), S(0)),
+      : w(std::size_t(fg::weights_size<tiny::formed_decoder>()), S(0)),
         g(w.size()),
         m(w.size(), S(0)),
         v(w.size(), S(0)) {
@@ -112,7 +112,7 @@ TEST_CASE("the ranges are the trained weights, each once") {
     for (std::int64_t i = 0; i < entry.rows * entry.cols; ++i)
       REQUIRE(times[std::size_t(entry.offset + i)] == (entry.role != fg::role::selection_bias));
   CHECK(std::accumulate(times.begin(), times.end(), std::int64_t(0)) ==
-        fg::parameters(tiny::decoder{}));
+        fg::parameters(tiny::formed_decoder{}));
   auto const large = fg::trained_ranges({{"w", 3, 20000, 64, fg::role::projection}});
   std::int64_t end = 64;
   for (auto const& range : large) {
@@ -171,7 +171,7 @@ TEST_CASE("groups have rates and decays of their own, and the last that has a we
 }
 
 TEST_CASE("a group without a trained weight is an error") {
-  auto const entries = fg::list_weights<tiny::decoder>();
+  auto const entries = fg::list_weights<tiny::formed_decoder>();
   CHECK_THROWS_WITH(fg::trained_ranges(entries, {{"*.routr", 0}}),
                     "no weight that is trained has a name like \"*.routr\"");
   CHECK_THROWS_WITH(fg::trained_ranges(entries, {{"*", 0}}),

@@ -8,6 +8,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "bounds.hpp"
 #include "matrix.hpp"
 #include "platform.hpp"
 
@@ -15,6 +16,26 @@ namespace finegrain::inline FINEGRAIN_ABI {
 
 /// Every array starts on such a border: a cache line, and the widest vector register.
 inline constexpr std::int64_t alignment = 64;
+
+namespace detail {
+
+inline std::align_val_t border(std::size_t bytes) {
+  return std::align_val_t(bytes >= 2 * large_page ? large_page : alignment);
+}
+/// Memory for numbers of `each` bytes; null for none.
+FINEGRAIN_ONE_COPY inline void* allocate(std::int64_t numbers, std::size_t each) {
+  if (numbers <= 0) return nullptr;
+  if (numbers > INT64_MAX / static_cast<std::int64_t>(each)) throw std::bad_alloc();
+  std::size_t const bytes = static_cast<std::size_t>(numbers) * each;
+  void* const data = ::operator new(bytes, border(bytes));
+  if (bytes >= 2 * large_page) ask_for_large_pages(data, bytes);
+  return data;
+}
+FINEGRAIN_ONE_COPY inline void release(void* data, std::int64_t numbers, std::size_t each) {
+  ::operator delete(data, border(static_cast<std::size_t>(numbers) * each));
+}
+
+}  // namespace detail
 
 /// Uninitialised memory on a 64-byte border, owned; a large one lies in large pages where the system
 /// has them, which are read faster. Throws std::bad_alloc. `std::byte` by default.
@@ -24,7 +45,8 @@ class buffer {
 
  public:
   buffer() = default;
-  explicit buffer(std::int64_t size) : data_(allocate(size)), size_(size > 0 ? size : 0) {}
+  explicit buffer(std::int64_t size)
+      : data_(static_cast<T*>(detail::allocate(size, sizeof(T)))), size_(size > 0 ? size : 0) {}
   buffer(buffer&& other) noexcept
       : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
   buffer& operator=(buffer&& other) noexcept {
@@ -33,7 +55,7 @@ class buffer {
     return *this;
   }
   ~buffer() {
-    if (data_) ::operator delete(data_, border(size_));
+    if (data_) detail::release(data_, size_, sizeof(T));
   }
 
   T* data() const { return data_; }
@@ -43,19 +65,6 @@ class buffer {
   T& operator[](std::int64_t i) const { return data_[i]; }
 
  private:
-  static T* allocate(std::int64_t size) {
-    if (size <= 0) return nullptr;
-    if (size > INT64_MAX / static_cast<std::int64_t>(sizeof(T))) throw std::bad_alloc();
-    std::size_t const bytes = static_cast<std::size_t>(size) * sizeof(T);
-    void* const data = ::operator new(bytes, border(size));
-    if (bytes >= 2 * large_page) ask_for_large_pages(data, bytes);
-    return static_cast<T*>(data);
-  }
-  static std::align_val_t border(std::int64_t size) {
-    std::size_t const bytes = static_cast<std::size_t>(size) * sizeof(T);
-    return std::align_val_t(bytes >= 2 * large_page ? large_page : alignment);
-  }
-
   T* data_ = nullptr;
   std::int64_t size_ = 0;
 };
@@ -88,7 +97,7 @@ class arena {
   /// One copy: inlined, the many that a plan takes are more code than its arithmetic.
   FINEGRAIN_ONE_COPY constexpr std::byte* take_bytes(std::int64_t bytes) {
     std::int64_t const at = used_;
-    used_ += (bytes + alignment - 1) / alignment * alignment;
+    used_ += ceil_div(bytes, alignment) * alignment;
     if (used_ > peak_) peak_ = used_;
     if (counting_) return nullptr;
     if (used_ > bytes_)

@@ -44,11 +44,12 @@ FINEGRAIN_INLINE void store(S* p, vec<S> v) {
 }
 template <class S>
 FINEGRAIN_INLINE vec<S> broadcast(S x) {
-  return x - vec<S>{};
+  return x - vec<S>{};  // minus 0: no instruction
 }
 
 // What compilers find in some loops and not in others is written out, so that every copy of a loop
-// computes the same bits, and at the same speed whatever the flags.
+// computes the same bits, and at the same speed whatever the flags. What an instruction changes is a
+// variable of its own: an array of sums would have to stay in memory.
 #if defined(__AVX512F__)
 #define FINEGRAIN_REGISTER "v"
 #elif defined(__SSE2__)
@@ -66,7 +67,8 @@ template <class S>
 FINEGRAIN_INLINE void add_product(S a, S b, S& sum) {
   sum += a * b;
 }
-FINEGRAIN_INLINE void add_product(vec<float> a, vec<float> b, vec<float>& sum) {
+FINEGRAIN_INLINE void add_product(vec<float> a, vec<float> b, vec<float>& to) {
+  vec<float> sum = to;
 #if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
   FINEGRAIN_FUSED("vfmadd231ps %2, %1, %0");
 #elif defined(__aarch64__)
@@ -74,8 +76,10 @@ FINEGRAIN_INLINE void add_product(vec<float> a, vec<float> b, vec<float>& sum) {
 #else
   sum += a * b;
 #endif
+  to = sum;
 }
-FINEGRAIN_INLINE void add_product(vec<double> a, vec<double> b, vec<double>& sum) {
+FINEGRAIN_INLINE void add_product(vec<double> a, vec<double> b, vec<double>& to) {
+  vec<double> sum = to;
 #if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
   FINEGRAIN_FUSED("vfmadd231pd %2, %1, %0");
 #elif defined(__aarch64__)
@@ -83,6 +87,7 @@ FINEGRAIN_INLINE void add_product(vec<double> a, vec<double> b, vec<double>& sum
 #else
   sum += a * b;
 #endif
+  to = sum;
 }
 
 /// The square root. std::sqrt may set errno, and therefore goes number by number.

@@ -76,6 +76,7 @@ static_assert(detail::ends_without_padding<yarn> && detail::ends_without_padding
                   detail::ends_without_padding<architecture>,
               "an architecture must not end in padding: see ends_without_padding");
 
+/// Whether layers have latent attention; whether none has a mixture.
 constexpr bool has_latent_attention(architecture const& a) { return a.latent != latent{}; }
 constexpr bool is_dense(architecture const& a) { return a.dense_layers == a.layers; }
 

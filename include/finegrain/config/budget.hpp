@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "../base/bounds.hpp"
 #include "../base/number.hpp"
 #include "config.hpp"
 
@@ -59,7 +60,7 @@ constexpr std::int64_t combinations(config const& c) { return combinations(c.rou
 /// of 64 as released models are.
 constexpr int width_rounded_up(int hidden, int m) {
   std::int64_t const thirds = 3LL * 64 * m;
-  return static_cast<int>((8LL * hidden + thirds - 1) / thirds * 64);
+  return static_cast<int>(ceil_div(8LL * hidden, thirds) * 64);
 }
 
 /// The conventions that reproduce the numbers printed in the DeepSeekMoE paper. They differ from
@@ -79,6 +80,7 @@ struct model {
   std::int64_t active_ffn = 0;  // of those that a token runs through, shared and routed
 };
 
+/// Four projections, h x h, a layer.
 constexpr std::int64_t attention_parameters(model const& m) {
   return m.layers * 4 * m.hidden * m.hidden;
 }

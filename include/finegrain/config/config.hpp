@@ -28,6 +28,8 @@ enum class precision { f32, f64, bf16_logits, bf16 };
 /// The gate's nonlinearity in an expert, down(act(gate(x)) * up(x)): SiLU, GELU (tanh form), or ReLU
 /// [Shazeer 2020].
 enum class activation { swiglu, geglu, reglu };
+/// GELU's tanh form is z (1 + tanh(u)) / 2 = z / (1 + exp(-2 u)), u = gelu_linear (z + gelu_cubic z^3).
+inline constexpr double gelu_linear = 0.7978845608028653559, gelu_cubic = 0.044715;  // sqrt(2 / pi)
 
 /// One mixture layer, as built. Only what changes shapes or code stands here; learning rates,
 /// balance coefficients, token counts and seeds are given when it runs.

@@ -24,7 +24,7 @@ struct combination {
 /// y (T, D).
 FINEGRAIN_LAZY inline void combine(cpu const& on, combination const& c, matrix<float> y) {
   constexpr std::int64_t rows = 16;
-  on.threads((y.rows + rows - 1) / rows, [&](std::int64_t task, int) {
+  on.threads(ceil_div(y.rows, rows), [&](std::int64_t task, int) {
     for (std::int64_t t = task * rows; t < std::min(y.rows, (task + 1) * rows); ++t) {
       float* const FINEGRAIN_RESTRICT to = y.row(t);
       if (!c.shared.data) {

@@ -19,7 +19,7 @@ void take_rows(cpu const& on, std::span<std::int32_t const> ids, matrix<T const>
                matrix<float> y) {
   constexpr std::int64_t rows = 64;
   finegrain::detail::check_table_ids(ids, y.rows, table.rows);
-  on.threads((y.rows + rows - 1) / rows, [&](std::int64_t task, int) {
+  on.threads(ceil_div(y.rows, rows), [&](std::int64_t task, int) {
     for (std::int64_t t = task * rows; t < std::min(y.rows, (task + 1) * rows); ++t) {
       T const* const from = table.row(ids[static_cast<std::size_t>(t)]);
       std::transform(from, from + table.cols, y.row(t), [](T x) { return static_cast<float>(x); });
@@ -46,7 +46,7 @@ FINEGRAIN_LAZY inline void embedding_backward(cpu const& on, std::span<std::int3
                                               gradients mode) {
   constexpr std::int64_t columns = 64;
   finegrain::detail::check_table_ids(ids, dy.rows, dtable.rows);
-  on.threads((dtable.cols + columns - 1) / columns, [&](std::int64_t task, int) {
+  on.threads(ceil_div(dtable.cols, columns), [&](std::int64_t task, int) {
     std::int64_t const first = task * columns, n = std::min(columns, dtable.cols - first);
     if (mode == gradients::overwrite)
       for (std::int64_t v = 0; v < dtable.rows; ++v) std::fill_n(dtable.row(v) + first, n, 0.0f);

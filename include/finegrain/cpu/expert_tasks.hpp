@@ -50,7 +50,7 @@ struct expert_task {
 
 /// Units in which a slot's gate and up, `width` numbers each, are kept for backward.
 constexpr std::int64_t kept_units(std::int64_t width, format kept) {
-  return 2 * simd::ceil_div(width, 32 / bits(kept));
+  return 2 * ceil_div(width, 32 / bits(kept));
 }
 
 /// Memory of each worker while experts run: rows of A, an expert's hidden rows and a block of B

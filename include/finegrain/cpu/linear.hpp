@@ -64,7 +64,7 @@ FINEGRAIN_LAZY inline void linear_backward(cpu const& on, matrix<float const> x,
                                            matrix<float> dw, gradients dw_mode, matrix<float> dx,
                                            gradients dx_mode) {
   simd::in_products_of(on, [&]<format F>() {
-    on.threads(simd::ceil_div(w.rows, simd::block_rows), [&](std::int64_t task, int) {
+    on.threads(ceil_div(w.rows, simd::block_rows), [&](std::int64_t task, int) {
       std::int64_t const first = task * simd::block_rows;
       simd::outer_product<F>(
           dy, first, x, dy.rows,
@@ -83,7 +83,7 @@ FINEGRAIN_LAZY inline void add_bias(cpu const& on, matrix<float const> bias, mat
 FINEGRAIN_LAZY inline void bias_backward(cpu const& on, matrix<float const> dy, matrix<float> dbias,
                                          gradients mode) {
   constexpr std::int64_t most = 64;  // columns of a task
-  on.threads(simd::ceil_div(dy.cols, most), [&](std::int64_t task, int) {
+  on.threads(ceil_div(dy.cols, most), [&](std::int64_t task, int) {
     std::int64_t const first = task * most, cols = std::min(most, dy.cols - first);
     float sum[most] = {};
     for (std::int64_t t = 0; t < dy.rows; ++t) simd::add_row(dy.row(t) + first, cols, sum);

@@ -22,26 +22,30 @@ struct layer_weights {
   stack<T> shared_gate, shared_up, shared_down;  // 1 x (S F, D), ..., 1 x (D, S F)
   matrix<T> weigh_shared;                        // (1, D)
 
-  template <class W>
-  void set_shared(W const& w) {
-    if constexpr (Frozen<W>) {
-      shared_gate = shared_up = simd::stacked(w.gate_up);
-    } else {
-      shared_gate = simd::stacked(w.gate);
-      shared_up = simd::stacked(w.up);
-    }
+  template <class U>
+  FINEGRAIN_ONE_COPY void set_shared(shared_weights<U> const& w) {
+    shared_gate = simd::stacked(w.gate);
+    shared_up = simd::stacked(w.up);
     shared_down = simd::stacked(w.down);
     weigh_shared = w.shared_gate;
   }
-  template <class W>
+  template <class U>
+  FINEGRAIN_ONE_COPY void set_routed(routed_weights<U> const& w) {
+    router = router_weights<T>(w);
+    gate = w.gate;
+    up = w.up;
+    down = w.down;
+  }
+  template <Frozen W>
+  void set_shared(W const& w) {
+    shared_gate = shared_up = simd::stacked(w.gate_up);
+    shared_down = simd::stacked(w.down);
+    weigh_shared = w.shared_gate;
+  }
+  template <Frozen W>
   void set_routed(W const& w) {
     router = router_weights<T>(w);
-    if constexpr (Frozen<W>) {
-      gate = up = simd::stacked(w.gate_up);
-    } else {
-      gate = w.gate;
-      up = w.up;
-    }
+    gate = up = simd::stacked(w.gate_up);
     down = simd::stacked(w.down);
   }
 };

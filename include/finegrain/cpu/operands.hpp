@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "../base/bounds.hpp"
 #include "../base/matrix.hpp"
 #include "executor.hpp"
 #include "unit.hpp"
@@ -96,8 +97,6 @@ struct moving {
 struct ahead_and_moving : ahead {
   moving also;
 };
-
-constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 /// Rows of numbers by index: row i, or row index[i]. Of weights, row i also in bf16.
 struct row_list {

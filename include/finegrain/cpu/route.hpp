@@ -222,7 +222,7 @@ FINEGRAIN_LAZY inline void route_forward(cpu const& on, config const& c, batch c
     weigh_forward(c, k, r.logits.row(t), r.scores.row(t), r.experts.row(t), r.weights.row(t));
   };
   auto const in_blocks = [&](auto&& body) {
-    on.threads((x.rows + route_rows - 1) / route_rows, [&](std::int64_t task, int worker) {
+    on.threads(ceil_div(x.rows, route_rows), [&](std::int64_t task, int worker) {
       body(task * route_rows, std::min(x.rows, (task + 1) * route_rows), worker);
     });
   };

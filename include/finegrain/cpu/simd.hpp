@@ -5,30 +5,26 @@
 #include <cstdint>
 #include <utility>
 
-#include "../base/platform.hpp"
+#include "../base/wide.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 namespace simd {
 
+using vec = wide::vec<float>;
+using ivec = std::int32_t __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES)));
+using uvec = std::uint32_t __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES)));
+using wide::add_product;
+using wide::load;
+using wide::store;
+
 /// Floats in a vector, and how many vectors there are to compute with.
-inline constexpr int lanes = FINEGRAIN_VECTOR_BYTES / 4;
+inline constexpr int lanes = wide::lanes<float>;
 #if defined(__AVX512F__) || defined(__aarch64__)
 inline constexpr int registers = 32;
 #else
 inline constexpr int registers = 16;
 #endif
-
-using vec = float __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES)));
-using ivec = std::int32_t __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES)));
-using uvec = std::uint32_t __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES)));
-
-FINEGRAIN_INLINE vec load(float const* p) {
-  vec v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-FINEGRAIN_INLINE void store(float* p, vec v) { __builtin_memcpy(p, &v, sizeof v); }
 
 // Stores past the caches, for whole vectors on their border; what they write is seen by others after
 // a fence. Elsewhere they are stores.
@@ -49,6 +45,7 @@ FINEGRAIN_INLINE void fence() {
   asm volatile("sfence" : : : "memory");
 #endif
 }
+FINEGRAIN_INLINE vec broadcast(float x) { return wide::broadcast(x); }
 /// The first n <= lanes numbers, and zeros: what lies behind them is not touched.
 FINEGRAIN_INLINE vec load_first(float const* p, std::int64_t n) {
   vec v{};
@@ -58,23 +55,6 @@ FINEGRAIN_INLINE vec load_first(float const* p, std::int64_t n) {
 }
 FINEGRAIN_INLINE void store_first(float* p, vec v, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) p[i] = v[i];
-}
-FINEGRAIN_INLINE vec broadcast(float x) { return x - vec{}; }  // minus 0: no instruction
-/// sum += a * b, rounded once wherever the machine can. Written out, because a compiler may fuse
-/// such a sum in one function and not in the next, and then they would differ in bits. What the
-/// instruction changes is a variable of its own: an array of sums would have to stay in memory.
-FINEGRAIN_INLINE void add_product(vec a, vec b, vec& to) {
-  vec sum = to;
-#if defined(__AVX512F__)
-  asm("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
-#elif defined(__AVX2__) && defined(__FMA__)
-  asm("vfmadd231ps %2, %1, %0" : "+x"(sum) : "x"(a), "x"(b));
-#elif defined(__aarch64__)
-  asm("fmla %0.4s, %1.4s, %2.4s" : "+w"(sum) : "w"(a), "w"(b));
-#else
-  sum += a * b;
-#endif
-  to = sum;
 }
 FINEGRAIN_INLINE vec larger(vec a, vec b) { return a > b ? a : b; }
 

@@ -21,7 +21,6 @@ template <class T, int D, int Heads, int KvHeads, int HeadDim, attention_form Fo
 struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim, Form>> {
   static_assert(D % 8 == 0 && HeadDim % 8 == 0 && HeadDim <= 256,
                 "on cuda, attention's D and HeadDim must be multiples of 8, HeadDim 256 at most");
-  static_assert(Form.yarn == yarn{}, "on cuda, attention has no yarn; latent_attention has");
   using X = basic_cuda<T>;
   using E = attention<D, Heads, KvHeads, HeadDim, Form>;
   static constexpr heads shape{Heads, KvHeads, HeadDim};
@@ -103,7 +102,7 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim, Form>> {
       normalise(p.on, made_q, w.query_norm, q, s.norms.query_rms);
       normalise(p.on, made_k, w.key_norm, k, s.norms.key_rms);
     }
-    device::rotary<T>::turn(at, HeadDim, E::theta, 1, q, k, p.on.stream);
+    turn(p.on, at, 1, q, k);
     matrix<T> const keys = with_earlier(p, k), values = with_earlier(p, v);
     earlier const past = p.past();
     if (past.rows && !past.none())
@@ -127,7 +126,7 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim, Form>> {
     linear_backward(p.on, s.mixed, w.output, dy, dw.output, mode, t.dmixed, gradients::overwrite);
     device::attend<T>::backward(shape, at, q, k, v, s.mixed, s.log_weight, t.dmixed, dq, dk, dv,
                                 t.delta, p.on.stream);
-    device::rotary<T>::turn(at, HeadDim, E::theta, -1, dq, dk, p.on.stream);
+    turn(p.on, at, -1, dq, dk);
     if constexpr (E::normed) {
       normalise_back(p.on, s.norms.query, w.query_norm, s.norms.query_rms, dq, t.sums,
                      dw.query_norm, mode);
@@ -163,6 +162,19 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim, Form>> {
   template <class U>
   static matrix<U> stacked(matrix<U> first) {
     return {first.data, all_width, D};
+  }
+  /// Positions; with YaRN queries take what scores are times, too, since kernels know 1 / sqrt(dim).
+  static void turn(X const& on, device::places const& at, float direction, matrix<T> q,
+                   matrix<T> k) {
+    if constexpr (Form.yarn.factor == 1) {
+      device::rotary<T>::turn(at, HeadDim, E::theta, direction, q, k, on.stream);
+    } else {
+      rotary const how = turn_of(Form, HeadDim);
+      double const size = how.size();
+      device::rotary<T>::turn_sized(at, how, direction, static_cast<float>(size * how.sharpness()),
+                                    q, on.stream);
+      device::rotary<T>::turn_sized(at, how, direction, static_cast<float>(size), k, on.stream);
+    }
   }
   static void normalise(X const& on, matrix<T const> x, matrix<T const> gain, matrix<T> y,
                         float* rms) {

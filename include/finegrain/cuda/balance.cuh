@@ -303,7 +303,7 @@ void route<T>::backward(routing_rules const& c, balance_terms const& loss, weigh
   if (c.uniform || rows.tokens == 0) return;
   int const words = 2 * (c.routed + c.k);
   int const warps = words * 8 <= 12 * 1024 ? 8 : 2;
-  router_backward_kernel<T><<<unsigned((rows.tokens + warps - 1) / warps), warps * 32,
+  router_backward_kernel<T><<<unsigned(ceil_div(rows.tokens, warps)), warps * 32,
                               sizeof(float) * std::size_t(warps * words), stream>>>(
       c, loss, dots, state, rows, starts, factors, dlogits);
   check_launch("route: backward");

@@ -50,8 +50,8 @@ struct coded_family {
   constexpr coded_family(arena& memory, format f, std::int64_t count, std::int64_t hidden,
                          std::int64_t width) {
     if (in_panels(f)) {
-      gate = memory.take<std::uint8_t>(count * over(width, 8) * panel_bytes(f, hidden));
-      down = memory.take<std::uint8_t>(count * over(hidden, 16) * panel_bytes(f, width));
+      gate = memory.take<std::uint8_t>(count * ceil_div(width, 8) * panel_bytes(f, hidden));
+      down = memory.take<std::uint8_t>(count * ceil_div(hidden, 16) * panel_bytes(f, width));
       return;
     }
     gate = memory.take<std::uint8_t>(count * width * code_pitch(hidden));
@@ -63,11 +63,8 @@ struct coded_family {
   }
   /// Scales of a matrix.
   static constexpr std::int64_t scales(format f, std::int64_t rows, std::int64_t columns) {
-    return f == format::int8 ? rows : over(rows, 128) * over(columns, 128);
+    return f == format::int8 ? rows : ceil_div(rows, 128) * ceil_div(columns, 128);
   }
-
- private:
-  static constexpr std::int64_t over(std::int64_t n, std::int64_t by) { return (n + by - 1) / by; }
 };
 
 /// Up to so many tokens one matrix, or one expert that all tokens go to, is streamed past them.

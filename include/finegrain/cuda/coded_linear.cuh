@@ -26,12 +26,11 @@ __global__ void __launch_bounds__(threads)
                        int rows, int columns, T* to) {
   using some = decoded_part<W>;
   extern __shared__ uint4 memory[];
-  int const across = (columns + some::columns - 1) / some::columns;
+  int const across = ceil_div(columns, some::columns);
   int const index = static_cast<int>(blockIdx.x * warps + threadIdx.x / 32);
   int const row = first + index / across * 16, begin = index % across * some::columns;
   if (row >= end) return;
-  int const lane = static_cast<int>(threadIdx.x) % 32,
-            limit = min(begin + some::columns, columns);
+  int const lane = static_cast<int>(threadIdx.x) % 32, limit = min(begin + some::columns, columns);
   lane_weights<W, false> const from(weights, 0, row, rows, columns);
   typename some::ring_type codes(memory);
   auto const issue = [&](int k) {
@@ -74,9 +73,9 @@ void decode_rows(family_weights<W> const& weights, coded_matrix const& m, std::i
                  matrix<T> to, CUstream_st* stream) {
   using some = decoded_part<W>;
   auto const rows = static_cast<int>(m.rows), columns = static_cast<int>(m.columns);
-  std::int64_t const parts = (to.rows + 15) / 16 * ((columns + some::columns - 1) / some::columns);
+  std::int64_t const parts = (to.rows + 15) / 16 * (ceil_div(columns, some::columns));
   decode_rows_kernel<T, W>
-      <<<static_cast<unsigned>((parts + warps - 1) / warps), threads, some::bytes, stream>>>(
+      <<<static_cast<unsigned>(ceil_div(parts, warps)), threads, some::bytes, stream>>>(
           weights, static_cast<int>(first), static_cast<int>(first + to.rows), rows, columns,
           to.data);
   check_launch("coded_linear: decoding");

@@ -44,9 +44,9 @@ struct coded_block {
   __device__ explicit coded_block(expert_products<T> const& p) : there(true) {
     int const T_ = p.rows.tokens, block = static_cast<int>(blockIdx.x);
     auto const columns = [&](int width) {
-      return tiles_of(Up ? width : p.hidden, S::template columns<Up>);
+      return ceil_div(Up ? width : p.hidden, S::template columns<Up>);
     };
-    int const shared_tiles = p.shared.width > 0 ? tiles_of(T_, S::m) : 0;
+    int const shared_tiles = p.shared.width > 0 ? ceil_div(T_, S::m) : 0;
     int const shared_blocks = shared_tiles * columns(p.shared.width);
     shared = block < shared_blocks;
     family = shared ? p.shared : p.routed;
@@ -227,9 +227,9 @@ void coded_rows(expert_products<T> const& p, family_weights<W> const& routed,
                 family_weights<W> const& shared, CUstream_st* stream, char const* name) {
   using S = coded_shape<W, M, 2>;
   auto const columns = [&](int width) {
-    return tiles_of(Up ? width : p.hidden, S::template columns<Up>);
+    return ceil_div(Up ? width : p.hidden, S::template columns<Up>);
   };
-  int const shared_tiles = p.shared.width > 0 ? tiles_of(p.rows.tokens, M) : 0;
+  int const shared_tiles = p.shared.width > 0 ? ceil_div(p.rows.tokens, M) : 0;
   std::int64_t const blocks = std::int64_t{shared_tiles} * columns(p.shared.width) +
                               p.rows.max_tiles() * columns(p.routed.width);
   if (blocks == 0) return;

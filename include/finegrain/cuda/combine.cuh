@@ -63,7 +63,7 @@ void launch_combine(combined<T> const& from, float const* weights, float const* 
                     float shared_scale, T* y, CUstream_st* stream) {
   if (from.tokens == 0) return;
   unsigned const pieces = static_cast<unsigned>(from.hidden) / 8, parts = (pieces + 511) / 512;
-  int const threads = static_cast<int>((pieces + parts - 1) / parts + 31) / 32 * 32;
+  int const threads = static_cast<int>(ceil_div(pieces, parts) + 31) / 32 * 32;
   launch_overlapping(combine_kernel<weighted, T>, dim3(static_cast<unsigned>(from.tokens), parts),
                      threads, 0, stream, "combine", from, weights, shared_weight, shared_scale, y);
 }
@@ -209,8 +209,8 @@ void combine<T>::backward(combined<T> const& from, router_part<T> const& router,
   if (router.routed == 0 && !router.dgate)
     return launch_combine<false>(from, nullptr, nullptr, 1, dx, stream);
   using product = chosen_router_product<T>;
-  dim3 const grid(unsigned((from.hidden + product::columns - 1) / product::columns),
-                  unsigned((from.tokens + product::tokens - 1) / product::tokens));
+  dim3 const grid(unsigned(ceil_div(from.hidden, product::columns)),
+                  unsigned(ceil_div(from.tokens, product::tokens)));
   combine_backward_kernel<T><<<grid, 256, 0, stream>>>(from, router, dx);
   check_launch("combine: backward");
 }

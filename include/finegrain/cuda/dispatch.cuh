@@ -51,7 +51,7 @@ __device__ inline void index_rows(row_map const& rows, std::int32_t const* exper
 
   // Each warp has a run of the block's slots, and counts those of each expert.
   std::int64_t const slots = (end - begin) * k, first = begin * k;
-  std::int64_t const run = (slots + warps * 32 - 1) / (warps * 32) * 32;
+  std::int64_t const run = ceil_div(slots, warps * 32) * 32;
   std::int64_t const from = warp * run, to = min(slots, from + run);
   for (int i = thread; i < warps * R; i += threads) next[i] = 0;
   for (int e = thread; e < R; e += threads) counts[e] = blocks > 1 ? rows.counts[e] : 0;

@@ -15,8 +15,8 @@ struct token_chunks {
   FINEGRAIN_HD static constexpr token_chunks of(std::int64_t T, int R) {
     if (T <= 8) return {1, 8};
     int const most = R <= 64 ? 528 : 264;  // 4 blocks, or 2, for each multiprocessor of an H100
-    std::int64_t const each = (T + most - 1) / most, whole = (each + 7) / 8 * 8;
-    return {static_cast<int>((T + whole - 1) / whole), static_cast<int>(whole)};
+    std::int64_t const each = ceil_div(T, most), whole = (each + 7) / 8 * 8;
+    return {static_cast<int>(ceil_div(T, whole)), static_cast<int>(whole)};
   }
   /// Counts that blocks leave for the others.
   static constexpr std::int64_t counts(std::int64_t T, int R) {

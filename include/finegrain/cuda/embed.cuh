@@ -236,7 +236,7 @@ void embed<T>::backward(std::int32_t const* ids, matrix<T const> dy, embed_scrat
   auto const shares = static_cast<unsigned>(embed_scratch::shares(tokens));
   embed_pass pass{{ids, nullptr, tokens, rows},
                   0,
-                  static_cast<int>((tokens + shares - 1) / shares),
+                  static_cast<int>(ceil_div(tokens, shares)),
                   scratch.counts,
                   scratch.order[0]};
   for (; rows >> pass.shift > 0; pass.shift += embed_scratch::digit_bits) {

@@ -24,9 +24,9 @@ struct embed_scratch {
 
   /// Blocks that sort; each one's tokens are counted apart.
   static constexpr std::int64_t shares(std::int64_t T) {
-    return at_most<std::int64_t>((T + 2 * digits - 1) / (2 * digits), 64);
+    return at_most<std::int64_t>(ceil_div(T, 2 * digits), 64);
   }
-  static constexpr std::int64_t chunks(std::int64_t T) { return (T + chunk - 1) / chunk; }
+  static constexpr std::int64_t chunks(std::int64_t T) { return ceil_div(T, chunk); }
 
   constexpr embed_scratch() = default;
   constexpr embed_scratch(arena& memory, std::int64_t T, std::int64_t D)

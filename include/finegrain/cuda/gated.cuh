@@ -7,9 +7,8 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 
-/// act(z) = z s, s = 1 / (1 + 2^e), e = z (linear + cubic z^2). That is SiLU, and GELU's tanh form,
-/// since (1 + tanh(u)) / 2 = 1 / (1 + exp(-2 u)), u = a (z + b z^3), a^2 = 2 / pi. It is ReLU where
-/// linear is so steep that s is 1 above 0, and 0 below.
+/// act(z) = z s, s = 1 / (1 + 2^e), e = z (linear + cubic z^2). That is SiLU, and GELU's tanh form. It
+/// is ReLU where linear is so steep that s is 1 above 0, and 0 below.
 struct gate_function {
   static constexpr float log2_e = 1.4426950408889634f, ln_2 = 0.6931471805599453f,
                          steep = -0x1p100f;
@@ -17,8 +16,8 @@ struct gate_function {
 
   FINEGRAIN_HD explicit constexpr gate_function(activation act) {
     if (act == activation::swiglu) return;
-    linear = act == activation::reglu ? steep : -log2_e * 2 * 0.7978845608028653559f;
-    cubic = act == activation::reglu ? 0 : linear * 0.044715f;
+    linear = act == activation::reglu ? steep : -log2_e * 2 * float(gelu_linear);
+    cubic = act == activation::reglu ? 0 : linear * float(gelu_cubic);
   }
   FINEGRAIN_HD constexpr bool is_step() const { return linear == steep; }
 
@@ -61,6 +60,16 @@ struct gate_function {
   }
 #endif
 };
+
+#if defined(__CUDACC__)
+/// act(z) as products of few tokens have it: of one number, and of ReLU below 0 a zero.
+__device__ inline float activate(activation act, float z) {
+  if (act == activation::swiglu) return z / (1 + __expf(-z));
+  if (act == activation::reglu) return z * (z > 0 ? 1.f : 0.f);
+  float const u = float(gelu_linear) * (z + float(gelu_cubic) * z * z * z);
+  return z / (1 + __expf(-2 * u));
+}
+#endif
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -163,8 +163,7 @@ void cross_entropy_launch(cross_entropy_rows<T> p, double* sum, CUstream_st* str
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared),
           "shared memory of cross_entropy_kernel");
     int const most = shared > 100 << 10 ? 1024 : shared > 32 << 10 ? 512 : 256;
-    kernel<<<static_cast<unsigned>(tokens),
-             vector::threads_for((V + vector::width - 1) / vector::width, most),
+    kernel<<<static_cast<unsigned>(tokens), vector::threads_for(ceil_div(V, vector::width), most),
              static_cast<std::size_t>(shared), stream>>>(p);
     check_launch("cross_entropy_kernel");
   };
@@ -227,8 +226,7 @@ void loss<T>::squared_error(matrix<T const> y, matrix<T const> target, double sc
                        vector::aligned(target.data, y.cols, target.stride) &&
                        (!dy.data || vector::aligned(dy.data, y.cols, dy.stride));
   std::int64_t const of_block = 256 * (vectors ? vector::width : 1);
-  auto const parts =
-      at_most<std::int64_t>((y.size() + of_block - 1) / of_block, squared_error_parts);
+  auto const parts = at_most<std::int64_t>(ceil_div(y.size(), of_block), squared_error_parts);
   auto const kernel = vectors ? squared_error_kernel<vector::width, T> : squared_error_kernel<1, T>;
   kernel<<<static_cast<unsigned>(parts), 256, 0, stream>>>(y, target, static_cast<float>(2 * scale),
                                                            dy, partial);

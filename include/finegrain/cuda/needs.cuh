@@ -35,19 +35,16 @@ using network_code =
              loss_code<T>, adamw_code<T>, rounding_code<T>, random_code<T>, cached_rows_code<T>>;
 template <class T>
 using attention_code = all_code<linear_code<T>, rotary_code<T>, attend_code<T>>;
-template <class T, bool Biased, bool Normed>
-struct formed_attention_code : attention_code<T> {};
-template <class T, bool Normed>
-struct formed_attention_code<T, true, Normed>
-    : all_code<formed_attention_code<T, false, Normed>, bias_code<T>> {};
-template <class T>
-struct formed_attention_code<T, false, true> : all_code<attention_code<T>, norm_code<T>> {};
 template <class T>
 using latent_attention_code =
     all_code<linear_code<T>, linear_each_code<T>, norm_code<T>, rotary_neighbours_code<T>,
              heads_columns_code<T>, latent_attend_code<T>>;
-/// Of experts of any kind; and of routed ones that lane_numbers has N for. (To name a list is to
-/// compile it: so specialisations and not conditions.)
+/// A list where it is needed. (To name a list is to compile it: so specialisations and not conditions.)
+template <bool Needed, template <class> class List, class T>
+struct code_if {};
+template <template <class> class List, class T>
+struct code_if<true, List, T> : List<T> {};
+/// Of experts of any kind; and of routed ones that lane_numbers has N for.
 template <class T>
 using layer_code = all_code<route_code<T>, experts_code<T>, combine_code<T>>;
 template <class T, int N, bool Rarer>
@@ -83,7 +80,9 @@ template <class T, int V, int D>
 struct stage_code<T, embedding<V, D>> : embed_code<T> {};
 template <class T, int D, int Heads, int KvHeads, int HeadDim, attention_form Form>
 struct stage_code<T, attention<D, Heads, KvHeads, HeadDim, Form>>
-    : formed_attention_code<T, Form.bias, Form.norm != head_norm::none> {};
+    : all_code<attention_code<T>, code_if<Form.bias, bias_code, T>,
+               code_if<Form.norm != head_norm::none, norm_code, T>,
+               code_if<Form.yarn.factor != 1, rotary_sized_code, T>> {};
 template <class T, int D, int Heads, latent N>
 struct stage_code<T, latent_attention<D, Heads, N>> : latent_attention_code<T> {};
 template <class T, int D, int F, activation Act>
@@ -101,9 +100,9 @@ struct code_for : all_code<network_code<T>, stage_code<T, What>> {
                 "on_cuda is of an expression, of a ladder, or of void for all there is");
 };
 template <class T, class... Routers>
-using any_code =
-    all_code<network_code<T>, Routers..., layer_code<T>, norm_code<T>, bias_code<T>,
-             attention_code<T>, latent_attention_code<T>, embed_code<T>, blend_code<T>>;
+using any_code = all_code<network_code<T>, Routers..., layer_code<T>, norm_code<T>, bias_code<T>,
+                          attention_code<T>, rotary_sized_code<T>, latent_attention_code<T>,
+                          embed_code<T>, blend_code<T>>;
 template <class T, config... Cs>
 struct code_for<T, ladder<Cs...>>
     : any_code<T, router_code<T, lane_numbers(Cs.routed), rarer(Cs)>...> {

@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(threads)
     pack_rows(T const* from, int rows, int columns, std::uint8_t* to, bf16* scales) {
   int const pitch = static_cast<int>((columns + 63) / 64 * 64);
   int const high = F == format::int8 ? 1 : 128, wide = F == format::int8 ? pitch : 128;
-  int const down = (rows + high - 1) / high, across = (columns + wide - 1) / wide;
+  int const down = ceil_div(rows, high), across = ceil_div(columns, wide);
   auto const block = std::int64_t{blockIdx.x};
   std::int64_t const matrix = block / (down * across);
   int const place = static_cast<int>(block % (down * across));
@@ -95,7 +95,7 @@ template <format F, class T>
 __global__ void __launch_bounds__(threads)
     pack_panels(T const* low, T const* high, int rows, int columns, std::uint8_t* to) {
   int const in_panel = low == high ? 16 : 8, steps = (columns + 63) / 64;
-  int const panels = (rows + in_panel - 1) / in_panel;
+  int const panels = ceil_div(rows, in_panel);
   auto const block = std::int64_t{blockIdx.x};
   std::int64_t const matrix = block / (std::int64_t{panels} * steps);
   int const place = static_cast<int>(block % (std::int64_t{panels} * steps));

@@ -111,7 +111,7 @@ void route<T>::report(routing_rules const& c, balance_terms const& loss, summed<
                       router_state const& state, row_map const& rows, sequence_starts starts,
                       balance_factors const& factors, router_report const& report, double* partials,
                       CUstream_st* stream) {
-  int const chunk = (rows.tokens + router_report::blocks - 1) / router_report::blocks;
+  int const chunk = ceil_div(rows.tokens, router_report::blocks);
   report_kernel<T><<<router_report::blocks, 256, 0, stream>>>(c, loss, state, rows.tokens, chunk,
                                                               starts, factors.factors, partials);
   check_launch("route: report");

@@ -123,7 +123,47 @@ void rotary<T>::turn(places where, int dim, double theta, float direction, matri
   check_launch("rotary");
 }
 
-/// The same of neighbours among the last numbers of heads, which become `size` times as large.
+/// The same of one matrix, whose numbers become `size` times as large.
+template <class T>
+__global__ void __launch_bounds__(256)
+    turn_sized_kernel(places where, int dim, float direction, float size,
+                      __grid_constant__ rotary_speeds const speeds, matrix<T> m) {
+  __shared__ float sine[rotary_pairs], cosine[rotary_pairs];
+  int const row[1] = {static_cast<int>(blockIdx.x)}, half = dim / 2;
+  if (static_cast<int>(threadIdx.x) < half) {
+    float s, c;
+    find_turn(where, row, speeds, &s, &c);
+    sine[threadIdx.x] = direction * size * s;
+    cosine[threadIdx.x] = size * c;
+  }
+  __syncthreads();
+  int const fours = half / 4, all = static_cast<int>(m.cols) / dim * fours;
+  for (int item = threadIdx.x; item < all; item += blockDim.x) {
+    int const i = item % fours * 4;
+    T* const head = m.data + row[0] * m.stride + item / fours * dim;
+    turn_pairs(head + i, head + half + i, sine + i, cosine + i);
+  }
+}
+
+/// Turns a position, slowed by YaRN where `how` says so.
+inline rotary_speeds slowed_speeds(finegrain::rotary const& how) {
+  rotary_speeds speeds{};
+  for (int i = 0; i < how.dim / 2; ++i)
+    speeds.turns[i] =
+        std::pow(how.theta, -2.0 * i / how.dim) * how.slowed(i) / 6.283185307179586477;
+  return speeds;
+}
+
+template <class T>
+void rotary<T>::turn_sized(places where, finegrain::rotary const& how, float direction, float size,
+                           matrix<T> m, CUstream_st* stream) {
+  if (where.tokens == 0) return;
+  turn_sized_kernel<T><<<static_cast<unsigned>(where.tokens), 256, 0, stream>>>(
+      where, how.dim, direction, size, slowed_speeds(how), m);
+  check_launch("rotary, sized");
+}
+
+/// The same of neighbours among the last numbers of heads.
 template <class T>
 __global__ void __launch_bounds__(256)
     turn_neighbours_kernel(places where, int dim, int head, float direction, float size,
@@ -157,17 +197,15 @@ template <class T>
 void rotary<T>::turn_neighbours(places where, finegrain::rotary const& how, float direction,
                                 matrix<T> m, CUstream_st* stream) {
   if (where.tokens == 0) return;
-  rotary_speeds speeds{};
-  for (int i = 0; i < how.dim / 2; ++i)
-    speeds.turns[i] =
-        std::pow(how.theta, -2.0 * i / how.dim) * how.slowed(i) / 6.283185307179586477;
   turn_neighbours_kernel<T><<<static_cast<unsigned>(where.tokens), 256, 0, stream>>>(
-      where, how.dim, how.head, direction, static_cast<float>(how.size()), speeds, m);
+      where, how.dim, how.head, direction, static_cast<float>(how.size()), slowed_speeds(how), m);
   check_launch("rotary of neighbours");
 }
 
 template <class T>
 using rotary_neighbours_code = code<&rotary<T>::turn_neighbours>;
+template <class T>
+using rotary_sized_code = code<&rotary<T>::turn_sized>;
 template <class T>
 using rotary_code = code<&rotary<T>::turn>;
 

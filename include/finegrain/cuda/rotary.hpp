@@ -36,6 +36,10 @@ struct rotary {
   /// the inverse, which is also the gradient. dim is a multiple of 8 up to 256.
   static void turn(places where, int dim, double theta, float direction, matrix<T> q, matrix<T> k,
                    CUstream_st* stream);
+  /// The same of m alone, by angles that `how` slows, and its numbers become `size` times as large:
+  /// YaRN. how.head is how.dim.
+  static void turn_sized(places where, finegrain::rotary const& how, float direction, float size,
+                         matrix<T> m, CUstream_st* stream);
   /// Turns neighbours (2i, 2i + 1) of the last how.dim numbers of each head of how.head numbers, as
   /// `how` says, or back. Both are multiples of 8, how.dim 256 at most.
   static void turn_neighbours(places where, finegrain::rotary const& how, float direction,

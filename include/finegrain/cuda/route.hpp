@@ -1,5 +1,5 @@
 // The router on the device: logits, scores, the choice of experts and their weights, and backward.
-// Defined in logits.cuh, route.cuh, route_few.cuh, balance.cuh and report.cuh.
+// Defined in logits.cuh, route.cuh, route_few.cuh, router_weights.cuh, balance.cuh and report.cuh.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -59,7 +59,7 @@ struct routing_rules {
         shared_scale(c.shared_scale),
         limited(c.group_limit < c.groups),
         group_shift(0),
-        group_inverse(((1 << 20) + c.routed / c.groups - 1) / (c.routed / c.groups)) {
+        group_inverse(ceil_div(1 << 20, c.routed / c.groups)) {
     while (groups << (group_shift + 1) <= 32) ++group_shift;
   }
 };
@@ -148,7 +148,7 @@ struct router_splits {
     std::int64_t const tiles = std::int64_t{(columns + 63) / 64} * ((D + 127) / 128);
     std::int64_t const wanted = tiles >= 264 ? 1 : 264 / tiles, parts = (T + 127) / 128;
     std::int64_t const splits = parts < 1 ? 1 : wanted < parts ? wanted : parts;
-    std::int64_t const each = ((T + splits - 1) / splits + 31) / 32 * 32;
+    std::int64_t const each = (ceil_div(T, splits) + 31) / 32 * 32;
     return {static_cast<int>(splits), static_cast<int>(each)};
   }
   static constexpr std::int64_t partials(std::int64_t T, int columns, int D) {

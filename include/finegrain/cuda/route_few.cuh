@@ -3,6 +3,7 @@
 #pragma once
 
 #include "route.cuh"
+#include "router_weights.cuh"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
@@ -65,8 +66,8 @@ void launch_route_few(routing_rules const& c, router_numbers<T> const& w, T cons
   int const words = choice_words(c), R = c.routed;
   auto const launch = [&](auto kernel, int experts) {
     launch_overlapping(kernel,
-                       dim3(unsigned((R + experts - 1) / experts), unsigned(rows.tokens + 15) / 16),
-                       256, 4 * (at_least(8 * words, index_words(R, 8)) + 32 * c.k), stream,
+                       dim3(unsigned(ceil_div(R, experts)), unsigned(rows.tokens + 15) / 16), 256,
+                       4 * (at_least(8 * words, index_words(R, 8)) + 32 * c.k), stream,
                        "route: few tokens", c, w, x, state, rows, words);
   };
   if (rows.tokens <= 64)  // small tiles, for more blocks

@@ -101,7 +101,7 @@ inline unsigned threads_for(std::int64_t items, int most) {
       at_most<std::int64_t>(at_least<std::int64_t>((items + 31) / 32 * 32, 32), most));
 }
 inline unsigned blocks_for(std::int64_t items, std::int64_t of_block) {
-  return static_cast<unsigned>((items + of_block - 1) / of_block);
+  return static_cast<unsigned>(ceil_div(items, of_block));
 }
 
 }  // namespace vector

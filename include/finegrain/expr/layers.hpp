@@ -109,6 +109,21 @@ struct mlp : stage<D> {
   };
 };
 
+/// The weights of shared experts. Shapes are run-time numbers: one body of code binds every config's.
+template <class T>
+struct shared_weights {
+  matrix<T> gate, up;     // (S F, D)
+  matrix<T> down;         // (D, S F)
+  matrix<T> shared_gate;  // (1, D), or empty
+  template <class Bind>
+  FINEGRAIN_ONE_COPY constexpr shared_weights(Bind& bind, config const& c)
+      : gate(bind.matrix("shared.gate", c.shared * c.width, c.hidden, role::projection)),
+        up(bind.matrix("shared.up", c.shared * c.width, c.hidden, role::projection)),
+        down(bind.matrix("shared.down", c.hidden, c.shared * c.width, role::projection)),
+        shared_gate(bind.matrix("shared_gate", c.shared_gate ? 1 : 0, c.hidden, role::projection)) {
+  }
+};
+
 /// The experts that every token runs through: one feed-forward block of width S * F, which is the
 /// sum of S blocks of width F; times shared_scale and, with a shared gate, sigmoid(x . shared_gate).
 template <config C>
@@ -118,52 +133,50 @@ struct shared_experts : stage<C.hidden> {
   static constexpr char const* name = "shared_experts";
   static constexpr int width = C.shared * C.width;
   template <class T>
-  struct weights {
-    matrix<T> gate, up;     // (S F, D)
-    matrix<T> down;         // (D, S F)
-    matrix<T> shared_gate;  // (1, D), or empty
+  struct weights : shared_weights<T> {
     template <class Bind>
-    constexpr explicit weights(Bind& bind)
-        : gate(bind.matrix("shared.gate", width, C.hidden, role::projection)),
-          up(bind.matrix("shared.up", width, C.hidden, role::projection)),
-          down(bind.matrix("shared.down", C.hidden, width, role::projection)),
-          shared_gate(
-              bind.matrix("shared_gate", C.shared_gate ? 1 : 0, C.hidden, role::projection)) {}
+    constexpr explicit weights(Bind& bind) : shared_weights<T>(bind, C) {}
   };
 };
 
+/// The weights of a router and its experts. A router's that the config has no use for are empty: all
+/// but `router` as a rule, and `router` too where every weight is the same.
+template <class T>
+struct routed_weights {
+  matrix<T> router;       // (R, D), or (R, P) of a cosine router
+  matrix<T> bias;         // (1, R)
+  matrix<T> table;        // (V, K) of hash: whole numbers, taken modulo R
+  matrix<T> project;      // (P, D) of a cosine router,
+  matrix<T> temperature;  // (1, 1) whose cosines are times e^temperature, 100 at most
+  matrix<T> noise;        // (R, D) of a noisy router
+  stack<T> gate, up;      // R x (F, D)
+  stack<T> down;          // R x (D, F)
+  template <class Bind>
+  FINEGRAIN_ONE_COPY constexpr routed_weights(Bind& bind, config const& c)
+      : router(bind.matrix("router", c.uniform ? 0 : c.routed, c.cosine > 0 ? c.cosine : c.hidden,
+                           role::projection)),
+        bias(bind.matrix("bias", c.bias ? 1 : 0, c.routed, role::selection_bias)),
+        table(bind.matrix("table", c.vocabulary, c.top_k, role::table)),
+        project(bind.matrix("project", c.cosine, c.hidden, role::projection)),
+        temperature(bind.matrix("temperature", c.cosine > 0 ? 1 : 0, 1, role::gain)),
+        noise(bind.matrix("noise", c.noisy ? c.routed : 0, c.hidden, role::projection)),
+        gate(bind.stack("experts.*.gate", c.routed, c.width, c.hidden, role::projection, c.top_k)),
+        up(bind.stack("experts.*.up", c.routed, c.width, c.hidden, role::projection, c.top_k)),
+        down(bind.stack("experts.*.down", c.routed, c.hidden, c.width, role::projection, c.top_k)) {
+  }
+};
+
 /// A router and R experts, K of which each token runs through; their outputs are added, each times
-/// its weight. Scores, choice and weights are as C says. A router's weights that C has no use for
-/// are empty: all but `router` as a rule, and `router` too where every weight is the same.
+/// its weight. Scores, choice and weights are as C says.
 template <config C>
 struct routed_experts : stage<C.hidden> {
   static_assert(valid<C>);
   static constexpr char const* name = "routed_experts";
   static constexpr config layer = C;  // what makes it a router: it has a report in every log
   template <class T>
-  struct weights {
-    matrix<T> router;       // (R, D), or (R, P) of a cosine router
-    matrix<T> bias;         // (1, R)
-    matrix<T> table;        // (V, K) of hash: whole numbers, taken modulo R
-    matrix<T> project;      // (P, D) of a cosine router,
-    matrix<T> temperature;  // (1, 1) whose cosines are times e^temperature, 100 at most
-    matrix<T> noise;        // (R, D) of a noisy router
-    stack<T> gate, up;      // R x (F, D)
-    stack<T> down;          // R x (D, F)
+  struct weights : routed_weights<T> {
     template <class Bind>
-    constexpr explicit weights(Bind& bind)
-        : router(bind.matrix("router", C.uniform ? 0 : C.routed, C.cosine > 0 ? C.cosine : C.hidden,
-                             role::projection)),
-          bias(bind.matrix("bias", C.bias ? 1 : 0, C.routed, role::selection_bias)),
-          table(bind.matrix("table", C.vocabulary, C.top_k, role::table)),
-          project(bind.matrix("project", C.cosine, C.hidden, role::projection)),
-          temperature(bind.matrix("temperature", C.cosine > 0 ? 1 : 0, 1, role::gain)),
-          noise(bind.matrix("noise", C.noisy ? C.routed : 0, C.hidden, role::projection)),
-          gate(
-              bind.stack("experts.*.gate", C.routed, C.width, C.hidden, role::projection, C.top_k)),
-          up(bind.stack("experts.*.up", C.routed, C.width, C.hidden, role::projection, C.top_k)),
-          down(bind.stack("experts.*.down", C.routed, C.hidden, C.width, role::projection,
-                          C.top_k)) {}
+    constexpr explicit weights(Bind& bind) : routed_weights<T>(bind, C) {}
   };
 };
 

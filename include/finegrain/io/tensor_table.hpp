@@ -33,6 +33,7 @@ enum class dtype {
   f64
 };
 
+/// A format's name in a file, and the bytes of one number.
 struct dtype_facts {
   std::string_view name;
   std::int64_t bytes;

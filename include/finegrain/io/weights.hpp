@@ -70,7 +70,7 @@ struct stored_weight {
     std::vector<double> scale;
     if (scales) {
       each(*scales, room, [&](std::int64_t, double x) { scale.push_back(x); });
-      std::int64_t const across = (to->cols + side - 1) / side;
+      std::int64_t const across = ceil_div(to->cols, side);
       std::int64_t row = 0, col = 0;
       each(*numbers, room, [&](std::int64_t i, double x) {
         put(i, x * scale[static_cast<std::size_t>(row / side * across + col / side)]);
@@ -153,7 +153,7 @@ std::vector<stored_weight> find_weights(tensor_files const& files,
       if (entry.role != role::projection || !weight.scales)
         differences.push_back(theirs + " is F8_E4M3 without " + known.back());
       else
-        compare(*weight.scales, {(entry.rows + side - 1) / side, (entry.cols + side - 1) / side},
+        compare(*weight.scales, {ceil_div(entry.rows, side), ceil_div(entry.cols, side)},
                 "the scales of " + entry.name);
     }
     found.push_back(weight);

@@ -15,6 +15,7 @@ namespace finegrain::inline FINEGRAIN_ABI {
 /// What the 95 % interval of lower - higher says of "lower is below higher".
 enum class verdict { holds, reversed, undecided };
 
+/// Undecided where the interval holds 0, or there is none.
 inline verdict verdict_on(estimate const& difference) {
   if (!difference.has_interval()) return verdict::undecided;
   if (difference.mean + difference.half < 0) return verdict::holds;

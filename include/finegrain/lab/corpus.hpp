@@ -106,7 +106,7 @@ class corpus {
 
   /// How many validation windows lie beside one another.
   std::int64_t validation_windows(std::int64_t length) const {
-    return stretches * ((longest(length, false) + length - 1) / length);
+    return stretches * ceil_div(longest(length, false), length);
   }
   /// Validation windows [first, first + count) of `of` that are spread evenly over all. Those of a
   /// mixture's texts follow one another.

@@ -29,6 +29,7 @@ struct level {
   double y;
 };
 
+/// Curves in one picture, with its title and the names of its axes.
 struct curve_plot {
   std::string title, x_axis, y_axis;
   std::vector<curve> curves;

@@ -19,6 +19,7 @@ struct interval_row {
   std::vector<double> values = {};
 };
 
+/// Rows in one picture, with its title and the name of its axis.
 struct interval_plot {
   std::string title, x_axis;
   std::vector<interval_row> rows;

@@ -15,6 +15,7 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
+/// A network and its trainer, as a study sees them. Errors are those of `trainer` and `generate`.
 struct learner {
   virtual ~learner() = default;
   virtual std::int64_t steps() const = 0;

@@ -47,6 +47,7 @@ struct model_results {
   }
 };
 
+/// What all runs of a study came to, as a table and pictures.
 struct study_results {
   std::vector<model_results> models;
   std::vector<picture::level> levels;  // what was given to compare with

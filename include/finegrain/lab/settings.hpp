@@ -11,6 +11,8 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
+/// What all models of a study have in common: where reports go, how many runs, steps of what size, and how
+/// weights begin and learn.
 struct study_settings {
   std::string out = "out/study";  // a folder for the reports
   std::string pool = {};  // one that studies may share: log.jsonl, time.jsonl, runs/; or as `out`

@@ -11,6 +11,7 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
+/// Numbers [row][column].
 using number_table = std::vector<std::vector<double>>;
 
 /// Bits that the column of a draw tells of its row, from counts [row][column]: a draw is a slot of

@@ -22,6 +22,7 @@ struct point {
 /// How something is drawn: any SVG presentation attributes, `stroke="#444" fill="none"`.
 using style = std::string;
 
+/// A sheet of width x height pixels, and what was drawn on it, in order.
 class drawing {
  public:
   drawing(double width, double height) : width_(width), height_(height) {}

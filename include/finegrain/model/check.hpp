@@ -100,6 +100,26 @@ void check_ids(batch const& b, int vocabulary) {
       throw invalid_argument("token id %d is not in the router's table of %d", id, vocabulary);
 }
 
+/// Whether a router can do what is asked, and the log's report number `at` is its.
+template <class X>
+void check_router(config const& c, batch const& b, bool training, std::size_t at) {
+  check_request(c, b.routing, training);
+  place<X>::check(c, b.routing, training);
+  if (b.tokens > INT32_MAX / (slots(c, b.routing) + 1))  // slots are numbered with 32 bits
+    throw invalid_argument("a batch of %lld tokens with %d experts each is too large",
+                           shown(b.tokens), slots(c, b.routing));
+  if (c.selection == selection::hash) check_ids<X>(b, c.vocabulary);
+  if (!b.log) return;
+  if (b.log->layers.size() <= at ||
+      b.log->layers[at].load.size() != static_cast<std::size_t>(c.routed))
+    throw invalid_argument("the routing log is not this network's: use make_log()");
+  routing_report const& report = b.log->layers[at];
+  if (!report.experts.empty() &&
+      static_cast<std::int64_t>(report.experts.size()) < b.tokens * slots(c, b.routing))
+    throw invalid_argument("the routing log has no room for the choices of %lld tokens",
+                           shown(b.tokens));
+}
+
 /// Whether every router of E can do what is asked, and the log is one of E's. A rule and jitter are
 /// asked of those whose config has them: there must be one.
 template <Expr E, class X>
@@ -108,24 +128,9 @@ void check_routing(batch const& b, bool training) {
   bool ruled = false, jittered = false;
   leaves<E>::visit([&]<Expr L>(L) {
     if constexpr (is_router<L>) {
-      constexpr config c = L::layer;
-      check_request(c, b.routing, training);
-      place<X>::check(c, b.routing, training);
-      if (b.tokens > INT32_MAX / (slots(c, b.routing) + 1))  // slots are numbered with 32 bits
-        throw invalid_argument("a batch of %lld tokens with %d experts each is too large",
-                               shown(b.tokens), slots(c, b.routing));
-      if constexpr (c.selection == selection::hash) check_ids<X>(b, c.vocabulary);
-      if (b.log && (b.log->layers.size() <= routers ||
-                    b.log->layers[routers].load.size() != static_cast<std::size_t>(c.routed)))
-        throw invalid_argument("the routing log is not this network's: use make_log()");
-      if (b.log && !b.log->layers[routers].experts.empty() &&
-          static_cast<std::int64_t>(b.log->layers[routers].experts.size()) <
-              b.tokens * slots(c, b.routing))
-        throw invalid_argument("the routing log has no room for the choices of %lld tokens",
-                               shown(b.tokens));
-      ++routers;
-      ruled |= c.selection == selection::rule;
-      jittered |= c.jitter;
+      check_router<X>(L::layer, b, training, routers++);
+      ruled |= L::layer.selection == selection::rule;
+      jittered |= L::layer.jitter;
     }
   });
   if (routers > 0 && b.routing.rule && !ruled)
@@ -151,8 +156,7 @@ void check_input(batch const& b, matrix<typename X::scalar const> x, bool traini
   check_routing<E, X>(b, training);
   if (b.times && !is_clocked<E>)
     throw invalid_argument("this network takes no times: a network of timed<E, X> does");
-  if (!cache) return;
-  check_cache<X>(b, cache_width(E{}), *cache);
+  if (cache) check_cache<X>(b, cache_width(E{}), *cache);
 }
 
 /// Everything about one call of a network of E.

@@ -55,6 +55,24 @@ inline constexpr bool composes = std::is_base_of_v<composed, plan<X, E>>;
 template <class X, Named E>
 inline constexpr bool composes<X, E> = std::is_base_of_v<plan<X, inner_t<E>>, plan<X, E>>;
 
+/// Memory of two plans, one behind the other, `Width` numbers of S a token between them.
+template <class S, class First, class Second, int Width>
+struct then_memory {
+  struct saved {
+    typename First::saved a;
+    matrix<S> middle;  // (T, Width)
+    typename Second::saved b;
+    constexpr saved(arena& memory, extent e)
+        : a(memory, e), middle(memory.matrix<S>(e.tokens, Width)), b(memory, e) {}
+  };
+  struct scratch {
+    constexpr scratch(arena& memory, extent e) {
+      if (e.training) memory.matrix<S>(e.tokens, Width);  // the gradient of middle
+      in_turn<typename First::scratch, typename Second::scratch>(memory, e);
+    }
+  };
+};
+
 }  // namespace detail
 
 template <class X, Expr A, Expr B>
@@ -63,20 +81,9 @@ struct plan<X, then<A, B>> : detail::composed {
   using first = plan<X, A>;
   using second = plan<X, B>;
   static constexpr int width = out_width<A>();
-
-  struct saved {
-    typename first::saved a;
-    matrix<S> middle;  // (T, width)
-    typename second::saved b;
-    constexpr saved(arena& memory, extent e)
-        : a(memory, e), middle(memory.matrix<S>(e.tokens, width)), b(memory, e) {}
-  };
-  struct scratch {
-    constexpr scratch(arena& memory, extent e) {
-      if (e.training) memory.matrix<S>(e.tokens, width);  // the gradient of middle
-      detail::in_turn<typename first::scratch, typename second::scratch>(memory, e);
-    }
-  };
+  using memory = detail::then_memory<S, first, second, width>;
+  using saved = typename memory::saved;
+  using scratch = typename memory::scratch;
 
   template <class W>
   static void forward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S> y) {

@@ -116,7 +116,7 @@ namespace detail {
 template <class X, class Body>
 void for_rows(X const& on, std::int64_t rows, Body&& body) {
   constexpr std::int64_t some = 32;
-  on.threads((rows + some - 1) / some, [&](std::int64_t task, int worker) {
+  on.threads(ceil_div(rows, some), [&](std::int64_t task, int worker) {
     for (std::int64_t t = task * some; t < std::min(rows, (task + 1) * some); ++t) body(t, worker);
   });
 }

@@ -83,7 +83,7 @@ struct routing {
   }
   /// ceil(tokens k / R): an expert's part of all slots.
   static constexpr std::int64_t share_of(config const& c, int k, std::int64_t tokens) {
-    return (tokens * k + c.routed - 1) / c.routed;
+    return ceil_div(tokens * k, c.routed);
   }
   /// Whether a request may ask for one expert more than configured.
   static constexpr bool may_add(config const& c, bool training) {

@@ -109,19 +109,9 @@ struct scored<X, then<A, B>> {
   using rest = scored<X, B>;
   static constexpr int width = out_width<A>();
 
-  struct saved {
-    typename first::saved a;
-    matrix<S> middle;  // (T, width)
-    typename rest::saved b;
-    constexpr saved(arena& memory, extent e)
-        : a(memory, e), middle(memory.matrix<S>(e.tokens, width)), b(memory, e) {}
-  };
-  struct scratch {
-    constexpr scratch(arena& memory, extent e) {
-      memory.matrix<S>(e.training ? e.tokens : 0, width);  // the gradient of middle
-      detail::in_turn<typename first::scratch, typename rest::scratch>(memory, e);
-    }
-  };
+  using memory = detail::then_memory<S, first, rest, width>;
+  using saved = typename memory::saved;
+  using scratch = typename memory::scratch;
 
   template <class W, class V, Loss<X> L>
   static double run(pass<X> p, W const& w, saved const& s, matrix<S const> x, L const& loss,

@@ -36,7 +36,8 @@ summed<T> with_rest(T const* first, std::int64_t count) {
   return {first, first ? first + padded(count) : nullptr};
 }
 
-/// A `Bind` that cuts views out of one array, or only measures it when there is none.
+/// A `Bind` that cuts views out of one array, or only measures it when there is none. One copy of what
+/// every weight calls: inlined, that is most of what a config adds to a program.
 template <class T>
 class weight_binder {
  public:
@@ -44,11 +45,13 @@ class weight_binder {
   constexpr void enter(char const*) {}
   constexpr void enter_next(char const*) {}
   constexpr void leave() {}
-  constexpr finegrain::matrix<T> matrix(char const*, std::int64_t rows, std::int64_t cols, role r) {
+  FINEGRAIN_ONE_COPY constexpr finegrain::matrix<T> matrix(char const*, std::int64_t rows,
+                                                           std::int64_t cols, role r) {
     return {take(room(rows * cols, r)), rows, cols};
   }
-  constexpr finegrain::stack<T> stack(char const*, std::int64_t count, std::int64_t rows,
-                                      std::int64_t cols, role, std::int64_t) {
+  FINEGRAIN_ONE_COPY constexpr finegrain::stack<T> stack(char const*, std::int64_t count,
+                                                         std::int64_t rows, std::int64_t cols, role,
+                                                         std::int64_t) {
     return {take(padded(count * rows * cols)), count, rows, cols};
   }
   constexpr std::int64_t size() const { return used_; }
@@ -80,7 +83,8 @@ FINEGRAIN_LAZY class weight_lister {
     parts_.resize(scopes_.back().parts);
     scopes_.pop_back();
   }
-  finegrain::matrix<char> matrix(char const* name, std::int64_t rows, std::int64_t cols, role r) {
+  FINEGRAIN_ONE_COPY finegrain::matrix<char> matrix(char const* name, std::int64_t rows,
+                                                    std::int64_t cols, role r) {
     if (rows * cols > 0) entries.push_back({path_ + name, rows, cols, offset_, r});
     offset_ += room(rows * cols, r);
     return {};

@@ -11,19 +11,19 @@ namespace finegrain::inline FINEGRAIN_ABI {
 
 namespace spec {
 
-/// SiLU: z sigmoid(z); GELU in its tanh form: z (1 + tanh(a (z + b z^3))) / 2; ReLU: z above 0, else 0.
+/// SiLU: z sigmoid(z); GELU in its tanh form; ReLU: z above 0, else 0.
 template <class T>
 T activate(activation act, T z) {
   if (act == activation::reglu) return z * T(z > 0);
   if (act == activation::swiglu) return z * detail::logistic(z);
-  T const a = T(0.7978845608028653559), b = T(0.044715);  // a = sqrt(2 / pi)
+  T const a = T(gelu_linear), b = T(gelu_cubic);
   return z * (1 + std::tanh(a * (z + b * z * z * z))) / 2;
 }
 template <class T>
 T activate_derivative(activation act, T z) {
   if (act == activation::reglu) return T(z > 0);
   if (act == activation::swiglu) return detail::logistic(z) * (1 + z * (1 - detail::logistic(z)));
-  T const a = T(0.7978845608028653559), b = T(0.044715);
+  T const a = T(gelu_linear), b = T(gelu_cubic);
   T const u = std::tanh(a * (z + b * z * z * z));
   return (1 + u) / 2 + z * (1 - u * u) / 2 * a * (1 + 3 * b * z * z);
 }

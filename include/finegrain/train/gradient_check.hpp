@@ -12,12 +12,14 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
+/// How gradients are checked.
 struct gradient_options {
   double eps = 1e-5;       // half the difference's step; errors of rounding and curvature meet here
   std::uint64_t seed = 0;  // of the direction dy that outputs are weighted with
   std::int64_t every = 1;  // checks every so many-th number of a matrix: for large networks
 };
 
+/// What was compared, and the worst of it.
 struct gradient_report {
   std::int64_t partials = 0;  // compared
   std::int64_t skipped = 0;   // not compared: the function jumps within eps, so it has none there

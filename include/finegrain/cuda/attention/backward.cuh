@@ -17,7 +17,7 @@ void launch_backward(backward_arguments<T> const& a, CUstream_st* stream) {
   int const bytes = on_hopper() ? backward_shape<T, Heads, in_pairs<T>>::bytes : shape::bytes;
   allow_memory(queries_backward_kernel<T, Heads>, bytes);
   allow_memory(keys_backward_kernel<T, Heads>, bytes);
-  auto const tiles = static_cast<unsigned>((a.where.tokens + shape::rows - 1) / shape::rows);
+  auto const tiles = static_cast<unsigned>(ceil_div(a.where.tokens, shape::rows));
   dim3 const by_queries(static_cast<unsigned>(a.shape.query), tiles);
   dim3 const by_keys(static_cast<unsigned>(a.shape.key_value), tiles, shape::slices);
   auto const memory = static_cast<std::size_t>(bytes);

@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(decode_shape<T, Dim>::threads)
   // This part's keys are [key0, key1), of all that the last row sees.
   int const past = block_past(a, token);
   int const all = past + (row0 + rows - 1) / share + 1, step = keys * warps;
-  int const part = (all + a.parts * step - 1) / (a.parts * step) * step;
+  int const part = ceil_div(all, a.parts * step) * step;
   int const key0 = min(blockIdx.y * part, all), key1 = min(key0 + part, all);
   if (key0 == key1) {
     if (thread < rows) {

@@ -170,7 +170,7 @@ __global__ void __launch_bounds__(forward_shape<T, Heads, by_groups<T>>::threads
   // The tile's keys: [key0, end). Within [whole0, whole1) all of its rows see all of them.
   int const key0 = first[2] / keys * keys, end = past + t1, whole0 = first[3],
             whole1 = past + t0 + group_row + 1;
-  int const tiles = (end - key0 + keys - 1) / keys;
+  int const tiles = ceil_div(end - key0, keys);
   T const* const from_k = a.keys.data + shared_head * dim;
   T const* const from_v = a.values.data + shared_head * value;
   auto load = [&](auto to, T const* from, std::int64_t stride, int size, int i) {
@@ -267,7 +267,7 @@ void launch_forward(forward_arguments<T> const& a, CUstream_st* stream) {
   int const bytes = on_hopper() ? forward_shape<T, Heads, in_pairs<T>>::bytes : shape::bytes;
   allow_memory(forward_kernel<T, Heads>, bytes);
   dim3 const grid(static_cast<unsigned>(a.shape.query),
-                  static_cast<unsigned>((a.where.tokens + shape::queries - 1) / shape::queries));
+                  static_cast<unsigned>(ceil_div(a.where.tokens, shape::queries)));
   forward_kernel<T, Heads><<<grid, shape::threads, static_cast<std::size_t>(bytes), stream>>>(a);
   check_launch("attention's forward");
 }

@@ -17,16 +17,12 @@ __global__ void __launch_bounds__(backward_shape<T, Heads, by_groups<T>>::thread
   using shape = backward_shape<T, Heads, by_groups<T>>;
   constexpr int keys = shape::rows, queries = shape::step, threads = shape::threads;
   constexpr int columns = shape::columns, value_columns = shape::value_columns;
-  using query_tile = tile<T, queries, Heads::dim>;
-  using dmixed_tile = tile<T, queries, Heads::value>;
   extern __shared__ __align__(1024) unsigned char memory[];
-  tile<T, keys, Heads::dim> const k{shared_address(memory)};
-  tile<T, keys, Heads::value> const v{k.address + k.bytes};
-  auto q = [&](int stage) {
-    return query_tile{v.address + v.bytes +
-                      static_cast<std::uint32_t>(stage * (query_tile::bytes + dmixed_tile::bytes))};
-  };
-  auto dmixed = [&](int stage) { return dmixed_tile{q(stage).address + query_tile::bytes}; };
+  backward_tiles<T, Heads, shape> const tiles(shared_address(memory));
+  auto const k = tiles.resident;
+  auto const v = tiles.resident_values;
+  auto q = [&](int stage) { return tiles.at(stage); };
+  auto dmixed = [&](int stage) { return tiles.values_at(stage); };
   auto numbers = [&](int stage) {  // log_weight of a tile's rows, then delta
     return reinterpret_cast<float*>(memory + shape::tiles) + stage * 2 * queries;
   };

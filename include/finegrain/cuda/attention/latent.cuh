@@ -46,7 +46,7 @@ __global__ void __launch_bounds__(latent_shape<T>::threads)
   // This part's keys are [key0, key1), of all that the last row sees.
   int const past = block_past(a, token);
   int const all = past + (row0 + rows - 1) / share + 1;
-  int const part = (all + a.parts * keys - 1) / (a.parts * keys) * keys;
+  int const part = ceil_div(all, a.parts * keys) * keys;
   int const key0 = min(static_cast<int>(blockIdx.y) * part, all), key1 = min(key0 + part, all);
   if (key0 == key1) {
     if (thread < rows) {

@@ -28,6 +28,26 @@ struct backward_shape {
   static constexpr int bytes = tiles + numbers + 8;      // and a milestone
 };
 
+/// Their shared memory from `address` on: tiles that stay, of keys' size and of values', and stages of
+/// two that pass by.
+template <class T, class Heads, class Shape>
+struct backward_tiles {
+  using passing = tile<T, Shape::step, Heads::dim>;
+  using passing_values = tile<T, Shape::step, Heads::value>;
+  tile<T, Shape::rows, Heads::dim> resident;
+  tile<T, Shape::rows, Heads::value> resident_values;
+
+  __device__ explicit backward_tiles(std::uint32_t address)
+      : resident{address}, resident_values{address + resident.bytes} {}
+  __device__ passing at(int stage) const {
+    return {resident_values.address + resident_values.bytes +
+            static_cast<std::uint32_t>(stage * (passing::bytes + passing_values::bytes))};
+  }
+  __device__ passing_values values_at(int stage) const {
+    return {at(stage).address + passing::bytes};
+  }
+};
+
 template <class T>
 struct backward_arguments {
   heads shape;
@@ -60,16 +80,12 @@ __global__ void __launch_bounds__(backward_shape<T, Heads, by_groups<T>>::thread
     queries_backward_kernel(__grid_constant__ backward_arguments<T> const a) {
   using shape = backward_shape<T, Heads, by_groups<T>>;
   constexpr int queries = shape::rows, keys = shape::step, threads = shape::threads;
-  using key_tile = tile<T, keys, Heads::dim>;
-  using value_tile = tile<T, keys, Heads::value>;
   extern __shared__ __align__(1024) unsigned char memory[];
-  tile<T, queries, Heads::dim> const q{shared_address(memory)};
-  tile<T, queries, Heads::value> const dmixed{q.address + q.bytes};
-  auto k = [&](int stage) {
-    return key_tile{dmixed.address + dmixed.bytes +
-                    static_cast<std::uint32_t>(stage * (key_tile::bytes + value_tile::bytes))};
-  };
-  auto v = [&](int stage) { return value_tile{k(stage).address + key_tile::bytes}; };
+  backward_tiles<T, Heads, shape> const tiles(shared_address(memory));
+  auto const q = tiles.resident;
+  auto const dmixed = tiles.resident_values;
+  auto k = [&](int stage) { return tiles.at(stage); };
+  auto v = [&](int stage) { return tiles.values_at(stage); };
   milestone const step{shared_address(memory) + shape::tiles + shape::numbers};
 
   int const thread = threadIdx.x, lane = thread % 32, dim = a.shape.dim;

@@ -131,7 +131,7 @@ struct lane_weights {
     int const lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4;
     if constexpr (W::scale == scales::inside) {
       constexpr int in_panel = Up ? 8 : 16;
-      int const panels = (rows + in_panel - 1) / in_panel;
+      int const panels = ceil_div(rows, in_panel);
       std::int64_t const panel = std::int64_t{expert} * panels + min(first / in_panel, panels - 1);
       low = high = (Up ? w.gate : w.down) + panel * ((columns + 63) / 64 * W::stored) + 16 * lane;
     } else {

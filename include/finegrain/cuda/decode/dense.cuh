@@ -139,8 +139,8 @@ void dense(dense_product<T, W> const& p, CUstream_st* stream, char const* name) 
   auto const kernel = dense_kernel<T, W, Groups, Blocks, Up>;
   constexpr int bytes = dense_shape<W, Groups, Blocks>::bytes, high = Blocks * outputs<Up>;
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes), name);
-  launch_overlapping(kernel, dim3(static_cast<unsigned>((p.rows + high - 1) / high)), threads,
-                     bytes, stream, name, p);
+  launch_overlapping(kernel, dim3(static_cast<unsigned>(ceil_div(p.rows, high))), threads, bytes,
+                     stream, name, p);
 }
 /// For up to most_streamed tokens.
 template <bool Up, class T, class W>

@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(32 * Warps, 1)
   // Goes on behind a segment's end.
   auto const settle = [&](place& at) {
     while (at.segment < segments) {
-      int const padded = (columns_of(at.segment) + wide - 1) / wide * wide;
+      int const padded = ceil_div(columns_of(at.segment), wide) * wide;
       if (at.k < padded) return;
       at.k -= padded;
       ++at.segment;

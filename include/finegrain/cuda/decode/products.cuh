@@ -187,11 +187,11 @@ void product(expert_products<T> const& p, family_weights<W> const& routed,
   while (split > 1 && (columns <= (split - 1) * step || space::bytes(split) > on.shared_bytes))
     split /= 2;
   int const outputs_of = warps / split * Blocks * outputs<Up>;
-  auto const blocks = [&](int width) { return (width + outputs_of - 1) / outputs_of; };
+  auto const blocks = [&](int width) { return ceil_div(width, outputs_of); };
   cut how{split, 0, {}, divisor(blocks(Up ? F : p.hidden))};
   if (SF > 0) {
     how.shared_blocks = divisor(blocks(Up ? SF : p.hidden));
-    how.shared_units = (T_ + p.rows.tile - 1) / p.rows.tile * how.shared_blocks.of;
+    how.shared_units = ceil_div(T_, p.rows.tile) * how.shared_blocks.of;
   }
   constexpr auto kernel = &decode_kernel<T, W, Groups, Blocks, Depth, Up, PerSM>;
   if constexpr (has_replacement<W, Groups, Up>) check_code<kernel, T>(name);

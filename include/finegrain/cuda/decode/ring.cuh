@@ -221,13 +221,6 @@ __device__ void multiply_scaled(float (&sum)[4], std::uint32_t const (&a)[4][4],
   }
 }
 
-__device__ inline float activate(activation act, float z) {
-  if (act == activation::swiglu) return z / (1 + __expf(-z));
-  if (act == activation::reglu) return z * (z > 0 ? 1.f : 0.f);
-  float const u = 0.7978845608028654f * (z + 0.044715f * z * z * z);
-  return z / (1 + __expf(-2 * u));  // (1 + tanh u) / 2 is the logistic of 2 u
-}
-
 struct machine {
   int processors = 0, shared_bytes = 0;  // bytes that a block can have
   machine() {

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../gated.cuh"
 #include "ring.cuh"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -14,7 +15,7 @@ struct divisor {
   std::uint64_t factor = std::uint64_t{1} << 40;
   divisor() = default;
   explicit divisor(int by)
-      : of(static_cast<std::uint32_t>(by)), factor(((std::uint64_t{1} << 40) + of - 1) / of) {}
+      : of(static_cast<std::uint32_t>(by)), factor(ceil_div(std::uint64_t{1} << 40, of)) {}
   FINEGRAIN_HD int divide(int n) const {
     return static_cast<int>(static_cast<std::uint64_t>(n) * factor >> 40);
   }

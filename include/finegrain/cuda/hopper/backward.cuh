@@ -31,7 +31,7 @@ rows_family<T> rows_of(expert_products<T> const& p, expert_family<T> const& e, s
     f.z = dense_map(e.z, rows, 2, F, 128, 1);
     f.dz = dense_map(e.dz, rows, 2, F, 16, 1);
     f.out = dense_map(e.hidden, 1, rows, F, 1, 16);
-    f.steps = tiles_of(p.hidden, 64);
+    f.steps = ceil_div(p.hidden, 64);
     f.columns = e.width;
     f.dot_parts = dot_parts(e.width);
   } else {
@@ -39,16 +39,16 @@ rows_family<T> rows_of(expert_products<T> const& p, expert_family<T> const& e, s
     f.b[0] = dense_map(e.gate, experts, F, D, 1, 64);
     f.b[1] = dense_map(e.up, experts, F, D, 1, 64);
     f.out = dense_map(e.out, 1, rows, D, 1, 64);
-    f.steps = tiles_of(e.width, 64);
+    f.steps = ceil_div(e.width, 64);
     f.columns = p.hidden;
   }
-  f.column_tiles = tiles_of(f.columns, 256);
+  f.column_tiles = ceil_div(f.columns, 256);
   return f;
 }
 template <class T, bool down>
 void launch_rows(expert_products<T> const& p, CUstream_st* stream, char const* name) {
   if (p.rows.tokens == 0 || (p.shared.width == 0 && p.routed.width == 0)) return;
-  int const shared_rows = p.shared.width > 0 ? tiles_of(p.rows.tokens, 128) : 0;
+  int const shared_rows = p.shared.width > 0 ? ceil_div(p.rows.tokens, 128) : 0;
   rows_arguments<T> const g{rows_of<T, down>(p, p.shared, 1, p.rows.tokens),
                             rows_of<T, down>(p, p.routed, p.rows.experts, p.rows.max_rows()),
                             p.rows,
@@ -68,7 +68,7 @@ weights_family<T> weights_of(expert_products<T> const& p, expert_family<T> const
   f.width = e.width;
   f.parts = down || F % 64 == 0 ? 1 : 2;
   f.columns = down || f.parts == 2 ? e.width : 2 * e.width;
-  f.column_tiles = tiles_of(f.columns, 256);
+  f.column_tiles = ceil_div(f.columns, 256);
   f.b = dense_map(down ? e.hidden : e.dz, rows, f.parts, f.columns, 64, 1);
   if (down) {
     f.out[0] = dense_map(e.ddown, experts, D, F, 1, 64);
@@ -102,7 +102,7 @@ void launch_weights(expert_products<T> const& p, CUstream_st* stream, char const
                          p.rows,
                          down ? p.dy : p.x,
                          p.hidden,
-                         tiles_of(p.hidden, 256),
+                         ceil_div(p.hidden, 256),
                          0,
                          p.mode};
   g.shared_units = g.shared.parts * g.shared.column_tiles * g.pairs;

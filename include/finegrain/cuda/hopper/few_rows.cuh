@@ -300,8 +300,8 @@ void describe_few(few_side& s, expert_family<T> const& f, T const* in, std::int6
                   int experts, int D) {
   using tile = few_tile<N>;
   int const K = Up ? D : f.width, width = Up ? f.width : D;
-  s.blocks = tiles_of(width, (Up ? 1 : 2) * tile::half);
-  s.steps = tiles_of(K, tile::depth);
+  s.blocks = ceil_div(width, (Up ? 1 : 2) * tile::half);
+  s.steps = ceil_div(K, tile::depth);
   auto const weights = [&](T const* data) {
     return map_of({data, K, width, experts, K, std::int64_t{width} * K, tile::half, 1});
   };
@@ -323,7 +323,7 @@ void launch_few(expert_products<T> const& p, CUstream_st* stream, char const* na
                       p.rows.experts, p.hidden);
   if (p.shared.width > 0) {
     describe_few<Up, N>(a.shared, p.shared, Up ? p.x : p.shared.hidden, p.rows.tokens, 1, p.hidden);
-    a.shared_tiles = tiles_of(p.rows.tokens, N);
+    a.shared_tiles = ceil_div(p.rows.tokens, N);
   }
   std::int64_t const units =
       std::int64_t{a.shared_tiles} * a.shared.blocks + p.rows.max_tiles() * a.routed.blocks;

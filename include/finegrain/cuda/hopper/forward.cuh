@@ -192,8 +192,8 @@ void describe_side(forward_side& s, expert_family<T> const& f, T const* in, std:
   using tile = forward_tile;
   int const K = Up ? D : f.width, width = Up ? f.width : D;
   int const tile_columns = (Up ? 1 : 2) * tile::half;
-  s.columns = (width + tile_columns - 1) / tile_columns;
-  s.steps = (K + tile::depth - 1) / tile::depth;
+  s.columns = ceil_div(width, tile_columns);
+  s.steps = ceil_div(K, tile::depth);
   auto const weights = [&](T const* data) {
     return map_of({data, K, width, experts, K, std::int64_t{width} * K, tile::half, 1});
   };
@@ -212,7 +212,7 @@ void launch_forward(expert_products<T> const& p, CUstream_st* stream) {
   std::int64_t units = 0;
   if (p.shared.width > 0 && p.rows.tokens > 0) {
     describe_side<Up>(a.shared, p.shared, Up ? p.x : p.shared.hidden, p.rows.tokens, 1, p.hidden);
-    a.shared_tiles = (p.rows.tokens + tile::rows - 1) / tile::rows;
+    a.shared_tiles = ceil_div(p.rows.tokens, tile::rows);
     units += std::int64_t{a.shared_tiles} * a.shared.columns;
   }
   if (p.routed.width > 0 && p.rows.max_tiles() > 0) {

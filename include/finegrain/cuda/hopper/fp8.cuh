@@ -209,9 +209,9 @@ side side_of(expert_family<T> const& f, fp8_family const& c, std::int64_t rows, 
   int const K = Up ? D : f.width, width = Up ? f.width : D;
   fp8_rows const& in = Up ? c.x : c.hidden;
   side s{};
-  s.parts = (width + tile::half - 1) / tile::half;
+  s.parts = ceil_div(width, tile::half);
   s.columns = Up ? s.parts : (s.parts + 1) / 2;
-  s.steps = (K + tile::depth - 1) / tile::depth;
+  s.steps = ceil_div(K, tile::depth);
   auto const weights = [&](std::uint8_t const* codes) {
     return map_of(
         {codes, K, width, experts, code_pitch(K), width * code_pitch(K), tile::half, 1, 1});
@@ -251,7 +251,7 @@ void launch(expert_products<T> const& p, fp8_family const& routed, fp8_family co
   std::int64_t units = 0;
   if (p.shared.width > 0 && p.rows.tokens > 0) {
     a.shared = side_of<Up>(p.shared, shared, p.rows.tokens, 1, p.hidden);
-    a.shared_tiles = (p.rows.tokens + tile::rows - 1) / tile::rows;
+    a.shared_tiles = ceil_div(p.rows.tokens, tile::rows);
     units += std::int64_t{a.shared_tiles} * a.shared.columns;
   }
   if (p.routed.width > 0 && p.rows.max_tiles() > 0) {

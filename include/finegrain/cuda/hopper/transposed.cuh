@@ -156,7 +156,7 @@ inline int piece_span(row_map const& rows) {
   double const average =
       rows.experts > 0 ? double(rows.tokens) * rows.slots / rows.experts : double(tile::most);
   double const most = average + 3 * std::sqrt(average);
-  int const wanted = tiles_of(static_cast<int>(at_most(most, 1e6)), tile::step) * tile::step;
+  int const wanted = ceil_div(static_cast<int>(at_most(most, 1e6)), tile::step) * tile::step;
   return at_most(at_least(wanted, 64), tile::most);
 }
 
@@ -164,21 +164,21 @@ template <class T>
 void launch_transposed(expert_products<T> const& p, CUstream_st* stream) {
   using tile = transposed_tile;
   transposed_arguments a{};
-  a.columns = tiles_of(p.hidden, tile::weights);
+  a.columns = ceil_div(p.hidden, tile::weights);
   a.span = piece_span(p.rows);
   std::int64_t units = 0;
   if (p.shared.width > 0 && p.rows.tokens > 0) {
     a.shared = describe_transposed(p.shared, p.rows.tokens, 1, p.hidden);
-    a.shared_steps = tiles_of(p.shared.width, tile::depth);
+    a.shared_steps = ceil_div(p.shared.width, tile::depth);
     a.shared_rows = p.rows.tokens;
-    units += std::int64_t{tiles_of(a.shared_rows, a.span)} * a.columns;
+    units += std::int64_t{ceil_div(a.shared_rows, a.span)} * a.columns;
   }
   if (p.routed.width > 0 && p.rows.max_tiles() > 0) {
     if (p.rows.tile % tile::step != 0)
       throw invalid_argument("tiles of %d rows, and these products read %d", p.rows.tile,
                              tile::step);
     a.routed = describe_transposed(p.routed, p.rows.max_rows(), p.rows.experts, p.hidden);
-    a.routed_steps = tiles_of(p.routed.width, tile::depth);
+    a.routed_steps = ceil_div(p.routed.width, tile::depth);
     a.experts = p.rows.experts;
     a.counts = p.rows.counts, a.offsets = p.rows.offsets;
     units += p.rows.max_tiles() * a.columns;

@@ -18,7 +18,7 @@ enum class row_product { up_forward, down_forward, down_backward, up_backward };
 template <row_product P, class S>
 FINEGRAIN_HD int column_tiles(int hidden, int width) {
   bool const narrow = P == row_product::up_forward || P == row_product::down_backward;
-  return tiles_of(narrow ? width : hidden, S::part);
+  return ceil_div(narrow ? width : hidden, S::part);
 }
 
 /// A block's share of a family: `count` rows that are no pads from `first` on, of `written` that
@@ -78,7 +78,7 @@ __device__ void sum_rows(block_sums<S>& sums, std::uint32_t memory, expert_produ
       return row_source((pass * b_writer::step < S::part ? left : right) + k, further, K,
                         k + b_writer::column() < K && n + further < columns);
     };
-    multiply<T, S, true, true>(sums, memory, tiles_of(K, deep<T, S>), from_a, from_b);
+    multiply<T, S, true, true>(sums, memory, ceil_div(K, deep<T, S>), from_a, from_b);
   } else {  // (K, N): the first F rows of K from the gate, the next from up
     int const columns = P == row_product::down_backward ? F : D, n = b.column + b_writer::column();
     left += n, right += n - static_cast<std::int64_t>(F) * columns;
@@ -87,7 +87,7 @@ __device__ void sum_rows(block_sums<S>& sums, std::uint32_t memory, expert_produ
       return row_source(P == row_product::up_backward && k >= F ? right : left, k, columns,
                         n < columns && k < K);
     };
-    multiply<T, S, true, false>(sums, memory, tiles_of(K, deep<T, S>), from_a, from_b);
+    multiply<T, S, true, false>(sums, memory, ceil_div(K, deep<T, S>), from_a, from_b);
   }
 }
 
@@ -159,7 +159,7 @@ __device__ void finish_down_backward(block_sums<S> const& sums, expert_products<
     store_eight(b.family.dz + row * 2 * F + f, pack<T>(gate));
     store_eight(b.family.dz + row * 2 * F + F + f, pack<T>(up));
     store_eight(b.family.hidden + row * F + f, pack<T>(hidden));
-    if (c == 0) b.family.dot[row * tiles_of(F, 128) + b.column / 128] = dot;
+    if (c == 0) b.family.dot[row * ceil_div(F, 128) + b.column / 128] = dot;
   };
   each_row(sums, memory, fetch, finish);
 }
@@ -181,7 +181,7 @@ template <row_product P, class S, class T>
 __device__ void multiply_block(expert_products<T> const& p) {
   extern __shared__ __align__(128) unsigned char memory[];
   int const T_ = p.rows.tokens;
-  int const shared_tiles = p.shared.width > 0 ? tiles_of(T_, S::m) : 0;
+  int const shared_tiles = p.shared.width > 0 ? ceil_div(T_, S::m) : 0;
   int const shared_columns = column_tiles<P, S>(p.hidden, p.shared.width);
   int const shared_blocks = shared_tiles * shared_columns, block = blockIdx.x;
   block_rows<T> b;
@@ -218,7 +218,7 @@ __global__ void __launch_bounds__(S::threads)
 template <row_product P, class S, class T>
 void launch_rows(expert_products<T> const& p, CUstream_st* stream, char const* name) {
   check_code<&multiply_rows<P, S, T>, T>(name);
-  int const shared_tiles = p.shared.width > 0 ? tiles_of(p.rows.tokens, S::m) : 0;
+  int const shared_tiles = p.shared.width > 0 ? ceil_div(p.rows.tokens, S::m) : 0;
   launch_blocks<S>(multiply_rows<P, S, T>,
                    std::int64_t{shared_tiles} * column_tiles<P, S>(p.hidden, p.shared.width) +
                        p.rows.max_tiles() * column_tiles<P, S>(p.hidden, p.routed.width),

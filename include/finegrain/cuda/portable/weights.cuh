@@ -16,8 +16,8 @@ template <bool Up, class S, class T>
 __device__ void multiply_block(expert_products<T> const& p) {
   extern __shared__ __align__(128) unsigned char memory[];
   int const D = p.hidden, tokens = p.rows.tokens;
-  auto const down_tiles = [&](int F) { return tiles_of(Up ? 2 * F : D, S::m); };
-  auto const across_tiles = [&](int F) { return tiles_of(Up ? D : F, S::n); };
+  auto const down_tiles = [&](int F) { return ceil_div(Up ? 2 * F : D, S::m); };
+  auto const across_tiles = [&](int F) { return ceil_div(Up ? D : F, S::n); };
   int const shared_blocks = down_tiles(p.shared.width) * across_tiles(p.shared.width);
   bool const shared = static_cast<int>(blockIdx.x) < shared_blocks;
   int const in_family = static_cast<int>(blockIdx.x) - (shared ? 0 : shared_blocks);
@@ -72,7 +72,7 @@ __device__ void multiply_block(expert_products<T> const& p) {
   };
   block_sums<S> sums;
   auto const go = [&](auto const& from_a, auto const& from_b) {
-    multiply<T, S, false, false>(sums, shared_address(memory), tiles_of(K, deep<T, S>), from_a,
+    multiply<T, S, false, false>(sums, shared_address(memory), ceil_div(K, deep<T, S>), from_a,
                                  from_b);
   };
   if constexpr (Up)
@@ -106,7 +106,7 @@ template <bool Up, class S, class T>
 void launch_weights(expert_products<T> const& p, CUstream_st* stream, char const* name) {
   check_code<&multiply_weights<Up, S, T>, T>(name);
   auto const tiles = [&](int F) {
-    return std::int64_t{tiles_of(Up ? 2 * F : p.hidden, S::m)} * tiles_of(Up ? p.hidden : F, S::n);
+    return std::int64_t{ceil_div(Up ? 2 * F : p.hidden, S::m)} * ceil_div(Up ? p.hidden : F, S::n);
   };
   launch_blocks<S>(multiply_weights<Up, S, T>,
                    tiles(p.shared.width) + p.rows.experts * tiles(p.routed.width), p, stream, name);

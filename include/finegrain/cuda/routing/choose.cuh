@@ -45,7 +45,7 @@ __global__ __launch_bounds__(512) void sinkhorn_kernel(float const* logits, floa
   __shared__ double by_expert[1024], totals[32];
   auto const grid = cooperative_groups::this_grid();
   int const warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  std::int64_t const each = (tokens + gridDim.x - 1) / gridDim.x;
+  std::int64_t const each = ceil_div(tokens, gridDim.x);
   std::int64_t const begin = min(std::int64_t{tokens}, blockIdx.x * each);
   std::int64_t const end = min(std::int64_t{tokens}, begin + each);
   for (std::int64_t i = begin * R + threadIdx.x; i < end * R; i += 512) keys[i] = expf(logits[i]);

@@ -67,7 +67,7 @@ __device__ source row_source(T const* first, int row, int of_row, bool there) {
 template <class Tile, int Threads>
 struct tile_writer {
   static constexpr int chunks = Tile::columns / Tile::of_chunk, step = Threads / chunks;
-  static constexpr int passes = (Tile::rows + step - 1) / step;
+  static constexpr int passes = ceil_div(Tile::rows, step);
   static_assert(Threads % chunks == 0);
 
   __device__ static int row(int pass) {

@@ -7,9 +7,6 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 
-/// How many tiles cover n.
-FINEGRAIN_HD inline int tiles_of(int n, int tile) { return (n + tile - 1) / tile; }
-
 /// The place of a block in a grid of row tiles x column tiles. `Group` row tiles take turns at one
 /// column tile before the next one: blocks under way at one time form a square rather than a stripe,
 /// so that they share rows and weights in L2, however wide the matrix.
