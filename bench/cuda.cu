@@ -1,5 +1,6 @@
 // The device side of bench cuda.
 // SPDX-License-Identifier: Apache-2.0
+#define FINEGRAIN_CUDA_PORTABLE
 #include <finegrain/cuda.cuh>
 
 #include "cuda_layers.hpp"

@@ -1,5 +1,6 @@
 // The kernels of all tests of this folder. Tests call each path by itself, too.
 // SPDX-License-Identifier: Apache-2.0
+#define FINEGRAIN_CUDA_PORTABLE
 #include <finegrain/cuda.cuh>
 
 #include "device.hpp"

@@ -1,5 +1,4 @@
-// architectures: which GPUs a .cu file is compiled for, and so which of two kernels of a product have
-// code in it.
+// architectures: of two kernels for a product, which has code for a GPU.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -9,43 +8,28 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 
-/// Whether nvcc makes code for this compute capability, times 100.
-constexpr bool compiled_for([[maybe_unused]] int capability) {
-#if defined(__CUDA_ARCH_LIST__)
-  int const all[] = {__CUDA_ARCH_LIST__};
-  for (int const one : all)
-    if (one == capability) return true;
-  return false;
-#else
-  return true;
-#endif
-}
+// Hopper's kernels are empty but in code for 9.0a. There, kernels of any GPU are empty whose every
+// launch Hopper's take; unless the .cu file defines FINEGRAIN_CUDA_PORTABLE before its first header,
+// for executors that keep to instructions::portable.
 
-/// Whether Hopper's kernels of products may have code: else nothing calls them.
+/// Whether this is the pass of the compiler that leaves such kernels empty.
 template <class T>
-inline constexpr bool has_hopper = in_pairs<T>&& compiled_for(900);
-
-// Hopper's kernels are empty but in code for 9.0a. There, those of any GPU whose every launch they
-// take are: unless the .cu file defines FINEGRAIN_CUDA_PORTABLE before its first header, for
-// executors that keep to instructions::portable.
-#if defined(FINEGRAIN_CUDA_PORTABLE)
-template <class T>
-inline constexpr bool portable_is_left_out = false;
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL) && !defined(FINEGRAIN_CUDA_PORTABLE)
+inline constexpr bool replaced_here = in_pairs<T>;
 #else
-template <class T>
-inline constexpr bool portable_is_left_out = has_hopper<T>;
-#endif
-
-/// Whether this is the pass of the compiler that leaves them out.
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-template <class T>
-inline constexpr bool replaced_here = portable_is_left_out<T>;
-#else
-template <class T>
 inline constexpr bool replaced_here = false;
 #endif
 
-/// Whether the kernel, which takes more than 64 registers, has code for the current device, or is
+/// Whether the current device is of compute capability 9.0.
+inline bool on_hopper() {
+  int device = 0, major = 0, minor = 0;
+  check(cudaGetDevice(&device), "asking for the device");
+  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "asking");
+  check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "asking");
+  return major == 9 && minor == 0;
+}
+
+/// Whether the kernel, which takes more than 32 registers, has code for the current device, or is
 /// empty there. Each product asks; the driver is asked once for a device and thread.
 template <auto Kernel>
 bool has_code() {
@@ -59,20 +43,19 @@ bool has_code() {
   if (!found(cudaGetDevice(&device))) return false;
   if (device == asked) return known;
   cudaFuncAttributes compiled{};
-  known = found(cudaFuncGetAttributes(&compiled, Kernel)) && compiled.numRegs > 64;
+  known = found(cudaFuncGetAttributes(&compiled, Kernel)) && compiled.numRegs > 32;
   asked = device;
   return known;
 }
 
-/// Before a launch of a kernel that may be left out.
-template <auto Kernel, class T>
-void check_code([[maybe_unused]] char const* name) {
-  if constexpr (portable_is_left_out<T>)
-    if (!has_code<Kernel>())
-      throw invalid_argument(
-          "%s: this program has Hopper's kernels alone for this GPU; its .cu file holds those of "
-          "any GPU, too, where it defines FINEGRAIN_CUDA_PORTABLE",
-          name);
+/// Before a launch of a kernel that a .cu file may leave empty.
+template <auto Kernel>
+void check_code(char const* name) {
+  if (!has_code<Kernel>())
+    throw invalid_argument(
+        "%s: for this GPU the program has Hopper's kernels alone; its .cu file holds those of any "
+        "GPU, too, where it defines FINEGRAIN_CUDA_PORTABLE",
+        name);
 }
 
 }  // namespace device

@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "architectures.cuh"
 #include "decode/products.cuh"
 #include "experts.hpp"
 #include "hopper/backward.cuh"
@@ -45,23 +44,21 @@ bool takes_hopper_backward(instructions use) {
 
 template <class T>
 void experts<T>::up_forward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
-  if constexpr (has_hopper<T>) {
+  if constexpr (in_pairs<T>) {
     if (takes_few_rows(p, use)) return few_rows<T>::up_forward(p, stream);
+    if (p.rows.tile <= most_decoded) return decode_products<T>::up_forward(p, stream);
     if (takes_hopper_forward(p, use)) return hopper_forward<T>::up_forward(p, stream);
   }
-  if constexpr (in_pairs<T>)
-    if (p.rows.tile <= most_decoded) return decode_products<T>::up_forward(p, stream);
   portable_products<T>::up_forward(p, stream);
 }
 template <class T>
 void experts<T>::down_forward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
-  if constexpr (has_hopper<T>) {
+  if constexpr (in_pairs<T>) {
     if (takes_few_rows(p, use)) return few_rows<T>::down_forward(p, stream);
+    if (p.rows.tile <= most_decoded) return decode_products<T>::down_forward(p, stream);
     if (takes_hopper_transposed(p, use)) return hopper_transposed<T>::down_forward(p, stream);
     if (takes_hopper_forward(p, use)) return hopper_forward<T>::down_forward(p, stream);
   }
-  if constexpr (in_pairs<T>)
-    if (p.rows.tile <= most_decoded) return decode_products<T>::down_forward(p, stream);
   portable_products<T>::down_forward(p, stream);
 }
 template <class T>
@@ -71,25 +68,25 @@ void experts<T>::down_combine(expert_products<T> const& p, T const* add, T* y,
 }
 template <class T>
 void experts<T>::down_backward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
-  if constexpr (has_hopper<T>)
+  if constexpr (in_pairs<T>)
     if (takes_hopper_backward<T>(use)) return hopper_backward<T>::down_backward(p, stream);
   portable_products<T>::down_backward(p, stream);
 }
 template <class T>
 void experts<T>::down_weights(expert_products<T> const& p, instructions use, CUstream_st* stream) {
-  if constexpr (has_hopper<T>)
+  if constexpr (in_pairs<T>)
     if (takes_hopper_backward<T>(use)) return hopper_backward<T>::down_weights(p, stream);
   portable_products<T>::down_weights(p, stream);
 }
 template <class T>
 void experts<T>::up_backward(expert_products<T> const& p, instructions use, CUstream_st* stream) {
-  if constexpr (has_hopper<T>)
+  if constexpr (in_pairs<T>)
     if (takes_hopper_backward<T>(use)) return hopper_backward<T>::up_backward(p, stream);
   portable_products<T>::up_backward(p, stream);
 }
 template <class T>
 void experts<T>::up_weights(expert_products<T> const& p, instructions use, CUstream_st* stream) {
-  if constexpr (has_hopper<T>)
+  if constexpr (in_pairs<T>)
     if (takes_hopper_backward<T>(use)) return hopper_backward<T>::up_weights(p, stream);
   portable_products<T>::up_weights(p, stream);
 }

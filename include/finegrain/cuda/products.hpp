@@ -28,7 +28,8 @@ struct expert_family {
   T *dgate = nullptr, *dup = nullptr, *ddown = nullptr;  // gradients, as the weights
 };
 
-/// Which instructions products may use: all that the device has, or those of every GPU from 8.0.
+/// Which instructions products may use: all that the device has, or those of every GPU from 8.0 (on
+/// Hopper, of a program whose .cu file defines FINEGRAIN_CUDA_PORTABLE).
 enum class instructions { all, portable };
 
 /// A mixture's experts. Rows of pads are computed as those of a token that is all zeros.

@@ -9,7 +9,7 @@
 
 #include <cstdint>
 
-#include "../memory.cuh"
+#include "../architectures.cuh"
 #include "../tile/async.cuh"
 #include "../tile/mma.cuh"
 
@@ -25,15 +25,6 @@ inline constexpr bool hopper = false;
 /// Whether products of T are wgmma's here: f32 is multiplied one by one, on every device.
 template <class T>
 inline constexpr bool by_groups = hopper&& in_pairs<T>;
-
-/// Whether kernels will run on compute capability 9.0: how much shared memory they ask for.
-inline bool on_hopper() {
-  int device = 0, major = 0, minor = 0;
-  check(cudaGetDevice(&device), "asking for the device");
-  check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "asking");
-  check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "asking");
-  return major == 9 && minor == 0;
-}
 
 /// Copies 16 bytes to shared memory, or zeros, in which case nothing is read.
 inline __device__ void copy_16(std::uint32_t to, void const* from, bool there) {

@@ -194,7 +194,7 @@ void product(expert_products<T> const& p, family_weights<W> const& routed,
     how.shared_units = ceil_div(T_, p.rows.tile) * how.shared_blocks.of;
   }
   constexpr auto kernel = &decode_kernel<T, W, Groups, Blocks, Depth, Up, PerSM>;
-  if constexpr (has_replacement<W, Groups, Up>) check_code<kernel, T>(name);
+  if constexpr (has_replacement<W, Groups, Up>) check_code<kernel>(name);
   launch(kernel, threads, how.shared_units + p.rows.max_tiles() * how.routed_blocks.of,
          space::bytes(split), on, stream, name, p, routed, shared, how);
 }

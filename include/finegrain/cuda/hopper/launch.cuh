@@ -9,10 +9,10 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device::hopper {
 
-/// Whether the kernel can run on the current device: it has code for 9.0a alone.
+/// Whether the current device is of compute capability 9.0, and has code of this kernel.
 template <auto Kernel>
 bool can_run() {
-  return has_code<Kernel>() && map_encoder() != nullptr;
+  return has_code<Kernel>() && on_hopper() && map_encoder() != nullptr;
 }
 
 /// Of the current device.

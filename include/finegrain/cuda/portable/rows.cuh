@@ -217,7 +217,7 @@ __global__ void __launch_bounds__(S::threads)
 
 template <row_product P, class S, class T>
 void launch_rows(expert_products<T> const& p, CUstream_st* stream, char const* name) {
-  check_code<&multiply_rows<P, S, T>, T>(name);
+  check_code<&multiply_rows<P, S, T>>(name);
   int const shared_tiles = p.shared.width > 0 ? ceil_div(p.rows.tokens, S::m) : 0;
   launch_blocks<S>(multiply_rows<P, S, T>,
                    std::int64_t{shared_tiles} * column_tiles<P, S>(p.hidden, p.shared.width) +

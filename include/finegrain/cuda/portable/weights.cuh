@@ -104,7 +104,7 @@ __global__ void __launch_bounds__(S::threads)
 
 template <bool Up, class S, class T>
 void launch_weights(expert_products<T> const& p, CUstream_st* stream, char const* name) {
-  check_code<&multiply_weights<Up, S, T>, T>(name);
+  check_code<&multiply_weights<Up, S, T>>(name);
   auto const tiles = [&](int F) {
     return std::int64_t{ceil_div(Up ? 2 * F : p.hidden, S::m)} * ceil_div(Up ? p.hidden : F, S::n);
   };
