@@ -11,14 +11,14 @@ inline namespace FINEGRAIN_ISA {
 namespace simd {
 
 /// The argument of the sigmoid in act(z) = z sigmoid(argument(z)), and its derivative: SiLU's is z
-/// itself; GELU in its tanh form is z sigmoid(2 a (z + b z^3)).
+/// itself; GELU in its tanh form is z sigmoid(2 u), u as gelu_linear has it.
 FINEGRAIN_INLINE vec argument(activation act, vec z) {
   if (act == activation::swiglu) return z;
-  return 1.5957691216f * z * (1.0f + 0.044715f * z * z);
+  return float(2 * gelu_linear) * z * (1.0f + float(gelu_cubic) * z * z);
 }
 FINEGRAIN_INLINE vec argument_derivative(activation act, vec z) {
   if (act == activation::swiglu) return vec{} + 1.0f;
-  return 1.5957691216f * (1.0f + 0.134145f * z * z);
+  return float(2 * gelu_linear) * (1.0f + float(3 * gelu_cubic) * z * z);
 }
 
 /// What is left of z in act(z) = z share(z), and the derivative of act from both. ReLU leaves all or

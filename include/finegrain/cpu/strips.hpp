@@ -32,16 +32,22 @@ class strips {
   void pack_rows(row_list a, std::int64_t k, std::int64_t count) const {
     each([&](int top, int height, float* to) {
       if (height == 1) return unit<F>::keep(a[top] + k, count, to);
-      for (std::int64_t i = 0; i < count; i += lanes) {
-        std::int64_t const some = std::min<std::int64_t>(lanes, count - i);
-        in_groups(height, [&](int r, int n) {
-          float const* from[lanes];
-          for (int j = 0; j < n; ++j) from[j] = a[top + r + j] + k + i;
-          vec columns[lanes];
-          transpose(from, n, some, columns);
-          keep_units(columns, some, height, to + unit_at(i) * height + r);
-        });
-      }
+      in_groups(height, [&](int r, int n) {
+        float const* from[lanes];  // behind the last row it again: those lanes are not wanted
+        for (int j = 0; j < lanes; ++j) from[j] = a[top + r + std::min(j, n - 1)] + k;
+        vec columns[lanes];
+        std::int64_t i = 0;
+        for (; i + lanes <= count; i += lanes) {
+          FINEGRAIN_UNROLL
+          for (int j = 0; j < lanes; ++j) columns[j] = load(from[j] + i);
+          transpose(columns);
+          keep_units(columns, lanes, height, to + unit_at(i) * height + r);
+        }
+        if (i == count) return;
+        for (int j = 0; j < lanes; ++j) columns[j] = load_first(from[j] + i, count - i);
+        transpose(columns);
+        keep_units(columns, count - i, height, to + unit_at(i) * height + r);
+      });
     });
   }
 
