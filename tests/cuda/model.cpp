@@ -149,6 +149,18 @@ TEST_CASE("prompts continued together become what each becomes alone") {
   }
 }
 
+TEST_CASE("with a cache of several sequences, starts that only the device can read are refused") {
+  NEED_GPU();
+  model net;
+  auto cache = net.make_cache(4, 2);
+  std::vector<std::int32_t> const two{1, 2};
+  auto const starts = uploaded(std::vector<std::int64_t>{0, 1, 2});
+  fg::device_buffer<bf16> y(2 * 32);
+  CHECK_THROWS_WITH(
+      net.infer({.tokens = 2, .ids = two, .starts = starts}, {}, {y.data(), 2, 32}, &cache),
+      "with a cache of several sequences, the host must be able to read starts");
+}
+
 TEST_CASE("a captured pass is replayed with other tokens and other routings") {
   NEED_GPU();
   constexpr fg::config c{.hidden = 128, .width = 64, .routed = 16, .top_k = 4, .shared = 1};

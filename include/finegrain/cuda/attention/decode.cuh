@@ -60,8 +60,8 @@ __device__ int block_past(decode_arguments<T> const& a, int) {
   return static_cast<int>(past_of(a.where));
 }
 template <class T>
-__device__ int key_row(decode_arguments<T> const&, int, int key) {
-  return key;
+__device__ int first_key(decode_arguments<T> const&, int) {
+  return 0;
 }
 template <class Arguments>
 __device__ int block_row(of_each<Arguments> const&, unsigned block, int share) {
@@ -77,8 +77,8 @@ __device__ int block_past(of_each<Arguments> const& a, int token) {
   return static_cast<int>(a.place_of(token)) - token;
 }
 template <class Arguments>
-__device__ std::int64_t key_row(of_each<Arguments> const& a, int token, int key) {
-  return a.seats.rows[token] - a.place_of(token) + key;
+__device__ std::int64_t first_key(of_each<Arguments> const& a, int token) {
+  return a.seats.rows[token] - a.place_of(token);
 }
 
 template <class T, int Dim, class Arguments>
@@ -99,6 +99,7 @@ __global__ void __launch_bounds__(decode_shape<T, Dim>::threads)
 
   // This part's keys are [key0, key1), of all that the last row sees.
   int const past = block_past(a, token);
+  auto const keys0 = first_key(a, token);
   int const all = past + (row0 + rows - 1) / share + 1, step = keys * warps;
   int const part = ceil_div(all, a.parts * step) * step;
   int const key0 = min(blockIdx.y * part, all), key1 = min(key0 + part, all);
@@ -120,7 +121,7 @@ __global__ void __launch_bounds__(decode_shape<T, Dim>::threads)
   auto load = [&](int i) {
     int const key = key0 + (i * warps + warp) * keys;
     if (key < key1) {
-      auto const row = key_row(a, token, key);
+      auto const row = keys0 + key;
       k(i).template load<32>(a.keys.data + row * a.keys.stride + shared_head * dim, a.keys.stride,
                              key1 - key, dim, lane);
       v(i).template load<32>(a.values.data + row * a.values.stride + shared_head * dim,

@@ -45,6 +45,7 @@ __global__ void __launch_bounds__(latent_shape<T>::threads)
 
   // This part's keys are [key0, key1), of all that the last row sees.
   int const past = block_past(a, token);
+  auto const keys0 = first_key(a, token);
   int const all = past + (row0 + rows - 1) / share + 1;
   int const part = ceil_div(all, a.parts * keys) * keys;
   int const key0 = min(static_cast<int>(blockIdx.y) * part, all), key1 = min(key0 + part, all);
@@ -65,8 +66,8 @@ __global__ void __launch_bounds__(latent_shape<T>::threads)
     int const key = key0 + i * keys;
     if (key < key1)
       tile_of(i).template load<shape::threads>(
-          a.keys.data + static_cast<std::int64_t>(key_row(a, token, key)) * a.keys.stride,
-          a.keys.stride, key1 - key, a.row, thread);
+          a.keys.data + static_cast<std::int64_t>(keys0 + key) * a.keys.stride, a.keys.stride,
+          key1 - key, a.row, thread);
     commit_async();
   };
   constexpr int chunks = shape::dim / in_chunk<T>;
