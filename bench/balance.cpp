@@ -86,7 +86,9 @@ double busy(routing const& r, int workers) {
   fg::expert_group const groups[] = {
       {.gate = {nullptr, 1, S * F, D}, .slots = r.tokens},
       {.gate = {nullptr, R, F, D}, .slots = offsets.back(), .offsets = offsets.data()}};
-  auto const outer = [](fg::expert_group const&) { return ceil_div(D, panel_width); };
+  auto const outer = [](fg::expert_group const&) -> std::int64_t {
+    return fg::ceil_div(D, panel_width);
+  };
   std::int64_t const most =
       std::min(left_rows<fg::format::f32>::most(D), left_rows<fg::format::f32>::most(S * F));
   std::vector<fg::expert_task> tasks(
