@@ -27,6 +27,7 @@ struct decode_arguments {
   matrix<T> mixed;
   float *log_weight, *partial;
   int parts;
+  static constexpr int blocks_at_least = 0;  // of a multiprocessor: nvcc's choice
 
   /// Weighted values of a row's part, (dim); its highest score, in powers of 2, and sum.
   __device__ float* values_of(std::int64_t row, int part) const {
@@ -41,6 +42,7 @@ struct decode_arguments {
 template <class Arguments>
 struct of_each : Arguments {
   device::seats seats;
+  static constexpr int blocks_at_least = 1;  // f32 spills where nvcc makes room for two
 
   __device__ std::int64_t place_of(int token) const { return seats.rows[token] % seats.capacity; }
 };
@@ -82,7 +84,7 @@ __device__ std::int64_t first_key(of_each<Arguments> const& a, int token) {
 }
 
 template <class T, int Dim, class Arguments>
-__global__ void __launch_bounds__(decode_shape<T, Dim>::threads)
+__global__ void __launch_bounds__(decode_shape<T, Dim>::threads, Arguments::blocks_at_least)
     decode_kernel(__grid_constant__ Arguments const a) {
   using shape = decode_shape<T, Dim>;
   constexpr int keys = shape::keys, warps = shape::warps;
