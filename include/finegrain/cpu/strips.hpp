@@ -33,18 +33,22 @@ class strips {
     each([&](int top, int height, float* to) {
       if (height == 1) return unit<F>::keep(a[top] + k, count, to);
       in_groups(height, [&](int r, int n) {
-        float const* from[lanes];  // behind the last row it again: those lanes are not wanted
+        // Lanes behind the last row are written to the unit that comes next, over which it is
+        // written: they may be the last row's, but zeros behind the last unit.
+        float const* from[lanes];
         for (int j = 0; j < lanes; ++j) from[j] = a[top + r + std::min(j, n - 1)] + k;
         vec columns[lanes];
         std::int64_t i = 0;
-        for (; i + lanes <= count; i += lanes) {
+        for (; i + lanes < count; i += lanes) {
           FINEGRAIN_UNROLL
           for (int j = 0; j < lanes; ++j) columns[j] = load(from[j] + i);
           transpose(columns);
           keep_units(columns, lanes, height, to + unit_at(i) * height + r);
         }
-        if (i == count) return;
-        for (int j = 0; j < lanes; ++j) columns[j] = load_first(from[j] + i, count - i);
+        for (int j = 0; j < lanes; ++j)
+          columns[j] = j >= n               ? vec{}
+                       : i + lanes == count ? load(from[j] + i)
+                                            : load_first(from[j] + i, count - i);
         transpose(columns);
         keep_units(columns, count - i, height, to + unit_at(i) * height + r);
       });
