@@ -193,19 +193,7 @@ TEST_CASE("models of V2's and V3's form, read by published names, agree with the
 
 TEST_CASE("a decoder with latent attention learns on the device as on the host") {
   NEED_GPU();
-  tiny::text const text(40);
-  fg::network<fg::decoder<v3>, fg::cuda> net({.deviation = 0.1});
-  fg::network<fg::decoder<v3>, fg::cpu> host({.deviation = 0.1});
-  fg::trainer train{net, fg::adamw{.lr = 1e-2f}};
-  fg::trainer plain{host, fg::adamw{.lr = 1e-2f}};
-  double first = 0, last = 0, host_last = 0;
-  for (int step = 0; step < 20; ++step) {
-    last = train.step(text.inputs(), text.targets()).loss;
-    host_last = plain.step(text.inputs(), text.targets()).loss;
-    if (step == 0) first = last;
-  }
-  CHECK(last < 0.7 * first);
-  CHECK(last == Approx(host_last).epsilon(0.2));
+  check_learning<fg::decoder<v3>>();
 }
 
 }  // namespace

@@ -36,19 +36,7 @@ TEST_CASE("models of OLMoE's, Qwen's and Mixtral's form agree with the specifica
 
 TEST_CASE("a decoder with biases and norms in attention learns on the device as on the host") {
   NEED_GPU();
-  tiny::text const text(40);
-  fg::network<tiny::formed_decoder, fg::cuda> net({.deviation = 0.1});
-  fg::network<tiny::formed_decoder, fg::cpu> host({.deviation = 0.1});
-  fg::trainer train{net, fg::adamw{.lr = 1e-2f}};
-  fg::trainer plain{host, fg::adamw{.lr = 1e-2f}};
-  double first = 0, last = 0, host_last = 0;
-  for (int step = 0; step < 20; ++step) {
-    last = train.step(text.inputs(), text.targets()).loss;
-    host_last = plain.step(text.inputs(), text.targets()).loss;
-    if (step == 0) first = last;
-  }
-  CHECK(last < 0.7 * first);
-  CHECK(last == Approx(host_last).epsilon(0.2));
+  check_learning<tiny::formed_decoder>();
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// A model of published form on the device, read whole by published names, beside the specification.
+// Decoders on the device: read whole by published names beside the specification, and learning.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -54,6 +54,24 @@ void check_model(std::string (*name)(std::string_view) = fg::deepseek_name) {
     return ids;
   };
   CHECK(made(net) == made(host));
+}
+
+/// A decoder of 32 tokens learns a text in bf16 about as the host does.
+template <class E>
+void check_learning() {
+  tiny::text const text(40);
+  fg::network<E, fg::cuda> net({.deviation = 0.1});
+  fg::network<E, fg::cpu> host({.deviation = 0.1});
+  fg::trainer train{net, fg::adamw{.lr = 1e-2f}};
+  fg::trainer plain{host, fg::adamw{.lr = 1e-2f}};
+  double first = 0, last = 0, host_last = 0;
+  for (int step = 0; step < 20; ++step) {
+    last = train.step(text.inputs(), text.targets()).loss;
+    host_last = plain.step(text.inputs(), text.targets()).loss;
+    if (step == 0) first = last;
+  }
+  CHECK(last < 0.7 * first);
+  CHECK(last == Approx(host_last).epsilon(0.2));
 }
 
 }  // namespace under_test

@@ -134,14 +134,18 @@ def drawn(c, name, rows, cols):
     return numbers
 
 
-def attention_case(c):
-    w = {name: drawn(c, name, *shape).requires_grad_()
-         for name, shape in attention_shapes(c).items()}
+def stage_case(c, shapes, attention):
+    """Values and gradients of attention(x, w, c, positions)."""
+    w = {name: drawn(c, name, *shape).requires_grad_() for name, shape in shapes.items()}
     x = draw(c, "x", c.tokens, c.hidden, 96).requires_grad_()
     positions = torch.tensor(c.positions or range(c.tokens), dtype=torch.double)
     y = attention(x, w, c, positions)
     (y * draw(c, "dy", c.tokens, c.hidden)).sum().backward()
     return {"y": y, "dx": x.grad, **{"d" + name: number.grad for name, number in w.items()}}
+
+
+def attention_case(c):
+    return stage_case(c, attention_shapes(c), attention)
 
 
 # ---- whole models, of weights by their published names

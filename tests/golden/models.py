@@ -15,7 +15,7 @@ import torch
 from torch.nn.functional import linear
 
 import formulas as f
-from latent import drawn, frequencies, get_mscale, main, rotate_half
+from latent import drawn, frequencies, get_mscale, main, rotate_half, stage_case
 from make import draw, seed_of, word
 
 STAGE = dict(hidden=7, heads=4, kv_heads=2, head_dim=6, bias=False, norm="none", eps=1e-6)
@@ -93,13 +93,7 @@ PUBLISHED = {"query": "q_proj.weight", "key": "k_proj.weight", "value": "v_proj.
 
 
 def attention_case(c):
-    w = {name: drawn(c, name, *shape).requires_grad_()
-         for name, shape in attention_shapes(c).items()}
-    x = draw(c, "x", c.tokens, c.hidden, 96).requires_grad_()
-    positions = torch.tensor(c.positions or range(c.tokens), dtype=torch.double)
-    y = attention(x, w, c, positions)
-    (y * draw(c, "dy", c.tokens, c.hidden)).sum().backward()
-    return {"y": y, "dx": x.grad, **{"d" + name: number.grad for name, number in w.items()}}
+    return stage_case(c, attention_shapes(c), attention)
 
 
 def model_case(c):
