@@ -111,15 +111,21 @@ __global__ void __launch_bounds__(256)
   }
 }
 
+/// Turns a position, slowed by YaRN where `how` says so.
+inline rotary_speeds speeds_of(finegrain::rotary const& how) {
+  rotary_speeds speeds{};
+  for (int i = 0; i < how.dim / 2; ++i)
+    speeds.turns[i] =
+        std::pow(how.theta, -2.0 * i / how.dim) * how.slowed(i) / 6.283185307179586477;
+  return speeds;
+}
+
 template <class T>
 void rotary<T>::turn(places where, int dim, double theta, float direction, matrix<T> q, matrix<T> k,
                      CUstream_st* stream) {
   if (where.tokens == 0) return;
-  rotary_speeds speeds{};
-  for (int i = 0; i < dim / 2; ++i)
-    speeds.turns[i] = std::pow(theta, -2.0 * i / dim) / 6.283185307179586477;
-  turn_kernel<T><<<static_cast<unsigned>(where.tokens), 256, 0, stream>>>(where, dim, direction,
-                                                                          speeds, q, k);
+  turn_kernel<T><<<static_cast<unsigned>(where.tokens), 256, 0, stream>>>(
+      where, dim, direction, speeds_of({dim, theta}), q, k);
   check_launch("rotary");
 }
 
@@ -145,21 +151,12 @@ __global__ void __launch_bounds__(256)
   }
 }
 
-/// Turns a position, slowed by YaRN where `how` says so.
-inline rotary_speeds slowed_speeds(finegrain::rotary const& how) {
-  rotary_speeds speeds{};
-  for (int i = 0; i < how.dim / 2; ++i)
-    speeds.turns[i] =
-        std::pow(how.theta, -2.0 * i / how.dim) * how.slowed(i) / 6.283185307179586477;
-  return speeds;
-}
-
 template <class T>
 void rotary<T>::turn_sized(places where, finegrain::rotary const& how, float direction, float size,
                            matrix<T> m, CUstream_st* stream) {
   if (where.tokens == 0) return;
   turn_sized_kernel<T><<<static_cast<unsigned>(where.tokens), 256, 0, stream>>>(
-      where, how.dim, direction, size, slowed_speeds(how), m);
+      where, how.dim, direction, size, speeds_of(how), m);
   check_launch("rotary, sized");
 }
 
@@ -198,7 +195,7 @@ void rotary<T>::turn_neighbours(places where, finegrain::rotary const& how, floa
                                 matrix<T> m, CUstream_st* stream) {
   if (where.tokens == 0) return;
   turn_neighbours_kernel<T><<<static_cast<unsigned>(where.tokens), 256, 0, stream>>>(
-      where, how.dim, how.head, direction, static_cast<float>(how.size()), slowed_speeds(how), m);
+      where, how.dim, how.head, direction, static_cast<float>(how.size()), speeds_of(how), m);
   check_launch("rotary of neighbours");
 }
 
