@@ -23,8 +23,8 @@ class strips {
   strips(float* room, int rows, std::int64_t units)
       : room_(room),
         rows_(rows),
-        count_((rows + tile_rows - 1) / tile_rows),
-        height_((rows + count_ - 1) / count_),
+        count_(ceil_div(rows, tile_rows)),
+        height_(ceil_div(rows, count_)),
         high_(rows - count_ * (height_ - 1)),
         units_(units) {}
 
@@ -33,8 +33,8 @@ class strips {
     each([&](int top, int height, float* to) {
       if (height == 1) return unit<F>::keep(a[top] + k, count, to);
       in_groups(height, [&](int r, int n) {
-        // Lanes behind the last row are written to the unit that comes next, over which it is
-        // written: they may be the last row's, but zeros behind the last unit.
+        // Lanes behind the last row are stored where the next unit is stored later, so that they may
+        // be the last row's again; where no unit follows, zeros must stand: a product reads them.
         float const* from[lanes];
         for (int j = 0; j < lanes; ++j) from[j] = a[top + r + std::min(j, n - 1)] + k;
         vec columns[lanes];

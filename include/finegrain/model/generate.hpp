@@ -42,9 +42,9 @@ class sampler {
           how.temperature, how.top_k, how.top_p);
   }
 
-  /// The n-th draw, from one number for each id of the vocabulary; of text i as with the seed + i.
+  /// The n-th draw, from one number for each id of the vocabulary; of a text as with the seed + text.
   template <class S>
-  std::int32_t operator()(S const* logits, std::uint64_t n, std::uint64_t i = 0) {
+  std::int32_t operator()(S const* logits, std::uint64_t n, std::uint64_t text = 0) {
     auto const first = [logits](std::int32_t a, std::int32_t b) {
       S const left = logits[a], right = logits[b];
       bool const left_is = left == left, right_is = right == right;  // not NaN
@@ -74,7 +74,7 @@ class sampler {
       }
       total = sum;
     }
-    double left = random_uniform(how_.seed + i, n) * total;
+    double left = random_uniform(how_.seed + text, n) * total;
     for (std::size_t i = 0; i < kept; ++i)
       if ((left -= weights_[i]) < 0) return ids_[i];
     return ids_[0];  // no weight is positive
