@@ -11,11 +11,13 @@
 #include <vector>
 
 #include "../catch.hpp"
+#include "memory.hpp"
 
 namespace {
 
 namespace fg = finegrain;
 using fg::bf16, fg::device::runtime;
+using on_device::upload, on_device::download, on_device::unwritten;
 using numbers = std::vector<double>;
 using starts_list = std::vector<std::int64_t>;
 
@@ -43,29 +45,22 @@ inline constexpr double part_of_bf16<float> = 1.0 / 500;
 
 /// A matrix on the device whose rows are further apart than they need be; NaN until written.
 template <class S>
-struct on_device {
+struct strided {
   std::int64_t rows, cols, stride;
   fg::device_buffer<S> memory;
 
-  on_device(std::int64_t rows, std::int64_t cols, std::int64_t gap = 8)
-      : rows(rows), cols(cols), stride(cols + gap), memory(rows * stride) {
-    runtime::fill(memory.data(), 0xff, memory.bytes(), nullptr);
-  }
-  on_device(numbers const& x, std::int64_t cols)
-      : on_device(static_cast<std::int64_t>(x.size()) / cols, cols) {
-    auto all = host();
+  strided(std::int64_t rows, std::int64_t cols, std::int64_t gap = 8)
+      : rows(rows), cols(cols), stride(cols + gap), memory(unwritten<S>(rows * stride)) {}
+  strided(numbers const& x, std::int64_t cols)
+      : strided(static_cast<std::int64_t>(x.size()) / cols, cols) {
+    auto all = download(memory);
     for (std::size_t i = 0; i < x.size(); ++i)
       all[i / std::size_t(cols) * std::size_t(stride) + i % std::size_t(cols)] =
           S(static_cast<float>(x[i]));
-    runtime::copy(memory.data(), all.data(), memory.bytes(), nullptr);
-  }
-  std::vector<S> host() const {
-    std::vector<S> all(static_cast<std::size_t>(memory.size()));
-    runtime::copy(all.data(), memory.data(), memory.bytes(), nullptr);
-    return all;
+    memory = upload(all);
   }
   numbers read() const {
-    auto const all = host();
+    auto const all = download(memory);
     numbers x(static_cast<std::size_t>(rows * cols));
     for (std::size_t i = 0; i < x.size(); ++i)
       x[i] = static_cast<float>(
@@ -74,20 +69,8 @@ struct on_device {
   }
   fg::matrix<S> view() const { return {memory.data(), rows, cols, stride}; }
 };
-template <class Number>
-fg::device_buffer<Number> uploaded(std::vector<Number> const& x) {
-  fg::device_buffer<Number> memory(static_cast<std::int64_t>(x.size()));
-  runtime::copy(memory.data(), x.data(), memory.bytes(), nullptr);
-  return memory;
-}
-fg::device_buffer<float> poisoned(std::int64_t size) {
-  fg::device_buffer<float> memory(size);
-  runtime::fill(memory.data(), 0xff, memory.bytes(), nullptr);
-  return memory;
-}
 numbers read(fg::device_buffer<float> const& memory) {
-  std::vector<float> x(static_cast<std::size_t>(memory.size()));
-  runtime::copy(x.data(), memory.data(), memory.bytes(), nullptr);
+  auto const x = download(memory);
   return {x.begin(), x.end()};
 }
 
@@ -130,7 +113,7 @@ struct problem {
       : shape(shape),
         T(T),
         starts(starts),
-        starts_memory(uploaded(starts)),
+        starts_memory(upload(starts)),
         q(random_numbers(T * q_width(), 1, size)),
         k(random_numbers(T * kv_width(), 2, size)),
         v(random_numbers(T * kv_width(), 3)),
@@ -166,10 +149,11 @@ answers expected(problem& p) {
 }
 template <class S>
 answers computed(problem const& p) {
-  on_device<S> const q(p.q, p.q_width()), k(p.k, p.kv_width()), v(p.v, p.kv_width()),
+  strided<S> const q(p.q, p.q_width()), k(p.k, p.kv_width()), v(p.v, p.kv_width()),
       dmixed(p.dmixed, p.q_width()), mixed(p.T, p.q_width()), dq(p.T, p.q_width()),
       dk(p.T, p.kv_width()), dv(p.T, p.kv_width());
-  auto const log_weight = poisoned(p.T * p.shape.query), delta = poisoned(p.T * p.shape.query);
+  auto const log_weight = unwritten<float>(p.T * p.shape.query),
+             delta = unwritten<float>(p.T * p.shape.query);
   attend<S>::forward(p.shape, p.where(), q.view(), k.view(), v.view(), mixed.view(),
                      log_weight.data(), nullptr);
   attend<S>::backward(p.shape, p.where(), q.view(), k.view(), v.view(), mixed.view(),
@@ -272,19 +256,19 @@ numbers cached(problem const& p, std::int64_t T, bool decode, bool from_device,
                numbers* log_weight = nullptr) {
   std::int64_t const past = p.T - T;
   numbers const last(p.q.begin() + past * p.q_width(), p.q.end());
-  on_device<S> const q(last, p.q_width()), mixed(T, p.q_width());
+  strided<S> const q(last, p.q_width()), mixed(T, p.q_width());
   numbers k = p.k, v = p.v;
   k.resize(k.size() + std::size_t(5 * p.kv_width()), NAN);
   v.resize(v.size() + std::size_t(5 * p.kv_width()), NAN);
-  on_device<S> const keys(k, p.kv_width()), values(v, p.kv_width());
-  auto const past_memory = uploaded(std::vector<std::int64_t>{past});
+  strided<S> const keys(k, p.kv_width()), values(v, p.kv_width());
+  auto const past_memory = upload(std::vector<std::int64_t>{past});
   fg::device::places where{.tokens = T};
   if (from_device)
     where.past_on_device = past_memory.data();
   else
     where.past = past;
-  auto const log = poisoned(T * p.shape.query),
-             partial = poisoned(fg::device::decode_floats(p.shape, T));
+  auto const log = unwritten<float>(T * p.shape.query),
+             partial = unwritten<float>(fg::device::decode_floats(p.shape, T));
   if (decode)
     attend<S>::decode(p.shape, where, q.view(), keys.view(), values.view(), mixed.view(),
                       log.data(), partial.data(), nullptr);
@@ -366,11 +350,11 @@ TEMPLATE_TEST_CASE("decode of several sequences on the device agrees with the sp
     attend_forward(fg::basic_reference<double>(), shape, b, {lengths, capacity},
                    view(q, shape.query * shape.dim), view(k, width), view(v, width),
                    view(mixed, shape.query * shape.dim), view(log_weight, shape.query));
-    on_device<S> const q_is(q, shape.query * shape.dim), k_is(k, width), v_is(v, width),
+    strided<S> const q_is(q, shape.query * shape.dim), k_is(k, width), v_is(v, width),
         mixed_is(6, shape.query * shape.dim);
-    auto const log = poisoned(6 * shape.query),
-               partial = poisoned(fg::device::decode_floats(shape, 6));
-    auto const rows_is = uploaded(rows);
+    auto const log = unwritten<float>(6 * shape.query),
+               partial = unwritten<float>(fg::device::decode_floats(shape, 6));
+    auto const rows_is = upload(rows);
     attend<S>::decode_each(shape, {6, rows_is.data(), capacity}, q_is.view(), k_is.view(),
                            v_is.view(), mixed_is.view(), log.data(), partial.data(), nullptr);
     INFO("heads " << shape.query << "/" << shape.key_value << ", dim " << shape.dim);
@@ -397,10 +381,10 @@ TEMPLATE_TEST_CASE("rotary positions on the device agree with the specification"
   if (runtime::devices() == 0) SKIP("no GPU");
   fg::basic_reference<double> const on;
   starts_list const starts{0, 8, 8, 70};
-  auto const starts_memory = uploaded(starts);
+  auto const starts_memory = upload(starts);
   std::vector<std::int64_t> positions(70);
   for (std::size_t t = 0; t < 70; ++t) positions[t] = std::int64_t((t * 7919) % 163840);
-  auto const positions_memory = uploaded(positions), past = uploaded(starts_list{100000});
+  auto const positions_memory = upload(positions), past = upload(starts_list{100000});
   for (int const dim : {8, 24, 64, 128, 256})
     for (int const way : {0, 1, 2, 3}) {
       fg::batch b{.tokens = 70};
@@ -421,7 +405,7 @@ TEMPLATE_TEST_CASE("rotary positions on the device agree with the specification"
         where.past_on_device = past.data();
       }
       numbers q = random_numbers(70 * 3 * dim, 1), k = random_numbers(70 * dim, 2);
-      on_device<S> const on_q(q, 3 * dim), on_k(k, dim), alone(q, 3 * dim);
+      strided<S> const on_q(q, 3 * dim), on_k(k, dim), alone(q, 3 * dim);
       fg::device::rotary<S>::turn(where, dim, 10000.0, 1, on_q.view(), on_k.view(), nullptr);
       fg::device::rotary<S>::turn(where, dim, 10000.0, 1, alone.view(), {}, nullptr);
       numbers const before = q;

@@ -31,14 +31,14 @@ TEMPLATE_TEST_CASE("biases on the device: every row of an output, and their grad
     };
     auto const bias = random_rows<S>(N, 1), around = random_rows<S>(T * (N + 16), 2),
                old = random_rows<S>(N, 3);
-    auto const bias_ = up(bias), y = up(around);
+    auto const bias_ = upload(bias), y = upload(around);
     kernels::begin(bias_.data(), inside(y, T, N), stream);
     auto made = around;
     for (std::int64_t t = 0; t < T; ++t)
       std::copy(bias.begin(), bias.end(), made.begin() + static_cast<std::ptrdiff_t>(at(t, 0)));
-    CHECK(same_bits(down(y), made));
+    CHECK(same_bits(download(y), made));
 
-    auto const dy = up(around);
+    auto const dy = upload(around);
     for (auto const mode : {fg::gradients::overwrite, fg::gradients::accumulate}) {
       bool const add = mode == fg::gradients::accumulate;
       std::vector<double> sums(static_cast<std::size_t>(N));
@@ -48,10 +48,10 @@ TEMPLATE_TEST_CASE("biases on the device: every row of an output, and their grad
         for (std::int64_t t = 0; t < T; ++t) sum += number(around[at(t, c)]);
       }
       auto const run = [&] {
-        auto const dbias = add ? up(old) : poison<S>(N);
-        auto const partial = poison<float>(fg::device::bias_parts(T) * N);
+        auto const dbias = add ? upload(old) : unwritten<S>(N);
+        auto const partial = unwritten<float>(fg::device::bias_parts(T) * N);
         kernels::backward(inside<S>(dy, T, N), partial.data(), dbias.data(), mode, stream);
-        return down(dbias);
+        return download(dbias);
       };
       auto const is = run();
       CHECK(far_off(is, sums, step_of<S>, 1e-5 * std::sqrt(static_cast<double>(T) + 1)) == "");

@@ -65,8 +65,8 @@ TEST_CASE("each of a network's calls on the device is timed by itself") {
   REQUIRE(cudaStreamCreate(&stream) == cudaSuccess);
   {
     fg::network<fg::timed<block, fg::cuda>, fg::cuda> net{fg::cuda(stream)};
-    auto const x = uploaded(as_bf16(random_numbers(T * 64, 1)));
-    auto const y = poisoned_on_device<bf16>(T * 64);
+    auto const x = upload(as_bf16(random_numbers(T * 64, 1)));
+    auto const y = unwritten<bf16>(T * 64);
     fg::matrix<bf16 const> const in{x.data(), T, 64};
     fg::timings times;
     fg::batch const b{.tokens = T, .times = &times};

@@ -119,9 +119,9 @@ struct family {
         gate(experts, width, D, seed, scale),
         up(experts, width, D, seed + 10, scale),
         down(experts, D, width, seed + 20, scale),
-        z(rows::poisoned<bf16>(rows * 2 * width)),
-        hidden(rows::poisoned<bf16>(rows * width)),
-        out(rows::poisoned<bf16>(rows * D)) {}
+        z(rows::unwritten<bf16>(rows * 2 * width)),
+        hidden(rows::unwritten<bf16>(rows * width)),
+        out(rows::unwritten<bf16>(rows * D)) {}
 
   fg::device::expert_family<bf16> arguments() const {
     fg::device::expert_family<bf16> f;
@@ -259,7 +259,7 @@ void run(shape const& s, bool exact, fg::activation act = fg::activation::swiglu
   for (int t = 0; t < s.T; ++t) weight.push_back(0.25f * static_cast<float>(t + 1));
   auto const residual_device = rows::upload(residual);
   auto const weight_device = rows::upload(weight);
-  auto const y_device = rows::poisoned<bf16>(std::int64_t{s.T} * s.D);
+  auto const y_device = rows::unwritten<bf16>(std::int64_t{s.T} * s.D);
   auto const shared_hidden = rows::download(shared.hidden);
   for (bool const plain : {false, true}) {
     CAPTURE(plain);

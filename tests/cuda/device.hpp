@@ -1,42 +1,18 @@
-// Numbers on the device, for tests of the cuda executor's kernels.
+// Numbers that a router's and a layer's kernels are tried with, and comparing them.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cmath>
-#include <cstring>
 #include <finegrain/base/number.hpp>
 #include <finegrain/base/random.hpp>
-#include <finegrain/cuda/buffer.hpp>
-#include <limits>
-#include <type_traits>
 #include <vector>
+
+#include "memory.hpp"
 
 namespace on_device {
 
-namespace fg = finegrain;
 using fg::bf16;
-using fg::device_buffer;
 
-/// `count` numbers of the device that nobody wrote: all bits set, a NaN of any type.
-template <class T>
-device_buffer<T> unwritten(std::int64_t count) {
-  device_buffer<T> made(std::max<std::int64_t>(count, 1));
-  fg::device::runtime::fill(made.data(), 0xff, made.bytes(), nullptr);
-  return made;
-}
-template <class T>
-device_buffer<T> upload(std::vector<T> const& from) {
-  device_buffer<T> made(std::max<std::int64_t>(std::int64_t(from.size()), 1));
-  fg::device::runtime::copy(made.data(), from.data(), std::int64_t(from.size() * sizeof(T)),
-                            nullptr);
-  return made;
-}
-template <class T>
-std::vector<T> download(T const* from, std::int64_t count) {
-  std::vector<T> made(static_cast<std::size_t>(count));
-  fg::device::runtime::copy(made.data(), from, count * std::int64_t(sizeof(T)), nullptr);
-  return made;
-}
 template <class T>
 std::vector<T> download(device_buffer<T> const& from, std::int64_t count) {
   return download(from.data(), count);
@@ -74,11 +50,6 @@ std::int64_t differs(std::vector<A> const& a, std::vector<B> const& b, double re
     if (!(std::abs(x - y) <= absolute + relative * std::abs(y))) return std::int64_t(i);
   }
   return -1;
-}
-template <class T>
-bool same_bits(std::vector<T> const& a, std::vector<T> const& b) {
-  return a.size() == b.size() &&
-         (a.empty() || !std::memcmp(a.data(), b.data(), a.size() * sizeof(T)));
 }
 
 /// How many 16 bytes of some pairs of arrays are not the same, counted on the device (device.cu).

@@ -9,10 +9,12 @@
 
 #include "../catch.hpp"
 #include "../cpu/layer.hpp"
+#include "memory.hpp"
 
 namespace under_test {
 
 using fg::bf16;
+using on_device::upload, on_device::download, on_device::unwritten;
 using device_matrix = fg::matrix<bf16>;
 
 /// Layers that are tried in every type of number: narrow; wide, with GELU; with ReLU; one expert a
@@ -45,25 +47,6 @@ constexpr fg::config widened(fg::config c) {
   if (fg::device::runtime::devices() == 0) SKIP("there is no GPU")
 
 template <class T>
-std::vector<T> downloaded(fg::device_buffer<T> const& from) {
-  std::vector<T> numbers(static_cast<std::size_t>(from.size()));
-  fg::device::runtime::copy(numbers.data(), from.data(), from.bytes(), nullptr);
-  return numbers;
-}
-template <class T>
-std::vector<std::remove_const_t<T>> downloaded(std::span<T> from) {
-  std::vector<std::remove_const_t<T>> numbers(from.size());
-  fg::device::runtime::copy(numbers.data(), from.data(),
-                            static_cast<std::int64_t>(from.size_bytes()), nullptr);
-  return numbers;
-}
-template <class T>
-fg::device_buffer<T> uploaded(std::vector<T> const& from) {
-  fg::device_buffer<T> to(static_cast<std::int64_t>(from.size()));
-  fg::device::runtime::copy(to.data(), from.data(), to.bytes(), nullptr);
-  return to;
-}
-template <class T>
 std::vector<T> as(numbers const& from) {
   std::vector<T> made;
   for (float x : from) made.emplace_back(x);
@@ -80,13 +63,6 @@ template <class T = bf16>
 numbers rounded(numbers const& from) {
   return as_numbers(as<T>(from));
 }
-template <class T>
-fg::device_buffer<T> poisoned_on_device(std::int64_t count) {
-  fg::device_buffer<T> memory(count);
-  fg::device::runtime::fill(memory.data(), 0xff, memory.bytes(), nullptr);
-  return memory;
-}
-
 template <fg::Expr E, class T = bf16>
 struct device_layer {
   using X = fg::basic_cuda<T>;
@@ -100,17 +76,17 @@ struct device_layer {
   float before = poison;  // what gradients hold when backward begins
 
   device_layer() { set_weights(random_numbers(fg::weights_size<E>(), 1, 0.3)); }
-  void set_weights(numbers const& from) { w = uploaded(as<T>(from)); }
+  void set_weights(numbers const& from) { w = upload(as<T>(from)); }
 
   numbers forward(numbers const& input, fg::batch b = {}, bool training = false,
                   fg::cache_of<X>* cache = nullptr) {
     if constexpr (in > 0) b.tokens = static_cast<std::int64_t>(input.size()) / in;
-    x = uploaded(as<T>(input));
-    y = poisoned_on_device<T>(b.tokens * out);
+    x = upload(as<T>(input));
+    y = unwritten<T>(b.tokens * out);
     extent = {b.tokens, 1, training};
-    saved_memory = poisoned_on_device<std::byte>(fg::saved_bytes<X, E>(extent));
-    scratch_memory = poisoned_on_device<std::byte>(fg::scratch_bytes<X, E>(extent));
-    lists = poisoned_on_device<std::byte>(fg::place<X>::staging_bytes(b.tokens));
+    saved_memory = unwritten<std::byte>(fg::saved_bytes<X, E>(extent));
+    scratch_memory = unwritten<std::byte>(fg::scratch_bytes<X, E>(extent));
+    lists = unwritten<std::byte>(fg::place<X>::staging_bytes(b.tokens));
     batch = fg::place<X>::staged(on, b, {lists.data(), lists.size()}, cache);
     if (batch.log) batch.log->next = 0;
     if (cache) cache->used = 0;
@@ -118,22 +94,22 @@ struct device_layer {
                   {x.data(), b.tokens, in}, {y.data(), b.tokens, out});
     if (cache) cache->grow(b);
     if (batch.log) fg::place<X>::read_log(on, *batch.log, batch.tokens);
-    return as_numbers(downloaded(y));
+    return as_numbers(download(y));
   }
   /// Forward, then backward. Outputs are read with read_y and the like.
   void train(numbers const& input, numbers const& output_gradient, fg::batch const& b = {}) {
     forward(input, b, true);
-    dy = uploaded(as<T>(output_gradient));
-    dw = uploaded(as<T>(numbers(static_cast<std::size_t>(w.size()), before)));
-    dx = poisoned_on_device<T>(x.size());
-    scratch_memory = poisoned_on_device<std::byte>(fg::scratch_bytes<X, E>(extent));
+    dy = upload(as<T>(output_gradient));
+    dw = upload(as<T>(numbers(static_cast<std::size_t>(w.size()), before)));
+    dx = unwritten<T>(x.size());
+    scratch_memory = unwritten<std::byte>(fg::scratch_bytes<X, E>(extent));
     plan::backward({on, batch, scratch(), extent, mode, nullptr}, weights(), saved(),
                    {x.data(), extent.tokens, in}, {dy.data(), extent.tokens, out},
                    fg::bind_weights<E, T>(dw.data()), {dx.data(), extent.tokens, in});
   }
-  numbers read_y() const { return as_numbers(downloaded(y)); }
-  numbers read_dx() const { return as_numbers(downloaded(dx)); }
-  numbers read_dw() const { return as_numbers(downloaded(dw)); }
+  numbers read_y() const { return as_numbers(download(y)); }
+  numbers read_dx() const { return as_numbers(download(dx)); }
+  numbers read_dw() const { return as_numbers(download(dw)); }
   /// What the last forward kept.
   typename plan::saved saved() {
     fg::arena memory(saved_memory.data(), saved_memory.size());
@@ -175,7 +151,7 @@ double off_in_sequences(device_layer<E, T>& fast, exact_layer<E>& exact) {
   constexpr std::int64_t passes[][3] = {{70, 0, 7}, {1, 1, 0}, {17, 30, 0}, {1, 1, 0}, {1, 8, 0}},
                          again = 5;
   fg::cache_of<fg::basic_cuda<T>> cache(fg::cache_width(E{}), 90, 3);
-  cache.numbers = poisoned_on_device<T>(cache.numbers.size());
+  cache.numbers = unwritten<T>(cache.numbers.size());
   numbers x[3];
   std::vector<double> right[3];
   for (int s = 0; s < 3; ++s) {

@@ -48,23 +48,23 @@ TEMPLATE_TEST_CASE("the embedding on the device is the reference's, exactly", ""
     for (auto const kind : {tokens::random, tokens::one, tokens::few, tokens::frequent}) {
       auto const ids = ids_of(kind, T, V);
       auto const table = whole_rows<S>(V * D, 1), dy = whole_rows<S>(T * D, 2);
-      auto const ids_ = up(ids);
-      auto const table_ = up(table), dy_ = up(dy);
-      auto const y = poison<S>(T * D);
+      auto const ids_ = upload(ids);
+      auto const table_ = upload(table), dy_ = upload(dy);
+      auto const y = unwritten<S>(T * D);
       kernels::forward(ids_.data(), view<S>(table_.data(), V, D), view<S>(y.data(), T, D), stream);
       auto tables = doubles(table), dys = doubles(dy);
       std::vector<double> ys(static_cast<std::size_t>(T * D));
       embedding_forward(reference, ids, view<double>(tables.data(), V, D),
                         view<double>(ys.data(), T, D));
-      CHECK(far_off(down(y), ys, 0, 0) == "");
+      CHECK(far_off(download(y), ys, 0, 0) == "");
 
       fg::arena counting;
       static_cast<void>(fg::device::embed_scratch(counting, T, D));
-      auto const memory = poison<std::byte>(counting.used());
+      auto const memory = unwritten<std::byte>(counting.used());
       for (bool const add : {false, true}) {
         CAPTURE(T, D, V, static_cast<int>(kind), add);
         auto const mode = add ? fg::gradients::accumulate : fg::gradients::overwrite;
-        auto const dtable = add ? up(table) : poison<S>(V * D);
+        auto const dtable = add ? upload(table) : unwritten<S>(V * D);
         fg::arena cut(memory.data(), memory.bytes());
         kernels::backward(ids_.data(), view<S>(dy_.data(), T, D),
                           fg::device::embed_scratch(cut, T, D), mode, view<S>(dtable.data(), V, D),
@@ -73,7 +73,7 @@ TEMPLATE_TEST_CASE("the embedding on the device is the reference's, exactly", ""
         embedding_backward(reference, ids, view<double>(dys.data(), T, D),
                            view<double>(should.data(), V, D), mode);
         for (double& x : should) x = number(S(static_cast<float>(x)));
-        CHECK(far_off(down(dtable), should, 0, 0) == "");
+        CHECK(far_off(download(dtable), should, 0, 0) == "");
       }
     }
 }
@@ -84,19 +84,19 @@ TEMPLATE_TEST_CASE("an id that is not a row of the table spoils its own token al
   using kernels = fg::device::embed<S>;
   if (fg::device::runtime::devices() == 0) SKIP("no GPU");
   constexpr std::int64_t T = 4, D = 8, V = 5;
-  auto const ids = up(std::vector<std::int32_t>{1, -1, 5, 4});
-  auto const table = up(whole_rows<S>(V * D, 1)), dy = up(whole_rows<S>(T * D, 2));
-  auto const y = poison<S>(T * D), dtable = poison<S>(V * D);
+  auto const ids = upload(std::vector<std::int32_t>{1, -1, 5, 4});
+  auto const table = upload(whole_rows<S>(V * D, 1)), dy = upload(whole_rows<S>(T * D, 2));
+  auto const y = unwritten<S>(T * D), dtable = unwritten<S>(V * D);
   kernels::forward(ids.data(), rows(table, D), rows(y, D), stream);
-  auto const is = down(y);
+  auto const is = download(y);
   for (std::size_t t = 0; t < T; ++t) CHECK(std::isnan(number(is[t * D])) == (t == 1 || t == 2));
   fg::arena counting;
   static_cast<void>(fg::device::embed_scratch(counting, T, D));
-  auto const memory = poison<std::byte>(counting.used());
+  auto const memory = unwritten<std::byte>(counting.used());
   fg::arena cut(memory.data(), memory.bytes());
   kernels::backward(ids.data(), rows(dy, D), fg::device::embed_scratch(cut, T, D),
                     fg::gradients::overwrite, rows(dtable, D), stream);
-  auto const dy_ = down(dy), dtable_ = down(dtable);
+  auto const dy_ = download(dy), dtable_ = download(dtable);
   for (std::size_t i = 0; i < V * D; ++i) {
     std::size_t const v = i / D, c = i % D;
     CHECK(number(dtable_[i]) == (v == 1 ? number(dy_[c]) : v == 4 ? number(dy_[3 * D + c]) : 0));

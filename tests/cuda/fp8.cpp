@@ -91,7 +91,7 @@ struct coded_rows {
   coded_rows(std::int64_t count, int width) : count(count), width(width) {
     fg::arena size;
     static_cast<void>(device::fp8_rows(size, count, width));
-    memory = ::rows::poisoned<std::byte>(size.used());
+    memory = ::rows::unwritten<std::byte>(size.used());
     fg::arena place(memory.data(), size.used());
     on = device::fp8_rows(place, count, width);
   }
@@ -134,7 +134,7 @@ struct family {
         down(experts, l.D, F, seed + 20, l.whole),
         x(count, l.D),
         hidden(count, F),
-        out(rows::poisoned<bf16>((count + 128) * l.D)),
+        out(rows::unwritten<bf16>((count + 128) * l.D)),
         count(count) {}
   device::fp8_family codes() const {
     device::coded_family w;

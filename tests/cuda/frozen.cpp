@@ -72,13 +72,12 @@ template <class Network>
 numbers run(Network const& net, numbers const& x, fg::batch b = {}) {
   constexpr int in = Network::in, out = Network::out;
   if constexpr (in > 0) b.tokens = static_cast<std::int64_t>(x.size()) / in;
-  auto const from = uploaded(as_bf16(x));
-  auto const to = poisoned_on_device<bf16>(b.tokens * out);
-  auto const memory =
-      poisoned_on_device<std::byte>(Network::workspace_bytes(net.extent_of(b.tokens)));
+  auto const from = upload(as_bf16(x));
+  auto const to = unwritten<bf16>(b.tokens * out);
+  auto const memory = unwritten<std::byte>(Network::workspace_bytes(net.extent_of(b.tokens)));
   net.infer(b, {from.data(), b.tokens, in}, {to.data(), b.tokens, out},
             {memory.data(), static_cast<std::size_t>(memory.size())});
-  return as_numbers(downloaded(to));
+  return as_numbers(download(to));
 }
 
 template <fg::Expr E, fg::format F, fg::format Rest = F>
@@ -181,13 +180,13 @@ TEMPLATE_TEST_CASE_SIG("frozen latent attention, its kv_b in bf16; with a cache"
   exact_layer<compressed> exact;
   exact.set_weights(decoded<compressed, F>(w));
   auto cache = frozen.make_cache(80);
-  auto const from = uploaded(as_bf16(x));
-  auto const to = poisoned_on_device<bf16>(80 * 72);
+  auto const from = upload(as_bf16(x));
+  auto const to = unwritten<bf16>(80 * 72);
   frozen.infer({.tokens = 66}, {from.data(), 66, 72}, {to.data(), 66, 72}, &cache);
   frozen.infer({.tokens = 1}, {from.data() + 66 * 72, 1, 72}, {to.data() + 66 * 72, 1, 72}, &cache);
   frozen.infer({.tokens = 13}, {from.data() + 67 * 72, 13, 72}, {to.data() + 67 * 72, 13, 72},
                &cache);
-  CHECK(off(exact.forward(x, {}), as_numbers(downloaded(to))) < 0.012);
+  CHECK(off(exact.forward(x, {}), as_numbers(download(to))) < 0.012);
 }
 TEMPLATE_TEST_CASE_SIG("frozen: experts in one format and the rest in another", "",
                        ((fg::format F, fg::format Rest), F, Rest), (format::int4, format::int8),
@@ -244,16 +243,16 @@ TEMPLATE_TEST_CASE_SIG("frozen: a product with codes, added to columns of a wide
   fg::device::blas const library;
   fg::arena counting;
   static_cast<void>(fg::device::coded_matrix(counting, F, out, in));
-  auto const memory = poisoned_on_device<std::byte>(counting.used());
+  auto const memory = unwritten<std::byte>(counting.used());
   fg::arena arena(memory.data(), memory.size());
   fg::device::coded_matrix const coded(arena, F, out, in);
-  codes::pack(uploaded(as_bf16(w)).data(), coded, nullptr);
+  codes::pack(upload(as_bf16(w)).data(), coded, nullptr);
   decode<F>(w.data(), out, in);
   for (std::int64_t const T : {7, 64, 100}) {
     CAPTURE(T);
     numbers const x = rounded(random_numbers(T * 2 * in, 5)),
                   y = rounded(random_numbers(T * wide, 6));
-    auto const from = uploaded(as_bf16(x));
+    auto const from = upload(as_bf16(x));
     std::vector<double> expected(y.begin(), y.end());
     for (std::int64_t t = 0; t < T; ++t)
       for (std::int64_t o = 0; o < out; ++o)
@@ -262,11 +261,11 @@ TEMPLATE_TEST_CASE_SIG("frozen: a product with codes, added to columns of a wide
               double(x[std::size_t(t * 2 * in + in + i)]) * double(w[std::size_t(o * in + i)]);
     numbers first;
     for (std::int64_t const rows : {128, 300, 304}) {  // of the weight that are made at a time
-      auto const to = uploaded(as_bf16(y));
-      auto const scratch = poisoned_on_device<bf16>(rows * in);
+      auto const to = upload(as_bf16(y));
+      auto const scratch = unwritten<bf16>(rows * in);
       codes::forward(library, {from.data() + in, T, in, 2 * in}, coded, fg::gradients::accumulate,
                      {to.data() + left, T, out, wide}, {scratch.data(), rows, in}, nullptr);
-      numbers const got = as_numbers(downloaded(to));
+      numbers const got = as_numbers(download(to));
       CHECK(off(expected, got) < 0.01);
       for (std::int64_t t = 0; t < T; ++t)  // nothing beside them is written
         for (std::int64_t c = 0; c < wide; ++c)
@@ -284,8 +283,8 @@ TEST_CASE("frozen: a token has the same bits alone and among 64; a cache changes
     device_network<E> const net(drawn<E>(3));
     auto frozen = fg::quantize<format::int4, format::int8>(net);
     auto cache = frozen.make_cache(64);
-    auto const from = uploaded(as_bf16(x));
-    auto const to = poisoned_on_device<bf16>(64 * net.out);
+    auto const from = upload(as_bf16(x));
+    auto const to = unwritten<bf16>(64 * net.out);
     std::int64_t at = 0;
     for (std::int64_t const some : sizes) {
       frozen.infer({.tokens = some}, {from.data() + at * 64, some, 64},
@@ -293,7 +292,7 @@ TEST_CASE("frozen: a token has the same bits alone and among 64; a cache changes
       at += some;
     }
     CHECK(at == 64);
-    CHECK(same(as_numbers(downloaded(to)), run(frozen, x)));
+    CHECK(same(as_numbers(download(to)), run(frozen, x)));
   };
   in_pieces(rest{}, {1, 9, 33, 1, 4, 16});
   in_pieces(fg::then<attends, rest>{}, {20, 17, 27});  // fewer tokens share out a cache's keys
@@ -302,8 +301,8 @@ TEST_CASE("frozen: rows that codes are to meet start on borders of 16 bytes") {
   NEED_GPU();
   device_network<fg::linear<64, 8>> const net(drawn<fg::linear<64, 8>>(3));
   auto frozen = fg::quantize<format::int8>(net);
-  auto const x = uploaded(as_bf16(numbers(200)));
-  auto const y = poisoned_on_device<bf16>(16);
+  auto const x = upload(as_bf16(numbers(200)));
+  auto const y = unwritten<bf16>(16);
   CHECK_THROWS_WITH(frozen({x.data() + 1, 1, 64}, {y.data(), 1, 8}),
                     ContainsSubstring("borders of 16 bytes"));
   CHECK_THROWS_WITH(frozen({x.data(), 2, 64, 65}, {y.data(), 2, 8}),

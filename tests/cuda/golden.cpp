@@ -52,7 +52,7 @@ struct layer_of<C, padded_cuda> : layer<float> {
     network.backward({dy_there.data(), dy.rows, wide.hidden},
                      {dx_there.data(), dx.rows, wide.hidden});
     take(dx_there, dx);
-    auto const all = under_test::downloaded(network.gradient());
+    auto const all = under_test::download(network.gradient());
     each_weight([&](float* mine, std::int64_t there) { *mine = float(all[std::size_t(there)]); },
                 dweights);
   }
@@ -84,10 +84,10 @@ struct layer_of<C, padded_cuda> : layer<float> {
     for (std::int64_t t = 0; t < from.rows; ++t)
       for (std::int64_t d = 0; d < from.cols; ++d)
         rows[std::size_t(t * wide.hidden + d)] = fg::bf16(from(t, d));
-    return under_test::uploaded(rows);
+    return under_test::upload(rows);
   }
   static void take(numbers_there const& from, fg::matrix<float> to) {
-    auto const rows = under_test::downloaded(from);
+    auto const rows = under_test::download(from);
     for (std::int64_t t = 0; t < to.rows; ++t)
       for (std::int64_t d = 0; d < to.cols; ++d)
         to(t, d) = float(rows[std::size_t(t * wide.hidden + d)]);

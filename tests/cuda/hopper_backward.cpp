@@ -63,13 +63,13 @@ struct family {
         z(reals(rows * 2 * F, seed + 3)),
         weight(std::move(weight)) {
     d_gate = rows::upload(gate), d_up = rows::upload(up), d_down = rows::upload(down);
-    d_z = rows::poisoned<bf16>(capacity * 2 * F);
+    d_z = rows::unwritten<bf16>(capacity * 2 * F);
     fg::device::runtime::copy(d_z.data(), z.data(), rows * 2 * F * 2, nullptr);
-    hidden = rows::poisoned<bf16>(capacity * F), out = rows::poisoned<bf16>(capacity * D);
-    dz = rows::poisoned<bf16>(capacity * 2 * F);
-    dot = rows::poisoned<float>(capacity * fg::device::dot_parts(static_cast<int>(F)));
-    dgate = rows::poisoned<bf16>(experts * F * D), dup = rows::poisoned<bf16>(experts * F * D);
-    ddown = rows::poisoned<bf16>(experts * F * D);
+    hidden = rows::unwritten<bf16>(capacity * F), out = rows::unwritten<bf16>(capacity * D);
+    dz = rows::unwritten<bf16>(capacity * 2 * F);
+    dot = rows::unwritten<float>(capacity * fg::device::dot_parts(static_cast<int>(F)));
+    dgate = rows::unwritten<bf16>(experts * F * D), dup = rows::unwritten<bf16>(experts * F * D);
+    ddown = rows::unwritten<bf16>(experts * F * D);
     d_weight = rows::upload(this->weight);
   }
   fg::device::expert_family<bf16> arguments() const {

@@ -53,9 +53,9 @@ struct family {
     both.insert(both.end(), up.begin(), up.end());
     gate_up_ = rows::upload(both);
     down_ = rows::upload(down);
-    z_ = rows::poisoned<bf16>(rows * 2 * F);
-    hidden_ = rows::poisoned<bf16>(rows * F);
-    out_ = rows::poisoned<bf16>(rows * D);
+    z_ = rows::unwritten<bf16>(rows * 2 * F);
+    hidden_ = rows::unwritten<bf16>(rows * F);
+    out_ = rows::unwritten<bf16>(rows * D);
   }
   device::expert_family<bf16> arguments(bool save_z) const {
     device::expert_family<bf16> f;

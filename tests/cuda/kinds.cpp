@@ -397,17 +397,17 @@ void check_graph(routing_request const& request) {
   REQUIRE(cudaStreamCreate(&stream) == cudaSuccess);
   {
     fg::network<E, fg::cuda> net(fg::cuda(stream), {.deviation = 0.1});
-    auto const x = uploaded(as_bf16(random_numbers(count, 1))),
-               dy = uploaded(as_bf16(random_numbers(count, 2)));
-    auto const y = poisoned_on_device<bf16>(count);
+    auto const x = upload(as_bf16(random_numbers(count, 1))),
+               dy = upload(as_bf16(random_numbers(count, 2)));
+    auto const y = unwritten<bf16>(count);
     auto const run = [&] {
       net.forward({.tokens = T, .routing = request}, {x.data(), T, C.hidden},
                   {y.data(), T, C.hidden});
       net.backward({dy.data(), T, C.hidden});
     };
     auto const all = [&] {
-      numbers made = as_numbers(downloaded(y));
-      for (bf16 d : downloaded(net.gradient())) made.push_back(float(d));
+      numbers made = as_numbers(download(y));
+      for (bf16 d : download(net.gradient())) made.push_back(float(d));
       return made;
     };
     run();
@@ -439,7 +439,7 @@ TEST_CASE("selection biases move by steps that bf16 does not have, and stay so i
   constexpr auto biased = fg::profiles::deepseek_v4(base);
   using E = fg::mixture<biased>;
   constexpr std::int64_t T = 100, count = T * biased.hidden;
-  auto const x = uploaded(as_bf16(random_numbers(count, 1)));
+  auto const x = upload(as_bf16(random_numbers(count, 1)));
   fg::matrix<bf16 const> const in{x.data(), T, biased.hidden};
   fg::network<E, fg::cuda> net({.deviation = 0.1}), other;
   std::vector<bf16> const ones(biased.routed, bf16(1.0f));
@@ -451,7 +451,7 @@ TEST_CASE("selection biases move by steps that bf16 does not have, and stay so i
   }
   auto const biases = [&](fg::network<E, fg::cuda>& of) {
     auto log = of.make_log();
-    auto const y = poisoned_on_device<bf16>(count);
+    auto const y = unwritten<bf16>(count);
     of.infer({.tokens = T, .log = &log}, in, {y.data(), T, biased.hidden});
     return log.layers[0].bias;
   };

@@ -50,7 +50,7 @@ TEST_CASE("activations of more than 2^31 numbers", "[.large]") {
     fg::network<fg::mixture<c>, fg::cuda> net({.deviation = 0.04});
     net.on().use = use;
     auto const x = repeated(T, period, D, 1), dy = repeated(T, period, D, 2);
-    auto y = poisoned_on_device<bf16>(T * D), dx = poisoned_on_device<bf16>(T * D);
+    auto y = unwritten<bf16>(T * D), dx = unwritten<bf16>(T * D);
     auto const pass = [&](std::int64_t tokens) {
       net.forward({.tokens = tokens}, {x.data(), tokens, D}, {y.data(), tokens, D});
       net.backward({dy.data(), tokens, D}, {dx.data(), tokens, D});
@@ -78,11 +78,11 @@ TEST_CASE("experts of more than 2^31 numbers", "[.large]") {
   constexpr std::int64_t T = 512, D = c.hidden, F = c.width, size = D * F;
   static_assert(c.routed * size > past_int);
   fg::network<fg::mixture<c>, fg::cuda> net({.deviation = 0.02});
-  auto const x = uploaded(as_bf16(random_numbers(T * D, 1)));
-  auto const dy = uploaded(as_bf16(random_numbers(T * D, 2)));
-  auto y = poisoned_on_device<bf16>(T * D);
+  auto const x = upload(as_bf16(random_numbers(T * D, 1)));
+  auto const dy = upload(as_bf16(random_numbers(T * D, 2)));
+  auto y = unwritten<bf16>(T * D);
   auto const w = std::as_const(net).weights();
-  numbers const rows = as_numbers(downloaded(x)), dys = as_numbers(downloaded(dy)),
+  numbers const rows = as_numbers(download(x)), dys = as_numbers(download(dy)),
                 router = as_numbers(some(w.router.data, c.routed * D));
   // Each token's experts and weights, in double.
   std::vector<std::vector<std::pair<double, int>>> chosen;

@@ -76,7 +76,7 @@ struct both {
 template <fg::Expr E, class T>
 fg::cache_of<fg::basic_cuda<T>> empty_cache(std::int64_t tokens) {
   fg::cache_of<fg::basic_cuda<T>> made(E::cache, tokens);
-  made.numbers = poisoned_on_device<T>(E::cache * tokens);
+  made.numbers = unwritten<T>(E::cache * tokens);
   return made;
 }
 

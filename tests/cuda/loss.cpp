@@ -40,34 +40,34 @@ TEMPLATE_TEST_CASE("cross-entropy on the device is the reference's", "", bf16, f
     double const scale = 1.0 / static_cast<double>(std::max<std::int64_t>(count, 1));
     double const loss = cross_entropy(reference, rows(in, V), targets, scale, rows(should, V));
 
-    auto const targets_ = up(targets);
-    auto const terms = poison<std::int64_t>(1);
+    auto const targets_ = upload(targets);
+    auto const terms = unwritten<std::int64_t>(1);
     kernels::count_targets(targets_.data(), T, terms.data(), stream);
-    CHECK(down(terms)[0] == count);
-    auto const of_token = poison<float>(T);
-    auto const sum = up(std::vector<double>{5});
-    auto const dense = up(logits);
+    CHECK(download(terms)[0] == count);
+    auto const of_token = unwritten<float>(T);
+    auto const sum = upload(std::vector<double>{5});
+    auto const dense = upload(logits);
     view<S> const in_(dense.data(), T, V);
-    auto const apart = poison<S>(T * V);
+    auto const apart = unwritten<S>(T * V);
     auto const near = [&](double is) {
       return std::abs(is - loss) <= 2e-6 * std::abs(loss) + 1e-5 * static_cast<double>(T);
     };
 
     kernels::cross_entropy(in_, targets_.data(), 1, terms.data(), {}, of_token.data(), sum.data(),
                            stream);
-    double const alone = down(sum)[0] - 5;
+    double const alone = download(sum)[0] - 5;
     CHECK(near(alone));
     kernels::cross_entropy(in_, targets_.data(), 1, terms.data(), view<S>(apart.data(), T, V),
                            of_token.data(), sum.data(), stream);
-    CHECK(near(down(sum)[0] - 5 - alone));
+    CHECK(near(download(sum)[0] - 5 - alone));
     // (fp16 has steps of 2^-24 near 0)
     double const tiny =
         1e-5 * scale / static_cast<double>(V) + (std::is_same_v<S, fg::fp16> ? 0x1p-24 : 0);
-    CHECK(far_off(down(apart), should, step_of<S>, tiny) == "");
+    CHECK(far_off(download(apart), should, step_of<S>, tiny) == "");
 
     kernels::cross_entropy(in_, targets_.data(), 1, terms.data(), in_, of_token.data(), sum.data(),
                            stream);
-    CHECK(same_bits(down(dense), down(apart)));
+    CHECK(same_bits(download(dense), download(apart)));
   }
 }
 
@@ -76,14 +76,14 @@ TEMPLATE_TEST_CASE("a target that is no class makes the loss NaN and reads nothi
   using S = TestType;
   using kernels = fg::device::loss<S>;
   if (fg::device::runtime::devices() == 0) SKIP("no GPU");
-  auto const logits = up(random_rows<S>(2 * 16, 1));
-  auto const targets = up(std::vector<std::int32_t>{16, 3});
-  auto const of_token = poison<float>(2);
-  auto const sum = up(std::vector<double>{0});
+  auto const logits = upload(random_rows<S>(2 * 16, 1));
+  auto const targets = upload(std::vector<std::int32_t>{16, 3});
+  auto const of_token = unwritten<float>(2);
+  auto const sum = upload(std::vector<double>{0});
   kernels::cross_entropy(rows(logits, 16), targets.data(), 1, nullptr, {}, of_token.data(),
                          sum.data(), stream);
-  CHECK(std::isnan(down(sum)[0]));
-  CHECK(std::isfinite(down(of_token)[1]));
+  CHECK(std::isnan(download(sum)[0]));
+  CHECK(std::isfinite(download(of_token)[1]));
 }
 
 TEMPLATE_TEST_CASE("squared error on the device", "", bf16, fg::fp16, float) {
@@ -94,10 +94,10 @@ TEMPLATE_TEST_CASE("squared error on the device", "", bf16, fg::fp16, float) {
   for (auto const [T, D] : sizes) {
     CAPTURE(T, D);
     auto const y = whole_rows<S>(T * D, 1), target = whole_rows<S>(T * D, 2);
-    auto const y_ = up(y), target_ = up(target);
-    auto const dy = poison<S>(T * D);
-    auto const partial = poison<double>(fg::device::squared_error_parts);
-    auto const sum = up(std::vector<double>{1});
+    auto const y_ = upload(y), target_ = upload(target);
+    auto const dy = unwritten<S>(T * D);
+    auto const partial = unwritten<double>(fg::device::squared_error_parts);
+    auto const sum = upload(std::vector<double>{1});
     double loss = 0;
     std::vector<double> should;
     for (std::size_t i = 0; i < y.size(); ++i) {
@@ -110,12 +110,12 @@ TEMPLATE_TEST_CASE("squared error on the device", "", bf16, fg::fp16, float) {
                              stream);
     };
     run({});
-    CHECK(down(sum)[0] == loss + 1);
+    CHECK(download(sum)[0] == loss + 1);
     run(rows(dy, D));
-    CHECK(down(sum)[0] == 2 * loss + 1);
+    CHECK(download(sum)[0] == 2 * loss + 1);
     run(rows(y_, D));
-    CHECK(far_off(down(dy), should, 0, 0) == "");
-    CHECK(same_bits(down(dy), down(y_)));
+    CHECK(far_off(download(dy), should, 0, 0) == "");
+    CHECK(same_bits(download(dy), download(y_)));
   }
 }
 

@@ -156,23 +156,23 @@ TEST_CASE("batches on the device may be under way in memory of the caller's") {
       return std::span(m.data(), static_cast<std::size_t>(m.size()));
     };
     for (std::size_t i = 0; i < 2; ++i) {
-      x.push_back(uploaded(as_bf16(random_numbers(T * D, 10 + i))));
-      dy.push_back(uploaded(as_bf16(random_numbers(T * D, 20 + i))));
-      y.push_back(poisoned_on_device<bf16>(T * D));
-      dx.push_back(poisoned_on_device<bf16>(T * D));
-      gradient.push_back(uploaded(as_bf16(numbers(std::size_t(fg::weights_size<E>())))));
-      memory.push_back(poisoned_on_device<std::byte>(net.workspace_bytes(net.extent_of(T, true))));
+      x.push_back(upload(as_bf16(random_numbers(T * D, 10 + i))));
+      dy.push_back(upload(as_bf16(random_numbers(T * D, 20 + i))));
+      y.push_back(unwritten<bf16>(T * D));
+      dx.push_back(unwritten<bf16>(T * D));
+      gradient.push_back(upload(as_bf16(numbers(std::size_t(fg::weights_size<E>())))));
+      memory.push_back(unwritten<std::byte>(net.workspace_bytes(net.extent_of(T, true))));
       shared.forward(b, rows(x[i]), rows(y[i]), all(memory[i]));
     }
     for (std::size_t i = 0; i < 2; ++i)
       shared.backward(b, rows(x[i]), rows(dy[i]), rows(dx[i]), all(gradient[i]), all(memory[i]));
     for (std::size_t i = 0; i < 2; ++i) {
-      auto const own_y = poisoned_on_device<bf16>(T * D), own_dx = poisoned_on_device<bf16>(T * D);
+      auto const own_y = unwritten<bf16>(T * D), own_dx = unwritten<bf16>(T * D);
       net.forward(b, rows(x[i]), rows(own_y));
       net.backward(rows(dy[i]), rows(own_dx));
-      CHECK(as_numbers(downloaded(y[i])) == as_numbers(downloaded(own_y)));
-      CHECK(as_numbers(downloaded(dx[i])) == as_numbers(downloaded(own_dx)));
-      CHECK(as_numbers(downloaded(gradient[i])) == as_numbers(downloaded(net.gradient())));
+      CHECK(as_numbers(download(y[i])) == as_numbers(download(own_y)));
+      CHECK(as_numbers(download(dx[i])) == as_numbers(download(own_dx)));
+      CHECK(as_numbers(download(gradient[i])) == as_numbers(download(net.gradient())));
     }
   }
 }

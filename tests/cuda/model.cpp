@@ -42,7 +42,7 @@ TEMPLATE_TEST_CASE("a decoder's loss and gradients on the device are the specifi
   using T = TestType;
   fg::network<tiny::decoder, fg::basic_cuda<T>> net({.deviation = 0.2});
   fg::network<tiny::decoder, fg::basic_reference<double>> exact;
-  std::vector<T> const w = downloaded(net.parameters());
+  std::vector<T> const w = download(net.parameters());
   for (std::size_t i = 0; i < w.size(); ++i) exact.parameters()[i] = static_cast<float>(w[i]);
   for (std::size_t n : {1u, 5u, 70u, 200u}) {
     tiny::text const text(n);
@@ -55,17 +55,17 @@ TEMPLATE_TEST_CASE("a decoder's loss and gradients on the device are the specifi
     std::vector<double> wide(n * 32);
     exact.infer(b, {}, {wide.data(), b.tokens, 32});
     INFO(n);
-    CHECK(off(wide, as_numbers(downloaded(y))) < near<T>.y);
+    CHECK(off(wide, as_numbers(download(y))) < near<T>.y);
 
     net.forward(b, {}, {y.data(), b.tokens, 32});
     exact.forward(b, {}, {wide.data(), b.tokens, 32});
-    CHECK(off(wide, as_numbers(downloaded(y))) < near<T>.y);
+    CHECK(off(wide, as_numbers(download(y))) < near<T>.y);
     numbers const dy = rounded<T>(random_numbers(b.tokens * 32, n));
-    auto const on_device = uploaded(as<T>(dy));
+    auto const on_device = upload(as<T>(dy));
     std::vector<double> const wide_dy(dy.begin(), dy.end());
     net.backward({on_device.data(), b.tokens, 32});
     exact.backward({wide_dy.data(), b.tokens, 32});
-    numbers const got = as_numbers(downloaded(net.gradient()));
+    numbers const got = as_numbers(download(net.gradient()));
     std::vector<double> const all(exact.gradient().begin(), exact.gradient().end());
     for (auto const& entry : net.entries()) {
       if (entry.role == fg::role::selection_bias) continue;
@@ -120,13 +120,13 @@ TEMPLATE_TEST_CASE("tokens one at a time, with a cache, are the same as all at o
   tiny::text const text(40);
   fg::device_buffer<T> all(40 * 32), one(32);
   net.infer({.tokens = 40, .ids = text.inputs()}, {}, {all.data(), 40, 32});
-  numbers const y = as_numbers(downloaded(all));
+  numbers const y = as_numbers(download(all));
   auto cache = net.make_cache(40);
   for (std::int64_t t = 0; t < 40; ++t) {
     net.infer({.tokens = 1, .ids = text.inputs().subspan(static_cast<std::size_t>(t), 1)}, {},
               {one.data(), 1, 32}, &cache);
     numbers const expected = rows(y, 32, t, 1);
-    CHECK(off({expected.begin(), expected.end()}, as_numbers(downloaded(one))) < near<T>.cached);
+    CHECK(off({expected.begin(), expected.end()}, as_numbers(download(one))) < near<T>.cached);
   }
 }
 
@@ -154,7 +154,7 @@ TEST_CASE("with a cache of several sequences, starts that only the device can re
   model net;
   auto cache = net.make_cache(4, 2);
   std::vector<std::int32_t> const two{1, 2};
-  auto const starts = uploaded(std::vector<std::int64_t>{0, 1, 2});
+  auto const starts = upload(std::vector<std::int64_t>{0, 1, 2});
   fg::device_buffer<bf16> y(2 * 32);
   CHECK_THROWS_WITH(
       net.infer({.tokens = 2, .ids = two, .starts = starts}, {}, {y.data(), 2, 32}, &cache),
@@ -188,13 +188,13 @@ TEST_CASE("a captured pass is replayed with other tokens and other routings") {
       for (std::uint64_t seed : {2u, 3u, 4u}) {
         set(seed);
         work();
-        numbers const plain_y = as_numbers(downloaded(y)), plain_dx = as_numbers(downloaded(dx));
+        numbers const plain_y = as_numbers(download(y)), plain_dx = as_numbers(download(dx));
         fg::device::runtime::fill(y.data(), 0xff, y.bytes(), stream);
         fg::device::runtime::fill(dx.data(), 0xff, dx.bytes(), stream);
         captured.replay(stream);
         INFO(T << " tokens, seed " << seed);
-        CHECK(same(plain_y, as_numbers(downloaded(y))));
-        CHECK(same(plain_dx, as_numbers(downloaded(dx))));
+        CHECK(same(plain_y, as_numbers(download(y))));
+        CHECK(same(plain_dx, as_numbers(download(dx))));
       }
     }
   }
@@ -210,7 +210,7 @@ TEMPLATE_TEST_CASE("weights on the device are saved and loaded as they are", "",
   temporary const file;
   fg::save_weights(net, file.path);
   fg::load_weights(other, file.path);
-  auto const a = downloaded(net.parameters()), b = downloaded(other.parameters());
+  auto const a = download(net.parameters()), b = download(other.parameters());
   CHECK(std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
   fg::network<tiny::decoder, fg::cpu> host;
   fg::load_weights(host, file.path);
@@ -228,7 +228,7 @@ TEST_CASE(
   fg::save_weights(host, file.path);
   model net;
   fg::load_published(net, file.path, {}, std::identity());
-  auto const got = downloaded(net.parameters());
+  auto const got = download(net.parameters());
   for (auto const& entry : net.entries())
     for (std::int64_t i = 0; i < entry.rows * entry.cols; ++i) {
       auto const at = std::size_t(entry.offset + i);
@@ -245,7 +245,7 @@ TEST_CASE("random weights on the device are the host's, rounded") {
   NEED_GPU();
   model const net({.deviation = 0.05, .seed = 7});
   fg::network<tiny::decoder, fg::cpu> const host({.deviation = 0.05, .seed = 7});
-  auto const w = downloaded(net.parameters());
+  auto const w = download(net.parameters());
   bool equal = true;
   for (std::size_t i = 0; i < w.size(); ++i)
     equal &= static_cast<float>(w[i]) == static_cast<float>(bf16(host.parameters()[i]));

@@ -1,45 +1,25 @@
-// What the tests of kernels share: numbers to and from the device, and comparing them.
+// What the tests of kernels share: rows of numbers, and comparing them.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cmath>
-#include <cstring>
-#include <finegrain/cuda/buffer.hpp>
 #include <finegrain/plan/plan.hpp>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "../catch.hpp"
+#include "memory.hpp"
 
 namespace rows_under_test {
 
 namespace fg = finegrain;
 using fg::bf16;
 using fg::device_buffer;
+using on_device::upload, on_device::download, on_device::unwritten, on_device::same_bits;
 template <class T>
 using view = fg::matrix<T>;
 inline CUstream_st* const stream = nullptr;
-
-/// On the device: a copy; memory that nobody wrote, all NaN; and back.
-template <class T>
-device_buffer<T> up(std::vector<T> const& numbers) {
-  device_buffer<T> memory(static_cast<std::int64_t>(numbers.size()));
-  fg::device::runtime::copy(memory.data(), numbers.data(), memory.bytes(), stream);
-  return memory;
-}
-template <class T>
-device_buffer<T> poison(std::int64_t size) {
-  device_buffer<T> memory(size);
-  fg::device::runtime::fill(memory.data(), 0xff, memory.bytes(), stream);
-  return memory;
-}
-template <class T>
-std::vector<T> down(device_buffer<T> const& memory) {
-  std::vector<T> numbers(static_cast<std::size_t>(memory.size()));
-  fg::device::runtime::copy(numbers.data(), memory.data(), memory.bytes(), stream);
-  return numbers;
-}
 
 template <class T = bf16>
 std::vector<T> random_rows(std::int64_t size, unsigned seed, float spread = 1) {
@@ -93,11 +73,6 @@ std::string far_off(std::vector<T> const& is, std::vector<U> const& should, doub
               "; ";
   }
   return wrong ? text + std::to_string(wrong) + " of " + std::to_string(is.size()) : "";
-}
-template <class T>
-bool same_bits(std::vector<T> const& a, std::vector<T> const& b) {
-  return a.size() == b.size() &&
-         (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
 }
 
 /// What rounding to T may be off, and a little; of f32 what sums and functions are.

@@ -26,7 +26,7 @@ struct array {
   static constexpr std::int64_t guard = 4096;
 
   array() = default;
-  explicit array(std::int64_t size) : memory(rows::poisoned<bf16>(size + guard)) {}
+  explicit array(std::int64_t size) : memory(rows::unwritten<bf16>(size + guard)) {}
   array(std::int64_t size, std::function<double(std::int64_t)> const& number) : array(size) {
     std::vector<bf16> values;
     for (std::int64_t i = 0; i < size; ++i) {
@@ -164,7 +164,8 @@ class layer {
           a.z = f.z.data();
           a.dz = (dz[i] = array(f.rows * 2 * f.width)).data();
           a.hidden = (hidden[i] = array(f.rows * f.width)).data();
-          a.dot = (dot[i] = rows::poisoned<float>(f.rows * device::dot_parts(f.width) + 64)).data();
+          a.dot =
+              (dot[i] = rows::unwritten<float>(f.rows * device::dot_parts(f.width) + 64)).data();
         },
         p);
     run(
@@ -412,8 +413,8 @@ TEST_CASE("blocks take each tile of a matrix once") {
     for (int columns : {1, 2, 11}) {
       std::vector<int> taken(at(rows * columns));
       for (int block = 0; block < rows * columns; ++block) {
-        for (auto const [row, column] : {device::place_of(block, rows, columns),
-                                         device::place_of<4>(block, rows, columns)}) {
+        for (auto const [row, column] :
+             {device::place_of(block, rows, columns), device::place_of<4>(block, rows, columns)}) {
           REQUIRE((row >= 0 && row < rows && column >= 0 && column < columns));
           ++taken[at(row * columns + column)];
         }

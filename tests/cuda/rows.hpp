@@ -4,40 +4,16 @@
 #pragma once
 
 #include <finegrain/base/random.hpp>
-#include <finegrain/cuda/buffer.hpp>
 #include <finegrain/cuda/dispatch.hpp>
 #include <vector>
+
+#include "memory.hpp"
 
 namespace rows {
 
 namespace device = finegrain::device;
 using finegrain::device_buffer;
-
-/// Vectors to the device and back, waiting for both.
-template <class T>
-device_buffer<T> upload(std::vector<T> const& values) {
-  device_buffer<T> memory(static_cast<std::int64_t>(values.size()));
-  device::runtime::copy(memory.data(), values.data(), memory.bytes(), nullptr);
-  return memory;
-}
-template <class T>
-std::vector<T> download(T const* from, std::int64_t size) {
-  std::vector<T> values(static_cast<std::size_t>(size));
-  device::runtime::synchronize(nullptr);
-  device::runtime::copy(values.data(), from, size * static_cast<std::int64_t>(sizeof(T)), nullptr);
-  return values;
-}
-template <class T>
-std::vector<T> download(device_buffer<T> const& memory) {
-  return download(memory.data(), memory.size());
-}
-/// Memory whose every byte is 0xff: NaN in all formats.
-template <class T>
-device_buffer<T> poisoned(std::int64_t size) {
-  device_buffer<T> memory(size);
-  device::runtime::fill(memory.data(), 0xff, memory.bytes(), nullptr);
-  return memory;
-}
+using on_device::upload, on_device::download, on_device::unwritten;
 
 /// The expert of each token and slot, -1 where it is dropped, and its weight.
 struct routing {

@@ -1,0 +1,51 @@
+// Numbers to and from the device, waiting for both; and memory there that nobody wrote.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+#include <finegrain/cuda/buffer.hpp>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+namespace on_device {
+
+namespace fg = finegrain;
+using fg::device_buffer;
+
+template <class T>
+device_buffer<T> upload(std::vector<T> const& from) {
+  device_buffer<T> to(static_cast<std::int64_t>(from.size()));
+  fg::device::runtime::copy(to.data(), from.data(), to.bytes(), nullptr);
+  return to;
+}
+template <class T>
+std::vector<T> download(T const* from, std::int64_t count) {
+  std::vector<T> to(static_cast<std::size_t>(count));
+  fg::device::runtime::copy(to.data(), from, count * static_cast<std::int64_t>(sizeof(T)), nullptr);
+  return to;
+}
+template <class T>
+std::vector<T> download(device_buffer<T> const& from) {
+  return download(from.data(), from.size());
+}
+template <class T>
+std::vector<std::remove_const_t<T>> download(std::span<T> from) {
+  return download<std::remove_const_t<T>>(from.data(), static_cast<std::int64_t>(from.size()));
+}
+/// Every bit is set: NaN in all formats.
+template <class T>
+device_buffer<T> unwritten(std::int64_t count) {
+  device_buffer<T> made(count);
+  fg::device::runtime::fill(made.data(), 0xff, made.bytes(), nullptr);
+  return made;
+}
+
+template <class T>
+bool same_bits(std::vector<T> const& a, std::vector<T> const& b) {
+  return a.size() == b.size() &&
+         (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
+}
+
+}  // namespace on_device
