@@ -47,6 +47,22 @@ std::vector<router_biases> routers_of(std::vector<weight_entry> const& entries) 
   return all;
 }
 
+/// Adds a batch's counts to a step's, or begins with them. They are whole numbers: any order, any
+/// size, the same.
+inline void add_counts(routing_log const& batch, routing_log& step, bool begin) {
+  for (std::size_t l = 0; l < step.layers.size(); ++l) {
+    routing_report& sum = step.layers[l];
+    routing_report const& one = batch.layers[l];
+    if (begin) sum.tokens = 0;
+    sum.tokens += one.tokens;
+    for (std::size_t e = 0; e < sum.load.size(); ++e) {
+      if (begin) sum.load[e] = 0, sum.quantile[e] = 0;
+      sum.load[e] += one.load[e];
+      sum.quantile[e] += one.quantile[e];
+    }
+  }
+}
+
 /// Moves a router's biases by what its experts got in a step of so many batches.
 template <class N>
 void move_bias(std::span<N> bias, routing_report const& did, std::int64_t batches,

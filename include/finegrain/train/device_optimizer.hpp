@@ -84,6 +84,9 @@ class optimizer<basic_cuda<T>> {
     rounding_ = at.rounding;
     round_by_chance(on, weights);
   }
+  /// The network's own weights are the copy, and nothing is lent.
+  struct lent {};
+  static lent lend(X const&, std::span<T>, weight_rounding, bool) { return {}; }
   optimizer_figures figures(X const& on) const {
     device::adamw_step now;
     device::runtime::copy(&now, step_.data(), sizeof now, on.stream);

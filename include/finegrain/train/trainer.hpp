@@ -55,10 +55,11 @@ class trainer {
         settings_(settings),
         log_(Network::make_log()),
         groups_(settings_.groups),
+        routers_(routers_of<E>(net.entries())),
         counts_(Network::make_log()),
-        state_(net.on(), net.entries(), groups_, routers_of<E>(net.entries()), net.parameters()) {
+        state_(net.on(), net.entries(), groups_, routers_, net.parameters()) {
     static_cast<void>(checked(optimizer_));
-    check(settings_, has_biases);
+    check(settings_, routers_);
     state_.prepare(net.on(), settings_.rounding);
   }
 
@@ -92,7 +93,7 @@ class trainer {
     if (!last_.log) throw invalid_argument("there is no step to report yet");
     place<executor>::read_log(net_.on(), *last_.log, last_.tokens);
     optimizer_figures const did = state_.figures(net_.on());
-    double const terms = last_.counted ? at_least_one(did.terms) : last_.terms;
+    double const terms = last_.counted ? terms_of_mean(did.terms) : last_.terms;
     return {.loss = (last_.made + did.loss) / terms,
             .balance_loss = last_.log->balance_loss() / settings_.loss_scale,
             .gradient_norm = did.norm,
@@ -185,14 +186,6 @@ class trainer {
   training& settings() { return settings_; }
 
  private:
-  static constexpr bool has_biases = [] {
-    bool any = false;
-    detail::leaves<E>::visit([&]<Expr L>(L) {
-      if constexpr (detail::is_router<L>) any |= L::layer.bias;
-    });
-    return any;
-  }();
-
   static batch batch_of(input x) {
     if constexpr (in == ids)
       return {.tokens = static_cast<std::int64_t>(x.size()), .ids = x};
@@ -206,27 +199,12 @@ class trainer {
       return x;
   }
 
-  objective<executor, id_list> cross_entropy_loss(batch const& b, id_list targets) {
-    if constexpr (!place<executor>::here) {
-      check_targets(targets, b.tokens);
-      if (auto const* const counted = terms_on(net_.on(), targets))
-        return {targets, 1, counted, settings_.loss_scale};
-    }
-    double const terms = at_least_one(count_targets(targets, b.tokens, out));
-    return {place<executor>::list(net_.on(), targets_, targets), terms, nullptr,
-            settings_.loss_scale};
+  auto cross_entropy_loss(batch const& b, id_list targets) {
+    return cross_entropy_objective(net_.on(), targets, b.tokens, out, settings_.loss_scale,
+                                   targets_);
   }
-  objective<executor, matrix<S const>> squared_error_loss(batch const& b, matrix<S const> targets) {
-    detail::check_shape("the matrix of targets", targets, b.tokens, out);
-    return {targets, at_least_one(targets.size()), nullptr, settings_.loss_scale};
-  }
-  static double at_least_one(std::int64_t terms) {
-    return static_cast<double>(std::max<std::int64_t>(terms, 1));
-  }
-
-  template <class L>
-  double terms_of(L const& loss) const {
-    return loss.counted ? at_least_one(place<executor>::read(net_.on(), loss.counted)) : loss.terms;
+  auto squared_error_loss(batch const& b, matrix<S const> targets) {
+    return squared_error_objective<executor>(targets, b.tokens, out, settings_.loss_scale);
   }
 
   template <class L>
@@ -247,7 +225,7 @@ class trainer {
     begin(b, x, loss);
     count();
     ++gathered_;
-    return {.loss = place<executor>::total(net_.on(), last_.made) / terms_of(loss),
+    return {.loss = place<executor>::total(net_.on(), last_.made) / loss.terms_on(net_.on()),
             .balance_loss = last_.log->balance_loss() / settings_.loss_scale,
             .gradient_norm = 0,
             .tokens = b.tokens};
@@ -255,7 +233,7 @@ class trainer {
   /// Enqueues a batch's pass, whose gradients join those of the step's earlier ones.
   template <class L>
   void begin(batch b, matrix<S const> x, L const& loss) {
-    check(settings_, has_biases);
+    check(settings_, routers_);
     if (settings_.groups != groups_)
       throw invalid_argument("groups of weights are set when a trainer is made, and then stay");
     state_.prepare(net_.on(), settings_.rounding);
@@ -265,7 +243,7 @@ class trainer {
     if constexpr (!place<executor>::here)
       b.routing.step = gathered_ == 0 ? state_.steps() : nullptr;
     b.routing.quantiles |= settings_.bias.quantile;
-    enlarge(b.routing.balance);
+    b.routing.balance = scaled(b.routing.balance, settings_.loss_scale);
     if (gathered_ > 0) b.routing.earlier = &counts_;
     auto const mode = gathered_ > 0 ? gradients::accumulate : gradients::overwrite;
     last_ = {.made = learn(b, x, loss, mode),
@@ -280,24 +258,11 @@ class trainer {
   /// The pass, with the optimiser's copy of the weights if there is one.
   template <class L>
   double learn(batch const& b, matrix<S const> x, L const& loss, gradients mode) {
-    if constexpr (place<executor>::here) {
-      bool const changed = net_.writers() != writers_;
-      auto const lent = state_.lend(net_.on(), net_.parameters(), settings_.rounding, changed);
-      writers_ = net_.writers();
-      return net_.enqueue_learn(b, x, loss, {}, mode);
-    } else {
-      return net_.enqueue_learn(b, x, loss, {}, mode);
-    }
-  }
-
-  void enlarge(balance_losses& loss) const {
-    double const scale = settings_.loss_scale;
-    if (scale == 1) return;
-    if (loss.rule)
-      throw invalid_argument("balance rules of a user's own are not scaled: loss_scale must be 1");
-    for (double* one : {&loss.expert, &loss.device, &loss.communication, &loss.sequence, &loss.z,
-                        &loss.importance, &loss.load})
-      *one *= scale;
+    bool const changed = net_.writers() != writers_;
+    [[maybe_unused]] auto const lent =
+        state_.lend(net_.on(), net_.parameters(), settings_.rounding, changed);
+    writers_ = net_.writers();
+    return net_.enqueue_learn(b, x, loss, {}, mode);
   }
 
   /// The seed of a step's batch; where the executor counts steps itself, it mixes those of a step's
@@ -308,21 +273,10 @@ class trainer {
                        static_cast<std::uint64_t>(gathered_));
   }
 
-  /// Adds a batch's counts to the step's. They are whole numbers: any order, any size, the same.
+  /// Adds the last batch's counts to the step's.
   void count() {
-    routing_log& log = *last_.log;
-    place<executor>::read_log(net_.on(), log, last_.tokens);
-    for (std::size_t l = 0; l < counts_.layers.size(); ++l) {
-      routing_report& sum = counts_.layers[l];
-      routing_report const& one = log.layers[l];
-      if (gathered_ == 0) sum.tokens = 0;
-      sum.tokens += one.tokens;
-      for (std::size_t e = 0; e < sum.load.size(); ++e) {
-        if (gathered_ == 0) sum.load[e] = 0, sum.quantile[e] = 0;
-        sum.load[e] += one.load[e];
-        sum.quantile[e] += one.quantile[e];
-      }
-    }
+    place<executor>::read_log(net_.on(), *last_.log, last_.tokens);
+    add_counts(*last_.log, counts_, gathered_ == 0);
   }
 
   /// Moves the routers' selection biases.
@@ -333,9 +287,8 @@ class trainer {
       if (!how.quantile)
         return state_.move_biases(net_.on(), how.speed, how.centre, net_.parameters());
     if (!std::isfinite(state_.figures(net_.on()).norm)) return;
-    auto const routers = routers_of<E>(net_.entries());
-    for (std::size_t router = 0; router < routers.size(); ++router)
-      if (auto const& biases = routers[router]; biases.offset >= 0)
+    for (std::size_t router = 0; router < routers_.size(); ++router)
+      if (auto const& biases = routers_[router]; biases.offset >= 0)
         state_.change(net_.on(), net_.parameters(), biases.offset, biases.experts, [&](N* bias) {
           move_bias(std::span<N>(bias, std::size_t(biases.experts)), counts_.layers[router],
                     gathered_, how);
@@ -368,7 +321,7 @@ class trainer {
   double evaluate_on(batch b, matrix<S const> x, L const& loss) {
     if (!b.routing.rule) b.routing.rule = settings_.routing.rule;
     double const total = net_.score(b, x, loss);
-    return total / terms_of(loss);
+    return total / loss.terms_on(net_.on());
   }
 
   Network& net_;
@@ -376,6 +329,7 @@ class trainer {
   training settings_;
   routing_log log_;
   std::vector<weight_group> const groups_;
+  std::vector<router_biases> const routers_;
   routing_log counts_;         // of the batches of this step
   std::int64_t gathered_ = 0;  // so many
   /// The last batch, as far as report() needs it.

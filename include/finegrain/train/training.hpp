@@ -2,7 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "../plan/request.hpp"
@@ -27,6 +30,18 @@ struct training {
   std::vector<weight_group> groups = {};
 };
 
+/// The same losses of a loss that is `scale` times as large. Throws invalid_argument where a rule of
+/// a user's own would have to be.
+inline balance_losses scaled(balance_losses loss, double scale) {
+  if (scale == 1) return loss;
+  if (loss.rule)
+    throw invalid_argument("balance rules of a user's own are not scaled: loss_scale must be 1");
+  for (double* one : {&loss.expert, &loss.device, &loss.communication, &loss.sequence, &loss.z,
+                      &loss.importance, &loss.load})
+    *one *= scale;
+  return loss;
+}
+
 /// What one step did.
 struct step_report {
   double loss = 0;           // mean over targets, in nats; of squared error, mean over numbers
@@ -35,12 +50,13 @@ struct step_report {
   std::int64_t tokens = 0;
 };
 
-/// Throws invalid_argument when the settings make no sense for a network, which has selection biases
-/// or not.
-inline void check(training const& settings, bool has_biases) {
+/// Throws invalid_argument when the settings make no sense for a network with these routers.
+inline void check(training const& settings, std::span<router_biases const> routers) {
   static_cast<void>(checked(settings.schedule));
   if (!(settings.bias.speed >= 0) || settings.bias.speed > 1e30)
     throw invalid_argument("the speed of selection biases must be a number of at least 0");
+  bool const has_biases = std::any_of(routers.begin(), routers.end(),
+                                      [](router_biases const& r) { return r.offset >= 0; });
   if ((settings.bias.speed > 0 || settings.bias.quantile) && !has_biases)
     throw invalid_argument("no router here has selection biases to move: config.bias adds them");
   if (!(settings.loss_scale > 0) || settings.loss_scale > 1e30)
