@@ -50,6 +50,7 @@
 #include "plan/balance.hpp"
 #include "plan/report.hpp"
 #include "plan/compose.hpp"
+#include "plan/blend.hpp"
 #include "plan/schedule.hpp"
 #include "plan/rotary.hpp"
 #include "plan/stages.hpp"

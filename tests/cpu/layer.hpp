@@ -6,6 +6,7 @@
 #include <finegrain/base/parallel.hpp>
 #include <finegrain/cpu/executor.hpp>
 #include <finegrain/plan/init.hpp>
+#include <finegrain/plan/blend.hpp>
 #include <finegrain/plan/compose.hpp>
 #include <finegrain/plan/stages.hpp>
 #include <finegrain/plan/weights.hpp>

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../plan/blend.hpp"
 #include "../plan/compose.hpp"
 #include "../plan/stages.hpp"
 #include "elementwise.hpp"
@@ -60,7 +61,7 @@ struct plan<basic_cuda<T>, linear<In, Out>> : device::product_plan<T, In, Out> {
 template <class T, int D, int V>
 struct plan<basic_cuda<T>, head<D, V>> : device::product_plan<T, D, V> {};
 
-/// Of a blend (plan/compose.hpp): its mix is f32, its gradients T.
+/// Of a blend (plan/blend.hpp): its mix is f32, its gradients T.
 template <class T, class X = basic_cuda<T>>
 void blend_forward(basic_cuda<T> const& on, detail::rows_in<X> x, detail::rows_in<X> w,
                    detail::rows_in<X> ya, detail::rows_in<X> yb, matrix<float> mix,

@@ -7,6 +7,7 @@
 #include <span>
 #include <utility>
 
+#include "../plan/blend.hpp"
 #include "../plan/compose.hpp"
 #include "../plan/stages.hpp"
 #include "check.hpp"
