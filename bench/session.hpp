@@ -3,6 +3,7 @@
 #pragma once
 
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <finegrain/lab/jsonl.hpp>
 #include <finegrain/lab/text.hpp>

@@ -1,5 +1,7 @@
 // Do experts divide texts among them? Four kinds of English, and which experts read what.
 // SPDX-License-Identifier: Apache-2.0
+#include <cmath>
+
 #include "small.hpp"
 
 std::vector<std::string> const models = {"1+7/63", "0+2/16"};

@@ -12,6 +12,7 @@
 #include "base/platform.hpp"
 #include "base/bounds.hpp"
 #include "base/error.hpp"
+#include "base/math.hpp"
 #include "base/matrix.hpp"
 #include "base/number.hpp"
 #include "base/buffer.hpp"

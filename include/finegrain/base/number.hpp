@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 
+#include "math.hpp"
 #include "platform.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -31,7 +31,7 @@ constexpr std::int64_t bytes(std::int64_t numbers, format f) { return (numbers *
 template <class S>
 S rounded_to_bf16(S x) {
   auto const number = static_cast<float>(x);
-  if (std::isnan(number)) return x;
+  if (math::isnan(number)) return x;
   auto const bits = __builtin_bit_cast(std::uint32_t, number);
   return static_cast<S>(
       __builtin_bit_cast(float, (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u));
@@ -85,9 +85,8 @@ struct fp16 {
     std::uint32_t const sign = (bits & 0x8000u) << 16, exponent = bits >> 10 & 31,
                         fraction = bits & 0x3ffu;
     std::uint32_t const size =
-        exponent == 0
-            ? __builtin_bit_cast(std::uint32_t, static_cast<float>(fraction) * 0x1p-24f)
-            : (exponent == 31 ? 255 : exponent + 112) << 23 | fraction << 13;
+        exponent == 0 ? __builtin_bit_cast(std::uint32_t, static_cast<float>(fraction) * 0x1p-24f)
+                      : (exponent == 31 ? 255 : exponent + 112) << 23 | fraction << 13;
     return __builtin_bit_cast(float, sign | size);
   }
 };

@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 
+#include "math.hpp"
 #include "platform.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -90,10 +90,10 @@ FINEGRAIN_INLINE void add_product(vec<double> a, vec<double> b, vec<double>& to)
   to = sum;
 }
 
-/// The square root. std::sqrt may set errno, and therefore goes number by number.
+/// The square root. math::sqrt may set errno, and therefore goes number by number.
 template <class S>
 FINEGRAIN_INLINE S square_root(S x) {
-  return std::sqrt(x);
+  return math::sqrt(x);
 }
 FINEGRAIN_INLINE vec<float> square_root(vec<float> x) {
   vec<float> root;
@@ -104,7 +104,7 @@ FINEGRAIN_INLINE vec<float> square_root(vec<float> x) {
 #elif defined(__aarch64__)
   FINEGRAIN_OF_ONE("fsqrt %0.4s, %1.4s", root, x);
 #else
-  for (int i = 0; i < lanes<float>; ++i) root[i] = std::sqrt(x[i]);
+  for (int i = 0; i < lanes<float>; ++i) root[i] = math::sqrt(x[i]);
 #endif
   return root;
 }
@@ -117,7 +117,7 @@ FINEGRAIN_INLINE vec<double> square_root(vec<double> x) {
 #elif defined(__aarch64__)
   FINEGRAIN_OF_ONE("fsqrt %0.2d, %1.2d", root, x);
 #else
-  for (int i = 0; i < lanes<double>; ++i) root[i] = std::sqrt(x[i]);
+  for (int i = 0; i < lanes<double>; ++i) root[i] = math::sqrt(x[i]);
 #endif
   return root;
 }

@@ -6,8 +6,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cmath>
-
+#include "../base/math.hpp"
 #include "../plan/attention.hpp"
 #include "../plan/stages.hpp"
 #include "linear.hpp"
@@ -114,7 +113,7 @@ FINEGRAIN_LAZY inline void attend(float scale, int share, std::int64_t first, ma
     }
   }
   for (int r = 0; r < rows; ++r) {
-    log_weight[r * log_stride] = highest[r] + std::log(total[r]);
+    log_weight[r * log_stride] = highest[r] + math::log(total[r]);
     for (std::int64_t c = 0; c < cols; ++c)
       mixed(r, c0 + c) =
           sums[(c / panel_width * query_rows + r) * panel_width + c % panel_width] / total[r];

@@ -4,8 +4,8 @@
 
 #include <array>
 #include <bit>
-#include <cmath>
 
+#include "../base/math.hpp"
 #include "unit.hpp"
 
 #if defined(__AVX512BW__)
@@ -38,11 +38,11 @@ template <>
 struct codec<format::int8> {
   static constexpr format products = format::bf16;
   static constexpr int bits = 8, block = 0, outputs = 1;
-  static float scale(float most) { return std::abs(most) / 127; }
+  static float scale(float most) { return math::abs(most) / 127; }
 #if defined(__AVX512VBMI__)
   /// Sign and magnitude: half a table is enough.
   static std::uint32_t code(float x) {
-    auto const m = static_cast<std::uint32_t>(std::min(std::nearbyint(std::abs(x)), 127.0f));
+    auto const m = static_cast<std::uint32_t>(std::min(math::nearbyint(math::abs(x)), 127.0f));
     return m | (x < 0 && m > 0 ? 128u : 0u);
   }
   static constexpr float value(std::uint32_t code) {
@@ -50,7 +50,7 @@ struct codec<format::int8> {
   }
 #else
   static std::uint32_t code(float x) {
-    return static_cast<std::uint32_t>(std::clamp(std::lrint(x), -127l, 127l)) & 255;
+    return static_cast<std::uint32_t>(std::clamp(math::lrint(x), -127l, 127l)) & 255;
   }
   static constexpr float value(std::uint32_t code) {
     return static_cast<float>(code) - (code < 128 ? 0.0f : 256.0f);
@@ -69,7 +69,7 @@ struct codec<format::int4> {
   static constexpr format products = lanes == 8 ? format::int4 : format::bf16;
   static float scale(float most) { return most / -8; }  // that number is met exactly
   static std::uint32_t code(float x) {
-    return static_cast<std::uint32_t>(std::clamp(std::lrint(x), -8l, 7l) + zero);
+    return static_cast<std::uint32_t>(std::clamp(math::lrint(x), -8l, 7l) + zero);
   }
   static constexpr float value(std::uint32_t code) {
     return static_cast<float>(static_cast<int>(code) - zero);
@@ -83,13 +83,13 @@ template <>
 struct codec<format::fp8> {
   static constexpr format products = format::bf16;
   static constexpr int bits = 8, block = 128, outputs = 128;
-  static float scale(float most) { return std::abs(most) / 448; }
+  static float scale(float most) { return math::abs(most) / 448; }
   static std::uint32_t code(float x) {
-    float const a = std::min(std::abs(x), 448.0f);
-    int const e = a < 0x1p-6f ? -6 : std::ilogb(a);
+    float const a = std::min(math::abs(x), 448.0f);
+    int const e = a < 0x1p-6f ? -6 : math::ilogb(a);
     // a = q * 2^(e - 3) with q in 8 ... 16, or below 8 where numbers are subnormal; 16 carries over
-    auto const q = static_cast<std::uint32_t>(std::nearbyint(std::ldexp(a, 3 - e)));
-    return ((static_cast<std::uint32_t>(e + 6) << 3) + q) | (std::signbit(x) ? 128u : 0u);
+    auto const q = static_cast<std::uint32_t>(math::nearbyint(math::ldexp(a, 3 - e)));
+    return ((static_cast<std::uint32_t>(e + 6) << 3) + q) | (math::signbit(x) ? 128u : 0u);
   }
   static constexpr float value(std::uint32_t code) {
     int const e = static_cast<int>(code >> 3 & 15), m = static_cast<int>(code & 7);

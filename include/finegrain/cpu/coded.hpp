@@ -7,6 +7,7 @@
 
 #include <cstring>
 
+#include "../base/math.hpp"
 #include "coded_tile.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -213,7 +214,7 @@ requires(Quantised<F>) struct panels<F> {
       }
     }
   }
-  static float larger_of(float a, float b) { return std::abs(b) > std::abs(a) ? b : a; }
+  static float larger_of(float a, float b) { return math::abs(b) > math::abs(a) ? b : a; }
   static float most_of(float const* x, std::int64_t count) {
     float most = 0;
     for (std::int64_t c = 0; c < count; ++c) most = larger_of(most, x[c]);

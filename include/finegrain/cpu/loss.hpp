@@ -3,9 +3,9 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <span>
 
+#include "../base/math.hpp"
 #include "../base/matrix.hpp"
 #include "executor.hpp"
 #include "simd.hpp"
@@ -62,7 +62,7 @@ inline double token_loss(float const* x, std::int64_t cols, std::int32_t target,
     for (std::int64_t c = 0; c < cols; ++c) dx[c] *= factor;
     dx[target] -= static_cast<float>(scale);
   }
-  return std::log(sum) + static_cast<double>(most) - static_cast<double>(right);
+  return math::log(sum) + static_cast<double>(most) - static_cast<double>(right);
 }
 
 }  // namespace simd

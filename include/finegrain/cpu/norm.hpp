@@ -3,8 +3,8 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 
+#include "../base/math.hpp"
 #include "../plan/plan.hpp"
 #include "executor.hpp"
 #include "simd.hpp"
@@ -32,7 +32,7 @@ FINEGRAIN_LAZY FINEGRAIN_ONE_COPY inline float normalise(float const* x, float c
                                                          std::int64_t cols, float epsilon,
                                                          float* y) {
   float const squares = sum_over(cols, [x](auto at) { return at(x) * at(x); });
-  float const r = 1.0f / std::sqrt(squares / static_cast<float>(cols) + epsilon);
+  float const r = 1.0f / math::sqrt(squares / static_cast<float>(cols) + epsilon);
   for (std::int64_t c = 0; c < cols; ++c) y[c] = x[c] * r * gain[c];
   return r;
 }

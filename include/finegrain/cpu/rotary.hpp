@@ -3,8 +3,8 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 
+#include "../base/math.hpp"
 #include "../plan/batch.hpp"
 #include "../plan/rotary.hpp"
 #include "executor.hpp"
@@ -65,7 +65,7 @@ FINEGRAIN_LAZY FINEGRAIN_ONE_COPY inline void turn_rows(batch const& b, earlier 
                                                         matrix<float> q, matrix<float> k) {
   constexpr int pairs = 64;
   int const all = how.dim / 2;
-  double const slower = std::pow(how.theta, -2.0 / how.dim);
+  double const slower = math::pow(how.theta, -2.0 / how.dim);
   float const size = static_cast<float>(how.size());
   double speed[pairs];  // quarter turns a position
   double next = 0.63661977236758134308;

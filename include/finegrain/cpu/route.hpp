@@ -2,8 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cmath>
-
+#include "../base/math.hpp"
 #include "../plan/report.hpp"
 #include "../plan/weigh.hpp"
 #include "executor.hpp"
@@ -45,7 +44,7 @@ FINEGRAIN_LAZY inline void score_forward(config const& c, float* s) {
     }
     case score::sigmoid: map(s, c.routed, [](vec x) { return sigmoid(x); }); break;
     case score::sqrt_softplus:
-      for (int i = 0; i < c.routed; ++i) s[i] = std::sqrt(finegrain::detail::softplus(s[i]));
+      for (int i = 0; i < c.routed; ++i) s[i] = math::sqrt(finegrain::detail::softplus(s[i]));
   }
   if (c.precision == precision::bf16)
     for (int i = 0; i < c.routed; ++i) s[i] = rounded_to_bf16(s[i]);
@@ -64,7 +63,7 @@ FINEGRAIN_LAZY inline void score_backward(config const& c, float const* s, float
       return;
     case score::sqrt_softplus:
       for (int i = 0; i < c.routed; ++i)
-        ds[i] *= s[i] == 0 ? 0 : -std::expm1(-s[i] * s[i]) / (2 * s[i]);
+        ds[i] *= s[i] == 0 ? 0 : -math::expm1(-s[i] * s[i]) / (2 * s[i]);
   }
 }
 

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../base/math.hpp"
 #include "../model/frozen.hpp"
 #include "published.hpp"
 
@@ -56,8 +57,8 @@ class weights_in_files {
       }
       std::fill(numbers + behind, numbers + count, S(0));
       read_each(threads, mine, first, numbers, [&](weight_entry const& to, S const* w) {
-        if (finite_ &&
-            !std::all_of(w, w + to.rows * to.cols, [](S x) { return std::isfinite(number_of(x)); }))
+        if (finite_ && !std::all_of(w, w + to.rows * to.cols,
+                                    [](S x) { return math::isfinite(number_of(x)); }))
           throw not_finite(to.name);
       });
     });

@@ -3,13 +3,13 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <numeric>
 #include <span>
 #include <type_traits>
 #include <vector>
 
+#include "../base/math.hpp"
 #include "../base/random.hpp"
 #include "inference.hpp"
 
@@ -62,7 +62,7 @@ class sampler {
     double const most = static_cast<double>(logits[ids_[0]]);
     double total = 0;
     for (std::size_t i = 0; i < kept; ++i) {
-      double const w = std::exp((static_cast<double>(logits[ids_[i]]) - most) / how_.temperature);
+      double const w = math::exp((static_cast<double>(logits[ids_[i]]) - most) / how_.temperature);
       weights_[i] = w > 0 ? w : 0;  // NaN too
       total += weights_[i];
     }

@@ -4,9 +4,9 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <span>
 
+#include "../base/math.hpp"
 #include "logits.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -38,8 +38,8 @@ namespace detail {
 /// Whether key a of row i ranks before key b of row j: the higher, then the earlier; NaN last.
 template <class T>
 bool ranks_before(T a, std::int64_t i, T b, std::int64_t j) {
-  if (a > b || (std::isnan(b) && !std::isnan(a))) return true;
-  return (a == b || (std::isnan(a) && std::isnan(b))) && i < j;
+  if (a > b || (math::isnan(b) && !math::isnan(a))) return true;
+  return (a == b || (math::isnan(a) && math::isnan(b))) && i < j;
 }
 
 template <class S>
@@ -88,7 +88,7 @@ template <class S>
 matrix<S const> sinkhorn_keys(routing<S> const& r, assign_scratch<S> const& t) {
   std::int64_t const T = r.logits.rows, R = r.logits.cols;
   for (std::int64_t i = 0; i < T; ++i)
-    for (std::int64_t e = 0; e < R; ++e) t.keys(i, e) = std::exp(r.logits(i, e));
+    for (std::int64_t e = 0; e < R; ++e) t.keys(i, e) = math::exp(r.logits(i, e));
   std::fill_n(t.by_expert, R, S(1));
   double change = 1;
   for (int rounds = 0; T > 0 && change > 1e-4 && rounds < 1000; ++rounds) {
@@ -102,7 +102,7 @@ matrix<S const> sinkhorn_keys(routing<S> const& r, assign_scratch<S> const& t) {
       S sum = 0;
       for (std::int64_t i = 0; i < T; ++i) sum += t.by_token[i] * t.keys(i, e);
       S const factor = 1 / S(R) / (sum + S(1e-8));
-      change += std::abs(static_cast<double>(factor - t.by_expert[e])) / static_cast<double>(R);
+      change += math::abs(static_cast<double>(factor - t.by_expert[e])) / static_cast<double>(R);
       t.by_expert[e] = factor;
     }
   }

@@ -8,8 +8,8 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 
+#include "../base/math.hpp"
 #include "assign.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -179,7 +179,7 @@ template <class S>
 double squared_variation(int n, S const* x) {
   double mean = 0, variance = 0;
   for (int i = 0; i < n; ++i) mean += double(x[i]) / n;
-  for (int i = 0; i < n; ++i) variance += std::pow(double(x[i]) - mean, 2) / n;
+  for (int i = 0; i < n; ++i) variance += math::pow(double(x[i]) - mean, 2) / n;
   return mean > 0 ? variance / (mean * mean) : 0;
 }
 /// dx = coefficient * d CV^2 / dx = coefficient * 2 / n * ((x - mean) / mean^2 - CV^2 / mean).
@@ -239,7 +239,7 @@ void balance_forward(X const& on, config const& c, batch const& b, routing<S> co
     std::fill_n(r.smooth.data, 2 * R, S(0));
     for (std::int64_t row = 0; row < T; ++row) {
       detail::noisy_choice<S> const choice(k, t.best, r, row);
-      for (int i = 0; i < R; ++i) r.smooth(0, i) += std::erfc(-choice.z(i) / std::sqrt(S(2))) / 2;
+      for (int i = 0; i < R; ++i) r.smooth(0, i) += math::erfc(-choice.z(i) / math::sqrt(S(2))) / 2;
     }
     detail::variation_backward(loss.load, R, r.smooth.row(0), r.smooth.row(1));
   }
@@ -252,10 +252,10 @@ template <class S>
 S log_sum_exp(config const& c, S const* logits, S const* scores) {
   auto const at = std::max_element(logits, logits + c.routed) - logits;
   if (c.score == score::softmax && c.precision != precision::bf16)
-    return logits[at] - std::log(scores[at]);
+    return logits[at] - math::log(scores[at]);
   S sum = 0;
-  for (int i = 0; i < c.routed; ++i) sum += std::exp(logits[i] - logits[at]);
-  return logits[at] + std::log(sum);
+  for (int i = 0; i < c.routed; ++i) sum += math::exp(logits[i] - logits[at]);
+  return logits[at] + math::log(sum);
 }
 
 }  // namespace detail
@@ -290,8 +290,8 @@ void balance_logits_backward(config const& c, batch const& b, routing<S> const& 
     for (int i = 0; i < c.routed; ++i) to.dclean(t, i) = 0;
     for (int i = 0; i < c.routed; ++i) {
       S const z = choice.z(i);
-      S const step = r.smooth(1, i) * std::exp(-z * z / 2) / std::sqrt(2 * std::numbers::pi_v<S>) /
-                     choice.deviation(i);
+      S const step = r.smooth(1, i) * math::exp(-z * z / 2) /
+                     math::sqrt(2 * std::numbers::pi_v<S>) / choice.deviation(i);
       to.dclean(t, i) += step;
       to.ddeviation(t, i) = -step * z;
       dlogits[choice.rival(i)] -= step;
@@ -301,7 +301,7 @@ void balance_logits_backward(config const& c, batch const& b, routing<S> const& 
   S const* const logits = r.logits.row(t);
   S const log_sum = detail::log_sum_exp(c, logits, r.scores.row(t));
   S const factor = S(2 * b.routing.balance.z / double(r.logits.rows)) * log_sum;
-  for (int i = 0; i < c.routed; ++i) dlogits[i] += factor * std::exp(logits[i] - log_sum);
+  for (int i = 0; i < c.routed; ++i) dlogits[i] += factor * math::exp(logits[i] - log_sum);
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -3,10 +3,10 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <string>
 #include <vector>
 
+#include "../base/math.hpp"
 #include "../expr/describe.hpp"
 #include "timed.hpp"
 
@@ -210,7 +210,7 @@ std::string explain(extent e, machine_limits limits = {}, timings const& times =
           limits.least_seconds(node.cost) * (calls > 0 ? node.times.passes() / calls : 1);
       row.push_back(number(least * 1e3));
       if (node.times.seconds() > 0)
-        row.push_back(std::to_string(std::lround(100 * least * calls / node.times.seconds())) +
+        row.push_back(std::to_string(math::lround(100 * least * calls / node.times.seconds())) +
                       " %");
     }
   }

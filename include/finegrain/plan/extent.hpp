@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 
+#include "../base/math.hpp"
 #include "../base/number.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -27,7 +27,7 @@ struct heads {
 
   template <class T>
   T scale_of() const {
-    return scale > 0 ? static_cast<T>(scale) : 1 / std::sqrt(static_cast<T>(dim));
+    return scale > 0 ? static_cast<T>(scale) : 1 / math::sqrt(static_cast<T>(dim));
   }
 };
 

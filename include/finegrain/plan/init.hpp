@@ -2,10 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 #include <vector>
 
+#include "../base/math.hpp"
 #include "../base/parallel.hpp"
 #include "../base/random.hpp"
 #include "place.hpp"
@@ -45,7 +45,8 @@ inline std::uint64_t seed_of(weight_entry const& entry, initialisation const& ho
   return seed;
 }
 inline double deviation_of(weight_entry const& entry, initialisation const& how) {
-  return how.by_inputs ? how.deviation / std::sqrt(static_cast<double>(entry.cols)) : how.deviation;
+  return how.by_inputs ? how.deviation / math::sqrt(static_cast<double>(entry.cols))
+                       : how.deviation;
 }
 constexpr bool starts_at_zero(role r) { return r == role::bias || r == role::selection_bias; }
 /// Bits of a table's whole numbers, which T holds exactly.

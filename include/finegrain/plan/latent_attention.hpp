@@ -8,6 +8,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../base/math.hpp"
 #include "../expr/latent_attention.hpp"
 #include "plan.hpp"
 #include "rotary.hpp"
@@ -200,7 +201,7 @@ struct plan<X, latent_attention<D, Heads, N>> {
  private:
   static constexpr auto epsilon = static_cast<sum>(E::epsilon);
 
-  static double scale() { return query_turn.sharpness() / std::sqrt(double{query_dim}); }
+  static double scale() { return query_turn.sharpness() / math::sqrt(double{query_dim}); }
   static heads expanded_heads() { return {Heads, Heads, query_dim, N.value, scale()}; }
   /// Rows of keys and values that a pass may make.
   static constexpr std::int64_t expanded_rows(extent e) {

@@ -4,9 +4,9 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <numbers>
 
+#include "../base/math.hpp"
 #include "../base/number.hpp"
 #include "../base/wide.hpp"
 #include "plan.hpp"
@@ -104,11 +104,11 @@ template <class S>
 S length_of(S const* v, std::int64_t n) {
   S total = 0;
   for (std::int64_t i = 0; i < n; ++i) total += v[i] * v[i];
-  return std::max(std::sqrt(total), S(1e-12));
+  return std::max(math::sqrt(total), S(1e-12));
 }
 template <class S>
 S cosine_scale(S temperature) {
-  return std::min(std::exp(temperature), S(100));
+  return std::min(math::exp(temperature), S(100));
 }
 
 template <class X, class S>

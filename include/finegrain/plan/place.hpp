@@ -3,11 +3,11 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <span>
 #include <vector>
 
+#include "../base/math.hpp"
 #include "../base/parallel.hpp"
 #include "../config/config.hpp"
 #include "batch.hpp"
@@ -62,7 +62,7 @@ struct place {
     std::copy_n(from, count, to);
   }
   static bool finite(X const&, S const* from, std::int64_t count) {
-    return std::all_of(from, from + count, [](S x) { return std::isfinite(x); });
+    return std::all_of(from, from + count, [](S x) { return math::isfinite(x); });
   }
   static void clear(X const&, buffer<S> const& numbers) {
     std::fill(numbers.begin(), numbers.end(), S(0));

@@ -3,8 +3,8 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 
+#include "../base/math.hpp"
 #include "../base/parallel.hpp"
 #include "../expr/layers.hpp"
 #include "extent.hpp"
@@ -124,11 +124,11 @@ void for_rows(X const& on, std::int64_t rows, Body&& body) {
 // Formulas of one number, which do not overflow.
 template <class S>
 S softplus(S z) {
-  return std::max(z, S(0)) + std::log1p(std::exp(-std::abs(z)));
+  return std::max(z, S(0)) + math::log1p(math::exp(-math::abs(z)));
 }
 template <class S>
 S logistic(S z) {
-  return z < 0 ? std::exp(z) / (1 + std::exp(z)) : 1 / (1 + std::exp(-z));
+  return z < 0 ? math::exp(z) / (1 + math::exp(z)) : 1 / (1 + math::exp(-z));
 }
 
 }  // namespace detail

@@ -3,8 +3,8 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 
+#include "../base/math.hpp"
 #include "balance.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -97,21 +97,21 @@ void report_routing(config const& c, batch const& b, routing<S> const& r,
       S const* const logits = r.logits.row(row);
       double const log_sum = double(detail::log_sum_exp(c, logits, s));
       entropy = log_sum - detail::dot_f64(s, logits, R);
-      if (std::isnan(entropy)) {  // 0 times -infinity
+      if (math::isnan(entropy)) {  // 0 times -infinity
         entropy = log_sum;
         for (int i = 0; i < R; ++i)
           if (s[i] > 0) entropy -= double(s[i]) * double(logits[i]);
       }
     } else {
       for (int i = 0; i < R; ++i)
-        if (s[i] > 0) entropy -= double(s[i] / total) * std::log(double(s[i] / total));
+        if (s[i] > 0) entropy -= double(s[i] / total) * math::log(double(s[i] / total));
     }
     report.entropy += entropy;
     if (loss.z > 0)
       report.balance_loss +=
-          loss.z * each * std::pow(double(detail::log_sum_exp(c, r.logits.row(row), s)), 2);
+          loss.z * each * math::pow(double(detail::log_sum_exp(c, r.logits.row(row), s)), 2);
   }
-  report.entropy *= R > 1 ? each / std::log(double(R)) : 0;
+  report.entropy *= R > 1 ? each / math::log(double(R)) : 0;
   report.devices = static_cast<double>(devices) * each;
   if (loss.importance > 0)
     report.balance_loss += loss.importance * detail::squared_variation(R, t.counts);

@@ -3,8 +3,8 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 
+#include "../base/math.hpp"
 #include "../config/architecture.hpp"
 #include "extent.hpp"
 
@@ -26,8 +26,8 @@ struct rotary {
   /// Radians a position, pair by pair: speed = theta^(-2i/dim) * slowed(i).
   double slowed(int i) const {
     if (yarn.factor == 1) return 1;
-    double const low = std::max(std::floor(pair_of(yarn.fast)), 0.0);
-    double const high = std::min(std::ceil(pair_of(yarn.slow)), dim - 1.0);
+    double const low = std::max(math::floor(pair_of(yarn.fast)), 0.0);
+    double const high = std::min(math::ceil(pair_of(yarn.slow)), dim - 1.0);
     double const ramp = (i - low) / (high == low ? 0.001 : high - low);
     return 1 - std::clamp(ramp, 0.0, 1.0) * (1 - 1 / double{yarn.factor});
   }
@@ -39,9 +39,9 @@ struct rotary {
  private:
   /// The pair, not a whole number, that turns so many times in the original context.
   double pair_of(double turns) const {
-    return dim * std::log(yarn.original / (turns * 6.283185307179586)) / (2 * std::log(theta));
+    return dim * math::log(yarn.original / (turns * 6.283185307179586)) / (2 * math::log(theta));
   }
-  double mscale(double m) const { return 0.1 * m * std::log(double{yarn.factor}) + 1; }
+  double mscale(double m) const { return 0.1 * m * math::log(double{yarn.factor}) + 1; }
 };
 
 /// By how much positions turn attention's heads, and what scores of these are times.
@@ -50,7 +50,7 @@ constexpr rotary turn_of(attention_form const& f, int head_dim) {
 }
 inline heads with_scale(heads shape, attention_form const& f) {
   if (f.yarn.factor != 1)
-    shape.scale = turn_of(f, shape.dim).sharpness() / std::sqrt(static_cast<double>(shape.dim));
+    shape.scale = turn_of(f, shape.dim).sharpness() / math::sqrt(static_cast<double>(shape.dim));
   return shape;
 }
 

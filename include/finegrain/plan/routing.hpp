@@ -2,11 +2,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cmath>
 #include <concepts>
 
 #include "../base/bounds.hpp"
 #include "../base/buffer.hpp"
+#include "../base/math.hpp"
 #include "../base/random.hpp"
 #include "../config/config.hpp"
 #include "extent.hpp"
@@ -177,7 +177,7 @@ FINEGRAIN_HD constexpr S jitter_factor(double jitter, std::uint64_t seed, std::i
 /// ceil(factor * slots / parts): slots that a full expert or device takes.
 inline std::int64_t room_of(double factor, std::int64_t slots, int parts) {
   return static_cast<std::int64_t>(
-      std::ceil(at_most(factor * static_cast<double>(slots) / parts, static_cast<double>(slots))));
+      math::ceil(at_most(factor * static_cast<double>(slots) / parts, static_cast<double>(slots))));
 }
 
 /// A stage that routes: it has a config, `layer`, and its plans write reports.

@@ -2,9 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cmath>
-
 #include "../base/bounds.hpp"
+#include "../base/math.hpp"
 #include "../base/number.hpp"
 #include "routing.hpp"
 
@@ -30,7 +29,7 @@ S above_highest(int k, S const* logits, std::int32_t const* experts, int slot) {
   S highest = logits[expert_in(experts[slot])];
   for (int n = 0; n < k; ++n)
     if (experts[n] != no_expert) highest = at_least(highest, logits[expert_in(experts[n])]);
-  return std::exp(logits[expert_in(experts[slot])] - highest);
+  return math::exp(logits[expert_in(experts[slot])] - highest);
 }
 
 /// What scores are divided by.

@@ -2,8 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cmath>
-
+#include "../base/math.hpp"
 #include "../plan/attention.hpp"
 #include "../plan/stages.hpp"
 #include "executor.hpp"
@@ -19,9 +18,9 @@ void turn(batch const& b, earlier past, rotary const& how, double direction, mat
   for (std::int64_t s = 0; s < b.sequences(); ++s)
     for (std::int64_t t = b.begin(s); t < b.end(s); ++t)
       for (int i = 0; i < how.dim / 2; ++i) {
-        double const speed = std::pow(how.theta, -2.0 * i / how.dim) * how.slowed(i);
+        double const speed = math::pow(how.theta, -2.0 * i / how.dim) * how.slowed(i);
         double const angle = direction * double(past.position(b, t, s)) * speed;
-        T const cosine = T(size * std::cos(angle)), sine = T(size * std::sin(angle));
+        T const cosine = T(size * math::cos(angle)), sine = T(size * math::sin(angle));
         for (T* head = m.row(t); head < m.row(t) + m.cols; head += how.head) {
           T &first = head[how.first(i)], &second = head[how.first(i) + how.apart()];
           T const u = first, v = second;
@@ -71,12 +70,12 @@ void attend_forward(basic_reference<T> const&, heads shape, batch const& b, earl
         T total = 0;
         std::fill_n(mix, value, T(0));
         for (std::int64_t j = first; j <= last; ++j) {
-          T const weight = std::exp(score(j) - highest);
+          T const weight = math::exp(score(j) - highest);
           total += weight;
           spec::add(weight, values.row(j) + at * value, mix, value);
         }
         for (int i = 0; i < value; ++i) mix[i] /= total;
-        log_weight(t, h) = highest + std::log(total);
+        log_weight(t, h) = highest + math::log(total);
       }
 }
 
@@ -100,7 +99,7 @@ void attend_backward(basic_reference<T> const&, heads shape, batch const& b, spe
         T const mean = spec::dot(dmix, mixed.row(t) + h * value, value);
         for (std::int64_t j = b.begin(s); j <= t; ++j) {
           T const score = scale * spec::dot(query, k.row(j) + at * dim, dim);
-          T const p = std::exp(score - log_weight(t, h));
+          T const p = math::exp(score - log_weight(t, h));
           T const dscore = p * (spec::dot(dmix, v.row(j) + at * value, value) - mean);
           spec::add(scale * dscore, k.row(j) + at * dim, dq.row(t) + h * dim, dim);
           spec::add(scale * dscore, query, dk.row(j) + at * dim, dim);

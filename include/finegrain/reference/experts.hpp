@@ -2,8 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cmath>
-
+#include "../base/math.hpp"
 #include "linear.hpp"
 #include "route.hpp"
 
@@ -17,14 +16,14 @@ T activate(activation act, T z) {
   if (act == activation::reglu) return z * T(z > 0);
   if (act == activation::swiglu) return z * detail::logistic(z);
   T const a = T(gelu_linear), b = T(gelu_cubic);
-  return z * (1 + std::tanh(a * (z + b * z * z * z))) / 2;
+  return z * (1 + math::tanh(a * (z + b * z * z * z))) / 2;
 }
 template <class T>
 T activate_derivative(activation act, T z) {
   if (act == activation::reglu) return T(z > 0);
   if (act == activation::swiglu) return detail::logistic(z) * (1 + z * (1 - detail::logistic(z)));
   T const a = T(gelu_linear), b = T(gelu_cubic);
-  T const u = std::tanh(a * (z + b * z * z * z));
+  T const u = math::tanh(a * (z + b * z * z * z));
   return (1 + u) / 2 + z * (1 - u * u) / 2 * a * (1 + 3 * b * z * z);
 }
 

@@ -2,10 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cmath>
 #include <cstdint>
 #include <span>
 
+#include "../base/math.hpp"
 #include "executor.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -27,11 +27,11 @@ double cross_entropy(basic_reference<T> const&, spec::input<T> logits,
     double const most = static_cast<double>(*std::max_element(row, row + logits.cols));
     double sum = 0;
     for (std::int64_t v = 0; v < logits.cols; ++v)
-      sum += std::exp(static_cast<double>(row[v]) - most);
-    total += std::log(sum) + most - static_cast<double>(row[target]);
+      sum += math::exp(static_cast<double>(row[v]) - most);
+    total += math::log(sum) + most - static_cast<double>(row[target]);
     if (!dlogits.data) continue;
     for (std::int64_t v = 0; v < logits.cols; ++v) {
-      double const p = std::exp(static_cast<double>(row[v]) - most) / sum;
+      double const p = math::exp(static_cast<double>(row[v]) - most) / sum;
       dlogits(t, v) = static_cast<T>(scale * (p - (v == target)));
     }
   }

@@ -2,8 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cmath>
-
+#include "../base/math.hpp"
 #include "executor.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -14,7 +13,7 @@ void rmsnorm_forward(basic_reference<T> const&, spec::input<T> x, spec::input<T>
                      std::type_identity_t<T> epsilon, spec::output<T> y, T* inverse_rms) {
   for (std::int64_t t = 0; t < x.rows; ++t) {
     T const mean_square = spec::dot(x.row(t), x.row(t), x.cols) / T(x.cols);
-    T const r = inverse_rms[t] = 1 / std::sqrt(mean_square + epsilon);
+    T const r = inverse_rms[t] = 1 / math::sqrt(mean_square + epsilon);
     for (std::int64_t d = 0; d < x.cols; ++d) y(t, d) = x(t, d) * r * gain(0, d);
   }
 }

@@ -2,8 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cmath>
-
+#include "../base/math.hpp"
 #include "../plan/report.hpp"
 #include "../plan/weigh.hpp"
 #include "linear.hpp"
@@ -40,11 +39,12 @@ void score_forward(config const& c, T* s) {
   if (c.score == score::softmax) {
     T const highest = *std::max_element(s, s + c.routed);
     T total = 0;
-    for (int i = 0; i < c.routed; ++i) total += s[i] = std::exp(s[i] - highest);
+    for (int i = 0; i < c.routed; ++i) total += s[i] = math::exp(s[i] - highest);
     for (int i = 0; i < c.routed; ++i) s[i] /= total;
   } else {
     for (int i = 0; i < c.routed; ++i)
-      s[i] = c.score == score::sigmoid ? detail::logistic(s[i]) : std::sqrt(detail::softplus(s[i]));
+      s[i] =
+          c.score == score::sigmoid ? detail::logistic(s[i]) : math::sqrt(detail::softplus(s[i]));
   }
   for (int i = 0; i < c.routed; ++i) s[i] = detail::operation(c, s[i]);
 }
@@ -59,7 +59,7 @@ void score_backward(config const& c, T const* s, T* ds) {
     for (int i = 0; i < c.routed; ++i) ds[i] *= s[i] * (1 - s[i]);
   } else {
     for (int i = 0; i < c.routed; ++i)
-      ds[i] *= s[i] == 0 ? 0 : -std::expm1(-s[i] * s[i]) / (2 * s[i]);
+      ds[i] *= s[i] == 0 ? 0 : -math::expm1(-s[i] * s[i]) / (2 * s[i]);
   }
 }
 
