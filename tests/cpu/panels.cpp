@@ -128,13 +128,19 @@ TEMPLATE_TEST_CASE_SIG("gate and up stand side by side in a panel", "", ((fg::fo
 
 TEMPLATE_TEST_CASE_SIG("a row's product does not depend on the rows beside it", "",
                        ((fg::format F), F), f32, bf16) {
-  int const T = 40, K = 777, N = 50;
+  int const T = 40, K = GENERATE(777, 774), N = 50;
   numbers const a = random_numbers(T * K, 1), w = random_numbers(N * K, 2);
   packed<F> const b(1, N, K, 1, w.data());
   numbers const together = product(b, 0, view(a, T, K));
   auto const stride = std::int64_t(together.size()) / T;
-  for (int t = 0; t < T; ++t)
+  for (int t = 0; t < T; ++t) {
     REQUIRE(same(product(b, 0, view(a, T, K).middle_rows(t, 1)), rows(together, stride, t, 1)));
+    numbers others(a.size(), poison);  // nor on whether these are finite
+    std::copy_n(a.begin() + t * K, K, others.begin() + t * K);
+    for (int n : {t + 1, T})  // it is the last, or one of many
+      REQUIRE(same(rows(product(b, 0, view(others, n, K)), stride, t, 1),
+                   rows(together, stride, t, 1)));
+  }
 }
 
 TEST_CASE("a bf16 product is that of the rounded numbers") {

@@ -1,6 +1,8 @@
 // Products: the same sums whatever the shapes, and no number read that is not there.
 // SPDX-License-Identifier: Apache-2.0
+#include <array>
 #include <finegrain/cpu/product.hpp>
+#include <memory>
 
 #include "../catch.hpp"
 #include "guarded.hpp"
@@ -133,6 +135,131 @@ TEST_CASE("nothing behind a row's end is read or written") {
                           fg::gradients::overwrite);
     CHECK(y.view()(T - 1, N - 1) == chain(a.view().row(T - 1), w.view().row(N - 1), 1, K));
   }
+}
+
+/// A room and what a task packs of B, in which nothing stands that a product could mean.
+struct poisoned_room {
+  std::unique_ptr<simd::room> room = std::make_unique<simd::room>();
+  numbers right = numbers(3 << 15, poison);
+
+  poisoned_room() {
+    for (float& x : room->left) x = poison;
+    for (float& x : room->right) x = poison;
+    for (float& x : room->sums) x = poison;
+  }
+};
+/// Rows (count, cols) in the midst of NaN: before them, behind them and behind each.
+struct amid_poison {
+  std::int64_t count, cols, stride = cols + 5;
+  numbers all = numbers(static_cast<std::size_t>((count + 4) * stride), poison);
+
+  amid_poison(numbers const& from, std::int64_t count, std::int64_t cols)
+      : count(count), cols(cols) {
+    for (std::int64_t r = 0; r < count; ++r)
+      std::copy_n(from.begin() + r * cols, cols, rows().row(r));
+  }
+  fg::matrix<float> rows() { return {all.data() + 2 * stride, count, cols, stride}; }
+};
+
+/// An outer product whose operands stand amid NaN, in memory of NaN.
+template <fg::format F>
+numbers outer(numbers const& a, numbers const& b, std::int64_t K, std::int64_t rows,
+              std::int64_t D) {
+  amid_poison left(a, K, rows), right(b, K, D);
+  numbers made(static_cast<std::size_t>(rows * D), poison);
+  poisoned_room with;
+  simd::outer_product<F>(left.rows(), 0, right.rows(), K, view(made, rows, D),
+                         fg::gradients::overwrite, *with.room, with.right.data(),
+                         std::ssize(with.right));
+  return made;
+}
+template <fg::format F>
+void check_outer(std::int64_t K, std::int64_t rows, std::int64_t D) {
+  INFO("K " << K << ", rows " << rows << ", D " << D << ", format " << int(F));
+  numbers const a = random_numbers(K * rows, 1), b = random_numbers(K * D, 2);
+  numbers const right = outer<F>(a, b, K, rows, D);
+  CHECK(std::none_of(right.begin(), right.end(), [](float x) { return std::isnan(x); }));
+  for (std::int64_t odd : {std::int64_t{0}, rows / 2, rows - 1}) {  // a number that is not finite
+    numbers with = a;
+    with[static_cast<std::size_t>((K - 1) * rows + odd)] = infinity;
+    numbers got = outer<F>(with, b, K, rows, D);
+    for (std::int64_t d = 0; d < D; ++d) {
+      float& x = got[static_cast<std::size_t>(odd * D + d)];
+      CHECK_FALSE(std::isfinite(x));
+      x = right[static_cast<std::size_t>(odd * D + d)];
+    }
+    CHECK(same(got, right));
+  }
+  for (std::int64_t odd : {std::int64_t{0}, D - 1}) {
+    numbers with = b;
+    with[static_cast<std::size_t>((K - 1) * D + odd)] = poison;
+    numbers got = outer<F>(a, with, K, rows, D);
+    for (std::int64_t f = 0; f < rows; ++f) {
+      float& x = got[static_cast<std::size_t>(f * D + odd)];
+      CHECK(std::isnan(x));
+      x = right[static_cast<std::size_t>(f * D + odd)];
+    }
+    CHECK(same(got, right));
+  }
+}
+
+TEST_CASE("what is not finite reaches its own row and column of an outer product alone") {
+  for (std::int64_t K : {1, 2, 7, 8, 9, 255, 513})  // odd: half of the last unit of bf16 is missing
+    for (auto [rows, D] : {std::array<int, 2>{1, 1},
+                           {2, 33},
+                           {7, 16},
+                           {13, 40},
+                           {96, 17},
+                           {97, 150}}) {  // of strips of one height, of two, of several blocks
+      check_outer<fg::format::f32>(K, rows, D);
+      check_outer<fg::format::bf16>(K, rows, D);
+    }
+}
+
+/// The same of rows of A times weights as they are stored, turned over or not.
+template <fg::format F>
+void check_rows(std::int64_t T, std::int64_t K, std::int64_t N) {
+  INFO("T " << T << ", K " << K << ", N " << N << ", format " << int(F));
+  numbers const a = random_numbers(T * K, 1), w = random_numbers(N * K, 2);
+  amid_poison stored(w, N, K), straight(w, K, N);
+  auto const multiplied = [&](numbers const& from, auto const& b) {
+    amid_poison rows(from, T, K);
+    poisoned_room with;
+    simd::multiply<F>(rows.rows(), static_cast<int>(T), K, b, 0, b.panels(), *with.room,
+                      with.room->sums);
+    numbers y;
+    for (std::int64_t t = 0; t < T; ++t)
+      for (std::int64_t n = 0; n < N; ++n)
+        y.push_back(with.room->sums[(n / simd::panel_width * T + t) * simd::panel_width +
+                                    n % simd::panel_width]);
+    return y;
+  };
+  auto const check = [&](auto const& b) {
+    numbers const right = multiplied(a, b);
+    CHECK(std::none_of(right.begin(), right.end(), [](float x) { return std::isnan(x); }));
+    for (std::int64_t odd : {std::int64_t{0}, T - 1}) {
+      numbers with = a;
+      with[static_cast<std::size_t>(odd * K + K - 1)] = poison;
+      numbers got = multiplied(with, b);
+      for (std::int64_t n = 0; n < N; ++n) {
+        float& x = got[static_cast<std::size_t>(odd * N + n)];
+        CHECK(std::isnan(x));
+        x = right[static_cast<std::size_t>(odd * N + n)];
+      }
+      CHECK(same(got, right));
+    }
+  };
+  check(simd::transposed(stored.rows()));
+  check(simd::straight{simd::row_list(straight.rows()), N});
+}
+
+TEST_CASE("what is not finite reaches its own row of a product alone") {
+  for (std::int64_t K : {1, 3, 8, 9, 257, 600, 1031})
+    for (std::int64_t T : {1, 2, 3, 7, 13, 96})
+      for (std::int64_t N : {1, 33, 128}) {
+        check_rows<fg::format::f32>(T, K, N);
+        check_rows<fg::format::bf16>(T, K, N);
+      }
 }
 
 }  // namespace

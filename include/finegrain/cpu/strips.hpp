@@ -55,7 +55,8 @@ class strips {
     });
   }
 
-  /// Numbers first, first + 1, ... of rows k < count of a: A turned over.
+  /// Numbers first, first + 1, ... of rows k < count of a: A turned over. Behind the last unit numbers
+  /// of the next strip's rows may stand, which a product of so many units as there are does not read.
   void pack_columns(row_list a, std::int64_t first, std::int64_t count) const {
     constexpr int n = unit<F>::numbers;
     for (std::int64_t k = 0; k < count; k += n) {
