@@ -161,6 +161,7 @@
 #include "io/weight_tensors.hpp"
 #include "io/checkpoint.hpp"
 #include "io/weights.hpp"
+#include "io/published_config.hpp"
 #include "io/published.hpp"
 #include "io/frozen.hpp"
 

@@ -257,3 +257,22 @@ TEST_CASE("a damaged index, and the files that it lists, are loaded or refused")
       },
       [&](state& to) { fg::load_published(to.net, here.path, "layers.1.mixture."); });
 }
+
+TEST_CASE("a damaged config says the same of the weights beside it, or is refused") {
+  folder const here;
+  publish(state().net, {here / "model.safetensors"});
+  std::string const config = R"({"hidden_size": 8, "moe_intermediate_size": 8, "num_experts": 2,
+    "num_experts_per_tok": 1, "scoring_func": "softmax", "hidden_act": "silu",
+    "routed_scaling_factor": 1.0, "topk_method": "greedy"})";
+  put(here / "config.json", config);
+  network net;
+  REQUIRE_NOTHROW(fg::load_published(net, here.path, "layers.1.mixture."));
+  attempt(
+      5,
+      [&](damage& with) {
+        std::string text = config;
+        with(text);
+        put(here / "config.json", text);
+      },
+      [&](state& to) { fg::load_published(to.net, here.path, "layers.1.mixture."); });
+}

@@ -90,8 +90,10 @@ N frozen_from(typename N::executor on, std::vector<stored_weight> const& found) 
 template <class N, class Name = std::string (*)(std::string_view)>
 requires(detail::is_frozen<N>) N
     load_published(std::string const& path, std::string const& place = {},
-                   Name&& name = deepseek_name, typename N::executor on = {}) {
+                   Name&& name = deepseek_name, typename N::executor on = {},
+                   std::optional<std::string> const& config = {}) {
   tensor_files const files(path);
+  detail::check_config<typename N::expression>(files, config);
   auto const entries = list_weights<typename N::expression>();
   return detail::frozen_from<N>(std::move(on), detail::find_weights(files, entries, place, name));
 }

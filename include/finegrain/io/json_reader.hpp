@@ -2,10 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <charconv>
 #include <cstdint>
 #include <limits>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -93,6 +95,16 @@ class json_reader {
     if (at_ == first) fail("a whole number from 0 up is missing");
     if (text_[first] == '0' && at_ > first + 1) fail_at("a number begins with 0", first);
     return value;  // a fraction or an exponent is found by whoever expects , or ]
+  }
+  double real() {
+    double value = 0;
+    char const *const from = text_.data() + at_, *const end = text_.data() + text_.size();
+    char const* const digits = from + next_is('-');
+    if (digits == end || *digits < '0' || *digits > '9') fail("a number is missing");
+    auto const read = std::from_chars(from, end, value);
+    if (read.ec != std::errc{}) fail("a number is none that an f64 holds");
+    at_ += static_cast<std::size_t>(read.ptr - from);
+    return value;
   }
   std::string string() {
     if (!next_is('"')) fail("a \" is missing");

@@ -2,11 +2,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <utility>
 
+#include "published_config.hpp"
 #include "weights.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -90,6 +92,13 @@ inline std::string decoder_name(std::string_view ours, feed_forward_words const&
   return name_in(block, ours, "model." + std::string(layer));
 }
 
+/// Compares an expression with the config that was asked for, or with the one that stands beside files.
+template <Expr E>
+void check_config(tensor_files const& files, std::optional<std::string> const& config) {
+  std::string const path = config.value_or(files.folder() + "config.json");
+  if (config ? !path.empty() : exists(path)) check_published<E>(path);
+}
+
 }  // namespace detail
 
 /// The name under which DeepSeek's published models, and those that follow them, hold a weight of a
@@ -118,11 +127,14 @@ inline std::string mixtral_name(std::string_view ours) {
 ///
 /// name(weight) is the tensor's name; an empty one says that it has none. A tensor that stands in the
 /// files among the weights and is unknown here is a difference too, but for those of V3's layer for
-/// multi-token prediction, which the model does not have.
+/// multi-token prediction, which the model does not have. So is what a config.json beside the weights
+/// says otherwise than the network's stages (check_published); or the file `config`; or none, if that
+/// is "".
 template <Expr E, class X, class Name = std::string (*)(std::string_view)>
 void load_published(network<E, X>& net, std::string const& path, std::string const& place = {},
-                    Name&& name = deepseek_name) {
+                    Name&& name = deepseek_name, std::optional<std::string> const& config = {}) {
   tensor_files const files(path);
+  detail::check_config<E>(files, config);
   detail::read_weights(net, detail::find_weights(files, net.entries(), place, name));
 }
 

@@ -15,6 +15,26 @@ namespace finegrain::inline FINEGRAIN_ABI {
 
 namespace detail {
 
+inline bool exists(std::string const& path) { return ::access(path.c_str(), F_OK) == 0; }
+/// All of a file that is no longer than texts are.
+FINEGRAIN_LAZY inline std::string text_of(std::string const& path) {
+  constexpr std::size_t most = 100'000'000;
+  file_descriptor const file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+  if (file < 0) throw_file_error("cannot open", path, errno);
+  struct stat status;
+  if (::fstat(file, &status) != 0) throw_file_error("cannot read", path, errno);
+  if (!S_ISREG(status.st_mode)) throw file_error("not a file: %.300s", path.c_str());
+  std::string text;
+  char part[1 << 16];
+  for (ssize_t got; (got = ::read(file, part, sizeof part)) != 0;) {
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) throw_file_error("cannot read", path, errno);
+    text.append(part, static_cast<std::size_t>(got));
+    if (text.size() > most) throw file_error("a text of over 100 MB: %.300s", path.c_str());
+  }
+  return text;
+}
+
 /// Reads an index: {"weight_map": {"tensor": "file", ...}}, and whatever else, which is passed over.
 FINEGRAIN_LAZY class index_reader : json_reader {
  public:
@@ -82,7 +102,7 @@ class tensor_files {
   FINEGRAIN_LAZY explicit tensor_files(std::string path) : path_(std::move(path)) {
     if (is_folder(path_)) {
       std::string const index = path_ + "/model.safetensors.index.json";
-      path_ = exists(index) ? index : path_ + "/model.safetensors";
+      path_ = detail::exists(index) ? index : path_ + "/model.safetensors";
     }
     if (path_.ends_with(".json"))
       open_listed();
@@ -98,6 +118,8 @@ class tensor_files {
   }
 
   std::string const& path() const { return path_; }
+  /// Where the files stand: empty, or with a / at its end.
+  std::string folder() const { return path_.substr(0, path_.rfind('/') + 1); }
   /// All of them, sorted by name.
   std::vector<placed_tensor> const& tensors() const { return tensors_; }
   /// The tensor of a name, or null.
@@ -109,27 +131,9 @@ class tensor_files {
   }
 
  private:
-  static bool exists(std::string const& path) { return ::access(path.c_str(), F_OK) == 0; }
   static bool is_folder(std::string const& path) {
     struct stat about;
     return ::stat(path.c_str(), &about) == 0 && S_ISDIR(about.st_mode);
-  }
-  FINEGRAIN_LAZY static std::string text_of(std::string const& path) {
-    constexpr std::size_t most = 100'000'000;
-    file_descriptor const file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-    if (file < 0) throw_file_error("cannot open", path, errno);
-    struct stat status;
-    if (::fstat(file, &status) != 0) throw_file_error("cannot read", path, errno);
-    if (!S_ISREG(status.st_mode)) throw file_error("not a file: %.300s", path.c_str());
-    std::string text;
-    char part[1 << 16];
-    for (ssize_t got; (got = ::read(file, part, sizeof part)) != 0;) {
-      if (got < 0 && errno == EINTR) continue;
-      if (got < 0) throw_file_error("cannot read", path, errno);
-      text.append(part, static_cast<std::size_t>(got));
-      if (text.size() > most) throw file_error("an index of over 100 MB: %.300s", path.c_str());
-    }
-    return text;
   }
 
   FINEGRAIN_LAZY safetensors_file const& add(std::string const& path) {
@@ -138,15 +142,14 @@ class tensor_files {
     return file;
   }
   FINEGRAIN_LAZY void open_listed() {
-    auto map = detail::index_reader<>(text_of(path_), path_.c_str()).read();
+    auto map = detail::index_reader<>(detail::text_of(path_), path_.c_str()).read();
     std::sort(map.begin(), map.end(),
               [](auto const& a, auto const& b) { return a.second < b.second; });
-    std::string const folder = path_.substr(0, path_.rfind('/') + 1);
     safetensors_file const* file = nullptr;
     std::string const* opened = nullptr;
     for (auto const& [tensor, name] : map) {
       if (!opened || *opened != name) {
-        file = &add(folder + name);
+        file = &add(folder() + name);
         opened = &name;
       }
       if (!file->find(tensor))

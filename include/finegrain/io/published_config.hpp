@@ -1,0 +1,306 @@
+// What a published model's config.json says that it computes, beside what an expression computes.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstddef>
+#include <initializer_list>
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+#include <vector>
+
+#include "../expr/decoder.hpp"
+#include "json_reader.hpp"
+#include "tensor_files.hpp"
+#include "weight_tensors.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+namespace detail {
+
+/// A value of a config: null, true or false, a number, a text.
+struct config_value : std::variant<std::nullptr_t, bool, double, std::string> {
+  using variant::variant;
+  config_value(int number) : variant(static_cast<double>(number)) {}   // NOLINT(*-explicit*)
+  config_value(std::string_view text) : variant(std::string(text)) {}  // NOLINT(*-explicit*)
+  config_value(char const* text) : variant(std::string(text)) {}       // NOLINT(*-explicit*)
+  config_value(float number) : config_value(0) {                       // NOLINT(*-explicit*)
+    char digits[32];  // 0.707, not the f32 nearest to it
+    std::from_chars(digits, std::to_chars(digits, std::end(digits), number).ptr,
+                    std::get<double>(*this));
+  }
+
+  std::string text() const {
+    if (auto const* const word = std::get_if<std::string>(this)) return *word;
+    if (auto const* const truth = std::get_if<bool>(this)) return *truth ? "true" : "false";
+    auto const* const number = std::get_if<double>(this);
+    char digits[32];
+    return number ? std::string(digits, std::to_chars(digits, std::end(digits), *number).ptr)
+                  : "null";
+  }
+  /// Numbers are the same to the digits of an f32.
+  friend bool operator==(config_value const& a, config_value const& b) {
+    auto const *const x = std::get_if<double>(&a), *const y = std::get_if<double>(&b);
+    if (x && y) return std::abs(*x - *y) <= 1e-7 * std::abs(*y);
+    return a.index() == b.index() && a.text() == b.text();
+  }
+};
+/// By name; within an object "rope_scaling.factor", within a list "layer_types.0".
+using config_values = std::map<std::string, config_value, std::less<>>;
+
+FINEGRAIN_LAZY class config_reader : json_reader {
+ public:
+  using json_reader::json_reader;
+
+  config_values read() {
+    check_utf8();
+    expect('{', "the config does not begin with {");
+    object("", 0);
+    blank();
+    if (at_ != text_.size()) fail("the config goes on after its closing }");
+    return std::move(values_);
+  }
+
+ private:
+  void object(std::string const& place, int depth) {
+    members([&](std::string const& key) { value(place + key, depth); });
+  }
+  void value(std::string const& name, int depth) {
+    if (depth == 32) fail("the config is nested too deeply");
+    std::size_t const first = at_;
+    if (next_is('{')) {
+      ++at_;
+      object(name + ".", depth + 1);
+    } else if (next_is('[')) {
+      ++at_;
+      std::size_t i = 0;
+      elements([&] { value(name + "." + std::to_string(i++), depth + 1); });
+    } else if (!values_.emplace(name, single()).second) {
+      fail_at("a name occurs twice", first);
+    }
+  }
+  config_value single() {
+    if (next_is('"')) return string();
+    for (auto const& [word, value] : {std::pair<std::string_view, config_value>{"null", nullptr},
+                                      {"true", true},
+                                      {"false", false},
+                                      {"NaN", "NaN"},  // as Python writes what JSON has not
+                                      {"Infinity", "Infinity"},
+                                      {"-Infinity", "-Infinity"}})
+      if (text_.substr(at_).starts_with(word)) {
+        at_ += word.size();
+        return value;
+      }
+    return real();
+  }
+
+  config_values values_;
+};
+
+/// Compares what stages compute with a published config. Each stage compares what it knows; what a
+/// config does not say is not compared, unless a family of models has always one value.
+class config_comparison {
+ public:
+  FINEGRAIN_LAZY explicit config_comparison(std::string const& path)
+      : values_(config_reader<>(text_of(path), path.c_str()).read()),
+        family_(find({"model_type"}).second.text()) {}
+
+  /// One line for each.
+  std::vector<std::string> differences() {
+    if (begins_ && ends_) same({"num_hidden_layers"}, layers_);
+    return differences_;
+  }
+
+  // ---- one of these for each stage ---------------------------------------------------------------
+
+  template <Expr L>
+  void compare(L) {}  // a stage that no config speaks of
+  template <int V, int D>
+  void compare(embedding<V, D>) {
+    begins_ = true;
+    same({"vocab_size"}, V);
+    same({"hidden_size"}, D);
+  }
+  template <int D, int V>
+  void compare(head<D, V>) {
+    ends_ = true;
+    same({"hidden_size"}, D);
+    same({"vocab_size"}, V);
+    same({"tie_word_embeddings"}, false);
+    same({"final_logit_softcapping"}, nullptr);
+  }
+  template <int D, norm_epsilon Epsilon>
+  void compare(rmsnorm<D, Epsilon>) {
+    same({"rms_norm_eps"}, Epsilon.value);
+  }
+  template <int D, int Heads, int KvHeads, int HeadDim, attention_form Form>
+  void compare(attention<D, Heads, KvHeads, HeadDim, Form>) {
+    same({"num_key_value_heads"}, KvHeads);
+    same({"head_dim"}, HeadDim);
+    if (Form.norm != head_norm::none) same({"rms_norm_eps"}, Form.epsilon);
+    attention_numbers(D, Heads, Form.theta, Form.yarn);
+  }
+  template <int D, int Heads, latent N>
+  void compare(latent_attention<D, Heads, N>) {
+    same({"q_lora_rank"}, N.q_rank);
+    same({"kv_lora_rank"}, N.kv_rank);
+    same({"qk_nope_head_dim"}, N.nope);
+    same({"qk_rope_head_dim"}, N.rope);
+    same({"v_head_dim"}, N.value);
+    same({"rope_interleave"}, true);
+    attention_numbers(D, Heads, double{N.theta}, N.yarn);
+  }
+  template <int D, int F, activation Act>
+  void compare(mlp<D, F, Act>) {
+    feed_forward(D, Act);
+  }
+  template <config C>
+  void compare(shared_experts<C>) {
+    same({"n_shared_experts"}, C.shared);
+    same({"shared_expert_intermediate_size"}, C.shared * C.width);
+    feed_forward(C.hidden, C.act);
+  }
+  template <config C>
+  void compare(routed_experts<C>) {
+    experts(C);
+  }
+
+ private:
+  // ---- what a config says ------------------------------------------------------------------------
+
+  using names = std::initializer_list<std::string_view>;
+
+  /// The value of the first of these names that has one, and that name; else null and the first name.
+  std::pair<std::string_view, config_value> find(names all) const {
+    for (std::string_view name : all)
+      if (auto const at = values_.find(name); at != values_.end() && at->second != nullptr)
+        return *at;
+    return {*all.begin(), nullptr};
+  }
+  /// Notes a difference between ours and what stands under the first of these names; where nothing
+  /// does, nothing is compared.
+  void same(names all, config_value const& ours) { same_or(ours, all, ours); }
+  /// The same where nothing means `absent`.
+  void same_or(config_value const& absent, names all, config_value const& ours) {
+    auto const [name, theirs] = find(all);
+    if (theirs == nullptr)
+      note(name, absent, ours, " by default, ");
+    else
+      note(name, theirs, ours);
+  }
+  void note(std::string_view name, config_value const& theirs, config_value const& ours,
+            char const* where = " in the file, ") {
+    if (theirs == ours) return;
+    std::string line(name);
+    line += " is " + theirs.text() + where + ours.text() + " here";
+    if (std::find(differences_.begin(), differences_.end(), line) == differences_.end())
+      differences_.push_back(std::move(line));
+  }
+  bool is_of(names families) const {
+    return std::find(families.begin(), families.end(), family_) != families.end();
+  }
+
+  // ---- numbers of several stages -----------------------------------------------------------------
+
+  FINEGRAIN_LAZY void attention_numbers(int hidden, int heads, double theta, yarn const& turns) {
+    ++layers_;
+    same({"hidden_size"}, hidden);
+    same({"num_attention_heads"}, heads);
+    same({"attention_bias"}, false);  // it would be of the output too
+    same({"clip_qkv"}, nullptr);
+    same({"attn_logit_softcapping"}, nullptr);
+    if (find({"use_sliding_window"}).second != false) same({"sliding_window"}, nullptr);
+    constexpr std::string_view types = "layer_types.";
+    for (auto at = values_.lower_bound(types); at != values_.end() && at->first.starts_with(types);
+         ++at)
+      note(at->first, at->second, "full_attention");
+
+    same({"rope_theta", "rope_parameters.rope_theta"}, theta);
+    same({"partial_rotary_factor", "rope_parameters.partial_rotary_factor"}, 1);
+    names const type{"rope_scaling.type", "rope_scaling.rope_type", "rope_parameters.rope_type"};
+    if (turns.factor == 1) return same(type, "default");
+    same_or(nullptr, type, "yarn");
+    if (find(type).second != "yarn") return;
+    auto const scaling = [&](std::string const& name, config_value const& absent,
+                             config_value const& ours) {
+      same_or(absent, {"rope_scaling." + name, "rope_parameters." + name}, ours);
+    };
+    scaling("factor", nullptr, turns.factor);
+    scaling("original_max_position_embeddings", find({"max_position_embeddings"}).second,
+            turns.original);
+    scaling("beta_fast", 32, turns.fast);
+    scaling("beta_slow", 1, turns.slow);
+    scaling("mscale", 1, turns.mscale);
+    scaling("mscale_all_dim", 0, turns.mscale_all);
+    scaling("attention_factor", nullptr, nullptr);
+    scaling("truncate", true, true);
+  }
+  FINEGRAIN_LAZY void feed_forward(int hidden, activation act) {
+    same({"hidden_size"}, hidden);
+    same({"swiglu_limit"}, nullptr);
+    same({"hidden_act"}, act == activation::swiglu  ? "silu"
+                         : act == activation::geglu ? "gelu_pytorch_tanh"
+                                                    : "relu");
+  }
+  FINEGRAIN_LAZY void experts(config const& c) {
+    same({"n_routed_experts", "num_experts", "num_local_experts"}, c.routed);
+    same({"num_experts_per_tok"}, c.top_k);
+    same({"moe_intermediate_size", "intermediate_size"}, c.width);
+    feed_forward(c.hidden, c.act);
+
+    // Of what a family's models always do their configs need not speak.
+    bool const sigmoid = is_of({"deepseek_v3"}), normed = is_of({"mixtral"});
+    bool const scaled = sigmoid || is_of({"deepseek_v2"});
+    bool const softmax =
+        normed || is_of({"deepseek", "deepseek_v2", "qwen2_moe", "qwen3_moe", "olmoe"});
+    config_value const score = c.score == score::softmax   ? "softmax"
+                               : c.score == score::sigmoid ? "sigmoid"
+                                                           : "sqrtsoftplus";
+    same_or(softmax ? "softmax" : sigmoid ? "sigmoid" : score, {"scoring_func"}, score);
+    if (c.top_k > 1) same_or(normed || c.renormalise, {"norm_topk_prob"}, c.renormalise);
+    same_or(softmax && !scaled ? 1 : c.scale, {"routed_scaling_factor"}, c.scale);
+    if (c.selection == selection::top_k) groups(c, softmax ? "greedy" : sigmoid ? "noaux_tc" : "");
+  }
+  /// Whether groups of experts limit the choice, and how; `absent` is how where a config has no word.
+  FINEGRAIN_LAZY void groups(config const& c, std::string_view absent) {
+    bool const two = c.group_score == group_score::top2_sum ||
+                     (c.group_score == group_score::top_share_sum && c.top_k == 2 * c.group_limit);
+    std::string_view const ours = c.group_limit == c.groups           ? "greedy"
+                                  : two                               ? "noaux_tc"
+                                  : c.group_score == group_score::max ? "group_limited_greedy"
+                                                                      : "a sum of other numbers";
+    auto const [name, how] = find({"topk_method"});
+    bool const by_groups = how == nullptr || how == "noaux_tc" || how == "group_limited_greedy";
+    if (ours == "greedy" && by_groups && find({"n_group"}).second == find({"topk_group"}).second)
+      return;  // all of them
+    same_or(absent.empty() ? ours : absent, {name}, ours);
+    if (ours == "greedy") return;
+    same({"n_group"}, c.groups);
+    same({"topk_group"}, c.group_limit);
+  }
+
+  config_values values_;
+  std::string family_;
+  std::vector<std::string> differences_;
+  int layers_ = 0;                      // stages of attention
+  bool begins_ = false, ends_ = false;  // as a whole model does
+};
+
+}  // namespace detail
+
+/// Compares an expression with the config.json of a published model: its numbers, and what models of
+/// other families do that no stage here does. Throws file_error, or mismatch with the list of
+/// differences.
+template <Expr E>
+void check_published(std::string const& config) {
+  detail::config_comparison comparison(config);
+  detail::leaves<E>::visit([&](auto stage) { comparison.compare(stage); });
+  auto differences = comparison.differences();
+  if (!differences.empty()) throw mismatch(config, std::move(differences));
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI

@@ -1,0 +1,396 @@
+// config.json of published models: what each family's says, and what is refused.
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/config/presets.hpp>
+#include <finegrain/config/profiles.hpp>
+#include <finegrain/cpu/cpu.hpp>
+#include <finegrain/io/frozen.hpp>
+#include <finegrain/reference/reference.hpp>
+
+#include "../catch.hpp"
+#include "../folder.hpp"
+#include "../tiny.hpp"
+
+namespace fg = finegrain;
+namespace presets = finegrain::presets;
+
+namespace {
+
+using lines = std::vector<std::string>;
+
+/// What a config says otherwise than an expression.
+template <fg::Expr E>
+lines differences(std::string const& config) {
+  folder const here;
+  put(here / "config.json", config);
+  try {
+    fg::check_published<E>(here / "config.json");
+  } catch (fg::mismatch const& e) {
+    CHECK(std::string(e.what()).find(e.differences->front()) != std::string::npos);
+    return *e.differences;
+  }
+  return {};
+}
+
+/// A text with other words in the place of some that occur once.
+std::string with(std::string text, std::string_view words, std::string_view others) {
+  std::size_t const at = text.find(words);
+  REQUIRE(at != text.npos);
+  REQUIRE(text.find(words, at + 1) == text.npos);
+  return text.replace(at, words.size(), others);
+}
+/// A config with one more member.
+std::string and_also(std::string const& text, std::string const& member) {
+  return "{" + member + ", " + text.substr(text.find('{') + 1);
+}
+
+// ---- as published -------------------------------------------------------------------------------
+
+std::string const deepseek_16b = R"({
+  "architectures": ["DeepseekForCausalLM"], "attention_bias": false, "attention_dropout": 0.0,
+  "auto_map": {"AutoConfig": "configuration_deepseek.DeepseekConfig"}, "aux_loss_alpha": 0.001,
+  "bos_token_id": 100000, "eos_token_id": 100001, "first_k_dense_replace": 1, "hidden_act": "silu",
+  "hidden_size": 2048, "initializer_range": 0.02, "intermediate_size": 10944,
+  "max_position_embeddings": 4096, "model_type": "deepseek", "moe_intermediate_size": 1408,
+  "moe_layer_freq": 1, "n_routed_experts": 64, "n_shared_experts": 2, "norm_topk_prob": false,
+  "num_attention_heads": 16, "num_experts_per_tok": 6, "num_hidden_layers": 28,
+  "num_key_value_heads": 16, "pretraining_tp": 1, "rms_norm_eps": 1e-06, "rope_scaling": null,
+  "rope_theta": 10000, "scoring_func": "softmax", "seq_aux": true, "tie_word_embeddings": false,
+  "torch_dtype": "bfloat16", "use_cache": true, "vocab_size": 102400})";
+
+std::string const deepseek_v2 = R"({
+  "attention_bias": false, "first_k_dense_replace": 1, "hidden_act": "silu", "hidden_size": 5120,
+  "intermediate_size": 12288, "kv_lora_rank": 512, "max_position_embeddings": 163840,
+  "model_type": "deepseek_v2", "moe_intermediate_size": 1536, "moe_layer_freq": 1, "n_group": 8,
+  "n_routed_experts": 160, "n_shared_experts": 2, "norm_topk_prob": false,
+  "num_attention_heads": 128, "num_experts_per_tok": 6, "num_hidden_layers": 60,
+  "num_key_value_heads": 128, "q_lora_rank": 1536, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64,
+  "rms_norm_eps": 1e-06, "rope_scaling": {"beta_fast": 32, "beta_slow": 1, "factor": 40,
+    "mscale": 0.707, "mscale_all_dim": 0.707, "original_max_position_embeddings": 4096,
+    "type": "yarn"},
+  "rope_theta": 10000, "routed_scaling_factor": 16.0, "scoring_func": "softmax",
+  "tie_word_embeddings": false, "topk_group": 3, "topk_method": "group_limited_greedy",
+  "v_head_dim": 128, "vocab_size": 102400})";
+
+std::string deepseek_v2_lite() {
+  std::string text = deepseek_v2;
+  for (auto [words, others] :
+       {std::pair{"\"hidden_size\": 5120", "\"hidden_size\": 2048"},
+        {"12288", "10944"},
+        {"\"moe_intermediate_size\": 1536", "\"moe_intermediate_size\": 1408"},
+        {"\"n_group\": 8", "\"n_group\": 1"},
+        {"160", "64"},
+        {"\"num_attention_heads\": 128", "\"num_attention_heads\": 16"},
+        {"\"num_hidden_layers\": 60", "\"num_hidden_layers\": 27"},
+        {"\"num_key_value_heads\": 128", "\"num_key_value_heads\": 16"},
+        {"\"q_lora_rank\": 1536", "\"q_lora_rank\": null"},
+        {"16.0", "1.0"},
+        {"\"topk_group\": 3", "\"topk_group\": 1"},
+        {"group_limited_greedy", "greedy"}})
+    text = with(text, words, others);
+  return text;
+}
+
+std::string const deepseek_v3 = R"({
+  "attention_bias": false, "ep_size": 1, "first_k_dense_replace": 3, "hidden_act": "silu",
+  "hidden_size": 7168, "intermediate_size": 18432, "kv_lora_rank": 512,
+  "max_position_embeddings": 163840, "model_type": "deepseek_v3", "moe_intermediate_size": 2048,
+  "moe_layer_freq": 1, "n_group": 8, "n_routed_experts": 256, "n_shared_experts": 1,
+  "norm_topk_prob": true, "num_attention_heads": 128, "num_experts_per_tok": 8,
+  "num_hidden_layers": 61, "num_key_value_heads": 128, "num_nextn_predict_layers": 1,
+  "q_lora_rank": 1536, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64,
+  "quantization_config": {"activation_scheme": "dynamic", "fmt": "e4m3", "quant_method": "fp8",
+    "weight_block_size": [128, 128]},
+  "rms_norm_eps": 1e-06, "rope_scaling": {"beta_fast": 32, "beta_slow": 1, "factor": 40,
+    "mscale": 1.0, "mscale_all_dim": 1.0, "original_max_position_embeddings": 4096,
+    "type": "yarn"},
+  "rope_theta": 10000, "routed_scaling_factor": 2.5, "scoring_func": "sigmoid",
+  "tie_word_embeddings": false, "topk_group": 4, "topk_method": "noaux_tc", "v_head_dim": 128,
+  "vocab_size": 129280})";
+
+std::string const qwen1_5_moe = R"({
+  "architectures": ["Qwen2MoeForCausalLM"], "decoder_sparse_step": 1, "hidden_act": "silu",
+  "hidden_size": 2048, "intermediate_size": 5632, "max_position_embeddings": 8192,
+  "max_window_layers": 21, "model_type": "qwen2_moe", "moe_intermediate_size": 1408,
+  "norm_topk_prob": false, "num_attention_heads": 16, "num_experts": 60, "num_experts_per_tok": 4,
+  "num_hidden_layers": 24, "num_key_value_heads": 16, "rms_norm_eps": 1e-06,
+  "rope_theta": 1000000.0, "router_aux_loss_coef": 0.001, "shared_expert_intermediate_size": 5632,
+  "sliding_window": 32768, "tie_word_embeddings": false, "use_sliding_window": false,
+  "vocab_size": 151936})";
+
+std::string const qwen3_30b = R"({
+  "attention_bias": false, "decoder_sparse_step": 1, "head_dim": 128, "hidden_act": "silu",
+  "hidden_size": 2048, "intermediate_size": 6144, "max_position_embeddings": 40960,
+  "max_window_layers": 48, "mlp_only_layers": [], "model_type": "qwen3_moe",
+  "moe_intermediate_size": 768, "norm_topk_prob": true, "num_attention_heads": 32,
+  "num_experts": 128, "num_experts_per_tok": 8, "num_hidden_layers": 48,
+  "num_key_value_heads": 4, "rms_norm_eps": 1e-06, "rope_scaling": null,
+  "rope_theta": 1000000.0, "sliding_window": null, "tie_word_embeddings": false,
+  "use_sliding_window": false, "vocab_size": 151936})";
+
+std::string const olmoe = R"({
+  "attention_bias": false, "clip_qkv": null, "hidden_act": "silu", "hidden_size": 2048,
+  "intermediate_size": 1024, "max_position_embeddings": 4096, "model_type": "olmoe",
+  "norm_topk_prob": false, "num_attention_heads": 16, "num_experts": 64, "num_experts_per_tok": 8,
+  "num_hidden_layers": 16, "num_key_value_heads": 16, "rms_norm_eps": 1e-05, "rope_scaling": null,
+  "rope_theta": 10000.0, "tie_word_embeddings": false, "vocab_size": 50304})";
+
+std::string const mixtral = R"({
+  "hidden_act": "silu", "hidden_size": 4096, "intermediate_size": 14336,
+  "max_position_embeddings": 32768, "model_type": "mixtral", "num_attention_heads": 32,
+  "num_experts_per_tok": 2, "num_hidden_layers": 32, "num_key_value_heads": 8,
+  "num_local_experts": 8, "rms_norm_eps": 1e-05, "rope_theta": 1000000.0, "sliding_window": null,
+  "tie_word_embeddings": false, "vocab_size": 32000})";
+
+template <fg::architecture A>
+lines of(std::string const& config) {
+  return differences<fg::decoder<A>>(config);
+}
+/// One member is otherwise, and that is what is said.
+template <fg::architecture A>
+void refused(std::string const& config, std::string_view name, std::string_view theirs,
+             std::string_view other, std::string_view ours = {}) {
+  std::string const begin = "\"" + std::string(name.substr(name.rfind('.') + 1)) + "\": ";
+  std::string const changed = with(config, begin + std::string(theirs), begin + std::string(other));
+  std::string const value(other.starts_with('"') ? other.substr(1, other.size() - 2) : other);
+  CHECK(of<A>(changed) == lines{std::string(name) + " is " + value + " in the file, " +
+                                std::string(ours.empty() ? theirs : ours) + " here"});
+}
+
+}  // namespace
+
+TEST_CASE("presets compute what the published configs of their models say") {
+  CHECK(of<presets::deepseek_moe_16b>(deepseek_16b) == lines{});
+  CHECK(of<presets::deepseek_v2>(deepseek_v2) == lines{});
+  CHECK(of<presets::deepseek_v2_lite>(deepseek_v2_lite()) == lines{});
+  CHECK(of<presets::deepseek_v3>(deepseek_v3) == lines{});
+  CHECK(of<presets::qwen1_5_moe_a2_7b>(qwen1_5_moe) == lines{});
+  CHECK(of<presets::qwen3_30b_a3b>(qwen3_30b) == lines{});
+  CHECK(of<presets::olmoe_1b_7b>(olmoe) == lines{});
+  CHECK(of<presets::mixtral_8x7b>(mixtral) == lines{});
+}
+
+TEST_CASE("a number that is otherwise in a config is named with both values") {
+  refused<presets::deepseek_moe_16b>(deepseek_16b, "rope_theta", "10000", "5000");
+  refused<presets::deepseek_moe_16b>(deepseek_16b, "norm_topk_prob", "false", "true");
+  refused<presets::deepseek_moe_16b>(deepseek_16b, "scoring_func", "\"softmax\"", "\"sigmoid\"",
+                                     "softmax");
+  refused<presets::deepseek_moe_16b>(deepseek_16b, "num_experts_per_tok", "6", "8");
+  refused<presets::deepseek_moe_16b>(deepseek_16b, "n_routed_experts", "64", "62");
+  refused<presets::deepseek_moe_16b>(deepseek_16b, "n_shared_experts", "2", "1");
+  refused<presets::deepseek_moe_16b>(deepseek_16b, "moe_intermediate_size", "1408", "1409");
+  refused<presets::deepseek_moe_16b>(deepseek_16b, "num_attention_heads", "16", "32");
+  refused<presets::deepseek_moe_16b>(deepseek_16b, "num_hidden_layers", "28", "27");
+  refused<presets::deepseek_moe_16b>(deepseek_16b, "vocab_size", "102400", "102399");
+  refused<presets::deepseek_moe_16b>(deepseek_16b, "hidden_size", "2048", "2047");
+  refused<presets::deepseek_moe_16b>(deepseek_16b, "hidden_act", "\"silu\"", "\"gelu\"", "silu");
+  refused<presets::deepseek_moe_16b>(deepseek_16b, "rms_norm_eps", "1e-06", "1e-05");
+
+  refused<presets::deepseek_v2>(deepseek_v2, "rope_scaling.factor", "40", "20");
+  refused<presets::deepseek_v2>(deepseek_v2, "rope_scaling.beta_fast", "32", "16");
+  refused<presets::deepseek_v2>(deepseek_v2, "rope_scaling.beta_slow", "1", "2");
+  refused<presets::deepseek_v2>(deepseek_v2, "rope_scaling.mscale", "0.707", "1");
+  refused<presets::deepseek_v2>(deepseek_v2, "rope_scaling.mscale_all_dim", "0.707", "0.708");
+  refused<presets::deepseek_v2>(deepseek_v2, "rope_scaling.original_max_position_embeddings",
+                                "4096", "8192");
+  refused<presets::deepseek_v2>(deepseek_v2, "rope_scaling.type", "\"yarn\"", "\"linear\"", "yarn");
+  refused<presets::deepseek_v2>(deepseek_v2, "topk_method", "\"group_limited_greedy\"",
+                                "\"noaux_tc\"", "group_limited_greedy");
+  refused<presets::deepseek_v2>(deepseek_v2, "topk_method", "\"group_limited_greedy\"",
+                                "\"greedy\"", "group_limited_greedy");
+  refused<presets::deepseek_v2>(deepseek_v2, "n_group", "8", "16");
+  refused<presets::deepseek_v2>(deepseek_v2, "topk_group", "3", "4");
+  refused<presets::deepseek_v2>(deepseek_v2, "routed_scaling_factor", "16.0", "1", "16");
+  refused<presets::deepseek_v2>(deepseek_v2, "rope_theta", "10000", "1e+06");
+  refused<presets::deepseek_v2>(deepseek_v2, "q_lora_rank", "1536", "1024");
+  refused<presets::deepseek_v2>(deepseek_v2, "kv_lora_rank", "512", "256");
+  refused<presets::deepseek_v2>(deepseek_v2, "qk_nope_head_dim", "128", "64");
+  refused<presets::deepseek_v2>(deepseek_v2, "qk_rope_head_dim", "64", "128");
+  refused<presets::deepseek_v2>(deepseek_v2, "v_head_dim", "128", "64");
+  refused<presets::deepseek_v3>(deepseek_v3, "scoring_func", "\"sigmoid\"", "\"softmax\"",
+                                "sigmoid");
+  refused<presets::deepseek_v3>(deepseek_v3, "norm_topk_prob", "true", "false");
+  refused<presets::deepseek_v3>(deepseek_v3, "routed_scaling_factor", "2.5", "1.5");
+
+  refused<presets::qwen1_5_moe_a2_7b>(qwen1_5_moe, "rope_theta", "1000000.0", "10000", "1e+06");
+  refused<presets::qwen1_5_moe_a2_7b>(qwen1_5_moe, "num_experts", "60", "64");
+  refused<presets::qwen1_5_moe_a2_7b>(qwen1_5_moe, "shared_expert_intermediate_size", "5632",
+                                      "1408");
+  refused<presets::qwen3_30b_a3b>(qwen3_30b, "norm_topk_prob", "true", "false");
+  refused<presets::qwen3_30b_a3b>(qwen3_30b, "head_dim", "128", "64");
+  refused<presets::qwen3_30b_a3b>(qwen3_30b, "num_key_value_heads", "4", "8");
+  refused<presets::olmoe_1b_7b>(olmoe, "rms_norm_eps", "1e-05", "1e-06");
+  refused<presets::olmoe_1b_7b>(olmoe, "intermediate_size", "1024", "1408");
+  refused<presets::mixtral_8x7b>(mixtral, "num_local_experts", "8", "4");
+  refused<presets::mixtral_8x7b>(mixtral, "rope_theta", "1000000.0", "\"1e+06\"", "1e+06");
+}
+
+TEST_CASE("a config that says what no stage here computes is refused") {
+  refused<presets::deepseek_moe_16b>(deepseek_16b, "tie_word_embeddings", "false", "true");
+  refused<presets::deepseek_moe_16b>(deepseek_16b, "attention_bias", "false", "true");
+  refused<presets::olmoe_1b_7b>(olmoe, "clip_qkv", "null", "8");
+  refused<presets::mixtral_8x7b>(mixtral, "sliding_window", "null", "4096");
+  CHECK(of<presets::qwen1_5_moe_a2_7b>(
+            with(qwen1_5_moe, "\"use_sliding_window\": false", "\"use_sliding_window\": true")) ==
+        lines{"sliding_window is 32768 in the file, null here"});
+  CHECK(of<presets::deepseek_v2>(and_also(deepseek_v2, "\"rope_interleave\": false")) ==
+        lines{"rope_interleave is false in the file, true here"});
+  auto const also = [](char const* member, char const* line) {
+    CHECK(of<presets::mixtral_8x7b>(and_also(mixtral, member)) == lines{line});
+  };
+  also(R"("partial_rotary_factor": 0.5)", "partial_rotary_factor is 0.5 in the file, 1 here");
+  also(R"("attn_logit_softcapping": 50.0)", "attn_logit_softcapping is 50 in the file, null here");
+  also(R"("final_logit_softcapping": 30)", "final_logit_softcapping is 30 in the file, null here");
+  also(R"("swiglu_limit": Infinity)", "swiglu_limit is Infinity in the file, null here");
+  also(R"("layer_types": ["full_attention", "sliding_attention"])",
+       "layer_types.1 is sliding_attention in the file, full_attention here");
+  also(R"("norm_topk_prob": false)", "norm_topk_prob is false in the file, true here");
+  also(R"("scoring_func": "sigmoid")", "scoring_func is sigmoid in the file, softmax here");
+  also(R"("topk_method": "another")", "topk_method is another in the file, greedy here");
+  also(R"("rope_scaling": {"rope_type": "llama3", "factor": 8.0})",
+       "rope_scaling.rope_type is llama3 in the file, default here");
+}
+
+TEST_CASE("positions are as newer configs have them too, slowed or not") {
+  std::string const newer =
+      with(qwen3_30b, R"("rope_scaling": null,
+  "rope_theta": 1000000.0)",
+           R"("rope_parameters": {"rope_theta": 1000000.0, "rope_type": "default"})");
+  CHECK(of<presets::qwen3_30b_a3b>(newer) == lines{});
+  CHECK(of<presets::qwen3_30b_a3b>(with(newer, "1000000.0", "10000000")) ==
+        lines{"rope_parameters.rope_theta is 1e+07 in the file, 1e+06 here"});
+
+  static constexpr fg::architecture longer = [] {
+    fg::architecture a = presets::qwen3_30b_a3b;
+    a.attention.yarn = {.factor = 4, .original = 32768};
+    return fg::checked(a);
+  }();
+  CHECK(of<longer>(qwen3_30b) == lines{"rope_scaling.type is null by default, yarn here"});
+  CHECK(of<longer>(newer) == lines{"rope_parameters.rope_type is default in the file, yarn here"});
+  std::string const slowed =
+      with(qwen3_30b, R"("rope_scaling": null)",
+           R"("rope_scaling": {"factor": 4.0, "original_max_position_embeddings": 32768,
+               "rope_type": "yarn"})");
+  CHECK(of<longer>(slowed) == lines{});
+  CHECK(of<presets::qwen3_30b_a3b>(slowed) ==
+        lines{"rope_scaling.rope_type is yarn in the file, default here"});
+  CHECK(of<longer>(with(slowed, R"("original_max_position_embeddings": 32768,)", "")) ==
+        lines{"rope_scaling.original_max_position_embeddings is 40960 by default, 32768 here"});
+  CHECK(of<longer>(with(slowed, R"("factor": 4.0,)", R"("beta_slow": 2, "truncate": false,)")) ==
+        lines{"rope_scaling.factor is null by default, 4 here",
+              "rope_scaling.beta_slow is 2 in the file, 1 here",
+              "rope_scaling.truncate is false in the file, true here"});
+  CHECK(of<longer>(with(slowed, "4.0", "4, \"attention_factor\": 1.5")) ==
+        lines{"rope_scaling.attention_factor is 1.5 in the file, null here"});
+}
+
+TEST_CASE("what a family always does is compared where its config has no word for it") {
+  static constexpr fg::architecture plain = [] {
+    fg::architecture a = presets::mixtral_8x7b;
+    a.moe.renormalise = false;
+    a.moe.score = fg::score::sigmoid;
+    a.moe.scale = 2;
+    a.moe.groups = 4;
+    a.moe.group_limit = 2;
+    return fg::checked(a);
+  }();
+  lines const all{"scoring_func is softmax by default, sigmoid here",
+                  "norm_topk_prob is true by default, false here",
+                  "routed_scaling_factor is 1 by default, 2 here",
+                  "topk_method is greedy by default, group_limited_greedy here"};
+  CHECK(of<plain>(mixtral) == all);
+  // Of a family that nobody knows nothing is said that its config does not say.
+  CHECK(of<plain>(with(mixtral, "\"mixtral\"", "\"another\"")) == lines{});
+  static constexpr fg::architecture unlimited = [] {
+    fg::architecture a = presets::deepseek_v3;
+    a.moe.groups = a.moe.group_limit = 1;
+    a.moe.score = fg::score::softmax;
+    return fg::checked(a);
+  }();
+  std::string const native = with(with(deepseek_v3, R"("scoring_func": "sigmoid",)", ""),
+                                  R"("topk_method": "noaux_tc",)", "");
+  CHECK(of<presets::deepseek_v3>(native) == lines{});
+  CHECK(of<unlimited>(native) == lines{"scoring_func is sigmoid by default, softmax here",
+                                       "topk_method is noaux_tc by default, greedy here"});
+  // Groups that limit nothing.
+  CHECK(of<unlimited>(with(deepseek_v3, "\"topk_group\": 4", "\"topk_group\": 8")) ==
+        lines{"scoring_func is sigmoid in the file, softmax here"});
+  CHECK(of<presets::deepseek_v3>(with(deepseek_v3, "\"topk_group\": 4", "\"topk_group\": 8")) ==
+        lines{"topk_group is 8 in the file, 4 here"});
+}
+
+TEST_CASE("each stage compares what it knows, and profiles are what they are profiles of") {
+  using layer = fg::mixture<fg::profiles::mixtral(presets::mixtral_8x7b.moe)>;
+  CHECK(differences<layer>(mixtral) == lines{});
+  CHECK(differences<layer>(with(mixtral, "\"rope_theta\": 1000000.0", "\"rope_theta\": 1")) ==
+        lines{});
+  CHECK(differences<layer>(
+            with(mixtral, "\"num_experts_per_tok\": 2", "\"num_experts_per_tok\": 1")) ==
+        lines{"num_experts_per_tok is 1 in the file, 2 here"});
+  CHECK(differences<fg::mlp<4096, 8>>(with(mixtral, "silu", "gelu")) ==
+        lines{"hidden_act is gelu in the file, silu here"});
+  CHECK(differences<fg::linear<3, 4>>(mixtral) == lines{});
+  CHECK(differences<fg::rmsnorm<4096>>(mixtral) ==
+        lines{"rms_norm_eps is 1e-05 in the file, 1e-06 here"});
+}
+
+TEST_CASE("what is no config is refused in a sentence") {
+  folder const here;
+  auto const refused = [&](std::string const& text, char const* why) {
+    INFO(text);
+    put(here / "c.json", text);
+    CHECK_THROWS_WITH(fg::check_published<tiny::decoder>(here / "c.json"), ContainsSubstring(why));
+  };
+  refused("", "the config does not begin with {");
+  refused("[]", "the config does not begin with {, at byte 0");
+  refused("{}}", "goes on after its closing }");
+  refused("{\"a\": }", "a number is missing, at byte 6");
+  refused("{\"a\": 1e999}", "none that an f64 holds");
+  refused("{\"a\": nul}", "a number is missing");
+  refused("{\"a\": 1, \"a\": 1}", "a name occurs twice, at byte 14");
+  refused("{\"a\": {\"b\": 1}, \"a.b\": 2}", "a name occurs twice");
+  refused("{\"a\": " + std::string(40, '[') + "}", "nested too deeply");
+  CHECK_THROWS_WITH(fg::check_published<tiny::decoder>(here / "none"),
+                    ContainsSubstring("cannot open"));
+  for (std::size_t n = 0; n < mixtral.size(); ++n) refused(mixtral.substr(0, n), ", at byte ");
+}
+
+TEST_CASE("weights are read where the config beside them says the same, or one that is named") {
+  using network = fg::network<tiny::decoder, fg::basic_reference<float>>;
+  using reader = fg::frozen<tiny::decoder, fg::cpu, fg::format::f32>;
+  folder const here;
+  network const from({.deviation = 0.5, .seed = 1});
+  std::vector<float> numbers(from.parameters().begin(), from.parameters().end());
+  std::vector<fg::tensor_view> tensors;
+  for (auto const& entry : from.entries())
+    tensors.push_back({fg::deepseek_name(entry.name), fg::dtype::f32, fg::tensor_shape(entry),
+                       numbers.data() + entry.offset});
+  fg::write_safetensors(here / "model.safetensors", tensors);
+
+  network net;
+  std::vector<float> const before(net.parameters().begin(), net.parameters().end());
+  auto const is_as_before = [&] {
+    return std::equal(before.begin(), before.end(), net.parameters().begin());
+  };
+  std::string const theta = "rope_theta is 5 in the file, 10000 here";
+  put(here / "config.json", "{\"rope_theta\": 5}");
+  put(here / "right.json", "{\"rope_theta\": 10000}");
+  for (std::string const& path : {here.path, here / "model.safetensors"}) {
+    CHECK_THROWS_WITH(fg::load_published(net, path), ContainsSubstring(theta));
+    CHECK_THROWS_WITH(fg::load_published<reader>(path), ContainsSubstring(theta));
+    CHECK(is_as_before());
+  }
+  CHECK_NOTHROW(fg::load_published<reader>(here.path, "", fg::deepseek_name, {}, ""));
+  CHECK_NOTHROW(
+      fg::load_published<reader>(here.path, "", fg::deepseek_name, {}, here / "right.json"));
+  CHECK_THROWS_AS(fg::load_published(net, here.path, "", fg::deepseek_name, here / "none.json"),
+                  fg::file_error);
+  CHECK(is_as_before());
+  fg::load_published(net, here.path, "", fg::deepseek_name, here / "right.json");
+  CHECK_FALSE(is_as_before());
+
+  // A layer whose stages the config says nothing else of.
+  fg::network<fg::mixture<tiny::numbers.moe>, fg::basic_reference<float>> layer;
+  CHECK_NOTHROW(fg::load_published(layer, here.path, "layers.1.mixture."));
+  put(here / "config.json", "{\"num_experts_per_tok\": 3}");
+  CHECK_THROWS_AS(fg::load_published(layer, here.path, "layers.1.mixture."), fg::mismatch);
+}
