@@ -136,6 +136,10 @@ TEST_CASE("frozen stages have the network's bits in f32, and nearly in bf16") {
 using latent = fg::latent_attention<
     72, 4, fg::latent{.q_rank = 64, .kv_rank = 72, .nope = 40, .rope = 16, .value = 24}>;
 
+/// Queries straight from x, as V2-Lite has them: some matrices have no rows or no columns.
+using straight_latent =
+    fg::latent_attention<72, 4, fg::latent{.kv_rank = 72, .nope = 40, .rope = 16, .value = 24}>;
+
 TEST_CASE("quantised stages come as near the specification as their formats allow") {
   auto const compare = [](auto e, double one) {
     for (std::int64_t T : {3, 120}) {
@@ -157,6 +161,7 @@ TEST_CASE("quantised stages come as near the specification as their formats allo
   compare(fg::rmsnorm<72>{} | fg::attention<72, 4, 2>{}, 1);
   compare(fg::residual(fg::rmsnorm<72>{} | fg::attention<72, 4, 2>{}), 1);
   compare(fg::rmsnorm<72>{} | latent{}, 2);  // more products, one behind the other
+  compare(fg::rmsnorm<72>{} | straight_latent{}, 2);
 }
 
 TEST_CASE("an embedding's rows are kept in bf16, in f32 to the bit") {
@@ -266,6 +271,9 @@ TEST_CASE("a frozen decoder's weights take the bytes of their formats") {
   static_assert(ratio(on_cpu<E, bf16>::weight_bytes(), 16) < 1.02);
   static_assert(ratio(on_cpu<E, int8>::weight_bytes(), 8) < 1.02);
   static_assert(ratio(on_cpu<E, int4>::weight_bytes(), 4.5) < 1.02);
+  // A number that a compiler can tell: nothing is divided by columns that are not there.
+  static_assert(on_cpu<straight_latent, int8>::weight_bytes() <
+                on_cpu<latent, int8>::weight_bytes());
 }
 
 }  // namespace

@@ -25,7 +25,10 @@ struct code_layout {
   constexpr std::int64_t block_steps() const {
     return code::block == 0 ? steps() : code::block / step_numbers;
   }
-  constexpr std::int64_t blocks() const { return ceil_div(steps(), block_steps()); }
+  /// One of all steps, if there are any: a matrix may have no columns.
+  constexpr std::int64_t blocks() const {
+    return code::block == 0 ? std::min<std::int64_t>(steps(), 1) : ceil_div(steps(), block_steps());
+  }
   constexpr std::int64_t panel_bytes() const {
     return steps() * step_bytes + blocks() * scale_bytes;
   }
