@@ -202,8 +202,8 @@ double sum_of_squares(S const* p, std::int64_t count) {
 }  // namespace kernel
 }  // namespace FINEGRAIN_ISA
 
-/// The Euclidean norm of a gradient, but for weights that are held, summed in double and always in the same order. `partial` has
-/// room for one number a range.
+/// The Euclidean norm of a gradient, but for weights that are held, summed in double and always in the
+/// same order. `partial` has room for one number a range.
 template <class S>
 double gradient_norm(parallel threads, std::span<trained_range const> ranges, S const* g,
                      double* partial) {
