@@ -22,13 +22,11 @@ struct code_layout {
   std::int64_t K;  // numbers along k
 
   constexpr std::int64_t steps() const { return units_of<format::bf16>(K) / step_units; }
+  /// At least one, though a matrix may have no columns, and then has no block.
   constexpr std::int64_t block_steps() const {
-    return code::block == 0 ? steps() : code::block / step_numbers;
+    return code::block == 0 ? std::max<std::int64_t>(steps(), 1) : code::block / step_numbers;
   }
-  /// One of all steps, if there are any: a matrix may have no columns.
-  constexpr std::int64_t blocks() const {
-    return code::block == 0 ? std::min<std::int64_t>(steps(), 1) : ceil_div(steps(), block_steps());
-  }
+  constexpr std::int64_t blocks() const { return ceil_div(steps(), block_steps()); }
   constexpr std::int64_t panel_bytes() const {
     return steps() * step_bytes + blocks() * scale_bytes;
   }
