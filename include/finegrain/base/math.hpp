@@ -1,5 +1,5 @@
-// math: the elementary functions, of float, double and long double. Not <cmath>: with the special
-// functions that it brings it took a sixth of what including the cpu's layers costs a compiler.
+// math: the elementary functions. Not <cmath>: with the special functions that it brings it took a
+// sixth of what including the cpu's layers costs a compiler.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -8,14 +8,13 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace math {
 
+// Of every scalar that networks compute in.
 inline bool isnan(float x) { return __builtin_isnan(x); }
 inline bool isnan(double x) { return __builtin_isnan(x); }
 inline bool isnan(long double x) { return __builtin_isnan(x); }
 inline bool isfinite(float x) { return __builtin_isfinite(x); }
 inline bool isfinite(double x) { return __builtin_isfinite(x); }
 inline bool isfinite(long double x) { return __builtin_isfinite(x); }
-inline bool signbit(float x) { return __builtin_signbit(x) != 0; }
-
 inline float abs(float x) { return __builtin_fabsf(x); }
 inline double abs(double x) { return __builtin_fabs(x); }
 inline long double abs(long double x) { return __builtin_fabsl(x); }
@@ -41,15 +40,18 @@ inline float tanh(float x) { return __builtin_tanhf(x); }
 inline double tanh(double x) { return __builtin_tanh(x); }
 inline long double tanh(long double x) { return __builtin_tanhl(x); }
 
+// Of angles, speeds and counts, which are double.
 inline double pow(double x, double y) { return __builtin_pow(x, y); }
 inline double sin(double x) { return __builtin_sin(x); }
 inline double cos(double x) { return __builtin_cos(x); }
-
 inline double floor(double x) { return __builtin_floor(x); }
 inline double ceil(double x) { return __builtin_ceil(x); }
+inline long lround(double x) { return __builtin_lround(x); }
+
+// Of numbers that become codes, which are float.
+inline bool signbit(float x) { return __builtin_signbit(x) != 0; }
 inline float nearbyint(float x) { return __builtin_nearbyintf(x); }
 inline long lrint(float x) { return __builtin_lrintf(x); }
-inline long lround(double x) { return __builtin_lround(x); }
 inline int ilogb(float x) { return __builtin_ilogbf(x); }
 inline float ldexp(float x, int power) { return __builtin_ldexpf(x, power); }
 
