@@ -89,10 +89,12 @@ TEST_CASE("moving a buffer hands its memory on, and each is freed once") {
     fg::buffer<float> c(3);
     c = std::move(b);
     CHECK(c.data() == memory);
+    CHECK(b.size() == 0);
+    CHECK(living == before + 1);
     fg::buffer<float>& same = c;
     c = std::move(same);
     CHECK(c.data() == memory);
-    CHECK(living == before + 2);
+    CHECK(living == before + 1);
   }
   CHECK(living == before);
 }

@@ -92,6 +92,7 @@ TEMPLATE_TEST_CASE("a network that was moved from says so, until it is given ano
   gone([&] { net(x, z); });
   gone([&] { net.forward({.tokens = 4}, x, z); });
   gone([&] { static_cast<void>(net.weights()); });
+  gone([&] { static_cast<void>(net.entries()); });
   CHECK_THROWS_AS(net.backward(y, dx), fg::invalid_argument);
   CHECK_THROWS_AS(net.weight("rmsnorm.gain"), fg::invalid_argument);
   CHECK(z.untouched());
@@ -99,6 +100,9 @@ TEMPLATE_TEST_CASE("a network that was moved from says so, until it is given ano
   net = std::move(other);
   net(x, z);
   CHECK(!z.untouched());
+  net = std::move(kept);
+  gone([&] { kept(x, dx); });
+  gone([&] { other(x, dx); });
 }
 
 TEMPLATE_TEST_CASE("input and output may not share memory", "", EXECUTORS) {

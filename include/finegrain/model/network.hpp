@@ -191,7 +191,10 @@ class network : public inference<network<E, X>, E, X> {
     return named_view(gradients_, name);
   }
   /// Name, shape, role and place of every weight.
-  std::vector<weight_entry> const& entries() const { return entries_; }
+  std::vector<weight_entry> const& entries() const {
+    static_cast<void>(held());
+    return entries_;
+  }
 
  private:
   template <class T>
