@@ -29,6 +29,7 @@ struct given {
       r.logits.data[i] = std::log(scores[i]);
     }
     std::copy(experts.begin(), experts.end(), r.experts.data);
+    for (std::int64_t i = 0; i < r.smooth.size(); ++i) r.smooth.data[i] = double(i);  // of before
     for (std::int64_t t = 0; t < T; ++t)
       for (int slot = 0; slot < c.top_k; ++slot)
         r.weights(t, slot) = r.scores(t, r.experts(t, slot));
@@ -95,6 +96,13 @@ TEST_CASE("the sequence loss counts the best scores, whatever was chosen") {
   g.starts = {0, 4};
   g.request.balance = {.sequence = 1};
   CHECK(g.loss(collapsed(4), {6, 7, 6, 7, 6, 7, 6, 7}) == Approx(4));
+}
+
+TEST_CASE("no tokens cost nothing, whatever is asked for and memory holds") {
+  given of{.c = {.hidden = 1, .width = 1, .routed = 8, .top_k = 2, .noisy = true},
+           .request = {.balance = {.expert = 1, .z = 1, .importance = 1, .load = 1}},
+           .starts = {}};
+  CHECK(of.loss({}, {}) == 0);
 }
 
 TEST_CASE("windows of sequences see what a batch evens out") {

@@ -115,7 +115,7 @@ void report_routing(config const& c, batch const& b, routing<S> const& r,
   report.devices = static_cast<double>(devices) * each;
   if (loss.importance > 0)
     report.balance_loss += loss.importance * detail::squared_variation(R, t.counts);
-  if (loss.load > 0 && r.training)
+  if (loss.load > 0 && r.training && T > 0)
     report.balance_loss += loss.load * detail::squared_variation(R, r.smooth.row(0));
   if (b.routing.quantiles) detail::report_quantiles(c, chosen(c, b.routing), r, w.bias, t, report);
 }
