@@ -251,7 +251,8 @@ TEST_CASE("a sink that returns false ends the text") {
   CHECK(generated(net, text.inputs(), 0).empty());
 }
 
-TEST_CASE("a prompt that is empty or unknown, and less than no tokens, are refused") {
+TEST_CASE(
+    "a prompt that is empty or unknown, and less than no tokens or endless many, are refused") {
   fg::network<tiny::decoder, fg::cpu> const net;
   std::vector<std::int32_t> const unknown{1, 32};
   CHECK_THROWS_WITH(generated(net, {}, 3), "generate needs a prompt of at least one token");
@@ -261,6 +262,8 @@ TEST_CASE("a prompt that is empty or unknown, and less than no tokens, are refus
                     ContainsSubstring("token 2 has the id 32"));
   CHECK_THROWS_WITH(generated(net, unknown, 3), ContainsSubstring("token 1 has the id 32"));
   CHECK_THROWS_WITH(generated(net, unknown, -1), "generate cannot make -1 tokens");
+  CHECK_THROWS_WITH(generated(net, unknown, INT64_MAX),
+                    "generate cannot make 9223372036854775807 tokens");
   CHECK_THROWS_WITH(generated(net, unknown, 3, {.temperature = -1}),
                     ContainsSubstring("sampling needs temperature >= 0"));
   CHECK_THROWS_AS(generated(net, unknown, 3, {.temperature = NAN}), fg::invalid_argument);

@@ -119,7 +119,8 @@ void generate(inference<Net, E, X> const& net, std::span<id_list const> prompts,
     all += static_cast<std::int64_t>(prompt.size());
     longest = std::max(longest, static_cast<std::int64_t>(prompt.size()));
   }
-  if (count < 0) throw invalid_argument("generate cannot make %lld tokens", detail::shown(count));
+  if (count < 0 || count > INT64_MAX - longest)
+    throw invalid_argument("generate cannot make %lld tokens", detail::shown(count));
   if (count == 0 || sequences == 0) return;
 
   std::int64_t const rows = std::min(all, std::max(most, static_cast<std::int64_t>(sequences)));

@@ -70,7 +70,8 @@ class inference {
   /// A log with room for what every router reports; and for each token's experts and weights, in
   /// batches of up to so many tokens.
   static routing_log make_log(std::int64_t tokens = 0) {
-    if (tokens < 0) throw invalid_argument("a log for %lld tokens", detail::shown(tokens));
+    if (tokens < 0 || tokens > INT32_MAX)
+      throw invalid_argument("a log for %lld tokens", detail::shown(tokens));
     routing_log log;
     detail::leaves<E>::visit([&]<Expr L>(L) {
       if constexpr (detail::is_router<L>) {
