@@ -257,11 +257,13 @@ TEST_CASE("when the disk is full, the checkpoint before stays") {
   CHECK(status == 0);
 }
 
-TEST_CASE("a checkpoint whose steps are negative is refused") {
+TEST_CASE("a checkpoint whose steps are negative, or more than can be counted on, is refused") {
   folder const here;
   network net({.deviation = 0.5});
   moments kept;
-  fg::save_checkpoint(net, kept.state(-5), here / "c");
-  CHECK_THROWS_WITH(fg::load_checkpoint(net, kept.state(), here / "c"),
-                    ContainsSubstring("-5 steps"));
+  for (std::int64_t const steps : {std::int64_t{-5}, INT64_MAX, INT64_MAX / 10 + 1}) {
+    fg::save_checkpoint(net, kept.state(steps), here / "c");
+    CHECK_THROWS_WITH(fg::load_checkpoint(net, kept.state(), here / "c"),
+                      ContainsSubstring(std::to_string(steps) + " steps"));
+  }
 }

@@ -47,4 +47,10 @@ TEST_CASE("a schedule that warms up over less than no steps, or decays over none
   CHECK_THROWS_AS(fg::checked(fg::schedule{.warmup = 10, .decay = fg::decay::cosine}),
                   fg::invalid_argument);
   CHECK_NOTHROW(fg::checked(fg::schedule{.warmup = 10}));
+  CHECK_NOTHROW(fg::checked(fg::schedule{.steps = 10, .decay = fg::decay::cosine, .last = 0}));
+  for (double const last : {-0.1, double(NAN), double(INFINITY)})
+    CHECK_THROWS_WITH(fg::checked(fg::schedule{.last = last}),
+                      ContainsSubstring("a cosine ends at a factor of at least 0"));
+  CHECK_THROWS_WITH(fg::checked(fg::schedule{.steps = INT64_MAX, .decay = fg::decay::steps}),
+                    ContainsSubstring("cannot decay over 9223372036854775807 steps"));
 }

@@ -194,6 +194,27 @@ TEST_CASE("a step that is refused changes nothing, and the next one works") {
   CHECK(weights_of(net) == weights_of(twin));
 }
 
+TEST_CASE("numbers of the optimiser that make no sense are refused, from the next step on too") {
+  network net;
+  CHECK_THROWS_AS((fg::trainer{net, {.lr = INFINITY}}), fg::invalid_argument);
+  fg::trainer train{net};
+  auto const before = weights_of(net);
+  tiny::text const text(8);
+  for (double const rate : {double(NAN), double(INFINITY), -1.0}) {
+    train.optimizer().lr = rate;
+    CHECK_THROWS_WITH(train.step(text.inputs(), text.targets()), ContainsSubstring("adamw needs"));
+  }
+  CHECK(weights_of(net) == before);
+  CHECK(train.steps() == 0);
+}
+
+TEST_CASE("a network that was moved from has nothing to train, and a trainer stays where it is") {
+  network net, other = std::move(net);
+  CHECK_THROWS_AS(fg::trainer{net}, fg::invalid_argument);
+  CHECK_NOTHROW(fg::trainer{other});
+  STATIC_REQUIRE(!std::is_move_constructible_v<fg::trainer<network>>);
+}
+
 TEST_CASE("a gradient that is not finite moves no weight, and is reported") {
   line net({.deviation = 0.5});
   fg::trainer train{net};

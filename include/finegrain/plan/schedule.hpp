@@ -41,7 +41,7 @@ struct schedule {
   }
 };
 
-/// The schedule itself; throws invalid_argument when warm-up or fall has no length.
+/// The schedule itself; throws invalid_argument when warm-up or fall has no length, or no end.
 inline schedule const& checked(schedule const& s) {
   if (s.warmup < 0)
     throw invalid_argument("a schedule cannot warm up over %lld steps",
@@ -49,6 +49,11 @@ inline schedule const& checked(schedule const& s) {
   if (s.decay != decay::none && s.steps <= s.warmup)
     throw invalid_argument("a schedule that decays needs more steps (%lld) than warm-up (%lld)",
                            static_cast<long long>(s.steps), static_cast<long long>(s.warmup));
+  if (s.steps > INT64_MAX / 10)  // `at` counts in tenths
+    throw invalid_argument("a schedule cannot decay over %lld steps",
+                           static_cast<long long>(s.steps));
+  if (!(s.last >= 0) || s.last > 1e30)
+    throw invalid_argument("a cosine ends at a factor of at least 0, not at %g", s.last);
   return s;
 }
 

@@ -62,6 +62,7 @@ class trainer {
     check(settings_, routers_);
     state_.prepare(net.on(), settings_.rounding);
   }
+  trainer(trainer const&) = delete;  // it stays where it is: its last step's log may be its own
 
   /// One step on one sequence.
   step_report step(input x, id_list targets) { return step(batch_of(x), numbers(x), targets); }
@@ -233,6 +234,7 @@ class trainer {
   /// Enqueues a batch's pass, whose gradients join those of the step's earlier ones.
   template <class L>
   void begin(batch b, matrix<S const> x, L const& loss) {
+    static_cast<void>(checked(optimizer_));
     check(settings_, routers_);
     if (settings_.groups != groups_)
       throw invalid_argument("groups of weights are set when a trainer is made, and then stay");
