@@ -250,6 +250,23 @@ TEST_CASE("a config that says what no stage here computes is refused") {
        "rope_scaling.rope_type is llama3 in the file, default here");
 }
 
+TEST_CASE("of a model of images too, the text's config is compared") {
+  for (char const* const place : {"text_config", "language_config"}) {
+    auto const around = [&](std::string const& text) {
+      return R"({"model_type": "another", "hidden_size": 1, "vision_config": {"hidden_size": 7}, ")" +
+             std::string(place) + "\": " + text + ", \"tie_word_embeddings\": false}";
+    };
+    CHECK(of<presets::qwen3_30b_a3b>(around(qwen3_30b)) == lines{});
+    CHECK(of<presets::deepseek_v3>(around(deepseek_v3)) == lines{});
+    CHECK(of<presets::qwen3_30b_a3b>(
+              around(with(qwen3_30b, "\"num_experts\": 128", "\"num_experts\": 64"))) ==
+          lines{"num_experts is 64 in the file, 128 here"});
+    CHECK(of<presets::deepseek_v3>(around(with(deepseek_v3, "\"scoring_func\": \"sigmoid\"",
+                                               "\"scoring_func\": \"softmax\""))) ==
+          lines{"scoring_func is softmax in the file, sigmoid here"});
+  }
+}
+
 TEST_CASE("positions are as newer configs have them too, slowed or not") {
   std::string const newer =
       with(qwen3_30b, R"("rope_scaling": null,

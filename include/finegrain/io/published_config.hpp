@@ -101,12 +101,21 @@ FINEGRAIN_LAZY class config_reader : json_reader {
   config_values values_;
 };
 
+/// The values of the text's model in one of images or sound too, whose config holds its config: they
+/// stand in the place of the whole's.
+FINEGRAIN_LAZY inline config_values of_text(config_values all) {
+  for (std::string_view const whose : {"text_config.", "language_config."})
+    for (auto at = all.lower_bound(whose); at != all.end() && at->first.starts_with(whose); ++at)
+      all.insert_or_assign(at->first.substr(whose.size()), at->second);
+  return all;
+}
+
 /// Compares what stages compute with a published config. Each stage compares what it knows; what a
 /// config does not say is not compared, unless a family of models has always one value.
 class config_comparison {
  public:
   FINEGRAIN_LAZY explicit config_comparison(std::string const& path)
-      : values_(config_reader<>(text_of(path), path.c_str()).read()),
+      : values_(of_text(config_reader<>(text_of(path), path.c_str()).read())),
         family_(find({"model_type"}).second.text()) {}
 
   /// One line for each.
