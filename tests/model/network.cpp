@@ -111,6 +111,8 @@ TEMPLATE_TEST_CASE("input and output may not share memory", "", EXECUTORS) {
   std::vector<S> memory(8 * 16, S(1));
   fg::matrix<S> const x(memory.data(), 4, 16);
   CHECK_THROWS_WITH(net(x, x), "x and y share memory");
+  fg::matrix<S> const row(memory.data(), 1, 16, 0);
+  CHECK_THROWS_WITH(net(row, row), "x and y share memory");
   CHECK_THROWS_WITH(net(x, fg::matrix<S>(memory.data() + 63, 4, 16)), "x and y share memory");
   CHECK(memory == std::vector<S>(8 * 16, S(1)));
   CHECK_NOTHROW(net(x, fg::matrix<S>(memory.data() + 64, 4, 16)));

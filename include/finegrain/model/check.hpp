@@ -42,7 +42,7 @@ void check_apart(char const* one, matrix<S const> a, char const* other, matrix<S
     return reinterpret_cast<std::uintptr_t>(m.row(m.rows - 1) + m.cols);
   };
   if (begin(a) >= end(b) || begin(b) >= end(a)) return;
-  if (a.stride == b.stride) {
+  if (a.stride == b.stride && a.stride > 0) {  // that of a row alone may be any
     auto const distance = static_cast<std::int64_t>(begin(b) - begin(a));  // may be negative
     std::int64_t const row = a.stride * static_cast<std::int64_t>(sizeof(S));
     std::int64_t const column = (distance % row + row) % row / static_cast<std::int64_t>(sizeof(S));
