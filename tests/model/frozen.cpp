@@ -242,6 +242,10 @@ TEST_CASE("a frozen network may be moved; what is left of it says so") {
   fast = fg::quantize<bf16>(net);
   fast(view(x, 2, 8), view(z, 2, 8));
   CHECK(y == z);
+  auto other = fg::quantize<bf16>(net);
+  fast = std::move(other);
+  CHECK_NOTHROW(fast(view(x, 2, 8), view(z, 2, 8)));
+  CHECK_THROWS_WITH(other(view(x, 2, 8), view(z, 2, 8)), ContainsSubstring("was moved from"));
   auto const kept_too = std::move(net);
   CHECK_THROWS_WITH(fg::quantize<bf16>(net), ContainsSubstring("was moved from"));
 }

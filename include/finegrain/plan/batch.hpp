@@ -52,7 +52,7 @@ struct timings;
 struct batch;
 
 /// A balance loss of your own: the sum over experts of factor P. P is differentiated, factors are
-/// not.
+/// not. Over sequences, several threads call it at a time, and it must not throw.
 struct balance_rule {
   virtual ~balance_rule() = default;
   /// From f (R), how many times an expert was chosen over the mean, in a window of tokens.
