@@ -60,7 +60,7 @@ class mixture_pass {
       count_earlier();
       if (loss_.rule && !loss_.by_sequence) ask_balance_rule();
       if constexpr (Rarer)
-        if (kinds_.noisy && loss_.load > 0) {
+        if (kinds_.noisy && loss_.load > 0 && p_.extent.tokens > 0) {
           kinds<T>::load(rules_, loss_.load, s_.router, s_.kinds, t_.kinds, p_.extent.tokens, on);
           loss_.smooth = s_.kinds.smooth;
         }
