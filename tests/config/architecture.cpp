@@ -1,5 +1,6 @@
 // Laws of config/architecture.hpp.
 // SPDX-License-Identifier: Apache-2.0
+#include <cmath>
 #include <finegrain/config/architecture.hpp>
 #include <string>
 
@@ -109,4 +110,7 @@ TEST_CASE("latent attention is refused with other head sizes or odd rotary ones"
   CHECK_THAT(latent([](a& x) { x.latent.yarn.slow = 0; }), ContainsSubstring("slow"));
   CHECK_THAT(latent([](a& x) { x.latent.yarn.fast = 0.5f; }), ContainsSubstring("fast"));
   CHECK_THAT(latent([](a& x) { x.latent.yarn.mscale = -1; }), ContainsSubstring("mscale"));
+  CHECK_THAT(latent([](a& x) { x.latent.yarn.mscale_all = INFINITY; }),
+             ContainsSubstring("mscale"));
+  CHECK_THAT(latent([](a& x) { x.latent.yarn.factor = INFINITY; }), ContainsSubstring("factor"));
 }

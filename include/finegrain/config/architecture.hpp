@@ -83,10 +83,10 @@ constexpr bool is_dense(architecture const& a) { return a.dense_layers == a.laye
 /// The numbers themselves if rotary positions can have them; throws invalid_config if not.
 constexpr yarn const& checked(yarn const& y) {
   // clang-format off
-  if (!(y.factor >= 1)) throw invalid_config("finegrain::yarn: factor must be at least 1");
+  if (!(y.factor >= 1) || y.factor > 1e6f) throw invalid_config("finegrain::yarn: factor must be at least 1, and finite");
   if (y.original < 1) throw invalid_config("finegrain::yarn: original must be at least 1");
   if (!(y.slow > 0 && y.fast >= y.slow)) throw invalid_config("finegrain::yarn: slow must be positive, and fast at least as large");
-  if (!(y.mscale >= 0 && y.mscale_all >= 0)) throw invalid_config("finegrain::yarn: mscale and mscale_all must not be negative");
+  if (!(y.mscale >= 0 && y.mscale_all >= 0) || y.mscale > 1e6f || y.mscale_all > 1e6f) throw invalid_config("finegrain::yarn: mscale and mscale_all must not be negative, and finite");
   // clang-format on
   return y;
 }
