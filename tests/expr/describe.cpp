@@ -125,6 +125,28 @@ TEST_CASE("attention's heads are told in words") {
              ContainsSubstring("latent, 16 heads of 128 + 64 rotary, values of 128"));
 }
 
+TEST_CASE("what is computed otherwise is told, though weights are the same") {
+  constexpr fg::config c{.hidden = 8, .width = 4, .routed = 6, .top_k = 2, .renormalise = true};
+  constexpr fg::config other{.hidden = 8,
+                             .width = 4,
+                             .routed = 6,
+                             .top_k = 2,
+                             .shared = 1,
+                             .renormalise = true,
+                             .shared_scale = 2,
+                             .epsilon = 0,
+                             .floor = 0.25f};
+  CHECK(fg::details(fg::routed_experts<c>{}).ends_with("softmax, renormalised"));
+  CHECK(fg::details(fg::routed_experts<other>{})
+            .ends_with("softmax, renormalised, epsilon 0, floor 0.25"));
+  CHECK(fg::details(fg::shared_experts<other>{}).ends_with("of 4, times 2"));
+  constexpr fg::attention_form slowed{
+      .yarn = {
+          .factor = 4, .original = 64, .fast = 16, .slow = 2, .mscale = 0.5f, .mscale_all = 1}};
+  CHECK(fg::details(fg::attention<8, 2, 2, 4, slowed>{})
+            .ends_with(", yarn 4, original 64, fast 16, slow 2, mscale 0.5, mscale_all 1"));
+}
+
 TEST_CASE("a whole model fits a screen or two, and its first line has the totals") {
   auto const all = lines(fg::decoder<presets::deepseek_moe_16b>{});
   CHECK_THAT(all[0], ContainsSubstring("ids -> 102400"));

@@ -42,7 +42,9 @@ TEST_CASE("with a query rank, queries pass through it and a norm") {
 }
 
 TEST_CASE("a description says what the heads are, and by how much the context is stretched") {
-  CHECK(fg::details(straight{}) == "latent, 16 heads of 128 + 64 rotary, values of 128, yarn 40");
+  CHECK(fg::details(straight{}) ==
+        "latent, 16 heads of 128 + 64 rotary, values of 128, yarn 40, mscale 0.707, "
+        "mscale_all 0.707");
   CHECK(fg::details(
             fg::latent_attention<8, 2,
                                  fg::latent{.kv_rank = 4, .nope = 3, .rope = 2, .value = 5}>{}) ==

@@ -28,6 +28,16 @@ inline std::string unless(double usual, char const* words, double x) {
   std::snprintf(text, sizeof text, "%s %g", words, x);
   return x == usual ? std::string() : text;
 }
+/// Positions that turn slower, where they do.
+inline std::string slowed(yarn const& y) {
+  if (y.factor == 1) return {};
+  constexpr yarn usual = {};
+  return unless(1, ", yarn", double{y.factor}) + unless(usual.original, ", original", y.original) +
+         unless(double{usual.fast}, ", fast", double{y.fast}) +
+         unless(double{usual.slow}, ", slow", double{y.slow}) +
+         unless(double{usual.mscale}, ", mscale", double{y.mscale}) +
+         unless(double{usual.mscale_all}, ", mscale_all", double{y.mscale_all});
+}
 }  // namespace detail
 
 template <int D, norm_epsilon Epsilon>
@@ -43,8 +53,7 @@ std::string details(attention<D, Heads, KvHeads, HeadDim, Form>) {
   if (Form.norm == head_norm::each) text += ", norms of each head";
   if (Form.norm == head_norm::all) text += ", norms of all heads";
   return text + detail::unless(1e-6, ", epsilon", Form.epsilon) +
-         detail::unless(10000, ", theta", Form.theta) +
-         detail::unless(1, ", yarn", double{Form.yarn.factor});
+         detail::unless(10000, ", theta", Form.theta) + detail::slowed(Form.yarn);
 }
 
 template <int D, int Heads, latent N>
@@ -52,8 +61,7 @@ std::string details(latent_attention<D, Heads, N>) {
   std::string text = "latent, " + std::to_string(Heads) + " heads of " + std::to_string(N.nope) +
                      " + " + std::to_string(N.rope) + " rotary, values of " +
                      std::to_string(N.value);
-  return text + detail::unless(10000, ", theta", double{N.theta}) +
-         detail::unless(1, ", yarn", double{N.yarn.factor});
+  return text + detail::unless(10000, ", theta", double{N.theta}) + detail::slowed(N.yarn);
 }
 
 constexpr char const* name_of(activation a) {
@@ -99,7 +107,7 @@ template <config C>
 std::string details(shared_experts<C>) {
   return std::to_string(C.shared) + (C.shared == 1 ? " expert, " : " experts, ") + name_of(C.act) +
          " of " + std::to_string(C.width) + (C.shared_gate ? ", gated" : "") +
-         (C.shared_scale != 1 ? ", scaled" : "");
+         detail::unless(1, ", times", double{C.shared_scale});
 }
 
 template <config C>
@@ -119,7 +127,10 @@ std::string details(routed_experts<C>) {
             (C.group_score == group_score::max        ? " by their best"
              : C.group_score == group_score::top2_sum ? " by their best two"
                                                       : " by their best few");
-  if (C.renormalise) text += ", renormalised";
+  if (C.renormalise)
+    text += ", renormalised" +
+            detail::unless(double{config{}.epsilon}, ", epsilon", double{C.epsilon}) +
+            detail::unless(0, ", floor", double{C.floor});
   return text + detail::unless(1, ", times", double{C.scale});
 }
 
