@@ -60,7 +60,7 @@ void mixture_forward(cpu const& on, config const& c, batch const& b, Layer const
   }
   if (norm) x = norm->rows;
 
-  simd::mixture_groups groups(w, s, t, x.rows, b.routing.shared);
+  simd::mixture_groups<> groups(w, s, t, x.rows, b.routing.shared);
   bool const weighed = groups.shared() && weighs_shared(c);
   if (weighed && c.shared_gate) {
     linear_forward(on.exact(), x, w.weigh_shared, {s.shared_weight, x.rows, 1});
@@ -90,7 +90,7 @@ void mixture_backward(cpu const& on, config const& c, batch const& b, Layer cons
                       matrix<float> dx) {
   int const k = slots(c, b.routing);
   matrix<std::int32_t const> const slot = s.dispatched.slot.middle_cols(0, k);
-  simd::mixture_groups groups(w, s, t, x.rows, b.routing.shared);
+  simd::mixture_groups<> groups(w, s, t, x.rows, b.routing.shared);
   bool const gated = groups.shared() && c.shared_gate;
   combination sum;
   if (expert_group* const g = groups.shared()) {

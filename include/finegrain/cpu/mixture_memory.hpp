@@ -122,7 +122,7 @@ struct mixture_scratch {
 namespace simd {
 
 /// The groups of experts of one pass over the layer: shared, routed, or both.
-class mixture_groups {
+FINEGRAIN_LAZY class mixture_groups {
  public:
   mixture_groups(layer_weights<float const> const& w, mixture_saved const& s,
                  mixture_scratch const& t, std::int64_t tokens, bool shared)
@@ -149,7 +149,7 @@ class mixture_groups {
   expert_group* shared() { return has_shared_ ? &groups_[0] : nullptr; }
   expert_group* routed() { return has_routed_ ? &groups_[has_shared_] : nullptr; }
   operator std::span<expert_group const>() const {  // NOLINT(*-explicit*)
-    return {groups_, std::size_t{has_shared_} + has_routed_};
+    return span_of(groups_, has_shared_ + has_routed_);
   }
 
  private:

@@ -157,9 +157,9 @@ void add_window(config const& c, batch const& b, routing<S> const& r, rows_of wi
       }
   }
   if (loss.rule) {
-    std::span<double> const factors(t.factors + worker * R, std::size_t(R));
-    loss.rule->factors({f, std::size_t(R)}, factors);
-    for (int i = 0; i < R; ++i) to[i] += S(share / window.count() * factors[std::size_t(i)]);
+    double* const factors = t.factors + worker * R;
+    loss.rule->factors(span_of<double const>(f, R), span_of(factors, R));
+    for (int i = 0; i < R; ++i) to[i] += S(share / window.count() * factors[i]);
   }
   for (int d = 0; d < D; ++d) {
     double mean = 0;

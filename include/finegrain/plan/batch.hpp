@@ -94,7 +94,7 @@ struct routing_report {
   }
 
   routing_report() = default;
-  explicit routing_report(int routed)
+  FINEGRAIN_LAZY explicit routing_report(int routed)
       : load(std::size_t(routed)),
         dropped(std::size_t(routed)),
         mean_score(std::size_t(routed)),
@@ -195,7 +195,7 @@ struct kv_cache {
         lengths(static_cast<std::size_t>(sequences)) {}
 
   std::int64_t sequences() const { return static_cast<std::int64_t>(lengths.size()); }
-  earlier past() const { return {lengths, capacity}; }
+  earlier past() const { return {span_of(lengths.data(), sequences()), capacity}; }
   /// Forgets a sequence: another can begin in its place.
   void reset(std::int64_t sequence) {
     if (sequence < 0 || sequence >= sequences())
