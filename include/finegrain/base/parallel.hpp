@@ -202,7 +202,7 @@ class thread_pool {
 };
 
 /// The pool that executors use unless told otherwise; it starts when it is first asked for.
-inline parallel default_threads() {
+FINEGRAIN_ONE_COPY inline parallel default_threads() {
   static thread_pool pool;
   return pool;
 }

@@ -22,6 +22,8 @@ struct layer_weights {
   stack<T> shared_gate, shared_up, shared_down;  // 1 x (S F, D), ..., 1 x (D, S F)
   matrix<T> weigh_shared;                        // (1, D)
 
+  FINEGRAIN_ONE_COPY layer_weights() {}  // of nothing
+
   template <class U>
   FINEGRAIN_ONE_COPY void set_shared(shared_weights<U> const& w) {
     shared_gate = simd::stacked(w.gate);
@@ -90,7 +92,8 @@ struct mixture_scratch {
   float* weight;                            // (pairs) by slot
   matrix<float> dgate;                      // (T, 1) of the shared gate's logit
 
-  constexpr mixture_scratch(arena& memory, extent e, config const& c, mixture_parts parts)
+  FINEGRAIN_ONE_COPY constexpr mixture_scratch(arena& memory, extent e, config const& c,
+                                               mixture_parts parts)
       : mixture_scratch(memory, e, c, mixture_saved::pairs(c, e, parts),
                         parts.shared ? e.tokens : 0,
                         parts.routed ? e : extent{0, e.workers, e.training}) {}

@@ -2,7 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
 #include <cstdint>
+#include <span>
 
 #include "../expr/clocked.hpp"
 #include "../expr/cost.hpp"
@@ -120,53 +122,98 @@ void check_router(config const& c, batch const& b, bool training, std::size_t at
                            shown(b.tokens));
 }
 
-/// Whether every router of E can do what is asked, and the log is one of E's. A rule and jitter are
-/// asked of those whose config has them: there must be one.
-template <Expr E, class X>
-void check_routing(batch const& b, bool training) {
-  std::size_t routers = 0;
+/// The configs of an expression's routers, in the order of the forward pass.
+struct count_routers {
+  std::size_t count = 0;
+  template <Expr L>
+  constexpr void operator()(L) {
+    count += is_router<L>;
+  }
+};
+struct list_routers {
+  config const** next;
+  template <Expr L>
+  constexpr void operator()(L) {
+    if constexpr (is_router<L>) *next++ = &L::layer;
+  }
+};
+template <Expr E>
+struct routers_of {
+  static constexpr std::size_t count = [] {
+    count_routers routers;
+    leaves<E>::visit(routers);
+    return routers.count;
+  }();
+  static constexpr std::array<config const*, count> list = [] {
+    std::array<config const*, count> configs{};
+    leaves<E>::visit(list_routers{configs.data()});
+    return configs;
+  }();
+};
+
+/// What a call is held against: an expression as numbers, so that one body of code checks them all.
+struct call_form {
+  int in, out;
+  std::int64_t cache;  // numbers a token
+  bool clocked;
+  std::span<config const* const> routers;
+};
+template <Expr E>
+inline constexpr call_form form_of{in_width<E>(), out_width<E>(), cache_width(E{}), is_clocked<E>,
+                                   routers_of<E>::list};
+
+/// Whether every router can do what is asked, and the log is theirs. A rule and jitter are asked of
+/// those whose config has them: there must be one.
+template <class X>
+void check_routing(std::span<config const* const> routers, batch const& b, bool training) {
   bool ruled = false, jittered = false;
-  leaves<E>::visit([&]<Expr L>(L) {
-    if constexpr (is_router<L>) {
-      check_router<X>(L::layer, b, training, routers++);
-      ruled |= L::layer.selection == selection::rule;
-      jittered |= L::layer.jitter;
-    }
-  });
-  if (routers > 0 && b.routing.rule && !ruled)
+  for (std::size_t at = 0; at < routers.size(); ++at) {
+    config const& c = *routers[at];
+    check_router<X>(c, b, training, at);
+    ruled |= c.selection == selection::rule;
+    jittered |= c.jitter;
+  }
+  if (!routers.empty() && b.routing.rule && !ruled)
     throw invalid_argument("a routing rule is for configs with selection::rule: here is none");
-  if (routers > 0 && b.routing.jitter > 0 && !jittered)
+  if (!routers.empty() && b.routing.jitter > 0 && !jittered)
     throw invalid_argument("jitter needs a config that has it: .jitter = true");
 }
 
-/// Everything about one call of a network of E but where its output goes.
-template <Expr E, class X>
-void check_input(batch const& b, matrix<typename X::scalar const> x, bool training,
-                 cache_of<X> const* cache = nullptr) {
-  constexpr int in = in_width<E>();
+/// Everything about one call of a network but where its output goes.
+template <class X>
+FINEGRAIN_ONE_COPY void check_input(call_form const& form, batch const& b,
+                                    matrix<typename X::scalar const> x, bool training,
+                                    cache_of<X> const* cache = nullptr) {
   if (b.tokens < 0) throw invalid_argument("a batch of %lld tokens", shown(b.tokens));
-  if constexpr (in == ids) {
-    if (static_cast<std::int64_t>(b.ids.size()) != b.tokens)
-      throw invalid_argument("the batch has %lld tokens and %lld token ids", shown(b.tokens),
-                             shown(static_cast<std::int64_t>(b.ids.size())));
-  } else {
-    check_shape("x", x, b.tokens, in);
-  }
+  if (form.in != ids)
+    check_shape("x", x, b.tokens, form.in);
+  else if (static_cast<std::int64_t>(b.ids.size()) != b.tokens)
+    throw invalid_argument("the batch has %lld tokens and %lld token ids", shown(b.tokens),
+                           shown(static_cast<std::int64_t>(b.ids.size())));
   check_sequences<X>(b);
-  check_routing<E, X>(b, training);
-  if (b.times && !is_clocked<E>)
+  check_routing<X>(form.routers, b, training);
+  if (b.times && !form.clocked)
     throw invalid_argument("this network takes no times: a network of timed<E, X> does");
-  if (cache) check_cache<X>(b, cache_width(E{}), *cache);
+  if (cache) check_cache<X>(b, form.cache, *cache);
 }
 
-/// Everything about one call of a network of E.
-template <Expr E, class X>
-void check_call(batch const& b, matrix<typename X::scalar const> x,
-                matrix<typename X::scalar const> y, bool training,
-                cache_of<X> const* cache = nullptr) {
-  if (b.tokens >= 0) check_shape("y", y, b.tokens, out_width<E>());
-  check_input<E, X>(b, x, training, cache);
-  if constexpr (in_width<E>() != ids) check_apart("x", x, "y", y);
+/// Everything about one call of a network.
+template <class X>
+FINEGRAIN_ONE_COPY void check_call(call_form const& form, batch const& b,
+                                   matrix<typename X::scalar const> x,
+                                   matrix<typename X::scalar const> y, bool training,
+                                   cache_of<X> const* cache = nullptr) {
+  if (b.tokens >= 0) check_shape("y", y, b.tokens, form.out);
+  check_input<X>(form, b, x, training, cache);
+  if (form.in != ids) check_apart("x", x, "y", y);
+}
+
+/// Where the gradient of x goes.
+template <class S>
+FINEGRAIN_ONE_COPY void check_dx(matrix<S> dx, matrix<S const> x, std::int64_t tokens,
+                                 std::int64_t in) {
+  check_shape("dx", dx, tokens, in);
+  check_apart<S>("x", x, "dx", dx);
 }
 
 }  // namespace detail

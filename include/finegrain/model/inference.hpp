@@ -14,12 +14,78 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
+/// What a network on X works with, whatever its expression: its executor and its workspace. Sizes are
+/// run-time numbers, so that all networks share one body of code.
+template <class X>
+class workplace {
+ public:
+  using S = typename X::scalar;
+
+  /// Where passes without memory of their own run: it moves when a call needs more.
+  std::byte const* workspace() const { return workspace_.data(); }
+  X& on() { return on_; }
+  X const& on() const { return on_; }
+
+ protected:
+  template <class T>
+  using buffer_of = typename place<X>::template buffer<T>;
+
+  explicit workplace(X on) : on_(std::move(on)) {}
+  workplace(workplace&&) = default;
+  workplace& operator=(workplace&&) = default;
+  FINEGRAIN_ONE_COPY ~workplace() = default;
+
+  FINEGRAIN_ONE_COPY extent extent_of(std::int64_t tokens, bool training, format frozen) const {
+    if (tokens < 0 || tokens > INT32_MAX)
+      throw invalid_argument("a batch of %lld tokens", detail::shown(tokens));
+    extent e = extent_on(on_, tokens, training);
+    e.frozen = frozen;
+    return e;
+  }
+  FINEGRAIN_ONE_COPY static void check_workspace(std::span<std::byte> workspace,
+                                                 std::int64_t tokens, std::int64_t needed) {
+    if (static_cast<std::int64_t>(workspace.size()) < needed)
+      throw invalid_argument("the workspace holds %lld bytes; %lld tokens need %lld",
+                             detail::shown(static_cast<std::int64_t>(workspace.size())),
+                             detail::shown(tokens), detail::shown(needed));
+    if (reinterpret_cast<std::uintptr_t>(workspace.data()) % alignment != 0)
+      throw invalid_argument("the workspace must start on a border of %lld bytes",
+                             detail::shown(alignment));
+  }
+  FINEGRAIN_ONE_COPY void reserve_workspace(std::int64_t bytes) {
+    if (bytes <= workspace_.size()) return;
+    workspace_ = buffer_of<std::byte>(bytes);
+    ++uses_;
+  }
+  /// The workspace for a pass that begins now: what an earlier one kept in it is lost.
+  std::span<std::byte> own_workspace() {
+    ++uses_;
+    return {workspace_.data(), static_cast<std::size_t>(workspace_.size())};
+  }
+  /// A batch as the executor reads it, with its lists in `memory`.
+  FINEGRAIN_ONE_COPY batch staged(batch const& given, arena& memory, extent e,
+                                  cache_of<X>* cache = nullptr) const {
+    return place<X>::staged(on_, given, staging(memory, e), cache);
+  }
+  /// Takes the memory of a batch's lists.
+  FINEGRAIN_ONE_COPY static arena staging(arena& memory, extent e) {
+    std::int64_t const bytes = place<X>::staging_bytes(e.tokens);
+    return {memory.take<std::byte>(bytes), bytes};
+  }
+
+  X on_;
+  buffer_of<std::byte> workspace_;
+  std::uint64_t uses_ = 0;  // of the workspace, so far
+};
+
 /// The base of a network of expression E on executor X: Self has weights(), which plan<X, E>'s
 /// forward reads. An expression that begins with an embedding reads token ids from the batch and
 /// takes an empty x. Memory for activations grows when a call brings more tokens than any before,
 /// before anything is written; reserve() does it ahead of time, and no call after that allocates.
 template <class Self, Expr E, class X>
-class inference {
+class inference : public workplace<X> {
+  using base = workplace<X>;
+
  public:
   using expression = E;
   using executor = X;
@@ -27,10 +93,10 @@ class inference {
   static constexpr int in = in_width<E>(), out = out_width<E>();
 
   /// Makes room for batches of up to so many tokens.
-  void reserve(std::int64_t tokens) { reserve_workspace(workspace_bytes(extent_of(tokens))); }
+  void reserve(std::int64_t tokens) { base::reserve_workspace(workspace_bytes(extent_of(tokens))); }
 
   /// Bytes of memory for one pass: saved activations, and scratch. Constexpr.
-  static constexpr std::int64_t workspace_bytes(extent e) {
+  FINEGRAIN_ONE_COPY static constexpr std::int64_t workspace_bytes(extent e) {
     return saved_bytes<X, E>(e) + scratch_bytes<X, E>(e) + place<X>::staging_bytes(e.tokens);
   }
 
@@ -45,15 +111,15 @@ class inference {
   /// The same for a batch of several sequences, with requests to the routers, or with a cache of
   /// each sequence's earlier tokens, which then grows by this batch.
   void infer(batch const& b, matrix<S const> x, matrix<S> y, cache_of<X>* cache = nullptr) {
-    detail::check_call<E, X>(b, x, y, false, cache);
+    detail::check_call<X>(detail::form_of<E>, b, x, y, false, cache);
     reserve(b.tokens);
-    run(b, x, y, own_workspace(), false, cache);
+    run(b, x, y, base::own_workspace(), false, cache);
   }
   /// The same in the caller's memory, of at least workspace_bytes(extent_of(T)) on a 64-byte
   /// border. Several threads may call this at a time, each with memory of its own.
   void infer(batch const& b, matrix<S const> x, matrix<S> y, std::span<std::byte> workspace,
              cache_of<X>* cache = nullptr) const {
-    detail::check_call<E, X>(b, x, y, false, cache);
+    detail::check_call<X>(detail::form_of<E>, b, x, y, false, cache);
     check_workspace(workspace, extent_of(b.tokens));
     run(b, x, y, workspace, false, cache);
   }
@@ -84,54 +150,29 @@ class inference {
     return log;
   }
 
-  /// Where passes without memory of their own run: it moves when a call needs more.
-  std::byte const* workspace() const { return workspace_.data(); }
-  X& on() { return on_; }
-  X const& on() const { return on_; }
   /// Throws invalid_argument for less than no tokens, and for more than 32 bits can number.
   extent extent_of(std::int64_t tokens, bool training = false) const {
-    if (tokens < 0 || tokens > INT32_MAX)
-      throw invalid_argument("a batch of %lld tokens", detail::shown(tokens));
-    extent e = extent_on(on_, tokens, training);
-    if constexpr (requires { Self::stored; }) e.frozen = Self::stored.rest;
-    return e;
+    format frozen = format::f32;
+    if constexpr (requires { Self::stored; }) frozen = Self::stored.rest;
+    return base::extent_of(tokens, training, frozen);
   }
 
  protected:
-  template <class T>
-  using buffer_of = typename place<X>::template buffer<T>;
-
-  explicit inference(X on) : on_(std::move(on)) {}
+  using base::on_, base::workspace_;
+  explicit inference(X on) : base(std::move(on)) {}
   inference(inference&&) = default;
   inference& operator=(inference&&) = default;
   ~inference() = default;
 
   static void check_workspace(std::span<std::byte> workspace, extent e) {
-    std::int64_t const needed = workspace_bytes(e);
-    if (static_cast<std::int64_t>(workspace.size()) < needed)
-      throw invalid_argument("the workspace holds %lld bytes; %lld tokens need %lld",
-                             detail::shown(static_cast<std::int64_t>(workspace.size())),
-                             detail::shown(e.tokens), detail::shown(needed));
-    if (reinterpret_cast<std::uintptr_t>(workspace.data()) % alignment != 0)
-      throw invalid_argument("the workspace must start on a border of %lld bytes",
-                             detail::shown(alignment));
-  }
-  void reserve_workspace(std::int64_t bytes) {
-    if (bytes <= workspace_.size()) return;
-    workspace_ = buffer_of<std::byte>(bytes);
-    ++uses_;
-  }
-  /// The workspace for a pass that begins now: what an earlier one kept in it is lost.
-  std::span<std::byte> own_workspace() {
-    ++uses_;
-    return {workspace_.data(), static_cast<std::size_t>(workspace_.size())};
+    base::check_workspace(workspace, e.tokens, workspace_bytes(e));
   }
   /// Returns the batch as the executor read it.
   batch run(batch const& given, matrix<S const> x, matrix<S> y, std::span<std::byte> workspace,
             bool training, cache_of<X>* cache) const {
     extent const e = extent_of(given.tokens, training);
     arena memory(workspace.data(), static_cast<std::int64_t>(workspace.size()));
-    batch const b = place<X>::staged(on_, given, staging(memory, e), cache);
+    batch const b = base::staged(given, memory, e, cache);
     typename plan<X, E>::saved const saved(memory, e);
     arena const scratch(workspace.data() + memory.used(),
                         static_cast<std::int64_t>(workspace.size()) - memory.used());
@@ -143,15 +184,6 @@ class inference {
     if (b.log) place<X>::read_log(on_, *b.log, b.tokens);
     return b;
   }
-  /// Takes the memory of a batch's lists.
-  static arena staging(arena& memory, extent e) {
-    std::int64_t const bytes = place<X>::staging_bytes(e.tokens);
-    return {memory.take<std::byte>(bytes), bytes};
-  }
-
-  X on_;
-  buffer_of<std::byte> workspace_;
-  std::uint64_t uses_ = 0;  // of the workspace, so far
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

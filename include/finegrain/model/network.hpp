@@ -11,10 +11,10 @@
 #include <utility>
 #include <vector>
 
-#include "../plan/init.hpp"
 #include "../plan/scored.hpp"
 #include "../plan/weights.hpp"
 #include "inference.hpp"
+#include "learned.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -37,9 +37,7 @@ class network : public inference<network<E, X>, E, X> {
 
   /// Random weights. Throws std::bad_alloc, and invalid_argument when they cannot be had.
   explicit network(initialisation start = {}, X on = {})
-      : base(std::move(on)), entries_(list_weights<E>()), weights_(weights_size<E>()) {
-    start_weights(on_, entries_, weights_, checked(start));
-  }
+      : base(std::move(on)), learned_(on_, list_weights<E>(), count, start) {}
   template <std::same_as<X> Executor>  // clang 14 would take {.deviation = 1} for an X
   explicit network(Executor on, initialisation start = {}) : network(start, std::move(on)) {}
 
@@ -67,33 +65,19 @@ class network : public inference<network<E, X>, E, X> {
 
   /// As infer, and keeps what backward needs. x, and what the batch points to, must stay.
   void forward(batch const& b, matrix<S const> x, matrix<S> y) {
-    detail::check_call<E, X>(b, x, y, true);
+    detail::check_call<X>(detail::form_of<E>, b, x, y, true);
     reserve(b.tokens, true);
-    batch_ = base::run(b, x, y, base::own_workspace(), true, nullptr);
-    x_ = x;
-    extent_ = extent_of(b.tokens, true);
-    kept_ = uses_;
+    batch const staged = base::run(b, x, y, base::own_workspace(), true, nullptr);
+    learned_.keep(staged, x, extent_of(b.tokens, true), uses_);
   }
   /// Gradients of the weights, and dx (T, in), from dy (T, out) of the last forward. Overwrites
   /// gradient(), or adds to it. dx may be left out.
   void backward(matrix<S const> dy, matrix<S> dx = {}, gradients mode = gradients::overwrite) {
-    if (kept_ != uses_)
-      throw invalid_argument("backward needs a forward before it, and no other call between");
-    extent const e = extent_;
-    if (e.workers != place<X>::workers(on_))
-      throw invalid_argument("forward had %d workers and backward has %d", e.workers,
-                             place<X>::workers(on_));
-    if (e.kept != extent_of(e.tokens, true).kept)
-      throw invalid_argument("the format of products changed between forward and backward");
-    detail::check_shape("dy", dy, e.tokens, out);
-    if (dx.data) {
-      check_dx(dx, x_, e.tokens);
-      detail::check_apart<S>("dy", dy, "dx", dx);
-    } else {
-      dx = {unwanted_.data(), e.tokens, in};
-    }
-    run_backward(batch_, e, {workspace_.data(), static_cast<std::size_t>(workspace_.size())}, x_,
-                 dy, gradient_views(), dx, mode);
+    dx = learned_.input_gradient(on_, uses_, dy, dx, in, out);
+    auto const& last = learned_.last();
+    run_backward(last.batch, last.extent,
+                 {workspace_.data(), static_cast<std::size_t>(workspace_.size())}, last.x, dy,
+                 learned_.gradients().data(), dx, mode);
   }
 
   /// The same in the caller's memory: workspace_bytes(extent_of(T, true)) on a 64-byte border, which
@@ -101,7 +85,7 @@ class network : public inference<network<E, X>, E, X> {
   /// cuda, where a network's passes share memory of their executor.
   void forward(batch const& b, matrix<S const> x, matrix<S> y,
                std::span<std::byte> workspace) const {
-    detail::check_call<E, X>(b, x, y, true);
+    detail::check_call<X>(detail::form_of<E>, b, x, y, true);
     base::check_workspace(workspace, extent_of(b.tokens, true));
     base::run(b, x, y, workspace, true, nullptr);
   }
@@ -112,23 +96,23 @@ class network : public inference<network<E, X>, E, X> {
                 std::span<S> gradient, std::span<std::byte> workspace,
                 gradients mode = gradients::overwrite) const {
     extent const e = extent_of(b.tokens, true);
-    detail::check_input<E, X>(b, x, true);
+    detail::check_input<X>(detail::form_of<E>, b, x, true);
     base::check_workspace(workspace, e);
     detail::check_shape("dy", dy, e.tokens, out);
     if constexpr (in != ids) {
-      check_dx(dx, x, e.tokens);
+      detail::check_dx<S>(dx, x, e.tokens, in);
       detail::check_apart<S>("dy", dy, "dx", dx);
     }
-    if (static_cast<std::int64_t>(gradient.size()) != weights_size<E>())
+    if (static_cast<std::int64_t>(gradient.size()) != count)
       throw invalid_argument("there are %lld weights and room for %lld gradients",
-                             detail::shown(weights_size<E>()),
+                             detail::shown(count),
                              detail::shown(static_cast<std::int64_t>(gradient.size())));
     if (reinterpret_cast<std::uintptr_t>(gradient.data()) % alignment != 0)
       throw invalid_argument("gradients must start on a border of %lld bytes",
                              detail::shown(alignment));
     arena memory(workspace.data(), static_cast<std::int64_t>(workspace.size()));
-    batch const staged = place<X>::staged(on_, b, base::staging(memory, e));
-    run_backward(staged, e, workspace, x, dy, bind_weights<E, S>(gradient.data()), dx, mode);
+    batch const staged = base::staged(b, memory, e);
+    run_backward(staged, e, workspace, x, dy, gradient.data(), dx, mode);
   }
 
   /// Forward, a loss (plan/scored.hpp), and backward from its gradient: the sum of the loss over the
@@ -144,17 +128,17 @@ class network : public inference<network<E, X>, E, X> {
     void const *workspace, *unwanted;
     friend bool operator==(learning_places const&, learning_places const&) = default;
   };
-  learning_places learning_memory() const { return {base::workspace(), unwanted_.data()}; }
+  learning_places learning_memory() const { return {base::workspace(), learned_.unwanted()}; }
   /// The same without waiting for an executor of other memory; `total` of the batch and of what
   /// this returns then waits for the sum and the batch's log. Lists of the batch are the host's
   /// no longer than this call, but for pinned memory, which is read later.
   template <Loss<X> L>
   double enqueue_learn(batch const& b, matrix<S const> x, L const& loss, matrix<S> dx = {},
                        gradients mode = gradients::overwrite) {
-    detail::check_input<E, X>(b, x, true);
-    if (dx.data) check_dx(dx, x, b.tokens);
+    detail::check_input<X>(detail::form_of<E>, b, x, true);
+    if (dx.data) detail::check_dx<S>(dx, x, b.tokens, in);
     reserve_learning(b.tokens);
-    if (!dx.data) dx = {unwanted_.data(), b.tokens, in};
+    if (!dx.data) dx = {learned_.unwanted(), b.tokens, in};
     return run_scored(b, x, loss, true, gradient_views(), dx, mode);
   }
   double total(batch const& b, double made) {
@@ -164,7 +148,7 @@ class network : public inference<network<E, X>, E, X> {
   /// The sum of a loss alone, as the network stands.
   template <Loss<X> L>
   double score(batch const& b, matrix<S const> x, L const& loss) {
-    detail::check_input<E, X>(b, x, false);
+    detail::check_input<X>(detail::form_of<E>, b, x, false);
     place<X>::reserve(on_, b.tokens);
     base::reserve_workspace(learning_bytes(extent_of(b.tokens)));
     return total(
@@ -174,62 +158,50 @@ class network : public inference<network<E, X>, E, X> {
   // ---- weights ---------------------------------------------------------------------------------
 
   /// The weights as a struct of views, as the expression declares them.
-  finegrain::weights<E, S const> weights() const { return bind_weights<E, S const>(held().data()); }
-  finegrain::weights<E, S> weights() { return ++writers_, bind_weights<E, S>(held().data()); }
-  finegrain::weights<E, S> gradient_views() { return bind_weights<E, S>(gradients_.data()); }
-  /// All weights, or gradients, as one array; entries() says what is where.
-  std::span<S> parameters() { return ++writers_, held(); }
-  std::span<S const> parameters() const { return held(); }
-  std::span<S> gradient() { return all(gradients_); }
-  /// One weight by its name, "layers.0.mixture.experts.3.gate".
-  matrix<S> weight(std::string_view name) { return ++writers_, named_view(weights_, name); }
-  /// How often weights were handed out in a way that they can be written.
-  std::uint64_t writers() const { return writers_; }
-  matrix<S> gradient(std::string_view name) {
-    if (gradients_.size() == 0)
-      throw invalid_argument("there are no gradients yet: reserve for training, or forward first");
-    return named_view(gradients_, name);
+  finegrain::weights<E, S const> weights() const {
+    return bind_weights<E, S const>(learned_.weights(count));
   }
+  finegrain::weights<E, S> weights() { return bind_weights<E, S>(learned_.weights(count)); }
+  finegrain::weights<E, S> gradient_views() {
+    return bind_weights<E, S>(learned_.gradients().data());
+  }
+  /// All weights, or gradients, as one array; entries() says what is where.
+  std::span<S> parameters() { return {learned_.weights(count), static_cast<std::size_t>(count)}; }
+  std::span<S const> parameters() const {
+    return {learned_.weights(count), static_cast<std::size_t>(count)};
+  }
+  std::span<S> gradient() {
+    auto const& all = learned_.gradients();
+    return {all.data(), static_cast<std::size_t>(all.size())};
+  }
+  /// One weight by its name, "layers.0.mixture.experts.3.gate".
+  matrix<S> weight(std::string_view name) { return learned_.weight(name); }
+  matrix<S> gradient(std::string_view name) { return learned_.gradient(name); }
+  /// How often weights were handed out in a way that they can be written.
+  std::uint64_t writers() const { return learned_.writers(); }
   /// Name, shape, role and place of every weight.
   std::vector<weight_entry> const& entries() const {
-    static_cast<void>(held());
-    return entries_;
+    static_cast<void>(learned_.weights(count));
+    return learned_.entries();
   }
 
  private:
-  template <class T>
-  using buffer_of = typename base::template buffer_of<T>;
+  static constexpr std::int64_t count = weights_size<E>();
 
-  static std::span<S> all(buffer_of<S> const& numbers) {
-    return {numbers.data(), static_cast<std::size_t>(numbers.size())};
-  }
-  std::span<S> held() const {
-    detail::check_holds(weights_.size(), weights_size<E>());
-    return all(weights_);
-  }
   void reserve_gradients(std::int64_t tokens) {
-    if (gradients_.size() == 0) {
-      buffer_of<S> fresh(weights_size<E>());
-      place<X>::clear(on_, fresh);
-      gradients_ = std::move(fresh);
-    }
-    if (unwanted_.size() < tokens * in) unwanted_ = buffer_of<S>(tokens * in);
+    learned_.reserve_gradients(on_, count, tokens * in);
   }
 
   /// From what a forward left in the workspace.
   void run_backward(batch const& b, extent e, std::span<std::byte> workspace, matrix<S const> x,
-                    matrix<S const> dy, finegrain::weights<E, S> const& dw, matrix<S> dx,
-                    gradients mode) const {
+                    matrix<S const> dy, S* gradient, matrix<S> dx, gradients mode) const {
     arena memory(workspace.data(), static_cast<std::int64_t>(workspace.size()));
     static_cast<void>(base::staging(memory, e));
     typename plan<X, E>::saved const saved(memory, e);
     arena const scratch(workspace.data() + memory.used(),
                         static_cast<std::int64_t>(workspace.size()) - memory.used());
-    plan<X, E>::backward(pass<X>{on_, b, scratch, e, mode}, weights(), saved, x, dy, dw, dx);
-  }
-  static void check_dx(matrix<S> dx, matrix<S const> x, std::int64_t tokens) {
-    detail::check_shape("dx", dx, tokens, in);
-    detail::check_apart<S>("x", x, "dx", dx);
+    plan<X, E>::backward(pass<X>{on_, b, scratch, e, mode}, weights(), saved, x, dy,
+                         bind_weights<E, S>(gradient), dx);
   }
 
   template <class L>
@@ -238,7 +210,7 @@ class network : public inference<network<E, X>, E, X> {
     auto const workspace = base::own_workspace();
     extent const e = extent_of(given.tokens, training);
     arena memory(workspace.data(), workspace_.size());
-    batch const b = place<X>::staged(on_, given, base::staging(memory, e));
+    batch const b = base::staged(given, memory, e);
     typename scored<X, E>::saved const saved(memory, e);
     arena const scratch(workspace.data() + memory.used(), workspace_.size() - memory.used());
     if (b.log) b.log->next = 0;
@@ -247,21 +219,7 @@ class network : public inference<network<E, X>, E, X> {
                              saved, x, loss, dw, dx);
   }
 
-  matrix<S> named_view(buffer_of<S> const& numbers, std::string_view name) const {
-    for (auto const& entry : entries_)
-      if (entry.name == name) return {numbers.data() + entry.offset, entry.rows, entry.cols};
-    throw invalid_argument("the network has no weight named \"%.*s\"",
-                           static_cast<int>(std::min<std::size_t>(name.size(), 200)), name.data());
-  }
-
-  std::vector<weight_entry> entries_;
-  buffer_of<S> weights_, gradients_;
-  std::uint64_t writers_ = 0;
-  buffer_of<S> unwanted_;  // where dx goes when nobody asked for it
-  batch batch_;            // of the last forward
-  matrix<S const> x_;
-  extent extent_;
-  std::uint64_t kept_ = ~std::uint64_t{0};  // the use of the workspace that keeps its results
+  learned<X> learned_;
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -71,6 +71,9 @@ FINEGRAIN_LAZY class weight_lister {
  public:
   std::vector<weight_entry> entries;
 
+  weight_lister() = default;
+  FINEGRAIN_ONE_COPY ~weight_lister() = default;
+
   void enter(char const* part) {
     int const earlier = count(part);
     push(part, earlier == 0 ? part : std::string(part) + "_" + std::to_string(earlier + 1));

@@ -1,0 +1,107 @@
+// learned: what a network holds beside its workspace: weights, gradients, and what backward needs.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "../plan/init.hpp"
+#include "check.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// Of a network on X of any expression: sizes are run-time numbers, so that all networks share one
+/// body of code.
+template <class X>
+class learned {
+ public:
+  using S = typename X::scalar;
+  using numbers = typename place<X>::template buffer<S>;
+
+  FINEGRAIN_ONE_COPY learned(X const& on, std::vector<weight_entry> list, std::int64_t count,
+                             initialisation const& start)
+      : entries_(std::move(list)), weights_(count) {
+    start_weights(on, entries_, weights_, checked(start));
+  }
+  learned(learned&&) = default;
+  learned& operator=(learned&&) = default;
+  FINEGRAIN_ONE_COPY ~learned() = default;
+
+  /// The weights, `count` of them unless they are another's now.
+  S* weights(std::int64_t count) const {
+    detail::check_holds(weights_.size(), count);
+    return weights_.data();
+  }
+  /// To be written.
+  S* weights(std::int64_t count) { return ++writers_, std::as_const(*this).weights(count); }
+  matrix<S> weight(std::string_view name) { return ++writers_, view(weights_, name); }
+  std::uint64_t writers() const { return writers_; }
+  std::vector<weight_entry> const& entries() const { return entries_; }
+
+  numbers const& gradients() const { return gradients_; }
+  matrix<S> gradient(std::string_view name) const {
+    if (gradients_.size() == 0)
+      throw invalid_argument("there are no gradients yet: reserve for training, or forward first");
+    return view(gradients_, name);
+  }
+  /// Room for gradients, and for `unwanted` numbers of a dx that nobody asks for.
+  FINEGRAIN_ONE_COPY void reserve_gradients(X const& on, std::int64_t count,
+                                            std::int64_t unwanted) {
+    if (gradients_.size() == 0) {
+      numbers fresh(count);
+      place<X>::clear(on, fresh);
+      gradients_ = std::move(fresh);
+    }
+    if (unwanted_.size() < unwanted) unwanted_ = numbers(unwanted);
+  }
+  S* unwanted() const { return unwanted_.data(); }
+
+  /// What backward needs of a forward, and which use of the workspace that was.
+  struct forward {
+    finegrain::batch batch;
+    matrix<S const> x;
+    finegrain::extent extent;
+    std::uint64_t use = ~std::uint64_t{0};
+  };
+  forward const& last() const { return last_; }
+  FINEGRAIN_ONE_COPY void keep(batch const& b, matrix<S const> x, extent e, std::uint64_t use) {
+    last_ = {b, x, e, use};
+  }
+  /// Where a backward of that forward writes dx; throws invalid_argument where there can be none.
+  FINEGRAIN_ONE_COPY matrix<S> input_gradient(X const& on, std::uint64_t use, matrix<S const> dy,
+                                              matrix<S> dx, int in, int out) const {
+    extent const e = last_.extent;
+    if (last_.use != use)
+      throw invalid_argument("backward needs a forward before it, and no other call between");
+    extent const now = extent_on(on, e.tokens, true);
+    if (e.workers != now.workers)
+      throw invalid_argument("forward had %d workers and backward has %d", e.workers, now.workers);
+    if (e.kept != now.kept)
+      throw invalid_argument("the format of products changed between forward and backward");
+    detail::check_shape("dy", dy, e.tokens, out);
+    if (!dx.data) return {unwanted(), e.tokens, in};
+    detail::check_dx<S>(dx, last_.x, e.tokens, in);
+    detail::check_apart<S>("dy", dy, "dx", dx);
+    return dx;
+  }
+
+ private:
+  FINEGRAIN_ONE_COPY matrix<S> view(numbers const& all, std::string_view name) const {
+    for (auto const& entry : entries_)
+      if (entry.name == name) return {all.data() + entry.offset, entry.rows, entry.cols};
+    throw invalid_argument("the network has no weight named \"%.*s\"",
+                           static_cast<int>(std::min<std::size_t>(name.size(), 200)), name.data());
+  }
+
+  std::vector<weight_entry> entries_;
+  numbers weights_, gradients_;
+  std::uint64_t writers_ = 0;
+  numbers unwanted_;
+  forward last_;
+};
+
+}  // namespace finegrain::inline FINEGRAIN_ABI
