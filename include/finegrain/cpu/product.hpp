@@ -177,7 +177,7 @@ void outer_product(row_list a, std::int64_t first, row_list b, std::int64_t K, m
               if (how == gradients::overwrite) return ahead{};
               return ahead{to.data + c + i * panel_width, to.stride, height, panel_width};
             };
-            wishes<ahead> const meanwhile(next);
+            wishes<ahead> meanwhile(next);
             run_tiles<F>(height, strip, units, right + (q - p) * panel, sink::fresh, room.sums,
                          width, {0, panel, panel_width}, static_cast<int>(panels), meanwhile);
             for (int i = 0; i < height; ++i) put_past(room.sums + i * width, n, how, to.row(i) + c);

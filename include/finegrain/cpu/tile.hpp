@@ -118,6 +118,12 @@ void run_tiles(float const* a, std::int64_t units, float const* panel, sink to, 
                std::int64_t stride, tile_step step, int count, Next& next) {
   for (int t = 0; t < count; ++t) {
     float const *from = a, *b = panel;
+    auto meanwhile = [&] {  // asked before there are sums: a call would put them in memory
+      if constexpr (requires { next.every; })
+        return next;  // a copy, in registers
+      else
+        return next(t);
+    }();
     vec sum[Rows][vectors];
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
@@ -125,14 +131,8 @@ void run_tiles(float const* a, std::int64_t units, float const* panel, sink to, 
       for (int j = 0; j < vectors; ++j)
         sum[r][j] = to == sink::go_on ? load(sums + r * stride + j * lanes) : vec{};
     }
-    if constexpr (requires { next.every; }) {
-      Next mine = next;  // in registers
-      add_stretch<F, Apart, Rows>(from, units, b, sum, mine);
-      next = mine;
-    } else {
-      auto meanwhile = next(t);
-      add_stretch<F, Apart, Rows>(from, units, b, sum, meanwhile);
-    }
+    add_stretch<F, Apart, Rows>(from, units, b, sum, meanwhile);
+    if constexpr (requires { next.every; }) next = meanwhile;
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
       FINEGRAIN_UNROLL
