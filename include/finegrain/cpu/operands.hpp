@@ -139,9 +139,7 @@ FINEGRAIN_INLINE void transpose(float const* const* from, std::int64_t rows, std
                                 float* to, std::int64_t stride) {
   vec columns[lanes];
   if (rows == lanes && cols == lanes) {
-    FINEGRAIN_UNROLL
-    for (int r = 0; r < lanes; ++r) columns[r] = load(from[r]);
-    transpose(columns);
+    transpose(from, 0, columns);
     FINEGRAIN_UNROLL
     for (int c = 0; c < lanes; ++c) store(to + c * stride, columns[c]);
     return;
@@ -163,7 +161,17 @@ void pack_rows(N const* const* rows, std::int64_t n, std::int64_t count, float* 
   constexpr std::int64_t stretch = lanes * unit<F>::numbers;  // of k, for `lanes` units
   N const* from[lanes];
   for (int r = 0; r < lanes; ++r) from[r] = r < n ? rows[r] : nullptr;
-  for (std::int64_t k = 0; k < count; k += stretch, to += lanes * panel_width) {
+  std::int64_t k = 0;
+  if constexpr (F == format::f32)
+    if (n == lanes)  // whole vectors, without a condition for each row
+      for (; k + lanes <= count; k += lanes, to += lanes * panel_width) {
+        vec columns[lanes];
+        transpose(rows, k, columns);
+        FINEGRAIN_UNROLL
+        for (int c = 0; c < lanes; ++c) store(to + c * panel_width, columns[c]);
+      }
+  for (int r = 0; r < n; ++r) from[r] += k;
+  for (; k < count; k += stretch, to += lanes * panel_width) {
     std::int64_t const ks = std::min(stretch, count - k);
     if constexpr (F == format::f32) {
       transpose(from, n, ks, to, panel_width);

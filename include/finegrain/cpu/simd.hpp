@@ -147,9 +147,10 @@ FINEGRAIN_INLINE float largest(vec v) {
     return largest<Half / 2>(v);
 }
 
-/// Lane j of row i becomes lane i of row j.
-FINEGRAIN_INLINE void transpose(vec (&row)[lanes]) {
-  using namespace detail;
+namespace detail {
+
+/// Lane j of row i becomes lane i of row j, within every 4 rows and every 4 lanes.
+FINEGRAIN_INLINE void transpose_by_4(vec (&row)[lanes]) {
   FINEGRAIN_UNROLL
   for (int i = 0; i < lanes; i += 4) {
     vec const a = pick<low_of_two>(row[i], row[i + 1]), b = pick<high_of_two>(row[i], row[i + 1]);
@@ -160,7 +161,38 @@ FINEGRAIN_INLINE void transpose(vec (&row)[lanes]) {
     row[i + 2] = pick<low_pair>(b, d);
     row[i + 3] = pick<high_pair>(b, d);
   }
-  exchange<4>(row);
+}
+
+}  // namespace detail
+
+/// The same of all.
+FINEGRAIN_INLINE void transpose(vec (&row)[lanes]) {
+  detail::transpose_by_4(row);
+  detail::exchange<4>(row);
+}
+/// Column first + j of rows in memory. A vector of two halves is put together as it is loaded: to
+/// exchange halves of registers takes more than to load them apart, on Zen 1 eight instructions each.
+FINEGRAIN_INLINE void transpose(float const* const* from, std::int64_t first,
+                                vec (&column)[lanes]) {
+#if FINEGRAIN_VECTOR_BYTES == 32 && !defined(__CUDACC__)
+  using half = float __attribute__((vector_size(16)));
+  auto const halves = [](float const* p, float const* q) __attribute__((always_inline)) {
+    half a, b;
+    __builtin_memcpy(&a, p, sizeof a);
+    __builtin_memcpy(&b, q, sizeof b);
+    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7);
+  };
+  FINEGRAIN_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    column[i] = halves(from[i] + first, from[i + 4] + first);
+    column[i + 4] = halves(from[i] + first + 4, from[i + 4] + first + 4);
+  }
+  detail::transpose_by_4(column);
+#else
+  FINEGRAIN_UNROLL
+  for (int i = 0; i < lanes; ++i) column[i] = load(from[i] + first);
+  transpose(column);
+#endif
 }
 
 }  // namespace simd

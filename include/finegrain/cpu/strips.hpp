@@ -40,9 +40,7 @@ class strips {
         vec columns[lanes];
         std::int64_t i = 0;
         for (; i + lanes < count; i += lanes) {
-          FINEGRAIN_UNROLL
-          for (int j = 0; j < lanes; ++j) columns[j] = load(from[j] + i);
-          transpose(columns);
+          transpose(from, i, columns);
           keep_units(columns, lanes, height, to + unit_at(i) * height + r);
         }
         for (int j = 0; j < lanes; ++j)
