@@ -419,7 +419,9 @@ TEMPLATE_TEST_CASE("weights and gradients are found by their names", "", EXECUTO
   CHECK(table.data == net.weights().a.a.a.table.data);
   for (auto const& entry : fg::list_weights<tiny::decoder>())
     CHECK(net.weight(entry.name).data == net.parameters().data() + entry.offset);
-  CHECK_THROWS_WITH(net.weight("embedding"), "the network has no weight named \"embedding\"");
+  CHECK_THROWS_WITH(
+      net.weight("embeding"),
+      "the network has no weight named \"embeding\"; the nearest name is \"embedding.table\"");
   CHECK_THROWS_AS(net.gradient("embedding.table"), fg::invalid_argument);  // nothing trained yet
   net.reserve(1, true);
   CHECK(net.gradient("head.weight").rows == 32);

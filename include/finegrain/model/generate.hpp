@@ -132,7 +132,7 @@ void generate(inference<Net, E, X> const& net, std::span<id_list const> prompts,
   std::vector<std::int32_t> tokens(static_cast<std::size_t>(rows));
   std::vector<std::int64_t> starts(sequences + 1);
   std::vector<typename place<X>::sum> row;
-  std::span<std::byte> const workspace(memory.data(), static_cast<std::size_t>(memory.size()));
+  std::span<std::byte> const workspace = span_of(memory.data(), memory.size());
 
   auto going = static_cast<std::int64_t>(sequences);  // texts that are not at their end
   while (going > 0) {

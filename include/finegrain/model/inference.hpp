@@ -60,7 +60,7 @@ class workplace {
   /// The workspace for a pass that begins now: what an earlier one kept in it is lost.
   std::span<std::byte> own_workspace() {
     ++uses_;
-    return {workspace_.data(), static_cast<std::size_t>(workspace_.size())};
+    return span_of(workspace_.data(), workspace_.size());
   }
   /// A batch as the executor reads it, with its lists in `memory`.
   FINEGRAIN_ONE_COPY batch staged(batch const& given, arena& memory, extent e,

@@ -4,7 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <span>
+#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>
@@ -13,6 +13,31 @@
 #include "check.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
+
+namespace detail {
+
+/// The weight's name that takes the fewest insertions, deletions and changes to be made of `asked`.
+FINEGRAIN_LAZY std::string nearest_name(std::vector<weight_entry> const& entries,
+                                        std::string_view asked) {
+  std::string nearest;
+  std::size_t least = SIZE_MAX;
+  for (weight_entry const& entry : entries) {
+    std::vector<std::size_t> steps;  // from so much of the name as was read to asked's beginnings
+    for (std::size_t i = 0; i <= asked.size(); ++i) steps.push_back(i);
+    for (char const c : entry.name) {
+      std::size_t before = steps[0]++;
+      for (std::size_t i = 0; i < asked.size(); ++i)
+        before = std::exchange(
+            steps[i + 1], std::min({before + (asked[i] != c), steps[i + 1] + 1, steps[i] + 1}));
+    }
+    if (steps.back() >= least) continue;
+    least = steps.back();
+    nearest = entry.name;
+  }
+  return nearest;
+}
+
+}  // namespace detail
 
 /// Of a network on X of any expression: sizes are run-time numbers, so that all networks share one
 /// body of code.
@@ -38,7 +63,10 @@ class learned {
   }
   /// To be written.
   S* weights(std::int64_t count) { return ++writers_, std::as_const(*this).weights(count); }
-  matrix<S> weight(std::string_view name) { return ++writers_, view(weights_, name); }
+  matrix<S> weight(std::string_view name, std::int64_t count) {
+    static_cast<void>(weights(count));
+    return view(weights_, name);
+  }
   std::uint64_t writers() const { return writers_; }
   std::vector<weight_entry> const& entries() const { return entries_; }
 
@@ -93,8 +121,11 @@ class learned {
   FINEGRAIN_ONE_COPY matrix<S> view(numbers const& all, std::string_view name) const {
     for (auto const& entry : entries_)
       if (entry.name == name) return {all.data() + entry.offset, entry.rows, entry.cols};
-    throw invalid_argument("the network has no weight named \"%.*s\"",
-                           static_cast<int>(std::min<std::size_t>(name.size(), 200)), name.data());
+    if (entries_.empty()) throw invalid_argument("the network has no weights");
+    name = name.substr(0, 200);
+    throw invalid_argument("the network has no weight named \"%.*s\"; the nearest name is \"%s\"",
+                           static_cast<int>(name.size()), name.data(),
+                           detail::nearest_name(entries_, name).c_str());
   }
 
   std::vector<weight_entry> entries_;

@@ -75,8 +75,7 @@ class network : public inference<network<E, X>, E, X> {
   void backward(matrix<S const> dy, matrix<S> dx = {}, gradients mode = gradients::overwrite) {
     dx = learned_.input_gradient(on_, uses_, dy, dx, in, out);
     auto const& last = learned_.last();
-    run_backward(last.batch, last.extent,
-                 {workspace_.data(), static_cast<std::size_t>(workspace_.size())}, last.x, dy,
+    run_backward(last.batch, last.extent, span_of(workspace_.data(), workspace_.size()), last.x, dy,
                  learned_.gradients().data(), dx, mode);
   }
 
@@ -166,16 +165,13 @@ class network : public inference<network<E, X>, E, X> {
     return bind_weights<E, S>(learned_.gradients().data());
   }
   /// All weights, or gradients, as one array; entries() says what is where.
-  std::span<S> parameters() { return {learned_.weights(count), static_cast<std::size_t>(count)}; }
-  std::span<S const> parameters() const {
-    return {learned_.weights(count), static_cast<std::size_t>(count)};
-  }
+  std::span<S> parameters() { return span_of(learned_.weights(count), count); }
+  std::span<S const> parameters() const { return span_of(learned_.weights(count), count); }
   std::span<S> gradient() {
-    auto const& all = learned_.gradients();
-    return {all.data(), static_cast<std::size_t>(all.size())};
+    return span_of(learned_.gradients().data(), learned_.gradients().size());
   }
   /// One weight by its name, "layers.0.mixture.experts.3.gate".
-  matrix<S> weight(std::string_view name) { return learned_.weight(name); }
+  matrix<S> weight(std::string_view name) { return learned_.weight(name, count); }
   matrix<S> gradient(std::string_view name) { return learned_.gradient(name); }
   /// How often weights were handed out in a way that they can be written.
   std::uint64_t writers() const { return learned_.writers(); }
