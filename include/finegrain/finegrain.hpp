@@ -15,6 +15,7 @@
 #include "base/math.hpp"
 #include "base/matrix.hpp"
 #include "base/number.hpp"
+#include "base/span.hpp"
 #include "base/buffer.hpp"
 #include "base/cores.hpp"
 #include "base/parallel.hpp"

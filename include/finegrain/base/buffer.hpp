@@ -5,7 +5,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <new>
-#include <span>
 #include <type_traits>
 #include <utility>
 
@@ -14,13 +13,6 @@
 #include "platform.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
-
-/// `count` things from `first` on. A compiler looks into std::span's constructors, which takes it as long
-/// as a file of ours, only where this is called; else wherever one is named in a header.
-template <class T>
-constexpr std::span<T> span_of(T* first, std::int64_t count) {
-  return {first, static_cast<std::size_t>(count)};
-}
 
 /// Every array starts on such a border: a cache line, and the widest vector register.
 inline constexpr std::int64_t alignment = 64;

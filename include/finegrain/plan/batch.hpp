@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../base/buffer.hpp"
+#include "../base/span.hpp"
 #include "request.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
