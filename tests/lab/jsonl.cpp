@@ -1,5 +1,8 @@
 // Records survive the trip through a file, and a file survives a torn line.
 // SPDX-License-Identifier: Apache-2.0
+#include <signal.h>
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <cmath>
 #include <finegrain/lab/jsonl.hpp>
@@ -55,6 +58,35 @@ TEST_CASE("Every truncation of a log loses its last line only") {
     REQUIRE(contents(path) ==
             whole.substr(0, length == 0 || kept == whole.npos ? 0 : kept + 1) + "{\"i\": 9}\n");
   }
+}
+
+TEST_CASE("When the disk is full, a log has the records that it had") {
+  folder const dir;
+  std::string const path = dir / "log.jsonl";
+  fg::record_log log(path);
+  log.append(fg::record().set("i", 1.0));
+  std::string const whole = contents(path);
+  auto const handler = ::signal(SIGXFSZ, SIG_IGN);
+  rlimit usual;
+  REQUIRE(::getrlimit(RLIMIT_FSIZE, &usual) == 0);
+  for (rlim_t room = 0; room < whole.size(); ++room) {
+    std::string reason;
+    rlimit const full{whole.size() + room, usual.rlim_max};
+    REQUIRE(::setrlimit(RLIMIT_FSIZE, &full) == 0);
+    try {
+      log.append(fg::record().set("i", 2.0));
+    } catch (fg::file_error const& e) {
+      reason = e.what();
+    }
+    REQUIRE(::setrlimit(RLIMIT_FSIZE, &usual) == 0);
+    CAPTURE(room);
+    CHECK_THAT(reason, ContainsSubstring("cannot write") && ContainsSubstring("File too large"));
+    CHECK(contents(path) == whole);
+    CHECK(log.records().size() == 1);
+  }
+  ::signal(SIGXFSZ, handler);
+  log.append(fg::record().set("i", 3.0));
+  CHECK(contents(path) == whole + "{\"i\": 3}\n");
 }
 
 TEST_CASE("A broken line before the last names its file and line") {

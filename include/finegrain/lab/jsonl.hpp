@@ -131,7 +131,8 @@ class record {
 };
 
 /// A file of records that one process at a time appends to. Opening it reads what is there and
-/// cuts off a last line that is torn; each append is one write, so a kill tears the last line only.
+/// cuts off a last line that is torn; each append is one write, so a kill tears the last line only. A
+/// record that cannot be written whole is taken back.
 class record_log {
  public:
   /// Throws file_error: the file cannot be opened, another process has it, or a line before the
@@ -149,8 +150,17 @@ class record_log {
 
   void append(record r) {
     std::string const line = r.line() + '\n';
-    if (::write(file_, line.data(), line.size()) != static_cast<ssize_t>(line.size()))
-      throw_file_error("cannot write", path_, errno);
+    off_t const before = ::lseek(file_, 0, SEEK_END);
+    for (std::string_view left = line; !left.empty();) {
+      ssize_t const written = ::write(file_, left.data(), left.size());
+      if (written >= 0) {
+        left.remove_prefix(static_cast<std::size_t>(written));
+      } else if (errno != EINTR) {
+        int const reason = errno;
+        static_cast<void>(::ftruncate(file_, before) == 0);
+        throw_file_error("cannot write", path_, reason);
+      }
+    }
     records_.push_back(std::move(r));
   }
 
