@@ -39,6 +39,20 @@ class file_descriptor {
   int number_;
 };
 
+/// Writes so many bytes where an open file stands. False: errno says why, and some may have been written.
+inline bool write_all(int file, void const* from, std::size_t bytes) {
+  constexpr std::size_t most = std::size_t(1) << 30;  // Linux writes no more at a time
+  auto const* at = static_cast<char const*>(from);
+  while (bytes > 0) {
+    ssize_t const written = ::write(file, at, bytes < most ? bytes : most);
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) return false;
+    at += written;
+    bytes -= static_cast<std::size_t>(written);
+  }
+  return true;
+}
+
 /// Writes a new file beside `path` and puts it in path's place when it is complete and on the disk:
 /// whoever opens `path` at any time, after a crash too, finds the old file or the new one.
 ///
@@ -58,14 +72,7 @@ class atomic_file {
 
   /// Appends so many bytes.
   void write(void const* from, std::size_t bytes) {
-    auto const* at = static_cast<char const*>(from);
-    while (bytes > 0) {
-      ssize_t const written = ::write(file_, at, bytes < most ? bytes : most);
-      if (written < 0 && errno == EINTR) continue;
-      if (written < 0) throw_file_error("cannot write", path_, errno);
-      at += written;
-      bytes -= static_cast<std::size_t>(written);
-    }
+    if (!write_all(file_, from, bytes)) throw_file_error("cannot write", path_, errno);
   }
 
   /// Puts the file in its place.
@@ -82,8 +89,6 @@ class atomic_file {
   }
 
  private:
-  static constexpr std::size_t most = std::size_t(1) << 30;  // Linux writes no more at a time
-
   /// A name that nobody has: what others left, or write at this moment in a process of the same
   /// number elsewhere, is not touched.
   int create() {

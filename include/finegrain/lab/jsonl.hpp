@@ -151,15 +151,10 @@ class record_log {
   void append(record r) {
     std::string const line = r.line() + '\n';
     off_t const before = ::lseek(file_, 0, SEEK_END);
-    for (std::string_view left = line; !left.empty();) {
-      ssize_t const written = ::write(file_, left.data(), left.size());
-      if (written >= 0) {
-        left.remove_prefix(static_cast<std::size_t>(written));
-      } else if (errno != EINTR) {
-        int const reason = errno;
-        static_cast<void>(::ftruncate(file_, before) == 0);
-        throw_file_error("cannot write", path_, reason);
-      }
+    if (!write_all(file_, line.data(), line.size())) {
+      int const reason = errno;
+      static_cast<void>(::ftruncate(file_, before) == 0);
+      throw_file_error("cannot write", path_, reason);
     }
     records_.push_back(std::move(r));
   }
