@@ -11,6 +11,7 @@
 
 #include "../expr/describe.hpp"
 #include "../model/network.hpp"
+#include "../plan/schedule.hpp"
 #include "weight_tensors.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -123,7 +124,7 @@ std::int64_t load_checkpoint(std::vector<weight_entry> const& entries, std::span
                        detail::checkpoint_tensors(entries, fresh[0].data(), fresh[1].data(),
                                                   fresh[2].data(), &state.steps),
                        describe(E{}));
-  if (state.steps < 0 || INT64_MAX / 10 < state.steps)  // schedules count in tenths
+  if (state.steps < 0 || state.steps > most_steps)
     throw file_error("%.300s has done %lld steps", path.c_str(),
                      static_cast<long long>(state.steps));
   for (int i = 0; i < 3; ++i) std::copy(fresh[i].begin(), fresh[i].end(), old[i].begin());

@@ -41,6 +41,9 @@ struct schedule {
   }
 };
 
+/// The most steps that can be scheduled, or counted: `at` counts in tenths.
+inline constexpr std::int64_t most_steps = INT64_MAX / 10;
+
 /// The schedule itself; throws invalid_argument when warm-up or fall has no length, or no end.
 inline schedule const& checked(schedule const& s) {
   if (s.warmup < 0)
@@ -49,7 +52,7 @@ inline schedule const& checked(schedule const& s) {
   if (s.decay != decay::none && s.steps <= s.warmup)
     throw invalid_argument("a schedule that decays needs more steps (%lld) than warm-up (%lld)",
                            static_cast<long long>(s.steps), static_cast<long long>(s.warmup));
-  if (s.steps > INT64_MAX / 10)  // `at` counts in tenths
+  if (s.steps > most_steps)
     throw invalid_argument("a schedule cannot decay over %lld steps",
                            static_cast<long long>(s.steps));
   if (!(s.last >= 0) || s.last > 1e30)
