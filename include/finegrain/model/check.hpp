@@ -138,7 +138,7 @@ struct list_routers {
   }
 };
 template <Expr E>
-struct routers_of {
+struct router_configs {
   static constexpr std::size_t count = [] {
     count_routers routers;
     leaves<E>::visit(routers);
@@ -160,7 +160,7 @@ struct call_form {
 };
 template <Expr E>
 inline constexpr call_form form_of{in_width<E>(), out_width<E>(), cache_width(E{}), is_clocked<E>,
-                                   routers_of<E>::list};
+                                   router_configs<E>::list};
 
 /// Whether every router can do what is asked, and the log is theirs. A rule and jitter are asked of
 /// those whose config has them: there must be one.

@@ -139,14 +139,12 @@ class inference : public workplace<X> {
     if (tokens < 0 || tokens > INT32_MAX)
       throw invalid_argument("a log for %lld tokens", detail::shown(tokens));
     routing_log log;
-    detail::leaves<E>::visit([&]<Expr L>(L) {
-      if constexpr (detail::is_router<L>) {
-        routing_report& report = log.layers.emplace_back(L::layer.routed);
-        std::int64_t const slots = routing<S>::slots(L::layer, extent{tokens, 1});
-        report.experts.resize(static_cast<std::size_t>(tokens * slots));
-        report.weights.resize(report.experts.size());
-      }
-    });
+    for (config const* c : detail::form_of<E>.routers) {
+      routing_report& report = log.layers.emplace_back(c->routed);
+      std::int64_t const slots = routing<S>::slots(*c, extent{tokens, 1});
+      report.experts.resize(static_cast<std::size_t>(tokens * slots));
+      report.weights.resize(report.experts.size());
+    }
     return log;
   }
 
