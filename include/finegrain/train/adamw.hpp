@@ -52,7 +52,7 @@ inline adamw const& checked(adamw const& a) {
   auto const number = [](double x) { return x >= 0 && x <= 1e30; };
   if (!number(a.lr) || !below_one(a.beta1) || !below_one(a.beta2) || !(a.epsilon > 0) ||
       !number(a.weight_decay))
-    throw invalid_argument("adamw needs lr, weight_decay >= 0, 0 <= beta1, beta2 < 1, epsilon > 0");
+    throw invalid_argument("adamw needs finite lr, weight_decay >= 0, 0 <= beta1, beta2 < 1, epsilon > 0");
   return a;
 }
 
