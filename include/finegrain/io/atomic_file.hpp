@@ -39,7 +39,7 @@ class file_descriptor {
   int number_;
 };
 
-/// Writes so many bytes where an open file stands. False: errno says why, and some may have been written.
+/// Writes so many bytes where an open file stands. False: errno says why; some may have been written.
 inline bool write_all(int file, void const* from, std::size_t bytes) {
   constexpr std::size_t most = std::size_t(1) << 30;  // Linux writes no more at a time
   auto const* at = static_cast<char const*>(from);
