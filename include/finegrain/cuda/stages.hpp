@@ -118,6 +118,7 @@ struct plan<basic_cuda<T>, rmsnorm<D, Epsilon>> {
     constexpr scratch(arena& memory, extent e)
         : sums(memory.take<float>(e.training ? device::norm_parts(e.tokens, D) * D : 0)) {}
   };
+  static constexpr bool any_rows = true;
 
   template <class W>
   static void forward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T> y) {

@@ -179,11 +179,30 @@ void check_routing(std::span<config const* const> routers, batch const& b, bool 
     throw invalid_argument("jitter needs a config that has it: .jitter = true");
 }
 
-/// Everything about one call of a network but where its output goes.
+/// The rows of y that a batch wants, where not all, of a call that picks them.
+template <class X>
+void check_wanted(batch const& b, bool picks) {
+  if (b.wanted.empty()) return;
+  if (!picks)
+    throw invalid_argument(
+        "only infer makes wanted rows alone, of a network that ends in `| linear`, `| head` or `| "
+        "rmsnorm`");
+  if (!place<X>::readable(b.wanted.data()))
+    throw invalid_argument("the host must be able to read which rows are wanted");
+  std::int64_t least = 0;
+  for (std::int64_t row : b.wanted) {
+    if (row < least || row >= b.tokens)
+      throw invalid_argument("wanted rows must rise, and be of the batch's %lld", shown(b.tokens));
+    least = row + 1;
+  }
+}
+
+/// Everything about one call of a network but where its output goes. `picks`: whether it makes wanted
+/// rows alone.
 template <class X>
 FINEGRAIN_ONE_COPY void check_input(call_form const& form, batch const& b,
                                     matrix<typename X::scalar const> x, bool training,
-                                    cache_of<X> const* cache = nullptr) {
+                                    cache_of<X> const* cache = nullptr, bool picks = false) {
   if (b.tokens < 0) throw invalid_argument("a batch of %lld tokens", shown(b.tokens));
   if (form.in != ids)
     check_shape("x", x, b.tokens, form.in);
@@ -191,6 +210,7 @@ FINEGRAIN_ONE_COPY void check_input(call_form const& form, batch const& b,
     throw invalid_argument("the batch has %lld tokens and %lld token ids", shown(b.tokens),
                            shown(static_cast<std::int64_t>(b.ids.size())));
   check_sequences<X>(b);
+  check_wanted<X>(b, picks);
   check_routing<X>(form.routers, b, training);
   if (b.times && !form.clocked)
     throw invalid_argument("this network takes no times: a network of timed<E, X> does");
@@ -202,9 +222,10 @@ template <class X>
 FINEGRAIN_ONE_COPY void check_call(call_form const& form, batch const& b,
                                    matrix<typename X::scalar const> x,
                                    matrix<typename X::scalar const> y, bool training,
-                                   cache_of<X> const* cache = nullptr) {
-  if (b.tokens >= 0) check_shape("y", y, b.tokens, form.out);
-  check_input<X>(form, b, x, training, cache);
+                                   cache_of<X> const* cache = nullptr, bool picks = false) {
+  if (b.tokens >= 0)
+    check_shape("y", y, b.wanted.empty() ? b.tokens : std::ssize(b.wanted), form.out);
+  check_input<X>(form, b, x, training, cache, picks);
   if (form.in != ids) check_apart("x", x, "y", y);
 }
 

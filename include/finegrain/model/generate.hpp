@@ -109,7 +109,9 @@ void generate(inference<Net, E, X> const& net, std::span<id_list const> prompts,
   static_assert(Net::in == ids, "generate needs a network that reads token ids");
   using S = typename X::scalar;
   constexpr int vocabulary = Net::out;
-  constexpr std::int64_t most = 64;  // tokens of prompts that go through at a time
+  // Tokens of prompts that go through at a time: as many as weights are worth reading for, and few
+  // where all of their logits are made.
+  constexpr std::int64_t most = Net::picks_rows ? 1024 : 64;
   std::size_t const sequences = prompts.size();
   std::int64_t all = 0, longest = 0;
   std::vector<detail::continued> texts;
@@ -126,17 +128,20 @@ void generate(inference<Net, E, X> const& net, std::span<id_list const> prompts,
   std::int64_t const rows = std::min(all, std::max(most, static_cast<std::int64_t>(sequences)));
   sampler draw(how, vocabulary);
   auto cache = net.make_cache(longest + count - 1, static_cast<std::int64_t>(sequences));
-  typename place<X>::template buffer<S> const logits(rows * vocabulary);
+  typename place<X>::template buffer<S> const logits(
+      (Net::picks_rows ? std::min(rows, static_cast<std::int64_t>(sequences)) : rows) * vocabulary);
   typename place<X>::template buffer<std::byte> const memory(
       net.workspace_bytes(net.extent_of(rows)));
   std::vector<std::int32_t> tokens(static_cast<std::size_t>(rows));
-  std::vector<std::int64_t> starts(sequences + 1);
+  std::vector<std::int64_t> starts(sequences + 1), lasts;  // of a pass: the last row of each text
+  lasts.reserve(sequences);
   std::vector<typename place<X>::sum> row;
   std::span<std::byte> const workspace = span_of(memory.data(), memory.size());
 
   auto going = static_cast<std::int64_t>(sequences);  // texts that are not at their end
   while (going > 0) {
     std::int64_t after = going, at = 0;  // each of those behind has a token at least
+    lasts.clear();
     for (std::size_t s = 0; s < sequences; ++s) {
       auto& unread = texts[s].unread;
       if (!unread.empty()) --after;
@@ -144,18 +149,23 @@ void generate(inference<Net, E, X> const& net, std::span<id_list const> prompts,
       std::copy_n(unread.begin(), n, tokens.begin() + at);
       unread = unread.subspan(n);
       starts[s + 1] = at += static_cast<std::int64_t>(n);
+      if (n > 0) lasts.push_back(at - 1);
     }
-    matrix<S> const y(logits.data(), at, vocabulary);
-    batch const b{.tokens = at,
-                  .ids = std::span(tokens).first(static_cast<std::size_t>(at)),
-                  .starts = starts,
-                  .routing = how.routing};
+    batch b{.tokens = at,
+            .ids = std::span(tokens).first(static_cast<std::size_t>(at)),
+            .starts = starts,
+            .routing = how.routing};
+    if (Net::picks_rows) b.wanted = lasts;
+    matrix<S> const y(logits.data(), Net::picks_rows ? std::ssize(lasts) : at, vocabulary);
     net.infer(b, {}, y, workspace, &cache);
+    std::int64_t next = 0;  // of the texts in this pass
     for (std::size_t s = 0; s < sequences; ++s) {
       detail::continued& text = texts[s];
       auto const sequence = static_cast<std::int64_t>(s);
-      if (starts[s] == starts[s + 1] || !text.unread.empty()) continue;
-      auto const* const last = place<X>::seen(net.on(), row, y.row(starts[s + 1] - 1), vocabulary);
+      if (starts[s] == starts[s + 1]) continue;
+      std::int64_t const of_y = Net::picks_rows ? next++ : starts[s + 1] - 1;
+      if (!text.unread.empty()) continue;
+      auto const* const last = place<X>::seen(net.on(), row, y.row(of_y), vocabulary);
       text.last = draw(last, static_cast<std::uint64_t>(text.made++), s);
       bool goes_on = text.made < count;
       if constexpr (std::is_void_v<decltype(sink(sequence, text.last))>)

@@ -91,6 +91,8 @@ class inference : public workplace<X> {
   using executor = X;
   using S = typename X::scalar;
   static constexpr int in = in_width<E>(), out = out_width<E>();
+  /// Whether infer makes wanted rows of y alone.
+  static constexpr bool picks_rows = PicksRows<plan<X, E>>;
 
   /// Makes room for batches of up to so many tokens.
   void reserve(std::int64_t tokens) { base::reserve_workspace(workspace_bytes(extent_of(tokens))); }
@@ -109,9 +111,10 @@ class inference : public workplace<X> {
     infer({.tokens = static_cast<std::int64_t>(tokens.size()), .ids = tokens}, {}, y);
   }
   /// The same for a batch of several sequences, with requests to the routers, or with a cache of
-  /// each sequence's earlier tokens, which then grows by this batch.
+  /// each sequence's earlier tokens, which then grows by this batch. Of a batch that wants some rows
+  /// alone, y has those.
   void infer(batch const& b, matrix<S const> x, matrix<S> y, cache_of<X>* cache = nullptr) {
-    detail::check_call<X>(detail::form_of<E>, b, x, y, false, cache);
+    detail::check_call<X>(detail::form_of<E>, b, x, y, false, cache, picks_rows);
     reserve(b.tokens);
     run(b, x, y, base::own_workspace(), false, cache);
   }
@@ -119,7 +122,7 @@ class inference : public workplace<X> {
   /// border. Several threads may call this at a time, each with memory of its own.
   void infer(batch const& b, matrix<S const> x, matrix<S> y, std::span<std::byte> workspace,
              cache_of<X>* cache = nullptr) const {
-    detail::check_call<X>(detail::form_of<E>, b, x, y, false, cache);
+    detail::check_call<X>(detail::form_of<E>, b, x, y, false, cache, picks_rows);
     check_workspace(workspace, extent_of(b.tokens));
     run(b, x, y, workspace, false, cache);
   }
@@ -176,7 +179,7 @@ class inference : public workplace<X> {
                         static_cast<std::int64_t>(workspace.size()) - memory.used());
     if (b.log) b.log->next = 0;
     if (cache) cache->used = 0;
-    plan<X, E>::forward(pass<X>{on_, b, scratch, e, gradients::overwrite, cache},
+    plan<X, E>::forward(pass<X>{on_, b, scratch, e, gradients::overwrite, cache, b.wanted},
                         static_cast<Self const&>(*this).weights(), saved, x, y);
     if (cache) cache->grow(given);
     if (b.log) place<X>::read_log(on_, *b.log, b.tokens);

@@ -135,6 +135,7 @@ struct batch {
   id_list ids = {};                              // (T) for an embedding
   std::span<std::int64_t const> starts = {};     // (sequences + 1)
   std::span<std::int64_t const> positions = {};  // (T) in place of 0, 1, ... in each sequence
+  std::span<std::int64_t const> wanted = {};     // of infer: rising rows, which alone y has; or all
   routing_request routing = {};
   routing_log* log = nullptr;
   timings* times = nullptr;  // of a timed expression (plan/timed.hpp)

@@ -38,6 +38,14 @@ void add_rows(X const& on, matrix<S const> x, matrix<S> y) {
   });
 }
 
+/// Rows that are wanted, in rising order, become the first ones.
+template <class X, class S>
+void bring_forward(X const& on, std::span<std::int64_t const> wanted, matrix<S> rows) {
+  for (std::int64_t i = 0; i < std::ssize(wanted); ++i)
+    if (std::int64_t const from = wanted[static_cast<std::size_t>(i)]; from != i)
+      place<X>::copy(on, rows.row(from), rows.cols, rows.row(i));
+}
+
 /// A name without a plan of its own: what it stands for.
 template <class X, Named E>
 struct plan<X, E> : plan<X, detail::inner_t<E>> {};
@@ -79,11 +87,19 @@ struct plan<X, then<A, B>> : detail::composed {
   using memory = detail::then_memory<S, first, second, width>;
   using saved = typename memory::saved;
   using scratch = typename memory::scratch;
+  static constexpr bool picks_rows = AnyRows<second> || PicksRows<second>;
 
   template <class W>
   static void forward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S> y) {
-    first::forward(p, w.a, s.a, x, s.middle);
-    second::forward(p, w.b, s.b, s.middle, y);
+    pass<X> all = p;
+    all.wanted = {};
+    first::forward(all, w.a, s.a, x, s.middle);
+    if constexpr (AnyRows<second>) {
+      bring_forward(p.on, p.wanted, s.middle);
+      second::forward(all, w.b, s.b, s.middle.middle_rows(0, y.rows), y);
+    } else {
+      second::forward(p, w.b, s.b, s.middle, y);
+    }
   }
   template <class W, class V>
   static void backward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S const> dy,

@@ -33,7 +33,8 @@ struct pass {
   arena scratch;  // memory that lasts until the plan returns
   finegrain::extent extent;
   finegrain::gradients gradients = finegrain::gradients::overwrite;
-  cache_of<X>* cache = nullptr;  // generation: earlier tokens' keys and values
+  cache_of<X>* cache = nullptr;               // generation: earlier tokens' keys and values
+  std::span<std::int64_t const> wanted = {};  // of a plan that picks_rows: the rows of y, or all
 
   earlier past() const { return cache ? cache->past() : earlier{}; }
 };
@@ -80,6 +81,13 @@ struct plan {
                 "this executor has no plan for this expression; include the backend's header or "
                 "specialise finegrain::plan");
 };
+
+/// Whether a plan makes as many rows of y as x has, however many tokens the pass has.
+template <class Plan>
+concept AnyRows = Plan::any_rows;
+/// Whether it makes no more rows of y than the pass wants.
+template <class Plan>
+concept PicksRows = Plan::picks_rows;
 
 /// For a plan that saves nothing, or needs no scratch.
 struct nothing {

@@ -19,6 +19,7 @@ struct plan<X, rmsnorm<D, Epsilon>> {
         : inverse_rms(memory.take<typename place<X>::sum>(e.tokens)) {}
   };
   using scratch = nothing;
+  static constexpr bool any_rows = true;
 
   template <class W>
   static void forward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S> y) {
@@ -38,6 +39,7 @@ struct linear_plan {
   using S = typename X::scalar;
   using saved = nothing;
   using scratch = nothing;
+  static constexpr bool any_rows = true;
 
   template <class W>
   static void forward(pass<X> p, W const& w, saved const&, matrix<S const> x, matrix<S> y) {

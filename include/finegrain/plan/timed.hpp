@@ -81,6 +81,7 @@ struct plan<X, clocked<Row, E, Runs>> {
   using whole = plan<X, Runs>;
   using saved = typename whole::saved;
   using scratch = typename whole::scratch;
+  static constexpr bool any_rows = AnyRows<whole>, picks_rows = PicksRows<whole>;
 
   template <class W>
   static void forward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S> y) {
