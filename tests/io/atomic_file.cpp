@@ -117,6 +117,30 @@ TEST_CASE("when the disk is full at any byte, the old file stays and no other is
   CHECK(contents(path) == "old");
 }
 
+TEST_CASE("where a folder cannot be opened to be synced, the old file stays and no other is left") {
+  folder const here;
+  std::string const path = here / "f";
+  put(path, "old");
+  CHECK(in_child([&] {
+    fg::atomic_file file(path);
+    file.write("new", 3);
+    rlimit before;
+    ::getrlimit(RLIMIT_NOFILE, &before);
+    rlimit const none{0, before.rlim_max};  // no more files than are open
+    if (::setrlimit(RLIMIT_NOFILE, &none) != 0) return false;
+    try {
+      file.commit();
+      return false;
+    } catch (fg::file_error const& e) {
+      ::setrlimit(RLIMIT_NOFILE, &before);
+      std::string const said = e.what();
+      return said.find("the folder of") != said.npos && contents(path) == "old";
+    }
+  }));
+  CHECK(contents(path) == "old");
+  CHECK(here.files() == 1);
+}
+
 TEST_CASE("a folder that is not there gives the system's reason") {
   folder const here;
   CHECK_THROWS_WITH(fg::atomic_file(here / "absent/f"),

@@ -75,17 +75,20 @@ class atomic_file {
     if (!write_all(file_, from, bytes)) throw_file_error("cannot write", path_, errno);
   }
 
-  /// Puts the file in its place.
+  /// Puts the file in its place. Throws file_error: the old one is then there as before; or, where
+  /// the folder alone could not be synced, the new one, though a crash may bring the old one back.
   void commit() {
+    auto const slash = path_.rfind('/');
+    std::string const folder = slash == path_.npos ? "." : path_.substr(0, slash + 1);
+    file_descriptor const entry(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    if (entry < 0) throw_file_error("cannot open the folder of", path_, errno);
     if (::fsync(file_) != 0) throw_file_error("cannot write", path_, errno);
     if (std::rename(partial_.c_str(), path_.c_str()) != 0)
       throw_file_error("cannot replace", path_, errno);
     committed_ = true;
-    auto const slash = path_.rfind('/');
-    std::string const folder = slash == path_.npos ? "." : path_.substr(0, slash + 1);
-    file_descriptor const entry(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (entry < 0 || ::fsync(entry) != 0)
-      throw_file_error("cannot make sure of the name of the new file", path_, errno);
+    if (::fsync(entry) != 0)
+      throw_file_error("the new file is in its place, but its folder cannot be synced:", path_,
+                       errno);
   }
 
  private:
