@@ -102,5 +102,6 @@ TEST_CASE("A log belongs to one writer at a time") {
   folder const dir;
   std::string const path = dir / "log.jsonl";
   fg::record_log const first(path);
-  CHECK_THROWS_WITH(fg::record_log(path), ContainsSubstring("another process"));
+  CHECK_THROWS_WITH(fg::record_log(path),
+                    ContainsSubstring("another process, or another study in this one"));
 }

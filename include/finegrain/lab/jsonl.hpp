@@ -142,7 +142,8 @@ class record_log {
         file_(::open(path_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644)) {
     if (file_ < 0) throw_file_error("cannot open", path_, errno);
     if (::flock(file_, LOCK_EX | LOCK_NB) != 0)
-      throw file_error("another process is writing %.300s", path_.c_str());
+      throw file_error("another process, or another study in this one, is writing %.300s",
+                       path_.c_str());
     load();
   }
 
