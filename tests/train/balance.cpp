@@ -123,6 +123,24 @@ TEST_CASE("biases move once a step, by the counts of all its batches, and by no 
   CHECK_THROWS_WITH(several.finish(), ContainsSubstring("needs a batch"));
 }
 
+TEST_CASE(
+    "quantiles are the mean of the step's batches, and of those without tokens there are none") {
+  task const t(40);
+  net_of<biased> plain({.deviation = 0.5}), with_empty({.deviation = 0.5});
+  fg::training const how{.bias = {.quantile = true}};
+  fg::trainer two{plain, {.lr = 1e-9}, how}, four{with_empty, {.lr = 1e-9}, how};
+  two.gather({.tokens = 20}, t.in(0, 20), t.out(0, 20));
+  two.gather({.tokens = 20}, t.in(20, 20), t.out(20, 20));
+  two.finish();
+  four.gather({.tokens = 0}, t.in(0, 0), t.out(0, 0));
+  four.gather({.tokens = 20}, t.in(0, 20), t.out(0, 20));
+  four.gather({.tokens = 0}, t.in(0, 0), t.out(0, 0));
+  four.gather({.tokens = 20}, t.in(20, 20), t.out(20, 20));
+  four.finish();
+  CHECK(biases(plain) != std::vector<double>(6, 0.0));
+  CHECK(biases(with_empty) == biases(plain));
+}
+
 TEST_CASE("a loss over the batch sees the counts of the step's earlier batches") {
   task const t(40);
   net_of<family::base> net({.deviation = 0.5});

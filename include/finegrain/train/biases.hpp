@@ -15,7 +15,8 @@ namespace finegrain::inline FINEGRAIN_ABI {
 
 /// How selection biases move, once a step, from the counts of all its batches. By their sign
 /// [DeepSeek-V3]: an expert that was chosen less often than the mean gains `speed`, one more often
-/// loses it. Or to the routers' quantiles, averaged over the step's batches [quantile balancing].
+/// loses it. Or to the routers' quantiles, averaged over the step's batches that have tokens
+/// [quantile balancing].
 struct bias_update {
   double speed = 0;       // gamma; V3: 0.001, then 0
   bool centre = false;    // and then their mean is taken off: no choice changes
@@ -63,7 +64,7 @@ inline void add_counts(routing_log const& batch, routing_log& step, bool begin) 
   }
 }
 
-/// Moves a router's biases by what its experts got in a step of so many batches.
+/// Moves a router's biases by what its experts got in a step of so many batches with tokens.
 template <class N>
 void move_bias(std::span<N> bias, routing_report const& did, std::int64_t batches,
                bias_update const& how) {

@@ -279,6 +279,7 @@ class trainer {
   void count() {
     place<executor>::read_log(net_.on(), *last_.log, last_.tokens);
     add_counts(*last_.log, counts_, gathered_ == 0);
+    filled_ = (gathered_ == 0 ? 0 : filled_) + (last_.tokens > 0);
   }
 
   /// Moves the routers' selection biases.
@@ -293,7 +294,7 @@ class trainer {
       if (auto const& biases = routers_[router]; biases.offset >= 0)
         state_.change(net_.on(), net_.parameters(), biases.offset, biases.experts, [&](N* bias) {
           move_bias(std::span<N>(bias, std::size_t(biases.experts)), counts_.layers[router],
-                    gathered_, how);
+                    filled_, how);
         });
   }
 
@@ -333,7 +334,8 @@ class trainer {
   std::vector<weight_group> const groups_;
   std::vector<router_biases> const routers_;
   routing_log counts_;         // of the batches of this step
-  std::int64_t gathered_ = 0;  // so many
+  std::int64_t gathered_ = 0;  // so many,
+  std::int64_t filled_ = 0;    // and of them with tokens, which have quantiles
   /// The last batch, as far as report() needs it.
   struct pending {
     double made = 0;                        // of the loss, by the host
