@@ -123,7 +123,8 @@ class trainer {
   }
 
   /// Several batches of one step: gather each, then finish. Gradients are averaged; losses over the
-  /// batch count the choices of the step's earlier ones too; biases move by the counts of all.
+  /// batch count the choices of the step's earlier ones too; biases move by the counts of all. A
+  /// step() in between, or a load(), forgets what was gathered.
   step_report gather(batch b, id_list targets) requires(in == ids) {
     return gather(b, {}, targets);
   }
