@@ -50,9 +50,10 @@ constexpr bool matches(std::string_view name, std::string_view pattern) {
 inline adamw const& checked(adamw const& a) {
   auto const below_one = [](double beta) { return beta >= 0 && beta < 1; };
   auto const number = [](double x) { return x >= 0 && x <= 1e30; };
-  if (!number(a.lr) || !below_one(a.beta1) || !below_one(a.beta2) || !(a.epsilon > 0) ||
-      !number(a.weight_decay))
-    throw invalid_argument("adamw needs finite lr, weight_decay >= 0, 0 <= beta1, beta2 < 1, epsilon > 0");
+  if (!number(a.lr) || !below_one(a.beta1) || !below_one(a.beta2) ||
+      !(a.epsilon >= 1e-37 && number(a.epsilon)) || !number(a.weight_decay))
+    throw invalid_argument(
+        "adamw needs finite lr, weight_decay >= 0, 0 <= beta1, beta2 < 1, epsilon >= 1e-37");
   return a;
 }
 
