@@ -69,6 +69,11 @@ TEST_CASE("gradients of the load loss are those of differences, and it is 0 at b
   CHECK(log.balance_loss() < 0.1);  // equal logits: what differs is the draw of noise
   CHECK(log.balance_loss() > 0);
   CHECK_THROWS_WITH(worst<family::base>(request), ContainsSubstring("averages over noise"));
+  // what chooses otherwise than by logits and noise has other averages
+  constexpr fg::config biased = family::with([](fg::config& c) { c.noisy = c.bias = true; });
+  CHECK_THROWS_WITH(worst<biased>(request), ContainsSubstring("bias"));
+  CHECK_THROWS_WITH(worst<noisy>({.mask_best = 1, .balance = {.load = 1}}),
+                    ContainsSubstring("excluded experts"));
 }
 
 TEST_CASE("gradients of a learned mix of shared and routed experts are those of differences") {

@@ -143,10 +143,11 @@ inline void check_request(config const& c, routing_request const& request, bool 
     if (!number(x)) throw invalid_argument("a balance coefficient must be a number of at least 0");
   if (c.selection == selection::rule && !request.rule)
     throw invalid_argument("selection::rule needs a rule in the batch's routing request");
-  if (b.load > 0 && !(c.noisy && c.selection == selection::top_k && c.groups == 1 && k < c.routed))
+  if (b.load > 0 && !(c.noisy && c.selection == selection::top_k && c.groups == 1 && !c.bias &&
+                      request.mask_best == 0 && k < c.routed))
     throw invalid_argument(
-        "the load loss averages over noise: it needs .noisy = true, no groups and fewer experts "
-        "a token than there are");
+        "the load loss averages over noise: it needs .noisy = true, no groups, bias or excluded "
+        "experts, and fewer experts a token than there are");
   if (c.uniform && b != balance_losses{})
     throw invalid_argument("balance losses move a router, and with uniform weights there is none");
   if (request.devices < 1 || c.routed % request.devices != 0)
