@@ -331,6 +331,21 @@ TEST_CASE("A study samples from its best model, the same for the same seed") {
         study.sample("line", 20, {.temperature = 1}));
 }
 
+TEST_CASE("A model whose loss is no number is not the best") {
+  folder const dir;
+  auto const sample = [&](bool both) {
+    fg::study study(text(), settings(dir.path), nullptr);
+    if (both) study.add<tiny<base>>("lost", settings({}).training, fg::adamw{.lr = 1e30});
+    study.add<tiny<base>>("a");
+    REQUIRE(study.run());
+    if (both) CHECK(std::isnan(study.results().of("lost").validation.at(0)));
+    return study.sample("line", 20);
+  };
+  auto const alone = sample(false);
+  CHECK(alone.size() == 24);
+  CHECK(sample(true) == alone);
+}
+
 TEST_CASE("A folder belongs to one study at a time, and what cannot be done is said") {
   folder const dir;
   fg::study const first(text(), settings(dir.path), nullptr);

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <numbers>
 #include <string>
@@ -180,11 +181,10 @@ class study {
   /// A prompt, and what the best model (of the first seed) writes after it.
   std::string sample(std::string const& prompt, std::int64_t bytes, sampling how = {}) {
     entry const* best = nullptr;
-    double least = 0;
+    double least = std::numeric_limits<double>::infinity();  // NaN is none
     for (entry const& e : models_)
       if (record const* r = find(run_of(e, 0), settings_.steps))
-        if (double const bits = r->number("validation"); !best || bits < least)
-          best = &e, least = bits;
+        if (double const bits = r->number("validation"); bits < least) best = &e, least = bits;
     if (!best) return {};
     auto const model = made(*best, 0, true);
     // A model knows places up to the length that it was trained on: it sees the last half of that
