@@ -279,7 +279,7 @@ TEST_CASE("Trained models are asked at fixed weights, and what they said is kept
   for (int time = 0; time < 2; ++time) {
     fg::study study(text(), settings(dir.path), nullptr);
     study.add<tiny<base>>("a");
-    if (time == 0) CHECK_THROWS_AS(study.ask("a"), fg::file_error);
+    if (time == 0) CHECK_THROWS_WITH(study.ask("a"), ContainsSubstring("not trained yet"));
     REQUIRE(study.run());
     auto const all = study.ask("a");
     CHECK(fg::means(all) == study.results().of("a").validation);
@@ -344,6 +344,30 @@ TEST_CASE("A model whose loss is no number is not the best") {
   auto const alone = sample(false);
   CHECK(alone.size() == 24);
   CHECK(sample(true) == alone);
+}
+
+/// Interrupts training at its third pass.
+struct interrupting : fg::balance_rule {
+  mutable int calls = 0;
+  void factors(std::span<double const>, std::span<double> factors) const override {
+    std::fill(factors.begin(), factors.end(), 0.0);
+    if (++calls == 3) std::raise(SIGINT);
+  }
+};
+
+TEST_CASE("A model whose training was interrupted is not asked before it is trained") {
+  folder const dir;
+  interrupting const rule;
+  fg::training how = settings({}).training;
+  how.routing.balance.rule = &rule;
+  fg::study study(text(), settings(dir.path), nullptr);
+  study.add<tiny<base>>("a", how);
+  REQUIRE(!study.run());
+  CHECK_THROWS_WITH(study.ask("a"), ContainsSubstring("not trained yet"));
+  CHECK_THROWS_WITH(study.routers("a"), ContainsSubstring("not trained yet"));
+  CHECK(study.ask("a", {}, false).size() == 2);
+  REQUIRE(study.run());
+  CHECK(study.ask("a").size() == 2);
 }
 
 TEST_CASE("A folder belongs to one study at a time, and what cannot be done is said") {

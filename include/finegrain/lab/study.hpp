@@ -148,7 +148,8 @@ class study {
   }
 
   /// How a model does, at the weights of its trained runs, under a request to its routers: an answer
-  /// a seed. Untrained: at the weights that training started from.
+  /// a seed. Untrained: at the weights that training started from. Throws invalid_argument where
+  /// training is not at its end.
   std::vector<answer> ask(std::string const& model, routing_request const& how = {},
                           bool trained = true) {
     entry const& e = entry_of(model);
@@ -227,6 +228,9 @@ class study {
     throw invalid_argument("the study has no model named \"%.200s\"", model.c_str());
   }
   std::unique_ptr<learner> made(entry const& e, int seed, bool trained) const {
+    if (trained && !find(run_of(e, seed), settings_.steps))
+      throw invalid_argument("the model \"%.200s\" is not trained yet: run() does it",
+                             e.name.c_str());
     auto model = e.make(static_cast<std::uint64_t>(seed));
     if (trained) model->load(checkpoint_of(run_of(e, seed)));
     return model;
