@@ -59,13 +59,13 @@ struct config {
   finegrain::precision precision = finegrain::precision::f32;
   bool by_logits = false;        // the choice goes by logits + bias in place of scores + bias
   bool uniform = false;          // hash: every weight is scale / K, and there is no router
-  bool constant_weight = false;  // top_k = 1 may renormalise: every weight is then scale
+  bool constant_weight = false;  // renormalise with top_k = 1 is meant: every weight is then scale
   bool chance_second = false;    // training uses a second expert with probability 2 g2 [GShard]
   bool jitter = false;  // training may multiply the router's input by random factors [Switch]
   bool noisy = false;   // training adds noise of a learned deviation to logits [Shazeer 2017]
   int cosine = 0;  // over 0: logits are cosines in so many dimensions, over a temperature [X-MoE]
   int vocabulary = 0;      // hash: token ids that the table has
-  float epsilon = 1e-20f;  // what the sum that divides is increased by,
+  float epsilon = 1e-20f;  // renormalise: what the sum is increased by,
   float floor = 0.0f;      // having been raised to at least this
 
   /// m times the experts, each 1/m as wide, m times as many chosen [DeepSeekMoE 3.1].
