@@ -4,4 +4,9 @@
 
 #include <finegrain/cuda.cuh>
 
+// Three passes of nvcc read what the headers of kernels include.
+#if defined(_GLIBCXX_ALGORITHM) || defined(_GLIBCXX_SPAN) || defined(_GLIBCXX_VECTOR)
+#error "headers of kernels include no <algorithm>, <span> or <vector>"
+#endif
+
 template struct finegrain::on_cuda<needs::model>;

@@ -1,29 +1,11 @@
-// The cache of generation on the device: where each sequence's rows are.
+// Rows of a cache on the device: where new tokens' go, and how they get there.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "../plan/batch.hpp"
-#include "buffer.hpp"
+#include "../base/matrix.hpp"
+#include "memory.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
-
-/// Lengths are the host's. Of several sequences a pass takes a copy to the device, with where the
-/// batch's begin, and makes of them where each token's row goes.
-template <class T>
-struct device_cache : kv_cache<T, device_buffer<T>> {
-  using base = kv_cache<T, device_buffer<T>>;
-  device_buffer<std::int64_t> lists;   // starts (sequences + 1), and lengths before the pass
-  std::int64_t const* rows = nullptr;  // (T) of the pass that runs
-
-  device_cache(std::int64_t width, std::int64_t capacity, std::int64_t sequences = 1)
-      : base(width, capacity, sequences), lists(sequences > 1 ? 2 * sequences + 1 : 0) {}
-
-  earlier past() const {
-    earlier made = base::past();
-    made.rows = rows;
-    return made;
-  }
-};
 
 namespace device {
 

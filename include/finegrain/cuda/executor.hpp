@@ -13,6 +13,7 @@
 #include "cache.hpp"
 #include "clock.hpp"
 #include "elementwise.hpp"
+#include "kv_cache.hpp"
 #include "loss.hpp"
 #include "products.hpp"
 #include "report.hpp"

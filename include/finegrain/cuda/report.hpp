@@ -2,10 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
+#include <cstddef>
 #include <cstdint>
 
-#include "../plan/batch.hpp"
+#include "../base/platform.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
@@ -29,14 +29,14 @@ struct router_report {
     static_assert(sizeof(std::int64_t) == sizeof(double));
   }
   static constexpr std::int64_t numbers(std::int64_t R) { return 5 * R + 3; }
-  /// On the host, when kernels have written it.
-  void read(routing_report& to) const {
-    std::size_t const R = to.load.size();
-    std::copy_n(load, R, to.load.begin());
-    std::copy_n(dropped, R, to.dropped.begin());
-    std::copy_n(mean_score, R, to.mean_score.begin());
-    std::copy_n(bias, R, to.bias.begin());
-    std::copy_n(quantile, R, to.quantile.begin());
+  /// On the host, when kernels have written it. Report is routing_report, whose header brings
+  /// <vector>, which kernels do without.
+  template <class Report>
+  void read(Report& to) const {
+    for (std::size_t e = 0; e < to.load.size(); ++e) {
+      to.load[e] = load[e], to.dropped[e] = dropped[e];
+      to.mean_score[e] = mean_score[e], to.bias[e] = bias[e], to.quantile[e] = quantile[e];
+    }
     to.balance_loss = totals[0], to.entropy = totals[1], to.devices = totals[2];
   }
   static constexpr int blocks = 128;

@@ -3,7 +3,6 @@
 #pragma once
 
 #include "../base/matrix.hpp"
-#include "../plan/batch.hpp"
 #include "../plan/rotary.hpp"
 #include "memory.hpp"
 
@@ -19,15 +18,6 @@ struct places {
   std::int64_t past = 0;                         // earlier tokens, in a cache; of one sequence
   std::int64_t const* past_on_device = nullptr;  // where it stands in place of past, if not null
 };
-/// Those of a batch whose lists are on the device; behind several sequences in a cache it has
-/// positions.
-inline places places_of(batch const& b, std::int64_t tokens, earlier past) {
-  return {.tokens = tokens,
-          .starts = b.starts.empty() ? nullptr : b.starts.data(),
-          .sequences = b.sequences(),
-          .positions = b.positions.empty() ? nullptr : b.positions.data(),
-          .past = past.rows ? 0 : past.length(0)};
-}
 
 template <class T>
 struct rotary {

@@ -8,6 +8,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
+
 #include "../base/math.hpp"
 #include "../expr/latent_attention.hpp"
 #include "plan.hpp"

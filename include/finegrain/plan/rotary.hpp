@@ -2,8 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
-
+#include "../base/bounds.hpp"
 #include "../base/math.hpp"
 #include "../config/architecture.hpp"
 #include "extent.hpp"
@@ -26,10 +25,10 @@ struct rotary {
   /// Radians a position, pair by pair: speed = theta^(-2i/dim) * slowed(i).
   double slowed(int i) const {
     if (yarn.factor == 1) return 1;
-    double const low = std::max(math::floor(pair_of(yarn.fast)), 0.0);
-    double const high = std::min(math::ceil(pair_of(yarn.slow)), dim - 1.0);
+    double const low = at_least(math::floor(pair_of(yarn.fast)), 0.0);
+    double const high = at_most(math::ceil(pair_of(yarn.slow)), dim - 1.0);
     double const ramp = (i - low) / (high == low ? 0.001 : high - low);
-    return 1 - std::clamp(ramp, 0.0, 1.0) * (1 - 1 / double{yarn.factor});
+    return 1 - at_most(at_least(ramp, 0.0), 1.0) * (1 - 1 / double{yarn.factor});
   }
   /// What turned numbers are times.
   double size() const { return mscale(yarn.mscale) / mscale(yarn.mscale_all); }
