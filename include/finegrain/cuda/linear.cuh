@@ -10,7 +10,7 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 
-inline void check(cublasStatus_t status, char const* what) {
+FINEGRAIN_ONE_COPY inline void check(cublasStatus_t status, char const* what) {
   if (status != CUBLAS_STATUS_SUCCESS)
     throw cuda_error("%s: %s", what, cublasGetStatusString(status));
 }

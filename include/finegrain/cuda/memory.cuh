@@ -11,7 +11,7 @@ namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 
 /// Throws cuda_error when a call failed, or when a launch before it did.
-inline void check(cudaError_t result, char const* what) {
+FINEGRAIN_ONE_COPY inline void check(cudaError_t result, char const* what) {
   if (result == cudaSuccess) return;
   static_cast<void>(cudaGetLastError());  // the error is told once
   throw cuda_error("%s: %s", what, cudaGetErrorString(result));

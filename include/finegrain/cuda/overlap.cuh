@@ -25,11 +25,10 @@ __device__ inline void wait_for_launch_ahead() {
 #endif
 }
 
-/// Starts a kernel so.
-template <class... P>
-void launch_overlapping(void (*kernel)(P...), dim3 grid, int threads, std::int64_t bytes,
-                        CUstream_st* stream, char const* name,
-                        std::type_identity_t<P> const&... arguments) {
+/// Starts a kernel so, on arguments at these addresses.
+FINEGRAIN_ONE_COPY inline void launch_overlapping(void const* kernel, dim3 grid, int threads,
+                                                  std::int64_t bytes, CUstream_st* stream,
+                                                  char const* name, void** arguments) {
   int device = 0, major = 0;
   check(cudaGetDevice(&device), "asking for the device");
   check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device),
@@ -44,8 +43,16 @@ void launch_overlapping(void (*kernel)(P...), dim3 grid, int threads, std::int64
   config.stream = stream;
   config.attrs = &overlap;
   config.numAttrs = major >= 9 ? 1 : 0;
-  check(cudaLaunchKernelEx(&config, kernel, arguments...), name);
+  check(cudaLaunchKernelExC(&config, kernel, arguments), name);
   check_launch(name);
+}
+template <class... P>
+void launch_overlapping(void (*kernel)(P...), dim3 grid, int threads, std::int64_t bytes,
+                        CUstream_st* stream, char const* name,
+                        std::type_identity_t<P> const&... arguments) {
+  void const* addresses[] = {&arguments...};
+  launch_overlapping(reinterpret_cast<void const*>(kernel), grid, threads, bytes, stream, name,
+                     const_cast<void**>(addresses));
 }
 
 }  // namespace device
