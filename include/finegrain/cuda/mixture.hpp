@@ -38,8 +38,8 @@ struct mixture_plan {
   static auto pass_of(pass<X> const& p, W const& w, mixture_saved<T> const& s, T const* x,
                       Experts const& experts) {
     constexpr int numbers = Routed ? lane_numbers(C.routed) : 0;
-    return mixture_pass < T, numbers, Routed && rarer(C),
-           Experts > (p, layer, Shared, views<T const>(w), s, x, experts);
+    return mixture_pass<T, numbers, (Routed && rarer(C)), (Routed && C.bias), Experts>(
+        p, layer, Shared, views<T const>(w), s, x, experts);
   }
   template <class U, class W>
   static mixture_weights<U> views(W const& w) {

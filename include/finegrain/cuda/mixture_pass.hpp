@@ -15,10 +15,10 @@ namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 
 /// One pass through a layer of experts: what forward and backward have in common. N is lane_numbers
-/// of the routed experts, or 0 where there are none, and Rarer whether their router is: so a program
-/// calls, and needs in its .cu file, no other router's code. Forward asks Experts for its products,
-/// which may have weights of their own.
-template <class T, int N, bool Rarer, class Experts = experts<T>>
+/// of the routed experts, or 0 where there are none, Rarer whether their router is, and Biased
+/// whether it has a selection bias: so a program calls, and needs in its .cu file, no other router's
+/// code. Forward asks Experts for its products, which may have weights of their own.
+template <class T, int N, bool Rarer, bool Biased, class Experts = experts<T>>
 class mixture_pass {
  public:
   using X = basic_cuda<T>;
@@ -276,9 +276,10 @@ class mixture_pass {
     router_report const to(at, c_.routed);
     route<T>::report(rules_, loss_, router().bias, s_.router, s_.rows, starts(), s_.factors, to,
                      t_.report_sums, p_.on.stream);
-    if (p_.batch.routing.quantiles)
-      kinds<T>::quantiles(rules_, router().bias, s_.router, t_.kinds, p_.extent.tokens, to.quantile,
-                          p_.on.stream);
+    if constexpr (Biased)
+      if (p_.batch.routing.quantiles)
+        kinds<T>::quantiles(rules_, router().bias, s_.router, t_.kinds, p_.extent.tokens,
+                            to.quantile, p_.on.stream);
     if (kept.experts.empty()) return;
     kept.slots = rules_.k;
     std::int64_t const count = p_.extent.tokens * rules_.k;

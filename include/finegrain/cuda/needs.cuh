@@ -91,7 +91,8 @@ template <class T, config C>
 struct stage_code<T, shared_experts<C>> : layer_code<T> {};
 template <class T, config C>
 struct stage_code<T, routed_experts<C>>
-    : all_code<layer_code<T>, router_code<T, lane_numbers(C.routed), rarer(C)>> {};
+    : all_code<layer_code<T>, router_code<T, lane_numbers(C.routed), rarer(C)>,
+               code_if<C.bias, biased_code, T>> {};
 
 /// Of what a .cu file names: an expression, a ladder or nothing.
 template <class T, class What>
@@ -105,14 +106,15 @@ using any_code = all_code<network_code<T>, Routers..., layer_code<T>, norm_code<
                           embed_code<T>, blend_code<T>>;
 template <class T, config... Cs>
 struct code_for<T, ladder<Cs...>>
-    : any_code<T, router_code<T, lane_numbers(Cs.routed), rarer(Cs)>...> {
+    : any_code<T, router_code<T, lane_numbers(Cs.routed), rarer(Cs)>...,
+               code_if<(false || ... || Cs.bias), biased_code, T>> {
   static_assert(
       (true && ... && !unsupported(Cs)),
       "a layer of this ladder does not run on cuda: cuda/supported.hpp says what does not");
 };
 template <class T>
 struct code_for<T, void> : any_code<T, choice_code<T, 2>, choice_code<T, 8>, choice_code<T, 32>,
-                                    plain_kinds_code<T>, rarer_kinds_code<T>> {};
+                                    plain_kinds_code<T>, rarer_kinds_code<T>, biased_code<T>> {};
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -53,7 +53,7 @@ struct router_kinds {
 };
 
 /// Whether layers of a config may need all of `kinds`; others need plain_kinds_code of it alone, for
-/// what is asked of any router: to drop slots, quantiles, and balance rules.
+/// what is asked of any router: to drop slots, and balance rules; with a selection bias, biased_code.
 constexpr bool rarer(config const& c) {
   return c.cosine > 0 || c.noisy || c.jitter || c.selection == selection::sinkhorn ||
          c.selection == selection::expert_choice || c.selection == selection::rule;

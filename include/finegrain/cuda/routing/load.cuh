@@ -185,5 +185,9 @@ void kinds<T>::quantiles(routing_rules const& c, summed<T> bias, router_state co
   check_launch("route: quantiles");
 }
 
+/// What a router with a selection bias may need beside.
+template <class T>
+using biased_code = code<&kinds<T>::quantiles>;
+
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -107,7 +107,7 @@ void kinds<T>::add_factors(sequence_starts starts, int sequence, routing_rules c
 /// What any router may need.
 template <class T>
 using plain_kinds_code = code<&kinds<T>::keep_seed, &kinds<T>::drop, &kinds<T>::chosen,
-                              &kinds<T>::chosen_in, &kinds<T>::add_factors, &kinds<T>::quantiles>;
+                              &kinds<T>::chosen_in, &kinds<T>::add_factors>;
 /// And rarer ones.
 template <class T>
 using rarer_kinds_code =
