@@ -7,7 +7,7 @@
 
 namespace {
 
-using namespace rows_under_test;
+using namespace on_device;
 using kernels = fg::device::adamw<bf16>;
 
 namespace {
@@ -26,7 +26,7 @@ std::vector<fg::device::weight_range> for_device(std::vector<fg::trained_range> 
 }  // namespace
 
 TEST_CASE("steps of AdamW on the device are the host's") {
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   auto const ranges_ = for_device(ranges);
   auto const on_device = upload(ranges_);
   auto const count = static_cast<std::int64_t>(ranges.size());
@@ -85,7 +85,7 @@ TEST_CASE("steps of AdamW on the device are the host's") {
 }
 
 TEST_CASE("weights rounded by chance on the device are the host's") {
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   auto const ranges_ = for_device(ranges);
   std::vector<float> w;
   for (std::uint64_t i = 0; i < size; ++i) w.push_back(float(fg::random_normal(1, i)));
@@ -106,7 +106,7 @@ TEST_CASE("weights rounded by chance on the device are the host's") {
 }
 
 TEST_CASE("selection biases move by the counts of all batches") {
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   // Three routers whose reports lie one after the other; the second has no biases.
   std::vector<fg::device::router_place> const routers{
       {0, 0, 5, 6, 1}, {5, 1, -1, -1, 8}, {26, 9, 10, 400, 300}};

@@ -186,7 +186,7 @@ void check(problem p) {
 TEMPLATE_TEST_CASE("attention on the device agrees with the specification, values and gradients",
                    "", bf16, fg::fp16, float) {
   using S = TestType;
-  if (runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   for (int const dim : {8, 32, 40, 64, 80, 128, 136, 256}) check<S>({{2, 2, dim}, 200});
   for (std::int64_t const T : {1, 2, 7, 63, 64, 65, 127, 128, 129, 257, 515}) {
     check<S>({{2, 1, 64}, T});
@@ -201,7 +201,7 @@ TEMPLATE_TEST_CASE("attention on the device agrees with the specification, value
 TEMPLATE_TEST_CASE("attention on the device keeps sequences apart, empty ones too", "", bf16,
                    fg::fp16, float) {
   using S = TestType;
-  if (runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   for (int const dim : {32, 64, 80, 128, 256}) {
     check<S>({{4, 2, dim}, 300, {0, 3, 3, 70, 71, 150, 150, 150, 299, 300, 300}});
     check<S>({{2, 1, dim}, 400, {0, 128, 256, 257, 258, 384, 400}});
@@ -215,7 +215,7 @@ TEMPLATE_TEST_CASE("attention on the device keeps sequences apart, empty ones to
 TEMPLATE_TEST_CASE("without queries, attention on the device gives the mean, to the bit", "", bf16,
                    fg::fp16) {
   using S = TestType;
-  if (runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   for (int const dim : {64, 128, 256}) {
     problem p({2, 2, dim}, 500, {0, 1, 200, 200, 456, 500});
     for (double& x : p.q) x = 0;
@@ -234,7 +234,7 @@ TEMPLATE_TEST_CASE("without queries, attention on the device gives the mean, to 
 TEMPLATE_TEST_CASE("attention on the device gives the same bits again, and T = 0 does nothing", "",
                    bf16, fg::fp16, float) {
   using S = TestType;
-  if (runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   for (int const dim : {64, 128, 256}) {
     problem const p({8, 2, dim}, 2000, {0, 33, 480, 2000});
     answers const a = computed<S>(p);
@@ -282,7 +282,7 @@ numbers cached(problem const& p, std::int64_t T, bool decode, bool from_device,
 TEMPLATE_TEST_CASE("with a cache, attention on the device gives the bits of the whole sequence", "",
                    bf16, fg::fp16, float) {
   using S = TestType;
-  if (runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   for (int const dim : {64, 80, 128, 256}) {
     problem const p({4, 2, dim}, 333);
     numbers const whole = computed<S>(p).mixed;
@@ -297,7 +297,7 @@ TEMPLATE_TEST_CASE("with a cache, attention on the device gives the bits of the 
 TEMPLATE_TEST_CASE("decode on the device agrees with the specification", "", bf16, fg::fp16,
                    float) {
   using S = TestType;
-  if (runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   for (fg::heads const shape : {fg::heads{4, 4, 64},
                                 {16, 16, 128},
                                 {8, 1, 128},
@@ -328,7 +328,7 @@ TEMPLATE_TEST_CASE("decode on the device agrees with the specification", "", bf1
 TEMPLATE_TEST_CASE("decode of several sequences on the device agrees with the specification", "",
                    bf16, float) {
   using S = TestType;
-  if (runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   std::int64_t const capacity = 200;
   std::vector<std::int64_t> const starts{0, 1, 1, 4, 5, 6}, lengths{0, 77, 140, 16, 199};
   fg::batch const b{.tokens = 6, .starts = starts};
@@ -378,7 +378,7 @@ TEST_CASE("decode's parts fill a GPU, and their memory is known from shapes") {
 TEMPLATE_TEST_CASE("rotary positions on the device agree with the specification", "", bf16,
                    fg::fp16, float) {
   using S = TestType;
-  if (runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   fg::basic_reference<double> const on;
   starts_list const starts{0, 8, 8, 70};
   auto const starts_memory = upload(starts);

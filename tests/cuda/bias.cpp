@@ -6,7 +6,7 @@
 
 namespace {
 
-using namespace rows_under_test;
+using namespace on_device;
 
 struct shape {
   std::int64_t T, N;
@@ -23,7 +23,7 @@ TEMPLATE_TEST_CASE("biases on the device: every row of an output, and their grad
                    fg::fp16, float) {
   using S = TestType;
   using kernels = fg::device::bias<S>;
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   for (auto const [T, N] : shapes) {
     CAPTURE(T, N);
     auto const at = [&, n = N](std::int64_t t, std::int64_t c) {

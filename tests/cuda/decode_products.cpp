@@ -1,7 +1,6 @@
 // Products of few tokens against plain loops in double, with tails, pads, empty experts and poison.
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
-#include <cstring>
 #include <finegrain/cuda/coded.hpp>
 #include <finegrain/cuda/decode/products.hpp>
 #include <finegrain/cuda/hopper/few_rows.hpp>
@@ -10,9 +9,9 @@
 #include "../catch.hpp"
 #include "rows.hpp"
 
-namespace fg = finegrain;
 namespace {
 
+using namespace on_device;
 using fg::bf16;
 using numbers = std::vector<bf16>;
 
@@ -73,7 +72,7 @@ struct weights {
     if constexpr (F == fg::format::bf16) {
       auto const drawn = draw(size, seed, scale);
       for (std::int64_t i = 0; i < size; ++i) values.push_back(at(drawn, i));
-      numbers_ = rows::upload(drawn);
+      numbers_ = upload(drawn);
     } else {
       bool const blocks = F == fg::format::fp8;
       std::int64_t const high = blocks ? (rows + 127) / 128 : rows;
@@ -93,8 +92,8 @@ struct weights {
         std::int64_t const block = blocks ? (e * high + r / 128) * wide + c / 128 : e * high + r;
         values.push_back(at(scales, block) * (blocks ? e4m3(code) : signed_magnitude(code)));
       }
-      numbers_ = rows::upload(codes);
-      scales_ = rows::upload(scales);
+      numbers_ = upload(codes);
+      scales_ = upload(scales);
     }
   }
   number* data() const { return numbers_.data(); }
@@ -119,9 +118,9 @@ struct family {
         gate(experts, width, D, seed, scale),
         up(experts, width, D, seed + 10, scale),
         down(experts, D, width, seed + 20, scale),
-        z(rows::unwritten<bf16>(rows * 2 * width)),
-        hidden(rows::unwritten<bf16>(rows * width)),
-        out(rows::unwritten<bf16>(rows * D)) {}
+        z(unwritten<bf16>(rows * 2 * width)),
+        hidden(unwritten<bf16>(rows * width)),
+        out(unwritten<bf16>(rows * D)) {}
 
   fg::device::expert_family<bf16> arguments() const {
     fg::device::expert_family<bf16> f;
@@ -182,9 +181,9 @@ void check_family(fg::activation act, int D, family<Format> const& f,
                   bool exact, bool saves_z) {
   auto const rows = static_cast<std::int64_t>(token.size());
   auto const F = std::int64_t{f.width};
-  auto const z = rows::download(f.z.data(), rows * 2 * F);
-  auto const hidden = rows::download(f.hidden.data(), rows * F);
-  auto const out = rows::download(f.out.data(), rows * D);
+  auto const z = download(f.z.data(), rows * 2 * F);
+  auto const hidden = download(f.hidden.data(), rows * F);
+  auto const out = download(f.out.data(), rows * D);
   std::vector<double> want_z, want_hidden, want_out;
   for (std::int64_t r = 0; r < rows; ++r) {
     auto const e = std::int64_t{expert[static_cast<std::size_t>(r)]};
@@ -206,29 +205,25 @@ void check_family(fg::activation act, int D, family<Format> const& f,
   compare("out", out, want_out, 0.005);
 }
 
-bool same(numbers const& a, numbers const& b) {
-  return std::memcmp(a.data(), b.data(), a.size() * sizeof(bf16)) == 0;
-}
-
 template <fg::format Format = fg::format::bf16>
 void run(shape const& s, bool exact, fg::activation act = fg::activation::swiglu,
          path by = path::decode) {
   CAPTURE(s.D, s.F, s.SF, s.R, s.k, s.T, s.tile, s.skew, exact);
-  auto const routing = s.skew < 0 ? rows::all_at(s.T, s.R, s.R / 2)
-                                  : rows::random_routing(s.T, s.k, s.R, 7, s.skew, s.empty, s.drop);
-  auto const map = rows::map_of(routing, s.tile);
-  rows::device_map const device_map(routing, map);
+  auto const routing = s.skew < 0 ? all_at(s.T, s.R, s.R / 2)
+                                  : random_routing(s.T, s.k, s.R, 7, s.skew, s.empty, s.drop);
+  auto const map = map_of(routing, s.tile);
+  device_map const there(routing, map);
   // exact: some 1 in 9 numbers, so that sums stay below 256
   float const scale = exact ? 0.0f : 1.0f;
   auto const x = draw(std::int64_t{s.T} * s.D, 1, scale);
-  auto const x_device = rows::upload(x);
+  auto const x_device = upload(x);
   family<Format> const routed(s.D, s.F, s.R, map.rows(), 10, exact ? 0.0f : 0.1f);
   family<Format> const shared(s.D, s.SF, 1, s.T, 20, exact ? 0.0f : 0.1f);
 
   fg::device::expert_products<bf16> p;
   p.hidden = s.D;
   p.act = act;
-  p.rows = device_map;
+  p.rows = there;
   p.routed = routed.arguments();
   p.shared = shared.arguments();
   p.x = x_device.data();
@@ -246,26 +241,26 @@ void run(shape const& s, bool exact, fg::activation act = fg::activation::swiglu
   if (s.SF > 0) check_family(act, s.D, shared, zeros, all_tokens, x, exact, saves_z);
 
   // Twice the same bits; without z, which is then left alone.
-  auto const hidden = rows::download(routed.hidden), out = rows::download(routed.out);
+  auto const hidden = download(routed.hidden), out = download(routed.out);
   fg::device::runtime::fill(routed.hidden.data(), 0xff, routed.hidden.bytes(), nullptr);
   p.routed.z = p.shared.z = nullptr;
   run.up_and_down(p);
-  CHECK(same(rows::download(routed.hidden), hidden));
-  CHECK(same(rows::download(routed.out), out));
+  CHECK(same_bits(download(routed.hidden), hidden));
+  CHECK(same_bits(download(routed.out), out));
 
   if (s.T > fg::device::fused_tokens || by != path::decode) return;
   auto const residual = draw(std::int64_t{s.T} * s.D, 3, 1.0f);
   std::vector<float> weight;
   for (int t = 0; t < s.T; ++t) weight.push_back(0.25f * static_cast<float>(t + 1));
-  auto const residual_device = rows::upload(residual);
-  auto const weight_device = rows::upload(weight);
-  auto const y_device = rows::unwritten<bf16>(std::int64_t{s.T} * s.D);
-  auto const shared_hidden = rows::download(shared.hidden);
+  auto const residual_device = upload(residual);
+  auto const weight_device = upload(weight);
+  auto const y_device = unwritten<bf16>(std::int64_t{s.T} * s.D);
+  auto const shared_hidden = download(shared.hidden);
   for (bool const plain : {false, true}) {
     CAPTURE(plain);
     p.shared.weight = plain ? nullptr : weight_device.data();
     run.fused_down(p, plain ? nullptr : residual_device.data(), y_device.data());
-    auto const y = rows::download(y_device);
+    auto const y = download(y_device);
     std::vector<double> want;
     for (std::int64_t t = 0; t < s.T; ++t)
       for (std::int64_t d = 0; d < s.D; ++d) {
@@ -284,14 +279,14 @@ void run(shape const& s, bool exact, fg::activation act = fg::activation::swiglu
       }
     compare("y", y, want, 0.005);
     run.fused_down(p, plain ? nullptr : residual_device.data(), y_device.data());
-    CHECK(same(rows::download(y_device), y));
+    CHECK(same_bits(download(y_device), y));
   }
 }
 
 }  // namespace
 
 TEST_CASE("products of few tokens are those of plain loops") {
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   for (int const tile : {8, 16})
     for (int const T : {0, 1, 2, 7, 8, 33, 64}) {
       run({72, 40, 40, 6, 2, T, tile}, false);
@@ -302,7 +297,7 @@ TEST_CASE("products of few tokens are those of plain loops") {
     }
 }
 TEST_CASE("products of few tokens when one expert has all or none has any") {
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   for (int const tile : {8, 16}) {
     run({128, 64, 128, 4, 1, 75, tile, -1}, false);
     run({128, 64, 0, 4, 2, 8, tile, 0, 1.0}, false);
@@ -311,14 +306,13 @@ TEST_CASE("products of few tokens when one expert has all or none has any") {
   }
 }
 TEST_CASE("products of few tokens of wide experts") {
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   run({2048, 1408, 2816, 16, 6, 1, 8}, false);
   run({2048, 704, 0, 12, 4, 8, 8}, false);
   run({1024, 512, 512, 12, 4, 40, 16}, false);
 }
 TEST_CASE("products of few rows with Hopper's instructions") {
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
-  if (!fg::device::few_rows<bf16>::available()) SKIP("no Hopper");
+  NEED_HOPPER(fg::device::few_rows<bf16>);
   auto const hopper = [](shape const& s, bool exact, fg::activation act = fg::activation::swiglu) {
     run(s, exact, act, path::hopper);
   };
@@ -339,7 +333,7 @@ TEST_CASE("products of few rows with Hopper's instructions") {
 }
 TEMPLATE_TEST_CASE_SIG("products of few tokens with coded weights", "", ((fg::format F), F),
                        fg::format::int8, fg::format::fp8) {
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   for (int const tile : {8, 16})
     for (int const T : {0, 1, 8, 40}) {
       run<F>({72, 40, 40, 6, 2, T, tile}, false);

@@ -3,7 +3,7 @@
 #define FINEGRAIN_CUDA_PORTABLE
 #include <finegrain/cuda.cuh>
 
-#include "device.hpp"
+#include "differences.hpp"
 #include "rules.hpp"
 
 namespace fg = finegrain;
@@ -64,7 +64,7 @@ __global__ void count_differences(uint4 const* a, uint4 const* b, std::int64_t s
 }
 
 differences::differences() : count_(1) { fg::device::runtime::fill(count_.data(), 0, 8, nullptr); }
-void differences::add(device_buffer<bf16> const& a, device_buffer<bf16> const& b) {
+void differences::add(device_buffer<fg::bf16> const& a, device_buffer<fg::bf16> const& b) {
   count_differences<<<264, 256>>>(reinterpret_cast<uint4 const*>(a.data()),
                                   reinterpret_cast<uint4 const*>(b.data()), a.bytes() / 16,
                                   count_.data());

@@ -14,7 +14,7 @@
 namespace under_test {
 
 using fg::bf16;
-using on_device::upload, on_device::download, on_device::unwritten;
+using on_device::upload, on_device::download, on_device::unwritten, on_device::same_bits;
 using device_matrix = fg::matrix<bf16>;
 
 /// Layers that are tried in every type of number: narrow; wide, with GELU; with ReLU; one expert a
@@ -41,10 +41,6 @@ constexpr fg::config widened(fg::config c) {
   c.hidden = 64, c.width = 24;
   return c;
 }
-
-/// Skips where there is no GPU.
-#define NEED_GPU() \
-  if (fg::device::runtime::devices() == 0) SKIP("there is no GPU")
 
 template <class T>
 std::vector<T> as(numbers const& from) {

@@ -34,7 +34,7 @@ TEST_CASE("the chunks of a batch cover it, and no block is without tokens") {
 }
 
 TEST_CASE("rows are expert by expert, token by token, and padded to tiles") {
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   struct shape {
     std::int64_t T;
     int k, R, tile;

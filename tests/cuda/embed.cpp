@@ -7,7 +7,7 @@
 
 namespace {
 
-using namespace rows_under_test;
+using namespace on_device;
 fg::basic_reference<double> const reference{};
 
 using scratch = fg::device::embed_scratch;
@@ -43,7 +43,7 @@ TEMPLATE_TEST_CASE("the embedding on the device is the reference's, exactly", ""
                    float) {
   using S = TestType;
   using kernels = fg::device::embed<S>;
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   for (auto const [T, D, V] : shapes)
     for (auto const kind : {tokens::random, tokens::one, tokens::few, tokens::frequent}) {
       auto const ids = ids_of(kind, T, V);
@@ -82,7 +82,7 @@ TEMPLATE_TEST_CASE("an id that is not a row of the table spoils its own token al
                    fg::fp16, float) {
   using S = TestType;
   using kernels = fg::device::embed<S>;
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   constexpr std::int64_t T = 4, D = 8, V = 5;
   auto const ids = upload(std::vector<std::int32_t>{1, -1, 5, 4});
   auto const table = upload(whole_rows<S>(V * D, 1)), dy = upload(whole_rows<S>(T * D, 2));

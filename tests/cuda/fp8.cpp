@@ -11,13 +11,11 @@
 #include "../catch.hpp"
 #include "rows.hpp"
 
-namespace fg = finegrain;
-namespace device = finegrain::device;
-using fg::bf16;
-using fg::device_buffer;
-using bytes = std::vector<std::uint8_t>;
-
 namespace {
+
+using namespace on_device;
+using fg::bf16;
+using bytes = std::vector<std::uint8_t>;
 
 double value_of(int code) {
   int const e = code >> 3 & 15, m = code & 7;
@@ -71,8 +69,8 @@ struct weights {
       padded.insert(padded.end(), static_cast<std::size_t>(device::code_pitch(columns) - columns),
                     0);
     }
-    codes_ = ::rows::upload(padded);
-    scales_ = ::rows::upload(scales);
+    codes_ = upload(padded);
+    scales_ = upload(scales);
   }
   double const* row(std::int64_t expert, int row) const {
     return &values[static_cast<std::size_t>((expert * rows + row) * columns)];
@@ -91,13 +89,13 @@ struct coded_rows {
   coded_rows(std::int64_t count, int width) : count(count), width(width) {
     fg::arena size;
     static_cast<void>(device::fp8_rows(size, count, width));
-    memory = ::rows::unwritten<std::byte>(size.used());
+    memory = unwritten<std::byte>(size.used());
     fg::arena place(memory.data(), size.used());
     on = device::fp8_rows(place, count, width);
   }
   void fetch() {
-    codes = ::rows::download(on.codes, count * device::fp8_rows::pitch(width));
-    scales = ::rows::download(on.scales, on.rows * device::fp8_rows::parts(width));
+    codes = download(on.codes, count * device::fp8_rows::pitch(width));
+    scales = download(on.scales, on.rows * device::fp8_rows::parts(width));
   }
   std::uint8_t code(std::int64_t row, int column) const {
     return codes[static_cast<std::size_t>(row * device::fp8_rows::pitch(width) + column)];
@@ -134,7 +132,7 @@ struct family {
         down(experts, l.D, F, seed + 20, l.whole),
         x(count, l.D),
         hidden(count, F),
-        out(rows::unwritten<bf16>((count + 128) * l.D)),
+        out(unwritten<bf16>((count + 128) * l.D)),
         count(count) {}
   device::fp8_family codes() const {
     device::coded_family w;
@@ -163,7 +161,7 @@ template <class Token, class Expert>
 void check_family(layer const& l, family& f, std::vector<bf16> const& x, std::int64_t count,
                   Token token, Expert expert) {
   f.x.fetch(), f.hidden.fetch();
-  auto const out = rows::download(f.out);
+  auto const out = download(f.out);
   int const D = f.D, F = f.F;
   std::int64_t wrong_codes = 0, wrong_scales = 0;
   difference hidden, scale, sums;
@@ -236,11 +234,11 @@ void check_family(layer const& l, family& f, std::vector<bf16> const& x, std::in
   CHECK(beyond == 0);
 }
 
-void check_layer(layer const& l, rows::routing const& routing, double scale = 1) {
+void check_layer(layer const& l, on_device::routing const& routing, double scale = 1) {
   CAPTURE(routing.tokens, routing.slots, l.D, l.F, l.R, l.S);
   int const T = routing.tokens;
-  auto const host = rows::map_of(routing, 128);
-  rows::device_map const map(routing, host);
+  auto const host = map_of(routing, 128);
+  device_map const map(routing, host);
   std::vector<bf16> x(static_cast<std::size_t>(T) * l.D);
   std::uint64_t draw = 0;
   for (auto& number : x) {
@@ -249,7 +247,7 @@ void check_layer(layer const& l, rows::routing const& routing, double scale = 1)
   }
   if (!l.whole)  // a part that is all zeros
     for (int c = 0; c < std::min(l.D, 128) && T > 0; ++c) x[static_cast<std::size_t>(c)] = bf16(0);
-  auto const x_ = rows::upload(x);
+  auto const x_ = upload(x);
 
   device::expert_products<bf16> p;
   p.hidden = l.D;
@@ -281,18 +279,10 @@ void check_layer(layer const& l, rows::routing const& routing, double scale = 1)
         l, shared, x, T, [](std::int64_t r) { return r; }, [](std::int64_t) { return 0; });
 
   // The same bits again.
-  auto const out = rows::download(routed.out), shared_out = rows::download(shared.out);
+  auto const out = download(routed.out), shared_out = download(shared.out);
   for (int again = 0; again < 3; ++again) run();
-  auto const same = [](std::vector<bf16> const& a, std::vector<bf16> const& b) {
-    return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                      [](bf16 i, bf16 j) { return i.bits == j.bits; });
-  };
-  CHECK(same(out, rows::download(routed.out)));
-  CHECK(same(shared_out, rows::download(shared.out)));
-}
-
-bool absent() {
-  return device::runtime::devices() == 0 || !device::fp8_products<bf16>::available();
+  CHECK(same_bits(out, download(routed.out)));
+  CHECK(same_bits(shared_out, download(shared.out)));
 }
 
 }  // namespace
@@ -312,38 +302,38 @@ TEST_CASE("fp8: rows as codes fit into the memory of rows in bf16") {
 }
 
 TEST_CASE("fp8: shapes and routings") {
-  if (absent()) SKIP("no GPU of compute capability 9.0");
-  check_layer({128, 128, 2, 0}, rows::random_routing(128, 1, 2, 1));
-  check_layer({256, 256, 4, 1}, rows::random_routing(300, 2, 4, 2));
-  check_layer({72, 40, 3, 2}, rows::random_routing(131, 2, 3, 3));              // tails everywhere
-  check_layer({8, 8, 2, 1}, rows::random_routing(5, 1, 2, 4));                  // below one tile
-  check_layer({392, 200, 8, 1}, rows::random_routing(1, 3, 8, 5));              // one token
-  check_layer({328, 136, 8, 3}, rows::random_routing(257, 4, 8, 6, 2, 3));      // empty experts
-  check_layer({640, 400, 5, 0}, rows::all_at(389, 5, 3));                       // one expert
-  check_layer({136, 72, 6, 1}, rows::random_routing(200, 3, 6, 7, 0, 0, 0.4));  // dropped slots
-  check_layer({128, 64, 0, 2}, rows::random_routing(150, 0, 0, 8));             // no routed experts
+  NEED_HOPPER(device::fp8_products<bf16>);
+  check_layer({128, 128, 2, 0}, random_routing(128, 1, 2, 1));
+  check_layer({256, 256, 4, 1}, random_routing(300, 2, 4, 2));
+  check_layer({72, 40, 3, 2}, random_routing(131, 2, 3, 3));              // tails everywhere
+  check_layer({8, 8, 2, 1}, random_routing(5, 1, 2, 4));                  // below one tile
+  check_layer({392, 200, 8, 1}, random_routing(1, 3, 8, 5));              // one token
+  check_layer({328, 136, 8, 3}, random_routing(257, 4, 8, 6, 2, 3));      // empty experts
+  check_layer({640, 400, 5, 0}, all_at(389, 5, 3));                       // one expert
+  check_layer({136, 72, 6, 1}, random_routing(200, 3, 6, 7, 0, 0, 0.4));  // dropped slots
+  check_layer({128, 64, 0, 2}, random_routing(150, 0, 0, 8));             // no routed experts
 }
 
 TEST_CASE("fp8: no tokens, no rows") {
-  if (absent()) SKIP("no GPU of compute capability 9.0");
-  check_layer({64, 64, 2, 1}, rows::random_routing(0, 1, 2, 1));
-  check_layer({64, 64, 2, 1}, rows::random_routing(70, 1, 2, 1, 0, 0, 1.1));
+  NEED_HOPPER(device::fp8_products<bf16>);
+  check_layer({64, 64, 2, 1}, random_routing(0, 1, 2, 1));
+  check_layer({64, 64, 2, 1}, random_routing(70, 1, 2, 1, 0, 0, 1.1));
 }
 
 TEST_CASE("fp8: GEGLU, ReGLU, and numbers far from 1") {
-  if (absent()) SKIP("no GPU of compute capability 9.0");
-  check_layer({272, 272, 4, 1, fg::activation::geglu}, rows::random_routing(300, 2, 4, 2));
-  check_layer({144, 136, 4, 1, fg::activation::reglu}, rows::random_routing(131, 2, 4, 2));
-  check_layer({272, 272, 4, 1}, rows::random_routing(150, 2, 4, 2), 1e-6);
-  check_layer({272, 272, 4, 1}, rows::random_routing(150, 2, 4, 2), 1000);
+  NEED_HOPPER(device::fp8_products<bf16>);
+  check_layer({272, 272, 4, 1, fg::activation::geglu}, random_routing(300, 2, 4, 2));
+  check_layer({144, 136, 4, 1, fg::activation::reglu}, random_routing(131, 2, 4, 2));
+  check_layer({272, 272, 4, 1}, random_routing(150, 2, 4, 2), 1e-6);
+  check_layer({272, 272, 4, 1}, random_routing(150, 2, 4, 2), 1000);
 }
 
 TEST_CASE("fp8: whole numbers") {
-  if (absent()) SKIP("no GPU of compute capability 9.0");
-  check_layer({208, 144, 4, 1, fg::activation::swiglu, true}, rows::random_routing(300, 2, 4, 9));
+  NEED_HOPPER(device::fp8_products<bf16>);
+  check_layer({208, 144, 4, 1, fg::activation::swiglu, true}, random_routing(300, 2, 4, 9));
 }
 
 TEST_CASE("fp8: more tiles than multiprocessors") {
-  if (absent()) SKIP("no GPU of compute capability 9.0");
-  check_layer({144, 400, 16, 1}, rows::random_routing(2000, 4, 16, 11, 1));
+  NEED_HOPPER(device::fp8_products<bf16>);
+  check_layer({144, 400, 16, 1}, random_routing(2000, 4, 16, 11, 1));
 }

@@ -12,13 +12,10 @@
 #include "../catch.hpp"
 #include "rows.hpp"
 
-using finegrain::activation;
-using finegrain::bf16;
-using finegrain::gradients;
-namespace fg = finegrain;
-
 namespace {
 
+using namespace on_device;
+using fg::activation, fg::bf16, fg::gradients;
 using numbers = std::vector<bf16>;
 
 double value(bf16 x) { return static_cast<float>(x); }
@@ -38,7 +35,7 @@ numbers reals(std::int64_t size, std::uint64_t seed) {
 
 struct shape {
   int D, F, S;  // S F wide is the shared expert; S may be 0
-  rows::routing routing;
+  on_device::routing routing;
   activation act = activation::swiglu;
   bool shared_weights = false;
 };
@@ -48,8 +45,8 @@ struct family {
   std::int64_t rows, experts, F, D;
   numbers gate, up, down, z;
   std::vector<float> weight;  // of rows
-  rows::device_buffer<bf16> d_gate, d_up, d_down, d_z, hidden, out, dz, dgate, dup, ddown;
-  rows::device_buffer<float> dot, d_weight;
+  device_buffer<bf16> d_gate, d_up, d_down, d_z, hidden, out, dz, dgate, dup, ddown;
+  device_buffer<float> dot, d_weight;
 
   family(std::int64_t rows, std::int64_t capacity, std::int64_t experts, std::int64_t F,
          std::int64_t D, std::vector<float> weight, std::uint64_t seed)
@@ -62,15 +59,15 @@ struct family {
         down(integers(experts * F * D, seed + 2)),
         z(reals(rows * 2 * F, seed + 3)),
         weight(std::move(weight)) {
-    d_gate = rows::upload(gate), d_up = rows::upload(up), d_down = rows::upload(down);
-    d_z = rows::unwritten<bf16>(capacity * 2 * F);
+    d_gate = upload(gate), d_up = upload(up), d_down = upload(down);
+    d_z = unwritten<bf16>(capacity * 2 * F);
     fg::device::runtime::copy(d_z.data(), z.data(), rows * 2 * F * 2, nullptr);
-    hidden = rows::unwritten<bf16>(capacity * F), out = rows::unwritten<bf16>(capacity * D);
-    dz = rows::unwritten<bf16>(capacity * 2 * F);
-    dot = rows::unwritten<float>(capacity * fg::device::dot_parts(static_cast<int>(F)));
-    dgate = rows::unwritten<bf16>(experts * F * D), dup = rows::unwritten<bf16>(experts * F * D);
-    ddown = rows::unwritten<bf16>(experts * F * D);
-    d_weight = rows::upload(this->weight);
+    hidden = unwritten<bf16>(capacity * F), out = unwritten<bf16>(capacity * D);
+    dz = unwritten<bf16>(capacity * 2 * F);
+    dot = unwritten<float>(capacity * fg::device::dot_parts(static_cast<int>(F)));
+    dgate = unwritten<bf16>(experts * F * D), dup = unwritten<bf16>(experts * F * D);
+    ddown = unwritten<bf16>(experts * F * D);
+    d_weight = upload(this->weight);
   }
   fg::device::expert_family<bf16> arguments() const {
     return {static_cast<int>(F), d_gate.data(), d_up.data(), d_down.data(), d_z.data(),
@@ -127,8 +124,8 @@ void check_family(std::string const& name, family& f, numbers const& x, numbers 
   run(0, gradients::overwrite);
   {
     auto const parts = fg::device::dot_parts(static_cast<int>(F));
-    auto const dz = rows::download(f.dz), hidden = rows::download(f.hidden);
-    auto const dot = rows::download(f.dot);
+    auto const dz = download(f.dz), hidden = download(f.hidden);
+    auto const dot = download(f.dot);
     std::vector<double> got, want, within, got_dot, want_dot(size(f.rows * parts)),
         within_dot(size(f.rows * parts));
     for (std::int64_t r = 0; r < f.rows; ++r)
@@ -181,7 +178,7 @@ void check_family(std::string const& name, family& f, numbers const& x, numbers 
       }
   }
   run(2, gradients::overwrite);
-  compare_exactly(name + " up_backward", rows::download(f.out.data(), f.rows * D), out);
+  compare_exactly(name + " up_backward", download(f.out.data(), f.rows * D), out);
 
   for (auto const mode : {gradients::overwrite, gradients::accumulate}) {
     numbers const prior = integers(f.experts * F * D, 17);
@@ -194,21 +191,21 @@ void check_family(std::string const& name, family& f, numbers const& x, numbers 
     }
     run(1, mode);
     run(3, mode);
-    compare_exactly(name + " ddown" + how, rows::download(f.ddown), ddown);
-    compare_exactly(name + " dgate" + how, rows::download(f.dgate), dgate);
-    compare_exactly(name + " dup" + how, rows::download(f.dup), dup);
+    compare_exactly(name + " ddown" + how, download(f.ddown), ddown);
+    compare_exactly(name + " dgate" + how, download(f.dgate), dgate);
+    compare_exactly(name + " dup" + how, download(f.dup), dup);
   }
 }
 
 void check(shape const& s) {
   using hopper = fg::device::hopper_backward<bf16>;
   auto const& routing = s.routing;
-  auto const host = rows::map_of(routing, 128);
-  rows::device_map const on_device(routing, host);
+  auto const host = map_of(routing, 128);
+  device_map const on_device(routing, host);
   fg::device::row_map const& map = on_device;
   std::int64_t const T = routing.tokens, R = routing.experts, D = s.D, F = s.F;
   numbers const x = integers(T * D, 1), dy = integers(T * D, 2);
-  auto const d_x = rows::upload(x), d_dy = rows::upload(dy);
+  auto const d_x = upload(x), d_dy = upload(dy);
 
   family routed(host.rows(), map.max_rows(), R, F, D, host.row_weight, 100);
   for (std::int64_t r = 0; r < routed.rows; ++r)  // a pad's z is that of a token of zeros
@@ -249,7 +246,7 @@ void check(shape const& s) {
 std::vector<bf16> made(family const& f, std::int64_t rows) {
   std::vector<bf16> all;
   auto const add = [&](bf16 const* from, std::int64_t size) {
-    auto const part = rows::download(from, size);
+    auto const part = download(from, size);
     all.insert(all.end(), part.begin(), part.end());
   };
   add(f.hidden.data(), rows * f.F), add(f.dz.data(), rows * 2 * f.F), add(f.out.data(), rows * f.D);
@@ -282,39 +279,34 @@ TEST_CASE("tile_deal: each tile is taken once, and blocks have about as much to 
 }
 
 TEST_CASE("hopper backward: products equal plain loops", "[cuda]") {
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
-  if (!fg::device::hopper_backward<bf16>::available()) SKIP("no compute capability 9.0a");
-  SECTION("one tile") { check({128, 128, 0, rows::all_at(128, 1, 0)}); }
-  SECTION("tails everywhere") { check({72, 40, 2, rows::random_routing(37, 2, 4, 3)}); }
-  SECTION("ReLU") {
-    check({72, 136, 1, rows::random_routing(37, 2, 4, 3), activation::reglu, true});
-  }
-  SECTION("one token") { check({72, 40, 1, rows::random_routing(1, 1, 3, 3)}); }
+  NEED_HOPPER(fg::device::hopper_backward<bf16>);
+  SECTION("one tile") { check({128, 128, 0, all_at(128, 1, 0)}); }
+  SECTION("tails everywhere") { check({72, 40, 2, random_routing(37, 2, 4, 3)}); }
+  SECTION("ReLU") { check({72, 136, 1, random_routing(37, 2, 4, 3), activation::reglu, true}); }
+  SECTION("one token") { check({72, 40, 1, random_routing(1, 1, 3, 3)}); }
   SECTION("empty experts, several tiles, GELU, weights of shared rows") {
-    check({264, 200, 2, rows::random_routing(300, 3, 8, 4, 1.0, 2), activation::geglu, true});
+    check({264, 200, 2, random_routing(300, 3, 8, 4, 1.0, 2), activation::geglu, true});
   }
-  SECTION("all tokens at one expert") { check({136, 264, 1, rows::all_at(700, 3, 1)}); }
+  SECTION("all tokens at one expert") { check({136, 264, 1, all_at(700, 3, 1)}); }
   SECTION("dropped slots, K deeper than the buffers") {
-    check({520, 328, 1, rows::random_routing(150, 4, 6, 5, 2.0, 1, 0.3)});
+    check({520, 328, 1, random_routing(150, 4, 6, 5, 2.0, 1, 0.3)});
   }
 }
 
 TEST_CASE("hopper backward: without tokens gradients are zeros", "[cuda]") {
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
-  if (!fg::device::hopper_backward<bf16>::available()) SKIP("no compute capability 9.0a");
-  check({72, 40, 1, rows::random_routing(0, 2, 4, 3)});
+  NEED_HOPPER(fg::device::hopper_backward<bf16>);
+  check({72, 40, 1, random_routing(0, 2, 4, 3)});
 }
 
 TEST_CASE("hopper backward: the same bits each time", "[cuda]") {
   using hopper = fg::device::hopper_backward<bf16>;
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
-  if (!hopper::available()) SKIP("no compute capability 9.0a");
+  NEED_HOPPER(hopper);
   int const T = 3000, D = 512, F = 384, R = 24;
-  auto const routing = rows::random_routing(T, 6, R, 9, 1.0, 3);
-  auto const host = rows::map_of(routing, 128);
-  rows::device_map const on_device(routing, host);
+  auto const routing = random_routing(T, 6, R, 9, 1.0, 3);
+  auto const host = map_of(routing, 128);
+  device_map const on_device(routing, host);
   fg::device::row_map const& map = on_device;
-  auto const x = rows::upload(reals(T * D, 1)), dy = rows::upload(reals(T * D, 2));
+  auto const x = upload(reals(T * D, 1)), dy = upload(reals(T * D, 2));
   family routed(host.rows(), map.max_rows(), R, F, D, host.row_weight, 100);
   family shared(T, T, 1, 2 * F, D, {}, 200);
   fg::device::expert_products<bf16> p;
@@ -329,8 +321,6 @@ TEST_CASE("hopper backward: the same bits each time", "[cuda]") {
     auto all = made(routed, host.rows()), more = made(shared, T);
     all.insert(all.end(), more.begin(), more.end());
     if (i == 0) first = all;
-    bool const same = std::equal(all.begin(), all.end(), first.begin(),
-                                 [](bf16 a, bf16 b) { return a.bits == b.bits; });
-    CHECK(same);
+    CHECK(same_bits(all, first));
   }
 }

@@ -10,13 +10,11 @@
 #include "../catch.hpp"
 #include "rows.hpp"
 
-namespace fg = finegrain;
-namespace device = finegrain::device;
-using fg::bf16;
-using fg::device_buffer;
-using numbers = std::vector<bf16>;
-
 namespace {
+
+using namespace on_device;
+using fg::bf16;
+using numbers = std::vector<bf16>;
 
 constexpr std::uint16_t poison = 0xffff;
 
@@ -51,11 +49,11 @@ struct family {
     down = random_numbers(size, seed + 2, 2 / std::sqrt(F), l.whole);
     auto both = gate;
     both.insert(both.end(), up.begin(), up.end());
-    gate_up_ = rows::upload(both);
-    down_ = rows::upload(down);
-    z_ = rows::unwritten<bf16>(rows * 2 * F);
-    hidden_ = rows::unwritten<bf16>(rows * F);
-    out_ = rows::unwritten<bf16>(rows * D);
+    gate_up_ = upload(both);
+    down_ = upload(down);
+    z_ = unwritten<bf16>(rows * 2 * F);
+    hidden_ = unwritten<bf16>(rows * F);
+    out_ = unwritten<bf16>(rows * D);
   }
   device::expert_family<bf16> arguments(bool save_z) const {
     device::expert_family<bf16> f;
@@ -102,8 +100,7 @@ struct difference {
 template <class Token, class Expert>
 void check_family(layer const& l, family const& f, numbers const& x, std::int64_t rows,
                   std::int64_t memory_rows, bool save_z, bool pads, Token token, Expert expert) {
-  auto const z = rows::download(f.z_), hidden = rows::download(f.hidden_),
-             out = rows::download(f.out_);
+  auto const z = download(f.z_), hidden = download(f.hidden_), out = download(f.out_);
   int const F = f.F, D = f.D;
   difference dz, dhidden, dout;
   for (std::int64_t r = 0; r < rows; ++r) {
@@ -144,14 +141,14 @@ void check_family(layer const& l, family const& f, numbers const& x, std::int64_
   CHECK(beyond == 0);
 }
 
-void check_layer(layer const& l, rows::routing const& routing, bool save_z,
+void check_layer(layer const& l, on_device::routing const& routing, bool save_z,
                  path const& by = forward) {
   CAPTURE(routing.tokens, routing.slots, l.D, l.F, l.R, l.S, save_z, by.tile);
   int const T = routing.tokens;
-  auto const host = rows::map_of(routing, by.tile);
-  rows::device_map const map(routing, host);
+  auto const host = map_of(routing, by.tile);
+  device_map const map(routing, host);
   auto const x = random_numbers(std::int64_t{T} * l.D, 1, 1, l.whole);
-  auto const x_ = rows::upload(x);
+  auto const x_ = upload(x);
 
   device::expert_products<bf16> p;
   p.hidden = l.D;
@@ -181,91 +178,80 @@ void check_layer(layer const& l, rows::routing const& routing, bool save_z,
         [](std::int64_t r) { return static_cast<int>(r); }, [](std::int64_t) { return 0; });
 
   // The same bits again.
-  auto const hidden = rows::download(routed.hidden_), out = rows::download(routed.out_);
+  auto const hidden = download(routed.hidden_), out = download(routed.out_);
   for (int again = 0; again < 3; ++again) {
     by.up(p, nullptr);
     by.down(p, nullptr);
   }
-  auto const same = [](numbers const& a, numbers const& b) {
-    return std::equal(a.begin(), a.end(), b.begin(), b.end(),
-                      [](bf16 x, bf16 y) { return x.bits == y.bits; });
-  };
-  CHECK(same(hidden, rows::download(routed.hidden_)));
-  CHECK(same(out, rows::download(routed.out_)));
-}
-
-bool absent() {
-  return device::runtime::devices() == 0 || !device::hopper_forward<bf16>::available();
+  CHECK(same_bits(hidden, download(routed.hidden_)));
+  CHECK(same_bits(out, download(routed.out_)));
 }
 
 }  // namespace
 
 TEST_CASE("hopper forward: shapes and routings") {
-  if (absent()) SKIP("no GPU of compute capability 9.0");
+  NEED_HOPPER(device::hopper_forward<bf16>);
   for (bool const save_z : {false, true}) {
-    check_layer({64, 64, 2, 0}, rows::random_routing(128, 1, 2, 1), save_z);
-    check_layer({256, 256, 4, 1}, rows::random_routing(300, 2, 4, 2), save_z);
-    check_layer({72, 40, 3, 2}, rows::random_routing(131, 2, 3, 3), save_z);  // tails everywhere
-    check_layer({8, 8, 2, 1}, rows::random_routing(5, 1, 2, 4), save_z);      // below one tile
-    check_layer({320, 200, 8, 1}, rows::random_routing(1, 3, 8, 5), save_z);  // one token
-    check_layer({328, 136, 8, 3}, rows::random_routing(257, 4, 8, 6, 2, 3),
-                save_z);                                             // empty experts
-    check_layer({192, 392, 5, 0}, rows::all_at(389, 5, 3), save_z);  // one expert
-    check_layer({136, 72, 6, 1}, rows::random_routing(200, 3, 6, 7, 0, 0, 0.4), save_z);  // dropped
-    check_layer({128, 64, 0, 2}, rows::random_routing(150, 0, 0, 8), save_z);  // no routed experts
+    check_layer({64, 64, 2, 0}, random_routing(128, 1, 2, 1), save_z);
+    check_layer({256, 256, 4, 1}, random_routing(300, 2, 4, 2), save_z);
+    check_layer({72, 40, 3, 2}, random_routing(131, 2, 3, 3), save_z);  // tails everywhere
+    check_layer({8, 8, 2, 1}, random_routing(5, 1, 2, 4), save_z);      // below one tile
+    check_layer({320, 200, 8, 1}, random_routing(1, 3, 8, 5), save_z);  // one token
+    check_layer({328, 136, 8, 3}, random_routing(257, 4, 8, 6, 2, 3),
+                save_z);                                                            // empty experts
+    check_layer({192, 392, 5, 0}, all_at(389, 5, 3), save_z);                       // one expert
+    check_layer({136, 72, 6, 1}, random_routing(200, 3, 6, 7, 0, 0, 0.4), save_z);  // dropped
+    check_layer({128, 64, 0, 2}, random_routing(150, 0, 0, 8), save_z);  // no routed experts
   }
 }
 
 TEST_CASE("hopper forward: no tokens") {
-  if (absent()) SKIP("no GPU of compute capability 9.0");
-  check_layer({64, 64, 2, 1}, rows::random_routing(0, 1, 2, 1), true);
+  NEED_HOPPER(device::hopper_forward<bf16>);
+  check_layer({64, 64, 2, 1}, random_routing(0, 1, 2, 1), true);
 }
 
 TEST_CASE("hopper forward: every slot dropped") {
-  if (absent()) SKIP("no GPU of compute capability 9.0");
-  check_layer({64, 64, 2, 1}, rows::random_routing(70, 1, 2, 1, 0, 0, 1.1), true);
+  NEED_HOPPER(device::hopper_forward<bf16>);
+  check_layer({64, 64, 2, 1}, random_routing(70, 1, 2, 1, 0, 0, 1.1), true);
 }
 
 TEST_CASE("hopper forward: GEGLU") {
-  if (absent()) SKIP("no GPU of compute capability 9.0");
-  check_layer({264, 264, 4, 1, fg::activation::geglu}, rows::random_routing(300, 2, 4, 2), true);
+  NEED_HOPPER(device::hopper_forward<bf16>);
+  check_layer({264, 264, 4, 1, fg::activation::geglu}, random_routing(300, 2, 4, 2), true);
 }
 
 TEST_CASE("hopper forward: ReGLU") {
-  if (absent()) SKIP("no GPU of compute capability 9.0");
-  check_layer({72, 136, 4, 1, fg::activation::reglu}, rows::random_routing(131, 2, 4, 2), true);
-  check_layer({72, 136, 4, 1, fg::activation::reglu, true}, rows::random_routing(131, 2, 4, 2),
-              true);
+  NEED_HOPPER(device::hopper_forward<bf16>);
+  check_layer({72, 136, 4, 1, fg::activation::reglu}, random_routing(131, 2, 4, 2), true);
+  check_layer({72, 136, 4, 1, fg::activation::reglu, true}, random_routing(131, 2, 4, 2), true);
 }
 
 TEST_CASE("hopper forward: whole numbers are exact") {
-  if (absent()) SKIP("no GPU of compute capability 9.0");
-  check_layer({200, 136, 4, 1, fg::activation::swiglu, true}, rows::random_routing(300, 2, 4, 9),
-              true);
+  NEED_HOPPER(device::hopper_forward<bf16>);
+  check_layer({200, 136, 4, 1, fg::activation::swiglu, true}, random_routing(300, 2, 4, 9), true);
 }
 
 TEST_CASE("hopper forward: more tiles than multiprocessors") {
-  if (absent()) SKIP("no GPU of compute capability 9.0");
-  check_layer({136, 392, 16, 1}, rows::random_routing(3000, 4, 16, 11, 1), true);
+  NEED_HOPPER(device::hopper_forward<bf16>);
+  check_layer({136, 392, 16, 1}, random_routing(3000, 4, 16, 11, 1), true);
 }
 
 TEST_CASE("hopper transposed: shapes and routings") {
-  if (absent()) SKIP("no GPU of compute capability 9.0");
+  NEED_HOPPER(device::hopper_forward<bf16>);
   auto const by = transposed;
-  check_layer({64, 64, 2, 0}, rows::random_routing(128, 1, 2, 1), false, by);
-  check_layer({256, 256, 4, 1}, rows::random_routing(300, 2, 4, 2), false, by);
-  check_layer({72, 40, 3, 2}, rows::random_routing(131, 2, 3, 3), false, by);
-  check_layer({8, 8, 2, 1}, rows::random_routing(5, 1, 2, 4), false, by);
-  check_layer({320, 200, 8, 1}, rows::random_routing(1, 3, 8, 5), false, by);
-  check_layer({328, 136, 8, 3}, rows::random_routing(257, 4, 8, 6, 2, 3), false, by);
-  check_layer({192, 392, 5, 0}, rows::all_at(789, 5, 3), false, by);  // several pieces
-  check_layer({136, 72, 6, 1}, rows::random_routing(200, 3, 6, 7, 0, 0, 0.4), false, by);
-  check_layer({128, 64, 0, 2}, rows::random_routing(150, 0, 0, 8), false, by);
-  check_layer({64, 64, 2, 1}, rows::random_routing(70, 1, 2, 1, 0, 0, 1.1), false, by);
-  check_layer({136, 392, 40, 1}, rows::random_routing(1500, 4, 40, 11, 1), false, by);
-  check_layer({64, 64, 2, 1}, rows::random_routing(0, 1, 2, 1), false, by);
-  check_layer({200, 136, 4, 1, fg::activation::swiglu, true}, rows::random_routing(300, 2, 4, 9),
-              false, by);
-  check_layer({264, 264, 4, 1, fg::activation::geglu}, rows::random_routing(300, 2, 4, 2), false,
+  check_layer({64, 64, 2, 0}, random_routing(128, 1, 2, 1), false, by);
+  check_layer({256, 256, 4, 1}, random_routing(300, 2, 4, 2), false, by);
+  check_layer({72, 40, 3, 2}, random_routing(131, 2, 3, 3), false, by);
+  check_layer({8, 8, 2, 1}, random_routing(5, 1, 2, 4), false, by);
+  check_layer({320, 200, 8, 1}, random_routing(1, 3, 8, 5), false, by);
+  check_layer({328, 136, 8, 3}, random_routing(257, 4, 8, 6, 2, 3), false, by);
+  check_layer({192, 392, 5, 0}, all_at(789, 5, 3), false, by);  // several pieces
+  check_layer({136, 72, 6, 1}, random_routing(200, 3, 6, 7, 0, 0, 0.4), false, by);
+  check_layer({128, 64, 0, 2}, random_routing(150, 0, 0, 8), false, by);
+  check_layer({64, 64, 2, 1}, random_routing(70, 1, 2, 1, 0, 0, 1.1), false, by);
+  check_layer({136, 392, 40, 1}, random_routing(1500, 4, 40, 11, 1), false, by);
+  check_layer({64, 64, 2, 1}, random_routing(0, 1, 2, 1), false, by);
+  check_layer({200, 136, 4, 1, fg::activation::swiglu, true}, random_routing(300, 2, 4, 9), false,
               by);
+  check_layer({264, 264, 4, 1, fg::activation::geglu}, random_routing(300, 2, 4, 2), false, by);
 }

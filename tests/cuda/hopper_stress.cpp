@@ -11,19 +11,13 @@
 #include <future>
 
 #include "../catch.hpp"
-#include "device.hpp"
+#include "differences.hpp"
+#include "numbers.hpp"
 #include "rows.hpp"
-
-namespace fg = finegrain;
-namespace device = finegrain::device;
-using fg::bf16;
-using fg::device_buffer;
 
 namespace {
 
-bool absent() {
-  return device::runtime::devices() == 0 || !device::hopper_forward<bf16>::available();
-}
+using namespace on_device;
 
 /// Ends the program where the device does not come to its end in time.
 void wait_for_device(std::string const& what) {
@@ -36,9 +30,8 @@ void wait_for_device(std::string const& what) {
 /// A layer on the device with random weights and tokens, all of whose outputs can be poisoned.
 class layer {
  public:
-  layer(int D, int F, int shared_width, rows::routing const& routing, std::uint64_t seed)
-      : map_(routing, rows::map_of(routing, 128)),
-        x_(random(std::int64_t{routing.tokens} * D, seed)) {
+  layer(int D, int F, int shared_width, on_device::routing const& routing, std::uint64_t seed)
+      : map_(routing, map_of(routing, 128)), x_(random(std::int64_t{routing.tokens} * D, seed)) {
     p.hidden = D;
     p.rows = map_;
     p.x = x_.data();
@@ -55,17 +48,17 @@ class layer {
       device::runtime::enqueue_copy(kept_.back().data(), o.data(), o.bytes(), nullptr);
     }
   }
-  void compare(on_device::differences& found) const {
+  void compare(differences& found) const {
     for (std::size_t i = 0; i < kept_.size(); ++i) found.add(outputs_[i], kept_[i]);
   }
   device::expert_products<bf16> p;
 
  private:
   static device_buffer<bf16> random(std::int64_t count, std::uint64_t seed) {
-    auto const some = on_device::random_bf16(std::min<std::int64_t>(count, 30'011), seed);
+    auto const some = random_bf16(std::min<std::int64_t>(count, 30'011), seed);
     std::vector<bf16> numbers;
     for (std::int64_t i = 0; i < count; ++i) numbers.push_back(some[std::size_t(i) % some.size()]);
-    return on_device::upload(numbers);
+    return upload(numbers);
   }
   void add(device::expert_family<bf16>& f, int F, int experts, std::int64_t rows,
            std::uint64_t seed) {
@@ -76,7 +69,7 @@ class layer {
     f.hidden = outputs_.emplace_back(rows * F).data();
     f.out = outputs_.emplace_back(rows * p.hidden).data();
   }
-  rows::device_map map_;
+  device_map map_;
   device_buffer<bf16> x_;
   std::vector<device_buffer<bf16>> weights_, outputs_, kept_;
 };
@@ -92,16 +85,16 @@ struct numbers_in {
 
 template <class Products>
 void stress(int layers, int times, std::uint64_t seed) {
-  on_device::differences found;
+  differences found;
   numbers_in some{seed};
   for (int i = 0; i < layers; ++i) {
     int const T = some(0, 7) ? some(1, 300) : some(1, 4), R = some(0, 3) ? some(1, 16) : 0;
     int const D = 8 * some(1, some(0, 3) ? 24 : 64), F = 8 * some(1, some(0, 3) ? 24 : 64);
     int const S = R > 0 ? some(0, 2) : some(1, 2), k = R > 0 ? some(1, std::min(R, 6)) : 0;
-    auto const routing =
-        R == 0 ? rows::routing{T, 0, 0, {}, {}}
-               : rows::random_routing(T, k, R, seed + std::uint64_t(i), some(0, 3), some(0, R - k),
-                                      some(0, 3) ? 0 : 0.11 * some(0, 10));
+    auto const routing = R == 0
+                             ? on_device::routing{T, 0, 0, {}, {}}
+                             : random_routing(T, k, R, seed + std::uint64_t(i), some(0, 3),
+                                              some(0, R - k), some(0, 3) ? 0 : 0.11 * some(0, 10));
     layer l(D, F, S * F, routing, seed + std::uint64_t(i));
     for (int run = 0; run < times; ++run) {
       if (run % 2 == 0) l.poison();
@@ -123,12 +116,12 @@ void stress(int layers, int times, std::uint64_t seed) {
 template <class Products>
 void gather(int times) {
   int const T = 4096, D = 2048, F = 512, R = 64;
-  auto const routing = rows::random_routing(T, 6, R, 1);
-  auto const map = rows::map_of(routing, 128);
+  auto const routing = random_routing(T, 6, R, 1);
+  auto const map = map_of(routing, 128);
   layer gathered(D, F, 0, routing, 1);
   auto copied = gathered.p;
 
-  auto const x = on_device::download(gathered.p.x, std::int64_t{T} * D);
+  auto const x = download(gathered.p.x, std::int64_t{T} * D);
   std::vector<bf16> in_order(static_cast<std::size_t>(map.rows()) * D, bf16(0.0f));
   auto own = map.row_token;
   for (std::size_t r = 0; r < own.size(); ++r) {
@@ -136,8 +129,8 @@ void gather(int times) {
     std::copy_n(x.begin() + std::int64_t{own[r]} * D, D, in_order.begin() + std::int64_t(r) * D);
     own[r] = static_cast<std::int32_t>(r);
   }
-  auto const rows_ = on_device::upload(in_order);
-  auto const own_ = on_device::upload(own);
+  auto const rows_ = upload(in_order);
+  auto const own_ = upload(own);
   copied.x = rows_.data();
   copied.rows.row_token = own_.data();
 
@@ -145,7 +138,7 @@ void gather(int times) {
   Products::up_forward(copied, nullptr);
   Products::down_forward(copied, nullptr);
   gathered.keep();
-  on_device::differences found;
+  differences found;
   for (int i = 0; i < times; ++i) {
     gathered.poison();
     Products::up_forward(gathered.p, nullptr);
@@ -166,14 +159,14 @@ struct transposed : device::hopper_forward<bf16> {
 }  // namespace
 
 TEST_CASE("hopper forward: many small layers", "[.stress]") {
-  if (absent()) SKIP("no GPU of compute capability 9.0");
+  NEED_HOPPER(device::hopper_forward<bf16>);
   stress<device::hopper_forward<bf16>>(400, 60, 1);
 }
 TEST_CASE("hopper transposed: many small layers", "[.stress]") {
-  if (absent()) SKIP("no GPU of compute capability 9.0");
+  NEED_HOPPER(device::hopper_forward<bf16>);
   stress<transposed>(400, 60, 2);
 }
 TEST_CASE("hopper forward: a million tiles of gathered rows", "[.stress]") {
-  if (absent()) SKIP("no GPU of compute capability 9.0");
+  NEED_HOPPER(device::hopper_forward<bf16>);
   gather<device::hopper_forward<bf16>>(1'100);  // 240 tiles of rows, 4 of columns
 }

@@ -25,14 +25,6 @@ fg::device_buffer<bf16> repeated(std::int64_t T, std::int64_t period, std::int64
     run::enqueue_copy(x.data() + t * cols, once.data(), bytes, nullptr);
   return x;
 }
-std::vector<bf16> some(bf16 const* from, std::int64_t count) {
-  std::vector<bf16> made(static_cast<std::size_t>(count));
-  run::copy(made.data(), from, count * 2, nullptr);
-  return made;
-}
-bool equal(std::vector<bf16> const& a, std::vector<bf16> const& b) {
-  return std::memcmp(a.data(), b.data(), a.size() * sizeof(bf16)) == 0;
-}
 double free_bytes() {
   std::size_t free = 0, all = 0;
   static_cast<void>(cudaMemGetInfo(&free, &all));
@@ -54,13 +46,13 @@ TEST_CASE("activations of more than 2^31 numbers", "[.large]") {
     auto const pass = [&](std::int64_t tokens) {
       net.forward({.tokens = tokens}, {x.data(), tokens, D}, {y.data(), tokens, D});
       net.backward({dy.data(), tokens, D}, {dx.data(), tokens, D});
-      return as_numbers(some(net.gradient().data(), fg::weights_size<fg::mixture<c>>()));
+      return as_numbers(download(net.gradient().data(), fg::weights_size<fg::mixture<c>>()));
     };
     numbers const all = pass(T);
-    auto const first_y = some(y.data(), period * D), first_dx = some(dx.data(), period * D);
+    auto const first_y = download(y.data(), period * D), first_dx = download(dx.data(), period * D);
     for (std::int64_t t : {T / 2 / period * period, T - period}) {
-      CHECK(equal(first_y, some(y.data() + t * D, period * D)));
-      CHECK(equal(first_dx, some(dx.data() + t * D, period * D)));
+      CHECK(same_bits(first_y, download(y.data() + t * D, period * D)));
+      CHECK(same_bits(first_dx, download(dx.data() + t * D, period * D)));
     }
     numbers const once = pass(period);
     std::vector<double> expected(once.begin(), once.end());
@@ -83,7 +75,7 @@ TEST_CASE("experts of more than 2^31 numbers", "[.large]") {
   auto y = unwritten<bf16>(T * D);
   auto const w = std::as_const(net).weights();
   numbers const rows = as_numbers(download(x)), dys = as_numbers(download(dy)),
-                router = as_numbers(some(w.router.data, c.routed * D));
+                router = as_numbers(download(w.router.data, c.routed * D));
   // Each token's experts and weights, in double.
   std::vector<std::vector<std::pair<double, int>>> chosen;
   for (std::int64_t t = 0; t < T; ++t) {
@@ -102,9 +94,9 @@ TEST_CASE("experts of more than 2^31 numbers", "[.large]") {
     chosen.push_back(scores);
   }
   auto const output = [&](std::int64_t t, int e) {
-    numbers const gate = as_numbers(some(w.gate.data + e * size, size)),
-                  up = as_numbers(some(w.up.data + e * size, size)),
-                  down = as_numbers(some(w.down.data + e * size, size));
+    numbers const gate = as_numbers(download(w.gate.data + e * size, size)),
+                  up = as_numbers(download(w.up.data + e * size, size)),
+                  down = as_numbers(download(w.down.data + e * size, size));
     std::vector<double> hidden(F), out(D);
     for (std::int64_t f = 0; f < F; ++f) {
       double g = 0, u = 0;
@@ -140,7 +132,7 @@ TEST_CASE("experts of more than 2^31 numbers", "[.large]") {
         for (std::size_t d = 0; d < out.size(); ++d) expected[d] += weight * out[d];
       }
       INFO(t);
-      CHECK(off(expected, as_numbers(some(y.data() + t * D, D))) < 0.015);
+      CHECK(off(expected, as_numbers(download(y.data() + t * D, D))) < 0.015);
     }
     CHECK(seen == 2);
   }
@@ -156,8 +148,8 @@ TEST_CASE("experts of more than 2^31 numbers", "[.large]") {
           expected += weight * out[d] * double(dys[std::size_t(t * D) + d]);
       }
     auto const dot = [&](bf16 const* a, bf16 const* b) {
-      numbers const u = as_numbers(some(a + e * size, size)),
-                    v = as_numbers(some(b + e * size, size));
+      numbers const u = as_numbers(download(a + e * size, size)),
+                    v = as_numbers(download(b + e * size, size));
       double sum = 0;
       for (std::size_t i = 0; i < u.size(); ++i) sum += double(u[i]) * double(v[i]);
       return sum;
@@ -191,7 +183,7 @@ TEST_CASE("DeepSeekMoE 16B fits into 40 GB", "[.large]") {
   fg::device_buffer<bf16> y(T * V);
   run::fill(y.data(), 0xff, y.bytes(), nullptr);
   net.infer({.tokens = T, .ids = ids}, {}, {y.data(), T, V});
-  numbers const last = as_numbers(some(y.data() + (T - 1) * V, V));
+  numbers const last = as_numbers(download(y.data() + (T - 1) * V, V));
   double square = 0;
   for (float x : last) square += double(x) * double(x);
   CHECK(square > 0);

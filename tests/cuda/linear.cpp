@@ -7,7 +7,7 @@
 
 namespace {
 
-using namespace rows_under_test;
+using namespace on_device;
 fg::basic_reference<double> const reference{};
 
 struct shape {
@@ -25,7 +25,7 @@ TEMPLATE_TEST_CASE("products of whole numbers on the device are exact, whatever 
                    bf16, fg::fp16, float) {
   using S = TestType;
   using kernels = fg::device::linear<S>;
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   fg::device::blas const library;
   constexpr shape shapes[] = {{1, 8, 8},   {64, 128, 256}, {17, 72, 40},
                               {5, 33, 7},  {3, 64, 2},     {1, 2048, 64},
@@ -74,7 +74,7 @@ TEMPLATE_TEST_CASE("a product over columns of a wider matrix, and the same bits 
                    fg::fp16, float) {
   using S = TestType;
   using kernels = fg::device::linear<S>;
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   fg::device::blas library;
   fg::device::blas other = std::move(library);
   std::swap(library, other);

@@ -8,7 +8,7 @@
 
 namespace {
 
-using namespace rows_under_test;
+using namespace on_device;
 fg::basic_reference<double> const reference{};
 
 struct shape {
@@ -20,7 +20,7 @@ constexpr shape shapes[] = {{1, 8},      {7, 1000},   {40, 13},   {300, 4096}, {
 TEMPLATE_TEST_CASE("cross-entropy on the device is the reference's", "", bf16, fg::fp16, float) {
   using S = TestType;
   using kernels = fg::device::loss<S>;
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   for (auto const [T, V] : shapes) {
     CAPTURE(T, V);
     auto logits = random_rows<S>(T * V, 1, 3);
@@ -75,7 +75,7 @@ TEMPLATE_TEST_CASE("a target that is no class makes the loss NaN and reads nothi
                    fg::fp16, float) {
   using S = TestType;
   using kernels = fg::device::loss<S>;
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   auto const logits = upload(random_rows<S>(2 * 16, 1));
   auto const targets = upload(std::vector<std::int32_t>{16, 3});
   auto const of_token = unwritten<float>(2);
@@ -89,7 +89,7 @@ TEMPLATE_TEST_CASE("a target that is no class makes the loss NaN and reads nothi
 TEMPLATE_TEST_CASE("squared error on the device", "", bf16, fg::fp16, float) {
   using S = TestType;
   using kernels = fg::device::loss<S>;
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   constexpr shape sizes[] = {{0, 8}, {1, 1}, {33, 72}, {1000, 1000}};
   for (auto const [T, D] : sizes) {
     CAPTURE(T, D);

@@ -9,6 +9,14 @@
 #include <type_traits>
 #include <vector>
 
+/// Skips where there is no GPU.
+#define NEED_GPU() \
+  if (finegrain::device::runtime::devices() == 0) SKIP("there is no GPU")
+/// Or none that these products are for.
+#define NEED_HOPPER(products) \
+  NEED_GPU();                 \
+  if (!products::available()) SKIP("there is no GPU of compute capability 9.0")
+
 namespace on_device {
 
 namespace fg = finegrain;
@@ -25,6 +33,10 @@ std::vector<T> download(T const* from, std::int64_t count) {
   std::vector<T> to(static_cast<std::size_t>(count));
   fg::device::runtime::copy(to.data(), from, count * static_cast<std::int64_t>(sizeof(T)), nullptr);
   return to;
+}
+template <class T>
+std::vector<T> download(device_buffer<T> const& from, std::int64_t count) {
+  return download(from.data(), count);
 }
 template <class T>
 std::vector<T> download(device_buffer<T> const& from) {

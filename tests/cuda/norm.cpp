@@ -8,7 +8,7 @@
 
 namespace {
 
-using namespace rows_under_test;
+using namespace on_device;
 fg::basic_reference<double> const reference{};
 constexpr float epsilon = 1e-5f;
 
@@ -21,7 +21,7 @@ constexpr shape shapes[] = {{1, 8},     {3, 72},   {5, 40},     {700, 256}, {33,
 TEMPLATE_TEST_CASE("a norm on the device is the reference's, forward", "", bf16, fg::fp16, float) {
   using S = TestType;
   using kernels = fg::device::norm<S>;
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   for (auto const [T, D] : shapes) {
     CAPTURE(T, D);
     auto const x = random_rows<S>(T * D, 1), gain = random_rows<S>(D, 2),
@@ -56,7 +56,7 @@ TEMPLATE_TEST_CASE("a norm on the device is the reference's, forward", "", bf16,
 TEMPLATE_TEST_CASE("a norm on the device is the reference's, backward", "", bf16, fg::fp16, float) {
   using S = TestType;
   using kernels = fg::device::norm<S>;
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   for (auto const [T, D] : shapes) {
     auto const x = random_rows<S>(T * D, 1), gain = random_rows<S>(D, 2),
                dy = random_rows<S>(T * D, 3);
@@ -99,7 +99,7 @@ TEMPLATE_TEST_CASE("a norm on the device is the reference's, backward", "", bf16
 
 TEMPLATE_TEST_CASE("sums and conversions on the device", "", bf16, fg::fp16, float) {
   using S = TestType;
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   using fg::device::elementwise;
   for (std::int64_t const n : {1, 7, 64, 1000}) {
     auto const a = whole_rows<S>(3 * n, 1), b = whole_rows<S>(3 * n, 2);
@@ -131,7 +131,7 @@ TEMPLATE_TEST_CASE("sums and conversions on the device", "", bf16, fg::fp16, flo
 
 TEMPLATE_TEST_CASE("a blend on the device, forward and backward", "", bf16, fg::fp16, float) {
   using S = TestType;
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   using fg::device::elementwise;
   constexpr std::int64_t T = 5;
   for (std::int64_t const D : {8, 72, 4096}) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cmath>
+#include <finegrain/base/random.hpp>
 #include <finegrain/plan/plan.hpp>
 #include <random>
 #include <string>
@@ -11,12 +12,9 @@
 #include "../catch.hpp"
 #include "memory.hpp"
 
-namespace rows_under_test {
+namespace on_device {
 
-namespace fg = finegrain;
 using fg::bf16;
-using fg::device_buffer;
-using on_device::upload, on_device::download, on_device::unwritten, on_device::same_bits;
 template <class T>
 using view = fg::matrix<T>;
 inline CUstream_st* const stream = nullptr;
@@ -36,6 +34,20 @@ std::vector<T> whole_rows(std::int64_t size, unsigned seed) {
   std::vector<T> numbers(static_cast<std::size_t>(size));
   for (T& x : numbers) x = T(static_cast<float>(static_cast<int>(random() % 7) - 3));
   return numbers;
+}
+
+inline std::vector<bf16> random_bf16(std::int64_t count, std::uint64_t seed, double deviation = 1) {
+  std::vector<bf16> made;
+  for (std::int64_t i = 0; i < count; ++i)
+    made.emplace_back(float(deviation * fg::random_normal(seed, std::uint64_t(i))));
+  return made;
+}
+inline std::vector<float> random_floats(std::int64_t count, std::uint64_t seed,
+                                        double deviation = 1) {
+  std::vector<float> made;
+  for (std::int64_t i = 0; i < count; ++i)
+    made.push_back(float(deviation * fg::random_normal(seed, std::uint64_t(i))));
+  return made;
 }
 
 inline double number(bf16 x) { return static_cast<double>(static_cast<float>(x)); }
@@ -58,7 +70,8 @@ view<T> rows(device_buffer<T> const& numbers, std::int64_t cols) {
   return {numbers.data(), cols ? numbers.size() / cols : 0, cols};
 }
 
-/// Empty if all numbers are near: off by `relative` of themselves plus `absolute`. Else which not.
+/// Empty if all numbers are near: off by `relative` of themselves plus `absolute`; NaN where they
+/// should be. Else which not.
 template <class T, class U>
 std::string far_off(std::vector<T> const& is, std::vector<U> const& should, double relative,
                     double absolute) {
@@ -67,6 +80,7 @@ std::string far_off(std::vector<T> const& is, std::vector<U> const& should, doub
   int wrong = 0;
   for (std::size_t i = 0; i < is.size(); ++i) {
     double const a = number(is[i]), b = number(should[i]);
+    if (a == b || (std::isnan(a) && std::isnan(b))) continue;
     if (std::abs(a - b) <= relative * std::abs(b) + absolute) continue;
     if (++wrong <= 4)
       text += "[" + std::to_string(i) + "] is " + std::to_string(a) + ", not " + std::to_string(b) +
@@ -84,4 +98,4 @@ template <>
 inline constexpr double step_of<float> = 4e-6;
 inline constexpr double bf16_step = step_of<bf16>;
 
-}  // namespace rows_under_test
+}  // namespace on_device

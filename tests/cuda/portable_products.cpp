@@ -12,8 +12,8 @@
 
 namespace {
 
-namespace device = finegrain::device;
-using finegrain::activation, finegrain::bf16, finegrain::device_buffer, finegrain::gradients;
+using namespace on_device;
+using fg::activation, fg::bf16, fg::gradients;
 using products = device::portable_products<bf16>;
 using numbers = std::vector<double>;
 
@@ -26,7 +26,7 @@ struct array {
   static constexpr std::int64_t guard = 4096;
 
   array() = default;
-  explicit array(std::int64_t size) : memory(rows::unwritten<bf16>(size + guard)) {}
+  explicit array(std::int64_t size) : memory(unwritten<bf16>(size + guard)) {}
   array(std::int64_t size, std::function<double(std::int64_t)> const& number) : array(size) {
     std::vector<bf16> values;
     for (std::int64_t i = 0; i < size; ++i) {
@@ -64,9 +64,9 @@ struct shape {
 
 class layer {
  public:
-  layer(shape s, rows::routing const& r, int tile)
+  layer(shape s, on_device::routing const& r, int tile)
       : s_(s),
-        map_(rows::map_of(r, tile)),
+        map_(map_of(r, tile)),
         on_device_(r, map_),
         x_(random(std::int64_t{r.tokens} * s.D)),
         dy_(random(std::int64_t{r.tokens} * s.D)) {
@@ -86,7 +86,7 @@ class layer {
       weights.push_back(s.shared_F % 16 ? 1 : 0.25f * static_cast<float>(t % 5));
       shared.weight.push_back(weights.back());
     }
-    if (s.shared_F % 16 == 0) shared.shared_weight = rows::upload(weights);
+    if (s.shared_F % 16 == 0) shared.shared_weight = upload(weights);
   }
 
   void up_forward() {
@@ -112,7 +112,7 @@ class layer {
                 for (std::int64_t row = 0; row < f.rows; ++row)
                   for (int c = 0; c < f.width; ++c)
                     want[at(row * f.width + c)] =
-                        finegrain::spec::activate(s_.act, want_z[at(row * 2 * f.width + c)]) *
+                        fg::spec::activate(s_.act, want_z[at(row * 2 * f.width + c)]) *
                         want_z[at((row * 2 + 1) * f.width + c)];
                 compare("z", z[i], want_z, s_.integers);
                 compare("hidden", hidden[i], want, false);
@@ -164,8 +164,7 @@ class layer {
           a.z = f.z.data();
           a.dz = (dz[i] = array(f.rows * 2 * f.width)).data();
           a.hidden = (hidden[i] = array(f.rows * f.width)).data();
-          a.dot =
-              (dot[i] = rows::unwritten<float>(f.rows * device::dot_parts(f.width) + 64)).data();
+          a.dot = (dot[i] = unwritten<float>(f.rows * device::dot_parts(f.width) + 64)).data();
         },
         p);
     run(
@@ -184,16 +183,16 @@ class layer {
                     double const zg = f.z.host[at(row * 2 * F + c)],
                                  zu = f.z.host[at(row * 2 * F + F + c)];
                     double const gc = g[at(row * F + c)], w = f.weight[at(row)];
-                    double const a = finegrain::spec::activate(s_.act, zg);
+                    double const a = fg::spec::activate(s_.act, zg);
                     want_dz[at(row * 2 * F + c)] =
-                        w * gc * zu * finegrain::spec::activate_derivative(s_.act, zg);
+                        w * gc * zu * fg::spec::activate_derivative(s_.act, zg);
                     want_dz[at(row * 2 * F + F + c)] = w * gc * a;
                     want_hidden[at(row * F + c)] = w * a * zu;
                     want_dot[at(row * parts + c / 128)] += gc * a * zu;
                   }
                 compare("dz", dz[i], want_dz, false);
                 compare("hidden", hidden[i], want_hidden, false);
-                auto const got = rows::download(dot[i]);
+                auto const got = download(dot[i]);
                 double largest = 0;
                 for (double d : want_dot) largest = std::max(largest, std::abs(d));
                 int wrong = 0;
@@ -302,8 +301,8 @@ class layer {
     return array(size, [&](std::int64_t i) {
       auto const n = static_cast<std::uint64_t>(i);
       if (absent(i)) return std::nan("");
-      if (s_.integers) return static_cast<double>(finegrain::random_word(seed, n) % 5) - 2.0;
-      return scale * finegrain::random_normal(seed, n);
+      if (s_.integers) return static_cast<double>(fg::random_word(seed, n) % 5) - 2.0;
+      return scale * fg::random_normal(seed, n);
     });
   }
   family make(int width, int experts, std::vector<std::int32_t> const& token) {
@@ -364,7 +363,7 @@ class layer {
   }
   static void compare(char const* name, array const& got, numbers const& want, bool exact) {
     INFO(name);
-    auto const values = rows::download(got.memory);
+    auto const values = download(got.memory);
     double largest = 0;
     for (double w : want) largest = std::max(largest, std::abs(w));
     int wrong = 0;
@@ -383,7 +382,7 @@ class layer {
   static std::vector<std::uint16_t> bits(Arrays const&... arrays) {
     std::vector<std::uint16_t> all;
     auto const append = [&](array const& a) {
-      for (bf16 b : rows::download(a.memory)) all.push_back(b.bits);
+      for (bf16 b : download(a.memory)) all.push_back(b.bits);
     };
     (append(arrays), ...);
     return all;
@@ -399,8 +398,8 @@ class layer {
   }
 
   shape s_;
-  rows::host_map map_;
-  rows::device_map on_device_;
+  host_map map_;
+  device_map on_device_;
   std::uint64_t seed_ = 0;
   array x_, dy_;
   family families_[2];
@@ -424,37 +423,37 @@ TEST_CASE("blocks take each tile of a matrix once") {
 }
 
 TEST_CASE("portable products of small layers") {
-  if (device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   for (int tile : {32, 64, 128}) DYNAMIC_SECTION("tile " << tile) {
-      auto const check = [&](char const* name, shape s, rows::routing const& r) {
+      auto const check = [&](char const* name, shape s, on_device::routing const& r) {
         INFO(name);
         layer(s, r, tile).all();
       };
-      check("even", {64, 64, 128}, rows::random_routing(64, 2, 4, 1));
-      check("tails", {72, 40, 56}, rows::random_routing(37, 3, 5, 2, 1, 1, 0.2));
-      check("integers", {72, 136, 24, true}, rows::random_routing(150, 2, 5, 3));
-      check("geglu", {40, 136, 16, false, activation::geglu}, rows::random_routing(90, 2, 3, 4));
-      check("reglu", {40, 72, 16, false, activation::reglu}, rows::random_routing(50, 2, 3, 4));
-      check("reglu of 0", {24, 40, 8, true, activation::reglu}, rows::random_routing(50, 2, 3, 4));
-      check("all at one", {136, 264, 0}, rows::all_at(150, 3, 1));
-      check("one token", {72, 40, 48}, rows::random_routing(1, 2, 8, 5));
-      check("no token", {72, 40, 48}, rows::random_routing(0, 2, 4, 6));
-      check("narrow", {8, 8, 8}, rows::random_routing(5, 1, 2, 7));
+      check("even", {64, 64, 128}, random_routing(64, 2, 4, 1));
+      check("tails", {72, 40, 56}, random_routing(37, 3, 5, 2, 1, 1, 0.2));
+      check("integers", {72, 136, 24, true}, random_routing(150, 2, 5, 3));
+      check("geglu", {40, 136, 16, false, activation::geglu}, random_routing(90, 2, 3, 4));
+      check("reglu", {40, 72, 16, false, activation::reglu}, random_routing(50, 2, 3, 4));
+      check("reglu of 0", {24, 40, 8, true, activation::reglu}, random_routing(50, 2, 3, 4));
+      check("all at one", {136, 264, 0}, all_at(150, 3, 1));
+      check("one token", {72, 40, 48}, random_routing(1, 2, 8, 5));
+      check("no token", {72, 40, 48}, random_routing(0, 2, 4, 6));
+      check("narrow", {8, 8, 8}, random_routing(5, 1, 2, 7));
     }
 }
 
 TEST_CASE("portable products of many tiles") {
-  if (device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   for (int tile : {32, 64, 128}) {
     INFO("tile " << tile);
-    layer({200, 328, 264, true}, rows::random_routing(420, 2, 3, 8, 1), tile).all();
-    layer({264, 296, 328}, rows::random_routing(300, 2, 4, 9, 1), tile).all();
+    layer({200, 328, 264, true}, random_routing(420, 2, 3, 8, 1), tile).all();
+    layer({264, 296, 328}, random_routing(300, 2, 4, 9, 1), tile).all();
   }
 }
 
 TEST_CASE("portable products refuse other tiles") {
-  if (device::runtime::devices() == 0) SKIP("no GPU");
-  auto const r = rows::random_routing(4, 1, 2, 1);
+  NEED_GPU();
+  auto const r = random_routing(4, 1, 2, 1);
   CHECK_THROWS_WITH(layer({8, 8, 0}, r, 16).up_forward(), "up_forward has no tiles of 16 rows");
   CHECK_THROWS_WITH(layer({8, 8, 0}, r, 64).up_backward(), "up_backward has no tiles of 64 rows");
 }

@@ -95,7 +95,7 @@ struct choice {
       std::copy(wide.begin(), wide.end(), exact.begin() + t * R);
       auto* const mine = &expected[std::size_t(t * k)];
       if (c.selection == fg::selection::hash) {
-        auto const wide_table = widened(table);
+        auto const wide_table = doubles(table);
         look_up(c, k, fg::matrix<double const>(wide_table.data(), c.vocabulary, c.top_k),
                 ids[std::size_t(t)], mine);
       } else {
@@ -105,12 +105,12 @@ struct choice {
       fg::weigh_forward(c, k, l, s, mine, &expected_weights[std::size_t(t * k)]);
     }
     bool const rounds = c.precision == fg::precision::bf16;
-    CHECK(differs(scores, exact, rounds ? 0.005 : 4e-6, 1e-37) == -1);
+    CHECK(far_off(scores, exact, rounds ? 0.005 : 4e-6, 1e-37) == "");
     CHECK(experts == expected);
     CHECK(best == expected_best);
     // (e to a power is not the same to the last bit)
-    CHECK(differs(weights, expected_weights,
-                  rounds || c.precision == fg::precision::bf16_logits ? 0.005 : 4e-6, 1e-37) == -1);
+    CHECK(far_off(weights, expected_weights,
+                  rounds || c.precision == fg::precision::bf16_logits ? 0.005 : 4e-6, 1e-37) == "");
   }
 };
 
@@ -125,7 +125,7 @@ std::vector<float> some_logits(std::int64_t count, std::uint64_t seed, int kind)
 }
 
 TEST_CASE("the choice is the specification's: ties, NaN, infinities, groups, masks") {
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   std::vector<config> configs;
   for (auto [R, k] : std::vector<std::pair<int, int>>{
            {1, 1}, {5, 2}, {12, 12}, {60, 4}, {64, 6}, {160, 6}, {256, 8}, {512, 10}, {1024, 64}}) {
@@ -170,7 +170,7 @@ TEST_CASE("the choice is the specification's: ties, NaN, infinities, groups, mas
 }
 
 TEST_CASE("hash layers look experts up, whatever the table holds") {
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   for (bool uniform : {false, true}) {
     config c{.hidden = 8, .width = 8, .routed = 60, .top_k = 6};
     c = c.by_id(13);
@@ -190,7 +190,7 @@ TEST_CASE("hash layers look experts up, whatever the table holds") {
 }
 
 TEST_CASE("logits are products in f32, and do not depend on other tokens") {
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   struct shape {
     int T, R, D;
   };
@@ -211,7 +211,7 @@ TEST_CASE("logits are products in f32, and do not depend on other tokens") {
       routing_rules const rules(c, {});
       kernels::logits(rules, ws.data(), xs.data(), logits.data(), s.T, nullptr);
       auto const got = download(logits, s.T * s.R);
-      auto const wx = widened(x), ww = widened(w);
+      auto const wx = doubles(x), ww = doubles(w);
       std::vector<double> exact;
       double largest = 0;
       for (int t = 0; t < s.T; ++t)
@@ -223,8 +223,8 @@ TEST_CASE("logits are products in f32, and do not depend on other tokens") {
         }
       bool const rounds = p == fg::precision::bf16_logits;
       INFO("T " << s.T << " R " << s.R << " D " << s.D);
-      CHECK(differs(got, exact, rounds ? 0.005 : 1e-7,
-                    p == fg::precision::f64 ? 1e-12 : 2e-6 * largest) == -1);
+      CHECK(far_off(got, exact, rounds ? 0.005 : 1e-7,
+                    p == fg::precision::f64 ? 1e-12 : 2e-6 * largest) == "");
       kernels::logits(rules, ws.data(), xs.data() + std::int64_t{s.T - 1} * s.D, one.data(), 1,
                       nullptr);
       CHECK(same_bits(download(one, s.R), std::vector<float>(got.end() - s.R, got.end())));
@@ -279,7 +279,7 @@ void check_backward(config const& c, fg::balance_losses const& losses, std::int6
   fg::basic_reference<double> const on;
   fg::balance_forward(on, c, b, exact.r, exact.scratch.balance);
   fg::router_weights<double> none;
-  std::vector<double> wide_bias = widened(bias);
+  std::vector<double> wide_bias = doubles(bias);
   none.bias = {wide_bias.data(), 1, R};
   fg::report_routing(c, b, exact.r, fg::router_weights<double const>(none), exact.scratch.balance,
                      log);
@@ -288,7 +288,7 @@ void check_backward(config const& c, fg::balance_losses const& losses, std::int6
   CHECK(download(made.load, R) == report.load);
   CHECK(download(made.dropped, R) == report.dropped);
   CHECK(download(made.bias, R) == report.bias);
-  CHECK(differs(download(made.mean_score, R), report.mean_score, 1e-5, 1e-9) == -1);
+  CHECK(far_off(download(made.mean_score, R), report.mean_score, 1e-5, 1e-9) == "");
   CHECK(got[0] == Approx(report.balance_loss).epsilon(1e-4).margin(1e-9));
   CHECK(got[1] == Approx(report.entropy).epsilon(1e-4).margin(1e-6));
   CHECK(got[2] == Approx(report.devices));
@@ -324,11 +324,11 @@ void check_backward(config const& c, fg::balance_losses const& losses, std::int6
   }
   // (rounding to bf16 is done in f32 there and here)
   double const near = c.precision == fg::precision::bf16 ? 0.02 : 1e-4;
-  CHECK(differs(download(dlogits, T * R), expected, near, near * 0.1) == -1);
+  CHECK(far_off(download(dlogits, T * R), expected, near, near * 0.1) == "");
 }
 
 TEST_CASE("losses, report and gradients are the specification's for each kind of router") {
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   int kinds = 0;
   auto const all = [&](config const& c) {
     bool const by_batch =
@@ -354,7 +354,7 @@ TEST_CASE("losses, report and gradients are the specification's for each kind of
 }
 
 TEST_CASE("the gradients of the router's and the shared gate's weights") {
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   struct shape {
     int T, R, D;
     bool gate;
@@ -377,7 +377,7 @@ TEST_CASE("the gradients of the router's and the shared gate's weights") {
       kernels::weights_backward(s.D, s.R, xs.data(), ds.data(), s.gate ? gs.data() : nullptr,
                                 out.data(), out.data() + s.R * s.D, mode, partials.data(), s.T,
                                 nullptr);
-      auto const wx = widened(x), wb = widened(before);
+      auto const wx = doubles(x), wb = doubles(before);
       std::vector<double> expected;
       for (int e = 0; e < columns; ++e)
         for (int d = 0; d < s.D; ++d) {
@@ -388,12 +388,12 @@ TEST_CASE("the gradients of the router's and the shared gate's weights") {
           expected.push_back(sum);
         }
       INFO("T " << s.T << " R " << s.R << " D " << s.D);
-      CHECK(differs(download(out, columns * s.D), expected, 0.0042, 1e-3) == -1);
+      CHECK(far_off(download(out, columns * s.D), expected, 0.0042, 1e-3) == "");
     }
 }
 
 TEST_CASE("the shared experts' weight, and its gradient") {
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   for (int T : {1, 100})
     for (int D : {8, 72, 2048}) {
       config c{.hidden = D, .width = 8, .routed = 4, .top_k = 1, .shared = 1};
@@ -406,7 +406,7 @@ TEST_CASE("the shared experts' weight, and its gradient") {
       routing_rules const rules(c, {});
       kernels::shared_weight(rules, gs.data(), xs.data(), weight.data(), T, nullptr);
       kernels::shared_backward(rules, {ds.data(), 2}, weight.data(), dgate.data(), T, nullptr);
-      auto const wx = widened(x), wg = widened(gate);
+      auto const wx = doubles(x), wg = doubles(gate);
       std::vector<double> expected, gradient;
       for (int t = 0; t < T; ++t) {
         double const s = fg::detail::logistic(fg::spec::dot(&wx[std::size_t(t * D)], wg.data(), D));
@@ -414,13 +414,13 @@ TEST_CASE("the shared experts' weight, and its gradient") {
         gradient.push_back((double(dots[std::size_t(2 * t)]) + dots[std::size_t(2 * t + 1)]) * 0.5 *
                            s * (1 - s));
       }
-      CHECK(differs(download(weight, T), expected, 1e-5, 0) == -1);
-      CHECK(differs(download(dgate, T), gradient, 1e-4, 1e-6) == -1);
+      CHECK(far_off(download(weight, T), expected, 1e-5, 0) == "");
+      CHECK(far_off(download(dgate, T), gradient, 1e-4, 1e-6) == "");
     }
 }
 
 TEST_CASE("a router's pass leaves the same bits each time") {
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   for (std::int64_t T : {7, 513, 3000}) {
     config c{.hidden = 264, .width = 8, .routed = 96, .top_k = 6, .renormalise = true};
     c.groups = 8, c.group_limit = 4, c.group_score = fg::group_score::top2_sum;

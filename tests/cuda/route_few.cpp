@@ -54,7 +54,7 @@ void check(config const& c, std::int64_t T, int tile) {
 }  // namespace
 
 TEST_CASE("few tokens are routed as many are") {
-  if (fg::device::runtime::devices() == 0) SKIP("no GPU");
+  NEED_GPU();
   for (std::int64_t const T : {0, 1, 5, 8, 9, 16, 17, 64, 65, 300, 512, 513}) {
     check({.hidden = 72, .width = 8, .routed = 5, .top_k = 2}, T, 8);
     check({.hidden = 264, .width = 8, .routed = 64, .top_k = 6}, T, 16);

@@ -4,7 +4,7 @@
 
 #include <finegrain/cuda/route.hpp>
 
-#include "device.hpp"
+#include "numbers.hpp"
 
 namespace on_device {
 

@@ -9,11 +9,9 @@
 
 #include "memory.hpp"
 
-namespace rows {
+namespace on_device {
 
-namespace device = finegrain::device;
-using finegrain::device_buffer;
-using on_device::upload, on_device::download, on_device::unwritten;
+namespace device = fg::device;
 
 /// The expert of each token and slot, -1 where it is dropped, and its weight.
 struct routing {
@@ -37,14 +35,14 @@ inline routing random_routing(int T, int k, int R, std::uint64_t seed, double sk
     for (int j = 0; j < k; ++j) {
       int e;
       do {
-        double u = finegrain::random_uniform(seed, draw++);
-        for (double s = skew; s > 0; --s) u *= finegrain::random_uniform(seed, draw++);
+        double u = fg::random_uniform(seed, draw++);
+        for (double s = skew; s > 0; --s) u *= fg::random_uniform(seed, draw++);
         e = std::min(static_cast<int>(u * open), open - 1);
       } while (taken[static_cast<std::size_t>(e)]);
       taken[static_cast<std::size_t>(e)] = 1;
       auto const at = static_cast<std::size_t>(t) * k + j;
-      r.expert[at] = finegrain::random_uniform(seed, draw++) < drop ? -1 : e;
-      r.weight[at] = static_cast<float>(0.05 + finegrain::random_uniform(seed, draw++));
+      r.expert[at] = fg::random_uniform(seed, draw++) < drop ? -1 : e;
+      r.weight[at] = static_cast<float>(0.05 + fg::random_uniform(seed, draw++));
     }
   }
   return r;
@@ -99,11 +97,11 @@ inline host_map map_of(routing const& r, int tile) {
 class device_map {
  public:
   device_map(routing const& r, host_map const& h) {
-    finegrain::arena count;
+    fg::arena count;
     device::row_map(count, r.tokens, r.slots, r.experts, h.tile);
     memory_ = device_buffer<std::byte>(count.used());
     device::runtime::fill(memory_.data(), 0x7f, memory_.bytes(), nullptr);
-    finegrain::arena memory(memory_.data(), memory_.bytes());
+    fg::arena memory(memory_.data(), memory_.bytes());
     map_ = device::row_map(memory, r.tokens, r.slots, r.experts, h.tile);
     put(map_.counts, h.counts);
     put(map_.offsets, h.offsets);
@@ -125,4 +123,4 @@ class device_map {
   device::row_map map_;
 };
 
-}  // namespace rows
+}  // namespace on_device

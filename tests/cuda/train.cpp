@@ -50,9 +50,6 @@ template <class Network>
 std::vector<bf16> weights(Network const& net) {
   return fg::place<fg::cuda>::fetched(net.on(), net.parameters());
 }
-bool equal(std::vector<bf16> const& a, std::vector<bf16> const& b) {
-  return std::memcmp(a.data(), b.data(), a.size() * sizeof(bf16)) == 0;
-}
 
 }  // namespace
 
@@ -65,7 +62,7 @@ void compare_recorded(fg::training const& how = ::how) {
   blackboard const board;
   auto step = train.record(board.batch(), board.targets);
   CHECK(train.steps() == 0);
-  CHECK(equal(weights(net), weights(other)));
+  CHECK(same_bits(weights(net), weights(other)));
   for (std::uint64_t n = 0; n < 20; ++n) {
     INFO(n);
     lesson const text(n);
@@ -81,7 +78,7 @@ void compare_recorded(fg::training const& how = ::how) {
     CHECK(train.steps() == plain.steps());
     for (std::size_t l = 0; l < plain.log().layers.size(); ++l)
       CHECK(train.log().layers[l].load == plain.log().layers[l].load);
-    CHECK(equal(weights(net), weights(other)));
+    CHECK(same_bits(weights(net), weights(other)));
   }
   // Checkpoints know nothing of it.
   auto const folder = std::filesystem::temp_directory_path();
@@ -101,7 +98,7 @@ void compare_recorded(fg::training const& how = ::how) {
   step();
   CHECK(train.report().loss == after);
   CHECK(train.steps() == 21);
-  CHECK(equal(weights(net), weights(other)));
+  CHECK(same_bits(weights(net), weights(other)));
   std::filesystem::remove(a), std::filesystem::remove(b);
 }
 
@@ -134,8 +131,8 @@ TEST_CASE("weights rounded by chance are so in recorded steps and from files too
   };
   auto to_nearest = how;
   to_nearest.rounding = fg::weight_rounding::nearest;
-  CHECK(equal(learned(how), learned(to_nearest)));
-  CHECK(!equal(learned(how), learned(by_chance)));
+  CHECK(same_bits(learned(how), learned(to_nearest)));
+  CHECK(!same_bits(learned(how), learned(by_chance)));
   fg::network<tiny::decoder, fg::basic_cuda<fg::fp16>> half;
   CHECK_THROWS_WITH((fg::trainer{half, {}, by_chance}),
                     "weights are rounded by chance to bf16, not to fp16");
@@ -164,7 +161,7 @@ TEST_CASE("steps that nobody waits for are the same steps") {
   blackboard const board;
   board.write(held_out);
   CHECK(train.evaluate(board.batch(), board.targets) == score);
-  CHECK(equal(weights(net), weights(other)));
+  CHECK(same_bits(weights(net), weights(other)));
 }
 
 TEST_CASE("a step of several batches moves biases by all of them") {
@@ -212,5 +209,5 @@ TEST_CASE("what cannot be recorded is refused, and nothing has changed") {
   train.settings().bias.quantile = true;
   CHECK_THROWS_AS(train.record(board.batch(), board.targets), fg::invalid_argument);
   CHECK(train.steps() == 0);
-  CHECK(equal(weights(net), before));
+  CHECK(same_bits(weights(net), before));
 }
