@@ -240,6 +240,8 @@ void combine(number const* rows, std::int32_t const* place, float const* weight,
 
 // ---- cuBLAS -------------------------------------------------------------------------------------
 
+#if !defined(__CUDA_ARCH__)  // as linear.cuh, which includes it
+
 struct products::state {
   struct lane {
     stream on;
@@ -304,6 +306,8 @@ void products::join(CUstream_st* to) {
     check(cudaStreamWaitEvent(to, l.done, 0), "waiting for an event");
   }
 }
+
+#endif
 
 limits_meter::limits_meter(products& p)
     : products_(p), a_(side * side), b_(side * side), c_(side * side), from_(copied), to_(copied) {

@@ -110,8 +110,7 @@ void coded_linear<T, F>::forward(blas const& library, matrix<T const> x, coded_m
   for (std::int64_t first = 0; first < weight.rows; first += numbers.rows) {
     matrix<T> const part = numbers.middle_rows(0, at_most(numbers.rows, weight.rows - first));
     decode::decode_rows(w, weight, first, part, stream);
-    blas_product(library, x, false, matrix<T const>(part), true, mode,
-                 y.middle_cols(first, part.rows), stream);
+    linear<T>::forward(library, x, part, mode, y.middle_cols(first, part.rows), stream);
   }
 }
 

@@ -2,13 +2,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cublas_v2.h>
-
 #include "linear.hpp"
 #include "memory.cuh"
 
+// What compiles kernels has no use for cuBLAS, nor for CUDA's fp16 and bf16, which it includes.
+#if !defined(__CUDA_ARCH__)
+#include <cublas_v2.h>
+#endif
+
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
+
+#if !defined(__CUDA_ARCH__)
 
 FINEGRAIN_ONE_COPY inline void check(cublasStatus_t status, char const* what) {
   if (status != CUBLAS_STATUS_SUCCESS)
@@ -126,6 +131,8 @@ void linear<T>::backward_input_each(blas const& library, int count, matrix<T con
                                     CUstream_st* stream) {
   blas_products(library, count, dy, dy_step, weight, false, weight_step, dx, dx_step, stream);
 }
+
+#endif
 
 template <class Tag>
 using blas_library_code = code<&basic_blas_library<Tag>::create, &basic_blas_library<Tag>::destroy>;

@@ -156,7 +156,7 @@ __device__ void consume(arguments const& a, ring ring, int unit, int units, int 
         std::uint32_t words[16];
 #pragma unroll
         for (int i = 0; i < 16; ++i)
-          words[i] = packed(sums[32 * p + 2 * i], sums[32 * p + 2 * i + 1]);
+          words[i] = pack<bf16>(sums[32 * p + 2 * i], sums[32 * p + 2 * i + 1]);
         store_panel(panel + p % 2 * tile::panel_bytes, lane, &s.out, row,
                     w.column * 2 * tile::half + 64 * p, words);
       }

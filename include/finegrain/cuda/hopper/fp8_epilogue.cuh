@@ -2,8 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cuda_bf16.h>
-
 #include "fp8_loads.cuh"
 #include "fp8_rows.cuh"
 
@@ -75,11 +73,6 @@ __device__ inline void hidden_codes(float (&z)[128], float linear, float cubic, 
     std::uint32_t const high = __shfl_sync(~0u, mine, from + 1, 4);
     words[i] = __byte_perm(low, high, pick);
   }
-}
-
-__device__ inline std::uint32_t packed(float low, float high) {
-  __nv_bfloat162 const pair = __floats2bfloat162_rn(low, high);
-  return *reinterpret_cast<std::uint32_t const*>(&pair);
 }
 
 #endif

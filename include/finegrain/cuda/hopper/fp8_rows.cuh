@@ -3,8 +3,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cuda_bf16.h>
-
 #include "../fp8.hpp"
 #include "../memory.cuh"
 
@@ -29,7 +27,7 @@ __device__ inline std::uint32_t codes_of(float first, float second) {
 }
 
 struct quantize_arguments {
-  __nv_bfloat16 const* x;  // (T, D)
+  bf16 const* x;  // (T, D)
   int tokens, width, slots;
   fp8_rows routed, shared;       // null: none
   std::int32_t const* slot_row;  // (T, slots)
@@ -107,7 +105,7 @@ void launch_quantize(expert_products<T> const& p, fp8_family const& routed,
                      fp8_family const& shared, CUstream_st* stream) {
   if (p.rows.tokens == 0) return;
   quantize_arguments a{};
-  a.x = reinterpret_cast<__nv_bfloat16 const*>(p.x);
+  a.x = p.x;
   a.tokens = p.rows.tokens;
   a.width = p.hidden;
   a.slots = p.rows.slots;
