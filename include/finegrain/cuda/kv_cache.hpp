@@ -1,4 +1,4 @@
-// The cache of generation on the device, and what a pass tells kernels of it: what needs batches, which
+// The cache of generation on the device, and what a pass tells kernels of it: it needs batches, which
 // kernels do without.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once

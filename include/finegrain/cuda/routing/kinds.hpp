@@ -52,8 +52,8 @@ struct router_kinds {
   }
 };
 
-/// Whether layers of a config may need all of `kinds`; others need plain_kinds_code of it alone, for
-/// what is asked of any router: to drop slots, and balance rules; with a selection bias, biased_code.
+/// Whether layers of a config may need all of `kinds`. Others need plain_kinds_code of it, for what is
+/// asked of any router, to drop slots and balance rules; and with a selection bias biased_code.
 constexpr bool rarer(config const& c) {
   return c.cosine > 0 || c.noisy || c.jitter || c.selection == selection::sinkhorn ||
          c.selection == selection::expert_choice || c.selection == selection::rule;
