@@ -30,3 +30,16 @@ TEST_CASE("A timer does not run backwards") {
   CHECK(first >= 0);
   CHECK(watch.seconds() >= first);
 }
+
+TEST_CASE("What is left takes as long as what is done did, and nothing is left in the end") {
+  fg::timer const watch;
+  fg::time_left left;
+  left.expect(40);
+  left.skip(10);
+  left.done(10);
+  double const twice = left.seconds();
+  CHECK(twice >= 0);
+  CHECK(twice <= 2 * watch.seconds());
+  left.done(20);
+  CHECK(left.seconds() == 0);
+}

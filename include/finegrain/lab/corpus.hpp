@@ -16,8 +16,8 @@
 #include <vector>
 
 #include "../base/error.hpp"
-#include "../plan/init.hpp"
 #include "../plan/batch.hpp"
+#include "../plan/init.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -86,6 +86,8 @@ class corpus {
 
   /// The names of a mixture's texts; none for one text.
   std::vector<std::string> const& domains() const { return domains_; }
+  /// How many texts it is of.
+  std::int64_t texts() const { return std::max<std::int64_t>(1, std::ssize(domains_)); }
   std::string_view text() const { return text_; }
   std::vector<std::string> const& files() const { return files_; }
   std::int64_t size() const { return static_cast<std::int64_t>(text_.size()); }

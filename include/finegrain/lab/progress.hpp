@@ -24,6 +24,19 @@ class timer {
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
+/// How long work takes on, at the pace so far.
+class time_left {
+ public:
+  void expect(double work) { left_ += work; }
+  void skip(double work) { left_ -= work; }  // somebody did it before
+  void done(double work) { left_ -= work, done_ += work; }
+  double seconds() const { return left_ / done_ * since_.seconds(); }
+
+ private:
+  double left_ = 0, done_ = 0;
+  timer since_;
+};
+
 /// show() renews one line in place, ten times a second at most, and writes nothing where the
 /// stream is no terminal. say() writes a line that stays, anywhere.
 class progress {

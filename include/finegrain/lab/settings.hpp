@@ -24,6 +24,12 @@ struct study_settings {
   double deviation = 0.02;                    // of the weights at the start
   adamw optimizer = {};
   finegrain::training training = {};
+
+  std::int64_t tokens() const { return sequences * length; }  // of a step
+  /// Evaluations are spread evenly, from before the first step to after the last.
+  bool evaluates_at(std::int64_t step) const {
+    return step == 0 || step * evaluations / steps != (step - 1) * evaluations / steps;
+  }
 };
 
 namespace detail {

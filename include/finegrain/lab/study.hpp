@@ -22,8 +22,8 @@
 #include "learner.hpp"
 #include "progress.hpp"
 #include "results.hpp"
-#include "routing.hpp"
 #include "settings.hpp"
+#include "validation.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -61,7 +61,8 @@ class study {
       throw invalid_argument("a study needs windows to train on and to validate with");
     settings_.validation =
         std::min(settings_.validation, text_.validation_windows(settings_.length));
-    settings_.validation = std::max(settings_.validation / parts(), std::int64_t{1}) * parts();
+    std::int64_t const texts = text_.texts();
+    settings_.validation = std::max(settings_.validation / texts, std::int64_t{1}) * texts;
     remove_unfinished(settings_.pool + "/runs");
   }
 
@@ -109,11 +110,11 @@ class study {
   /// Runs what is not done yet. False: it was interrupted, and everything is saved.
   bool run() {
     interruption const stop;
-    since_.restart();
+    left_ = {};
     for (entry const& e : models_)
       for (int seed = 0; seed < settings_.seeds; ++seed)
         if (find(run_of(e, seed), settings_.steps) == nullptr)
-          work_left_ += step_work(e) * double(settings_.steps);
+          left_.expect(step_work(e) * double(settings_.steps));
     for (entry const& e : models_)
       for (int seed = 0; seed < settings_.seeds; ++seed) {
         if (find(run_of(e, seed), settings_.steps) != nullptr) continue;
@@ -160,7 +161,7 @@ class study {
       for (record const& r : asked_.records())
         if (r.text("run") == run_of(e, seed) && r.text("request") == question) known = &r;
       if (!known) {
-        asked_.append(answer_of(*made(e, seed, trained), how)
+        asked_.append(validate(*made(e, seed, trained), text_, settings_, how)
                           .line(record().set("run", run_of(e, seed)).set("request", question)));
         known = &asked_.records().back();
       }
@@ -243,12 +244,12 @@ class study {
     auto const model = e.make(start);
     if (find(run, 0) && ::access(checkpoint_of(run).c_str(), F_OK) == 0)
       model->load(checkpoint_of(run));
-    work_left_ -= step_work(e) * double(model->steps());
+    left_.skip(step_work(e) * double(model->steps()));
 
     windows batch;
     timer whole, saved;
     for (pace speed;;) {
-      if (is_due(model->steps()) && !find(run, model->steps())) {
+      if (settings_.evaluates_at(model->steps()) && !find(run, model->steps())) {
         log_.append(measure(*model, e, seed));
         if (speed.tokens > 0) times_.append(speed.line(run));
         speed = {};
@@ -262,7 +263,7 @@ class study {
       speed.tokens += double(report.tokens);
       speed.seconds += step.seconds();
       tell(e, seed, model->steps(), report.loss / std::numbers::ln2, speed);
-      if (is_due(model->steps()) || stop || saved.seconds() > 60) {
+      if (settings_.evaluates_at(model->steps()) || stop || saved.seconds() > 60) {
         model->save(checkpoint_of(run));
         saved.restart();
       }
@@ -274,66 +275,37 @@ class study {
     return true;
   }
 
-  // Validation loss and the experts' load, of each domain by itself.
-  answer answer_of(learner& model, routing_request const& how) const {
-    answer a;
-    windows some;
-    std::int64_t const each = settings_.validation / parts();
-    for (std::int64_t d = 0; d < parts(); ++d) {
-      load_count load;
-      double nats = 0;
-      for (std::int64_t first = d * each, count; first < (d + 1) * each; first += count) {
-        count = std::min(settings_.sequences, (d + 1) * each - first);
-        text_.validate(first, count, settings_.validation, settings_.length, some);
-        nats += model.evaluate(some, how) * double(count);
-        load.add(model.log());
-      }
-      a.bits.push_back(nats / double(each) / std::numbers::ln2);
-      a.load.push_back(load.layers());
-    }
-    return a;
-  }
   record measure(learner& model, entry const& e, int seed) const {
-    answer const a = answer_of(model, {});
+    answer const a = validate(model, text_, settings_);
     record r;
     r.set("run", run_of(e, seed)).set("model", e.name).set("seed", double(seed));
-    r.set("step", double(model.steps())).set("tokens", double(model.steps() * tokens_a_step()));
+    r.set("step", double(model.steps())).set("tokens", double(model.steps() * settings_.tokens()));
     r.set("validation", a.mean());
     number_table const load = a.total_load();
     for (std::size_t l = 0; l < load.size(); ++l) r.set("load." + std::to_string(l), load[l]);
     return r;
   }
 
-  /// Evaluations are spread evenly, from before the first step to after the last.
-  bool is_due(std::int64_t step) const {
-    std::int64_t const n = settings_.evaluations;
-    return step == 0 || step * n / settings_.steps != (step - 1) * n / settings_.steps;
-  }
   record const* find(std::string const& run, std::int64_t step) const {
     for (record const& r : log_.records())
       if (r.text("run") == run && r.number("step") == double(step)) return &r;
     return nullptr;
   }
 
-  std::int64_t tokens_a_step() const { return settings_.sequences * settings_.length; }
   double step_work(entry const& e) const {
-    return 3 * double(e.flops) * double(tokens_a_step()) + 10 * double(e.parameters);
+    return 3 * double(e.flops) * double(settings_.tokens()) + 10 * double(e.parameters);
   }
   std::string seed_text(int seed) const {
     return settings_.seeds > 1 ? " seed " + std::to_string(seed) : std::string();
   }
   void tell(entry const& e, int seed, std::int64_t step, double bits, pace const& speed) {
-    work_left_ -= step_work(e);
-    work_done_ += step_work(e);
+    left_.done(step_work(e));
     progress_.show(e.name + seed_text(seed) + "  step " + std::to_string(step) + "/" +
                    std::to_string(settings_.steps) + "  " + text::fixed(bits, 2) + " bits/byte  " +
                    text::rounded(speed.tokens / speed.seconds) + " tokens/s  " +
-                   text::duration(work_left_ / work_done_ * since_.seconds()) + " left");
+                   text::duration(left_.seconds()) + " left");
   }
 
-  std::int64_t parts() const {
-    return std::max<std::int64_t>(1, static_cast<std::int64_t>(text_.domains().size()));
-  }
   void prepare_folders() {
     if (settings_.pool.empty()) settings_.pool = settings_.out;
     make_folder(settings_.out);
@@ -347,8 +319,7 @@ class study {
   std::vector<entry> models_;
   std::vector<picture::level> levels_;
   progress progress_;
-  timer since_;
-  double work_left_ = 0, work_done_ = 0;
+  time_left left_;  // of run()
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI
