@@ -73,10 +73,12 @@ class trainer {
   /// of the trainer's own.
   step_report step(batch b, id_list targets) requires(in == ids) { return step(b, {}, targets); }
   step_report step(batch b, matrix<S const> x, id_list targets) {
-    return step_on(b, x, cross_entropy_loss(b, targets));
+    enqueue(b, x, targets);
+    return report();
   }
   step_report step(batch b, matrix<S const> x, matrix<S const> targets) {
-    return step_on(b, x, squared_error_loss(b, targets));
+    enqueue(b, x, targets);
+    return report();
   }
 
   /// A step that nobody waits for, unless biases move by quantiles. A batch's log is filled in by
@@ -209,11 +211,6 @@ class trainer {
     return squared_error_objective<executor>(targets, b.tokens, out, settings_.loss_scale);
   }
 
-  template <class L>
-  step_report step_on(batch b, matrix<S const> x, L const& loss) {
-    enqueue_on(b, x, loss);
-    return report();
-  }
   template <class L>
   void enqueue_on(batch b, matrix<S const> x, L const& loss) {
     gathered_ = 0;
