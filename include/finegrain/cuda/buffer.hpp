@@ -18,8 +18,7 @@ class device_buffer {
  public:
   device_buffer() = default;
   explicit device_buffer(std::int64_t size)
-      : data_(size > 0 ? static_cast<T*>(
-                             device::runtime::allocate(size * static_cast<std::int64_t>(sizeof(T))))
+      : data_(size > 0 ? static_cast<T*>(device::runtime::allocate(device::bytes_of<T>(size)))
                        : nullptr),
         size_(size > 0 ? size : 0) {}
   device_buffer(device_buffer&& other) noexcept
@@ -36,7 +35,7 @@ class device_buffer {
 
   T* data() const { return data_; }
   std::int64_t size() const { return size_; }
-  std::int64_t bytes() const { return size_ * static_cast<std::int64_t>(sizeof(T)); }
+  std::int64_t bytes() const { return device::bytes_of<T>(size_); }
   /// So that it can be a batch's list.
   operator std::span<T const>() const {  // NOLINT(*explicit*)
     return {data_, static_cast<std::size_t>(size_)};

@@ -43,8 +43,7 @@ struct context {
 
   void reserve_reports(std::int64_t numbers) {
     if (numbers <= report_size) return;
-    reports.reset(static_cast<double*>(
-        runtime::allocate_shared(numbers * static_cast<std::int64_t>(sizeof(double)))));
+    reports.reset(static_cast<double*>(runtime::allocate_shared(bytes_of<double>(numbers))));
     report_size = numbers;
     ++moves;
   }
@@ -116,8 +115,7 @@ struct place<basic_cuda<T>> {
       if (list.empty() || !readable(list.data())) return list;
       auto const count = static_cast<std::int64_t>(list.size());
       N* const to = memory.take<N>(count);
-      device::runtime::enqueue_copy(to, list.data(), count * static_cast<std::int64_t>(sizeof(N)),
-                                    on.stream);
+      device::runtime::enqueue_copy(to, list.data(), device::bytes_of<N>(count), on.stream);
       return std::span<N const>(to, list.size());
     };
     batch made = b;
@@ -154,8 +152,7 @@ struct place<basic_cuda<T>> {
     if (from.empty() || !readable(from.data())) return from;
     auto const count = static_cast<std::int64_t>(from.size());
     if (memory.size() < count) memory = buffer<std::int32_t>(count);
-    device::runtime::enqueue_copy(memory.data(), from.data(),
-                                  count * static_cast<std::int64_t>(sizeof(std::int32_t)),
+    device::runtime::enqueue_copy(memory.data(), from.data(), device::bytes_of<std::int32_t>(count),
                                   on.stream);
     return std::span<std::int32_t const>(memory.data(), from.size());
   }
@@ -173,13 +170,12 @@ struct place<basic_cuda<T>> {
   }
   static std::vector<T> fetched(X const& on, std::span<T const> numbers) {
     std::vector<T> made(numbers.size());
-    device::runtime::copy(made.data(), numbers.data(),
-                          static_cast<std::int64_t>(made.size() * sizeof(T)), on.stream);
+    device::runtime::copy(made.data(), numbers.data(), device::bytes_of<T>(std::ssize(made)),
+                          on.stream);
     return made;
   }
   static void store(X const& on, std::vector<T> const& from, std::span<T> to) {
-    device::runtime::copy(to.data(), from.data(),
-                          static_cast<std::int64_t>(from.size() * sizeof(T)), on.stream);
+    device::runtime::copy(to.data(), from.data(), device::bytes_of<T>(std::ssize(from)), on.stream);
   }
   static float const* seen(X const& on, std::vector<float>& memory, T const* from,
                            std::int64_t count) {
@@ -190,8 +186,7 @@ struct place<basic_cuda<T>> {
     return memory.data();
   }
   static void copy(X const& on, T const* from, std::int64_t count, T* to) {
-    device::runtime::enqueue_copy(to, from, count * static_cast<std::int64_t>(sizeof(T)),
-                                  on.stream);
+    device::runtime::enqueue_copy(to, from, device::bytes_of<T>(count), on.stream);
   }
   static bool finite(X const& on, T const* from, std::int64_t count) {
     device_buffer<std::int32_t> const found(1);

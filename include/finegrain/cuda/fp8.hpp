@@ -37,8 +37,7 @@ template <class T>
 fp8_family fp8_rows_of(coded_family const& weights, expert_family<T> const& f, std::int64_t count,
                        int hidden) {
   auto const within = [count](T* memory, int width) {
-    arena place(reinterpret_cast<std::byte*>(memory),
-                count * width * static_cast<std::int64_t>(sizeof(T)));
+    arena place(reinterpret_cast<std::byte*>(memory), bytes_of<T>(count * width));
     return fp8_rows(place, count, width);
   };
   return {weights, within(f.out, hidden), within(f.hidden, f.width)};
@@ -49,7 +48,7 @@ constexpr bool fp8_fits(expert_products<T> const& p) {
   auto const fits = [](std::int64_t count, int width) {
     arena counting;
     static_cast<void>(fp8_rows(counting, count, width));
-    return counting.used() <= count * width * static_cast<std::int64_t>(sizeof(T));
+    return counting.used() <= bytes_of<T>(count * width);
   };
   auto const family = [&](int width, std::int64_t count) {
     return width == 0 || count == 0 || (fits(count, p.hidden) && fits(count, width));

@@ -25,6 +25,12 @@ struct cuda_error : error {
 
 namespace device {
 
+/// Of so many numbers.
+template <class T>
+constexpr std::int64_t bytes_of(std::int64_t count) {
+  return count * static_cast<std::int64_t>(sizeof(T));
+}
+
 /// The CUDA runtime, for code that nvcc does not see. Tag is void: a template, so that any number of
 /// .cu files may hold its definitions. `copy`, `synchronize` and `seconds_between` wait, no other.
 template <class Tag>

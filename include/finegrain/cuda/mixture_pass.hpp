@@ -261,8 +261,7 @@ class mixture_pass {
     routing_log const* const log = p_.batch.routing.earlier;
     if (!log || !p_.batch.log || p_.batch.log->next >= log->layers.size()) return;
     routing_report const& before = log->layers[p_.batch.log->next];
-    runtime::enqueue_copy(t_.earlier, before.load.data(),
-                          c_.routed * static_cast<std::int64_t>(sizeof(std::int64_t)),
+    runtime::enqueue_copy(t_.earlier, before.load.data(), bytes_of<std::int64_t>(c_.routed),
                           p_.on.stream);
     loss_.earlier = t_.earlier;
     loss_.earlier_tokens = before.tokens;
@@ -283,16 +282,16 @@ class mixture_pass {
     if (kept.experts.empty()) return;
     kept.slots = rules_.k;
     std::int64_t const count = p_.extent.tokens * rules_.k;
-    runtime::enqueue_copy(kept.experts.data(), s_.router.experts,
-                          count * static_cast<std::int64_t>(sizeof(std::int32_t)), p_.on.stream);
-    runtime::enqueue_copy(kept.weights.data(), s_.router.weights,
-                          count * static_cast<std::int64_t>(sizeof(float)), p_.on.stream);
+    runtime::enqueue_copy(kept.experts.data(), s_.router.experts, bytes_of<std::int32_t>(count),
+                          p_.on.stream);
+    runtime::enqueue_copy(kept.weights.data(), s_.router.weights, bytes_of<float>(count),
+                          p_.on.stream);
   }
   /// Zeroes gradients that nothing is added to.
   void begin(mixture_weights<T> const& dw) const {
     if (p_.gradients == gradients::accumulate) return;
     auto const clear = [&](T* data, std::int64_t count) {
-      if (data) runtime::fill(data, 0, count * static_cast<std::int64_t>(sizeof(T)), p_.on.stream);
+      if (data) runtime::fill(data, 0, bytes_of<T>(count), p_.on.stream);
     };
     clear(dw.router.bias.data, dw.router.bias.size());
     clear(dw.router.table.data, dw.router.table.size());

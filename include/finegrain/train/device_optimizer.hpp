@@ -37,7 +37,8 @@ class optimizer<basic_cuda<T>> {
     partial_ = device_buffer<double>(ranges_.size());
     device::runtime::copy(ranges_.data(), ranges.data(), ranges_.bytes(), on.stream);
     device::elementwise<T>::widen(weights.data(), numbers_.data(), count_, on.stream);
-    device::runtime::fill(numbers_.data() + count_, 0, 2 * bytes_of(count_), on.stream);
+    device::runtime::fill(numbers_.data() + count_, 0, 2 * device::bytes_of<float>(count_),
+                          on.stream);
     for (weight_entry const& entry : summed_) {
       std::int64_t const n = entry.rows * entry.cols;
       std::vector<T> const parts = place<X>::fetched(
@@ -45,7 +46,8 @@ class optimizer<basic_cuda<T>> {
       auto const sums = detail::with_rest<T>(parts.data(), n);
       std::vector<float> wide;
       for (std::int64_t i = 0; i < n; ++i) wide.push_back(sums[i]);
-      device::runtime::copy(numbers_.data() + entry.offset, wide.data(), bytes_of(n), on.stream);
+      device::runtime::copy(numbers_.data() + entry.offset, wide.data(), device::bytes_of<float>(n),
+                            on.stream);
     }
     std::vector<device::router_place> places;
     std::int64_t report = 0, load = 0;
@@ -111,9 +113,11 @@ class optimizer<basic_cuda<T>> {
   template <class F>
   void change(X const& on, std::span<T> weights, std::int64_t offset, std::int64_t count, F&& f) {
     std::vector<float> some(static_cast<std::size_t>(count));
-    device::runtime::copy(some.data(), numbers_.data() + offset, bytes_of(count), on.stream);
+    device::runtime::copy(some.data(), numbers_.data() + offset, device::bytes_of<float>(count),
+                          on.stream);
     f(some.data());
-    device::runtime::copy(numbers_.data() + offset, some.data(), bytes_of(count), on.stream);
+    device::runtime::copy(numbers_.data() + offset, some.data(), device::bytes_of<float>(count),
+                          on.stream);
     store_sums(on, some.data(), count, weights.data() + offset);
   }
 
@@ -154,9 +158,6 @@ class optimizer<basic_cuda<T>> {
     for (std::int64_t i = 0; i < count; ++i)
       summed<T>::write(from[i], parts[std::size_t(i)], parts[std::size_t(apart + i)]);
     place<X>::store(on, parts, {to, parts.size()});
-  }
-  static std::int64_t bytes_of(std::int64_t count) {
-    return count * static_cast<std::int64_t>(sizeof(float));
   }
 
   std::int64_t count_;
