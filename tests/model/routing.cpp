@@ -94,6 +94,8 @@ TEMPLATE_TEST_CASE("a log of another network is refused; its own has a report a 
   CHECK_THROWS_WITH(net.infer({.tokens = 4, .log = &none}, x, y),
                     "the routing log is not this network's: use make_log()");
   CHECK_THROWS_AS(net.infer({.tokens = 4, .log = &other}, x, y), fg::invalid_argument);
+  CHECK_THROWS_AS(net.infer({.tokens = 4, .routing = {.earlier = &none}}, x, y),
+                  fg::invalid_argument);
   CHECK(y.untouched());
   auto log = net.make_log();
   REQUIRE(log.layers.size() == 1);

@@ -111,10 +111,11 @@ void check_router(config const& c, batch const& b, bool training, std::size_t at
     throw invalid_argument("a batch of %lld tokens with %d experts each is too large",
                            shown(b.tokens), slots(c, b.routing));
   if (c.selection == selection::hash) check_ids<X>(b, c.vocabulary);
+  for (routing_log const* log : {static_cast<routing_log const*>(b.log), b.routing.earlier})
+    if (log && (log->layers.size() <= at ||
+                log->layers[at].load.size() != static_cast<std::size_t>(c.routed)))
+      throw invalid_argument("the routing log is not this network's: use make_log()");
   if (!b.log) return;
-  if (b.log->layers.size() <= at ||
-      b.log->layers[at].load.size() != static_cast<std::size_t>(c.routed))
-    throw invalid_argument("the routing log is not this network's: use make_log()");
   routing_report const& report = b.log->layers[at];
   if (!report.experts.empty() &&
       static_cast<std::int64_t>(report.experts.size()) < b.tokens * slots(c, b.routing))
