@@ -73,6 +73,9 @@ TEST_CASE("every loss is its coefficient at perfect balance") {
           Approx(0.3));
   }
   given g;
+  g.c.groups = g.c.group_limit = g.request.devices = 4;  // of which two experts reach two
+  g.request.balance = {.communication = 0.3};
+  CHECK(g.loss(even, each_twice) == Approx(0.3));
   g.request.balance = {.importance = 0.3};
   CHECK(g.loss(even, each_twice) == Approx(0).margin(1e-12));
 }

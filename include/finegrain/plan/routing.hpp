@@ -106,9 +106,9 @@ constexpr double jitter_of(config const& c, routing_request const& request) {
 }
 /// M of the communication loss: the most devices that a token may be sent to.
 constexpr int most_devices(config const& c, routing_request const& request) {
-  if (c.groups > 1 && c.groups == request.devices) return c.group_limit;
+  int const limit = c.groups > 1 && c.groups == request.devices ? c.group_limit : request.devices;
   int const k = chosen(c, request);
-  return k < request.devices ? k : request.devices;
+  return k < limit ? k : limit;
 }
 
 /// How many of a group's best keys say what it is worth.
