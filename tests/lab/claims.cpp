@@ -28,6 +28,9 @@ TEST_CASE("What cannot be decided is said, and where it points") {
              ContainsSubstring("undecided at 95 %: the mean points this way"));
   CHECK_THAT(fg::sentence(fg::claim("", {2.0}, {1.0}).difference),
              ContainsSubstring("one seed, which points the other way"));
+  double const lost = std::numeric_limits<double>::quiet_NaN();
+  CHECK(fg::sentence(fg::claim("", {1.0, lost}, {2.0, 3.0}).difference) ==
+        "undecided: a value is not a number");
   CHECK(fg::sentence(fg::claim("", {1.0, 2.0}, {1.0}).difference) == "not measured");
   CHECK(fg::sentence(fg::claim("", {}, {}).difference) == "not measured");
 }

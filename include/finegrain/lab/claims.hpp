@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cmath>
 #include <string>
 #include <utility>
 #include <vector>
@@ -26,6 +27,7 @@ inline verdict verdict_on(estimate const& difference) {
 /// As a reader is told it.
 inline std::string sentence(estimate const& difference) {
   if (difference.count == 0) return "not measured";
+  if (std::isnan(difference.mean)) return "undecided: a value is not a number";
   if (!difference.has_interval())
     return std::string("undecided: one seed, which points ") +
            (difference.mean < 0 ? "this way" : "the other way");
