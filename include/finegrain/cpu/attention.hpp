@@ -176,10 +176,10 @@ FINEGRAIN_LAZY struct attend_gradient {
 /// softmax(scale q . k) over its sequence's tokens up to itself. q is (T, query heads * dim), keys
 /// and values are (rows, key-value heads * dim or value), as with_earlier says where they are.
 /// log_weight (T, query heads) is the log of the sum of exponentials.
-FINEGRAIN_LAZY inline void attend_forward(cpu const& on, heads shape, batch const& b, earlier past,
-                                          matrix<float const> q, matrix<float const> keys,
-                                          matrix<float const> values, matrix<float> mixed,
-                                          matrix<float> log_weight) {
+FINEGRAIN_LAZY inline void attend_forward(cpu const& on, heads shape, batch const& b,
+                                          earlier const& past, matrix<float const> q,
+                                          matrix<float const> keys, matrix<float const> values,
+                                          matrix<float> mixed, matrix<float> log_weight) {
   using namespace simd;
   int const dim = shape.dim, value = shape.value, group = shape.query / shape.key_value;
   // All heads of the same keys, one after the other in memory, are rows of one: they meet the keys

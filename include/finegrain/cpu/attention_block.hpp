@@ -100,7 +100,7 @@ void multiply_group(cpu const& on, matrix<float const> a, B const& b, std::int64
 /// Queries and keys of rows [begin, end) from products to what scores are made of: with their biases,
 /// norms and positions; and values with their biases.
 template <class Projection>
-void finish_rows(batch const& b, earlier past, attention_form const& form, int dim,
+void finish_rows(batch const& b, earlier const& past, attention_form const& form, int dim,
                  block_weights<float const, Projection> const& w, block_saved const& s,
                  std::int64_t begin, std::int64_t end, matrix<float> const (&products)[3],
                  matrix<float> const (&made)[3]) {

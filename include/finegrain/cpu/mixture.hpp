@@ -69,7 +69,7 @@ void mixture_forward(cpu const& on, config const& c, batch const& b, Layer const
   } else if (weighed) {
     std::fill_n(s.shared_weight, x.rows, c.shared_scale);
   }
-  simd::run_experts(on, c.act, groups, w, x, t);
+  simd::run_experts(on, c.act, groups.all(), w, x, t);
 
   combination sum{.also = also};
   if (groups.shared()) sum.shared = t.shared_out;
@@ -115,7 +115,7 @@ void mixture_backward(cpu const& on, config const& c, batch const& b, Layer cons
     sum.slots = t.out;
     sum.slot = slot;
   }
-  experts_backward(on, c.act, groups, x, dy, mode, t.tasks, t.room);
+  experts_backward(on, c.act, groups.all(), x, dy, mode, t.tasks, t.room);
   combine(on, sum, dx);
 
   if (gated) {

@@ -151,9 +151,7 @@ FINEGRAIN_LAZY class mixture_groups {
   }
   expert_group* shared() { return has_shared_ ? &groups_[0] : nullptr; }
   expert_group* routed() { return has_routed_ ? &groups_[has_shared_] : nullptr; }
-  operator std::span<expert_group const>() const {  // NOLINT(*-explicit*)
-    return span_of(groups_, has_shared_ + has_routed_);
-  }
+  std::span<expert_group const> all() const { return span_of(groups_, has_shared_ + has_routed_); }
 
  private:
   bool has_shared_, has_routed_;

@@ -59,7 +59,7 @@ FINEGRAIN_INLINE void turn_pairs(float* FINEGRAIN_RESTRICT first, float* FINEGRA
 
 /// Turns the pairs of every head by direction * position * their speed, in rows [begin, end) of q and
 /// of k. One copy: inlined twice it may differ in bits.
-FINEGRAIN_LAZY FINEGRAIN_ONE_COPY inline void turn_rows(batch const& b, earlier past,
+FINEGRAIN_LAZY FINEGRAIN_ONE_COPY inline void turn_rows(batch const& b, earlier const& past,
                                                         rotary const& how, float direction,
                                                         std::int64_t begin, std::int64_t end,
                                                         matrix<float> q, matrix<float> k) {
@@ -94,8 +94,9 @@ FINEGRAIN_LAZY FINEGRAIN_ONE_COPY inline void turn_rows(batch const& b, earlier 
   }
 }
 inline constexpr std::int64_t turned_rows = 32;  // a task's
-FINEGRAIN_LAZY inline void turn(cpu const& on, batch const& b, earlier past, rotary const& how,
-                                float direction, matrix<float> q, matrix<float> k = {}) {
+FINEGRAIN_LAZY inline void turn(cpu const& on, batch const& b, earlier const& past,
+                                rotary const& how, float direction, matrix<float> q,
+                                matrix<float> k = {}) {
   on.threads(ceil_div(q.rows, turned_rows), [&](std::int64_t task, int) {
     turn_rows(b, past, how, direction, task * turned_rows,
               std::min(q.rows, (task + 1) * turned_rows), q, k);
@@ -106,7 +107,7 @@ FINEGRAIN_LAZY inline void turn(cpu const& on, batch const& b, earlier past, rot
 
 /// Turns positions into m (T, heads * numbers of a head): rotary embedding. A row is where it stands
 /// in its sequence, behind the tokens that are past, or where the batch says.
-inline void rotate(cpu const& on, batch const& b, earlier past, rotary const& how,
+inline void rotate(cpu const& on, batch const& b, earlier const& past, rotary const& how,
                    matrix<float> m) {
   simd::turn(on, b, past, how, 1, m);
 }

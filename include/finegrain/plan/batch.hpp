@@ -35,6 +35,10 @@ concept OtherIds = requires(V& v) {
 /// Token ids that somebody else owns: a vector, array or span of std::int32_t, or an Eigen vector.
 struct id_list : std::span<std::int32_t const> {
   constexpr id_list() = default;
+  // Written down: to find out what an implicit one would be, a compiler asks whether an id_list is a
+  // range that a span is made of, wherever this header is included.
+  constexpr id_list(id_list const&) = default;
+  constexpr id_list& operator=(id_list const&) = default;
   template <detail::IdRange V>  // clang 14 does not inherit span's constructor from ranges
   constexpr id_list(V&& v) : span(std::forward<V>(v)) {}  // NOLINT
   template <detail::EigenIds V>

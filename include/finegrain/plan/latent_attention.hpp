@@ -69,7 +69,7 @@ struct latent_room : nothing {
   }
   /// Of the batch's tokens from `first` on, as many as q has. Values are the first numbers of rows,
   /// (rows, shape.dim) as with_earlier has them, which all heads share.
-  void attend_rows(X const& on, heads shape, batch const& b, earlier past, std::int64_t,
+  void attend_rows(X const& on, heads shape, batch const& b, earlier const& past, std::int64_t,
                    matrix<S const> q, matrix<S const> rows, matrix<S> mixed,
                    matrix<sum> log_weight) const {
     attend_forward(on, shape, b, past, q, rows, rows.middle_cols(0, shape.value), mixed,
@@ -226,7 +226,7 @@ struct plan<X, latent_attention<D, Heads, N>> {
   /// Of tokens from `first` on: as many as there is room for.
   template <class W>
   static void attend_latent(pass<X> const& p, W const& w, saved const& s, matrix<S> rows,
-                            earlier past, std::int64_t first, scratch const& t) {
+                            earlier const& past, std::int64_t first, scratch const& t) {
     std::int64_t const count = std::min(s.q.rows - first, t.latent_q.rows);
     matrix<S> const q = s.q.middle_rows(first, count), to = t.latent_q.middle_rows(0, count),
                     mixed = t.latent_mixed.middle_rows(0, count);

@@ -41,7 +41,7 @@ struct pass {
 
 /// Copies each sequence's rows to its place in a part of a cache, behind those that are `past`.
 template <class X>
-requires(place<X>::here) void keep_rows(X const& on, batch const& b, earlier past,
+requires(place<X>::here) void keep_rows(X const& on, batch const& b, earlier const& past,
                                         matrix<typename X::scalar const> from,
                                         matrix<typename X::scalar> to) {
   on.threads(b.sequences(), [&](std::int64_t s, int) {

@@ -6,6 +6,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <span>
+
 #include "plan.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -61,7 +63,8 @@ struct plan<X, head<D, V>> : detail::linear_plan<X> {};
 
 namespace detail {
 /// What an executor of the host checks of an embedding's ids: one a token, each a row of its table.
-inline void check_table_ids(id_list ids, std::int64_t tokens, std::int64_t rows) {
+inline void check_table_ids(std::span<std::int32_t const> ids, std::int64_t tokens,
+                            std::int64_t rows) {
   if (static_cast<std::int64_t>(ids.size()) != tokens)
     throw invalid_argument("the batch has %lld token ids for %lld tokens",
                            static_cast<long long>(ids.size()), static_cast<long long>(tokens));

@@ -13,7 +13,7 @@ namespace spec {
 
 /// Turns the pairs of every head by direction * position * their speed.
 template <class T>
-void turn(batch const& b, earlier past, rotary const& how, double direction, matrix<T> m) {
+void turn(batch const& b, earlier const& past, rotary const& how, double direction, matrix<T> m) {
   double const size = how.size();
   for (std::int64_t s = 0; s < b.sequences(); ++s)
     for (std::int64_t t = b.begin(s); t < b.end(s); ++t)
@@ -35,7 +35,7 @@ void turn(batch const& b, earlier past, rotary const& how, double direction, mat
 /// Turns positions into m (T, heads * numbers of a head): rotary embedding. A row is where it stands
 /// in its sequence, behind the tokens that are past, or where the batch says.
 template <class T>
-void rotate(basic_reference<T> const&, batch const& b, earlier past, rotary const& how,
+void rotate(basic_reference<T> const&, batch const& b, earlier const& past, rotary const& how,
             spec::output<T> m) {
   spec::turn(b, past, how, 1, m);
 }
@@ -50,7 +50,7 @@ void unrotate(basic_reference<T> const&, batch const& b, rotary const& how, spec
 /// and values are (rows, key-value heads * dim or value), as with_earlier says where they are.
 /// log_weight (T, query heads) is the log of the sum of exponentials.
 template <class T>
-void attend_forward(basic_reference<T> const&, heads shape, batch const& b, earlier past,
+void attend_forward(basic_reference<T> const&, heads shape, batch const& b, earlier const& past,
                     spec::input<T> q, spec::input<T> keys, spec::input<T> values,
                     spec::output<T> mixed, spec::output<T> log_weight) {
   int const dim = shape.dim, value = shape.value, share = shape.query / shape.key_value;
