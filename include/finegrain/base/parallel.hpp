@@ -11,8 +11,8 @@
 #include <atomic>
 #include <cstdint>
 #include <type_traits>
-#include <vector>
 
+#include "buffer.hpp"
 #include "cores.hpp"
 #include "platform.hpp"
 
@@ -84,18 +84,15 @@ class thread_pool {
 
  private:
   struct crew {
-    explicit crew(int workers) : process(::getpid()), patience(workers > usable_cores() ? 0 : 200) {
-      threads.reserve(static_cast<std::size_t>(workers));
-      for (int i = 1; i < workers; ++i) {
-        pthread_t thread;
-        // No more threads to be had: those that are there, and the caller, do the work.
-        if (::pthread_create(&thread, nullptr, begin, this) != 0) break;
-        threads.push_back(thread);
-      }
+    explicit crew(int workers)
+        : process(::getpid()), patience(workers > usable_cores() ? 0 : 200), threads(workers - 1) {
+      // When no more threads are to be had, those that are there, and the caller, do the work.
+      while (made < threads.size() && ::pthread_create(&threads[made], nullptr, begin, this) == 0)
+        ++made;
     }
     ~crew() {
       start(0, nullptr, nullptr);
-      for (pthread_t thread : threads) ::pthread_join(thread, nullptr);
+      for (std::int64_t i = 0; i < made; ++i) ::pthread_join(threads[i], nullptr);
     }
 
     static void* begin(void* mine) {
@@ -153,7 +150,8 @@ class thread_pool {
 
     pid_t const process;
     int const patience;  // 0 where the workers have to share cores
-    std::vector<pthread_t> threads;
+    buffer<pthread_t> threads;
+    std::int64_t made = 0;                // of them
     std::atomic<int> hired{0};            // threads that have begun
     std::atomic<int> turn{0};             // 1 while a caller's loop is running
     std::atomic<std::uint32_t> round{0};  // odd while a loop runs
