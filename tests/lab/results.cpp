@@ -11,16 +11,16 @@ namespace {
 
 fg::record line(std::string run, double tokens, double bits) {
   fg::record r;
-  r.set("run", run).set("tokens", tokens).set("validation", bits);
+  r.set("run", run).set("step", tokens / 5).set("tokens", tokens).set("validation", bits);
   return r.set("load.0", std::vector<double>{3, 1});
 }
 fg::studied_model model(std::string name, std::vector<std::string> runs) {
-  return {name, 1234567, 345678, 98765, "", runs};
+  return {name, 1234567, 345678, 98765, 2, "", runs};
 }
 fg::study_results example() {
   std::vector<fg::record> const log = {
-      line("a0", 0, 8),   line("a0", 10, 3.0), line("a1", 0, 8.2), line("a1", 10, 3.2),
-      line("old", 10, 1), line("b0", 10, 2.9), line("b1", 10, 3.0)};
+      line("a0", 0, 8),   line("a0", 10, 3.0), line("a1", 0, 8.2),  line("a1", 10, 3.2),
+      line("old", 10, 1), line("b0", 10, 2.9), line("b1", 10, 3.0), line("c0", 5, 4)};
   std::vector<fg::record> times(1);
   times[0].set("run", "a0").set("tokens", 3000.0).set("seconds", 2.0);
   return fg::gather({model("A", {"a0", "a1"}), model("B", {"b0", "b1"}), model("C", {"c0", "c1"})},
@@ -42,7 +42,9 @@ TEST_CASE("Runs are gathered by model and seed; what belongs to no run here is l
   CHECK_THROWS_AS(all.of("D"), fg::invalid_argument);
   CHECK(all.models[0].tokens_per_second == 1500);
   CHECK(all.models[1].validation == std::vector<double>{2.9, 3.0});
-  CHECK(all.models[2].validation.empty());
+  CHECK(all.models[2].validation.empty());  // its run is not at its end
+  CHECK(all.models[2].curve.size() == 1);
+  CHECK(all.models[2].load.empty());
 }
 
 TEST_CASE("The summary has means, paired differences, costs, and what is not known as a dash") {

@@ -25,6 +25,7 @@ struct studied_model {
   std::string name;
   std::int64_t parameters = 0, active = 0;
   std::int64_t flops = 0;  // forward, a token
+  std::int64_t steps = 0;  // of a run that is at its end
   std::string settings;    // all that decides its runs' bits, the seed apart
   std::vector<std::string> runs;
 };
@@ -162,10 +163,10 @@ inline study_results gather(std::vector<studied_model> const& models,
     model_results r{.model = m};
     double tokens = 0, seconds = 0;
     for (std::string const& run : m.runs) {
-      record const* last = nullptr;
+      record const* end = nullptr;
       for (record const& line : log) {
         if (line.text("run") != run) continue;
-        last = &line;
+        if (line.number("step") == double(m.steps)) end = &line;
         auto const place = std::find(r.tokens.begin(), r.tokens.end(), line.number("tokens"));
         std::size_t const i = static_cast<std::size_t>(place - r.tokens.begin());
         if (place == r.tokens.end()) {
@@ -179,9 +180,9 @@ inline study_results gather(std::vector<studied_model> const& models,
       for (record const& line : times)
         if (line.text("run") == run)
           tokens += line.number("tokens"), seconds += line.number("seconds");
-      if (!last) continue;
-      r.validation.push_back(last->number("validation"));
-      if (r.load.empty()) r.load = load_in(*last);
+      if (!end) continue;  // interrupted: it has a curve, and no result
+      r.validation.push_back(end->number("validation"));
+      if (r.load.empty()) r.load = load_in(*end);
     }
     if (seconds > 0) r.tokens_per_second = tokens / seconds;
     all.models.push_back(std::move(r));

@@ -88,6 +88,7 @@ class study {
                     .parameters = parameters(E{}),
                     .active = active_parameters(E{}),
                     .flops = flops(E{}, settings_.length) / settings_.length,
+                    .steps = settings_.steps,
                     .settings = describe(E{}) + full_name<Network>() +
                                 (mixed ? "\nmixed precision" : "") + settings_text(own, how) +
                                 "\ntext " + text_hash_ + "\nversion " FINEGRAIN_VERSION "\n",
