@@ -67,7 +67,7 @@ requires(Quantised<F>) struct panels<F> {
       if (a.rows() <= few) {
         few_rows(a, now, count, panel, sums, std::make_integer_sequence<int, few>());
       } else {
-        constexpr std::int64_t unit_bytes = layout.step_bytes / units_of_codes<F>;
+        constexpr std::int64_t unit_bytes = code_layout<F>::step_bytes / units_of_codes<F>;
         fetching(data + then.panel * layout.panel_bytes() + layout.at(then.k / units_of_codes<F>),
                  then.units * unit_bytes, now.units * parts * a.count(), [&](auto next) {
                    for (std::int64_t u = 0; u < now.units; u += some)
