@@ -57,7 +57,7 @@ struct place {
   }
   /// So many numbers as the host reads them: these, or copies in `memory`.
   static sum const* seen(X const&, std::vector<sum>&, S const* from, std::int64_t) { return from; }
-  /// Copies weights to others of the executor's, and whether all of some are finite.
+  /// Copies numbers to others of the executor's, and whether all of some are finite.
   static void copy(X const&, S const* from, std::int64_t count, S* to) {
     std::copy_n(from, count, to);
   }
