@@ -9,6 +9,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <finegrain/lab.hpp>
 
+#include "cuda_layers.hpp"
 #include "device.hpp"
 #include "words.hpp"
 
@@ -33,13 +34,7 @@ struct model : fg::named {
                                fg::rmsnorm<C.hidden>{} | fg::head<C.hidden, S.vocabulary>{};
 };
 
-// Some 100 M parameters in the layers are active. Of DeepSeekMoE's 2 + 6 of 64 experts an eighth is,
-// and AdamW moves the others too, which a step of 4096 tokens feels; of 32 it is a quarter.
 constexpr shape small{6, 8, 32768};
-constexpr fg::config eighth{
-    .hidden = 1024, .width = 512, .routed = 64, .top_k = 6, .shared = 2, .bias = true};
-constexpr fg::config quarter{
-    .hidden = 1024, .width = 512, .routed = 32, .top_k = 6, .shared = 2, .bias = true};
 
 struct settings {
   std::int64_t tokens, length;
@@ -191,8 +186,8 @@ int main(int count, char** given) try {
     auto const limits = bench::gpu::limits_meter(products).measure(10);
     dense = limits.flops, copy = limits.bytes;
   }
-  measure<quarter, small>("quarter", s, on.get(), dense, copy);
-  measure<eighth, small>("eighth", s, on.get(), dense, copy);
+  measure<bench::quarter, small>("quarter", s, on.get(), dense, copy);
+  measure<bench::eighth, small>("eighth", s, on.get(), dense, copy);
 } catch (std::exception const& e) {
   std::fprintf(stderr, "bench cuda_step: %s\n", e.what());
   return 1;
