@@ -1,5 +1,6 @@
 // Layers of experts on the device, every kind of router, against the specification in double.
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <finegrain/expr/describe.hpp>
 
 #include "../catch.hpp"
@@ -199,6 +200,30 @@ TEST_CASE("what the device cannot do is refused in a sentence, and nothing is wr
   request.balance.rule = &rule;
   CHECK_THROWS_AS(fg::place<fg::cuda>::check(layers::small, request, false), fg::invalid_argument);
   CHECK(fg::device::unsupported(layers::small) == nullptr);
+}
+
+TEST_CASE("a token has the same bits wherever it stands in its batch") {
+  NEED_GPU();
+  auto const all = [&]<fg::config C>(fg::at<C>) {
+    for (auto use : {fg::device::instructions::all, fg::device::instructions::portable})
+      for (std::int64_t T : {5, 40, 129, 1000}) {
+        device_layer<fg::mixture<C>> here, there;
+        here.on.use = there.on.use = use;
+        numbers x = rounded(random_numbers(T * C.hidden, 1)),
+                dy = rounded(random_numbers(T * C.hidden, 2));
+        here.train(x, dy);
+        numbers y = here.read_y(), dx = here.read_dx();
+        // By 3 tokens: rows of an expert get other neighbours.
+        for (numbers* some : {&x, &dy, &y, &dx})
+          std::rotate(some->begin(), some->begin() + 3 * C.hidden, some->end());
+        there.train(x, dy);
+        INFO(fg::describe(fg::mixture<C>{}));
+        INFO(T << " tokens, portable " << (use == fg::device::instructions::portable));
+        CHECK(y == there.read_y());
+        CHECK(dx == there.read_dx());
+      }
+  };
+  fg::for_each(fg::ladder<layers::small, layers::wide, layers::relu>{}, all);
 }
 
 TEST_CASE("large batches stay within their memory, and any cut of them has the same values") {

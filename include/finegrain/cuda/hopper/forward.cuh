@@ -37,7 +37,8 @@ __device__ void multiply(float (&sums)[128], forward_ring& ring, int steps, int 
   release(last);
 }
 
-/// act(z) up for four columns. The four share a reciprocal: of all, and a factor below 2^32 each.
+/// act(z) up for four columns of a row. The four share a reciprocal: of all, and a factor below 2^32
+/// each. (Of one row, so that no token's bits depend on which one is its neighbour.)
 template <class T>
 __device__ void gated(float const (&z)[4], float const (&up)[4], float linear, float cubic,
                       std::uint32_t& low, std::uint32_t& high) {
@@ -133,11 +134,13 @@ __device__ void consume(forward_arguments<T> const& a, forward_ring ring, int un
       out(w.side->out, 0, 0, [&](int p, std::uint32_t(&words)[16]) {
         float const *const z = sums + 32 * p, *const up = z + 64;
 #pragma unroll
-        for (int i = 0; i < 16; i += 2) {
-          int const n = 2 * i;
-          gated<T>({z[n], z[n + 1], z[n + 2], z[n + 3]}, {up[n], up[n + 1], up[n + 2], up[n + 3]},
-                   a.linear, a.cubic, words[i], words[i + 1]);
-        }
+        for (int i = 0; i < 16; i += 4)  // 16 columns
+#pragma unroll
+          for (int row = i; row < i + 2; ++row) {
+            float const *const g = z + 2 * row, *const u = up + 2 * row;
+            gated<T>({g[0], g[1], g[4], g[5]}, {u[0], u[1], u[4], u[5]}, a.linear, a.cubic,
+                     words[row], words[row + 2]);
+          }
       });
     } else {
       plain(w.side->out, 0, 0, 0);
