@@ -196,14 +196,19 @@ __global__ void __launch_bounds__(forward_shape<T, Heads, by_groups<T>>::threads
   running soft;
   auto soften = [&](int i) {
     int const key = key0 + i * keys;
-    if (key < whole0 || key + keys > whole1) sees.mask(s, key);
-    soft.soften(s, scale, shrink);
+    // In branches: so the compiler does not wait for the other product first, and soften then.
+    if (key < whole0 || key + keys > whole1) {
+      sees.mask(s, key);
+      soft.soften(s, scale, shrink);
+    } else {
+      soft.soften(s, scale, shrink);
+    }
   };
   // In step i the next tile's scores are made, and this one's values mixed. step's time i is when
   // a thread's copies for step i have arrived, and its group has done with tile i's keys, and
   // with the values of step i - 2: without wgmma, also with those of step i - 1.
   begin_scores<keys, T>(s, q, group_row, k(0));
-  wait_products<0>();
+  wait_products<0, T>();
   keep(s);
   wait_copies<0>();
   step.pass();
@@ -218,27 +223,22 @@ __global__ void __launch_bounds__(forward_shape<T, Heads, by_groups<T>>::threads
     commit_async();
     begin_scores<keys, T>(s, q, group_row, k((i + 1) % 2));
     begin_mix<keys, Heads::value, T>(sums, p, v(value_stage));
-    wait_products<1>();
+    wait_products<1, T>();
     keep(s);
     wait_copies<0>();
     step.pass();
     soften(i + 1);
     keep(s);
-    // The branch keeps the compiler from waiting first, and softening then.
-    if (__any_sync(~0u, shrink[0] != 1 || shrink[1] != 1)) {
-      wait_products<0>();
-      keep(sums);
-      scale_rows(sums, shrink);
-    }
-    wait_products<0>();
+    wait_products<0, T>();
     keep(sums);
+    if (__any_sync(~0u, shrink[0] != 1 || shrink[1] != 1)) scale_rows(sums, shrink);
     keep(p);
     pack<T, keys>(s, p);
     value_stage = next;
   }
   step.wait(tiles - 1);
   begin_mix<keys, Heads::value, T>(sums, p, v(value_stage));
-  wait_products<0>();
+  wait_products<0, T>();
   keep(sums);
 
   float factor[2];

@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(backward_shape<T, Heads, by_groups<T>>::thread
   keep(dv);
   begin();
   for (int t0 = t_begin, head = shared_head * share, i = 0;; ++i) {
-    wait_products<1>();
+    wait_products<1, T>();
     keep(s);
     keep(dk);
     keep(dv);
@@ -113,7 +113,7 @@ __global__ void __launch_bounds__(backward_shape<T, Heads, by_groups<T>>::thread
     }
     pack<T, queries>(s, p);
     begin_mix<queries, value_columns, T>(dv, p, dmixed(stage), value_slice);
-    wait_products<1>();
+    wait_products<1, T>();
     keep(ds);
 #pragma unroll
     for (int n = 0; n < queries / 8; ++n) {
@@ -125,7 +125,7 @@ __global__ void __launch_bounds__(backward_shape<T, Heads, by_groups<T>>::thread
       }
     }
     pack<T, queries>(ds, dp);
-    wait_products<0>();
+    wait_products<0, T>();
     keep(dv);
     t0 += queries;
     if (t0 >= end[3]) {
@@ -137,7 +137,7 @@ __global__ void __launch_bounds__(backward_shape<T, Heads, by_groups<T>>::thread
     if constexpr (shape::stages > 2) load((stage == 0 ? shape::stages : stage) - 1);
     begin_mix<queries, columns, T>(dk, dp, q(stage), slice);
     if constexpr (shape::stages == 2) {
-      wait_products<0>();
+      wait_products<0, T>();
       __syncthreads();
       load(stage);
     }
@@ -145,7 +145,7 @@ __global__ void __launch_bounds__(backward_shape<T, Heads, by_groups<T>>::thread
     begin();
   }
   begin_mix<queries, columns, T>(dk, dp, q(stage), slice);
-  wait_products<0>();
+  wait_products<0, T>();
   keep(dk);
   keep(dv);
   float const of_dk[2] = {factor, factor}, of_dv[2] = {1, 1};

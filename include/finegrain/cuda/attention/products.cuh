@@ -114,9 +114,11 @@ inline __device__ void begin_products() {
 inline __device__ void commit_products() {
   if constexpr (hopper) asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
-template <int Pending>
+/// Products of T. (Of f32, which begins none, a block may have fewer warps than a group.)
+template <int Pending, class T>
 __device__ void wait_products() {
-  if constexpr (hopper) asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(Pending) : "memory");
+  if constexpr (by_groups<T>)
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(Pending) : "memory");
 }
 
 /// s (64, N) = rows [row, row + 64) of a . the N rows of b^T.

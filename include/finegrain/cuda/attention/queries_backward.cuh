@@ -144,7 +144,7 @@ __global__ void __launch_bounds__(backward_shape<T, Heads, by_groups<T>>::thread
   keep(sums);
   begin();
   for (int key = key0, i = 0;; key += keys, ++i) {
-    wait_products<1>();
+    wait_products<1, T>();
     keep(s);
     keep(sums);
     // Passed for the i'th time: the copies for step i + 1 are there, step i - 1 is done with.
@@ -165,7 +165,7 @@ __global__ void __launch_bounds__(backward_shape<T, Heads, by_groups<T>>::thread
     else
       weigh([](int, int) { return true; });
     keep(s);
-    wait_products<0>();
+    wait_products<0, T>();
     keep(ds);
 #pragma unroll
     for (int n = 0; n < keys / 8; ++n)
@@ -177,7 +177,7 @@ __global__ void __launch_bounds__(backward_shape<T, Heads, by_groups<T>>::thread
     if constexpr (shape::stages > 2) load((stage == 0 ? shape::stages : stage) - 1);
     begin_mix<keys, Heads::dim, T>(sums, p, k(stage));
     if constexpr (shape::stages == 2) {
-      wait_products<0>();
+      wait_products<0, T>();
       __syncthreads();
       load(stage);
     }
@@ -185,7 +185,7 @@ __global__ void __launch_bounds__(backward_shape<T, Heads, by_groups<T>>::thread
     begin();
   }
   begin_mix<keys, Heads::dim, T>(sums, p, k(stage));
-  wait_products<0>();
+  wait_products<0, T>();
   keep(sums);
   float const factors[2] = {factor, factor};
   store_rows<Heads::dim>(sums, factors, warp_row, t1, head * dim, dim, a.dq);
