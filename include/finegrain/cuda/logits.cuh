@@ -51,7 +51,10 @@ struct logit_tile {
   }
 };
 
-/// Logits of 16 M tokens from `first` on and 8 N experts from `expert` on, by a block of 256 threads.
+/// Threads 0 .. 255 of a block wait for one another.
+__device__ inline void sync_256() { asm volatile("bar.sync 1, 256;" ::: "memory"); }
+
+/// Logits of 16 M tokens from `first` on and 8 N experts from `expert` on, by threads 0 .. 255.
 template <class T, int M, int N>
 __device__ void block_logits(T const* x, T const* router, float* logits, std::int64_t first,
                              int expert, int tokens, int R, int D, bool round) {
@@ -85,11 +88,11 @@ __device__ void block_logits(T const* x, T const* router, float* logits, std::in
   for (int from = 0; from < all; from += some)
 #pragma unroll
     for (int half = 4; half > 0; half /= 2) {
-      __syncthreads();
+      sync_256();
       if (warp >= half && warp < 2 * half)
 #pragma unroll
         for (int i = 0; i < some; ++i) sums[warp - half][i][lane] = sum[from + i];
-      __syncthreads();
+      sync_256();
       if (warp < half)
 #pragma unroll
         for (int i = 0; i < some; ++i) sum[from + i] += sums[warp][i][lane];
