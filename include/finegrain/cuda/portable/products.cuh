@@ -43,7 +43,7 @@ void portable_products<T>::down_forward(expert_products<T> const& p, CUstream_st
 template <class T>
 void portable_products<T>::down_backward(expert_products<T> const& p, CUstream_st* stream) {
   check_tile(p.rows.tile, "down_backward");
-  launch_rows<row_product::down_backward, block_shape<128, 128, 32, 2, 2, 4>>(p, stream,
+  launch_rows<row_product::down_backward, block_shape<128, 128, 64, 2, 2, 3>>(p, stream,
                                                                               "down_backward");
 }
 template <class T>
@@ -53,7 +53,7 @@ void portable_products<T>::up_backward(expert_products<T> const& p, CUstream_st*
 }
 template <class T>
 void portable_products<T>::down_weights(expert_products<T> const& p, CUstream_st* stream) {
-  launch_weights<false, block_shape<128, 128, 32, 2, 2, 4>>(p, stream, "down_weights");
+  launch_weights<false, block_shape<128, 128, 64, 2, 2, 3>>(p, stream, "down_weights");
 }
 template <class T>
 void portable_products<T>::up_weights(expert_products<T> const& p, CUstream_st* stream) {
