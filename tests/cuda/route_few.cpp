@@ -59,15 +59,17 @@ TEST_CASE("few tokens are routed as many are") {
     check({.hidden = 72, .width = 8, .routed = 5, .top_k = 2}, T, 8);
     check({.hidden = 264, .width = 8, .routed = 64, .top_k = 6}, T, 16);
     check({.hidden = 72, .width = 8, .routed = 100, .top_k = 3}, T, 64);
-    check({.hidden = 136,
-           .width = 8,
-           .routed = 256,
-           .top_k = 8,
-           .score = fg::score::sigmoid,
-           .renormalise = true,
-           .groups = 8,
-           .group_limit = 4},
-          T, 32);
+    for (int tile : {8, 32, 128})
+      check({.hidden = 136,
+             .width = 8,
+             .routed = 256,
+             .top_k = 8,
+             .score = fg::score::sigmoid,
+             .renormalise = true,
+             .groups = 8,
+             .group_limit = 4},
+            T, tile);
+    for (int k : {12, 40}) check({.hidden = 64, .width = 8, .routed = 256, .top_k = k}, T, 128);
     check({.hidden = 64, .width = 8, .routed = 300, .top_k = 4}, T, 8);
   }
 }

@@ -179,8 +179,8 @@ void launch_route_few(routing_rules const& c, router_numbers<T> const& w, T cons
         kernel, dim3(unsigned(ceil_div(c.routed, 8)), unsigned(rows.tokens + 15) / 16), threads,
         4 * shared, stream, "route: few tokens", c, w, x, state, rows, words);
   };
-  // 48 KB a block may have: for 256 experts, most of whose kinds of choice need less.
-  if (int const all = words.all + 2 * words.each; rows.tokens <= 16 && all <= 12 * 1024)
+  // 48 KB is what a block may have, 2 KB of it the logits' sums.
+  if (int const all = words.all + 2 * words.each; rows.tokens <= 16 && all <= 45 * 1024 / 4)
     launch(route_fewest_kernel<T, N>, 320, all);
   else
     launch(route_few_kernel<T, N>, 256, words.all);
