@@ -115,8 +115,8 @@ __device__ void gate_backward(float (&sums)[128], rows_family<T> const& family,
           for (int h = 0; h < 2; ++h)
             out[i][h] = gate_pair<T, kind>(activated, sums + 32 * quarter + 4 * (j0 + i) + 2 * h,
                                            weight[h], z[i][h], z[i][2 + h], dot[h]);
-        // In place, without __syncwarp: each lane stores what it made of all that it was given, so no
-        // store has its operands before the warp has read.
+            // In place, without __syncwarp: each lane stores what it made of all that it was given, so no
+            // store has its operands before the warp has read.
 #pragma unroll
         for (int i = 0; i < some; ++i) {
           store_matrices(at ^ (j0 + i) << 4, z[i][0], z[i][1], z[i][2], z[i][3]);
@@ -170,9 +170,10 @@ struct rows_tile {
     int const turn = rows > 0 && clusters % columns == 0 ? pair / rows : 0;
     column = (i + turn) % columns * 256;
     if (routed) {  // an odd last tile is computed twice, to the same bits
-      row_tile const t = g.rows.tiles[min(pair * 2 + rank, routed_tiles - 1)];
+      int const last = max(routed_tiles - 1, 0);  // there may be none, and no unit then
+      row_tile const t = g.rows.tiles[min(pair * 2 + rank, last)];
       expert = t.expert, row = t.first, count = t.count;
-      neighbour = g.rows.tiles[min(pair * 2 + 1 - rank, routed_tiles - 1)].expert;
+      neighbour = g.rows.tiles[min(pair * 2 + 1 - rank, last)].expert;
     } else {
       expert = neighbour = 0, row = min(pair * 2 + rank, g.shared_rows - 1) * 128;
       count = min(g.rows.tokens - row, 128);
