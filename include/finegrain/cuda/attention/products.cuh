@@ -114,11 +114,14 @@ inline __device__ void begin_products() {
 inline __device__ void commit_products() {
   if constexpr (hopper) asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
-/// Products of T. (Of f32, which begins none, a block may have fewer warps than a group.)
+/// Products of T. (Of f32, which begins none, a block may have fewer warps than a group: there ptxas
+/// only must not mix what is before with what is behind, or it spills.)
 template <int Pending, class T>
 __device__ void wait_products() {
   if constexpr (by_groups<T>)
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(Pending) : "memory");
+  else if constexpr (hopper)
+    __syncwarp();
 }
 
 /// s (64, N) = rows [row, row + 64) of a . the N rows of b^T.

@@ -53,7 +53,7 @@ void portable_products<T>::up_backward(expert_products<T> const& p, CUstream_st*
 }
 template <class T>
 void portable_products<T>::down_weights(expert_products<T> const& p, CUstream_st* stream) {
-  launch_weights<false, block_shape<128, 128, 64, 2, 2, 3>>(p, stream, "down_weights");
+  launch_weights<false, block_shape<128, 128, 32, 2, 2, 5>>(p, stream, "down_weights");
 }
 template <class T>
 void portable_products<T>::up_weights(expert_products<T> const& p, CUstream_st* stream) {
