@@ -196,13 +196,12 @@ __global__ void __launch_bounds__(forward_shape<T, Heads, by_groups<T>>::threads
   running soft;
   auto soften = [&](int i) {
     int const key = key0 + i * keys;
-    // In branches: so the compiler does not wait for the other product first, and soften then.
     if (key < whole0 || key + keys > whole1) {
       sees.mask(s, key);
-      soft.soften(s, scale, shrink);
-    } else {
-      soft.soften(s, scale, shrink);
+      // In branches: so the compiler does not wait for the other product first, and soften then.
+      if constexpr (by_groups<T>) return soft.soften(s, scale, shrink);
     }
+    soft.soften(s, scale, shrink);
   };
   // In step i the next tile's scores are made, and this one's values mixed. step's time i is when
   // a thread's copies for step i have arrived, and its group has done with tile i's keys, and
