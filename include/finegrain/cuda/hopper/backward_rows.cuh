@@ -115,8 +115,8 @@ __device__ void gate_backward(float (&sums)[128], rows_family<T> const& family,
           for (int h = 0; h < 2; ++h)
             out[i][h] = gate_pair<T, kind>(activated, sums + 32 * quarter + 4 * (j0 + i) + 2 * h,
                                            weight[h], z[i][h], z[i][2 + h], dot[h]);
-            // In place, without __syncwarp: each lane stores what it made of all that it was given, so no
-            // store has its operands before the warp has read.
+        // In place, without __syncwarp: each lane stores what it made of all that it was given, so no
+        // store has its operands before the warp has read.
 #pragma unroll
         for (int i = 0; i < some; ++i) {
           store_matrices(at ^ (j0 + i) << 4, z[i][0], z[i][1], z[i][2], z[i][3]);
