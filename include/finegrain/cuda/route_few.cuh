@@ -110,30 +110,32 @@ struct rehearsal {
   }
 };
 
-/// Shared memory of route_few_kernel, in int32: of 8 warps, of index_rows or of a rehearsal each.
-struct few_words {
-  int choice, each, chosen, all;
-  constexpr few_words(routing_rules const& c, int tile)
-      : choice(choice_words(c)),
-        each((choice + rehearsal::words(c.routed, c.k, tile) + 7) / 4 * 4),
-        chosen(at_least(8 * choice, index_words(c.routed, 8))),
-        all((chosen + 32 * c.k + 3) / 4 * 4) {}
-};
-
 /// A block has the logits of 16 tokens and 8 experts; the last one of these tokens chooses; the last
 /// one of all makes the rows. Results are those of the kernels for many tokens, bit by bit.
 template <class T, int N>
 __global__ __launch_bounds__(256, 2) void route_few_kernel(routing_rules c, router_numbers<T> w,
                                                            T const* x, router_state s, row_map rows,
-                                                           few_words words) {
+                                                           int words) {
   extern __shared__ __align__(16) std::int32_t shared[];
   int const t0 = static_cast<int>(blockIdx.y) * 16, tokens = rows.tokens, warp = threadIdx.x / 32;
   if (!few_logits(c, w, x, s, tokens)) return;
   for (int t = t0 + warp; t < min(t0 + 16, tokens); t += 8)
-    choose_token<N>(c, w.bias, s, t, shared + warp * words.choice);
+    choose_token<N>(c, w.bias, s, t, shared + warp * words);
   if (arrives_last(s.arrivals, gridDim.y))
     index_rows(rows, s.experts, s.weights, nullptr, 0, 1, 0, tokens, shared);
 }
+
+/// Shared memory of route_fewest_kernel, in int32: what each of 8 warps needs to choose, and the first
+/// one then to make rows; what they choose; and a rehearsal each of two more.
+struct fewest_words {
+  int choice, chosen, rehearsals, each, all;
+  constexpr fewest_words(routing_rules const& c, int tile)
+      : choice(choice_words(c)),
+        chosen(8 * choice),
+        rehearsals((chosen + 32 * c.k + 3) / 4 * 4),
+        each((rehearsal::words(c.routed, c.k, tile) + choice + 3) / 4 * 4),
+        all(rehearsals + 2 * each) {}
+};
 
 /// The same of up to 16 tokens, for which the last block's instructions take longer to come from memory,
 /// line after line, than to run. So two more warps meanwhile rehearse, in each block, what the last
@@ -141,7 +143,7 @@ __global__ __launch_bounds__(256, 2) void route_few_kernel(routing_rules c, rout
 template <class T, int N>
 __global__ __launch_bounds__(320, 1) void route_fewest_kernel(routing_rules c, router_numbers<T> w,
                                                               T const* x, router_state s,
-                                                              row_map rows, few_words words) {
+                                                              row_map rows, fewest_words words) {
   extern __shared__ __align__(16) std::int32_t shared[];
   int const warp = threadIdx.x / 32, tokens = rows.tokens;
   bool const rehearses = warp >= 8;
@@ -150,7 +152,7 @@ __global__ __launch_bounds__(320, 1) void route_fewest_kernel(routing_rules c, r
   std::int32_t *own = shared + warp * words.choice, *next = shared;
   int t = warp, end = tokens;
   if (rehearses) {
-    own = shared + words.all + (warp - 8) * words.each;
+    own = shared + words.rehearsals + (warp - 8) * words.each;
     rehearsal const play(rows, own);
     state = play.state, to = play.rows, next = play.next;
     own = next + c.routed;
@@ -173,17 +175,17 @@ __global__ __launch_bounds__(320, 1) void route_fewest_kernel(routing_rules c, r
 template <class T, int N>
 void launch_route_few(routing_rules const& c, router_numbers<T> const& w, T const* x,
                       router_state const& state, row_map const& rows, CUstream_st* stream) {
-  few_words const words(c, rows.tile);
-  auto const launch = [&](auto kernel, int threads, int shared) {
+  auto const launch = [&](auto kernel, int threads, int shared, auto const& words) {
     launch_overlapping(
         kernel, dim3(unsigned(ceil_div(c.routed, 8)), unsigned(rows.tokens + 15) / 16), threads,
         4 * shared, stream, "route: few tokens", c, w, x, state, rows, words);
   };
   // 48 KB is what a block may have, 2 KB of it the logits' sums.
-  if (int const all = words.all + 2 * words.each; rows.tokens <= 16 && all <= 45 * 1024 / 4)
-    launch(route_fewest_kernel<T, N>, 320, all);
-  else
-    launch(route_few_kernel<T, N>, 256, words.all);
+  fewest_words const fewest(c, rows.tile);
+  if (rows.tokens <= 16 && fewest.all <= 45 * 1024 / 4)
+    return launch(route_fewest_kernel<T, N>, 320, fewest.all, fewest);
+  int const words = choice_words(c);
+  launch(route_few_kernel<T, N>, 256, at_least(8 * words, index_words(c.routed, 8)), words);
 }
 
 template <class T, int N>
