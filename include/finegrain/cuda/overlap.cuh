@@ -26,7 +26,7 @@ __device__ inline void wait_for_launch_ahead() {
 }
 
 /// Whether the code that the current device has of a kernel waits: that for 8.0 does not, which newer
-/// GPUs run where a program has no other. The driver is asked once for a kernel, device and thread.
+/// GPUs run where a program has no other. Answers are kept for a thread's last kernels.
 FINEGRAIN_ONE_COPY inline bool has_waiting_code(void const* kernel, char const* name) {
   struct answer {
     void const* kernel = nullptr;
