@@ -46,7 +46,7 @@ requires(Quantised<F>) struct panels<F> {
 
   /// One matrix's panels, as multiply_panels reads them.
   struct source {
-    static constexpr std::int64_t pass = depth;
+    static constexpr std::int64_t pass(int, std::int64_t) { return depth; }
     /// What codes are decoded into: units, or where a product would take those apart, floats. So many
     /// units at a time stay in the first-level cache, with a tile's rows.
     static constexpr int parts = unit<products>::parts;
@@ -54,9 +54,7 @@ requires(Quantised<F>) struct panels<F> {
     static constexpr std::int64_t some = depth / parts;
     /// Rows that meet the codes themselves: number by number, a tile's multiply-adds leave time to decode.
     static constexpr int few = by_number<F> ? tile_rows : 4;
-    /// Panels side by side. A chain of multiply-adds for each number, not each unit, is slower than
-    /// memory: fewer rows than that takes have two panels' chains.
-    static constexpr int abreast(int rows) { return by_number<F> && rows <= 2 ? 4 / rows : 1; }
+    static constexpr int abreast(int rows) { return by_number<F> ? enough_panels(rows) : 1; }
     std::byte const* data;
     code_layout<F> layout;
     float* room;  // right_room numbers

@@ -22,17 +22,17 @@ struct piece {
 /// sums(rows, panel_width) = a . so much of `count` panels of B from now.panel on, or += where now.k is
 /// not 0; a begins at now.k. Behind it no units follow if it is the `last`, and `then` is multiplied. B has
 ///
-///   pass                             units of a panel that all rows meet before the next
+///   pass(rows, panel)                units of the panel that all rows meet before the next
 ///   abreast(rows)                    panels that are multiplied side by side
 ///   run(a, now, count, last, sums, then)     the same of up to so many units; it may fetch `then`
 template <format F, class B>
 void multiply_panels(strips<F> const& a, B const& b, piece const& now, int count, bool last,
                      float* sums, piece const& then) {
-  auto const some = [](piece p) {
-    p.units = std::min<std::int64_t>(B::pass, p.units);
+  auto const some = [&](piece p) {
+    p.units = std::min<std::int64_t>(b.pass(a.rows(), p.panel), p.units);
     return p;
   };
-  for (std::int64_t k = 0; k < now.units; k += B::pass) {
+  for (std::int64_t k = 0, pass = b.pass(a.rows(), now.panel); k < now.units; k += pass) {
     piece const here = some({now.panel, now.k + k, now.units - k});
     piece const rest = {now.panel, here.k + here.units, now.units - k - here.units};
     bool const more = rest.units > 0;
@@ -90,10 +90,13 @@ class left_rows {
 /// Numbers of room in which a block of B is packed or decoded: units, and scales.
 inline constexpr std::int64_t right_room = panel_width * (depth + depth / 16);
 
+/// Panels side by side, so that one row or two have eight chains of multiply-adds: fewer are slower than
+/// memory.
+constexpr int enough_panels(int rows) { return rows <= 2 ? 4 / rows : 1; }
+
 /// B from weights as they are stored: each block of a panel is packed when it is its turn.
 template <format F>
 struct packing {
-  static constexpr std::int64_t pass = depth;
   /// Rows that meet the weights where they are: what is packed would be read once or twice. Longer
   /// registers pack at the pace of memory.
   static constexpr int few = F == format::f32 && registers == 16 ? 2 : 0;
@@ -103,12 +106,15 @@ struct packing {
   std::int64_t K;
   float* room;  // right_room numbers
 
+  /// Where they are, rows of W are read from end to end.
+  std::int64_t pass(int rows, std::int64_t panel) const { return stays(rows, panel) ? K : depth; }
+
   void run(strips<F> const& a, piece const& now, int, bool, float* sums, piece const& then) const {
-    std::int64_t const begin = now.k * n, count = std::min(now.units * n, K - begin);
     if constexpr (few > 0)
-      if (a.rows() <= few && b.whole(now.panel) && now.units % lanes == 0)
-        return a.rows() == 1 ? in_place<1>(a.first(), now, sums)
-                             : in_place<2>(a.first(), now, sums);
+      if (stays(a.rows(), now.panel))
+        return a.rows() == 1 ? in_place<1>(a.first(), now, sums, then)
+                             : in_place<2>(a.first(), now, sums, then);
+    std::int64_t const begin = now.k * n, count = std::min(now.units * n, K - begin);
     b.pack<F>(now.panel, now.panel + 1, begin, count, room, now.units);
     if (std::int64_t const there = ceil_div(count, n); there < now.units)  // A is 0 there
       std::fill(room + there * panel_width, room + now.units * panel_width, 0.0f);
@@ -122,28 +128,36 @@ struct packing {
  private:
   static constexpr std::int64_t n = unit<F>::numbers;
 
-  /// The same, of weights that are turned over in registers.
+  bool stays(int rows, std::int64_t panel) const {
+    return rows <= few && b.whole(panel) && K % lanes == 0;
+  }
+  /// A whole panel, which is turned over in registers. What is fetched ahead goes on with the rows that
+  /// come next: behind a row's end stand others, that have been read.
   template <int Rows>
-  void in_place(float const* a, piece const& now, float* sums) const {
-    constexpr std::int64_t soon = 4 * line;
+  void in_place(float const* a, piece const& now, float* sums, piece const& then) const {
+    constexpr std::int64_t soon = 8 * line;
+    std::int64_t const stride = b.first.stride;
     for (int j = 0; j < vectors; ++j, sums += lanes) {
-      vec sum[Rows];
-      FINEGRAIN_UNROLL
-      for (int r = 0; r < Rows; ++r) sum[r] = now.k == 0 ? vec{} : load(sums + r * panel_width);
-      float const* from = b.vector(now.panel, j) + now.k;
-      for (std::int64_t i = 0; i < now.units; i += lanes, from += lanes) {
-        vec column[lanes];
+      float const* const from = b.vector(now.panel, j);
+      float const* const next = j + 1 < vectors  ? b.vector(now.panel, j + 1)
+                                : then.units > 0 ? b.vector(then.panel, 0)
+                                                 : from;
+      vec sum[Rows]{};
+      for (std::int64_t k = 0; k < K; k += lanes) {
+        float const* const later = k + soon < K ? from + k + soon : next + (k + soon - K);
+        float const* row[lanes];
         FINEGRAIN_UNROLL
         for (int c = 0; c < lanes; ++c) {
-          column[c] = load(from + c * b.first.stride);
-          __builtin_prefetch(from + c * b.first.stride + soon, 0, 3);
+          row[c] = from + c * stride;
+          __builtin_prefetch(later + c * stride, 0, 3);
         }
-        transpose(column);
+        vec column[lanes];
+        transpose(row, k, column);
         FINEGRAIN_UNROLL
         for (int c = 0; c < lanes; ++c) {
           FINEGRAIN_UNROLL
           for (int r = 0; r < Rows; ++r)
-            add_product(broadcast(a[(i + c) * Rows + r]), column[c], sum[r]);
+            add_product(broadcast(a[(k + c) * Rows + r]), column[c], sum[r]);
         }
       }
       FINEGRAIN_UNROLL

@@ -44,19 +44,22 @@ struct panels {
   /// One matrix's panels, as multiply_panels reads them.
   struct source {
     static constexpr std::int64_t unit_bytes = panel_width * 4;
-    static constexpr std::int64_t pass = registers == 32 ? 4 * depth : depth;
-    static constexpr int abreast(int) { return 1; }
+    /// Longer registers read as fast from one panel at a time.
+    static constexpr int abreast(int rows) { return registers == 32 ? 1 : enough_panels(rows); }
+    static constexpr std::int64_t pass(int, std::int64_t) {
+      return registers == 32 ? 4 * depth : depth;
+    }
     float const* data;
     std::int64_t units;  // of k in all
 
     /// Many tiles share the fetching of what comes then. A tile alone reads at the pace of memory: it
     /// fetches 4 kB ahead, and one row of one part leaves even that to the machine.
-    void run(strips<F> const& a, piece const& now, int, bool, float* sums,
+    void run(strips<F> const& a, piece const& now, int count, bool, float* sums,
              piece const& then) const {
       float const* const panel = at(now.panel, now.k);
-      auto const run = [&](auto next) {
-        a.multiply(now.units, panel, now.k == 0 ? sink::fresh : sink::go_on, sums, next);
-      };
+      sink const to = now.k == 0 ? sink::fresh : sink::go_on;
+      if (count > 1) return few_rows(a, now.units, panel, to, count, sums);
+      auto const run = [&](auto next) { a.multiply(now.units, panel, to, sums, next); };
       if (a.count() == 1)
         run(flow<1>{bytes(panel + 1024), a.rows() * unit<F>::parts > 1 ? unit_bytes : 0});
       else
@@ -67,6 +70,22 @@ struct panels {
       return data + (p * units + k) * panel_width;
     }
     static std::byte const* bytes(float const* p) { return reinterpret_cast<std::byte const*>(p); }
+
+   private:
+    void few_rows(strips<F> const& a, std::int64_t some, float const* panel, sink to, int count,
+                  float* sums) const {
+      auto const run = [&]<int Rows, int Panels>() {
+        for (; a.rows() == Rows && count >= Panels; count -= Panels) {
+          tile_abreast<F, Rows, Panels>(a.first(), some, panel, units * panel_width, to, sums);
+          panel += Panels * units * panel_width;
+          sums += Panels * Rows * panel_width;
+        }
+      };
+      run.template operator()<1, 4>();
+      run.template operator()<1, 2>();
+      run.template operator()<1, 1>();
+      run.template operator()<2, 2>();
+    }
   };
   source matrix(std::int64_t i, float*) const {
     return {data + i * matrix_size(), units_of<F>(cols)};
