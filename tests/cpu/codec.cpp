@@ -56,14 +56,14 @@ TEST_CASE("e4m3's values are those of its definition") {
   CHECK(codec::code(0.99f * 0x1p-6f) == 8);  // rounds up into the normal numbers
 }
 
-/// What a decoder makes of code k of a lane: its value, or, where codes are not shifted, a power of two
-/// times the code.
+/// What a decoder makes of code k of a lane: its value over a power of two; or, where codes are not
+/// shifted, one times the code.
 template <fg::format F>
 float decoded(std::uint32_t code, [[maybe_unused]] int k) {
   if constexpr (simd::codec<F>::products == int4)
     return std::ldexp(float(code), simd::unit<simd::codec<F>::products>::places[k]);
   else
-    return simd::codec<F>::value(code);
+    return simd::codec<F>::value(code) / simd::times_of<F>;
 }
 
 TEMPLATE_TEST_CASE_SIG("decoders make bf16 of every code in every place", "", EVERY_FORMAT) {

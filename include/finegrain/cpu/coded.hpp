@@ -145,7 +145,7 @@ requires(Quantised<F>) struct panels<F> {
           }
         if constexpr (code::block > 0) {
           vec by[vectors];
-          load_scales(panel + layout.scales_at(b), by);
+          load_scales<F>(panel + layout.scales_at(b), by);
           for (int j = 0; j < vectors; ++j) store(scales + j * lanes, by[j]);
           scales += panel_width;
         }
@@ -153,7 +153,7 @@ requires(Quantised<F>) struct panels<F> {
     }
     void scale(std::byte const* panel, int rows, float* sums) const {
       vec by[vectors];
-      load_scales(panel + layout.scales_at(0), by);
+      load_scales<F>(panel + layout.scales_at(0), by);
       for (int j = 0; j < vectors; ++j)
         for (int r = 0; r < rows; ++r) {
           float* const at = sums + r * panel_width + j * lanes;

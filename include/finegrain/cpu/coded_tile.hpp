@@ -49,10 +49,13 @@ FINEGRAIN_INLINE ivec load_codes(std::byte const* from) {
   __builtin_memcpy(&codes, from, sizeof codes);
   return codes;
 }
-/// Scales of both vectors of a panel.
+/// Scales of both vectors of a panel, for sums of the codes' values as decoders make them.
+template <format F>
 FINEGRAIN_INLINE void load_scales(std::byte const* from, vec (&to)[vectors]) {
   ivec const units = load_codes(from);
   to[0] = reinterpret_cast<vec>(units << 16), to[1] = reinterpret_cast<vec>(units & -65536);
+  if constexpr (times_of<F> != 1)
+    for (vec& scale : to) scale *= times_of<F>;
 }
 
 /// Whether codes become floats number by number, or units that a product takes apart.
@@ -105,6 +108,27 @@ FINEGRAIN_INLINE void add_numbers(float const* a, std::byte const*& codes, std::
                                   std::integer_sequence<int, I...>) {
   (add_number<F, Rows, Panels, I>(a, codes, distance, sum), ...);
 }
+/// The same for one row: four of its numbers stay in registers, and a code is loaded once for them.
+template <format F, int Panels>
+FINEGRAIN_INLINE void add_numbers(float const* a, std::byte const* codes, std::int64_t distance,
+                                  vec (&sum)[1][Panels * vectors]) {
+  using u = unit<codec<F>::products>;
+  constexpr int some = 4;
+  FINEGRAIN_UNROLL
+  for (int first = 0; first < units_of_codes<F> * u::parts; first += some) {
+    vec x[some];
+    FINEGRAIN_UNROLL
+    for (int i = 0; i < some; ++i) x[i] = broadcast(a[first + i]);
+    FINEGRAIN_UNROLL
+    for (int j = 0; j < Panels * vectors; ++j) {
+      ivec const c = load_codes(codes_at(codes, distance, j));
+      FINEGRAIN_UNROLL
+      for (int i = 0; i < some; ++i)
+        u::multiply_add(x[i], decoder<F>::part(c, (first + i) / u::parts, (first + i) % u::parts),
+                        sum[0][j]);
+    }
+  }
+}
 /// sum += a . the numbers of each code, decoded unit by unit.
 template <format F, int Rows, int Panels>
 FINEGRAIN_INLINE void add_units(float const* a, std::byte const* codes, std::int64_t distance,
@@ -142,7 +166,9 @@ FINEGRAIN_INLINE void add_codes(float const* a, std::byte const* codes, std::int
       FINEGRAIN_UNROLL
       for (int p = 0; p < Panels; ++p) __builtin_prefetch(soon + p * distance, 0, 3);
     }
-    if constexpr (by_number<F>)
+    if constexpr (by_number<F> && Rows == 1)
+      add_numbers<F, Panels>(a, codes, distance, sum);
+    else if constexpr (by_number<F>)
       add_numbers<F, Rows, Panels>(a, codes, distance, sum,
                                    std::make_integer_sequence<int, numbers>());
     else
@@ -185,7 +211,7 @@ FINEGRAIN_ONE_COPY void coded_tile(float const* a, [[maybe_unused]] float const*
     FINEGRAIN_UNROLL
     for (int p = 0; p < Panels; ++p) {
       [[maybe_unused]] vec scale[vectors];
-      if constexpr (scaled) load_scales(codes + p * distance, scale);
+      if constexpr (scaled) load_scales<F>(codes + p * distance, scale);
       FINEGRAIN_UNROLL
       for (int j = p * vectors; j < (p + 1) * vectors; ++j) {
         FINEGRAIN_UNROLL
