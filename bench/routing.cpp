@@ -124,8 +124,8 @@ void share(char const* name, std::int64_t T) {
       fg::matrix<float> slots, shared;
     } made{{memory, e, C},
            {memory, e, C},
-           {memory, T, C.routed, fg::routing<float>::slots(C, e), fg::routing<float>::pairs(C, e)},
-           memory.matrix<float>(fg::routing<float>::pairs(C, e), C.hidden),
+           {memory, T, C.routed, fg::slots(C, e), fg::pairs(C, e)},
+           memory.matrix<float>(fg::pairs(C, e), C.hidden),
            memory.matrix<float>(T, C.hidden)};
     return made;
   };

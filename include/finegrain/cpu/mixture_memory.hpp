@@ -67,8 +67,8 @@ struct mixture_saved {
 
   constexpr mixture_saved(arena& memory, extent e, config const& c, mixture_parts parts)
       : routing(memory, parts.routed ? e : extent{0, e.workers, e.training}, c),
-        dispatched(memory, parts.routed ? e.tokens : 0, c.routed,
-                   finegrain::routing<float>::slots(c, e), pairs(c, e, parts)),
+        dispatched(memory, parts.routed ? e.tokens : 0, c.routed, finegrain::slots(c, e),
+                   pairs(c, e, parts)),
         gate_up(
             memory.matrix<float>(e.training ? pairs(c, e, parts) : 0, kept_units(c.width, e.kept))),
         shared_gate_up(memory.matrix<float>(e.training && parts.shared ? e.tokens : 0,
@@ -77,7 +77,7 @@ struct mixture_saved {
 
   /// Used slots that there is room for.
   static constexpr std::int64_t pairs(config const& c, extent e, mixture_parts parts) {
-    return parts.routed ? finegrain::routing<float>::pairs(c, e) : 0;
+    return parts.routed ? finegrain::pairs(c, e) : 0;
   }
 };
 

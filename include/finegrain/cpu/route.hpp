@@ -184,8 +184,7 @@ struct route_scratch {
         logits(memory, e, c),
         assign(memory, e, c),
         balance(memory, e, c),
-        dweights(memory.matrix<float>(e.training ? e.tokens : 0,
-                                      finegrain::routing<float>::slots(c, e))),
+        dweights(memory.matrix<float>(e.training ? e.tokens : 0, finegrain::slots(c, e))),
         dlogits(memory.matrix<float>(e.training ? e.tokens : 0, c.routed)) {}
 };
 

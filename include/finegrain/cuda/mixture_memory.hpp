@@ -21,7 +21,7 @@ struct mixture_saved {
   T *z, *shared_z;  // (rows, 2 F), (T, 2 S F) of training
 
   constexpr mixture_saved(arena& memory, extent e, config const& c, bool shared, bool routed) {
-    int const k = routed ? routing<float>::slots(c, e) : 0, R = routed ? c.routed : 0;
+    int const k = routed ? slots(c, e) : 0, R = routed ? c.routed : 0;
     std::int64_t const kept = e.training ? e.tokens : 0;
     router.logits = take_some<float>(memory, e.tokens * R);
     router.scores = take_some<float>(memory, e.tokens * R);
@@ -38,9 +38,9 @@ struct mixture_saved {
     shared_z = take_some<T>(memory, shared ? kept * 2 * c.shared * c.width : 0);
   }
   static constexpr row_map rows_of(arena& memory, extent e, config const& c) {
-    int const k = routing<float>::slots(c, e);
+    int const k = slots(c, e);
     bool const by_expert = c.selection == selection::expert_choice;
-    std::int64_t const share = routing<float>::pairs(c, e) / c.routed;
+    std::int64_t const share = pairs(c, e) / c.routed;
     return {memory, e.tokens, k, c.routed, tile_rows<T>(c, e), by_expert ? share : 0};
   }
 };

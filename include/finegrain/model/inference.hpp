@@ -144,8 +144,7 @@ class inference : public workplace<X> {
     routing_log log;
     for (config const* c : detail::form_of<E>.routers) {
       routing_report& report = log.layers.emplace_back(c->routed);
-      std::int64_t const slots = routing<S>::slots(*c, extent{tokens, 1});
-      report.experts.resize(static_cast<std::size_t>(tokens * slots));
+      report.experts.resize(static_cast<std::size_t>(tokens * slots(*c, extent{tokens, 1})));
       report.weights.resize(report.experts.size());
     }
     return log;

@@ -25,9 +25,8 @@ struct assign_scratch {
         keys(memory.matrix<S>(balanced(c) ? e.tokens : 0, c.routed)),
         by_token(memory.take<S>(balanced(c) ? e.tokens : 0)),
         by_expert(memory.take<S>(balanced(c) ? c.routed : 0)),
-        order(memory.take<std::int32_t>(e.tokens * (c.selection == selection::expert_choice
-                                                        ? e.workers
-                                                        : routing<S>::slots(c, e)))),
+        order(memory.take<std::int32_t>(
+            e.tokens * (c.selection == selection::expert_choice ? e.workers : slots(c, e)))),
         ends(memory.take<std::int64_t>(c.routed + 1)) {}
 
   static constexpr bool balanced(config const& c) { return c.selection == selection::sinkhorn; }
@@ -115,7 +114,7 @@ matrix<S const> sinkhorn_keys(routing<S> const& r, assign_scratch<S> const& t) {
 template <class X, class S>
 void choose_tokens(X const& on, config const& c, int k, routing<S> const& r,
                    assign_scratch<S> const& t) {
-  std::int64_t const T = r.scores.rows, share = routing<S>::share_of(c, k, T);
+  std::int64_t const T = r.scores.rows, share = share_of(c, k, T);
   on.threads(c.routed, [&](std::int64_t e, int worker) {
     std::int32_t* const order = t.order + worker * T;
     for (std::int64_t i = 0; i < T; ++i) order[i] = static_cast<std::int32_t>(i);

@@ -35,6 +35,26 @@ struct router_weights {
 FINEGRAIN_HD constexpr bool is_kept(std::int32_t slot) { return slot >= 0; }
 FINEGRAIN_HD constexpr std::int32_t expert_in(std::int32_t slot) { return slot < 0 ? ~slot : slot; }
 
+/// Experts that a request may send a token to: one more than configured, but where experts are given,
+/// or learn.
+constexpr int most_chosen(config const& c, bool training) {
+  bool const given = c.selection == selection::hash || c.selection == selection::rule;
+  return c.top_k + (!training && c.top_k < c.routed && !given ? 1 : 0);
+}
+/// Slots of a token that there is room for.
+constexpr int slots(config const& c, extent e) {
+  return c.selection == selection::expert_choice ? c.routed : most_chosen(c, e.training);
+}
+/// ceil(tokens k / R): an expert's part of all slots.
+constexpr std::int64_t share_of(config const& c, int k, std::int64_t tokens) {
+  return ceil_div(tokens * k, c.routed);
+}
+/// Pairs of a token and an expert that it is sent to: as many as there is room for.
+constexpr std::int64_t pairs(config const& c, extent e) {
+  if (c.selection != selection::expert_choice) return e.tokens * slots(c, e);
+  return c.routed * share_of(c, most_chosen(c, e.training), e.tokens);
+}
+
 /// For T tokens and R routed experts: logits, scores, and the chosen experts of each token with
 /// their weights, in k slots. k is the config's top_k, or what the request asks for; with expert
 /// choice it is R, and the first slots are used.
@@ -70,26 +90,6 @@ struct routing {
         spread(memory.matrix<S>(e.training && c.noisy ? e.tokens : 0, c.routed)),
         seed(memory.take<std::uint64_t>(1)),
         training(e.training) {}
-
-  /// Slots of a token that there is room for: one more than configured where nothing is trained.
-  static constexpr int slots(config const& c, extent e) {
-    if (c.selection == selection::expert_choice) return c.routed;
-    return c.top_k + (may_add(c, e.training) ? 1 : 0);
-  }
-  /// Used slots of all tokens that there is room for.
-  static constexpr std::int64_t pairs(config const& c, extent e) {
-    if (c.selection != selection::expert_choice) return e.tokens * slots(c, e);
-    return c.routed * share_of(c, c.top_k + (may_add(c, e.training) ? 1 : 0), e.tokens);
-  }
-  /// ceil(tokens k / R): an expert's part of all slots.
-  static constexpr std::int64_t share_of(config const& c, int k, std::int64_t tokens) {
-    return ceil_div(tokens * k, c.routed);
-  }
-  /// Whether a request may ask for one expert more than configured.
-  static constexpr bool may_add(config const& c, bool training) {
-    return !training && c.top_k < c.routed && c.selection != selection::hash &&
-           c.selection != selection::rule;
-  }
 };
 
 /// The number of experts that a token is sent to under a request.
@@ -126,7 +126,7 @@ constexpr bool weighs_shared(config const& c) { return c.shared_gate || c.shared
 /// Throws invalid_argument when a router of this config cannot do what is asked.
 inline void check_request(config const& c, routing_request const& request, bool training) {
   int const k = chosen(c, request);
-  int const most = c.top_k + (routing<float>::may_add(c, training) ? 1 : 0);
+  int const most = most_chosen(c, training);
   int const choice = c.routed / c.groups * c.group_limit;
   bool const by_tokens = c.selection == selection::top_k || c.selection == selection::sinkhorn;
   if (request.top_k < 0 || k > most)

@@ -27,7 +27,7 @@ struct router_scratch {
         assign(memory, e, c),
         balance(memory, e, c),
         dlogits(memory.matrix<T>(e.training ? e.tokens : 0, c.routed)),
-        dweights(memory.matrix<T>(e.training ? e.tokens : 0, routing<T>::slots(c, e))) {}
+        dweights(memory.matrix<T>(e.training ? e.tokens : 0, slots(c, e))) {}
 };
 
 namespace spec {

@@ -32,7 +32,7 @@ struct router_kinds {
         jitter(e.training ? jitter_of(c, request) : 0),
         room(room_of(request.capacity, c, request, e, c.routed)),
         device_room(room_of(request.device_capacity, c, request, e, request.devices)),
-        share(routing<float>::share_of(c, chosen(c, request), e.tokens)),
+        share(share_of(c, chosen(c, request), e.tokens)),
         devices(request.devices),
         exempt(request.exempt) {}
 
