@@ -174,11 +174,9 @@ class inference : public workplace<X> {
     arena memory(workspace.data(), static_cast<std::int64_t>(workspace.size()));
     batch const b = base::staged(given, memory, e, cache);
     typename plan<X, E>::saved const saved(memory, e);
-    arena const scratch(workspace.data() + memory.used(),
-                        static_cast<std::int64_t>(workspace.size()) - memory.used());
     if (b.log) b.log->next = 0;
     if (cache) cache->used = 0;
-    plan<X, E>::forward(pass<X>{on_, b, scratch, e, gradients::overwrite, cache, b.wanted},
+    plan<X, E>::forward(pass<X>{on_, b, memory, e, gradients::overwrite, cache, b.wanted},
                         static_cast<Self const&>(*this).weights(), saved, x, y);
     if (cache) cache->grow(given);
     if (b.log) place<X>::read_log(on_, *b.log, b.tokens);

@@ -194,9 +194,7 @@ class network : public inference<network<E, X>, E, X> {
     arena memory(workspace.data(), static_cast<std::int64_t>(workspace.size()));
     static_cast<void>(base::staging(memory, e));
     typename plan<X, E>::saved const saved(memory, e);
-    arena const scratch(workspace.data() + memory.used(),
-                        static_cast<std::int64_t>(workspace.size()) - memory.used());
-    plan<X, E>::backward(pass<X>{on_, b, scratch, e, mode}, weights(), saved, x, dy,
+    plan<X, E>::backward(pass<X>{on_, b, memory, e, mode}, weights(), saved, x, dy,
                          bind_weights<E, S>(gradient), dx);
   }
 
@@ -208,10 +206,9 @@ class network : public inference<network<E, X>, E, X> {
     arena memory(workspace.data(), workspace_.size());
     batch const b = base::staged(given, memory, e);
     typename scored<X, E>::saved const saved(memory, e);
-    arena const scratch(workspace.data() + memory.used(), workspace_.size() - memory.used());
     if (b.log) b.log->next = 0;
     place<X>::begin_total(on_);
-    return scored<X, E>::run(pass<X>{on_, b, scratch, e, mode}, std::as_const(*this).weights(),
+    return scored<X, E>::run(pass<X>{on_, b, memory, e, mode}, std::as_const(*this).weights(),
                              saved, x, loss, dw, dx);
   }
 
