@@ -4,7 +4,6 @@
 
 #include <charconv>
 #include <cstdint>
-#include <limits>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -84,27 +83,13 @@ class json_reader {
     return list;
   }
   std::int64_t number() {
-    std::size_t const first = at_;
-    std::int64_t value = 0;
-    for (; at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9'; ++at_) {
-      int const digit = text_[at_] - '0';
-      if (value > (std::numeric_limits<std::int64_t>::max() - digit) / 10)
-        fail_at("a number is too large", first);
-      value = value * 10 + digit;
-    }
-    if (at_ == first) fail("a whole number from 0 up is missing");
-    if (text_[first] == '0' && at_ > first + 1) fail_at("a number begins with 0", first);
-    return value;  // a fraction or an exponent is found by whoever expects , or ]
+    if (!digit_at(at_)) fail("a whole number from 0 up is missing");
+    if (next_is('0') && digit_at(at_ + 1)) fail("a number begins with 0");
+    return take<std::int64_t>("a number is too large");  // who expects , or ] finds a fraction
   }
   double real() {
-    double value = 0;
-    char const *const from = text_.data() + at_, *const end = text_.data() + text_.size();
-    char const* const digits = from + next_is('-');
-    if (digits == end || *digits < '0' || *digits > '9') fail("a number is missing");
-    auto const read = std::from_chars(from, end, value);
-    if (read.ec != std::errc{}) fail("a number is none that an f64 holds");
-    at_ += static_cast<std::size_t>(read.ptr - from);
-    return value;
+    if (!digit_at(at_ + next_is('-'))) fail("a number is missing");
+    return take<double>("a number is none that an f64 holds");
   }
   std::string string() {
     if (!next_is('"')) fail("a \" is missing");
@@ -144,16 +129,12 @@ class json_reader {
     append_utf8(value, point);
   }
   unsigned hexadecimal() {
+    std::string_view const digits = text_.substr(at_, 4);
     unsigned value = 0;
-    for (int i = 0; i < 4; ++i, ++at_) {
-      char const c = at_ < text_.size() ? text_[at_] : '\0';
-      unsigned const digit = c >= '0' && c <= '9'   ? static_cast<unsigned>(c - '0')
-                             : c >= 'a' && c <= 'f' ? static_cast<unsigned>(c - 'a' + 10)
-                             : c >= 'A' && c <= 'F' ? static_cast<unsigned>(c - 'A' + 10)
-                                                    : 16;
-      if (digit == 16) fail("four hexadecimal digits must follow \\u");
-      value = value * 16 + digit;
-    }
+    auto const read = std::from_chars(digits.data(), digits.data() + digits.size(), value, 16);
+    auto const found = static_cast<std::size_t>(read.ptr - digits.data());
+    if (found < 4) fail_at("four hexadecimal digits must follow \\u", at_ + found);
+    at_ += 4;
     return value;
   }
   static void append_utf8(std::string& value, unsigned point) {
@@ -173,7 +154,7 @@ class json_reader {
       more(12), more(6), more(0);
     }
   }
-  /// The whole header is UTF-8: no overlong forms, no surrogates, nothing above U+10FFFF.
+  /// The whole text is UTF-8: no overlong forms, no surrogates, nothing above U+10FFFF.
   void check_utf8() const {
     for (std::size_t i = 0; i < text_.size();) {
       auto const byte = [&](std::size_t k) {
@@ -186,7 +167,7 @@ class json_reader {
       bool valid = length > 0 && c <= 0xf4;
       if (length > 1) valid &= byte(1) >= least && byte(1) <= most;
       for (std::size_t k = 2; k < length; ++k) valid &= (byte(k) & 0xc0) == 0x80;
-      if (!valid) fail_at("the header is not UTF-8", i);
+      if (!valid) fail_at("the text is not UTF-8", i);
       i += length;
     }
   }
@@ -195,6 +176,18 @@ class json_reader {
   std::size_t at_ = 0;
 
  private:
+  bool digit_at(std::size_t i) const {
+    return i < text_.size() && text_[i] >= '0' && text_[i] <= '9';
+  }
+  template <class N>
+  N take(char const* otherwise) {
+    N value = 0;
+    char const* const from = text_.data() + at_;
+    auto const read = std::from_chars(from, text_.data() + text_.size(), value);
+    if (read.ec != std::errc{}) fail(otherwise);
+    at_ += static_cast<std::size_t>(read.ptr - from);
+    return value;
+  }
   template <class F>
   void listed(char end, char const* otherwise, F&& f) {
     blank();
