@@ -154,6 +154,7 @@
 #include "model/frozen.hpp"
 #include "model/generate.hpp"
 
+#include "io/file.hpp"
 #include "io/atomic_file.hpp"
 #include "io/json_reader.hpp"
 #include "io/tensor_table.hpp"

@@ -2,56 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstddef>
-#include <cstdio>
-#include <string>
 #include <string_view>
-#include <system_error>
+#include <utility>
 
-#include "../base/error.hpp"
+#include "file.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
-
-/// Throws file_error: what could not be done with which file, and the system's reason.
-[[noreturn]] inline void throw_file_error(char const* what, std::string const& path, int reason) {
-  throw file_error("%s %.300s: %s", what, path.c_str(),
-                   std::generic_category().message(reason).c_str());
-}
-
-/// An open file, closed at the end of its scope; errno stays as it was.
-class file_descriptor {
- public:
-  explicit file_descriptor(int number) : number_(number) {}
-  file_descriptor(file_descriptor const&) = delete;
-  file_descriptor& operator=(file_descriptor const&) = delete;
-  ~file_descriptor() {
-    int const reason = errno;
-    if (number_ >= 0) ::close(number_);
-    errno = reason;
-  }
-  operator int() const { return number_; }  // NOLINT(*-explicit*)
-
- private:
-  int number_;
-};
-
-/// Writes so many bytes where an open file stands. False: errno says why; some may have been written.
-inline bool write_all(int file, void const* from, std::size_t bytes) {
-  constexpr std::size_t most = std::size_t(1) << 30;  // Linux writes no more at a time
-  auto const* at = static_cast<char const*>(from);
-  while (bytes > 0) {
-    ssize_t const written = ::write(file, at, bytes < most ? bytes : most);
-    if (written < 0 && errno == EINTR) continue;
-    if (written < 0) return false;
-    at += written;
-    bytes -= static_cast<std::size_t>(written);
-  }
-  return true;
-}
 
 /// Writes a new file beside `path` and puts it in path's place when it is complete and on the disk:
 /// whoever opens `path` at any time, after a crash too, finds the old file or the new one.

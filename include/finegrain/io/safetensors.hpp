@@ -2,10 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <bit>
 #include <cerrno>
@@ -56,12 +52,8 @@ class safetensors_file {
  public:
   /// Throws file_error if the file cannot be read, or is not a valid safetensors file.
   FINEGRAIN_LAZY explicit safetensors_file(std::string path)
-      : path_(std::move(path)), file_(::open(path_.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
-    if (file_ < 0) throw_file_error("cannot open", path_, errno);
-    struct stat status;
-    if (::fstat(file_, &status) != 0) throw_file_error("cannot read", path_, errno);
-    if (!S_ISREG(status.st_mode)) throw file_error("not a file: %.300s", path_.c_str());
-    std::int64_t const size = status.st_size;
+      : path_(std::move(path)), file_(path_) {
+    std::int64_t const size = file_.size();
     if (size < 8)
       throw file_error("no safetensors file: %.300s has %lld bytes", path_.c_str(),
                        static_cast<long long>(size));
@@ -125,7 +117,7 @@ class safetensors_file {
   }
 
   std::string path_;
-  file_descriptor file_;
+  input_file file_;
   std::int64_t begin_ = 0;  // of the data
   tensor_table table_;
 };

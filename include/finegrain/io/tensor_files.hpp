@@ -15,26 +15,12 @@ namespace finegrain::inline FINEGRAIN_ABI {
 
 namespace detail {
 
-inline bool exists(std::string const& path) { return ::access(path.c_str(), F_OK) == 0; }
 /// All of a file that is no longer than texts are.
 FINEGRAIN_LAZY inline std::string text_of(std::string const& path) {
-  constexpr std::size_t most = 100'000'000;
-  file_descriptor const file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (file < 0) throw_file_error("cannot open", path, errno);
-  struct stat status;
-  if (::fstat(file, &status) != 0) throw_file_error("cannot read", path, errno);
-  if (!S_ISREG(status.st_mode)) throw file_error("not a file: %.300s", path.c_str());
-  std::string text;
-  char part[1 << 16];
-  for (ssize_t got; (got = ::read(file, part, sizeof part)) != 0;) {
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) throw_file_error("cannot read", path, errno);
-    text.append(part, static_cast<std::size_t>(got));
-    if (text.size() > most) throw file_error("a text of over 100 MB: %.300s", path.c_str());
-  }
-  return text;
+  input_file const file(path);
+  if (file.size() > 100'000'000) throw file_error("a text of over 100 MB: %.300s", path.c_str());
+  return read_all(file, path);
 }
-
 /// Reads an index: {"weight_map": {"tensor": "file", ...}}, and whatever else, which is passed over.
 FINEGRAIN_LAZY class index_reader : json_reader {
  public:

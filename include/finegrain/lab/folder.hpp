@@ -11,7 +11,7 @@
 #include <string>
 #include <string_view>
 
-#include "../io/atomic_file.hpp"
+#include "../io/file.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 

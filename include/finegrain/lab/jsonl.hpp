@@ -16,7 +16,7 @@
 #include <variant>
 #include <vector>
 
-#include "../io/atomic_file.hpp"
+#include "../io/file.hpp"
 #include "../io/json_reader.hpp"
 #include "text.hpp"
 
@@ -162,12 +162,7 @@ class record_log {
 
  private:
   void load() {
-    std::string all;
-    char piece[1 << 16];
-    for (ssize_t got; (got = ::read(file_, piece, sizeof piece)) != 0;) {
-      if (got < 0) throw_file_error("cannot read", path_, errno);
-      all.append(piece, static_cast<std::size_t>(got));
-    }
+    std::string const all = read_all(file_, path_);
     std::size_t whole = 0;  // where the last good line ends
     for (std::size_t end; (end = all.find('\n', whole)) != all.npos; whole = end + 1) {
       auto r = record::parse(std::string_view(all).substr(whole, end - whole));

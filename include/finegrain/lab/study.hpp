@@ -2,8 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -15,6 +13,7 @@
 #include <vector>
 
 #include "../expr/describe.hpp"
+#include "../io/atomic_file.hpp"
 #include "corpus.hpp"
 #include "folder.hpp"
 #include "interrupt.hpp"
@@ -243,8 +242,7 @@ class study {
     std::string const& run = run_of(e, seed);
     auto const start = static_cast<std::uint64_t>(seed);
     auto const model = e.make(start);
-    if (find(run, 0) && ::access(checkpoint_of(run).c_str(), F_OK) == 0)
-      model->load(checkpoint_of(run));
+    if (find(run, 0) && detail::exists(checkpoint_of(run))) model->load(checkpoint_of(run));
     left_.skip(step_work(e) * double(model->steps()));
 
     windows batch;
