@@ -141,12 +141,9 @@ FINEGRAIN_LAZY inline void write_safetensors(
   for (tensor_view const& tensor : tensors) {
     if (header.size() > 1) header += ',';
     detail::append_json(header, tensor.name);
-    header += ":{\"dtype\":\"" + std::string(facts(tensor.type).name) + "\",\"shape\":[";
-    for (std::size_t i = 0; i < tensor.shape.size(); ++i) {
-      if (i > 0) header += ',';
-      header += std::to_string(tensor.shape[i]);
-    }
-    header += "],\"data_offsets\":[" + std::to_string(end) + ",";
+    header += ":{\"dtype\":\"" + std::string(facts(tensor.type).name) + "\",\"shape\":[" +
+              detail::joined(tensor.shape, ",") + "],\"data_offsets\":[" + std::to_string(end) +
+              ",";
     end += tensor_bytes(tensor.type, tensor.shape);
     header += std::to_string(end) + "]}";
   }

@@ -72,6 +72,14 @@ inline std::int64_t tensor_bytes(dtype type, std::vector<std::int64_t> const& sh
 
 namespace detail {
 
+/// The sizes of a shape, with this between them.
+FINEGRAIN_LAZY inline std::string joined(std::vector<std::int64_t> const& shape,
+                                         char const* between) {
+  std::string text;
+  for (std::int64_t size : shape) text += (text.empty() ? "" : between) + std::to_string(size);
+  return text;
+}
+
 /// Reads the header's grammar, which is fixed: no recursion, no document in memory.
 FINEGRAIN_LAZY class table_reader : json_reader {
  public:

@@ -39,11 +39,9 @@ struct mismatch : file_error {
 
 namespace detail {
 
+/// As a difference has it: F32 [64, 32].
 FINEGRAIN_LAZY inline std::string form(dtype type, std::vector<std::int64_t> const& shape) {
-  std::string text = std::string(facts(type).name) + " [";
-  for (std::size_t i = 0; i < shape.size(); ++i)
-    text += (i > 0 ? ", " : "") + std::to_string(shape[i]);
-  return text + "]";
+  return std::string(facts(type).name) + " [" + joined(shape, ", ") + "]";
 }
 
 }  // namespace detail

@@ -126,10 +126,8 @@ std::vector<stored_weight> find_weights(tensor_files const& files,
   auto const compare = [&](placed_tensor const& t, std::vector<std::int64_t> const& shape,
                            std::string const& here) {
     if (is_number(t.entry->type) && t.entry->shape == shape) return;
-    std::string sizes;
-    for (std::int64_t n : shape) sizes += (sizes.empty() ? "" : ", ") + std::to_string(n);
     differences.push_back(t.entry->name + " is " + form(t.entry->type, t.entry->shape) +
-                          " in the file, [" + sizes + "] of numbers" +
+                          " in the file, [" + joined(shape, ", ") + "] of numbers" +
                           (here == t.entry->name ? " here" : " for " + here));
   };
   for (weight_entry const& entry : entries) {
