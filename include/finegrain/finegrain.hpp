@@ -163,6 +163,7 @@
 #include "io/weight_tensors.hpp"
 #include "io/checkpoint.hpp"
 #include "io/weights.hpp"
+#include "io/config_reader.hpp"
 #include "io/published_config.hpp"
 #include "io/published.hpp"
 #include "io/frozen.hpp"

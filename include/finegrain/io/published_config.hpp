@@ -3,119 +3,26 @@
 #pragma once
 
 #include <algorithm>
-#include <charconv>
-#include <cmath>
-#include <cstddef>
 #include <initializer_list>
-#include <map>
 #include <string>
 #include <string_view>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "../expr/decoder.hpp"
-#include "json_reader.hpp"
+#include "config_reader.hpp"
 #include "tensor_files.hpp"
 #include "weight_tensors.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace detail {
 
-/// A value of a config: null, true or false, a number, a text.
-struct config_value : std::variant<std::nullptr_t, bool, double, std::string> {
-  using variant::variant;
-  config_value(int number) : variant(static_cast<double>(number)) {}   // NOLINT(*-explicit*)
-  config_value(std::string_view text) : variant(std::string(text)) {}  // NOLINT(*-explicit*)
-  config_value(char const* text) : variant(std::string(text)) {}       // NOLINT(*-explicit*)
-  config_value(float number) : config_value(0) {                       // NOLINT(*-explicit*)
-    char digits[32];  // 0.707, not the f32 nearest to it
-    std::from_chars(digits, std::to_chars(digits, std::end(digits), number).ptr,
-                    std::get<double>(*this));
-  }
-
-  std::string text() const {
-    if (auto const* const word = std::get_if<std::string>(this)) return *word;
-    if (auto const* const truth = std::get_if<bool>(this)) return *truth ? "true" : "false";
-    auto const* const number = std::get_if<double>(this);
-    char digits[32];
-    return number ? std::string(digits, std::to_chars(digits, std::end(digits), *number).ptr)
-                  : "null";
-  }
-  /// Numbers are the same to the digits of an f32.
-  friend bool operator==(config_value const& a, config_value const& b) {
-    auto const *const x = std::get_if<double>(&a), *const y = std::get_if<double>(&b);
-    if (x && y) return std::abs(*x - *y) <= 1e-7 * std::abs(*y);
-    return a.index() == b.index() && a.text() == b.text();
-  }
-};
-/// By name; within an object "rope_scaling.factor", within a list "layer_types.0".
-using config_values = std::map<std::string, config_value, std::less<>>;
-
-FINEGRAIN_LAZY class config_reader : json_reader {
- public:
-  using json_reader::json_reader;
-
-  config_values read() {
-    check_utf8();
-    expect('{', "the config does not begin with {");
-    object("", 0);
-    blank();
-    if (at_ != text_.size()) fail("the config goes on after its closing }");
-    return std::move(values_);
-  }
-
- private:
-  void object(std::string const& place, int depth) {
-    members([&](std::string const& key) { value(place + key, depth); });
-  }
-  void value(std::string const& name, int depth) {
-    if (depth == 32) fail("the config is nested too deeply");
-    std::size_t const first = at_;
-    if (next_is('{')) {
-      ++at_;
-      object(name + ".", depth + 1);
-    } else if (next_is('[')) {
-      ++at_;
-      std::size_t i = 0;
-      elements([&] { value(name + "." + std::to_string(i++), depth + 1); });
-    } else if (!values_.emplace(name, single()).second) {
-      fail_at("a name occurs twice", first);
-    }
-  }
-  config_value single() {
-    if (next_is('"')) return string();
-    for (auto const& [word, value] : {std::pair<std::string_view, config_value>{"null", nullptr},
-                                      {"true", true},
-                                      {"false", false},
-                                      {"NaN", "NaN"},  // as Python writes what JSON has not
-                                      {"Infinity", "Infinity"},
-                                      {"-Infinity", "-Infinity"}})
-      if (text_.substr(at_).starts_with(word)) {
-        at_ += word.size();
-        return value;
-      }
-    return real();
-  }
-
-  config_values values_;
-};
-
-/// The values of the text's model in one of images or sound too, whose config holds its config: they
-/// stand in the place of the whole's.
-FINEGRAIN_LAZY inline config_values of_text(config_values all) {
-  for (std::string_view const whose : {"text_config.", "language_config."})
-    for (auto at = all.lower_bound(whose); at != all.end() && at->first.starts_with(whose); ++at)
-      all.insert_or_assign(at->first.substr(whose.size()), at->second);
-  return all;
-}
-
 /// Compares what stages compute with a published config. Each stage compares what it knows; what a
 /// config does not say is not compared, unless a family of models has always one value.
 class config_comparison {
  public:
   FINEGRAIN_LAZY explicit config_comparison(std::string const& path)
-      : values_(of_text(config_reader<>(text_of(path), path.c_str()).read())),
+      : values_(of_text_model(config_reader<>(text_of(path), path.c_str()).read())),
         family_(find({"model_type"}).second.text()) {}
 
   /// One line for each.
