@@ -14,7 +14,7 @@ void exclude_best(fg::study& s, fg::page& page, std::vector<fg::claim>& claims) 
                                "bits per byte",
                                {}};
   fg::table t({"excluded", "1+7/63", "rise", "GShard ×1.5", "rise"});
-  std::vector<std::vector<double>> at_0, rise;
+  fg::number_table at_0, rise;
   fg::picture::curve curves[] = {{"1+7/63", {}}, {"GShard ×1.5", {}}};
   for (int sixteenths = 0; sixteenths <= 4; ++sixteenths) {
     std::vector<std::string> row{std::to_string(sixteenths) + "/16"};

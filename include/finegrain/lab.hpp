@@ -14,6 +14,7 @@
 #include "lab/options.hpp"
 #include "lab/corpus.hpp"
 #include "lab/text.hpp"
+#include "lab/number_table.hpp"
 #include "lab/jsonl.hpp"
 #include "lab/folder.hpp"
 #include "lab/interrupt.hpp"
@@ -31,7 +32,9 @@
 #include "lab/page.hpp"
 #include "lab/answer.hpp"
 #include "lab/results.hpp"
+#include "lab/learner.hpp"
 #include "lab/settings.hpp"
+#include "lab/validation.hpp"
 #include "lab/study.hpp"
 // clang-format on
 

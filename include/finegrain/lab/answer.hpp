@@ -19,13 +19,11 @@ struct answer {
 
   answer() = default;
   explicit answer(record const& r) : bits(r.numbers("bits")), load(bits.size()) {
-    for (std::size_t d = 0; d < load.size(); ++d)
-      for (std::size_t l = 0; r.has(key(d, l)); ++l) load[d].push_back(r.numbers(key(d, l)));
+    for (std::size_t d = 0; d < load.size(); ++d) load[d] = r.rows(key(d));
   }
   record line(record r) const {
     r.set("bits", bits);
-    for (std::size_t d = 0; d < load.size(); ++d)
-      for (std::size_t l = 0; l < load[d].size(); ++l) r.set(key(d, l), load[d][l]);
+    for (std::size_t d = 0; d < load.size(); ++d) r.set_rows(key(d), load[d]);
     return r;
   }
 
@@ -47,9 +45,7 @@ struct answer {
   }
 
  private:
-  static std::string key(std::size_t domain, std::size_t layer) {
-    return "load." + std::to_string(domain) + "." + std::to_string(layer);
-  }
+  static std::string key(std::size_t domain) { return "load." + std::to_string(domain); }
 };
 
 /// The answers' means over domains, a seed each.

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "number_table.hpp"
 #include "svg.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI::picture {
@@ -14,7 +15,7 @@ namespace finegrain::inline FINEGRAIN_ABI::picture {
 /// Rows of equal length. Rows' names may be left out.
 struct grid {
   std::string name;
-  std::vector<std::vector<double>> cells;
+  number_table cells;
   std::vector<std::string> rows = {};
   double square = 0;  // cells are squares of so many pixels, in place of rows of full width
 };

@@ -15,7 +15,7 @@ namespace finegrain::inline FINEGRAIN_ABI::picture {
 /// One model's load: for each layer, what each expert got.
 struct load_map {
   std::string name;
-  std::vector<std::vector<double>> layers;
+  number_table layers;
 };
 
 /// The picture as SVG. A cell's colour is the expert's load over its layer's mean; experts stand

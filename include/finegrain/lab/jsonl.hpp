@@ -18,6 +18,7 @@
 
 #include "../io/file.hpp"
 #include "../io/json_reader.hpp"
+#include "number_table.hpp"
 #include "text.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -56,6 +57,17 @@ class record {
     return found ? *found : none;
   }
 
+  /// A table's rows, each under a key of its own: key.0, key.1, ...
+  record& set_rows(std::string const& key, number_table const& rows) {
+    for (std::size_t r = 0; r < rows.size(); ++r) set(key + "." + std::to_string(r), rows[r]);
+    return *this;
+  }
+  number_table rows(std::string const& key) const {
+    number_table all;
+    while (has(key + "." + std::to_string(all.size())))
+      all.push_back(numbers(key + "." + std::to_string(all.size())));
+    return all;
+  }
   /// As JSON, without the line's end. Numbers read back as the same bits; JSON has no NaN: null.
   std::string line() const {
     std::string out = "{";

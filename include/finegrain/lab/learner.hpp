@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -12,6 +13,7 @@
 #include "../model/generate.hpp"
 #include "../train/trainer.hpp"
 #include "corpus.hpp"
+#include "number_table.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -29,7 +31,7 @@ struct learner {
   virtual void write(std::string& text, std::int64_t context, std::int64_t bytes,
                      sampling const& how) const = 0;
   /// The rows of each router, in the order of the forward pass: [layer][expert][hidden].
-  virtual std::vector<std::vector<std::vector<double>>> routers() const = 0;
+  virtual std::vector<number_table> routers() const = 0;
 
   routing_log const& log() const { return log_; }
 
@@ -109,8 +111,8 @@ class learner_of final : public learner {
       seen.push_back(static_cast<unsigned char>(text[at]));
     generate(net_, seen, bytes, how, [&](std::int32_t id) { text += static_cast<char>(id); });
   }
-  std::vector<std::vector<std::vector<double>>> routers() const override {
-    std::vector<std::vector<std::vector<double>>> all;
+  std::vector<number_table> routers() const override {
+    std::vector<number_table> all;
     for (weight_entry const& e : net_.entries()) {
       if (!e.name.ends_with(".router")) continue;
       all.emplace_back();

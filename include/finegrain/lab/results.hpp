@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <string>
@@ -35,7 +36,7 @@ struct model_results {
   studied_model model;
   std::vector<double> validation = {};                  // bits per byte at the end, a seed each
   std::vector<double> tokens = {};                      // the curve's places, in training tokens,
-  std::vector<std::vector<double>> curve = {};          // and at each the seeds' bits per byte,
+  number_table curve = {};                              // and at each the seeds' bits per byte,
   std::vector<std::vector<load_balance>> balance = {};  // and how even their experts' load was
   number_table load = {};  // [layer][expert] at the end, of the first seed
   double tokens_per_second = std::numeric_limits<double>::quiet_NaN();
@@ -146,14 +147,6 @@ struct study_results {
   static double first_below(picture::curve const& c) { return c.points[1].y + 0.1; }
 };
 
-/// What a line of the log holds on the load: [layer][expert].
-inline number_table load_in(record const& line) {
-  number_table load;
-  for (std::size_t l = 0; line.has("load." + std::to_string(l)); ++l)
-    load.push_back(line.numbers("load." + std::to_string(l)));
-  return load;
-}
-
 /// Gathers what logs hold on these models' runs.
 inline study_results gather(std::vector<studied_model> const& models,
                             std::vector<record> const& log, std::vector<record> const& times,
@@ -175,14 +168,14 @@ inline study_results gather(std::vector<studied_model> const& models,
           r.balance.emplace_back();
         }
         r.curve[i].push_back(line.number("validation"));
-        r.balance[i].push_back(balance_of(load_in(line)));
+        r.balance[i].push_back(balance_of(line.rows("load")));
       }
       for (record const& line : times)
         if (line.text("run") == run)
           tokens += line.number("tokens"), seconds += line.number("seconds");
       if (!end) continue;  // interrupted: it has a curve, and no result
       r.validation.push_back(end->number("validation"));
-      if (r.load.empty()) r.load = load_in(*end);
+      if (r.load.empty()) r.load = end->rows("load");
     }
     if (seconds > 0) r.tokens_per_second = tokens / seconds;
     all.models.push_back(std::move(r));

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "../plan/batch.hpp"
+#include "number_table.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -46,14 +47,14 @@ class load_count {
       for (std::size_t e = 0; e < load.size(); ++e) layers_[l][e] += static_cast<double>(load[e]);
     }
   }
-  std::vector<std::vector<double>> const& layers() const { return layers_; }
+  number_table const& layers() const { return layers_; }
 
  private:
-  std::vector<std::vector<double>> layers_;
+  number_table layers_;
 };
 
 /// The layers' balances, averaged; the busiest expert is the busiest of all layers.
-inline load_balance balance_of(std::vector<std::vector<double>> const& layers) {
+inline load_balance balance_of(number_table const& layers) {
   load_balance all{0, 0, 0, 0};
   for (auto const& load : layers) {
     load_balance const one = balance_of(std::span<double const>(load));

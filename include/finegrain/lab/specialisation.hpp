@@ -9,10 +9,9 @@
 #include <span>
 #include <vector>
 
-namespace finegrain::inline FINEGRAIN_ABI {
+#include "number_table.hpp"
 
-/// Numbers [row][column].
-using number_table = std::vector<std::vector<double>>;
+namespace finegrain::inline FINEGRAIN_ABI {
 
 /// Bits that the column of a draw tells of its row, from counts [row][column]: a draw is a slot of
 /// a token, its row the domain, its column the expert. 0: experts are used alike in all domains.

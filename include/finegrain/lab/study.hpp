@@ -279,10 +279,7 @@ class study {
     record r;
     r.set("run", run_of(e, seed)).set("model", e.name).set("seed", double(seed));
     r.set("step", double(model.steps())).set("tokens", double(model.steps() * settings_.tokens()));
-    r.set("validation", a.mean());
-    number_table const load = a.total_load();
-    for (std::size_t l = 0; l < load.size(); ++l) r.set("load." + std::to_string(l), load[l]);
-    return r;
+    return r.set("validation", a.mean()).set_rows("load", a.total_load());
   }
 
   record const* find(std::string const& run, std::int64_t step) const {
