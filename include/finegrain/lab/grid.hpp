@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "number_table.hpp"
@@ -23,13 +22,7 @@ struct grid {
 /// White in the middle, blue towards 1, orange towards -1.
 inline std::string signed_colour(double v) {
   if (v >= 0) return heat_colour(v);
-  double const share = std::min(-v, 1.0);
-  std::string out = "#";
-  for (std::pair<double, double> stop : {std::pair{251.0, 176.0}, {249.0, 76.0}, {247.0, 0.0}})
-    out +=
-        text::hex(static_cast<std::uint64_t>(stop.first + share * (stop.second - stop.first) + 0.5))
-            .substr(14);
-  return out;
+  return colour_between({251, 249, 247}, {176, 76, 0}, std::min(-v, 1.0));
 }
 
 /// The picture as SVG: grids below one another; colours go from `low` to `high`. A low below 0
@@ -48,8 +41,7 @@ inline std::string draw_grids(std::string const& title, std::string const& note,
   double height = top;
   for (grid const& g : grids) height += row_of(g) * static_cast<double>(g.cells.size()) + 26;
   drawing d(780, std::max(height + 10, top + 150));
-  d.text({12, 24}, title, R"(font-size="15" font-weight="bold")");
-  d.text({12, 44}, note, R"(fill="#555")");
+  d.heading(title, note);
   auto const colour = [&](double v) {
     return low < 0 ? signed_colour(v / (v < 0 ? -low : high))
                    : heat_colour((v - low) / (high - low));

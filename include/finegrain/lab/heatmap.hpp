@@ -28,9 +28,7 @@ inline std::string draw_load(std::string const& title, std::vector<load_map> con
   double height = top;
   for (load_map const& m : maps) height += row * static_cast<double>(m.layers.size()) + 26;
   drawing d(780, std::max(height + 10, top + 150));
-  d.text({12, 24}, title, R"(font-size="15" font-weight="bold")");
-  d.text({12, 44}, "each layer's experts, the busiest first; load over the layer's mean",
-         R"(fill="#555")");
+  d.heading(title, "each layer's experts, the busiest first; load over the layer's mean");
   double y = top;
   for (load_map const& m : maps) {
     double const first = y;

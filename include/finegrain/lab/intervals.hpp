@@ -43,8 +43,7 @@ inline std::string draw(interval_plot const& plot) {
   scale const x{low - room, high + room, left, right};
 
   drawing d(width, bottom + 54);
-  d.text({12, 24}, plot.title, R"(font-size="15" font-weight="bold")");
-  d.text({12, 44}, "mean, 95 % interval where there are seeds, and each seed", R"(fill="#555")");
+  d.heading(plot.title, "mean, 95 % interval where there are seeds, and each seed");
   for (double tick : x.ticks(6)) {
     d.line({x(tick), top}, {x(tick), bottom}, R"(stroke="#e8e8e8")");
     d.text({x(tick), bottom + 18}, text::fixed(tick, x.tick_digits(6)), R"(text-anchor="middle")");

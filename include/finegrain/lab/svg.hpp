@@ -39,6 +39,11 @@ class drawing {
   void text(point p, std::string_view words, style const& how = {}) {
     body_ += "<text" + at("x", p.x) + at("y", p.y) + " " + how + ">" + escaped(words) + "</text>\n";
   }
+  /// What a picture shows, and a word on how to read it.
+  void heading(std::string_view title, std::string_view note) {
+    text({12, 24}, title, R"(font-size="15" font-weight="bold")");
+    text({12, 44}, note, R"(fill="#555")");
+  }
   /// Straight from point to point; points that are not finite are left out.
   void path(std::vector<point> const& points, style const& how, bool closed = false) {
     std::string d;
@@ -136,19 +141,26 @@ inline std::string series_colour(std::size_t i) {
   return colours[i % colours.size()];
 }
 
-/// White at 0 to dark blue at 1, evenly darker.
-inline std::string heat_colour(double share) {
-  constexpr std::array<std::array<double, 3>, 5> stops = {
-      {{247, 251, 255}, {198, 219, 239}, {107, 174, 214}, {33, 113, 181}, {8, 40, 94}}};
-  double const place = std::clamp(std::isfinite(share) ? share : 0.0, 0.0, 1.0) * 4;
-  std::size_t const i = std::min<std::size_t>(3, static_cast<std::size_t>(place));
+/// Red, green and blue, each from 0 to 255.
+using rgb = std::array<double, 3>;
+
+/// The colour at a place between two: 0 is the first, 1 the second.
+inline std::string colour_between(rgb const& first, rgb const& second, double share) {
   std::string text = "#";
   for (std::size_t c = 0; c < 3; ++c) {
-    double const v =
-        stops[i][c] + (place - static_cast<double>(i)) * (stops[i + 1][c] - stops[i][c]);
+    double const v = first[c] + share * (second[c] - first[c]);
     text += text::hex(static_cast<std::uint64_t>(v + 0.5)).substr(14);
   }
   return text;
+}
+
+/// White at 0 to dark blue at 1, evenly darker.
+inline std::string heat_colour(double share) {
+  constexpr std::array<rgb, 5> stops = {
+      {{247, 251, 255}, {198, 219, 239}, {107, 174, 214}, {33, 113, 181}, {8, 40, 94}}};
+  double const place = std::clamp(std::isfinite(share) ? share : 0.0, 0.0, 1.0) * 4;
+  std::size_t const i = std::min<std::size_t>(3, static_cast<std::size_t>(place));
+  return colour_between(stops[i], stops[i + 1], place - static_cast<double>(i));
 }
 
 /// What colours mean, from colour(0) at the foot of a bar to colour(1), with words at even distances.
