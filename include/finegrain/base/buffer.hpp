@@ -103,7 +103,7 @@ class arena {
     if (counting_) return nullptr;
     if (used_ > bytes_)
       throw invalid_argument("the workspace holds %lld bytes and %lld are needed",
-                             static_cast<long long>(bytes_), static_cast<long long>(used_));
+                             detail::shown(bytes_), detail::shown(used_));
     return memory_ + at;
   }
 

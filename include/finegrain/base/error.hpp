@@ -13,6 +13,12 @@ namespace finegrain::inline FINEGRAIN_ABI {
 
 namespace detail {
 
+/// A whole number, as %lld takes it.
+template <class N>
+constexpr long long shown(N n) {
+  return static_cast<long long>(n);
+}
+
 /// Names out of files may hold anything: what a terminal would obey is shown as ?.
 inline void hide_controls(char* begin, char const* end) noexcept {
   for (; begin != end; ++begin)

@@ -112,7 +112,7 @@ struct matrix {
       throw invalid_argument(
           "the columns of this Eigen view are %lld numbers apart; finegrain "
           "needs rows that are contiguous",
-          static_cast<long long>(m.innerStride()));
+          detail::shown(m.innerStride()));
   }
 
   // What is given in place of a view, and is none.

@@ -125,8 +125,7 @@ std::int64_t load_checkpoint(std::vector<weight_entry> const& entries, std::span
                                                   fresh[2].data(), &state.steps),
                        describe(E{}));
   if (state.steps < 0 || state.steps > most_steps)
-    throw file_error("%.300s has done %lld steps", path.c_str(),
-                     static_cast<long long>(state.steps));
+    throw file_error("%.300s has done %lld steps", path.c_str(), detail::shown(state.steps));
   for (int i = 0; i < 3; ++i) std::copy(fresh[i].begin(), fresh[i].end(), old[i].begin());
   return state.steps;
 }

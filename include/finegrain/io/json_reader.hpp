@@ -44,8 +44,7 @@ class json_reader {
  protected:
   [[noreturn]] void fail(char const* reason) const { fail_at(reason, at_); }
   [[noreturn]] void fail_at(char const* reason, std::size_t at) const {
-    throw file_error("%s, at byte %lld of %.300s", reason, static_cast<long long>(at) + first_,
-                     path_);
+    throw file_error("%s, at byte %lld of %.300s", reason, shown(at) + first_, path_);
   }
 
   bool next_is(char c) const { return at_ < text_.size() && text_[at_] == c; }

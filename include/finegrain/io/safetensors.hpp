@@ -56,7 +56,7 @@ class safetensors_file {
     std::int64_t const size = file_.size();
     if (size < 8)
       throw file_error("no safetensors file: %.300s has %lld bytes", path_.c_str(),
-                       static_cast<long long>(size));
+                       detail::shown(size));
     std::uint64_t length = 0;
     read_at(0, &length, 8);
     if (length > most_header)
@@ -64,8 +64,7 @@ class safetensors_file {
                        path_.c_str(), static_cast<unsigned long long>(length));
     if (length > static_cast<std::uint64_t>(size - 8))
       throw file_error("cut short, or no safetensors file: %.300s has %lld bytes, its header %llu",
-                       path_.c_str(), static_cast<long long>(size),
-                       static_cast<unsigned long long>(length));
+                       path_.c_str(), detail::shown(size), static_cast<unsigned long long>(length));
     begin_ = 8 + static_cast<std::int64_t>(length);
     std::string header(length, '\0');
     read_at(8, header.data(), begin_ - 8);
@@ -109,7 +108,7 @@ class safetensors_file {
       if (got < 0) throw_file_error("cannot read", path_, errno);
       if (got == 0)
         throw file_error("the file has become shorter, at byte %lld of %.300s",
-                         static_cast<long long>(offset), path_.c_str());
+                         detail::shown(offset), path_.c_str());
       at += got;
       offset += got;
       bytes -= got;

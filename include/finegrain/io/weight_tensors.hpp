@@ -21,7 +21,7 @@ struct mismatch : file_error {
 
   FINEGRAIN_LAZY mismatch(std::string const& path, std::vector<std::string> list)
       : file_error("%.150s holds another model (differences: %lld): %s", path.c_str(),
-                   static_cast<long long>(list.size()), first_of(list).c_str()),
+                   detail::shown(list.size()), first_of(list).c_str()),
         differences(std::make_shared<std::vector<std::string> const>(shown(std::move(list)))) {}
 
  private:

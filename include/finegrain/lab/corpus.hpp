@@ -117,8 +117,8 @@ class corpus {
     std::int64_t const all = validation_windows(length), each = all / stretches;
     if (first < 0 || count < 0 || first + count > of || of > all)
       throw invalid_argument("validation windows %lld to %lld of %lld: there are %lld",
-                             static_cast<long long>(first), static_cast<long long>(first + count),
-                             static_cast<long long>(of), static_cast<long long>(all));
+                             detail::shown(first), detail::shown(first + count), detail::shown(of),
+                             detail::shown(all));
     fill(to, count, length, [&](std::int64_t i) {
       std::int64_t const window = (first + i) * all / of;
       to.domains.push_back(domain_of(window / each));
@@ -142,7 +142,7 @@ class corpus {
     std::int64_t const places = (training ? size() / stretches - part : part) - length;
     if (length < 1 || places < 1)
       throw invalid_argument("a text of %lld bytes is too short for windows of %lld",
-                             static_cast<long long>(size()), static_cast<long long>(length));
+                             detail::shown(size()), detail::shown(length));
     return places;
   }
   static std::int64_t uniform(std::uint64_t seed, std::uint64_t n, std::int64_t below) {

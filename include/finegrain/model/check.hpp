@@ -16,8 +16,6 @@ namespace finegrain::inline FINEGRAIN_ABI {
 
 namespace detail {
 
-constexpr long long shown(std::int64_t n) { return static_cast<long long>(n); }
-
 /// A network that has fewer numbers than its expression's weights has given them away.
 inline void check_holds(std::int64_t numbers, std::int64_t needed) {
   if (numbers < needed)
@@ -64,7 +62,7 @@ void check_sequences(batch const& b) {
   }
   if (!b.positions.empty() && static_cast<std::int64_t>(b.positions.size()) != b.tokens)
     throw invalid_argument("the batch has %lld tokens and %lld positions", shown(b.tokens),
-                           shown(static_cast<std::int64_t>(b.positions.size())));
+                           shown(b.positions.size()));
 }
 
 /// Whether a cache, of `width` numbers a token, has room for the batch: sequence by sequence.
@@ -95,7 +93,7 @@ void check_ids(batch const& b, int vocabulary) {
   if (static_cast<std::int64_t>(b.ids.size()) != b.tokens)
     throw invalid_argument(
         "hash routing needs the batch's token ids: there are %lld for %lld tokens",
-        shown(static_cast<std::int64_t>(b.ids.size())), shown(b.tokens));
+        shown(b.ids.size()), shown(b.tokens));
   if (!place<X>::readable(b.ids.data())) return;
   for (std::int32_t id : b.ids)
     if (id < 0 || id >= vocabulary)
@@ -209,7 +207,7 @@ FINEGRAIN_ONE_COPY void check_input(call_form const& form, batch const& b,
     check_shape("x", x, b.tokens, form.in);
   else if (static_cast<std::int64_t>(b.ids.size()) != b.tokens)
     throw invalid_argument("the batch has %lld tokens and %lld token ids", shown(b.tokens),
-                           shown(static_cast<std::int64_t>(b.ids.size())));
+                           shown(b.ids.size()));
   check_sequences<X>(b);
   check_wanted<X>(b, picks);
   check_routing<X>(form.routers, b, training);

@@ -46,8 +46,8 @@ class workplace {
                                                  std::int64_t tokens, std::int64_t needed) {
     if (static_cast<std::int64_t>(workspace.size()) < needed)
       throw invalid_argument("the workspace holds %lld bytes; %lld tokens need %lld",
-                             detail::shown(static_cast<std::int64_t>(workspace.size())),
-                             detail::shown(tokens), detail::shown(needed));
+                             detail::shown(workspace.size()), detail::shown(tokens),
+                             detail::shown(needed));
     if (reinterpret_cast<std::uintptr_t>(workspace.data()) % alignment != 0)
       throw invalid_argument("the workspace must start on a border of %lld bytes",
                              detail::shown(alignment));

@@ -104,8 +104,7 @@ class network : public inference<network<E, X>, E, X> {
     }
     if (static_cast<std::int64_t>(gradient.size()) != count)
       throw invalid_argument("there are %lld weights and room for %lld gradients",
-                             detail::shown(count),
-                             detail::shown(static_cast<std::int64_t>(gradient.size())));
+                             detail::shown(count), detail::shown(gradient.size()));
     if (reinterpret_cast<std::uintptr_t>(gradient.data()) % alignment != 0)
       throw invalid_argument("gradients must start on a border of %lld bytes",
                              detail::shown(alignment));

@@ -159,9 +159,8 @@ void choose_by_rule(config const& c, batch const& b, routing<S> const& r,
       std::int32_t const e = r.experts(i, slot), *const row = r.experts.row(i);
       if (e == no_expert) continue;
       if (e < 0 || e >= c.routed || std::find(row, row + slot, e) != row + slot)
-        throw invalid_argument("the routing rule sent token %lld to expert %d %s",
-                               static_cast<long long>(i), e,
-                               e < 0 || e >= c.routed ? "which is not there" : "twice");
+        throw invalid_argument("the routing rule sent token %lld to expert %d %s", detail::shown(i),
+                               e, e < 0 || e >= c.routed ? "which is not there" : "twice");
     }
 }
 

@@ -125,7 +125,7 @@ namespace detail {
 inline routing_report& next_report(routing_log& log) {
   if (log.next >= log.layers.size())
     throw invalid_argument("the routing log has room for %lld routers and there are more",
-                           static_cast<long long>(log.layers.size()));
+                           detail::shown(log.layers.size()));
   return log.layers[log.next++];
 }
 }  // namespace detail
@@ -206,7 +206,7 @@ struct kv_cache {
   void reset(std::int64_t sequence) {
     if (sequence < 0 || sequence >= sequences())
       throw invalid_argument("the cache holds %lld sequences: there is no sequence %lld",
-                             static_cast<long long>(sequences()), static_cast<long long>(sequence));
+                             detail::shown(sequences()), detail::shown(sequence));
     lengths[static_cast<std::size_t>(sequence)] = 0;
   }
   /// Whether the numbers are as many as the lengths say, `width` of them a token.

@@ -100,8 +100,7 @@ class explanation {
   std::vector<explained> finish(E) {
     if (!times_.rows.empty() && times_.rows.size() != row_)
       throw invalid_argument("the timings have %lld rows and the expression has %lld",
-                             static_cast<long long>(times_.rows.size()),
-                             static_cast<long long>(row_));
+                             detail::shown(times_.rows.size()), detail::shown(row_));
     lines_.push_back({"total", 0, "total", cost_of<E, X>(extent_), times_of(0)});
     return std::move(lines_);
   }

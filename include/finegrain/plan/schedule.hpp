@@ -47,14 +47,12 @@ inline constexpr std::int64_t most_steps = INT64_MAX / 10;
 /// The schedule itself; throws invalid_argument when warm-up or fall has no length, or no end.
 inline schedule const& checked(schedule const& s) {
   if (s.warmup < 0)
-    throw invalid_argument("a schedule cannot warm up over %lld steps",
-                           static_cast<long long>(s.warmup));
+    throw invalid_argument("a schedule cannot warm up over %lld steps", detail::shown(s.warmup));
   if (s.decay != decay::none && s.steps <= s.warmup)
     throw invalid_argument("a schedule that decays needs more steps (%lld) than warm-up (%lld)",
-                           static_cast<long long>(s.steps), static_cast<long long>(s.warmup));
+                           detail::shown(s.steps), detail::shown(s.warmup));
   if (s.steps > most_steps)
-    throw invalid_argument("a schedule cannot decay over %lld steps",
-                           static_cast<long long>(s.steps));
+    throw invalid_argument("a schedule cannot decay over %lld steps", detail::shown(s.steps));
   if (!(s.last >= 0) || s.last > 1e30)
     throw invalid_argument("a cosine ends at a factor of at least 0, not at %g", s.last);
   return s;

@@ -67,12 +67,11 @@ inline void check_table_ids(std::span<std::int32_t const> ids, std::int64_t toke
                             std::int64_t rows) {
   if (static_cast<std::int64_t>(ids.size()) != tokens)
     throw invalid_argument("the batch has %lld token ids for %lld tokens",
-                           static_cast<long long>(ids.size()), static_cast<long long>(tokens));
+                           detail::shown(ids.size()), detail::shown(tokens));
   for (std::size_t t = 0; t < ids.size(); ++t)
     if (ids[t] < 0 || ids[t] >= rows)
       throw invalid_argument("token %lld has the id %d; the embedding's table has %lld rows",
-                             static_cast<long long>(t), static_cast<int>(ids[t]),
-                             static_cast<long long>(rows));
+                             detail::shown(t), static_cast<int>(ids[t]), detail::shown(rows));
 }
 }  // namespace detail
 

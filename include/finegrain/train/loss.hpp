@@ -41,8 +41,8 @@ double squared_error(X const& on, matrix<S const> y, matrix<S const> target, dou
 /// Throws invalid_argument when there is not one target for each token.
 inline void check_targets(std::span<std::int32_t const> targets, std::int64_t tokens) {
   if (static_cast<std::int64_t>(targets.size()) != tokens)
-    throw invalid_argument("the batch has %lld tokens and %lld targets",
-                           static_cast<long long>(tokens), static_cast<long long>(targets.size()));
+    throw invalid_argument("the batch has %lld tokens and %lld targets", detail::shown(tokens),
+                           detail::shown(targets.size()));
 }
 /// How many targets count: those that are not below 0. Throws invalid_argument when there is not
 /// one for each token, or one is not below `classes`.
@@ -53,7 +53,7 @@ inline std::int64_t count_targets(std::span<std::int32_t const> targets, std::in
   for (std::size_t t = 0; t < targets.size(); ++t) {
     if (targets[t] >= classes)
       throw invalid_argument("target %lld is %d; the network tells %d classes apart",
-                             static_cast<long long>(t), targets[t], classes);
+                             detail::shown(t), targets[t], classes);
     count += targets[t] >= 0;
   }
   return count;
