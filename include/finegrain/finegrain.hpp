@@ -1,4 +1,5 @@
-// finegrain, all but the lab (lab.hpp): one line for each header, in reading order.
+// finegrain, all but the lab (lab.hpp) and what only kernels read (cuda.cuh): a line for each header, in
+// reading order.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -19,6 +20,7 @@
 #include "base/buffer.hpp"
 #include "base/cores.hpp"
 #include "base/parallel.hpp"
+#include "base/random.hpp"
 #include "base/wide.hpp"
 #include "base/isa.hpp"
 
@@ -114,6 +116,8 @@
 #include "cuda/buffer.hpp"
 #include "cuda/blas.hpp"
 #include "cuda/clock.hpp"
+#include "cuda/cache.hpp"
+#include "cuda/kv_cache.hpp"
 #include "cuda/executor.hpp"
 #include "cuda/linear.hpp"
 #include "cuda/dispatch.hpp"
@@ -149,7 +153,9 @@
 #include "cuda/init.hpp"
 #include "cuda/limits.hpp"
 
+#include "model/check.hpp"
 #include "model/inference.hpp"
+#include "model/learned.hpp"
 #include "model/network.hpp"
 #include "model/frozen.hpp"
 #include "model/generate.hpp"
@@ -171,10 +177,13 @@
 #include "train/loss.hpp"
 #include "cuda/adamw.hpp"
 #include "train/adamw.hpp"
+#include "train/biases.hpp"
 #include "train/optimizer.hpp"
 #include "train/device_optimizer.hpp"
+#include "train/objective.hpp"
 #include "train/training.hpp"
 #include "train/trainer.hpp"
+#include "train/recorded.hpp"
 #include "train/gradient_check.hpp"
 // clang-format on
 
