@@ -55,7 +55,7 @@ S const* factors_of(batch const& b, routing<S> const& r, std::int64_t row) {
 }
 
 /// The range of a sequence's rows.
-struct rows_of {
+struct row_range {
   std::int64_t begin, end;
   double count() const { return static_cast<double>(end - begin); }
 };
@@ -67,7 +67,7 @@ inline double sequences_with_tokens(batch const& b) {
 
 /// counts[i] = the slots in a window that chose expert i, dropped ones included.
 template <class S>
-void count_choices(int k, routing<S> const& r, rows_of window, double* counts) {
+void count_choices(int k, routing<S> const& r, row_range window, double* counts) {
   std::fill_n(counts, r.logits.cols, 0.0);
   for (std::int64_t t = window.begin; t < window.end; ++t)
     for (int slot = 0; slot < k; ++slot)
@@ -89,7 +89,7 @@ void rank_first(S const* numbers, int R, int n, std::int32_t* best) {
 
 /// counts[i] = the tokens in a window one of whose K best scores, without bias and groups, is i's.
 template <class S>
-void count_best(int k, routing<S> const& r, rows_of window, std::int32_t* best, double* counts) {
+void count_best(int k, routing<S> const& r, row_range window, std::int32_t* best, double* counts) {
   auto const R = static_cast<int>(r.scores.cols);
   std::fill_n(counts, R, 0.0);
   for (std::int64_t t = window.begin; t < window.end; ++t) {
@@ -133,8 +133,8 @@ inline routing_report const* earlier_report(batch const& b) {
 /// Adds the factors of the expert-level, device-level and communication losses of one window,
 /// times `share`, to `to`.
 template <class S>
-void add_window(config const& c, batch const& b, routing<S> const& r, rows_of window, double share,
-                balance_scratch<S> const& t, int worker, S* to) {
+void add_window(config const& c, batch const& b, routing<S> const& r, row_range window,
+                double share, balance_scratch<S> const& t, int worker, S* to) {
   balance_losses const& loss = b.routing.balance;
   int const k = slots(c, b.routing), R = c.routed, D = b.routing.devices, size = R / D;
   double *const f = t.counts + worker * R, *const sent = t.sent + worker * R;
@@ -207,7 +207,7 @@ void balance_forward(X const& on, config const& c, batch const& b, routing<S> co
   bool const windows = loss.expert > 0 || loss.device > 0 || loss.communication > 0 || loss.rule;
   double const sequences = detail::sequences_with_tokens(b);
   on.threads(b.sequences(), [&](std::int64_t s, int worker) {
-    detail::rows_of const rows{b.begin(s), b.end(s)};
+    detail::row_range const rows{b.begin(s), b.end(s)};
     if (rows.begin == rows.end) return;
     S* const to = r.factors.row(rows.begin);
     std::fill_n(to, R, S(0));

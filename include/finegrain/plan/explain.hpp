@@ -68,31 +68,30 @@ class explanation {
   }
   template <Expr A, Expr B>
   void add(sum<A, B> e, int depth, bool inside) {
-    if (node(e, "sum", depth, inside)) inside = true;
+    inside |= node(e, "sum", depth, inside);
     add(A{}, depth + 1, inside);
     add(B{}, depth + 1, inside);
   }
   template <Expr A, Expr B>
   void add(blended<A, B> e, int depth, bool inside) {
-    if (node(e, "blend", depth, inside)) inside = true;
+    inside |= node(e, "blend", depth, inside);
     add(A{}, depth + 1, inside);
     add(B{}, depth + 1, inside);
   }
   template <Expr A>
   void add(residual_of<A> e, int depth, bool inside) {
-    if (node(e, "residual", depth, inside)) inside = true;
+    inside |= node(e, "residual", depth, inside);
     add(A{}, depth + 1, inside);
   }
   template <int N, Expr A>
   void add(repeated<N, A> e, int depth, bool inside) {
-    if (node(e, "repeat " + std::to_string(N), depth, inside)) inside = true;
+    inside |= node(e, "repeat " + std::to_string(N), depth, inside);
     add(A{}, depth + 1, inside);
   }
   template <Expr E>
   void add(E e, int depth, bool inside) {
-    char const* const own = Named<E> ? "fused" : "its own";
-    bool const fused = node(e, std::string(node_name<E>()), depth, inside, own);
-    if constexpr (Named<E>) add(inner_t<E>{}, depth + 1, inside || fused);
+    inside |= node(e, std::string(node_name<E>()), depth, inside, Named<E> ? "fused" : "its own");
+    if constexpr (Named<E>) add(inner_t<E>{}, depth + 1, inside);
   }
 
   /// The lines, and the total.
