@@ -58,7 +58,7 @@ class trainer {
         routers_(routers_of<E>(net.entries())),
         counts_(Network::make_log()),
         state_(net.on(), net.entries(), groups_, routers_, net.parameters()) {
-    static_cast<void>(checked(optimizer_));
+    checked(optimizer_);
     check(settings_, routers_);
     state_.prepare(net.on(), settings_.rounding);
   }
@@ -232,7 +232,7 @@ class trainer {
   /// Enqueues a batch's pass, whose gradients join those of the step's earlier ones.
   template <class L>
   void begin(batch b, matrix<S const> x, L const& loss) {
-    static_cast<void>(checked(optimizer_));
+    checked(optimizer_);
     check(settings_, routers_);
     if (settings_.groups != groups_)
       throw invalid_argument("groups of weights are set when a trainer is made, and then stay");

@@ -52,7 +52,7 @@ struct step_report {
 
 /// Throws invalid_argument when the settings make no sense for a network with these routers.
 inline void check(training const& settings, std::span<router_biases const> routers) {
-  static_cast<void>(checked(settings.schedule));
+  checked(settings.schedule);
   if (!(settings.bias.speed >= 0) || settings.bias.speed > 1e30)
     throw invalid_argument("the speed of selection biases must be a number of at least 0");
   bool const has_biases = std::any_of(routers.begin(), routers.end(),
