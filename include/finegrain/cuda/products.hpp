@@ -18,12 +18,11 @@ struct expert_family {
   int width = 0;                           // F, or S F of the shared expert; 0: there is none
   T const *gate = nullptr, *up = nullptr;  // (R, F, D)
   T const* down = nullptr;                 // (R, D, F)
-  T* z = nullptr;       // (rows, 2 F): the gate's outputs, then up's: saved for backward
-  T* hidden = nullptr;  // (rows, F): act(gate) * up; in backward that times the row's weight
-  T* out = nullptr;     // (rows, D): hidden . down^T; in backward the gradient of a row's x
-  T* dz = nullptr;      // (rows, 2 F)
-  float* dot =
-      nullptr;  // (rows, parts of F) d loss / d a row's weight, in parts: see down_backward
+  T* z = nullptr;        // (rows, 2 F): the gate's outputs, then up's: saved for backward
+  T* hidden = nullptr;   // (rows, F): act(gate) * up; in backward that times the row's weight
+  T* out = nullptr;      // (rows, D): hidden . down^T; in backward the gradient of a row's x
+  T* dz = nullptr;       // (rows, 2 F)
+  float* dot = nullptr;  // (rows, parts of F) d loss / d a row's weight: see down_backward
   float const* weight = nullptr;  // shared: (T) or null. Routed rows have row_map::row_weight.
   T *dgate = nullptr, *dup = nullptr, *ddown = nullptr;  // gradients, as the weights
 };
