@@ -72,7 +72,7 @@ class json_reader {
     listed(']', "a , or ] is missing", f);
   }
   /// The numbers of an array, at most `most`.
-  std::vector<std::int64_t> numbers(std::size_t most, char const* otherwise) {
+  FINEGRAIN_LAZY std::vector<std::int64_t> numbers(std::size_t most, char const* otherwise) {
     std::vector<std::int64_t> list;
     expect('[', otherwise);
     elements([&] {
@@ -81,7 +81,7 @@ class json_reader {
     });
     return list;
   }
-  std::int64_t number() {
+  FINEGRAIN_LAZY std::int64_t number() {
     if (!digit_at(at_)) fail("a whole number from 0 up is missing");
     if (next_is('0') && digit_at(at_ + 1)) fail("a number begins with 0");
     return take<std::int64_t>("a number is too large");  // who expects , or ] finds a fraction
@@ -90,7 +90,7 @@ class json_reader {
     if (!digit_at(at_ + next_is('-'))) fail("a number is missing");
     return take<double>("a number is none that an f64 holds");
   }
-  std::string string() {
+  FINEGRAIN_LAZY std::string string() {
     if (!next_is('"')) fail("a \" is missing");
     ++at_;
     std::string value;
@@ -106,7 +106,7 @@ class json_reader {
         value += c;
     }
   }
-  void escape(std::string& value) {
+  FINEGRAIN_LAZY void escape(std::string& value) {
     constexpr std::string_view codes = "\"\\/bfnrt", meanings = "\"\\/\b\f\n\r\t";
     char const c = at_ < text_.size() ? text_[at_] : '\0';
     if (auto const which = codes.find(c); c != '\0' && which != codes.npos) {
@@ -127,7 +127,7 @@ class json_reader {
     }
     append_utf8(value, point);
   }
-  unsigned hexadecimal() {
+  FINEGRAIN_LAZY unsigned hexadecimal() {
     std::string_view const digits = text_.substr(at_, 4);
     unsigned value = 0;
     auto const read = std::from_chars(digits.data(), digits.data() + digits.size(), value, 16);
