@@ -85,6 +85,50 @@ TEST_CASE("Sinkhorn sends tokens more evenly in training, and is a plain top-k e
   CHECK(inference.report().load == plain_inference.report().load);
 }
 
+/// What Sinkhorn makes of logits (T, R) in f32.
+std::vector<float> balanced(std::vector<float> const& logits, int R) {
+  fg::config c = base;
+  c.routed = R, c.selection = fg::selection::sinkhorn;
+  fg::buffer<> memory = poisoned(1 << 20);
+  fg::arena arena{memory.data(), memory.size()};
+  fg::extent const e{static_cast<std::int64_t>(logits.size()) / R, 1, true};
+  fg::routing<float> const r(arena, e, c);
+  std::copy(logits.begin(), logits.end(), r.logits.data);
+  auto const keys = fg::sinkhorn_keys(r, fg::assign_scratch<float>(arena, e, c));
+  return {keys.data, keys.data + keys.size()};
+}
+
+TEST_CASE("Sinkhorn's keys are finite, and a token's are the same wherever its logits lie") {
+  constexpr int T = 30, R = 6;
+  std::vector<float> logits;
+  for (int i = 0; i < T * R; ++i) logits.push_back(float(fg::random_word(1, i) % 64) / 8);
+  auto const keys = balanced(logits, R);
+  for (float const apart : {100.0f, -100.0f, 1e4f, -1e4f}) {
+    std::vector<float> moved = logits;
+    for (int i = 0; i < T * R; ++i) moved[i] += apart * float(i / R % 3 - 1);
+    CHECK(balanced(moved, R) == keys);
+  }
+  for (float const times : {100.0f, 1e4f, 1e30f}) {
+    std::vector<float> sharp = logits;
+    for (float& logit : sharp) logit *= times;
+    for (float const key : balanced(sharp, R)) REQUIRE((key >= 0 && key <= 1));
+  }
+}
+
+TEST_CASE("to Sinkhorn a token whose logits are not finite is one of equal logits") {
+  constexpr int T = 9, R = 6;
+  std::vector<float> logits;
+  for (int i = 0; i < T * R; ++i) logits.push_back(float(fg::random_normal(1, std::uint64_t(i))));
+  std::fill_n(logits.begin() + 4 * R, R, 0.0f);
+  auto const keys = balanced(logits, R);
+  for (float const bad : {float(poison), float(infinity)}) {
+    logits[4 * R + 2] = bad;
+    CHECK(balanced(logits, R) == keys);
+  }
+  std::fill_n(logits.begin() + 4 * R, R, -float(infinity));
+  CHECK(balanced(logits, R) == keys);
+}
+
 TEST_CASE("a table says distinct experts in range, whatever bits it holds") {
   fg::config c = base;
   c.top_k = 4;

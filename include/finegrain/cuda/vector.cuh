@@ -75,18 +75,18 @@ __device__ S block_sum(S x, S* memory) {
 }
 
 /// The same of their maximum.
-__device__ inline float block_most(float x, float* memory) {
-  auto const of_warp = [](float most) {
+__device__ inline float warp_most(float most) {
 #pragma unroll
-    for (int apart = 16; apart > 0; apart /= 2)
-      most = fmaxf(most, __shfl_xor_sync(~0u, most, apart));
-    return most;
-  };
-  x = of_warp(x);
+  for (int apart = 16; apart > 0; apart /= 2)
+    most = fmaxf(most, __shfl_xor_sync(~0u, most, apart));
+  return most;
+}
+__device__ inline float block_most(float x, float* memory) {
+  x = warp_most(x);
   __syncthreads();
   if (threadIdx.x % 32 == 0) memory[threadIdx.x / 32] = x;
   __syncthreads();
-  return of_warp(memory[threadIdx.x % 32 < blockDim.x / 32 ? threadIdx.x % 32 : 0]);
+  return warp_most(memory[threadIdx.x % 32 < blockDim.x / 32 ? threadIdx.x % 32 : 0]);
 }
 
 /// Whether rows `stride` numbers apart can be read in vectors.

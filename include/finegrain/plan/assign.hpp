@@ -82,12 +82,18 @@ void drop_beyond(X const& on, config const& c, int parts, std::int64_t room, int
 
 }  // namespace detail
 
-/// Keys that Sinkhorn's iteration has balanced, as Megatron-Core computes them.
+/// Keys that Sinkhorn's iteration has balanced, as Megatron-Core computes them; but a token's are over
+/// the highest of its logits, which its factor makes up for, so that none is infinite. A token whose
+/// logits are not finite counts as one of equal logits.
 template <class S>
 matrix<S const> sinkhorn_keys(routing<S> const& r, assign_scratch<S> const& t) {
   std::int64_t const T = r.logits.rows, R = r.logits.cols;
-  for (std::int64_t i = 0; i < T; ++i)
-    for (std::int64_t e = 0; e < R; ++e) t.keys(i, e) = math::exp(r.logits(i, e));
+  for (std::int64_t i = 0; i < T; ++i) {
+    S const highest = *std::max_element(r.logits.row(i), r.logits.row(i) + R);
+    S sum = 0;
+    for (std::int64_t e = 0; e < R; ++e) sum += t.keys(i, e) = math::exp(r.logits(i, e) - highest);
+    if (!math::isfinite(sum)) std::fill_n(t.keys.row(i), R, S(1));
+  }
   std::fill_n(t.by_expert, R, S(1));
   double change = 1;
   for (int rounds = 0; T > 0 && change > 1e-4 && rounds < 1000; ++rounds) {

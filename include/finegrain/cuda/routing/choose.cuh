@@ -35,7 +35,8 @@ __device__ inline void sum_columns(float const* keys, double const* by_token, st
   }
 }
 
-/// keys (T, R) = e to the logits, balanced until the experts' factors stand still. Every block makes
+/// keys (T, R) = e to the logits, each over its token's highest, balanced until the experts' factors
+/// stand still; a token whose logits are not finite counts as one of equal logits. Every block makes
 /// the factors from all blocks' sums, so that all go the same number of rounds. by_token and sums are
 /// in f64, so that their order leaves no trace in keys of f32.
 template <class T>
@@ -48,7 +49,16 @@ __global__ __launch_bounds__(512) void sinkhorn_kernel(float const* logits, floa
   std::int64_t const each = ceil_div(tokens, gridDim.x);
   std::int64_t const begin = min(std::int64_t{tokens}, blockIdx.x * each);
   std::int64_t const end = min(std::int64_t{tokens}, begin + each);
-  for (std::int64_t i = begin * R + threadIdx.x; i < end * R; i += 512) keys[i] = expf(logits[i]);
+  for (std::int64_t t = begin + warp; t < end; t += 16) {
+    float const* const from = logits + t * R;
+    float* const to = keys + t * R;
+    float highest = from[0], sum = 0;
+    for (int e = lane; e < R; e += 32) highest = fmaxf(highest, from[e]);
+    highest = vector::warp_most(highest);
+    for (int e = lane; e < R; e += 32) sum += to[e] = expf(from[e] - highest);
+    sum = vector::warp_sum(sum);
+    for (int e = lane; e < R && !isfinite(sum); e += 32) to[e] = 1;
+  }
   for (int e = threadIdx.x; e < R; e += 512) by_expert[e] = 1;
   double change = 1;
   for (int round = 0; change > 1e-4 && round < 1000; ++round) {
