@@ -64,6 +64,15 @@
     "finegrain needs g++ 12 or clang 14, or newer: its kernels are written with their vector types"
 #endif
 
+// Sums that are put in another order round elsewhere, and an exponential becomes a power of 2; what is
+// told that no number is NaN sends a token of NaN anywhere.
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || \
+    (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#error \
+    "finegrain computes wrong numbers under -ffast-math, -Ofast or a part of these: add \
+-fno-associative-math -fno-finite-math-only behind them, for files that include finegrain"
+#endif
+
 // Before a function or a class: compiled in files that use it. What is no template a compiler compiles
 // wherever it is included, and makes every template that it calls.
 #define FINEGRAIN_LAZY template <int = 0>
