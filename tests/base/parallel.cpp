@@ -5,11 +5,13 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cfenv>
 #include <chrono>
 #include <cmath>
 #include <finegrain/base/parallel.hpp>
 #include <memory>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "../catch.hpp"
@@ -50,6 +52,31 @@ TEST_CASE("a loop has returned only when all its tasks have") {
     threads(64, [&](std::int64_t i, int) { values[static_cast<std::size_t>(i)] += 1; });
     for (double const value : values) REQUIRE(value == round);
   }
+}
+
+TEST_CASE("a pool's threads round as the caller of a loop does") {
+  fg::thread_pool pool(3);
+  fg::parallel const threads = pool;
+  auto const third = [] {
+    float volatile const one = 1, three = 3;
+    return one / three;
+  };
+  std::vector<float> made(200);
+  std::atomic<int> others{0};
+  float last = 1;
+  for (int const mode : {FE_UPWARD, FE_DOWNWARD}) {
+    std::fesetround(mode);
+    float const own = third();
+    threads(200, [&](std::int64_t i, int worker) {
+      std::this_thread::sleep_for(std::chrono::microseconds(50));  // so that others come in time
+      made[static_cast<std::size_t>(i)] = third();
+      others += worker > 0;
+    });
+    std::fesetround(FE_TONEAREST);
+    CHECK(std::count(made.begin(), made.end(), own) == 200);
+    CHECK(own < std::exchange(last, own));
+  }
+  CHECK(others > 0);
 }
 
 TEST_CASE("a worker's number is below the number of workers and is nobody else's meanwhile") {

@@ -62,7 +62,8 @@ class parallel {
 /// A pool of threads, one for each usable core by default. The caller works too: n workers are n - 1
 /// threads, which watch for the next loop for a moment and then sleep; a loop that ends before a
 /// sleeper is up does without it. Loops from several callers take turns; a loop inside a loop runs on
-/// its own worker. After a fork the child starts threads of its own.
+/// its own worker. Threads round, and keep subnormal numbers or not, as a loop's caller does. After a
+/// fork the child starts threads of its own.
 class thread_pool {
  public:
   explicit thread_pool(int workers = usable_cores())
@@ -106,6 +107,7 @@ class thread_pool {
       tasks = count;
       function = f;
       context = with;
+      mode = read_float_mode();
       next.store(0, std::memory_order_relaxed);
       round.fetch_add(1);
       round.notify_all();
@@ -127,6 +129,7 @@ class thread_pool {
         ++busy;
         if (round.load() == seen) {
           if (!function) return;
+          set_float_mode(mode);
           drain(worker);
         }
         if (--busy == 0) busy.notify_one();
@@ -160,6 +163,7 @@ class thread_pool {
     std::int64_t tasks = 0;
     parallel::body function = nullptr;  // in an open round, null says: stop
     void* context = nullptr;
+    float_mode mode = 0;  // the caller's
   };
 
   /// Whether this thread is inside a loop already: a nested loop then runs where it is.

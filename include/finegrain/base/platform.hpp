@@ -98,4 +98,27 @@ inline void ask_for_large_pages([[maybe_unused]] void* data, [[maybe_unused]] st
 #endif
 }
 
+/// How this thread rounds, and whether it takes subnormal numbers for 0.
+#if defined(__SSE2__)
+using float_mode = unsigned;
+inline float_mode read_float_mode() {
+  float_mode mode;
+  asm volatile("stmxcsr %0" : "=m"(mode));
+  return mode & ~0x3fu;  // without what has happened so far
+}
+inline void set_float_mode(float_mode mode) { asm volatile("ldmxcsr %0" : : "m"(mode)); }
+#elif defined(__aarch64__)
+using float_mode = unsigned long;
+inline float_mode read_float_mode() {
+  float_mode mode;
+  asm volatile("mrs %0, fpcr" : "=r"(mode));
+  return mode;
+}
+inline void set_float_mode(float_mode mode) { asm volatile("msr fpcr, %0" : : "r"(mode)); }
+#else
+using float_mode = unsigned;
+inline float_mode read_float_mode() { return 0; }
+inline void set_float_mode(float_mode) {}
+#endif
+
 }  // namespace finegrain::inline FINEGRAIN_ABI
