@@ -3,6 +3,7 @@
 #include <finegrain/cpu/mixture.hpp>
 #include <finegrain/reference/mixture.hpp>
 #include <finegrain/reference/norm.hpp>
+#include <set>
 
 #include "../catch.hpp"
 #include "guarded.hpp"
@@ -94,6 +95,38 @@ TEST_CASE("a row that is not a number leaves the bits of all others") {
       if (t != 20 && t != 33) CHECK(same(rows(l.y, D, t, 1), rows(clean, D, t, 1)));
     CHECK(std::isnan(l.y[20 * D]));
   }
+}
+
+TEST_CASE("gradients of a row that is not a number reach no other row, and its own experts alone") {
+  constexpr int T = 50, odd = 20;
+  numbers const x = random_numbers(T * D, 2), dy = random_numbers(T * D, 3);
+  fg::routing_log log{{fg::routing_report(plain.routed)}};
+  log.layers[0].experts.resize(T * plain.top_k);
+  log.layers[0].weights.resize(T * plain.top_k);
+  std::set<int> reached;
+  auto const train = [&](layer<fg::mixture<plain>>& l, numbers const& from) {
+    l.train(from, dy, {.log = &log});
+    for (int slot = 0; slot < plain.top_k; ++slot)
+      reached.insert(log.layers[0].choices()(odd, slot));
+  };
+  layer<fg::mixture<plain>> clean, l;
+  train(clean, x);
+  for (float const bad : {poison, infinity, -infinity}) {
+    numbers spoilt = x;
+    std::fill_n(&spoilt[odd * D], D, bad);
+    train(l, spoilt);
+    for (int t = 0; t < T; ++t)
+      CHECK((t == odd || same(rows(l.dx, D, t, 1), rows(clean.dx, D, t, 1))));
+    for (int e = 0; e < plain.routed; ++e) {
+      auto const ours = l.gradients(), theirs = clean.gradients();
+      auto const kept = [](fg::matrix<float> a, fg::matrix<float> b) {
+        return std::equal(a.data, a.data + a.size(), b.data);
+      };
+      CHECK((kept(ours.gate[e], theirs.gate[e]) && kept(ours.up[e], theirs.up[e]) &&
+             kept(ours.down[e], theirs.down[e])) == !reached.contains(e));
+    }
+  }
+  CHECK(reached.size() < plain.routed);
 }
 
 TEST_CASE(
