@@ -72,6 +72,8 @@ TEST_CASE("an architecture that no decoder can have is refused in a sentence") {
   CHECK_THAT(complaint([](a& x) { x.dense_layers = x.layers; }), ContainsSubstring("all dense"));
   CHECK_THAT(complaint([](a& x) { x.epsilon = 0; }), ContainsSubstring("architecture: epsilon"));
   CHECK_THAT(complaint([](a& x) { x.epsilon = 1; }), ContainsSubstring("architecture: epsilon"));
+  CHECK_THAT(complaint([](a& x) { x.epsilon = 1e-60; }),
+             ContainsSubstring("architecture: epsilon"));
 }
 
 TEST_CASE("a form that attention cannot have is refused in a sentence") {
@@ -81,8 +83,9 @@ TEST_CASE("a form that attention cannot have is refused in a sentence") {
   CHECK(complaint([&](a& x) { x.attention = {.norm = each, .epsilon = 1e-5}; }).empty());
   CHECK_THAT(complaint([](a& x) { x.attention.theta = 1; }), ContainsSubstring("theta"));
   CHECK_THAT(complaint([](a& x) { x.attention.epsilon = 1e-5; }), ContainsSubstring("are none"));
-  CHECK_THAT(complaint([&](a& x) { x.attention = {.norm = each, .epsilon = 0}; }),
-             ContainsSubstring("attention_form: epsilon"));
+  for (double const epsilon : {0.0, 1e-60})
+    CHECK_THAT(complaint([&](a& x) { x.attention = {.norm = each, .epsilon = epsilon}; }),
+               ContainsSubstring("attention_form: epsilon"));
   CHECK_THAT(complaint([](a& x) { x.attention.yarn.factor = 0; }), ContainsSubstring("factor"));
 }
 

@@ -95,7 +95,7 @@ constexpr yarn const& checked(yarn const& y) {
 constexpr attention_form const& checked(attention_form const& f) {
   // clang-format off
   if (!(f.theta > 1)) throw invalid_config("finegrain::attention_form: theta must be more than 1");
-  if (!(f.epsilon > 0 && f.epsilon < 1)) throw invalid_config("finegrain::attention_form: epsilon must lie between 0 and 1");
+  if (!(f.epsilon >= 1e-37 && f.epsilon < 1)) throw invalid_config("finegrain::attention_form: epsilon must lie between 1e-37 and 1");
   if (f.norm == head_norm::none && f.epsilon != attention_form{}.epsilon) throw invalid_config("finegrain::attention_form: epsilon is of the norms of queries and keys, and there are none");
   // clang-format on
   checked(f.yarn);
@@ -132,7 +132,7 @@ constexpr architecture const& checked(architecture const& a) {
     if (a.head_dim < 2 || a.head_dim % 2 != 0) throw invalid_config("finegrain::architecture: rotary positions turn pairs, so head_dim must be even and at least 2");
     checked(a.attention);
   }
-  if (!(a.epsilon > 0 && a.epsilon < 1)) throw invalid_config("finegrain::architecture: epsilon must lie between 0 and 1");
+  if (!(a.epsilon >= 1e-37 && a.epsilon < 1)) throw invalid_config("finegrain::architecture: epsilon must lie between 1e-37 and 1");
   if (a.dense_layers < 0 || a.dense_layers > a.layers) throw invalid_config("finegrain::architecture: dense_layers must lie between 0 and layers");
   if ((a.dense_layers > 0) != (a.dense_width > 0)) throw invalid_config("finegrain::architecture: dense_width must be positive where there are dense layers, and 0 where there are none");
   if (a.hash_layers < 0 || a.hash_layers > a.layers - a.dense_layers) throw invalid_config("finegrain::architecture: hash_layers must lie between 0 and the layers that are not dense");

@@ -15,11 +15,12 @@ struct norm_epsilon {
   friend constexpr bool operator==(norm_epsilon const&, norm_epsilon const&) = default;
 };
 
-/// y = x / sqrt(mean(x^2) + epsilon) * gain.
+/// y = x / sqrt(mean(x^2) + epsilon) * gain. In f32 a number from 1.8e19 on has an infinite square, and
+/// its row becomes 0.
 template <int D, norm_epsilon Epsilon = 1e-6>
 struct rmsnorm : stage<D> {
-  static_assert(Epsilon.value > 0 && Epsilon.value < 1,
-                "rmsnorm: epsilon must lie between 0 and 1");
+  static_assert(Epsilon.value >= 1e-37 && Epsilon.value < 1,
+                "rmsnorm: epsilon must lie between 1e-37 and 1");
   static constexpr char const* name = "rmsnorm";
   static constexpr double epsilon = Epsilon.value;
   template <class T>

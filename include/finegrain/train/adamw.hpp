@@ -18,7 +18,9 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 
 /// AdamW [Loshchilov, Hutter 2019] with DeepSeekMoE's numbers. Projections decay, gains do not;
-/// selection biases are not trained by gradient and stay as they are.
+/// selection biases are not trained by gradient and stay as they are. Where gradients are not clipped,
+/// one above 1.8e19 has an infinite square in f32: its weight has an infinite second moment from then
+/// on, and moves no more.
 struct adamw {
   double lr = 3e-4;
   double beta1 = 0.9, beta2 = 0.95;
