@@ -15,8 +15,8 @@ struct norm_epsilon {
   friend constexpr bool operator==(norm_epsilon const&, norm_epsilon const&) = default;
 };
 
-/// y = x / sqrt(mean(x^2) + epsilon) * gain. In f32 a number from 1.8e19 on has an infinite square, and
-/// its row becomes 0.
+/// y = x / sqrt(mean(x^2) + epsilon) * gain. In f32 a row whose squares add up to more than 3.4e38
+/// becomes 0.
 template <int D, norm_epsilon Epsilon = 1e-6>
 struct rmsnorm : stage<D> {
   static_assert(Epsilon.value >= 1e-37 && Epsilon.value < 1,
