@@ -145,6 +145,10 @@ TEMPLATE_TEST_CASE("weights and gradients are found by their names", "", EXECUTO
   CHECK(table.data == net.weights().a.a.a.table.data);
   for (auto const& entry : fg::list_weights<tiny::decoder>())
     CHECK(net.weight(entry.name).data == net.parameters().data() + entry.offset);
+  auto const before = net.writers();
+  CHECK(std::as_const(net).weight("embedding.table").data == table.data);  // to be read alone
+  CHECK(net.writers() == before);
+  CHECK_THROWS_AS(std::as_const(net).weight("embeding"), fg::invalid_argument);
   CHECK_THROWS_WITH(
       net.weight("embeding"),
       "the network has no weight named \"embeding\"; the nearest name is \"embedding.table\"");

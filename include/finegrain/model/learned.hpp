@@ -63,9 +63,12 @@ class learned {
   }
   /// To be written.
   S* weights(std::int64_t count) { return ++writers_, std::as_const(*this).weights(count); }
-  matrix<S> weight(std::string_view name, std::int64_t count) {
+  matrix<S> weight(std::string_view name, std::int64_t count) const {
     static_cast<void>(weights(count));
     return view(weights_, name);
+  }
+  matrix<S> weight(std::string_view name, std::int64_t count) {
+    return ++writers_, std::as_const(*this).weight(name, count);
   }
   std::uint64_t writers() const { return writers_; }
   std::vector<weight_entry> const& entries() const { return entries_; }

@@ -171,6 +171,7 @@ class network : public inference<network<E, X>, E, X> {
   }
   /// One weight by its name, "layers.0.mixture.experts.3.gate".
   matrix<S> weight(std::string_view name) { return learned_.weight(name, count); }
+  matrix<S const> weight(std::string_view name) const { return learned_.weight(name, count); }
   matrix<S> gradient(std::string_view name) { return learned_.gradient(name); }
   /// How often weights were handed out in a way that they can be written.
   std::uint64_t writers() const { return learned_.writers(); }
