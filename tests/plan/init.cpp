@@ -87,6 +87,19 @@ TEST_CASE("matrices start with the deviation asked for, gains at 1, biases at 0"
   }
 }
 
+TEST_CASE("with a deviation of 0 matrices are 0, and nothing else starts otherwise") {
+  auto const none = start<tiny::formed_decoder>({.deviation = 0, .seed = 3});
+  auto const some = start<tiny::formed_decoder>({.deviation = 1, .seed = 3});
+  for (auto const& entry : fg::list_weights<tiny::formed_decoder>()) {
+    CAPTURE(entry.name);
+    auto const values = weight<tiny::formed_decoder>(none, entry.name);
+    if (entry.role == fg::role::projection)
+      for (double const x : values) CHECK((x == 0 && !std::signbit(x)));
+    else
+      CHECK(values == weight<tiny::formed_decoder>(some, entry.name));
+  }
+}
+
 TEST_CASE("a seed's weights have the same bits for any number of threads") {
   auto const one = start<tiny::decoder>({.seed = 3});
   for (int workers : {2, 5}) {

@@ -15,7 +15,8 @@ namespace finegrain::inline FINEGRAIN_ABI {
 
 /// How a network's weights start: every matrix normal with this deviation (DeepSeekMoE trains all
 /// sizes from 0.006; small models learn faster from more), or with this deviation over the square
-/// root of its inputs; gains 1, biases 0, tables whole numbers.
+/// root of its inputs; gains 1, biases 0, tables whole numbers. With a deviation of 0 no random numbers
+/// are made, for weights that are read or copied anyway.
 struct initialisation {
   double deviation = 0.006;
   std::uint64_t seed = 0;
@@ -71,7 +72,8 @@ void initialise(std::vector<weight_entry> const& entries, T* data, initialisatio
           : detail::starts_at_zero(entry.role) ? 0
           : entry.role == role::table
               ? static_cast<double>(random_word(seed, place) >> (64 - detail::table_bits<T>))
-              : deviation * random_normal(seed, place));
+          : deviation == 0 ? 0
+                           : deviation * random_normal(seed, place));
     }
   });
 }
