@@ -220,9 +220,9 @@ struct place<basic_cuda<T>> {
   /// What is asked of a router that it cannot do.
   static void check(config const& c, routing_request const& request, bool) {
     if (char const* const sentence = device::unsupported(c)) throw invalid_argument("%s", sentence);
-    if (request.rule && !dynamic_cast<cuda_routing_rule const*>(request.rule))
+    if (request.rule && !detail::rule_as<cuda_routing_rule const*>(request.rule))
       throw invalid_argument("on cuda, a routing rule must be a cuda_routing_rule");
-    if (request.balance.rule && !dynamic_cast<cuda_balance_rule const*>(request.balance.rule))
+    if (request.balance.rule && !detail::rule_as<cuda_balance_rule const*>(request.balance.rule))
       throw invalid_argument("on cuda, a balance rule must be a cuda_balance_rule");
   }
 };

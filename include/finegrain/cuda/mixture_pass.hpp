@@ -149,7 +149,7 @@ class mixture_pass {
                        p_.extent.tokens, on);
       if (kinds_.by_rule) {
         kinds<T>::scores(rules_, state, p_.extent.tokens, on);
-        dynamic_cast<cuda_routing_rule const&>(*b.routing.rule)
+        detail::rule_as<cuda_routing_rule const&>(*b.routing.rule)
             .enqueue(b, {state.scores, p_.extent.tokens, rules_.routed},
                      {state.experts, p_.extent.tokens, rules_.k}, on);
         kinds<T>::distinct(rules_, state, p_.extent.tokens, on);
@@ -182,7 +182,7 @@ class mixture_pass {
   double const* factors_of_rule() {
     auto const R = static_cast<std::size_t>(c_.routed);
     double* const factors = t_.kinds.rule + R;
-    auto const& rule = dynamic_cast<cuda_balance_rule const&>(*p_.batch.routing.balance.rule);
+    auto const& rule = detail::rule_as<cuda_balance_rule const&>(*p_.batch.routing.balance.rule);
     rule.enqueue(std::span<double const>(t_.kinds.rule, R), std::span<double>(factors, R),
                  p_.on.stream);
     return factors;

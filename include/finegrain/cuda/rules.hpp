@@ -25,4 +25,13 @@ struct cuda_balance_rule : balance_rule {
                        CUstream_st* stream) const = 0;
 };
 
+namespace detail {
+/// A rule, or a pointer to one, as that of the device which it is. A template of both, so that a
+/// program without networks on cuda can be compiled without RTTI.
+template <class To, class Rule>
+To rule_as(Rule&& rule) {
+  return dynamic_cast<To>(rule);
+}
+}  // namespace detail
+
 }  // namespace finegrain::inline FINEGRAIN_ABI
