@@ -11,6 +11,7 @@
 
 // clang-format off
 #include "base/platform.hpp"
+#if __cplusplus >= 202002L  // else what was said there is not to be lost among what follows from it
 #include "base/bounds.hpp"
 #include "base/error.hpp"
 #include "base/math.hpp"
@@ -185,6 +186,7 @@
 #include "train/trainer.hpp"
 #include "train/recorded.hpp"
 #include "train/gradient_check.hpp"
+#endif
 // clang-format on
 
 #pragma GCC diagnostic pop

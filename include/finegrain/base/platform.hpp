@@ -2,6 +2,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#if __cplusplus < 202002L
+#error "finegrain needs C++20: compile with -std=c++20, and with g++ 12 or clang 14, or newer"
+#endif
+// Sums have one order, e^x rounds by a number that is added and taken away, and NaN is told apart.
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || __FINITE_MATH_ONLY__
+#error "finegrain needs arithmetic as written: compile with -fno-fast-math (and -O3 for -Ofast)"
+#endif
+
 #include <cstddef>
 
 #if defined(__linux__)
@@ -62,15 +70,6 @@
 #else
 #error \
     "finegrain needs g++ 12 or clang 14, or newer: its kernels are written with their vector types"
-#endif
-
-// Sums that are put in another order round elsewhere, and an exponential becomes a power of 2; what is
-// told that no number is NaN sends a token of NaN anywhere.
-#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || \
-    (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
-#error \
-    "finegrain computes wrong numbers under -ffast-math, -Ofast or a part of these: add \
--fno-associative-math -fno-finite-math-only behind them, for files that include finegrain"
 #endif
 
 // Before a function or a class: compiled in files that use it. What is no template a compiler compiles
