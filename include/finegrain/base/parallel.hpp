@@ -22,9 +22,11 @@ namespace finegrain::inline FINEGRAIN_ABI {
 /// cheap. Which worker runs a task is open; what a task computes must not depend on it.
 class parallel {
  public:
-  /// The body that a runner calls: body(context, task, worker), 0 <= worker < workers.
+  /// The body that a runner calls: body(context, task, worker), 0 <= worker < workers, and no two of
+  /// a loop at a time with one worker, whose scratch memory is its own.
   using body = void (*)(void* context, std::int64_t task, int worker);
-  /// Calls `body` once for every task in [0, tasks) and returns when all have returned.
+  /// Calls `body` once for every task in [0, tasks) and returns when all have returned. Where several
+  /// threads run passes, each of them calls it.
   using runner = void (*)(void* threads, std::int64_t tasks, body, void* context);
 
   /// One thread: the caller's.
