@@ -28,8 +28,20 @@ TEST_CASE("Settings' text has what decides bits, and not where or how often") {
     CHECK(texts.size() == ++expected);
   };
   struct tutor : fg::balance_rule {
+    std::string holds;
+    explicit tutor(std::string words) : holds(std::move(words)) {}
+    std::string settings() const override { return holds; }
     void factors(std::span<double const>, std::span<double>) const override {}
-  } rule;
+  };
+  struct other : tutor {
+    using tutor::tutor;
+  };
+  struct : fg::routing_rule {
+    void choose(fg::batch const&, fg::matrix<double const>,
+                fg::matrix<std::int32_t>) const override {}
+  } const chooser{};
+  tutor const mild("0.1"), strict("0.2"), silent("");
+  other const named_otherwise("0.1");
   with([](auto& t) { t.clip = 2; });
   with([](auto& t) { t.rounding = fg::weight_rounding::stochastic; });
   with([](auto& t) { t.loss_scale = 2; });
@@ -44,7 +56,9 @@ TEST_CASE("Settings' text has what decides bits, and not where or how often") {
   with([](auto& t) { t.routing.balance.importance = 1; });
   with([](auto& t) { t.routing.balance.load = 1; });
   with([](auto& t) { t.routing.balance.over = fg::window::sequence; });
-  with([&](auto& t) { t.routing.balance.rule = &rule; });
+  with([&](auto& t) { t.routing.balance.rule = &mild; });
+  with([&](auto& t) { t.routing.balance.rule = &strict; });
+  with([&](auto& t) { t.routing.balance.rule = &named_otherwise; });
   with([](auto& t) { t.routing.devices = 2; });
   with([](auto& t) { t.routing.capacity = 1; });
   with([](auto& t) { t.routing.drop = fg::drop::last; });
@@ -55,4 +69,16 @@ TEST_CASE("Settings' text has what decides bits, and not where or how often") {
   with([](auto& t) { t.bias.speed = 1; });
   with([](auto& t) { t.bias.centre = true; });
   with([](auto& t) { t.bias.quantile = true; });
+
+  tutor const again("0.1");  // what a rule holds tells runs apart, not where it stands
+  fg::training t;
+  t.routing.balance.rule = &again;
+  CHECK(texts.count(fg::settings_text(a, t)) == 1);
+  t.routing.balance.rule = &silent;
+  CHECK_THROWS_WITH(
+      fg::settings_text(a, t),
+      ContainsSubstring("a balance rule of your own must say in settings() what it holds"));
+  CHECK_THROWS_WITH(
+      fg::request_text({.rule = &chooser}),
+      ContainsSubstring("a routing rule of your own must say in settings() what it holds"));
 }

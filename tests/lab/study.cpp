@@ -349,6 +349,7 @@ TEST_CASE("A model whose loss is no number is not the best") {
 /// Interrupts training at its third pass.
 struct interrupting : fg::balance_rule {
   mutable int calls = 0;
+  std::string settings() const override { return "at the third pass"; }
   void factors(std::span<double const>, std::span<double> factors) const override {
     std::fill(factors.begin(), factors.end(), 0.0);
     if (++calls == 3) std::raise(SIGINT);

@@ -6,6 +6,7 @@
 #include <string>
 #include <typeinfo>
 
+#include "../plan/batch.hpp"
 #include "../train/training.hpp"
 #include "text.hpp"
 
@@ -41,10 +42,16 @@ class number_lines {
     text_ += "\n" + (name + (" " + text::shortest(v)));
     return *this;
   }
-  /// A rule of the user's own stands for itself by its type.
-  template <class Rule>
-  number_lines& add(char const* name, Rule const* rule) {
-    if (rule) text_ += "\n" + (name + (" " + std::string(typeid(*rule).name())));
+  /// A rule of the user's own, by its type and what it says that it holds. Throws invalid_argument.
+  number_lines& add(char const* name, own_rule const* rule) {
+    if (!rule) return *this;
+    std::string const own = rule->settings();
+    if (own.empty())
+      throw invalid_argument(
+          "a study knows a run by what decides its bits: a %s of your own must say in settings() "
+          "what it holds",
+          name);
+    text_ += "\n" + (name + (" " + std::string(typeid(*rule).name()) + " " + own));
     return *this;
   }
   number_lines& add(routing_request const& r) {
@@ -53,10 +60,10 @@ class number_lines {
     add("expert", b.expert).add("device", b.device).add("communication", b.communication);
     add("sequence", b.sequence).add("z", b.z).add("importance", b.importance);
     if (b.load != 0) add("load", b.load);  // younger than the others: earlier runs keep their ids
-    add("window", double(b.over)).add("balance_rule", b.rule).add("devices", r.devices);
+    add("window", double(b.over)).add("balance rule", b.rule).add("devices", r.devices);
     add("capacity", r.capacity).add("drop", double(r.drop)).add("exempt", r.exempt);
     add("device_capacity", r.device_capacity).add("jitter", r.jitter);
-    return add("routing_seed", double(r.seed)).add("routing_rule", r.rule);
+    return add("routing_seed", double(r.seed)).add("routing rule", r.rule);
   }
   std::string const& text() const { return text_; }
 
@@ -67,7 +74,7 @@ class number_lines {
 }  // namespace detail
 
 /// Everything in the settings that decides a run's bits, for a model that is trained as `t` says.
-/// What a rule of the user's own holds is not in it: a rule that changes needs another name.
+/// Throws invalid_argument where a rule of the user's own does not say what it holds.
 inline std::string settings_text(study_settings const& s, training const& t) {
   detail::number_lines out;
   out.add("steps", double(s.steps)).add("sequences", double(s.sequences));

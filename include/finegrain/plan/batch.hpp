@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -56,17 +57,23 @@ struct id_list : std::span<std::int32_t const> {
 struct timings;
 struct batch;
 
+/// What rules of your own have in common.
+struct own_rule {
+  virtual ~own_rule() = default;
+  /// Its name and every number that it holds. A study knows a run by all that decides its bits: it
+  /// takes no rule that says nothing here.
+  virtual std::string settings() const { return {}; }
+};
+
 /// A balance loss of your own: the sum over experts of factor P. P is differentiated, factors are
 /// not. Over sequences, several threads call it at a time, and it must not throw.
-struct balance_rule {
-  virtual ~balance_rule() = default;
+struct balance_rule : own_rule {
   /// From f (R), how many times an expert was chosen over the mean, in a window of tokens.
   virtual void factors(std::span<double const> f, std::span<double> factors) const = 0;
 };
 
 /// A choice of your own, for selection::rule.
-struct routing_rule {
-  virtual ~routing_rule() = default;
+struct routing_rule : own_rule {
   /// Fills experts (T, K), best first, from scores (T, R): distinct experts, or no_expert in slots
   /// that a token does not use. Anything else is refused with invalid_argument.
   virtual void choose(batch const& b, matrix<double const> scores,
