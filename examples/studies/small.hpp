@@ -100,7 +100,7 @@ inline std::string how_it_was_run(fg::study_settings const& s, fg::corpus const&
       "and the same text in the same order in every model. Text:";
   for (auto const& name : what.texts) words += " " + name;
   return words + ", " + fg::text::rounded(double(text.size())) + " bytes (fingerprint " +
-         fg::text::hex(fg::text::fingerprint(text.text())) + "); loss on windows held out from " +
+         fg::text::hex(text.fingerprint()) + "); loss on windows held out from " +
          "training. finegrain " FINEGRAIN_VERSION "; ./dev study " + what.name + " --seeds " +
          std::to_string(s.seeds) + " --scale " + size.name + ".";
 }

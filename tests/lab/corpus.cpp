@@ -28,6 +28,45 @@ TEST_CASE("A window's targets are its bytes, one further") {
     if (i % 16 != 15) CHECK(w.y[i] == w.x[i + 1]);
 }
 
+TEST_CASE("A text of token ids is cut and drawn from as one of bytes is") {
+  std::string const a = noise(40000), b = noise(30000);
+  auto const ids_of = [](std::string const& text) {
+    std::vector<std::int32_t> ids;  // beyond what a byte holds
+    for (char c : text) ids.push_back(1000 + static_cast<unsigned char>(c));
+    return ids;
+  };
+  auto const ids = ids_of(a), others = ids_of(b);
+  auto const same = [](fg::corpus const& bytes, fg::corpus const& tokens) {
+    CHECK(bytes.size() == tokens.size());
+    CHECK(bytes.domains() == tokens.domains());
+    CHECK(bytes.validation_windows(16) == tokens.validation_windows(16));
+    fg::windows w, v;
+    auto const check = [&] {
+      REQUIRE(w.x.size() == v.x.size());
+      for (std::size_t i = 0; i < w.x.size(); ++i) {
+        CHECK(v.x[i] == w.x[i] + 1000);
+        CHECK(v.y[i] == w.y[i] + 1000);
+      }
+      CHECK(w.domains == v.domains);
+    };
+    bytes.draw(1, 2, 5, 16, w), tokens.draw(1, 2, 5, 16, v);
+    check();
+    bytes.validate(1, 3, 8, 16, w), tokens.validate(1, 3, 8, 16, v);
+    check();
+  };
+  fg::corpus const text(ids, 1256);
+  same(fg::corpus(a), text);
+  same(fg::corpus::mixture({"a", "b"}, {a, b}),
+       fg::corpus::mixture({"a", "b"}, {ids, others}, 1256));
+  CHECK(text.vocabulary() == 1256);
+  CHECK(text.unit() == std::string("token"));
+  CHECK(text.fingerprint() == fg::corpus(ids, 2000).fingerprint());
+  CHECK(text.fingerprint() != fg::corpus(others, 1256).fingerprint());
+  CHECK_THROWS_WITH(fg::corpus({3, 1256, 4}, 1256),
+                    "token 1 of a text has the id 1256, of a vocabulary of 1256");
+  CHECK_THROWS_AS(fg::corpus({-1}, 1256), fg::invalid_argument);
+}
+
 TEST_CASE("The same seed and step draw the same windows, whatever came before") {
   fg::corpus const text(noise(40000));
   fg::windows a, b, c;

@@ -28,6 +28,12 @@ struct reader : fg::named {
                                fg::head<8, 256>{};
 };
 
+struct wide_reader : fg::named {
+  static constexpr auto expr = fg::embedding<300, 8>{} |
+                               fg::residual(fg::rmsnorm<8>{} | fg::mixture<base>{}) |
+                               fg::head<8, 300>{};
+};
+
 fg::corpus const& text() {
   static fg::corpus const corpus = [] {
     std::string words;
@@ -318,6 +324,34 @@ TEST_CASE("A mixture's texts are validated one by one") {
     for (double n : row) sum += n;
     CHECK(sum == 2 * 2 * 16);
   }
+}
+
+TEST_CASE("A text of token ids is learnt as its bytes are, and its losses are of tokens") {
+  folder const dir;
+  fg::study bytes(text(), settings(dir / "bytes"), nullptr);
+  bytes.add<tiny<base>>("a");
+  REQUIRE(bytes.run());
+  auto const ids_of = [&](int more) {
+    std::vector<std::int32_t> ids;
+    for (char c : text().text()) ids.push_back(static_cast<unsigned char>(c) + more);
+    return ids;
+  };
+  fg::corpus const same(ids_of(0), 256), wider(ids_of(44), 300);
+  fg::study tokens(same, settings(dir / "tokens"), nullptr);
+  tokens.add<tiny<base>>("a");
+  REQUIRE(tokens.run());
+  CHECK(tokens.results().of("a").validation == bytes.results().of("a").validation);
+  CHECK(tokens.results().of("a").model.runs != bytes.results().of("a").model.runs);
+  CHECK(tokens.results().summary().csv().starts_with("model,bits/token,"));
+  CHECK(bytes.results().summary().csv().starts_with("model,bits/byte,"));
+  CHECK_THROWS_WITH(tokens.sample("line", 5), ContainsSubstring("generate from weights_file()"));
+
+  fg::study more(wider, settings(dir / "more"), nullptr);
+  CHECK_THROWS_WITH(more.add<tiny<base>>("a"),
+                    "a model of 256 logits cannot learn a text of 300 different tokens");
+  more.add<fg::network<wide_reader, fg::basic_reference<float>>>("wide");
+  REQUIRE(more.run());
+  CHECK(more.results().of("wide").validation.size() == 2);
 }
 
 TEST_CASE("A study samples from its best model, the same for the same seed") {

@@ -11,8 +11,8 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
-/// A run under a request to its routers: for each text of a mixture (or the one text) the bits per
-/// byte, and the tokens that each layer's experts got.
+/// A run under a request to its routers: for each text of a mixture (or the one text) the bits of
+/// a token, and the tokens that each layer's experts got.
 struct answer {
   std::vector<double> bits;
   std::vector<number_table> load;  // [domain][layer][expert]

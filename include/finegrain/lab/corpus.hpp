@@ -1,4 +1,4 @@
-// corpus: a text as bytes, cut into training and validation parts, and drawn from in windows.
+// corpus: a text as tokens, cut into training and validation parts, and drawn from in windows.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -18,10 +18,11 @@
 #include "../base/error.hpp"
 #include "../plan/batch.hpp"
 #include "../plan/init.hpp"
+#include "text.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
-/// Bytes, and for each the byte that follows it: sequences of equal length, one after the other.
+/// Tokens, and for each the one that follows it: sequences of equal length, one after the other.
 struct windows {
   std::vector<std::int32_t> x, y;    // (count * length)
   std::vector<std::int64_t> starts;  // (count + 1)
@@ -32,15 +33,21 @@ struct windows {
   }
 };
 
-/// A text of bytes. It is cut into 16 stretches of equal length, and the end of each, a sixteenth,
+/// A text of bytes, or of the token ids that a tokenizer of yours made of it. It is cut into 16 stretches of equal length, and the end of each, a sixteenth,
 /// is kept for validation: both parts come from all over the text, and no window crosses a cut.
 class corpus {
  public:
-  static constexpr int vocabulary = 256;
-
   /// `files` is where the text came from, for those who want to compress it.
   explicit corpus(std::string text, std::vector<std::string> files = {})
       : text_(std::move(text)), files_(std::move(files)) {}
+  /// Token ids below `vocabulary`. Throws invalid_argument.
+  corpus(std::vector<std::int32_t> ids, int vocabulary)
+      : ids_(std::move(ids)), vocabulary_(vocabulary) {
+    for (std::size_t i = 0; i < ids_.size(); ++i)
+      if (ids_[i] < 0 || ids_[i] >= vocabulary_)
+        throw invalid_argument("token %zu of a text has the id %d, of a vocabulary of %d", i,
+                               ids_[i], vocabulary_);
+  }
 
   /// The files' bytes, one file after the other. Throws file_error.
   static corpus read(std::vector<std::string> files) {
@@ -70,27 +77,35 @@ class corpus {
   /// Several texts in equal parts. Each gives as many stretches as the others, spread over it, all
   /// as long as the shortest text allows. Throws invalid_argument if there are not 1, 2, 4, 8 or 16.
   static corpus mixture(std::vector<std::string> names, std::vector<std::string_view> texts) {
-    std::size_t const n = texts.size();
-    if (n == 0 || stretches % n != 0 || names.size() != n)
-      throw invalid_argument("a mixture is of 1, 2, 4, 8 or 16 texts, each with a name");
-    std::size_t const each = stretches / n;
-    std::size_t shortest = texts[0].size();
-    for (std::string_view t : texts) shortest = std::min(shortest, t.size());
-    std::string all;
-    for (std::string_view t : texts)
-      for (std::size_t i = 0; i < each; ++i) all += t.substr(t.size() / each * i, shortest / each);
-    corpus mixed(std::move(all));
-    mixed.domains_ = std::move(names);
-    return mixed;
+    return mixed<std::string>(std::move(names), texts,
+                              [](std::string all) { return corpus(std::move(all)); });
+  }
+  static corpus mixture(std::vector<std::string> names, std::vector<id_list> texts,
+                        int vocabulary) {
+    using list = std::vector<std::int32_t>;
+    return mixed<list>(std::move(names), texts,
+                       [&](list all) { return corpus(std::move(all), vocabulary); });
   }
 
   /// The names of a mixture's texts; none for one text.
   std::vector<std::string> const& domains() const { return domains_; }
   /// How many texts it is of.
   std::int64_t texts() const { return std::max<std::int64_t>(1, std::ssize(domains_)); }
+  /// The bytes; nothing where the tokens are none.
   std::string_view text() const { return text_; }
+  /// Ids are below it: 256 of bytes.
+  int vocabulary() const { return vocabulary_; }
+  /// What one token is called: losses are in bits of it.
+  char const* unit() const { return ids_.empty() ? "byte" : "token"; }
   std::vector<std::string> const& files() const { return files_; }
-  std::int64_t size() const { return static_cast<std::int64_t>(text_.size()); }
+  std::int64_t size() const {
+    return static_cast<std::int64_t>(ids_.empty() ? text_.size() : ids_.size());
+  }
+  /// Equal texts, equal numbers.
+  std::uint64_t fingerprint() const {
+    if (ids_.empty()) return text::fingerprint(text_);
+    return text::fingerprint({reinterpret_cast<char const*>(ids_.data()), 4 * ids_.size()});
+  }
 
   /// So many training windows: the same for a seed and a step, whatever was drawn before. Throws
   /// invalid_argument when the text is too short for a window.
@@ -129,6 +144,27 @@ class corpus {
  private:
   static constexpr std::int64_t stretches = 16;
 
+  /// Equal parts of texts, of which make(tokens) is a corpus.
+  template <class Tokens, class Text, class Make>
+  static corpus mixed(std::vector<std::string> names, std::vector<Text> const& texts,
+                      Make const& make) {
+    std::size_t const n = texts.size();
+    if (n == 0 || stretches % n != 0 || names.size() != n)
+      throw invalid_argument("a mixture is of 1, 2, 4, 8 or 16 texts, each with a name");
+    std::size_t const each = stretches / n;
+    std::size_t shortest = texts[0].size();
+    for (Text const& t : texts) shortest = std::min(shortest, t.size());
+    Tokens all;
+    for (Text const& t : texts)
+      for (std::size_t i = 0; i < each; ++i) {
+        auto const* const from = t.data() + t.size() / each * i;
+        all.insert(all.end(), from, from + shortest / each);
+      }
+    corpus mixed = make(std::move(all));
+    mixed.domains_ = std::move(names);
+    return mixed;
+  }
+
   int domain_of(std::int64_t stretch) const {
     return static_cast<int>(stretch * static_cast<std::int64_t>(domains_.size()) / stretches);
   }
@@ -136,13 +172,13 @@ class corpus {
   std::int64_t held(std::int64_t stretch) const {  // where a stretch's validation part begins
     return cut(stretch + 1) - size() / (stretches * stretches);
   }
-  /// Places where a window and the byte after it may start, in every stretch.
+  /// Places where a window and the token after it may start, in every stretch.
   std::int64_t longest(std::int64_t length, bool training) const {
     std::int64_t const part = size() / (stretches * stretches);
     std::int64_t const places = (training ? size() / stretches - part : part) - length;
     if (length < 1 || places < 1)
-      throw invalid_argument("a text of %lld bytes is too short for windows of %lld",
-                             detail::shown(size()), detail::shown(length));
+      throw invalid_argument("a text of %lld %ss is too short for windows of %lld",
+                             detail::shown(size()), unit(), detail::shown(length));
     return places;
   }
   static std::int64_t uniform(std::uint64_t seed, std::uint64_t n, std::int64_t below) {
@@ -157,17 +193,20 @@ class corpus {
     for (std::int64_t i = 0, at = 0; i < count; ++i) {
       to.starts[static_cast<std::size_t>(i)] = at;
       for (std::int64_t from = begin(i), end = from + length; from < end; ++from, ++at) {
-        to.x[static_cast<std::size_t>(at)] = byte(from);
-        to.y[static_cast<std::size_t>(at)] = byte(from + 1);
+        to.x[static_cast<std::size_t>(at)] = token(from);
+        to.y[static_cast<std::size_t>(at)] = token(from + 1);
       }
     }
     to.starts.back() = count * length;
   }
-  std::int32_t byte(std::int64_t i) const {
-    return static_cast<unsigned char>(text_[static_cast<std::size_t>(i)]);
+  std::int32_t token(std::int64_t at) const {
+    auto const i = static_cast<std::size_t>(at);
+    return ids_.empty() ? static_cast<unsigned char>(text_[i]) : ids_[i];
   }
 
-  std::string text_;
+  std::string text_;               // bytes,
+  std::vector<std::int32_t> ids_;  // or other tokens
+  int vocabulary_ = 256;
   std::vector<std::string> files_, domains_;
 };
 

@@ -80,12 +80,11 @@ class stepper<Network, false> {
 
 }  // namespace detail
 
-/// A network that reads bytes and makes logits over bytes, and its trainer.
+/// A network that reads token ids and makes logits over them, and its trainer.
 template <class Network>
 class learner_of final : public learner {
  public:
-  static_assert(Network::in == ids && Network::out == corpus::vocabulary,
-                "learner_of: the network must read bytes and make 256 logits");
+  static_assert(Network::in == ids, "learner_of: the network must read token ids");
 
   learner_of(initialisation start, typename Network::executor on, adamw optimizer,
              training settings)

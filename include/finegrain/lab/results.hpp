@@ -34,9 +34,9 @@ struct studied_model {
 /// A model's runs, measured. Values of different models at one place belong to one seed.
 struct model_results {
   studied_model model;
-  std::vector<double> validation = {};                  // bits per byte at the end, a seed each
+  std::vector<double> validation = {};                  // bits of a token at the end, a seed each
   std::vector<double> tokens = {};                      // the curve's places, in training tokens,
-  number_table curve = {};                              // and at each the seeds' bits per byte,
+  number_table curve = {};                              // and at each the seeds' bits,
   std::vector<std::vector<load_balance>> balance = {};  // and how even their experts' load was
   number_table load = {};  // [layer][expert] at the end, of the first seed
   double tokens_per_second = std::numeric_limits<double>::quiet_NaN();
@@ -53,8 +53,9 @@ struct model_results {
 struct study_results {
   std::vector<model_results> models;
   std::vector<picture::level> levels;  // what was given to compare with
+  std::string unit = "byte";           // what a token is
 
-  /// Mean bits per byte with 95 % intervals, paired differences to the first model, costs, speed
+  /// Mean bits of a token with 95 % intervals, paired differences to the first model, costs, speed
   /// and balance; below, what was given to compare with. Speed is worth telling only where all runs
   /// were made on one machine, with nothing beside them.
   table summary(bool speed = true) const {
@@ -62,8 +63,8 @@ struct study_results {
       if (!speed) row.erase(row.begin() + 6);
       return row;
     };
-    table t(cells({"model", "bits/byte", "difference", "parameters", "active", "FLOPs/token",
-                   "tokens/s", "max/mean load", "load entropy"}));
+    table t(cells({"model", std::string("bits/") + unit, "difference", "parameters", "active",
+                   "FLOPs/token", "tokens/s", "max/mean load", "load entropy"}));
     for (model_results const& m : models) {
       bool const first = &m == &models.front();
       auto const difference =
@@ -85,9 +86,9 @@ struct study_results {
     return t;
   }
 
-  /// Validation bits per byte against training tokens, with 95 % bands where there are seeds.
+  /// Validation bits of a token against training tokens, with 95 % bands where there are seeds.
   std::string curves(std::string const& title) const {
-    picture::curve_plot plot{title, "training tokens", "bits per byte", {}, levels};
+    picture::curve_plot plot{title, "training tokens", std::string("bits per ") + unit, {}, levels};
     for (model_results const& m : models) {
       picture::curve c{m.model.name, {}, {}};
       for (std::size_t i = 0; i < m.tokens.size(); ++i)
@@ -99,9 +100,10 @@ struct study_results {
     return picture::draw(plot);
   }
 
-  /// What each model's bits per byte differ by from the first's, seed by seed.
+  /// What each model's bits differ by from the first's, seed by seed.
   std::string differences(std::string const& title) const {
-    picture::interval_plot plot{title, "difference in bits per byte (left is better)", {}};
+    picture::interval_plot plot{
+        title, std::string("difference in bits per ") + unit + " (left is better)", {}};
     for (model_results const& m : models) {
       if (&m == &models[0] || m.validation.size() != models[0].validation.size()) continue;
       estimate const e = estimate_difference(m.validation, models[0].validation);
@@ -150,8 +152,8 @@ struct study_results {
 /// Gathers what logs hold on these models' runs.
 inline study_results gather(std::vector<studied_model> const& models,
                             std::vector<record> const& log, std::vector<record> const& times,
-                            std::vector<picture::level> const& levels) {
-  study_results all{{}, levels};
+                            std::vector<picture::level> const& levels, std::string unit = "byte") {
+  study_results all{{}, levels, std::move(unit)};
   for (studied_model const& m : models) {
     model_results r{.model = m};
     double tokens = 0, seconds = 0;

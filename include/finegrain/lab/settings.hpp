@@ -19,7 +19,7 @@ struct study_settings {
   std::string pool = {};  // one that studies may share: log.jsonl, time.jsonl, runs/; or as `out`
   int seeds = 1;          // runs of each model; run s starts from seed s, on text order s
   std::int64_t steps = 500;
-  std::int64_t sequences = 16, length = 128;  // windows of a step, and bytes of a window
+  std::int64_t sequences = 16, length = 128;  // windows of a step, and tokens of a window
   int evaluations = 10;                       // beside the one before the first step
   std::int64_t validation = 128;              // windows of each, or as many as there are
   double deviation = 0.02;                    // of the weights at the start

@@ -49,7 +49,7 @@ class study {
   study(corpus const& text, study_settings settings, std::FILE* tell = stderr)
       : text_(text),
         settings_(std::move(settings)),
-        text_hash_(text::hex(text::fingerprint(text.text()))),
+        text_hash_(text::hex(text.fingerprint())),
         log_((prepare_folders(), settings_.pool + "/log.jsonl")),
         times_(settings_.pool + "/time.jsonl"),
         asked_(settings_.pool + "/asked.jsonl"),
@@ -65,7 +65,7 @@ class study {
     remove_unfinished(settings_.pool + "/runs");
   }
 
-  /// A model: a network from bytes to logits over bytes.
+  /// A model: a network from the text's tokens to logits over them. Throws invalid_argument.
   template <class Network>
   void add(std::string name, typename Network::executor on = {}) {
     add<Network>(std::move(name), settings_.training, on);
@@ -80,6 +80,9 @@ class study {
   void add(std::string name, training const& how, adamw const& optimizer,
            typename Network::executor on = {}) {
     using E = typename Network::expression;
+    if (Network::out != text_.vocabulary())
+      throw invalid_argument("a model of %lld logits cannot learn a text of %d different tokens",
+                             static_cast<long long>(Network::out), text_.vocabulary());
     study_settings own = settings_;
     own.optimizer = optimizer;
     bool const mixed = extent_on(on, 1, true).kept == format::bf16;
@@ -131,7 +134,7 @@ class study {
   study_results results() const {
     std::vector<studied_model> models;
     for (entry const& e : models_) models.push_back(e);
-    return gather(models, log_.records(), times_.records(), levels_);
+    return gather(models, log_.records(), times_.records(), levels_, text_.unit());
   }
   /// Writes table.md, table.tex, table.csv, curves.svg and load.svg.
   study_results report(std::string const& title) const {
@@ -180,8 +183,12 @@ class study {
     return made(entry_of(model), 0, true)->routers();
   }
 
-  /// A prompt, and what the best model (of the first seed) writes after it.
+  /// A prompt, and what the best model (of the first seed) writes after it. Throws invalid_argument
+  /// where tokens are not bytes.
   std::string sample(std::string const& prompt, std::int64_t bytes, sampling how = {}) {
+    if (text_.text().empty())
+      throw invalid_argument(
+          "a study samples bytes: of other tokens, generate from weights_file()");
     entry const* best = nullptr;
     double least = std::numeric_limits<double>::infinity();  // NaN is none
     for (entry const& e : models_)
@@ -268,8 +275,8 @@ class study {
       }
     }
     progress_.say(e.name + seed_text(seed) + ": " +
-                  text::fixed(find(run, settings_.steps)->number("validation"), 3) +
-                  " bits/byte after " + std::to_string(settings_.steps) + " steps, " +
+                  text::fixed(find(run, settings_.steps)->number("validation"), 3) + " bits/" +
+                  text_.unit() + " after " + std::to_string(settings_.steps) + " steps, " +
                   text::duration(whole.seconds()));
     return true;
   }
@@ -297,9 +304,9 @@ class study {
   void tell(entry const& e, int seed, std::int64_t step, double bits, pace const& speed) {
     left_.done(step_work(e));
     progress_.show(e.name + seed_text(seed) + "  step " + std::to_string(step) + "/" +
-                   std::to_string(settings_.steps) + "  " + text::fixed(bits, 2) + " bits/byte  " +
-                   text::rounded(speed.tokens / speed.seconds) + " tokens/s  " +
-                   text::duration(left_.seconds()) + " left");
+                   std::to_string(settings_.steps) + "  " + text::fixed(bits, 2) + " bits/" +
+                   text_.unit() + "  " + text::rounded(speed.tokens / speed.seconds) +
+                   " tokens/s  " + text::duration(left_.seconds()) + " left");
   }
 
   void prepare_folders() {
