@@ -21,6 +21,24 @@ TEST_CASE("A picture of curves is well-formed and names what it shows") {
     CHECK_THAT(svg, ContainsSubstring(words));
 }
 
+TEST_CASE("Curves that share a colour are broken otherwise") {
+  picture::curve_plot plot;
+  for (int i = 0; i < 15; ++i)
+    plot.curves.push_back(
+        {std::string("curve ") + std::to_string(i), {{0, 1.0 * i}, {1, 2.0 * i}}});
+  std::string const svg = picture::draw(plot);
+  CHECK(wellformed(svg) == "");
+  auto const lines = [&](char const* attributes) {
+    int n = 0;
+    for (std::size_t at = svg.find(attributes); at != svg.npos; at = svg.find(attributes, at + 1))
+      ++n;
+    return n;
+  };
+  CHECK(lines(R"(stroke-linejoin="round" stroke="#555555"/>)") == 1);
+  CHECK(lines(R"(stroke-linejoin="round" stroke="#555555" stroke-dasharray="7 3"/>)") == 1);
+  CHECK(lines(R"(stroke-linejoin="round" stroke="#555555" stroke-dasharray="2 3"/>)") == 1);
+}
+
 TEST_CASE("Pictures of nothing, of one point, of equal values and of NaN are well-formed") {
   CHECK(wellformed(picture::draw({})) == "");
   CHECK(wellformed(picture::draw({"", "", "", {{"a", {}}}})) == "");
@@ -45,7 +63,7 @@ TEST_CASE("Curves may begin anywhere, and places may be whole numbers alone") {
 TEST_CASE("Labels at the edge stand apart, in order, inside, and near where they belong") {
   std::vector<picture::detail::edge_label> labels;
   for (double y : {100.0, 101.0, 102.0, 300.0, 399.0, 400.0, 2.0})
-    labels.push_back({"", "", "", y, 0});
+    labels.push_back({"", "", "", "", y, 0});
   picture::detail::spread(labels, 0, 400);
   for (std::size_t i = 1; i < labels.size(); ++i) {
     CHECK(labels[i].wanted >= labels[i - 1].wanted);

@@ -87,7 +87,7 @@ inline void draw_axes(drawing& d, curve_plot const& plot, plot_frame const& f) {
 
 /// A name at the right edge, at the height that it belongs to or as near as there is room.
 struct edge_label {
-  std::string name, value, colour;
+  std::string name, value, colour, dash;
   double wanted, y;
 };
 
@@ -129,14 +129,15 @@ inline void draw_edge_labels(drawing& d, plot_frame const& f, std::vector<edge_l
   double const x = f.x.to;
   for (edge_label const& l : labels) {
     d.path({{x + 4, l.wanted}, {x + 10, l.wanted}, {x + 22, l.y}, {x + 28, l.y}},
-           "fill=\"none\" stroke-opacity=\"0.6\" stroke=\"" + l.colour + "\"");
+           "fill=\"none\" stroke-opacity=\"0.6\" stroke=\"" + l.colour + "\"" + l.dash);
     d.text({x + 33, l.y + 4}, l.value, "fill=\"" + l.colour + "\"");
     d.text({x + 65, l.y + 4}, l.name, "fill=\"" + l.colour + "\"");
   }
 }
 
-inline void draw_curve(drawing& d, curve const& c, plot_frame const& f, std::string const& colour,
+inline void draw_curve(drawing& d, curve const& c, plot_frame const& f, std::size_t series,
                        bool faint) {
+  std::string const colour = series_colour(series);
   std::vector<point> line, band;
   for (point p : c.points) line.push_back({f.x(p.x), f.y(p.y)});
   bool const banded = c.half.size() == c.points.size();
@@ -148,8 +149,8 @@ inline void draw_curve(drawing& d, curve const& c, plot_frame const& f, std::str
          std::string("stroke=\"none\" fill-opacity=\"") + (faint ? "0.06" : "0.15") + "\" fill=\"" +
              colour + "\"",
          true);
-  d.path(line,
-         "fill=\"none\" stroke-width=\"2\" stroke-linejoin=\"round\" stroke=\"" + colour + "\"");
+  d.path(line, "fill=\"none\" stroke-width=\"2\" stroke-linejoin=\"round\" stroke=\"" + colour +
+                   "\"" + series_dash(series));
   for (point p : line) d.dot(p, 2.4, "fill=\"" + colour + "\"");
 }
 
@@ -166,19 +167,20 @@ inline std::string draw(curve_plot const& plot) {
   auto const f = detail::frame_of(plot, 60, width - names, 58, height - 54);
   detail::draw_axes(d, plot, f);
   std::vector<detail::edge_label> labels;
-  auto const label = [&](std::string const& name, double y, std::string const& colour) {
+  auto const label = [&](std::string const& name, double y, std::string const& colour,
+                         std::string const& dash) {
     if (f.y.low <= y && y <= f.y.high)
-      labels.push_back({name, text::fixed(y, 2), colour, f.y(y), 0});
+      labels.push_back({name, text::fixed(y, 2), colour, dash, f.y(y), 0});
   };
   d.clip({f.x.from, f.y.to}, f.x.to - f.x.from + 4, f.y.from - f.y.to);
   for (level const& l : plot.levels) {
     d.line({f.x.from, f.y(l.y)}, {f.x.to, f.y(l.y)}, R"(stroke="#888" stroke-dasharray="5 4")");
-    label(l.name, l.y, "#888888");
+    label(l.name, l.y, "#888888", "");
   }
   for (std::size_t i = 0; i < plot.curves.size(); ++i) {
-    detail::draw_curve(d, plot.curves[i], f, series_colour(i), plot.curves.size() > 3);
+    detail::draw_curve(d, plot.curves[i], f, i, plot.curves.size() > 3);
     if (!plot.curves[i].points.empty())
-      label(plot.curves[i].name, plot.curves[i].points.back().y, series_colour(i));
+      label(plot.curves[i].name, plot.curves[i].points.back().y, series_colour(i), series_dash(i));
   }
   d.unclip();
   detail::draw_edge_labels(d, f, std::move(labels));

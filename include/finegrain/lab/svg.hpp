@@ -141,6 +141,13 @@ inline std::string series_colour(std::size_t i) {
   return colours[i % colours.size()];
 }
 
+/// How the line of a series is broken: colours come again, broken otherwise.
+inline std::string series_dash(std::size_t i) {
+  constexpr std::array<char const*, 3> dashes = {"", "7 3", "2 3"};
+  return i < 7 ? std::string()
+               : std::string(" stroke-dasharray=\"") + dashes[i / 7 % dashes.size()] + "\"";
+}
+
 /// Red, green and blue, each from 0 to 255.
 using rgb = std::array<double, 3>;
 
