@@ -70,7 +70,7 @@ int main(int count, char** words) try {
   auto const results = study.report("The ladder's loss on validation text");
   std::printf("\n%s\nThe best model writes:\n\n%s\n\n", results.summary().plain().c_str(),
               study.sample("The ", 400, {.temperature = 0.7, .top_p = 0.9}).c_str());
-  std::printf("%s/ has log.jsonl, table.md, .tex and .csv, curves.svg and load.svg.\n",
+  std::printf("%s/ has log.jsonl, values.csv, table.md, .tex and .csv, curves.svg and load.svg.\n",
               out.c_str());
 } catch (std::exception const& e) {
   std::fprintf(stderr, "%s\n", e.what());

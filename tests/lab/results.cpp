@@ -57,6 +57,19 @@ TEST_CASE("The summary has means, paired differences, costs, and what is not kno
   CHECK_THAT(csv, ContainsSubstring("gzip,3.500,"));
 }
 
+TEST_CASE("Values are every evaluation's, in numbers that read back as they were") {
+  fg::record dense;
+  dense.set("run", "d0").set("step", 2.0).set("tokens", 10.0).set("validation", 0.1 + 0.2);
+  auto all = example();
+  all.models.push_back(fg::gather({model("D", {"d0"})}, {dense}, {}, {}).models[0]);
+  CHECK(all.values().csv() ==
+        "model,seed,tokens,bits,max over mean load,load entropy,load variation,idle experts\n"
+        "A,0,0,8,1.5,0.8112781244591328,0.5,0\nA,1,0,8.2,1.5,0.8112781244591328,0.5,0\n"
+        "A,0,10,3,1.5,0.8112781244591328,0.5,0\nA,1,10,3.2,1.5,0.8112781244591328,0.5,0\n"
+        "B,0,10,2.9,1.5,0.8112781244591328,0.5,0\nB,1,10,3,1.5,0.8112781244591328,0.5,0\n"
+        "C,0,5,4,1.5,0.8112781244591328,0.5,0\nD,0,10,0.30000000000000004,,,,\n");
+}
+
 TEST_CASE("The pictures of results, whole or empty, are well-formed") {
   CHECK(wellformed(example().curves("Loss")) == "");
   CHECK(wellformed(example().load()) == "");

@@ -86,7 +86,8 @@ TEST_CASE("A study leaves a log of every evaluation, a checkpoint a run, tables 
   auto const bits = bits_of(dir);
   CHECK(bits.size() == 1 + 4);
   CHECK(std::count(bits.at("log.jsonl").begin(), bits.at("log.jsonl").end(), '\n') == 4 * 4);
-  for (char const* name : {"table.md", "table.tex", "table.csv", "curves.svg", "load.svg"})
+  for (char const* name :
+       {"table.md", "table.tex", "table.csv", "values.csv", "curves.svg", "load.svg"})
     CHECK(contents(dir / name).size() > 50);
 }
 

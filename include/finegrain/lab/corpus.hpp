@@ -33,8 +33,9 @@ struct windows {
   }
 };
 
-/// A text of bytes, or of the token ids that a tokenizer of yours made of it. It is cut into 16 stretches of equal length, and the end of each, a sixteenth,
-/// is kept for validation: both parts come from all over the text, and no window crosses a cut.
+/// A text of bytes, or of the token ids that a tokenizer of yours made of it. It is cut into 16
+/// stretches of equal length, and the end of each, a sixteenth, is kept for validation: both parts
+/// come from all over the text, and no window crosses a cut.
 class corpus {
  public:
   /// `files` is where the text came from, for those who want to compress it.

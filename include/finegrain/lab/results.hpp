@@ -86,6 +86,23 @@ struct study_results {
     return t;
   }
 
+  /// Every evaluation of every run in plain numbers, for other programs: a line each.
+  table values() const {
+    table t({"model", "seed", "tokens", "bits", "max over mean load", "load entropy",
+             "load variation", "idle experts"});
+    for (model_results const& m : models)
+      for (std::size_t i = 0; i < m.tokens.size(); ++i)
+        for (std::size_t seed = 0; seed < m.curve[i].size(); ++seed) {
+          load_balance const& b = m.balance[i][seed];
+          bool const routed = b.max_over_mean != 0;  // not of a model without routers
+          auto const cell = [&](double v) { return routed ? text::shortest(v) : std::string(); };
+          t.add({m.model.name, std::to_string(seed), text::shortest(m.tokens[i]),
+                 text::shortest(m.curve[i][seed]), cell(b.max_over_mean), cell(b.entropy),
+                 cell(b.variation), cell(b.idle)});
+        }
+    return t;
+  }
+
   /// Validation bits of a token against training tokens, with 95 % bands where there are seeds.
   std::string curves(std::string const& title) const {
     picture::curve_plot plot{title, "training tokens", std::string("bits per ") + unit, {}, levels};

@@ -136,7 +136,7 @@ class study {
     for (entry const& e : models_) models.push_back(e);
     return gather(models, log_.records(), times_.records(), levels_, text_.unit());
   }
-  /// Writes table.md, table.tex, table.csv, curves.svg and load.svg.
+  /// Writes table.md, table.tex, table.csv, curves.svg, load.svg, and values.csv for other programs.
   study_results report(std::string const& title) const {
     study_results const all = results();
     auto const write = [&](char const* name, std::string const& content) {
@@ -146,6 +146,7 @@ class study {
     write("table.md", t.markdown());
     write("table.tex", t.latex());
     write("table.csv", t.csv());
+    write("values.csv", all.values().csv());
     write("curves.svg", all.curves(title));
     write("load.svg", all.load());
     return all;
