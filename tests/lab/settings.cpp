@@ -69,6 +69,11 @@ TEST_CASE("Settings' text has what decides bits, and not where or how often") {
   with([](auto& t) { t.bias.speed = 1; });
   with([](auto& t) { t.bias.centre = true; });
   with([](auto& t) { t.bias.quantile = true; });
+  struct plan : fg::training_rule {
+    std::string settings() const override { return "a plan"; }
+    void set(std::int64_t, fg::adamw&, fg::training&) const override {}
+  } const planned{};
+  with([&](auto& t) { t.rule = &planned; });
 
   tutor const again("0.1");  // what a rule holds tells runs apart, not where it stands
   fg::training t;

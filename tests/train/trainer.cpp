@@ -269,6 +269,42 @@ TEST_CASE("groups that make no sense, or change later, are refused") {
   CHECK(weights_of(net) == before);
 }
 
+namespace {
+/// A rate that halves every two steps; losses and biases from the third step on.
+struct halving : fg::training_rule {
+  void set(std::int64_t steps, fg::adamw& optimizer, fg::training& how) const override {
+    optimizer.lr = 1e-2 * std::pow(0.5, double(steps / 2));
+    how.clip = steps < 4 ? 0.5 : 0.25;
+    how.routing.top_k = steps < 2 ? 1 : 0;
+    how.routing.balance.expert = steps < 2 ? 0 : 0.1;
+  }
+};
+}  // namespace
+
+TEST_CASE("a rule sets what each step differs in, as by hand, and in a run that is resumed") {
+  halving const rule;
+  tiny::text const text(40);
+  folder const dir;
+  network by_hand({.deviation = 0.1, .seed = 1}), ruled({.deviation = 0.1, .seed = 1}), other,
+      gathered({.deviation = 0.1, .seed = 1});
+  fg::trainer one{by_hand}, two{ruled, {}, {.rule = &rule}}, three{other, {}, {.rule = &rule}},
+      four{gathered, {}, {.rule = &rule}};
+  for (int step = 0; step < 6; ++step) {
+    rule.set(step, one.optimizer(), one.settings());
+    one.step(text.inputs(), text.targets());
+    two.step(text.inputs(), text.targets());
+    four.gather({.tokens = 40, .ids = text.inputs()}, text.targets());
+    four.finish();
+    CHECK(two.optimizer().lr == one.optimizer().lr);
+    CHECK(weights_of(ruled) == weights_of(by_hand));
+    CHECK(weights_of(gathered) == weights_of(by_hand));
+    if (step == 2) two.save(dir / "file");
+  }
+  three.load(dir / "file");
+  while (three.steps() < 6) three.step(text.inputs(), text.targets());
+  CHECK(weights_of(other) == weights_of(by_hand));
+}
+
 TEST_CASE("a loss scaled by a power of two changes no bit of what is learnt") {
   network plain({.deviation = 0.1, .seed = 1}), large({.deviation = 0.1, .seed = 1});
   fg::training how{.routing = {.balance = {.expert = 0.01, .z = 0.001}}};

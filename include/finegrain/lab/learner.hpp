@@ -54,7 +54,7 @@ template <class Network>
 class stepper<Network, false> {
  public:
   step_report step(trainer<Network>& train, windows const& w) {
-    if (train.settings().bias.quantile) return train.step(w.batch(), w.y);
+    if (train.settings().bias.quantile || train.settings().rule) return train.step(w.batch(), w.y);
     auto const T = static_cast<std::int64_t>(w.x.size());
     auto const borders = static_cast<std::int64_t>(w.starts.size());
     if (!recorded_ || !recorded_->stands() || x_.size() != T || starts_.size() != borders) {

@@ -51,6 +51,8 @@ auto trainer<Network>::record_on(batch const& b, Enqueue&& enqueue) -> recorded 
     throw invalid_argument("a recorded step is of one batch: it has no earlier ones");
   if (settings_.bias.quantile)
     throw invalid_argument("biases by quantile are made by the host: such a step is not recorded");
+  if (settings_.rule)
+    throw invalid_argument("a recorded step has the settings of now: no rule can change them");
   reserve(b.tokens);
   if (b.log) {
     for (routing_report const& layer : b.log->layers)

@@ -85,9 +85,11 @@ class trainer {
   /// report(), and must be there until then.
   void enqueue(batch b, id_list targets) requires(in == ids) { enqueue(b, {}, targets); }
   void enqueue(batch b, matrix<S const> x, id_list targets) {
+    ask_rule();
     enqueue_on(b, x, cross_entropy_loss(b, targets));
   }
   void enqueue(batch b, matrix<S const> x, matrix<S const> targets) {
+    ask_rule();
     enqueue_on(b, x, squared_error_loss(b, targets));
   }
   /// What the last step did. Waits for it, and fills in log(), unless a pass with another log came
@@ -131,9 +133,11 @@ class trainer {
     return gather(b, {}, targets);
   }
   step_report gather(batch b, matrix<S const> x, id_list targets) {
+    ask_rule();
     return gather_on(b, x, cross_entropy_loss(b, targets));
   }
   step_report gather(batch b, matrix<S const> x, matrix<S const> targets) {
+    ask_rule();
     return gather_on(b, x, squared_error_loss(b, targets));
   }
   /// Moves weights and biases; returns the gradient's norm. Throws invalid_argument when nothing
@@ -201,6 +205,10 @@ class trainer {
       return {};
     else
       return x;
+  }
+
+  void ask_rule() {
+    if (settings_.rule) settings_.rule->set(steps_, optimizer_, settings_);
   }
 
   auto cross_entropy_loss(batch const& b, id_list targets) {

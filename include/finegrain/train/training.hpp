@@ -8,12 +8,21 @@
 #include <string>
 #include <vector>
 
-#include "../plan/request.hpp"
+#include "../plan/batch.hpp"
 #include "../plan/schedule.hpp"
 #include "adamw.hpp"
 #include "biases.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
+
+struct training;
+
+/// What changes while a network is trained, as you say: a schedule of your own.
+struct training_rule : own_rule {
+  /// Sets what the next step is to differ in, all of it from the number of steps done alone: then a
+  /// run that was stopped goes on as it would have.
+  virtual void set(std::int64_t steps, adamw& optimizer, training& how) const = 0;
+};
 
 /// How a network is trained, beside the optimiser's own numbers.
 struct training {
@@ -28,6 +37,7 @@ struct training {
   weight_rounding rounding = weight_rounding::in_products;  // where products are of bf16
   /// Weights that learn at other rates or not at all, as a trainer finds them when it is made.
   std::vector<weight_group> groups = {};
+  training_rule const* rule = nullptr;  // asked before each step; not owned
 };
 
 /// The same losses of a loss that is `scale` times as large. Throws invalid_argument where a rule of
