@@ -82,7 +82,7 @@ class study {
     using E = typename Network::expression;
     if (Network::out != text_.vocabulary())
       throw invalid_argument("a model of %lld logits cannot learn a text of %d different tokens",
-                             static_cast<long long>(Network::out), text_.vocabulary());
+                             detail::shown(Network::out), text_.vocabulary());
     study_settings own = settings_;
     own.optimizer = optimizer;
     bool const mixed = extent_on(on, 1, true).kept == format::bf16;
