@@ -12,6 +12,9 @@ target_link_libraries(finegrain_portable INTERFACE finegrain)
 target_compile_options(finegrain_portable INTERFACE
   $<$<COMPILE_LANGUAGE:CXX>:-Wall -Wextra -Wconversion>
   $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra>)
+# Collecting garbage before it has taken a GB costs g++ a seventh of its time.
+target_compile_options(finegrain_portable INTERFACE
+  $<$<COMPILE_LANG_AND_ID:CXX,GNU>:--param=ggc-min-heapsize=1048576>)
 if(FINEGRAIN_WERROR)
   target_compile_options(finegrain_portable INTERFACE
     $<$<COMPILE_LANGUAGE:CXX>:-Werror> $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>)
