@@ -30,6 +30,21 @@ if(FINEGRAIN_NATIVE)
   target_compile_options(finegrain_program INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-march=native>)
 endif()
 
+# Tests that take longer to compile than to run are not optimised, but for the cpu's kernels, which are
+# compiled once, in a library. No product and sum are contracted in either, as they never are without
+# optimisation: what is inlined and what is not have the same bits.
+if(FINEGRAIN_TESTS)
+  set(finegrain_unoptimised -O0)
+  if(FINEGRAIN_SANITIZE)
+    set(finegrain_unoptimised -O1)
+  endif()
+  add_library(finegrain_test_kernels OBJECT include/finegrain/cpu/kernels.cpp)
+  target_link_libraries(finegrain_test_kernels PRIVATE finegrain_program)
+  target_compile_options(finegrain_test_kernels
+    PUBLIC $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off> PRIVATE -O2)
+  target_compile_definitions(finegrain_test_kernels INTERFACE FINEGRAIN_KERNELS_APART)
+endif()
+
 include(FetchContent)
 if(POLICY CMP0135)
   cmake_policy(SET CMP0135 NEW)
