@@ -38,10 +38,6 @@ concept EigenOf = EigenDense<M> &&
 template <class U, class T>
 concept WritableAs = std::is_same_v<T, U const> && !std::is_same_v<T, U>;
 
-/// Numbers U cannot be seen as T.
-template <class U, class T>
-concept NoViewOf = !std::is_same_v<U, T> && !WritableAs<U, T>;
-
 template <class M>
 using pointed_at = std::remove_cv_t<std::remove_pointer_t<std::remove_cvref_t<M>>>;
 template <class N, class T>
@@ -118,10 +114,6 @@ struct matrix {
           "needs rows that are contiguous",
           detail::shown(m.innerStride()));
   }
-
-  /// A view keeps its numbers' type. (A compiler shows the line: it is its sentence.)
-  template <detail::NoViewOf<T> U>
-  matrix(matrix<U>) = delete;  // other numbers would be copied, and const ones written
 
   // What is given in place of a view, and is none.
   template <detail::Unshaped<T> M>
