@@ -66,7 +66,7 @@ class roofline_panel {
         for (auto const& p : line) d_.dot(p, ours ? 4 : 3, "fill=\"" + how + "\"");
         if (points.back().x == *sizes_.rbegin())
           labels.push_back(
-              {"", fg::text::rounded(points.back().y) + "  " + name, how, line.back().y, 0});
+              {"", fg::text::rounded(points.back().y) + "  " + name, how, "", line.back().y, 0});
       }
     picture::detail::draw_edge_labels(d_, {x_, y_}, std::move(labels));
   }
@@ -134,8 +134,7 @@ class roofline_panel {
     char const* const grey = R"(fill="#666" font-size="11")";
     d_.text({x_.from + 6, computing[0].y - 6},
             "computing at " + fg::text::rounded(peak()) + "FLOP/s", grey);
-    d_.text({x_.from + 6, free - 6},
-            "reading at " + fg::text::rounded(limits_.read) + "B/s", grey);
+    d_.text({x_.from + 6, free - 6}, "reading at " + fg::text::rounded(limits_.read) + "B/s", grey);
   }
 
   picture::drawing& d_;
