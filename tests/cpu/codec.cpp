@@ -63,7 +63,7 @@ float decoded(std::uint32_t code, [[maybe_unused]] int k) {
   if constexpr (simd::codec<F>::products == int4)
     return std::ldexp(float(code), simd::unit<simd::codec<F>::products>::places[k]);
   else
-    return simd::codec<F>::value(code) / simd::times_of<F>;
+    return simd::codec<F>::value(code) / simd::codec<F>::times;
 }
 
 TEMPLATE_TEST_CASE_SIG("decoders make bf16 of every code in every place", "", EVERY_FORMAT) {

@@ -31,7 +31,7 @@ concept Quantised =
 ///   value(code)                     of one
 ///   values(top, shifted)            of a vector of them, in the top bits of 32, which were shifted up
 ///                                   by so many, as multiples of
-///   times                           this power of 2, or of 1
+///   times                           this power of 2
 ///   products                        what they are multiplied in
 template <format F>
 struct codec;
@@ -42,6 +42,7 @@ struct codec<format::int8> {
   static constexpr int bits = 8, block = 0, outputs = 1;
   static float scale(float most) { return math::abs(most) / 127; }
 #if defined(__AVX512VBMI__)
+  static constexpr float times = 1;
   /// Sign and magnitude: half a table is enough.
   static std::uint32_t code(float x) {
     auto const m = static_cast<std::uint32_t>(std::min(math::nearbyint(math::abs(x)), 127.0f));
@@ -73,6 +74,7 @@ template <>
 struct codec<format::int4> {
   static constexpr int bits = 4, block = 32, outputs = 1, zero = 8;
   static constexpr format products = lanes == 8 ? format::int4 : format::bf16;
+  static constexpr float times = 1;
   static float scale(float most) { return most / -8; }  // that number is met exactly
   static std::uint32_t code(float x) {
     return static_cast<std::uint32_t>(std::clamp(math::lrint(x), -8l, 7l) + zero);
@@ -89,6 +91,7 @@ template <>
 struct codec<format::fp8> {
   static constexpr format products = format::bf16;
   static constexpr int bits = 8, block = 128, outputs = 128;
+  static constexpr float times = 1;
   static float scale(float most) { return math::abs(most) / 448; }
   static std::uint32_t code(float x) {
     float const a = std::min(math::abs(x), 448.0f);
@@ -116,15 +119,6 @@ template <format F>
 inline constexpr int units_of_codes = 16 / codec<F>::bits;
 template <format F>
 inline constexpr int numbers_of_codes = 2 * units_of_codes<F>;
-
-/// What values are multiples of as decoders make them.
-template <format F>
-inline constexpr float times_of = [] {
-  if constexpr (requires { codec<F>::times; })
-    return codec<F>::times;
-  else
-    return 1.0f;
-}();
 
 template <format F>
 struct decoder;

@@ -54,8 +54,8 @@ template <format F>
 FINEGRAIN_INLINE void load_scales(std::byte const* from, vec (&to)[vectors]) {
   ivec const units = load_codes(from);
   to[0] = reinterpret_cast<vec>(units << 16), to[1] = reinterpret_cast<vec>(units & -65536);
-  if constexpr (times_of<F> != 1)
-    for (vec& scale : to) scale *= times_of<F>;
+  if constexpr (codec<F>::times != 1)
+    for (vec& scale : to) scale *= codec<F>::times;
 }
 
 /// Whether codes become floats number by number, or units that a product takes apart.
