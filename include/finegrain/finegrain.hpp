@@ -39,6 +39,7 @@
 #include "expr/latent_attention.hpp"
 #include "expr/decoder.hpp"
 #include "expr/cost.hpp"
+#include "expr/own_router.hpp"
 #include "expr/describe.hpp"
 
 #include "plan/request.hpp"
@@ -56,6 +57,7 @@
 #include "plan/report.hpp"
 #include "plan/compose.hpp"
 #include "plan/blend.hpp"
+#include "plan/own_router.hpp"
 #include "plan/schedule.hpp"
 #include "plan/rotary.hpp"
 #include "plan/stages.hpp"

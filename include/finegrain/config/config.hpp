@@ -61,8 +61,9 @@ struct config {
   bool uniform = false;          // hash: every weight is scale / K, and there is no router
   bool constant_weight = false;  // renormalise with top_k = 1 is meant: every weight is then scale
   bool chance_second = false;    // training uses a second expert with probability 2 g2 [GShard]
-  bool jitter = false;  // training may multiply the router's input by random factors [Switch]
-  bool noisy = false;   // training adds noise of a learned deviation to logits [Shazeer 2017]
+  bool jitter = false;        // training may multiply the router's input by random factors [Switch]
+  bool noisy = false;         // training adds noise of a learned deviation to logits [Shazeer 2017]
+  bool given_logits = false;  // logits are made before: set by mixture<C, Router>, not by hand
   int cosine = 0;  // over 0: logits are cosines in so many dimensions, over a temperature [X-MoE]
   int vocabulary = 0;      // hash: token ids that the table has
   float epsilon = 1e-20f;  // renormalise: what the sum is increased by,
@@ -125,6 +126,7 @@ constexpr config const& checked(config const& c) {
   if (c.cosine > 0 && c.precision != precision::f32) throw invalid_config("finegrain::config: a cosine router computes in f32");
   if (c.cosine < 0) throw invalid_config("finegrain::config: cosine, the dimensions of a cosine router, must not be negative");
   if (!(c.shared_scale > 0) || c.shared_scale > 1e6f) throw invalid_config("finegrain::config: shared_scale must be positive and finite");
+  if (c.given_logits) throw invalid_config("finegrain::config: given_logits is for the library: a router of your own is mixture<C, Router>");
   if (c.shared_scale != 1 && c.shared == 0) throw invalid_config("finegrain::config: shared_scale needs shared experts");
   if (c.shared_gate && c.shared == 0) throw invalid_config("finegrain::config: shared_gate needs shared experts");
   // clang-format on

@@ -21,6 +21,31 @@ struct frozen_product {
   }
 };
 
+/// The weights of E, a form of routed_experts<C>, but those of a router of one's own.
+template <format F, config C, class E>
+struct frozen_routed : frozen_experts<F> {
+  matrix<float> router, bias, table, project, temperature, noise;  // in f32, whatever the experts
+  constexpr explicit frozen_routed(arena& memory)
+      : frozen_experts<F>(memory, C.routed, C.hidden, C.width) {
+    constexpr auto w = bind_weights<E, float const>(nullptr);
+    router = memory.matrix<float>(w.router.rows, w.router.cols);
+    bias = memory.matrix<float>(w.bias.rows, w.bias.cols);
+    table = memory.matrix<float>(w.table.rows, w.table.cols);
+    project = memory.matrix<float>(w.project.rows, w.project.cols);
+    temperature = memory.matrix<float>(w.temperature.rows, w.temperature.cols);
+    noise = memory.matrix<float>(0, C.hidden);  // of training alone
+  }
+  void fill(cpu const& on, float const* numbers) const {
+    auto const w = bind_weights<E, float const>(numbers);
+    frozen_experts<F>::fill(on, w);
+    auto const copy = [](auto from, matrix<float> to) {
+      std::copy_n(from.data, to.size(), to.data);
+    };
+    copy(w.router, router), copy(w.bias, bias), copy(w.table, table);
+    copy(w.project, project), copy(w.temperature, temperature);
+  }
+};
+
 }  // namespace FINEGRAIN_ISA
 
 template <formats F, int In, int Out>
@@ -127,26 +152,23 @@ requires(Packable<F.experts>) struct frozen_weights<cpu, F, shared_experts<C>>
 };
 template <formats F, config C>
 requires(Packable<F.experts>) struct frozen_weights<cpu, F, routed_experts<C>>
-    : frozen_experts<F.experts> {
-  matrix<float> router, bias, table, project, temperature, noise;  // in f32, whatever the experts
+    : frozen_routed<F.experts, C, routed_experts<C>> {
+  using frozen_routed<F.experts, C, routed_experts<C>>::frozen_routed;
+};
+template <formats F, config C, Expr Router>
+requires(Packable<F.experts>) struct frozen_weights<cpu, F, routed_experts<C, Router>>
+    : frozen_routed<F.experts, C, routed_experts<C, Router>> {
+  using E = routed_experts<C, Router>;
+  static constexpr std::int64_t own_size = weights_size<Router>();
+  matrix<float> own_numbers;         // in f32, as every router's
+  weights<Router, float const> own;  // views of them
   constexpr explicit frozen_weights(arena& memory)
-      : frozen_experts<F.experts>(memory, C.routed, C.hidden, C.width) {
-    constexpr auto w = bind_weights<routed_experts<C>, float const>(nullptr);
-    router = memory.matrix<float>(w.router.rows, w.router.cols);
-    bias = memory.matrix<float>(w.bias.rows, w.bias.cols);
-    table = memory.matrix<float>(w.table.rows, w.table.cols);
-    project = memory.matrix<float>(w.project.rows, w.project.cols);
-    temperature = memory.matrix<float>(w.temperature.rows, w.temperature.cols);
-    noise = memory.matrix<float>(0, C.hidden);  // of training alone
-  }
+      : frozen_routed<F.experts, C, E>(memory),
+        own_numbers(memory.matrix<float>(1, own_size)),
+        own(bind_weights<Router, float const>(own_numbers.data)) {}
   void fill(cpu const& on, float const* numbers) const {
-    auto const w = bind_weights<routed_experts<C>, float const>(numbers);
-    frozen_experts<F.experts>::fill(on, w);
-    auto const copy = [](auto from, matrix<float> to) {
-      std::copy_n(from.data, to.size(), to.data);
-    };
-    copy(w.router, router), copy(w.bias, bias), copy(w.table, table);
-    copy(w.project, project), copy(w.temperature, temperature);
+    frozen_routed<F.experts, C, E>::fill(on, numbers);
+    std::copy_n(numbers + weights_size<E>() - own_size, own_size, own_numbers.data);
   }
 };
 

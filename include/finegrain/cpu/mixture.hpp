@@ -7,6 +7,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../plan/own_router.hpp"
 #include "combine.hpp"
 #include "mixture_memory.hpp"
 
@@ -195,6 +196,12 @@ template <config C>
 struct plan<cpu, routed_experts<C>> : mixture_plan<C, false, true> {};
 template <config C>
 struct plan<cpu, mixture<C>> : mixture_plan<C, (C.shared > 0), true> {};
+template <config C, Expr Router>
+struct plan<cpu, routed_experts<C, Router>>
+    : routed_by<cpu, mixture_plan<with_given_logits(C), false, true>, Router> {};
+template <config C, Expr Router>
+struct plan<cpu, mixture<C, Router>>
+    : routed_by<cpu, mixture_plan<with_given_logits(C), (C.shared > 0), true>, Router> {};
 
 /// x + mixture(rmsnorm(x)): normalised rows are made once, in the router's pass; the residual is
 /// added in the combine.

@@ -11,6 +11,7 @@
 #include "clocked.hpp"
 #include "cost.hpp"
 #include "latent_attention.hpp"
+#include "own_router.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -110,8 +111,8 @@ std::string details(shared_experts<C>) {
          detail::unless(1, ", times", double{C.shared_scale});
 }
 
-template <config C>
-std::string details(routed_experts<C>) {
+template <config C, class Router>
+std::string details(routed_experts<C, Router>) {
   std::string text = std::to_string(C.top_k) + " of " + std::to_string(C.routed) + " experts, " +
                      name_of(C.act) + " of " + std::to_string(C.width) + ", " + name_of(C.score) +
                      name_of(C.selection) + name_of(C.precision);
@@ -197,6 +198,15 @@ FINEGRAIN_LAZY class description {
   void add(repeated<N, A> e, int depth) {
     head(e, "repeat " + std::to_string(N), depth);
     add(A{}, depth + 1);
+  }
+  template <config C, Expr Router>
+  void add(routed_experts<C, Router> e, int depth) {
+    head(e, e.name, depth);
+    lines_.back().note = details(e);
+    depth_ = depth;
+    static_cast<void>(routed_weights<char>(*this, with_given_logits(C)));
+    lines_.push_back({indented(depth + 1, "router"), "", "", "", ""});
+    add(Router{}, depth + 2);
   }
   template <int Row, Expr E, Expr Runs>
   void add(clocked<Row, E, Runs>, int depth) {

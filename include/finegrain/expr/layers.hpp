@@ -154,8 +154,8 @@ struct routed_weights {
   stack<T> down;          // R x (D, F)
   template <class Bind>
   FINEGRAIN_ONE_COPY constexpr routed_weights(Bind& bind, config const& c)
-      : router(bind.matrix("router", c.uniform ? 0 : c.routed, c.cosine > 0 ? c.cosine : c.hidden,
-                           role::projection)),
+      : router(bind.matrix("router", c.uniform || c.given_logits ? 0 : c.routed,
+                           c.cosine > 0 ? c.cosine : c.hidden, role::projection)),
         bias(bind.matrix("bias", c.bias ? 1 : 0, c.routed, role::selection_bias)),
         table(bind.matrix("table", c.vocabulary, c.top_k, role::table)),
         project(bind.matrix("project", c.cosine, c.hidden, role::projection)),
@@ -168,9 +168,13 @@ struct routed_weights {
 };
 
 /// A router and R experts, K of which each token runs through; their outputs are added, each times
-/// its weight. Scores, choice and weights are as C says.
+/// its weight. Scores, choice and weights are as C says, and logits too, unless a Router of your own
+/// makes them: see own_router.hpp.
+template <config C, class Router = void>
+struct routed_experts;
+
 template <config C>
-struct routed_experts : stage<C.hidden> {
+struct routed_experts<C, void> : stage<C.hidden> {
   static_assert(valid<C>);
   static constexpr char const* name = "routed_experts";
   static constexpr config layer = C;  // what makes it a router: it has a report in every log
@@ -183,29 +187,29 @@ struct routed_experts : stage<C.hidden> {
 
 namespace detail {
 
-template <config C>
+template <config C, class Router>
 constexpr auto mixture_expression() {
   if constexpr (C.shared > 0)
-    return shared_experts<C>{} + routed_experts<C>{};
+    return shared_experts<C>{} + routed_experts<C, Router>{};
   else
-    return routed_experts<C>{};
+    return routed_experts<C, Router>{};
 }
 
 /// The parts' weights without the parts' names: mixture.router, mixture.shared.gate, ...
-template <config C, bool Shared>
+template <config C, class Router, bool Shared>
 struct mixture_weights {
   template <class T>
   struct type {
     finegrain::weights<shared_experts<C>, T> a;
-    finegrain::weights<routed_experts<C>, T> b;
+    finegrain::weights<routed_experts<C, Router>, T> b;
     template <class Bind>
     constexpr explicit type(Bind& bind) : a(bind), b(bind) {}
   };
 };
-template <config C>
-struct mixture_weights<C, false> {
+template <config C, class Router>
+struct mixture_weights<C, Router, false> {
   template <class T>
-  using type = finegrain::weights<routed_experts<C>, T>;
+  using type = finegrain::weights<routed_experts<C, Router>, T>;
 };
 
 }  // namespace detail
@@ -227,14 +231,15 @@ constexpr auto const& routed_part(W const& w) {
 }
 
 /// The DeepSeekMoE layer [DeepSeekMoE eq. 9-11, the residual apart]: shared experts plus routed
-/// experts; routed experts alone when S = 0.
-template <config C>
+/// experts; routed experts alone when S = 0. Router is an expression of your own that makes the
+/// logits, or void: the config's.
+template <config C, class Router = void>
 struct mixture : named {
   static_assert(valid<C>);
   static constexpr char const* name = "mixture";
-  static constexpr auto expr = detail::mixture_expression<C>();
+  static constexpr auto expr = detail::mixture_expression<C, Router>();
   template <class T>
-  using weights = typename detail::mixture_weights<C, (C.shared > 0)>::template type<T>;
+  using weights = typename detail::mixture_weights<C, Router, (C.shared > 0)>::template type<T>;
 };
 
 /// Row `id` of a table: token ids in, D numbers out.

@@ -16,7 +16,8 @@ namespace finegrain::inline FINEGRAIN_ABI {
 
 /// Whether logits are x times the router in the executor's own numbers, and no more.
 constexpr bool plain_logits(config const& c) {
-  return c.precision == precision::f32 && c.cosine == 0 && !c.jitter && !c.noisy && !c.uniform;
+  return c.precision == precision::f32 && c.cosine == 0 && !c.jitter && !c.noisy && !c.uniform &&
+         !c.given_logits;
 }
 constexpr bool rounds_logits(config const& c) {
   return c.precision == precision::bf16 || c.precision == precision::bf16_logits;
@@ -165,6 +166,7 @@ template <class X, class S>
 void logits_forward(X const& on, config const& c, routing_request const& request, matrix<S const> x,
                     router_weights<S const> const& w, routing<S> const& r,
                     logit_scratch<S> const& t) {
+  if (c.given_logits) return;
   auto const exact = on.exact();
   auto const from = detail::router_input(on, c, r.training ? jitter_of(c, request) : 0.0, x, r, t);
   if (c.uniform) {
@@ -197,7 +199,7 @@ void logits_backward(X const& on, config const& c, routing_request const& reques
                      matrix<S const> x, router_weights<S const> const& w, routing<S> const& r,
                      logit_scratch<S> const& t, matrix<S> dlogits, router_weights<S> const& dw,
                      gradients mode, matrix<S> dx) {
-  if (c.uniform) return;
+  if (c.uniform || c.given_logits) return;
   auto const exact = on.exact();
   double const jitter = jitter_of(c, request);
   auto const from = detail::router_input(on, c, jitter, x, r, t);

@@ -6,6 +6,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../plan/own_router.hpp"
 #include "combine.hpp"
 #include "experts.hpp"
 #include "route.hpp"
@@ -81,7 +82,7 @@ struct plan<basic_reference<T>, shared_experts<C>> {
 
 /// The routed experts: for each token, slot by slot, the chosen expert's output times its weight.
 template <class T, config C>
-struct plan<basic_reference<T>, routed_experts<C>> {
+struct routed_plan {
   using X = basic_reference<T>;
 
   struct saved {
@@ -91,11 +92,11 @@ struct plan<basic_reference<T>, routed_experts<C>> {
         : routing(memory, e, C), experts(memory, e.tokens * routing.experts.cols, C.width) {}
   };
   struct scratch {
-    router_scratch<T> router;
+    router_scratch<T> route;
     expert_scratch<T> expert;  // (1, F)
     matrix<T> out, dout;       // (1, D)
     constexpr scratch(arena& memory, extent e)
-        : router(memory, e, C),
+        : route(memory, e, C),
           expert(memory, e, 1, C.width),
           out(memory.matrix<T>(1, C.hidden)),
           dout(memory.matrix<T>(1, C.hidden)) {}
@@ -104,7 +105,7 @@ struct plan<basic_reference<T>, routed_experts<C>> {
   template <class W>
   static void forward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T> y) {
     scratch const t(p.scratch, p.extent);
-    route_forward(p.on, C, p.batch, x, router_weights<T const>(w), s.routing, t.router);
+    route_forward(p.on, C, p.batch, x, router_weights<T const>(w), s.routing, t.route);
 
     spec::clear(y);
     for (std::int64_t token = 0; token < x.rows; ++token)
@@ -123,7 +124,7 @@ struct plan<basic_reference<T>, routed_experts<C>> {
     for (int i = 0; i < C.routed; ++i) spec::begin(p.gradients, dw.gate[i], dw.up[i], dw.down[i]);
     spec::begin(p.gradients, dw.bias, dw.table);  // they have none
     spec::clear(dx);
-    spec::clear(t.router.dweights);
+    spec::clear(t.route.dweights);
 
     for (std::int64_t token = 0; token < x.rows; ++token)
       for (int slot = 0; slot < slots(C, p.batch.routing); ++slot) {
@@ -134,12 +135,12 @@ struct plan<basic_reference<T>, routed_experts<C>> {
         gated_forward(p.on, C.act, saved.gate, saved.up, t.expert.hidden);
         linear_forward(p.on, t.expert.hidden, expert.down, t.out);
         combine_backward(p.on, cell(s.routing.weights, token, slot), t.out,
-                         dy.middle_rows(token, 1), cell(t.router.dweights, token, slot), t.dout);
+                         dy.middle_rows(token, 1), cell(t.route.dweights, token, slot), t.dout);
         expert_backward<T>(p.on, C.act, x.middle_rows(token, 1), expert, saved, t.expert, t.dout,
                            spec::expert_of<T>(dw, i), gradients::accumulate,
                            dx.middle_rows(token, 1), gradients::accumulate);
       }
-    route_backward(p.on, C, p.batch, x, router_weights<T const>(w), s.routing, t.router,
+    route_backward(p.on, C, p.batch, x, router_weights<T const>(w), s.routing, t.route,
                    router_weights<T>(dw), p.gradients, dx);
   }
 
@@ -151,5 +152,11 @@ struct plan<basic_reference<T>, routed_experts<C>> {
     return m.middle_rows(token, 1).middle_cols(slot, 1);
   }
 };
+
+template <class T, config C>
+struct plan<basic_reference<T>, routed_experts<C>> : routed_plan<T, C> {};
+template <class T, config C, Expr Router>
+struct plan<basic_reference<T>, routed_experts<C, Router>>
+    : routed_by<basic_reference<T>, routed_plan<T, with_given_logits(C)>, Router> {};
 
 }  // namespace finegrain::inline FINEGRAIN_ABI
