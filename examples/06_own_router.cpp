@@ -37,10 +37,8 @@ int main() {
   constexpr std::int64_t T = 256;
   fg::network<fg::mixture<moe>, fg::cpu> net({.deviation = 0.3});
   std::vector<float> x(T * moe.hidden), target(x.size());
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    x[i] = float(fg::random_normal(1, i));
-    target[i] = x[i] * x[(i + 1) % x.size()];
-  }
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = float(fg::random_normal(1, i));
+  for (std::size_t i = 0; i < x.size(); ++i) target[i] = x[i] * x[(i + 1) % x.size()];
   fg::matrix<float const> const in(x.data(), T, moe.hidden), out(target.data(), T, moe.hidden);
 
   // Forward, backward and the losses follow from the choice: nothing else is to be written.

@@ -42,10 +42,8 @@ int main() {
   constexpr std::int64_t T = 256;
   fg::network<layer, fg::cpu> net({.deviation = 0.3});
   std::vector<float> x(T * moe.hidden), target(x.size());
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    x[i] = float(fg::random_normal(1, i));
-    target[i] = x[i] * x[(i + 1) % x.size()];
-  }
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = float(fg::random_normal(1, i));
+  for (std::size_t i = 0; i < x.size(); ++i) target[i] = x[i] * x[(i + 1) % x.size()];
   fg::matrix<float const> const in(x.data(), T, moe.hidden), out(target.data(), T, moe.hidden);
 
   fg::trainer train{net, {.lr = 1e-2}, {.routing = {.balance = {.expert = 0.01}}}};

@@ -181,6 +181,7 @@
 #include "cuda/adamw.hpp"
 #include "train/adamw.hpp"
 #include "train/biases.hpp"
+#include "train/update.hpp"
 #include "train/optimizer.hpp"
 #include "train/device_optimizer.hpp"
 #include "train/objective.hpp"

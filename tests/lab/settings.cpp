@@ -74,6 +74,12 @@ TEST_CASE("Settings' text has what decides bits, and not where or how often") {
     void set(std::int64_t, fg::adamw&, fg::training&) const override {}
   } const planned{};
   with([&](auto& t) { t.rule = &planned; });
+  struct mover : fg::update_rule {
+    std::string settings() const override { return "a mover"; }
+    bool move(fg::weight_update<float> const&) const override { return false; }
+    bool move(fg::weight_update<double> const&) const override { return false; }
+  } const moving{};
+  with([&](auto& t) { t.update = &moving; });
 
   tutor const again("0.1");  // what a rule holds tells runs apart, not where it stands
   fg::training t;

@@ -89,7 +89,8 @@ inline std::string settings_text(study_settings const& s, training const& t) {
   for (weight_group const& g : t.groups)
     out.add(("rate of " + g.names).c_str(), g.rate).add("its decay", g.decay);
   out.add(t.routing).add("speed", t.bias.speed).add("centre", t.bias.centre);
-  return out.add("quantile", t.bias.quantile).add("training rule", t.rule).text();
+  out.add("quantile", t.bias.quantile).add("training rule", t.rule);
+  return out.add("update rule", t.update).text();
 }
 
 /// A request to routers as text: equal texts, equal answers of a network that is not in training.

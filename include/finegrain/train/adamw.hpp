@@ -63,8 +63,9 @@ inline adamw const& checked(adamw const& a) {
 /// depend on the weights alone, so that results do not depend on the number of threads.
 struct trained_range {
   std::int64_t offset = 0, count = 0;
-  double rate = 1;   // times the learning rate; 0: held, neither moved nor part of the norm
-  double decay = 1;  // times the learning rate and the weight decay
+  double rate = 1;        // times the learning rate; 0: held, neither moved nor part of the norm
+  double decay = 1;       // times the learning rate and the weight decay
+  std::size_t entry = 0;  // of the network's weights, the one that it is of
 };
 
 /// The trained weights of a network as groups treat them, in pieces of a size that suits a cache.
@@ -89,7 +90,8 @@ FINEGRAIN_LAZY inline std::vector<trained_range> trained_ranges(
     double const decay = entry.role == role::projection ? how.rate * how.decay : 0;
     std::int64_t const size = entry.rows * entry.cols;
     for (std::int64_t at = 0; at < size; at += most)
-      ranges.push_back({entry.offset + at, std::min(most, size - at), how.rate, decay});
+      ranges.push_back({entry.offset + at, std::min(most, size - at), how.rate, decay,
+                        static_cast<std::size_t>(&entry - entries.data())});
   }
   auto const held = [](trained_range const& range) { return range.rate == 0; };
   if (!groups.empty() && std::all_of(ranges.begin(), ranges.end(), held))
@@ -246,12 +248,13 @@ void adamw_update(parallel threads, adamw const& how, double rate, std::int64_t 
                                 .unbias = S(1 / std::sqrt(1 - std::pow(how.beta2, t))),
                                 .epsilon = S(how.epsilon)};
   threads(static_cast<std::int64_t>(ranges.size()), [&](std::int64_t task, int) {
-    auto const [at, count, times, decay] = ranges[static_cast<std::size_t>(task)];
+    trained_range const& r = ranges[static_cast<std::size_t>(task)];
     kernel::adamw_step<S> mine = a;
-    mine.pace *= S(times);
-    S const keep = S(1 - rate * how.weight_decay * decay);
-    if (times > 0) kernel::adamw_range(mine, keep, count, g + at, w + at, m + at, v + at);
-    if (made.to) kernel::round_range(made, w, at, count);
+    mine.pace *= S(r.rate);
+    S const keep = S(1 - rate * how.weight_decay * r.decay);
+    std::int64_t const at = r.offset;
+    if (r.rate > 0) kernel::adamw_range(mine, keep, r.count, g + at, w + at, m + at, v + at);
+    if (made.to) kernel::round_range(made, w, at, r.count);
   });
 }
 

@@ -11,6 +11,7 @@
 #include "../plan/schedule.hpp"
 #include "adamw.hpp"
 #include "biases.hpp"
+#include "update.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -21,6 +22,7 @@ struct optimizer_step {
   double gathered = 1;                  // batches that the gradient is the sum of, times its scale
   std::int64_t const* terms = nullptr;  // of the last batch's loss, where the executor counted them
   weight_rounding rounding = weight_rounding::in_products;
+  update_rule const* update = nullptr;  // what moves weights before AdamW is asked
 };
 
 /// What a step did, as far as the executor's memory knows.
@@ -41,7 +43,8 @@ class optimizer {
   optimizer(X const&, std::vector<weight_entry> const& entries,
             std::vector<weight_group> const& groups, std::vector<router_biases> const&,
             std::span<S> weights)
-      : ranges_(trained_ranges(entries, groups)),
+      : entries_(entries),
+        ranges_(trained_ranges(entries, groups)),
         partial_(ranges_.size()),
         moments_(2 * static_cast<std::int64_t>(weights.size())) {
     std::fill(moments_.begin(), moments_.end(), S(0));
@@ -55,8 +58,15 @@ class optimizer {
     norm_ = gradient_norm(on.threads, ranges_, g, partial_.data()) / gathered;
     if (!std::isfinite(norm_)) return round(on, weights, at.rounding);
     double const scale = (at.clip > 0 && norm_ > at.clip ? at.clip / norm_ : 1) / gathered;
-    adamw_update(on.threads, how, rate, steps_, scale, ranges_, g, weights.data(),
-                 first(weights).data(), second(weights).data(), rounded(at.rounding));
+    S *const w = weights.data(), *const m = first(weights).data(),
+             *const v = second(weights).data();
+    if (!at.update)
+      return adamw_update(on.threads, how, rate, steps_, scale, ranges_, g, w, m, v,
+                          rounded(at.rounding));
+    auto const left = update_by_rule(on.threads, *at.update, how, rate, steps_, scale, entries_,
+                                     ranges_, g, w, m, v, left_);
+    adamw_update(on.threads, how, rate, steps_, scale, left, g, w, m, v);
+    round(on, weights, at.rounding);
   }
   /// Makes room for the copy, if there is to be one. Throws invalid_argument where nothing reads it.
   void prepare(X const& on, weight_rounding how) {
@@ -129,7 +139,8 @@ class optimizer {
     return {moments_.data() + weights.size(), weights.size()};
   }
 
-  std::vector<trained_range> ranges_;
+  std::span<weight_entry const> entries_;  // of the network, which outlives its optimizer
+  std::vector<trained_range> ranges_, left_;
   std::vector<double> partial_;
   buffer<S> moments_;
   buffer<bf16> copy_;  // of trained weights, laid out as all; empty if nobody asks

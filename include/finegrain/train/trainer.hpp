@@ -244,6 +244,8 @@ class trainer {
     check(settings_, routers_);
     if (settings_.groups != groups_)
       throw invalid_argument("groups of weights are set when a trainer is made, and then stay");
+    if (!place<executor>::here && settings_.update)
+      throw invalid_argument("an optimiser of your own moves weights of the host, not of a device");
     state_.prepare(net_.on(), settings_.rounding);
     if (!b.log) b.log = &log_;
     if (b.routing == routing_request{}) b.routing = settings_.routing;
@@ -311,7 +313,8 @@ class trainer {
                  .clip = settings_.clip,
                  .gathered = static_cast<double>(gathered_) * settings_.loss_scale,
                  .terms = last_.counted,
-                 .rounding = settings_.rounding},
+                 .rounding = settings_.rounding,
+                 .update = settings_.update},
                 net_.gradient().data(), net_.parameters());
     ++steps_;
     move_biases();

@@ -1,0 +1,71 @@
+// update: an optimiser of your own, in AdamW's place, for all weights or some.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string_view>
+#include <vector>
+
+#include "../plan/batch.hpp"
+#include "adamw.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+/// One weight in one step, as an optimiser moves it.
+template <class S>
+struct weight_update {
+  std::string_view name;  // "layers.0.mixture.experts.3.gate"
+  finegrain::role role;
+  matrix<S> weight;          // (rows, cols)
+  matrix<S const> gradient;  // the same shape; `scale` times it is the mean over the step, clipped
+  double scale;
+  matrix<S> first, second;  // numbers of your own, 0 at first; checkpoints keep them
+  std::int64_t step;        // from 1 on
+  double rate;              // the learning rate, times schedule and group
+  double decay;             // the part of a weight that decay takes from it in this step
+};
+
+/// An optimiser of your own, on the host. It is asked for each weight that learns, for several at a
+/// time on different threads, and is not asked when the gradient is not finite.
+struct update_rule : own_rule {
+  /// Moves the weight; or returns false, having changed nothing: then AdamW does. Throws nothing.
+  virtual bool move(weight_update<float> const& w) const = 0;
+  /// The same for networks in double, as the reference is.
+  virtual bool move(weight_update<double> const& w) const = 0;
+};
+
+/// Moves all weights of the ranges that the rule moves; returns the ranges of the others, in `left`.
+template <class S>
+std::span<trained_range const> update_by_rule(parallel threads, update_rule const& rule,
+                                              adamw const& how, double rate, std::int64_t step,
+                                              double scale, std::span<weight_entry const> entries,
+                                              std::span<trained_range const> ranges, S const* g,
+                                              S* w, S* m, S* v, std::vector<trained_range>& left) {
+  left.assign(ranges.begin(), ranges.end());
+  auto const begins = [&](std::size_t i) {
+    return i == 0 || ranges[i].entry != ranges[i - 1].entry;
+  };
+  threads(static_cast<std::int64_t>(ranges.size()), [&](std::int64_t task, int) {
+    auto const i = static_cast<std::size_t>(task);
+    trained_range const& r = ranges[i];
+    if (!begins(i) || r.rate == 0) return;
+    weight_entry const& e = entries[r.entry];
+    auto const at = [&](auto* all) { return matrix(all + e.offset, e.rows, e.cols); };
+    bool const moved = rule.move(weight_update<S>{.name = e.name,
+                                                  .role = e.role,
+                                                  .weight = at(w),
+                                                  .gradient = at(g),
+                                                  .scale = scale,
+                                                  .first = at(m),
+                                                  .second = at(v),
+                                                  .step = step,
+                                                  .rate = rate * r.rate,
+                                                  .decay = rate * how.weight_decay * r.decay});
+    if (moved) left[i].count = 0;
+  });
+  for (std::size_t i = 0; i < left.size(); ++i)
+    if (!begins(i) && left[i - 1].count == 0) left[i].count = 0;
+  std::erase_if(left, [](trained_range const& r) { return r.count == 0; });
+  return left;
+}
+
+}  // namespace finegrain::inline FINEGRAIN_ABI
