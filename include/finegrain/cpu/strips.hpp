@@ -194,11 +194,12 @@ class strips {
     constexpr int n = unit<F>::numbers;
     FINEGRAIN_UNROLL
     for (int k = 0; k < lanes; k += n, to += height * unit<F>::parts) {
-      if (k >= count) return;
-      vec numbers[n];
-      FINEGRAIN_UNROLL
-      for (int i = 0; i < n; ++i) numbers[i] = columns[k + i];
-      keep_unit(numbers, k, height, to);
+      if (k < count) {  // not a return: clang unrolls no loop that has one
+        vec numbers[n];
+        FINEGRAIN_UNROLL
+        for (int i = 0; i < n; ++i) numbers[i] = columns[k + i];
+        keep_unit(numbers, k, height, to);
+      }
     }
   }
 

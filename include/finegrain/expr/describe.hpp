@@ -33,11 +33,11 @@ inline std::string unless(double usual, char const* words, double x) {
 inline std::string slowed(yarn const& y) {
   if (y.factor == 1) return {};
   constexpr yarn usual = {};
-  return unless(1, ", yarn", double{y.factor}) + unless(usual.original, ", original", y.original) +
-         unless(double{usual.fast}, ", fast", double{y.fast}) +
-         unless(double{usual.slow}, ", slow", double{y.slow}) +
-         unless(double{usual.mscale}, ", mscale", double{y.mscale}) +
-         unless(double{usual.mscale_all}, ", mscale_all", double{y.mscale_all});
+  return unless(1, ", yarn", double(y.factor)) + unless(usual.original, ", original", y.original) +
+         unless(double(usual.fast), ", fast", double(y.fast)) +
+         unless(double(usual.slow), ", slow", double(y.slow)) +
+         unless(double(usual.mscale), ", mscale", double(y.mscale)) +
+         unless(double(usual.mscale_all), ", mscale_all", double(y.mscale_all));
 }
 }  // namespace detail
 
@@ -62,7 +62,7 @@ std::string details(latent_attention<D, Heads, N>) {
   std::string text = "latent, " + std::to_string(Heads) + " heads of " + std::to_string(N.nope) +
                      " + " + std::to_string(N.rope) + " rotary, values of " +
                      std::to_string(N.value);
-  return text + detail::unless(10000, ", theta", double{N.theta}) + detail::slowed(N.yarn);
+  return text + detail::unless(10000, ", theta", double(N.theta)) + detail::slowed(N.yarn);
 }
 
 constexpr char const* name_of(activation a) {
@@ -108,7 +108,7 @@ template <config C>
 std::string details(shared_experts<C>) {
   return std::to_string(C.shared) + (C.shared == 1 ? " expert, " : " experts, ") + name_of(C.act) +
          " of " + std::to_string(C.width) + (C.shared_gate ? ", gated" : "") +
-         detail::unless(1, ", times", double{C.shared_scale});
+         detail::unless(1, ", times", double(C.shared_scale));
 }
 
 template <config C, class Router>
@@ -130,9 +130,9 @@ std::string details(routed_experts<C, Router>) {
                                                       : " by their best few");
   if (C.renormalise)
     text += ", renormalised" +
-            detail::unless(double{config{}.epsilon}, ", epsilon", double{C.epsilon}) +
-            detail::unless(0, ", floor", double{C.floor});
-  return text + detail::unless(1, ", times", double{C.scale});
+            detail::unless(double(config{}.epsilon), ", epsilon", double(C.epsilon)) +
+            detail::unless(0, ", floor", double(C.floor));
+  return text + detail::unless(1, ", times", double(C.scale));
 }
 
 namespace detail {

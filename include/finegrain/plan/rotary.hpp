@@ -25,22 +25,24 @@ struct rotary {
   /// Radians a position, pair by pair: speed = theta^(-2i/dim) * slowed(i).
   double slowed(int i) const {
     if (yarn.factor == 1) return 1;
-    double const low = at_least(math::floor(pair_of(yarn.fast)), 0.0);
-    double const high = at_most(math::ceil(pair_of(yarn.slow)), dim - 1.0);
+    double const low = at_least(math::floor(pair_of(double(yarn.fast))), 0.0);
+    double const high = at_most(math::ceil(pair_of(double(yarn.slow))), dim - 1.0);
     double const ramp = (i - low) / (high == low ? 0.001 : high - low);
-    return 1 - at_most(at_least(ramp, 0.0), 1.0) * (1 - 1 / double{yarn.factor});
+    return 1 - at_most(at_least(ramp, 0.0), 1.0) * (1 - 1 / double(yarn.factor));
   }
   /// What turned numbers are times.
-  double size() const { return mscale(yarn.mscale) / mscale(yarn.mscale_all); }
+  double size() const { return mscale(double(yarn.mscale)) / mscale(double(yarn.mscale_all)); }
   /// What scores are times beside 1 / sqrt(numbers of a query).
-  double sharpness() const { return mscale(yarn.mscale_all) * mscale(yarn.mscale_all); }
+  double sharpness() const {
+    return mscale(double(yarn.mscale_all)) * mscale(double(yarn.mscale_all));
+  }
 
  private:
   /// The pair, not a whole number, that turns so many times in the original context.
   double pair_of(double turns) const {
     return dim * math::log(yarn.original / (turns * 6.283185307179586)) / (2 * math::log(theta));
   }
-  double mscale(double m) const { return 0.1 * m * math::log(double{yarn.factor}) + 1; }
+  double mscale(double m) const { return 0.1 * m * math::log(double(yarn.factor)) + 1; }
 };
 
 /// By how much positions turn attention's heads, and what scores of these are times.
