@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <concepts>
+
 #include "../base/number.hpp"
 #include "layers.hpp"
 
@@ -80,6 +82,19 @@ struct leaves<repeated<N, A>> {
     for (int i = 0; i < N; ++i) leaves<A>::visit(f);
   }
 };
+
+/// A stage that routes: it has a config, `layer`, and its plans write reports.
+template <class L>
+inline constexpr bool is_router = requires {
+  { L::layer } -> std::convertible_to<config const&>;
+};
+/// Whether a stage below E routes.
+template <Expr E>
+inline constexpr bool has_router = [] {
+  bool has = false;
+  leaves<E>::visit([&]<Expr L>(L) { has |= is_router<L>; });
+  return has;
+}();
 
 }  // namespace detail
 

@@ -236,6 +236,8 @@ constexpr auto const& routed_part(W const& w) {
 template <config C, class Router = void>
 struct mixture : named {
   static_assert(valid<C>);
+  static_assert(std::is_void_v<Router> || (Expr<Router> && !std::is_const_v<Router>),
+                "mixture<C, Router>: the router must be an expression's type, and not const");
   static constexpr char const* name = "mixture";
   static constexpr auto expr = detail::mixture_expression<C, Router>();
   template <class T>

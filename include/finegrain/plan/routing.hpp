@@ -2,8 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <concepts>
-
 #include "../base/bounds.hpp"
 #include "../base/buffer.hpp"
 #include "../base/math.hpp"
@@ -180,12 +178,6 @@ inline std::int64_t room_of(double factor, std::int64_t slots, int parts) {
   return static_cast<std::int64_t>(
       math::ceil(at_most(factor * static_cast<double>(slots) / parts, static_cast<double>(slots))));
 }
-
-/// A stage that routes: it has a config, `layer`, and its plans write reports.
-template <class L>
-inline constexpr bool is_router = requires {
-  { L::layer } -> std::convertible_to<config const&>;
-};
 }  // namespace detail
 
 }  // namespace finegrain::inline FINEGRAIN_ABI
