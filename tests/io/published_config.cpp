@@ -343,6 +343,10 @@ TEST_CASE("each stage compares what it knows, and profiles are what they are pro
   CHECK(differences<layer>(
             with(mixtral, "\"num_experts_per_tok\": 2", "\"num_experts_per_tok\": 1")) ==
         lines{"num_experts_per_tok is 1 in the file, 2 here"});
+  constexpr fg::config wider{
+      .hidden = 4096, .width = 14336, .routed = 16, .top_k = 2, .renormalise = true};
+  CHECK(differences<fg::mixture<wider, fg::linear<4096, 16>>>(mixtral) ==
+        lines{"num_local_experts is 8 in the file, 16 here"});
   CHECK(differences<fg::mlp<4096, 8>>(with(mixtral, "silu", "gelu")) ==
         lines{"hidden_act is gelu in the file, silu here"});
   CHECK(differences<fg::linear<3, 4>>(mixtral) == lines{});

@@ -80,8 +80,8 @@ class config_comparison {
     same({"shared_expert_intermediate_size"}, C.shared * C.width);
     feed_forward(C.hidden, C.act);
   }
-  template <config C>
-  void compare(routed_experts<C>) {
+  template <config C, class Router>
+  void compare(routed_experts<C, Router>) {
     experts(C);
   }
 
