@@ -130,6 +130,21 @@ TEMPLATE_TEST_CASE("after the first, a training step takes no memory", "", EXECU
         }) == 0);
 }
 
+TEST_CASE("with an optimiser of one's own a step takes no memory once there is room") {
+  struct matrices_stay : fg::update_rule {
+    bool move(fg::weight_update<float> const& w) const override {
+      return w.role == fg::role::projection;
+    }
+    bool move(fg::weight_update<double> const&) const override { return false; }
+  } const rule;
+  fg::thread_pool pool(2);
+  fg::network<tiny::decoder, fg::cpu> net({.deviation = 0.3}, fg::cpu{pool});
+  fg::trainer train{net, {}, {.update = &rule}};
+  tiny::text const text(50);
+  train.reserve(50);
+  CHECK(allocations_of([&] { train.step(text.inputs(), text.targets()); }) == 0);
+}
+
 TEST_CASE("generation takes memory before the first token, and none after it") {
   fg::network<tiny::decoder, fg::cpu> const net({.deviation = 0.3});
   tiny::text const text(70);

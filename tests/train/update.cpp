@@ -130,19 +130,35 @@ TEST_CASE("a rule for some weights: the same bits for any number of threads") {
   }
 }
 
-TEST_CASE("a run with a rule that was stopped goes on with the same bits") {
+TEST_CASE("what a rule has moved is rounded for products of bf16 as what AdamW has") {
   rule_of const rule(sign_of_matrices);
-  folder const dir;
-  tiny::text const text(40);
-  network<fg::cpu> whole({.deviation = 0.1, .seed = 1}), resumed;
-  fg::trainer one{whole, numbers, {.update = &rule}}, two{resumed, numbers, {.update = &rule}};
-  for (int i = 0; i < 5; ++i) {
-    one.step(text.inputs(), text.targets());
-    if (i == 2) one.save(dir / "file");
+  fg::cpu const on{fg::parallel{}, fg::format::bf16};
+  CHECK(learn(on, {.rounding = fg::weight_rounding::nearest, .update = &rule}) ==
+        learn(on, {.update = &rule}));
+}
+
+TEST_CASE("a run with a rule, or one by turns with AdamW, that was stopped goes on with its bits") {
+  rule_of const rule(sign_of_matrices);
+  struct : fg::training_rule {
+    fg::update_rule const* at_odd_steps;
+    void set(std::int64_t steps, fg::adamw&, fg::training& how) const override {
+      how.update = steps % 2 == 1 ? at_odd_steps : nullptr;
+    }
+  } turns;
+  turns.at_odd_steps = &rule;
+  for (fg::training const& how : {fg::training{.update = &rule}, fg::training{.rule = &turns}}) {
+    folder const dir;
+    tiny::text const text(40);
+    network<fg::cpu> whole({.deviation = 0.1, .seed = 1}), resumed;
+    fg::trainer one{whole, numbers, how}, two{resumed, numbers, how};
+    for (int i = 0; i < 5; ++i) {
+      one.step(text.inputs(), text.targets());
+      if (i == 2) one.save(dir / "file");
+    }
+    two.load(dir / "file");
+    while (two.steps() < 5) two.step(text.inputs(), text.targets());
+    CHECK(weights_of(resumed) == weights_of(whole));
   }
-  two.load(dir / "file");
-  while (two.steps() < 5) two.step(text.inputs(), text.targets());
-  CHECK(weights_of(resumed) == weights_of(whole));
 }
 
 TEST_CASE("several batches are one step for a rule too: it is told their mean") {

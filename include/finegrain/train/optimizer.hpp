@@ -47,6 +47,7 @@ class optimizer {
         ranges_(trained_ranges(entries, groups)),
         partial_(ranges_.size()),
         moments_(2 * static_cast<std::int64_t>(weights.size())) {
+    left_.reserve(ranges_.size());  // a step takes no memory
     std::fill(moments_.begin(), moments_.end(), S(0));
   }
 
@@ -139,8 +140,8 @@ class optimizer {
     return {moments_.data() + weights.size(), weights.size()};
   }
 
-  std::span<weight_entry const> entries_;  // of the network, which outlives its optimizer
-  std::vector<trained_range> ranges_, left_;
+  std::span<weight_entry const> entries_;     // of the network, which outlives its optimizer
+  std::vector<trained_range> ranges_, left_;  // all, and those that an update_rule left to AdamW
   std::vector<double> partial_;
   buffer<S> moments_;
   buffer<bf16> copy_;  // of trained weights, laid out as all; empty if nobody asks

@@ -18,7 +18,7 @@ struct weight_update {
   matrix<S> weight;          // (rows, cols)
   matrix<S const> gradient;  // the same shape; `scale` times it is the mean over the step, clipped
   double scale;
-  matrix<S> first, second;  // numbers of your own, 0 at first; checkpoints keep them
+  matrix<S> first, second;  // yours, and in checkpoints; 0 at first, or what AdamW kept in them
   std::int64_t step;        // from 1 on
   double rate;              // the learning rate, times schedule and group
   double decay;             // the part of a weight that decay takes from it in this step
