@@ -1,5 +1,5 @@
-// A router of another form: two layers with tanh between, in place of one matrix. Any expression that makes
-// a logit of each expert can be a layer's router.
+// A router of another form: two layers with tanh between, in place of one matrix. Any expression
+// that makes a logit for each expert can be a layer's router.
 #include <cmath>
 #include <cstdio>
 #include <finegrain/finegrain.hpp>

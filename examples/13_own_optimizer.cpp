@@ -1,5 +1,6 @@
-// An optimiser of one's own: Muon for matrices, AdamW for the rest. Muon moves a matrix along its momentum
-// with all singular values made nearly 1, by five steps of a Newton-Schulz iteration.
+// An optimiser of one's own: Muon for the matrices of experts, AdamW for the rest. Muon moves a
+// matrix along its momentum with all singular values made nearly 1, by five steps of a
+// Newton-Schulz iteration.
 #include <Eigen/Core>
 #include <cmath>
 #include <cstdio>

@@ -33,7 +33,7 @@ struct update_rule : own_rule {
   virtual bool move(weight_update<double> const& w) const = 0;
 };
 
-/// Moves all weights of the ranges that the rule moves; returns the ranges of the others, in `left`.
+/// Moves the weights of these ranges that the rule moves; returns the others' ranges, in `left`.
 template <class S>
 std::span<trained_range const> update_by_rule(parallel threads, update_rule const& rule,
                                               adamw const& how, double rate, std::int64_t step,
