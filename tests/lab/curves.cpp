@@ -74,3 +74,19 @@ TEST_CASE("Labels at the edge stand apart, in order, inside, and near where they
   CHECK(labels[2].y == Approx(101));  // the middle one of three
   CHECK(labels[4].y == Approx(300));
 }
+
+TEST_CASE("A number at the edge has the digits that tell it apart, and room before its name") {
+  auto const x_of = [](std::string const& svg, std::string const& words) {
+    std::size_t const at = svg.find(">" + words + "<");
+    REQUIRE(at != svg.npos);
+    return std::stod(svg.substr(svg.rfind("x=\"", at) + 3));
+  };
+  auto const gap = [&](double end, std::string const& number) {
+    std::string const svg = picture::draw({"", "", "", {{"name", {{0, 0.5 * end}, {1, end}}}}});
+    CHECK(wellformed(svg) == "");
+    return x_of(svg, "name") - x_of(svg, number);
+  };
+  CHECK(gap(2.5, "2.50") == Approx(32));
+  CHECK(gap(1250.25, "1250.25") > 7 * 6.6);
+  CHECK(gap(0.00125, "0.0013") > 6 * 6.6);
+}

@@ -418,3 +418,59 @@ TEST_CASE("A folder belongs to one study at a time, and what cannot be done is s
   none.steps = 0;
   CHECK_THROWS_AS(fg::study(text(), none, nullptr), fg::invalid_argument);
 }
+
+TEST_CASE(
+    "what a user measures stands in the log, the values and a picture, also of resumed runs") {
+  folder const dir;
+  using network = tiny<base>;
+  auto const largest = [](network& net) {
+    double most = 0;
+    for (float w : net.parameters()) most = std::max(most, double(std::abs(w)));
+    return most;
+  };
+  auto const made = [&](int seeds) {
+    auto how = settings(dir.path);
+    how.seeds = seeds;
+    auto study = std::make_unique<fg::study>(text(), how, nullptr);
+    study->add<network>("measured").measure("largest", largest).measure("steps", [](network&) {
+      return 1.0;
+    });
+    study->add<tiny<base.segmented(2)>>("plain");
+    return study;
+  };
+  REQUIRE(made(1)->run());  // and the second seed is another day's
+  auto const study = made(2);
+  REQUIRE(study->run());
+
+  fg::study_results const all = study->report("Loss");
+  fg::model_results const& m = all.of("measured");
+  REQUIRE(m.measured_as("largest"));
+  CHECK(all.of("plain").measured_as("largest") == nullptr);
+  CHECK(all.measured() == std::vector<std::string>{"largest", "steps"});
+  fg::number_table const& largest_of = *m.measured_as("largest");
+  REQUIRE(largest_of.size() == m.tokens.size());
+  for (int seed = 0; seed < 2; ++seed) {
+    network net;
+    fg::load_weights(net, study->weights_file("measured", seed));
+    CHECK(largest_of.back()[std::size_t(seed)] == largest(net));
+  }
+  std::string const values = contents(dir / "values.csv");
+  CHECK_THAT(values, ContainsSubstring("idle experts,largest,steps\nmeasured,0,0,"));
+  CHECK_THAT(values, ContainsSubstring(",1\nmeasured,"));
+  CHECK_THAT(values, ContainsSubstring(",,\nplain,"));
+  CHECK_THAT(all.measured_over_training("largest", "Weights"), ContainsSubstring("Weights"));
+}
+
+TEST_CASE("a measurement needs a name of its own, and tells nothing of runs that are done") {
+  folder const dir;
+  fg::study late(text(), settings(dir.path), nullptr);
+  auto model = late.add<tiny<base>>("model");
+  REQUIRE(late.run());
+  model.measure("late", [](tiny<base>&) { return 1.0; });
+  CHECK_THROWS_WITH(model.measure("late", {}), ContainsSubstring("one measurement of each name"));
+  CHECK_THROWS_WITH(model.measure("", {}), ContainsSubstring("one measurement of each name"));
+  fg::study_results const all = late.results();
+  for (auto const& place : *all.of("model").measured_as("late"))
+    for (double const value : place) CHECK(std::isnan(value));
+  CHECK(!fg::study_results(all).values().csv().empty());
+}

@@ -85,6 +85,9 @@ inline void draw_axes(drawing& d, curve_plot const& plot, plot_frame const& f) {
          R"(text-anchor="middle" fill="#555")");
 }
 
+inline constexpr double character = 6.6;       // a label's, in width
+inline constexpr std::size_t usual_value = 4;  // characters of a label's number: 2.50
+
 /// A name at the right edge, at the height that it belongs to or as near as there is room.
 struct edge_label {
   std::string name, value, colour, dash;
@@ -127,11 +130,14 @@ inline void spread(std::vector<edge_label>& labels, double top, double bottom) {
 inline void draw_edge_labels(drawing& d, plot_frame const& f, std::vector<edge_label> labels) {
   spread(labels, f.y.to, f.y.from);
   double const x = f.x.to;
+  std::size_t digits = usual_value;
+  for (edge_label const& l : labels) digits = std::max(digits, l.value.size());
+  double const name = x + 65 + character * static_cast<double>(digits - usual_value);
   for (edge_label const& l : labels) {
     d.path({{x + 4, l.wanted}, {x + 10, l.wanted}, {x + 22, l.y}, {x + 28, l.y}},
            "fill=\"none\" stroke-opacity=\"0.6\" stroke=\"" + l.colour + "\"" + l.dash);
     d.text({x + 33, l.y + 4}, l.value, "fill=\"" + l.colour + "\"");
-    d.text({x + 65, l.y + 4}, l.name, "fill=\"" + l.colour + "\"");
+    d.text({name, l.y + 4}, l.name, "fill=\"" + l.colour + "\"");
   }
 }
 
@@ -160,17 +166,26 @@ inline void draw_curve(drawing& d, curve const& c, plot_frame const& f, std::siz
 inline std::string draw(curve_plot const& plot) {
   constexpr double width = 780, height = 450;
   drawing d(width, height);
-  std::size_t longest = 0;
-  for (curve const& c : plot.curves) longest = std::max(longest, text::width(c.name));
+  auto const frame = [&](double names) {
+    return detail::frame_of(plot, 60, width - names, 58, height - 54);
+  };
+  int const digits = std::max(2, frame(0).y.tick_digits(6));
+  std::size_t longest = 0, number = detail::usual_value;
+  for (curve const& c : plot.curves) {
+    longest = std::max(longest, text::width(c.name));
+    if (!c.points.empty()) number = std::max(number, text::fixed(c.points.back().y, digits).size());
+  }
   for (level const& l : plot.levels) longest = std::max(longest, text::width(l.name));
-  double const names = std::clamp(75 + 6.6 * static_cast<double>(longest), 165.0, 300.0);
-  auto const f = detail::frame_of(plot, 60, width - names, 58, height - 54);
+  double const more = detail::character * static_cast<double>(number - detail::usual_value);
+  double const names =
+      std::clamp(75 + detail::character * static_cast<double>(longest), 165.0, 300.0) + more;
+  auto const f = frame(names);
   detail::draw_axes(d, plot, f);
   std::vector<detail::edge_label> labels;
   auto const label = [&](std::string const& name, double y, std::string const& colour,
                          std::string const& dash) {
     if (f.y.low <= y && y <= f.y.high)
-      labels.push_back({name, text::fixed(y, 2), colour, dash, f.y(y), 0});
+      labels.push_back({name, text::fixed(y, digits), colour, dash, f.y(y), 0});
   };
   d.clip({f.x.from, f.y.to}, f.x.to - f.x.from + 4, f.y.from - f.y.to);
   for (level const& l : plot.levels) {

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
@@ -32,6 +34,8 @@ struct learner {
                      sampling const& how) const = 0;
   /// The rows of each router, in the order of the forward pass: [layer][expert][hidden].
   virtual std::vector<number_table> routers() const = 0;
+  /// Numbers of the user's own, in the order that they were asked for.
+  virtual std::vector<double> measured() = 0;
 
   routing_log const& log() const { return log_; }
 
@@ -80,6 +84,10 @@ class stepper<Network, false> {
 
 }  // namespace detail
 
+/// What is to be measured of a network, beside its loss. It leaves the weights as they are.
+template <class Network>
+using measurements = std::vector<std::function<double(Network&)>>;
+
 /// A network that reads token ids and makes logits over them, and its trainer.
 template <class Network>
 class learner_of final : public learner {
@@ -87,8 +95,10 @@ class learner_of final : public learner {
   static_assert(Network::in == ids, "learner_of: the network must read token ids");
 
   learner_of(initialisation start, typename Network::executor on, adamw optimizer,
-             training settings)
-      : net_(start, std::move(on)), train_(net_, optimizer, settings) {
+             training settings, std::shared_ptr<measurements<Network> const> measure = {})
+      : net_(start, std::move(on)),
+        train_(net_, optimizer, settings),
+        measure_(std::move(measure)) {
     log_ = Network::make_log();
   }
 
@@ -123,10 +133,17 @@ class learner_of final : public learner {
     }
     return all;
   }
+  std::vector<double> measured() override {
+    std::vector<double> all;
+    if (measure_)
+      for (auto const& one : *measure_) all.push_back(one(net_));
+    return all;
+  }
 
  private:
   Network net_;
   trainer<Network> train_;
+  std::shared_ptr<measurements<Network> const> measure_;
   detail::stepper<Network, place<typename Network::executor>::here> stepper_;
 };
 

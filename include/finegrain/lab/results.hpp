@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "../base/math.hpp"
 #include "answer.hpp"
 #include "claims.hpp"
 #include "curves.hpp"
@@ -29,6 +30,7 @@ struct studied_model {
   std::int64_t steps = 0;  // of a run that is at its end
   std::string settings;    // all that decides its runs' bits, the seed apart
   std::vector<std::string> runs;
+  std::vector<std::string> measured = {};  // names of what is measured beside loss and load
 };
 
 /// A model's runs, measured. Values of different models at one place belong to one seed.
@@ -38,9 +40,16 @@ struct model_results {
   std::vector<double> tokens = {};                      // the curve's places, in training tokens,
   number_table curve = {};                              // and at each the seeds' bits,
   std::vector<std::vector<load_balance>> balance = {};  // and how even their experts' load was
-  number_table load = {};  // [layer][expert] at the end, of the first seed
+  number_table load = {};                   // [layer][expert] at the end, of the first seed
+  std::vector<number_table> measured = {};  // of each name, like curve; NaN where there is none
   double tokens_per_second = std::numeric_limits<double>::quiet_NaN();
 
+  /// What was measured under a name, [place][seed], or null.
+  number_table const* measured_as(std::string const& name) const {
+    auto const at = std::find(model.measured.begin(), model.measured.end(), name);
+    if (at == model.measured.end()) return nullptr;
+    return &measured[static_cast<std::size_t>(at - model.measured.begin())];
+  }
   /// One number of the seeds' balances at a place: balance_at(i, &load_balance::entropy).
   std::vector<double> balance_at(std::size_t place, double load_balance::*what) const {
     std::vector<double> out;
@@ -88,19 +97,42 @@ struct study_results {
 
   /// Every evaluation of every run in plain numbers, for other programs: a line each.
   table values() const {
-    table t({"model", "seed", "tokens", "bits", "max over mean load", "load entropy",
-             "load variation", "idle experts"});
+    std::vector<std::string> header{
+        "model",        "seed",           "tokens",      "bits", "max over mean load",
+        "load entropy", "load variation", "idle experts"};
+    std::vector<std::string> const names = measured();
+    header.insert(header.end(), names.begin(), names.end());
+    table t(header);
     for (model_results const& m : models)
       for (std::size_t i = 0; i < m.tokens.size(); ++i)
         for (std::size_t seed = 0; seed < m.curve[i].size(); ++seed) {
           load_balance const& b = m.balance[i][seed];
           bool const routed = b.max_over_mean != 0;  // not of a model without routers
           auto const cell = [&](double v) { return routed ? text::shortest(v) : std::string(); };
-          t.add({m.model.name, std::to_string(seed), text::shortest(m.tokens[i]),
-                 text::shortest(m.curve[i][seed]), cell(b.max_over_mean), cell(b.entropy),
-                 cell(b.variation), cell(b.idle)});
+          std::vector<std::string> row{m.model.name,
+                                       std::to_string(seed),
+                                       text::shortest(m.tokens[i]),
+                                       text::shortest(m.curve[i][seed]),
+                                       cell(b.max_over_mean),
+                                       cell(b.entropy),
+                                       cell(b.variation),
+                                       cell(b.idle)};
+          for (std::string const& name : names) {
+            number_table const* const own = m.measured_as(name);
+            bool const known = own && !math::isnan((*own)[i][seed]);
+            row.push_back(known ? text::shortest((*own)[i][seed]) : std::string());
+          }
+          t.add(std::move(row));
         }
     return t;
+  }
+  /// Names of what was measured beside loss and load, of any model.
+  std::vector<std::string> measured() const {
+    std::vector<std::string> all;
+    for (model_results const& m : models)
+      for (std::string const& name : m.model.measured)
+        if (std::find(all.begin(), all.end(), name) == all.end()) all.push_back(name);
+    return all;
   }
 
   /// Validation bits of a token against training tokens, with 95 % bands where there are seeds.
@@ -146,6 +178,19 @@ struct study_results {
     return picture::draw(plot);
   }
 
+  /// What was measured under a name, against training tokens, of the models that have it.
+  std::string measured_over_training(std::string const& name, std::string const& title) const {
+    picture::curve_plot plot{title, "training tokens", name, {}};
+    for (model_results const& m : models) {
+      number_table const* const own = m.measured_as(name);
+      if (!own) continue;
+      plot.curves.push_back({m.model.name, {}, {}});
+      for (std::size_t i = 0; i < m.tokens.size(); ++i)
+        plot.curves.back().add(m.tokens[i], estimate_mean((*own)[i]));
+    }
+    return picture::draw(plot);
+  }
+
   /// A model's results by its name. Throws invalid_argument.
   model_results const& of(std::string const& name) const {
     for (model_results const& m : models)
@@ -172,7 +217,7 @@ inline study_results gather(std::vector<studied_model> const& models,
                             std::vector<picture::level> const& levels, std::string unit = "byte") {
   study_results all{{}, levels, std::move(unit)};
   for (studied_model const& m : models) {
-    model_results r{.model = m};
+    model_results r{.model = m, .measured = std::vector<number_table>(m.measured.size())};
     double tokens = 0, seconds = 0;
     for (std::string const& run : m.runs) {
       record const* end = nullptr;
@@ -185,9 +230,12 @@ inline study_results gather(std::vector<studied_model> const& models,
           r.tokens.push_back(line.number("tokens"));
           r.curve.emplace_back();
           r.balance.emplace_back();
+          for (number_table& own : r.measured) own.emplace_back();
         }
         r.curve[i].push_back(line.number("validation"));
         r.balance[i].push_back(balance_of(line.rows("load")));
+        for (std::size_t n = 0; n < m.measured.size(); ++n)
+          r.measured[n][i].push_back(line.number("measured." + m.measured[n]));
       }
       for (record const& line : times)
         if (line.text("run") == run)

@@ -65,20 +65,45 @@ class study {
     remove_unfinished(settings_.pool + "/runs");
   }
 
+  /// A model that was added, of which more can be measured than its loss and its experts' load.
+  template <class Network>
+  class added {
+   public:
+    /// Measures f(network) at each evaluation too. What it reads is its own affair; weights it leaves
+    /// as they are. Of runs that are done it knows nothing. Throws invalid_argument.
+    added& measure(std::string name, std::function<double(Network&)> f) {
+      auto& names = of_.models_[model_].measured;
+      if (name.empty() || std::find(names.begin(), names.end(), name) != names.end())
+        throw invalid_argument("a model has one measurement of each name, and \"%.200s\" is none",
+                               name.c_str());
+      names.push_back(std::move(name));
+      list_->push_back(std::move(f));
+      return *this;
+    }
+
+   private:
+    friend class study;
+    added(study& of, std::shared_ptr<measurements<Network>> list)
+        : of_(of), model_(of.models_.size() - 1), list_(std::move(list)) {}
+    study& of_;
+    std::size_t model_;
+    std::shared_ptr<measurements<Network>> list_;
+  };
+
   /// A model: a network from the text's tokens to logits over them. Throws invalid_argument.
   template <class Network>
-  void add(std::string name, typename Network::executor on = {}) {
-    add<Network>(std::move(name), settings_.training, on);
+  added<Network> add(std::string name, typename Network::executor on = {}) {
+    return add<Network>(std::move(name), settings_.training, on);
   }
   /// The same, trained as `how` says in place of the study's settings.
   template <class Network>
-  void add(std::string name, training const& how, typename Network::executor on = {}) {
-    add<Network>(std::move(name), how, settings_.optimizer, on);
+  added<Network> add(std::string name, training const& how, typename Network::executor on = {}) {
+    return add<Network>(std::move(name), how, settings_.optimizer, on);
   }
   /// And with an optimiser of its own.
   template <class Network>
-  void add(std::string name, training const& how, adamw const& optimizer,
-           typename Network::executor on = {}) {
+  added<Network> add(std::string name, training const& how, adamw const& optimizer,
+                     typename Network::executor on = {}) {
     using E = typename Network::expression;
     if (Network::out != text_.vocabulary())
       throw invalid_argument("a model of %lld logits cannot learn a text of %d different tokens",
@@ -94,14 +119,18 @@ class study {
                     .settings = describe(E{}) + full_name<Network>() +
                                 (mixed ? "\nmixed precision" : "") + settings_text(own, how) +
                                 "\ntext " + text_hash_ + "\nversion " FINEGRAIN_VERSION "\n",
-                    .runs = {}};
+                    .runs = {},
+                    .measured = {}};
     for (int seed = 0; seed < settings_.seeds; ++seed)
       m.runs.push_back(text::hex(text::fingerprint(m.settings + "seed " + std::to_string(seed))));
+    auto const list = std::make_shared<measurements<Network>>();
     models_.push_back(
-        {std::move(m), [this, how, optimizer, on](std::uint64_t seed) -> std::unique_ptr<learner> {
+        {std::move(m),
+         [this, how, optimizer, on, list](std::uint64_t seed) -> std::unique_ptr<learner> {
            return std::make_unique<learner_of<Network>>(initialisation{settings_.deviation, seed},
-                                                        on, optimizer, how);
+                                                        on, optimizer, how, list);
          }});
+    return {*this, list};
   }
   study_settings const& settings() const { return settings_; }
   /// The names of a mixture's texts.
@@ -287,7 +316,11 @@ class study {
     record r;
     r.set("run", run_of(e, seed)).set("model", e.name).set("seed", double(seed));
     r.set("step", double(model.steps())).set("tokens", double(model.steps() * settings_.tokens()));
-    return r.set("validation", a.mean()).set_rows("load", a.total_load());
+    r.set("validation", a.mean()).set_rows("load", a.total_load());
+    std::vector<double> const measured = model.measured();
+    for (std::size_t i = 0; i < measured.size(); ++i)
+      r.set("measured." + e.measured[i], measured[i]);
+    return r;
   }
 
   record const* find(std::string const& run, std::int64_t step) const {
