@@ -107,6 +107,32 @@ std::string const deepseek_v3 = R"({
   "tie_word_embeddings": false, "topk_group": 4, "topk_method": "noaux_tc", "v_head_dim": 128,
   "vocab_size": 129280})";
 
+/// Of V3's form.
+std::string const moonlight = R"({
+  "attention_bias": false, "ep_size": 1, "first_k_dense_replace": 1, "hidden_act": "silu",
+  "hidden_size": 2048, "intermediate_size": 11264, "kv_lora_rank": 512,
+  "max_position_embeddings": 8192, "model_type": "deepseek_v3", "moe_intermediate_size": 1408,
+  "moe_layer_freq": 1, "n_group": 1, "n_routed_experts": 64, "n_shared_experts": 2,
+  "norm_topk_prob": true, "num_attention_heads": 16, "num_experts_per_tok": 6,
+  "num_hidden_layers": 27, "num_key_value_heads": 16, "num_nextn_predict_layers": 0,
+  "q_lora_rank": null, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "rms_norm_eps": 1e-05,
+  "rope_theta": 50000.0, "routed_scaling_factor": 2.446, "scoring_func": "sigmoid",
+  "tie_word_embeddings": false, "topk_group": 1, "topk_method": "noaux_tc", "v_head_dim": 128,
+  "vocab_size": 163840})";
+std::string const kimi_k2 = R"({
+  "attention_bias": false, "first_k_dense_replace": 1, "hidden_act": "silu", "hidden_size": 7168,
+  "intermediate_size": 18432, "kv_lora_rank": 512, "max_position_embeddings": 131072,
+  "model_type": "kimi_k2", "moe_intermediate_size": 2048, "moe_layer_freq": 1, "n_group": 1,
+  "n_routed_experts": 384, "n_shared_experts": 1, "norm_topk_prob": true,
+  "num_attention_heads": 64, "num_experts_per_tok": 8, "num_hidden_layers": 61,
+  "num_key_value_heads": 64, "q_lora_rank": 1536, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64,
+  "rms_norm_eps": 1e-06, "rope_scaling": {"beta_fast": 1.0, "beta_slow": 1.0, "factor": 32.0,
+    "mscale": 1.0, "mscale_all_dim": 1.0, "original_max_position_embeddings": 4096,
+    "type": "yarn"},
+  "rope_theta": 50000.0, "routed_scaling_factor": 2.827, "scoring_func": "sigmoid",
+  "tie_word_embeddings": false, "topk_group": 1, "topk_method": "noaux_tc", "v_head_dim": 128,
+  "vocab_size": 163840})";
+
 std::string const qwen1_5_moe = R"({
   "architectures": ["Qwen2MoeForCausalLM"], "decoder_sparse_step": 1, "hidden_act": "silu",
   "hidden_size": 2048, "intermediate_size": 5632, "max_position_embeddings": 8192,
@@ -163,6 +189,9 @@ TEST_CASE("presets compute what the published configs of their models say") {
   CHECK(of<presets::deepseek_v2>(deepseek_v2) == lines{});
   CHECK(of<presets::deepseek_v2_lite>(deepseek_v2_lite()) == lines{});
   CHECK(of<presets::deepseek_v3>(deepseek_v3) == lines{});
+  CHECK(of<presets::moonlight_16b_a3b>(moonlight) == lines{});
+  CHECK(of<presets::kimi_k2>(kimi_k2) == lines{});
+  CHECK(of<presets::kimi_k2>(with(kimi_k2, "\"scoring_func\": \"sigmoid\",", "")) == lines{});
   CHECK(of<presets::qwen1_5_moe_a2_7b>(qwen1_5_moe) == lines{});
   CHECK(of<presets::qwen3_30b_a3b>(qwen3_30b) == lines{});
   CHECK(of<presets::olmoe_1b_7b>(olmoe) == lines{});

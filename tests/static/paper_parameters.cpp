@@ -93,6 +93,17 @@ static_assert(active<v3> == 37'552'282'624 && prints(active<v3>, 37, 0.6));
 static_assert(multiplied<v3> == 36'625'603'584 && prints(multiplied<v3>, 36.7, 0.1));
 static_assert(fg::fixed_parameters(fg::decoder<v3>{}) == 58 * 256);
 
+// ---- of V3's form: 15.29 and 2.24 are without embedding and head ----
+constexpr auto moonlight = presets::moonlight_16b_a3b;
+constexpr std::int64_t moonlight_ends = 2LL * moonlight.vocabulary * moonlight.hidden;
+static_assert(total<moonlight> == 15'960'108'544 && prints(total<moonlight>, 16));
+static_assert(prints(total<moonlight> - moonlight_ends, 15.29, 0.005));
+static_assert(prints(active<moonlight> - moonlight_ends, 2.24, 0.005));
+
+constexpr auto k2 = presets::kimi_k2;
+static_assert(total<k2> == 1'026'408'209'408 && prints(total<k2>, 1026, 0.5));
+static_assert(multiplied<k2> == 31'687'072'768 && prints(multiplied<k2>, 32, 0.5));
+
 // ---- the 2B family: the vocabulary 8192 and the width, 8 h^2 unrounded, are inferred ----
 /// So many tenths of a standard feed-forward block in a layer, and active in it.
 constexpr paper::model family(int total_tenths, int active_tenths) {

@@ -117,6 +117,54 @@ inline constexpr architecture deepseek_v3 = checked(architecture{
                .yarn = {.factor = 40, .mscale = 1, .mscale_all = 1}},
 });
 
+// ---- of V3's form ----
+
+/// Moonlight [Liu et al. 2025, Muon is scalable for LLM training], which Muon trained.
+inline constexpr architecture moonlight_16b_a3b = checked(architecture{
+    .hidden = 2048,
+    .layers = 27,
+    .vocabulary = 163840,
+    .heads = 16,
+    .dense_layers = 1,
+    .dense_width = 11264,
+    .moe = {.hidden = 2048,
+            .width = 1408,
+            .routed = 64,
+            .top_k = 6,
+            .shared = 2,
+            .score = score::sigmoid,
+            .renormalise = true,
+            .scale = 2.446f,
+            .bias = true},
+    .latent = {.kv_rank = 512, .nope = 128, .rope = 64, .value = 128, .theta = 50000},
+    .epsilon = 1e-5,
+});
+
+inline constexpr architecture kimi_k2 = checked(architecture{
+    .hidden = 7168,
+    .layers = 61,
+    .vocabulary = 163840,
+    .heads = 64,
+    .dense_layers = 1,
+    .dense_width = 18432,
+    .moe = {.hidden = 7168,
+            .width = 2048,
+            .routed = 384,
+            .top_k = 8,
+            .shared = 1,
+            .score = score::sigmoid,
+            .renormalise = true,
+            .scale = 2.827f,
+            .bias = true},
+    .latent = {.q_rank = 1536,
+               .kv_rank = 512,
+               .nope = 128,
+               .rope = 64,
+               .value = 128,
+               .theta = 50000,
+               .yarn = {.factor = 32, .fast = 1, .mscale = 1, .mscale_all = 1}},
+});
+
 // ---- other mixtures ----
 
 /// Softmax over the chosen two equals softmax over all eight, renormalised.

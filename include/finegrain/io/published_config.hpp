@@ -169,7 +169,7 @@ class config_comparison {
     feed_forward(c.hidden, c.act);
 
     // Of what a family's models always do their configs need not speak.
-    bool const sigmoid = is_of({"deepseek_v3"}), normed = is_of({"mixtral"});
+    bool const sigmoid = is_of({"deepseek_v3", "kimi_k2"}), normed = is_of({"mixtral"});
     bool const scaled = sigmoid || is_of({"deepseek_v2"});
     bool const softmax =
         normed || is_of({"deepseek", "deepseek_v2", "qwen2_moe", "qwen3_moe", "olmoe"});
