@@ -140,6 +140,8 @@ inline constexpr architecture moonlight_16b_a3b = checked(architecture{
     .epsilon = 1e-5,
 });
 
+/// Kimi K2 as first released, base and instruct [Kimi Team 2025]; later ones, as K2.6, have another
+/// epsilon and YaRN of other numbers: load_published tells.
 inline constexpr architecture kimi_k2 = checked(architecture{
     .hidden = 7168,
     .layers = 61,
