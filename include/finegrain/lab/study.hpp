@@ -74,8 +74,10 @@ class study {
     added& measure(std::string name, std::function<double(Network&)> f) {
       auto& names = of_.models_[model_].measured;
       if (name.empty() || std::find(names.begin(), names.end(), name) != names.end())
-        throw invalid_argument("a model has one measurement of each name, and \"%.200s\" is none",
-                               name.c_str());
+        throw invalid_argument(
+            "a model has one measurement of each name, which is not empty: \"%.200s\" cannot be "
+            "added",
+            name.c_str());
       names.push_back(std::move(name));
       list_->push_back(std::move(f));
       return *this;
