@@ -56,14 +56,15 @@ TEST_CASE("e4m3's values are those of its definition") {
   CHECK(codec::code(0.99f * 0x1p-6f) == 8);  // rounds up into the normal numbers
 }
 
-/// What a decoder makes of code k of a lane: its value over a power of two; or, where codes are not
-/// shifted, one times the code.
+/// What a decoder makes of code k of a lane: its value over a power of two; or, where products are of
+/// integers, a power of two times the code.
 template <fg::format F>
 float decoded(std::uint32_t code, [[maybe_unused]] int k) {
-  if constexpr (simd::codec<F>::products == int4)
-    return std::ldexp(float(code), simd::unit<simd::codec<F>::products>::places[k]);
+  using codec = simd::codec<F>;
+  if constexpr (simd::Integers<codec::products>)
+    return std::ldexp(float(code), simd::unit<codec::products>::place(k));
   else
-    return simd::codec<F>::value(code) / simd::codec<F>::times;
+    return codec::value(code) / codec::times;
 }
 
 TEMPLATE_TEST_CASE_SIG("decoders make bf16 of every code in every place", "", EVERY_FORMAT) {
@@ -92,6 +93,11 @@ TEMPLATE_TEST_CASE_SIG("decoders make bf16 of every code in every place", "", EV
           auto const pair = std::bit_cast<std::uint32_t>(number);
           float const got = std::bit_cast<float>(half ? pair & 0xffff0000u : pair << 16);
           wrong += got != decoded<F>(code, 2 * u + half);
+          if constexpr (simd::Integers<simd::codec<F>::products>) {
+            auto const integers =
+                std::bit_cast<std::uint32_t>(float(simd::decoder<F>::integers(word, u)[lane]));
+            wrong += (integers >> (16 * half) & 0xffff) != code;
+          }
         }
   }
   CHECK(wrong == 0);

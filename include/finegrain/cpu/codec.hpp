@@ -1,4 +1,4 @@
-// codec: what the codes of a quantised format mean, and how they become bf16 units.
+// codec: what the codes of a quantised format mean, and how they become units of a product.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -6,7 +6,7 @@
 #include <bit>
 
 #include "../base/math.hpp"
-#include "unit.hpp"
+#include "integers.hpp"
 
 #if defined(__AVX512BW__)
 #include <immintrin.h>
@@ -38,7 +38,7 @@ struct codec;
 
 template <>
 struct codec<format::int8> {
-  static constexpr format products = format::bf16;
+  static constexpr format products = as_integers ? format::int8 : format::bf16;
   static constexpr int bits = 8, block = 0, outputs = 1;
   static float scale(float most) { return math::abs(most) / 127; }
 #if defined(__AVX512VBMI__)
@@ -50,6 +50,15 @@ struct codec<format::int8> {
   }
   static constexpr float value(std::uint32_t code) {
     return static_cast<float>(code & 127) * (code & 128 ? -1.0f : 1.0f);
+  }
+#elif FINEGRAIN_VECTOR_BYTES == 32
+  static constexpr float times = 1;
+  static constexpr int zero = 128;
+  static std::uint32_t code(float x) {
+    return static_cast<std::uint32_t>(std::clamp(math::lrint(x), -127l, 127l) + zero);
+  }
+  static constexpr float value(std::uint32_t code) {
+    return static_cast<float>(static_cast<int>(code) - zero);
   }
 #else
   static std::uint32_t code(float x) {
@@ -67,13 +76,14 @@ struct codec<format::int8> {
 };
 template <>
 struct codec<format::int8_block> : codec<format::int8> {
+  static constexpr format products = as_integers ? format::int8_block : format::bf16;
   static constexpr int block = 32;
 };
 
 template <>
 struct codec<format::int4> {
   static constexpr int bits = 4, block = 32, outputs = 1, zero = 8;
-  static constexpr format products = lanes == 8 ? format::int4 : format::bf16;
+  static constexpr format products = as_integers ? format::int4 : format::bf16;
   static constexpr float times = 1;
   static float scale(float most) { return most / -8; }  // that number is met exactly
   static std::uint32_t code(float x) {
@@ -120,86 +130,36 @@ inline constexpr int units_of_codes = 16 / codec<F>::bits;
 template <format F>
 inline constexpr int numbers_of_codes = 2 * units_of_codes<F>;
 
-template <format F>
-struct decoder;
-/// Units of their parts, which are bf16 as floats.
-template <format F>
-FINEGRAIN_INLINE void join_parts(ivec codes, vec (&to)[units_of_codes<F>]) {
-  FINEGRAIN_UNROLL
-  for (int u = 0; u < units_of_codes<F>; ++u) {
-    auto const first = __builtin_bit_cast(uvec, decoder<F>::part(codes, u, 0));
-    auto const second = __builtin_bit_cast(uvec, decoder<F>::part(codes, u, 1));
-    to[u] = __builtin_bit_cast(vec, (first >> 16) | second);  // whose lower halves are 0
-  }
-}
-/// Makes bf16 units of codes, or floats: the i-th part of unit u.
+/// Makes bf16 units of codes, or floats: the i-th part of unit u. Codes of products of integers become
+/// so where they stand, but for the last: 2^place times the value + zero.
 template <format F>
 struct decoder {
   FINEGRAIN_INLINE static vec part(ivec codes, int u, int i) {
-    int const shift = 32 - codec<F>::bits * (u + 1) - 16 * i;
-    return codec<F>::values(codes << shift, shift);
-  }
-  FINEGRAIN_INLINE void units(ivec codes, vec (&to)[units_of_codes<F>]) const {
-    join_parts<F>(codes, to);
-  }
-};
-
-#if FINEGRAIN_VECTOR_BYTES == 32
-/// Eight codes of 4 bits in each lane become floats where they stand, without a shift: code k of a lane
-/// comes as 2^places[k] times the code, which is the value + 8. So A's rows keep x 2^-places[k], and
-/// a block's sums start at -8 times the sum of its x. An infinite x so makes NaN of all that it meets.
-template <>
-struct unit<format::int4> : unit<format::bf16> {
-  static constexpr int places[] = {0, 16, 4, 20, 8, 24, 12, 0};  // the last code is shifted
-  static constexpr std::int64_t starting = codec<format::int4>::block / numbers;  // units
-
-  static void keep(float const* from, std::int64_t count, float* to) {
-    std::int64_t k = 0;
-    for (; k + lanes <= count; k += lanes) keep(load(from + k), to + k);
-    if (k < count)
-      store_first(to + k, lowered(load_first(from + k, count - k)), (count - k + 1) / 2 * 2);
-  }
-  FINEGRAIN_INLINE static void keep(vec from, float* to) { store(to, lowered(from)); }
-  FINEGRAIN_INLINE static void keep(vec const (&numbers)[2], int k, vec (&parts)[2]) {
-    for (int i = 0; i < 2; ++i) parts[i] = nearest(numbers[i]) * power(-1, k + i);
-  }
-  /// What the sums of blocks of a strip's rows start at, of so many units: a vector of rows for each.
-  static void start(float const* strip, std::int64_t units, int height, float* to) {
-    for (std::int64_t k = 0; k < units; to += height) {
-      vec sum[lanes]{};
-      for (std::int64_t const end = std::min(units, k + starting); k < end; k += lanes / numbers)
-        for (int j = 0; j < lanes; ++j)
-          add_product(load(strip + (k * numbers + j) * height),
-                      broadcast(-codec<format::int4>::zero * power(1, j)), sum[j]);
-      for (int j = 1; j < lanes; ++j) sum[0] += sum[j];
-      store(to, sum[0]);
-    }
-  }
-
- private:
-  FINEGRAIN_INLINE static vec lowered(vec x) {
-    vec p;
-    for (int k = 0; k < lanes; ++k) p[k] = power(-1, k);
-    return nearest(x) * p;
-  }
-  /// 2^(sign place of number k)
-  FINEGRAIN_INLINE static float power(int sign, int k) {
-    return std::bit_cast<float>((127 + sign * places[k]) << 23);
-  }
-};
-template <>
-struct decoder<format::int4> {
-  FINEGRAIN_INLINE static vec part(ivec codes, int u, int i) {
-    int const at = 4 * u + 16 * i;
-    ivec const alone =
-        at < 28 ? codes & (15 << at) : reinterpret_cast<ivec>(reinterpret_cast<uvec>(codes) >> 28);
+    constexpr int bits = codec<F>::bits;
+    int const at = bits * u + 16 * i, shift = 32 - bits - at;
+    if constexpr (!Integers<codec<F>::products>) return codec<F>::values(codes << shift, shift);
+    ivec const alone = shift == 0 ? reinterpret_cast<ivec>(reinterpret_cast<uvec>(codes) >> at)
+                                  : codes & (((1 << bits) - 1) << at);
     return __builtin_convertvector(alone, vec);
   }
-  FINEGRAIN_INLINE void units(ivec codes, vec (&to)[4]) const {
-    join_parts<format::int4>(codes, to);
+  FINEGRAIN_INLINE void units(ivec codes, vec (&to)[units_of_codes<F>]) const {
+    FINEGRAIN_UNROLL
+    for (int u = 0; u < units_of_codes<F>; ++u) {
+      auto const first = __builtin_bit_cast(uvec, part(codes, u, 0));
+      auto const second = __builtin_bit_cast(uvec, part(codes, u, 1));
+      to[u] = __builtin_bit_cast(vec, (first >> 16) | second);  // whose lower halves are 0
+    }
+  }
+  /// A unit of integers, each code in its 16 bits.
+  FINEGRAIN_INLINE static vec integers(ivec codes, int u) {
+    using words = std::uint16_t __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES)));
+    constexpr int bits = codec<F>::bits;
+    constexpr std::uint16_t all = (1 << bits) - 1;
+    auto const lowered = reinterpret_cast<words>(codes) >> (bits * u);
+    return reinterpret_cast<vec>(bits * (u + 1) == 16 ? lowered : lowered & all);
   }
 };
-#endif
+
 #if defined(__AVX512BW__)
 /// The upper half of each value's bits, which is all of bf16; again and again if there are more.
 template <format F, int N>

@@ -1,7 +1,8 @@
 // coded: weights copied once into panels of codes and scales, and products with them.
 //
-// Numbers of x are taken as bf16. A few rows meet the codes as they are decoded (coded_tile); for more,
-// codes are decoded into a panel that all tiles share. Either way it is the same sums.
+// Numbers of x are taken as bf16, or as integers (integers.hpp). A few rows meet the codes as they are
+// decoded (coded_tile); for more, codes are decoded into a panel that all tiles share. Either way it is
+// the same sums.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -49,11 +50,14 @@ requires(Quantised<F>) struct panels<F> {
     static constexpr std::int64_t pass(int, std::int64_t) { return depth; }
     /// What codes are decoded into: units, or where a product would take those apart, floats. So many
     /// units at a time stay in the first-level cache, with a tile's rows.
-    static constexpr int parts = unit<products>::parts;
+    static constexpr int parts = unit<products>::kept;
     static constexpr format decoded = parts > 1 ? format::f32 : products;
     static constexpr std::int64_t some = depth / parts;
     /// Rows that meet the codes themselves: number by number, a tile's multiply-adds leave time to decode.
     static constexpr int few = by_number<F> ? tile_rows : 4;
+    static_assert(!Integers<products> || few == tile_rows);  // one strip, whose rows are integers
+    /// Numbers along k whose products are summed before they are scaled; 0: all of them.
+    static constexpr std::int64_t block = summed_steps<F> * code_layout<F>::step_numbers;
     static constexpr int abreast(int rows) { return by_number<F> ? enough_panels(rows) : 1; }
     std::byte const* data;
     code_layout<F> layout;
@@ -85,12 +89,12 @@ requires(Quantised<F>) struct panels<F> {
       decoder<F> const tables;
       std::int64_t const begin = now.k / units_of_codes<F>;
       std::int64_t const end = begin + now.units / units_of_codes<F>;
-      a.each([&](int, int height, float const* strip, float const* starts) {
+      a.each([&](int, int height, float const* strip, float const* blocks) {
         auto const run = [&]<int Rows, int Panels>() {
           for (; height == Rows && count >= Panels; count -= Panels,
                                                     sums += Panels * Rows * panel_width,
                                                     panel += Panels * layout.panel_bytes())
-            coded_tile<F, Rows, Panels>(strip, starts, layout, panel, begin, end, sums, tables);
+            coded_tile<F, Rows, Panels>(strip, blocks, layout, panel, begin, end, sums, tables);
         };
         if constexpr (abreast(1) == 4) run.template operator()<1, 4>();
         if constexpr (abreast(1) >= 2) run.template operator()<1, 2>();
@@ -105,14 +109,14 @@ requires(Quantised<F>) struct panels<F> {
       constexpr int n = units_of_codes<F>;
       std::int64_t const units = now.units * parts;
       decode(panel, now.k / n, (now.k + now.units) / n);
-      if constexpr (code::block == 0) {
+      if constexpr (block == 0) {
         a.template multiply<decoded>(units, room, now.k == 0 ? sink::fresh : sink::go_on, sums,
                                      next);
       } else {
         if (now.k == 0) std::fill_n(sums, a.rows() * panel_width, 0.0f);
-        a.each([&](int top, int height, float const* strip, float const* starts) {
+        a.each([&](int top, int height, float const* strip, float const* blocks) {
           scaled_tile<decoded, products>(
-              height, strip, starts, units, code::block / unit<decoded>::numbers, room,
+              height, strip, blocks, units, block / unit<decoded>::numbers, room,
               room + depth * panel_width, sums + top * panel_width, next);
         });
       }
@@ -124,6 +128,9 @@ requires(Quantised<F>) struct panels<F> {
       [[maybe_unused]] decoder<F> const tables;
       float* to = room;
       float* scales = room + depth * panel_width;
+      if constexpr (code::block == 0 && block > 0)
+        std::fill_n(scales, ceil_div((end - begin) * layout.step_numbers, block) * panel_width,
+                    1.0f);
       for (std::int64_t s = begin; s < end;) {
         std::int64_t const b = s / layout.block_steps();
         std::int64_t const stop = std::min(end, (b + 1) * layout.block_steps());

@@ -40,6 +40,15 @@ struct code_layout {
   }
 };
 
+/// Steps whose products are summed before they are scaled, by the weights' scale or a row's; 0: all.
+template <format F>
+inline constexpr std::int64_t summed_steps = [] {
+  if constexpr (Integers<codec<F>::products>)
+    return unit<codec<F>::products>::block / code_layout<F>::step_units;
+  else
+    return std::int64_t{codec<F>::block / code_layout<F>::step_numbers};
+}();
+
 /// Bytes, of all panels side by side. Who decodes number by number has no room for the waits that the
 /// machine's own fetching leaves.
 inline constexpr std::int64_t fetched_ahead = 4096;
@@ -64,6 +73,24 @@ inline constexpr bool by_number = unit<format::bf16>::parts > 1 && requires {
   decoder<F>::part(ivec{}, 0, 0);
 };
 
+/// What the i-th multiply-add of a step takes of its codes, and a vector of what it takes of A: integers,
+/// which must not go through floats' arithmetic, or floats.
+template <format F>
+FINEGRAIN_INLINE vec part_of(ivec codes, int i) {
+  using u = unit<codec<F>::products>;
+  if constexpr (Integers<codec<F>::products>)
+    return decoder<F>::integers(codes, i);
+  else
+    return decoder<F>::part(codes, i / u::parts, i % u::parts);
+}
+template <format F>
+FINEGRAIN_INLINE vec every_lane(float part) {
+  if constexpr (Integers<codec<F>::products>)
+    return reinterpret_cast<vec>(std::bit_cast<std::int32_t>(part) - ivec{});
+  else
+    return broadcast(part);
+}
+
 /// A step's codes for vector j of panels `distance` bytes apart.
 FINEGRAIN_INLINE std::byte const* codes_at(std::byte const* codes, std::int64_t distance, int j) {
   return codes + j / vectors * distance + j % vectors * std::int64_t{sizeof(ivec)};
@@ -77,9 +104,11 @@ FINEGRAIN_INLINE void add_number(float const* a, std::byte const*& codes, std::i
   asm("" : "+r"(codes));  // or compilers keep codes in registers, and sums in memory
   constexpr int width = Panels * vectors;
   auto const number = [&](int j) __attribute__((always_inline)) {
-    return decoder<F>::part(load_codes(codes_at(codes, distance, j)), I / u::parts, I % u::parts);
+    return part_of<F>(load_codes(codes_at(codes, distance, j)), I);
   };
-  auto const row = [&](int r) __attribute__((always_inline)) { return broadcast(a[I * Rows + r]); };
+  auto const row = [&](int r) __attribute__((always_inline)) {
+    return every_lane<F>(a[I * Rows + r]);
+  };
   if constexpr (Rows > width) {  // the fewer of the two stay in registers
     vec w[width];
     FINEGRAIN_UNROLL
@@ -113,19 +142,17 @@ template <format F, int Panels>
 FINEGRAIN_INLINE void add_numbers(float const* a, std::byte const* codes, std::int64_t distance,
                                   vec (&sum)[1][Panels * vectors]) {
   using u = unit<codec<F>::products>;
-  constexpr int some = 4;
+  constexpr int all = units_of_codes<F> * u::parts, some = std::min(all, 4);
   FINEGRAIN_UNROLL
-  for (int first = 0; first < units_of_codes<F> * u::parts; first += some) {
+  for (int first = 0; first < all; first += some) {
     vec x[some];
     FINEGRAIN_UNROLL
-    for (int i = 0; i < some; ++i) x[i] = broadcast(a[first + i]);
+    for (int i = 0; i < some; ++i) x[i] = every_lane<F>(a[first + i]);
     FINEGRAIN_UNROLL
     for (int j = 0; j < Panels * vectors; ++j) {
       ivec const c = load_codes(codes_at(codes, distance, j));
       FINEGRAIN_UNROLL
-      for (int i = 0; i < some; ++i)
-        u::multiply_add(x[i], decoder<F>::part(c, (first + i) / u::parts, (first + i) % u::parts),
-                        sum[0][j]);
+      for (int i = 0; i < some; ++i) u::multiply_add(x[i], part_of<F>(c, first + i), sum[0][j]);
     }
   }
 }
@@ -144,7 +171,7 @@ FINEGRAIN_INLINE void add_units(float const* a, std::byte const* codes, std::int
     for (int j = 0; j < width; ++j) w[j] = u::part(units[j][i / u::parts], i % u::parts);
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
-      vec const x = broadcast(a[i * Rows + r]);
+      vec const x = every_lane<F>(a[i * Rows + r]);
       FINEGRAIN_UNROLL
       for (int j = 0; j < width; ++j) u::multiply_add(x, w[j], sum[r][j]);
     }
@@ -160,7 +187,7 @@ FINEGRAIN_INLINE void add_codes(float const* a, std::byte const* codes, std::int
   using u = unit<codec<F>::products>;
   constexpr int numbers = units_of_codes<F> * u::parts;
   for (; steps > 0; --steps, codes += code_layout<F>::step_bytes, a += numbers * Rows) {
-    if constexpr (u::parts > 1) {
+    if constexpr (unit<format::bf16>::parts > 1) {
       std::byte const* soon = codes + fetched_ahead / Panels;
       soon += soon < behind ? 0 : (Panels - 1) * distance;
       FINEGRAIN_UNROLL
@@ -178,13 +205,15 @@ FINEGRAIN_INLINE void add_codes(float const* a, std::byte const* codes, std::int
 
 /// sums(Rows, panel_width) of each of so many panels = or += a . the values of steps [begin, end).
 template <format F, int Rows, int Panels>
-FINEGRAIN_ONE_COPY void coded_tile(float const* a, [[maybe_unused]] float const* starts,
+FINEGRAIN_ONE_COPY void coded_tile(float const* a, [[maybe_unused]] float const* blocks,
                                    code_layout<F> const& layout, std::byte const* panel,
                                    std::int64_t begin, std::int64_t end, float* sums,
                                    decoder<F> const& decode) {
+  constexpr format P = codec<F>::products;
   constexpr int width = Panels * vectors;
-  constexpr bool scaled = codec<F>::block > 0;
-  std::int64_t const distance = layout.panel_bytes(), block_steps = layout.block_steps();
+  constexpr bool scaled = codec<F>::block > 0, integers = Integers<P>;
+  std::int64_t const distance = layout.panel_bytes();
+  std::int64_t const block_steps = summed_steps<F> > 0 ? summed_steps<F> : layout.steps();
   std::byte const* const behind = panel + distance;
   std::byte const* codes = panel + layout.at(begin);
   auto const sum_at = [&](int r, int j) {
@@ -198,33 +227,36 @@ FINEGRAIN_ONE_COPY void coded_tile(float const* a, [[maybe_unused]] float const*
     for (int r = 0; r < Rows; ++r) {
       FINEGRAIN_UNROLL
       for (int j = 0; j < width; ++j)
-        if constexpr (requires { unit<codec<F>::products>::starting; })
-          sum[r][j] = broadcast(starts[r]);
+        if constexpr (integers)
+          sum[r][j] = every_lane<F>(blocks[r]);
         else
           sum[r][j] = scaled ? vec{} : load(sum_at(r, j));
     }
-    starts += Rows;
     add_codes<F, Rows, Panels>(a, codes, distance, steps, behind, sum, decode);
     begin += steps;
-    a += steps * units_of_codes<F> * unit<format::bf16>::parts * Rows;
+    a += steps * units_of_codes<F> * unit<P>::parts * Rows;
     codes += steps * layout.step_bytes;
     FINEGRAIN_UNROLL
     for (int p = 0; p < Panels; ++p) {
-      [[maybe_unused]] vec scale[vectors];
+      [[maybe_unused]] vec scale[vectors] = {vec{} + 1.0f, vec{} + 1.0f};
       if constexpr (scaled) load_scales<F>(codes + p * distance, scale);
       FINEGRAIN_UNROLL
       for (int j = p * vectors; j < (p + 1) * vectors; ++j) {
         FINEGRAIN_UNROLL
-        for (int r = 0; r < Rows; ++r)
-          if constexpr (scaled) {
+        for (int r = 0; r < Rows; ++r) {
+          vec here = sum[r][j];
+          if constexpr (integers)
+            here = __builtin_convertvector(reinterpret_cast<ivec>(here), vec) * blocks[Rows + r];
+          if constexpr (scaled || integers) {
             vec total = load(sum_at(r, j));
-            add_product(sum[r][j], scale[j % vectors], total);
-            store(sum_at(r, j), total);
-          } else {
-            store(sum_at(r, j), sum[r][j]);
+            add_product(here, scale[j % vectors], total);
+            here = total;
           }
+          store(sum_at(r, j), here);
+        }
       }
     }
+    if constexpr (integers) blocks += unit<P>::of_block * Rows;
     codes += scaled ? layout.scale_bytes : 0;
   }
 }

@@ -152,7 +152,9 @@ void experts_forward(cpu const& on, activation act, std::span<expert_group const
       else
         for (int r = 0; r < rows; ++r) store_up_to(g.hidden.row(task.first + r) + c, numbers(r), n);
     });
-    if (whole) make_out(g, task, hidden, 0, outer_panels(g), worker);
+    if (!whole) return;
+    hidden.rows().finish();
+    make_out(g, task, hidden, 0, outer_panels(g), worker);
   });
 
   std::int64_t const share = fair_share(total, workers);

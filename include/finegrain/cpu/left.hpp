@@ -64,15 +64,15 @@ class left_rows {
   }
   left_rows(float* room, row_list a, int rows, std::int64_t K) : left_rows(room, rows, K) {
     rows_.pack_rows(a, 0, K);
+    rows_.finish();
   }
-  /// Where rows are put.
+  /// Where rows are put; who puts them there finishes them.
   strips<F> const& rows() const { return rows_; }
 
   /// put(p, sums) with the product with each panel p of [begin, end) of B: sums (rows, panel_width).
   template <class B, class Put>
   void multiply(B const& b, std::int64_t begin, std::int64_t end, Put&& put) const {
     alignas(64) float sums[most_rows * panel_width];
-    rows_.make_starts();
     for (std::int64_t p = begin, count; p < end; p += count) {
       count = std::min<std::int64_t>(B::abreast(rows_.rows()), end - p);
       multiply_panels(rows_, b, {p, 0, units_}, static_cast<int>(count), true, sums,

@@ -21,8 +21,9 @@ inline constexpr int depth = 256;      // k's at a time: a panel and a tile's ro
 inline constexpr int block_rows = 96;  // rows that share one packing of B
 inline constexpr int block_cols = 128;
 inline constexpr int block_panels = block_cols / panel_width;
-/// A's strips, of two parts for each unit, and a line or two behind each strip.
-inline constexpr int left_size = block_rows * (2 * depth + 16) + (block_rows / tile_rows + 2) * 32;
+/// A's strips, of two parts for each unit, what blocks have, and a line or two behind each strip.
+inline constexpr int left_size =
+    block_rows * (2 * depth + depth / 8) + (block_rows / tile_rows + 2) * 32;
 inline constexpr int right_size = 3 << 15;
 
 /// What one task needs beside its operands, on its stack. Numbers, or units of a format.

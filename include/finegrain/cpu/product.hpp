@@ -86,7 +86,6 @@ void multiply(row_list a, int rows, std::int64_t K, panels<F> const& b, std::int
     row_list from = a;
     from.data += begin * n;
     left_rows<P> const left(room.left, from, rows, std::min(some(begin) * n, K - begin * n));
-    left.rows().make_starts();
     for (std::int64_t p = first, side; p < last; p += side) {
       side = std::min<std::int64_t>(right.abreast(rows), last - p);
       piece const then = p + side < last ? piece{p + side, begin, some(begin)}

@@ -94,15 +94,14 @@ class strips {
   void end(std::int64_t count) const {
     each([&](int, int height, float* to) {
       std::int64_t const begin = count / unit<F>::numbers;
-      std::fill(to + begin * unit<F>::parts * height, to + units_ * unit<F>::parts * height, 0.0f);
+      std::fill(to + begin * unit<F>::kept * height, to + units_ * unit<F>::kept * height, 0.0f);
     });
   }
-  /// What blocks' sums start at, where that is not 0, once all units are there.
-  void make_starts() const {
-    if constexpr (requires { unit<F>::starting; })
-      each([&](int, int height, float const* strip, float* starts) {
-        in_groups(height,
-                  [&](int r, int) { unit<F>::start(strip + r, units_, height, starts + r); });
+  /// Makes what products read of what was put, once all units are there.
+  void finish() const {
+    if constexpr (Integers<F>)
+      each([&](int, int height, float* strip, float* blocks) {
+        unit<F>::finish(strip, units_, height, count_ == 1, blocks);
       });
   }
 
@@ -136,43 +135,46 @@ class strips {
   int rows() const { return rows_; }
   float const* first() const { return at(0, height_); }
   int count() const { return count_; }
-  /// f(first row, height, numbers) for every strip; or with the starts of its blocks.
+  /// f(first row, height, numbers) for every strip; or with what its blocks have.
   template <class Function>
   FINEGRAIN_INLINE void each(Function&& f) const {
     for (int t = 0; t < count_; ++t) {
       int const height = height_ - (t >= high_);
       if constexpr (requires(float* p) { f(0, height, p, p); })
-        f(top(t), height, at(t, height), starts_at(t, height));
+        f(top(t), height, at(t, height), blocks_at(t, height));
       else
         f(top(t), height, at(t, height));
     }
   }
 
  private:
-  /// Parts of units before number k.
+  /// Floats before number k, of a row that is put together.
   static constexpr std::int64_t unit_at(std::int64_t k) {
-    return k / unit<F>::numbers * unit<F>::parts;
+    return k / unit<F>::numbers * unit<F>::kept;
   }
-  /// Blocks whose sums have starts of their own.
-  static constexpr std::int64_t blocks(std::int64_t units) {
-    if constexpr (requires { unit<F>::starting; })
-      return ceil_div(units, unit<F>::starting);
+  /// What a row's blocks have.
+  static constexpr std::int64_t blocks_size(std::int64_t units) {
+    if constexpr (Integers<F>)
+      return ceil_div(units, unit<F>::block) * unit<F>::of_block;
     else
       return 0;
   }
   static constexpr std::int64_t row_size(std::int64_t units) {
-    return units * unit<F>::parts + blocks(units);
+    return units * unit<F>::kept + blocks_size(units);
   }
-  /// Behind a strip's units, and behind its starts: vectors are stored where the last of their lanes
+  /// Behind a strip's units, and behind its blocks: vectors are stored where the last of their lanes
   /// are not wanted.
   static constexpr std::int64_t gap = 32;
   static_assert(2 * lanes <= gap);
 
   int top(int t) const { return t * height_ - std::max(t - high_, 0); }
   float* strip(int t) const { return room_ + top(t) * row_size(units_) + t * gap; }
-  float* at(int t, int height) const { return strip(t) + skipped_ * unit<F>::parts * height; }
-  float* starts_at(int t, int height) const {
-    return strip(t) + (units_ * unit<F>::parts + blocks(skipped_)) * height + gap / 2;
+  float* at(int t, int height) const {
+    int const size = count_ == 1 ? unit<F>::parts : unit<F>::kept;
+    return strip(t) + skipped_ * size * height;
+  }
+  float* blocks_at(int t, int height) const {
+    return strip(t) + (units_ * unit<F>::kept + blocks_size(skipped_)) * height + gap / 2;
   }
 
   /// f(r, n) for every `lanes` rows of a strip, the last ones first.
@@ -184,16 +186,16 @@ class strips {
   /// A unit of rows side by side: numbers k, ... of the strip.
   FINEGRAIN_INLINE static void keep_unit(vec const (&numbers)[unit<F>::numbers], int k, int height,
                                          float* to) {
-    vec parts[unit<F>::parts];
+    vec parts[unit<F>::kept];
     unit<F>::keep(numbers, k, parts);
     FINEGRAIN_UNROLL
-    for (int i = 0; i < unit<F>::parts; ++i) store(to + i * height, parts[i]);
+    for (int i = 0; i < unit<F>::kept; ++i) store(to + i * height, parts[i]);
   }
   FINEGRAIN_INLINE static void keep_units(vec const (&columns)[lanes], std::int64_t count,
                                           int height, float* to) {
     constexpr int n = unit<F>::numbers;
     FINEGRAIN_UNROLL
-    for (int k = 0; k < lanes; k += n, to += height * unit<F>::parts) {
+    for (int k = 0; k < lanes; k += n, to += height * unit<F>::kept) {
       if (k < count) {  // not a return: clang unrolls no loop that has one
         vec numbers[n];
         FINEGRAIN_UNROLL

@@ -10,6 +10,7 @@
 #include <array>
 #include <utility>
 
+#include "integers.hpp"
 #include "operands.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -190,9 +191,9 @@ void tile_abreast(float const* strip, std::int64_t units, float const* panel, st
 }
 
 /// sums += strip . panel, block by block of `block` units: a block's sums, times its scales, are
-/// added. They begin at 0, or at `starts`, of each block a row's after the other.
+/// added. They begin at 0, or at what blocks of the rows have for it, one row's after the other.
 template <format F, format P, int Rows, class Flow>
-void scaled_tile(float const* strip, [[maybe_unused]] float const* starts, std::int64_t units,
+void scaled_tile(float const* strip, [[maybe_unused]] float const* blocks, std::int64_t units,
                  std::int64_t block, float const* panel, float const* scales, float* sums,
                  Flow& next) {
   Flow mine = next;
@@ -201,13 +202,9 @@ void scaled_tile(float const* strip, [[maybe_unused]] float const* starts, std::
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
       FINEGRAIN_UNROLL
-      for (int j = 0; j < vectors; ++j)
-        if constexpr (requires { unit<P>::starting; })
-          sum[r][j] = broadcast(starts[r]);
-        else
-          sum[r][j] = vec{};
+      for (int j = 0; j < vectors; ++j) sum[r][j] = Integers<P> ? broadcast(blocks[r]) : vec{};
     }
-    starts += Rows;
+    if constexpr (Integers<P>) blocks += unit<P>::of_block * Rows;
     add_stretch<F, in_strips, Rows>(strip, std::min(units, block), panel, sum, mine);
     vec const s0 = load(scales), s1 = load(scales + lanes);
     float* to = sums;
@@ -224,7 +221,7 @@ void scaled_tile(float const* strip, [[maybe_unused]] float const* starts, std::
   next = mine;
 }
 template <format F, format P, class Flow>
-void scaled_tile(int rows, float const* strip, float const* starts, std::int64_t units,
+void scaled_tile(int rows, float const* strip, float const* blocks, std::int64_t units,
                  std::int64_t block, float const* panel, float const* scales, float* sums,
                  Flow& next) {
   using function = void (*)(float const*, float const*, std::int64_t, std::int64_t, float const*,
@@ -233,7 +230,7 @@ void scaled_tile(int rows, float const* strip, float const* starts, std::int64_t
     return std::array<function, tile_rows>{scaled_tile<F, P, R + 1, Flow>...};
   }
   (std::make_integer_sequence<int, tile_rows>());
-  height[static_cast<std::size_t>(rows - 1)](strip, starts, units, block, panel, scales, sums,
+  height[static_cast<std::size_t>(rows - 1)](strip, blocks, units, block, panel, scales, sums,
                                              next);
 }
 

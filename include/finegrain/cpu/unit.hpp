@@ -15,6 +15,8 @@ namespace simd {
 ///
 ///   numbers                       of them in a unit
 ///   parts                         multiply-adds that a unit takes: so many floats hold one of A's
+///   kept                          floats that hold one of A's where tiles share what was decoded, and
+///                                   while rows are put together
 ///   part(b, i)                    what the i-th of them takes of a vector of B's units
 ///   multiply_add(a, b, sum)       each lane's sum += the product of parts of a and b
 ///   take(from, count, to)         ceil(count / numbers) units from so many floats, 0 behind the last
@@ -30,7 +32,7 @@ struct unit;
 
 template <>
 struct unit<format::f32> {
-  static constexpr int numbers = 1, parts = 1;
+  static constexpr int numbers = 1, parts = 1, kept = 1;
   FINEGRAIN_INLINE static vec part(vec b, int) { return b; }
   FINEGRAIN_INLINE static void multiply_add(vec a, vec b, vec& sum) { add_product(a, b, sum); }
   static void take(float const* from, std::int64_t count, float* to) {
@@ -55,7 +57,7 @@ template <>
 struct unit<format::bf16> {
   static constexpr int numbers = 2;
 #if defined(__AVX512BF16__)
-  static constexpr int parts = 1;
+  static constexpr int parts = 1, kept = 1;
   FINEGRAIN_INLINE static vec part(vec b, int) { return b; }
   FINEGRAIN_INLINE static void multiply_add(vec a, vec b, vec& to) {
     vec sum = to;  // as in add_product
@@ -63,7 +65,7 @@ struct unit<format::bf16> {
     to = sum;
   }
 #else
-  static constexpr int parts = 2;
+  static constexpr int parts = 2, kept = 2;
   FINEGRAIN_INLINE static vec part(vec b, int i) {
     ivec const units = reinterpret_cast<ivec>(b);
     return reinterpret_cast<vec>(i == 0 ? units << 16 : units & -65536);

@@ -1,0 +1,181 @@
+// integers: codes times rows of A in 16 bits, where registers are of 32 bytes.
+//
+// Two products and their sum are one instruction there, and two codes are spread to 16 bits in one; to
+// make floats of them takes as long as four multiply-adds on a Zen 1. Sums of integers are exact.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <bit>
+
+#include "unit.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+inline namespace FINEGRAIN_ISA {
+namespace simd {
+
+#if FINEGRAIN_VECTOR_BYTES == 32
+inline constexpr bool as_integers = true;
+#else
+inline constexpr bool as_integers = false;
+#endif
+
+/// Products of integers: `unit<F>::block` units of a row of A share a scale.
+template <format F>
+concept Integers = requires {
+  unit<F>::block;
+};
+
+#if FINEGRAIN_VECTOR_BYTES == 32
+/// Two integers of 16 bits. Of a row of A, a block of numbers share a scale, a power of 2, and are
+/// rounded to multiples of it up to 2^Range; they become NaN if one of them is not finite. Codes are
+/// values + zero, for which a block's sums start at -zero times the sum of the row's integers.
+///
+/// Where tiles share what was decoded, codes become floats where they stand in 32 bits, as 2^place times
+/// what they are, and A's rows keep floats, which are as much smaller. No sum of a block is more than
+/// 2^24 times the scale, whatever was added so far: floats hold it exactly, as integers do.
+///
+/// Numbers are put into strips as they are, and finished once all of a row are there.
+template <int Bits, int Range, int Block>
+struct pairs_of_integers : unit<format::bf16> {
+  static constexpr int parts = 1, kept = 2, zero = 1 << (Bits - 1), range = Range;
+  static constexpr std::int64_t block = Block / numbers;
+  static constexpr std::int64_t of_block = 2;  // a row has what its sums start at, and its scale
+  static_assert(Range < 15 && block * numbers * zero << Range <= 1 << 24);
+
+  /// sum += products, where both are integers.
+  FINEGRAIN_INLINE static void multiply_add(vec a, vec b, vec& sum) {
+    ivec products;
+    asm("vpmaddwd %2, %1, %0" : "=x"(products) : "x"(a), "x"(b));
+    sum = reinterpret_cast<vec>(reinterpret_cast<ivec>(sum) + products);
+  }
+  static void keep(float const* from, std::int64_t count, float* to) {
+    std::copy_n(from, count, to);
+  }
+  FINEGRAIN_INLINE static void keep(vec const (&numbers)[2], int, vec (&parts)[2]) {
+    parts[0] = numbers[0];
+    parts[1] = numbers[1];
+  }
+
+  /// Rounds so many units of a strip's rows: to integers in pairs, where the strip begins, or to floats
+  /// where they stand.
+  static void finish(float* strip, std::int64_t units, int height, bool in_pairs, float* blocks) {
+    for (std::int64_t k = 0; k < units; k += block, blocks += of_block * height) {
+      std::int64_t const n = std::min(block, units - k);
+      float* const from = strip + k * kept * height;
+      if (!in_pairs)
+        round_rows(from, n * numbers, height, blocks);
+      else if (height == 1)
+        pair_row(from, n, strip + k, blocks);
+      else
+        pair_rows(from, n, height, strip + k * height, blocks);
+    }
+  }
+  /// Of number k of those whose codes are in one lane.
+  static constexpr int place(int k) {
+    int const at = Bits * (k / 2) + 16 * (k % 2);
+    return at + Bits < 32 ? at : 0;
+  }
+
+ private:
+  static constexpr float shift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  /// Of numbers the largest of which has these bits, its sign aside; tiny ones are rounded to 0.
+  struct scale {
+    vec by, inverse;
+    FINEGRAIN_INLINE explicit scale(ivec largest) {
+      ivec const power = larger(largest & 0x7f800000, ivec{} + (40 << 23));
+      vec const p = reinterpret_cast<vec>(power);
+      by = p * (2.0f / (1 << Range)) + (p - p);
+      inverse = reinterpret_cast<vec>((254 << 23) - power) * float(1 << (Range - 1));
+    }
+    /// x as an integer, in the lower bits of x + shift.
+    FINEGRAIN_INLINE vec shifted(vec x) const {
+      vec y = vec{} + shift;
+      add_product(x, inverse, y);
+      return y;
+    }
+  };
+  FINEGRAIN_INLINE static ivec size(vec x) { return reinterpret_cast<ivec>(x) & INT32_MAX; }
+  FINEGRAIN_INLINE static ivec larger(ivec a, ivec b) { return a > b ? a : b; }
+  template <int Half>
+  FINEGRAIN_INLINE static std::int32_t largest(ivec v) {
+    vec const same = reinterpret_cast<vec>(v);
+    v = larger(v, reinterpret_cast<ivec>(detail::pick<detail::high_block<Half>>(same, same)));
+    if constexpr (Half == 1)
+      return v[0];
+    else
+      return largest<Half / 2>(v);
+  }
+  FINEGRAIN_INLINE static vec pair(vec first, vec second) {
+    return reinterpret_cast<vec>((reinterpret_cast<ivec>(first) & 0xffff) |
+                                 (reinterpret_cast<ivec>(second) << 16));
+  }
+  FINEGRAIN_INLINE static vec start(vec sum) {
+    return reinterpret_cast<vec>(__builtin_convertvector(sum * float(-zero), ivec));
+  }
+  /// Of so many numbers of rows side by side.
+  FINEGRAIN_INLINE static scale scale_of(float const* from, std::int64_t count, int height) {
+    ivec sizes{};
+    for (std::int64_t i = 0; i < count; ++i) sizes = larger(sizes, size(load(from + i * height)));
+    return scale(sizes);
+  }
+
+  static void pair_row(float const* from, std::int64_t units, float* to, float* blocks) {
+    ivec sizes{};
+    for (std::int64_t i = 0; i < units * numbers; i += lanes)
+      sizes = larger(sizes, size(load(from + i)));
+    scale const s(largest<lanes / 2>(sizes) - ivec{});
+    vec sum{};
+    for (std::int64_t i = 0; i < units; i += lanes) {
+      bool const both = i + lanes / 2 < units;
+      vec const a = s.shifted(load(from + 2 * i));
+      vec const b = both ? s.shifted(load(from + 2 * i + lanes)) : vec{} + shift;
+      sum += (a - shift) + (b - shift);
+      store(to + i, pair(detail::pick<even>(a, b), detail::pick<odd>(a, b)));
+    }
+    blocks[0] = start(vec{} + total(sum))[0];
+    blocks[1] = s.by[0];
+  }
+  static void pair_rows(float const* from, std::int64_t units, int height, float* to,
+                        float* blocks) {
+    scale const s = scale_of(from, units * numbers, height);
+    vec sum{}, made[block];  // vectors end where numbers of the next block may stand
+    for (std::int64_t i = 0; i < units; ++i, from += numbers * height) {
+      vec const first = s.shifted(load(from)), second = s.shifted(load(from + height));
+      sum += (first - shift) + (second - shift);
+      made[i] = pair(first, second);
+    }
+    for (std::int64_t i = 0; i < units; ++i) store(to + i * height, made[i]);
+    store(blocks, start(sum));
+    store(blocks + height, s.by);
+  }
+  static void round_rows(float* from, std::int64_t count, int height, float* blocks) {
+    constexpr int together = 32 / Bits;
+    scale const s = scale_of(from, count, height);
+    ivec lane;
+    for (int j = 0; j < lanes; ++j) lane[j] = j;
+    ivec const there = lane < height;  // behind the last row, the next numbers stand
+    vec by[together], sum{};
+    FINEGRAIN_UNROLL
+    for (int k = 0; k < together; ++k) by[k] = s.by * std::bit_cast<float>((127 - place(k)) << 23);
+    for (std::int64_t i = 0; i < count; i += together) {
+      FINEGRAIN_UNROLL
+      for (int k = 0; k < together; ++k, from += height) {
+        vec const x = load(from), integer = s.shifted(x) - shift;
+        sum += integer;
+        store(from, there ? integer * by[k] : x);
+      }
+    }
+    store(blocks, sum * s.by * float(-zero));
+  }
+};
+template <>
+struct unit<format::int8> : pairs_of_integers<8, 11, 64> {};
+template <>
+struct unit<format::int8_block> : pairs_of_integers<8, 12, 32> {};
+template <>
+struct unit<format::int4> : pairs_of_integers<4, 14, 32> {};
+#endif
+
+}  // namespace simd
+}  // namespace FINEGRAIN_ISA
+}  // namespace finegrain::inline FINEGRAIN_ABI
