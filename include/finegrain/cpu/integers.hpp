@@ -153,18 +153,23 @@ struct pairs_of_integers : unit<format::bf16> {
     scale const s = scale_of(from, count, height);
     ivec lane;
     for (int j = 0; j < lanes; ++j) lane[j] = j;
-    ivec const there = lane < height;  // behind the last row, the next numbers stand
-    vec by[together], sum{};
+    vec by[together], sum{}, made[Block];
     FINEGRAIN_UNROLL
     for (int k = 0; k < together; ++k) by[k] = s.by * std::bit_cast<float>((127 - place(k)) << 23);
     for (std::int64_t i = 0; i < count; i += together) {
       FINEGRAIN_UNROLL
-      for (int k = 0; k < together; ++k, from += height) {
-        vec const x = load(from), integer = s.shifted(x) - shift;
+      for (int k = 0; k < together; ++k) {
+        vec const integer = s.shifted(load(from + (i + k) * height)) - shift;
         sum += integer;
-        store(from, there ? integer * by[k] : x);
+        made[i + k] = integer * by[k];
       }
     }
+    // Vectors overlap: to load one just after its neighbour was stored would take ten times as long.
+    // Behind the last row of the last, the next block's numbers stand.
+    float* const last = from + (count - 1) * height;
+    vec const behind = load(last);
+    for (std::int64_t i = 0; i < count; ++i) store(from + i * height, made[i]);
+    store(last, lane < height ? made[count - 1] : behind);
     store(blocks, sum * s.by * float(-zero));
   }
 };
