@@ -54,8 +54,10 @@ requires(Quantised<F>) struct panels<F> {
     static constexpr format decoded = parts > 1 ? format::f32 : products;
     static constexpr std::int64_t some = depth / parts;
     /// Rows that meet the codes themselves: number by number, a tile's multiply-adds leave time to decode.
-    static constexpr int few = by_number<F> ? tile_rows : 4;
-    static_assert(!Integers<products> || few == tile_rows);  // one strip, whose rows are integers
+    static constexpr int few = [] {
+      if constexpr (Integers<products>) return unit<products>::few;
+      return by_number<F> ? tile_rows : 4;
+    }();
     /// Numbers along k whose products are summed before they are scaled; 0: all of them.
     static constexpr std::int64_t block = summed_steps<F> * code_layout<F>::step_numbers;
     static constexpr int abreast(int rows) { return by_number<F> ? enough_panels(rows) : 1; }
@@ -67,7 +69,8 @@ requires(Quantised<F>) struct panels<F> {
              piece const& then) const {
       std::byte const* const panel = data + now.panel * layout.panel_bytes();
       if (a.rows() <= few) {
-        few_rows(a, now, count, panel, sums, std::make_integer_sequence<int, few>());
+        few_rows(a, now, count, panel, sums,
+                 std::make_integer_sequence<int, std::min(few, tile_rows)>());
       } else {
         constexpr std::int64_t unit_bytes = code_layout<F>::step_bytes / units_of_codes<F>;
         fetching(data + then.panel * layout.panel_bytes() + layout.at(then.k / units_of_codes<F>),
@@ -89,12 +92,13 @@ requires(Quantised<F>) struct panels<F> {
       decoder<F> const tables;
       std::int64_t const begin = now.k / units_of_codes<F>;
       std::int64_t const end = begin + now.units / units_of_codes<F>;
-      a.each([&](int, int height, float const* strip, float const* blocks) {
+      a.each([&](int top, int height, float const* strip, float const* blocks) {
+        std::int64_t done = 0;  // panels
         auto const run = [&]<int Rows, int Panels>() {
-          for (; height == Rows && count >= Panels; count -= Panels,
-                                                    sums += Panels * Rows * panel_width,
-                                                    panel += Panels * layout.panel_bytes())
-            coded_tile<F, Rows, Panels>(strip, blocks, layout, panel, begin, end, sums, tables);
+          for (; height == Rows && count - done >= Panels; done += Panels)
+            coded_tile<F, Rows, Panels>(strip, blocks, layout, panel + done * layout.panel_bytes(),
+                                        begin, end, sums + (done * a.rows() + top) * panel_width,
+                                        tables);
         };
         if constexpr (abreast(1) == 4) run.template operator()<1, 4>();
         if constexpr (abreast(1) >= 2) run.template operator()<1, 2>();

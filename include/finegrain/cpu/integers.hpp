@@ -40,6 +40,7 @@ struct pairs_of_integers : unit<format::bf16> {
   static constexpr int parts = 1, kept = 2, zero = 1 << (Bits - 1), range = Range;
   static constexpr std::int64_t block = Block / numbers;
   static constexpr std::int64_t of_block = 2;  // a row has what its sums start at, and its scale
+  static constexpr int few = 9;                // rows that meet codes as integers
   static_assert(Range < 15 && block * numbers * zero << Range <= 1 << 24);
 
   /// sum += products, where both are integers.

@@ -101,7 +101,7 @@ class strips {
   void finish() const {
     if constexpr (Integers<F>)
       each([&](int, int height, float* strip, float* blocks) {
-        unit<F>::finish(strip, units_, height, count_ == 1, blocks);
+        unit<F>::finish(strip, units_, height, in_pairs(), blocks);
       });
   }
 
@@ -167,10 +167,17 @@ class strips {
   static constexpr std::int64_t gap = 32;
   static_assert(2 * lanes <= gap);
 
+  /// Whether rows that are finished are pairs of integers.
+  bool in_pairs() const {
+    if constexpr (Integers<F>)
+      return rows_ <= unit<F>::few;
+    else
+      return false;
+  }
   int top(int t) const { return t * height_ - std::max(t - high_, 0); }
   float* strip(int t) const { return room_ + top(t) * row_size(units_) + t * gap; }
   float* at(int t, int height) const {
-    int const size = count_ == 1 ? unit<F>::parts : unit<F>::kept;
+    int const size = in_pairs() ? unit<F>::parts : unit<F>::kept;
     return strip(t) + skipped_ * size * height;
   }
   float* blocks_at(int t, int height) const {
