@@ -52,9 +52,9 @@ struct pairs_of_integers : unit<format::bf16> {
   static void keep(float const* from, std::int64_t count, float* to) {
     std::copy_n(from, count, to);
   }
-  FINEGRAIN_INLINE static void keep(vec const (&numbers)[2], int, vec (&parts)[2]) {
-    parts[0] = numbers[0];
-    parts[1] = numbers[1];
+  FINEGRAIN_INLINE static void keep(vec const (&numbers)[2], vec (&floats)[2]) {
+    floats[0] = numbers[0];
+    floats[1] = numbers[1];
   }
 
   /// Rounds so many units of a strip's rows: to integers in pairs, where the strip begins, or to floats

@@ -68,7 +68,7 @@ class strips {
                          : top + r + lanes <= rows_
                              ? load(from[i] + top + r)
                              : load_first(from[i] + top + r, rows_ - top - r);
-          keep_unit(numbers, static_cast<int>(k % lanes), height, to + unit_at(k) * height + r);
+          keep_unit(numbers, height, to + unit_at(k) * height + r);
         });
       });
     }
@@ -190,13 +190,13 @@ class strips {
     for (int r = (height - 1) / lanes * lanes; r >= 0; r -= lanes)
       f(r, std::min<int>(lanes, height - r));
   }
-  /// A unit of rows side by side: numbers k, ... of the strip.
-  FINEGRAIN_INLINE static void keep_unit(vec const (&numbers)[unit<F>::numbers], int k, int height,
+  /// A unit of rows side by side.
+  FINEGRAIN_INLINE static void keep_unit(vec const (&numbers)[unit<F>::numbers], int height,
                                          float* to) {
-    vec parts[unit<F>::kept];
-    unit<F>::keep(numbers, k, parts);
+    vec floats[unit<F>::kept];
+    unit<F>::keep(numbers, floats);
     FINEGRAIN_UNROLL
-    for (int i = 0; i < unit<F>::kept; ++i) store(to + i * height, parts[i]);
+    for (int i = 0; i < unit<F>::kept; ++i) store(to + i * height, floats[i]);
   }
   FINEGRAIN_INLINE static void keep_units(vec const (&columns)[lanes], std::int64_t count,
                                           int height, float* to) {
@@ -207,7 +207,7 @@ class strips {
         vec numbers[n];
         FINEGRAIN_UNROLL
         for (int i = 0; i < n; ++i) numbers[i] = columns[k + i];
-        keep_unit(numbers, k, height, to);
+        keep_unit(numbers, height, to);
       }
     }
   }

@@ -21,9 +21,8 @@ namespace simd {
 ///   multiply_add(a, b, sum)       each lane's sum += the product of parts of a and b
 ///   take(from, count, to)         ceil(count / numbers) units from so many floats, 0 behind the last
 ///   take(vec, to)                 the same for a vector
-///   keep(from, count, to), keep(vec, to)     the same as A's rows keep them, in their parts
-///   keep(numbers, k, parts)       the same of a unit's numbers of as many rows as there are lanes, which
-///                                 begin at number k, counted by vectors
+///   keep(from, count, to)         the same as A's rows keep them, in so many floats
+///   keep(numbers, floats)         the same of a unit's numbers of as many rows as there are lanes
 ///   join(parts)                   units of lanes' numbers: part i has the i-th of each
 ///   take(bf16 const*, ...), join(bf16 const*, ...)   the same from bf16, where it has units
 ///   numbers_of(from, count)       the first of a vector's numbers, up to `lanes`, from units; then 0
@@ -40,9 +39,8 @@ struct unit<format::f32> {
   }
   static void keep(float const* from, std::int64_t count, float* to) { take(from, count, to); }
   FINEGRAIN_INLINE static void take(vec from, float* to) { store(to, from); }
-  FINEGRAIN_INLINE static void keep(vec from, float* to) { store(to, from); }
-  FINEGRAIN_INLINE static void keep(vec const (&numbers)[1], int, vec (&parts)[1]) {
-    parts[0] = numbers[0];
+  FINEGRAIN_INLINE static void keep(vec const (&numbers)[1], vec (&floats)[1]) {
+    floats[0] = numbers[0];
   }
   FINEGRAIN_INLINE static vec join(vec const (&part)[1]) { return part[0]; }
   FINEGRAIN_INLINE static vec numbers_of(float const* from, std::int64_t count) {
@@ -90,21 +88,19 @@ struct unit<format::bf16> {
   }
 #if defined(__AVX512BF16__)
   static void keep(float const* from, std::int64_t count, float* to) { take(from, count, to); }
-  FINEGRAIN_INLINE static void keep(vec from, float* to) { take(from, to); }
-  FINEGRAIN_INLINE static void keep(vec const (&numbers)[2], int, vec (&parts)[1]) {
-    parts[0] = join(numbers);
+  FINEGRAIN_INLINE static void keep(vec const (&numbers)[2], vec (&floats)[1]) {
+    floats[0] = join(numbers);
   }
 #else
   static void keep(float const* from, std::int64_t count, float* to) {
     std::int64_t k = 0;
-    for (; k + lanes <= count; k += lanes) keep(load(from + k), to + k);
+    for (; k + lanes <= count; k += lanes) store(to + k, nearest(load(from + k)));
     if (k < count)
       store_first(to + k, nearest(load_first(from + k, count - k)), (count - k + 1) / 2 * 2);
   }
-  FINEGRAIN_INLINE static void keep(vec from, float* to) { store(to, nearest(from)); }
-  FINEGRAIN_INLINE static void keep(vec const (&numbers)[2], int, vec (&parts)[2]) {
-    parts[0] = nearest(numbers[0]);
-    parts[1] = nearest(numbers[1]);
+  FINEGRAIN_INLINE static void keep(vec const (&numbers)[2], vec (&floats)[2]) {
+    floats[0] = nearest(numbers[0]);
+    floats[1] = nearest(numbers[1]);
   }
 #endif
   FINEGRAIN_INLINE static vec join(vec const (&part)[2]) {
