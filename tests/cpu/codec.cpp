@@ -1,4 +1,4 @@
-// Codes of quantised formats: what they mean, what is nearest, and how they become bf16.
+// Codes of quantised formats: what they mean, what is nearest, and how they become units.
 // SPDX-License-Identifier: Apache-2.0
 #include <finegrain/cpu/codec.hpp>
 
@@ -67,7 +67,7 @@ float decoded(std::uint32_t code, [[maybe_unused]] int k) {
     return codec::value(code) / codec::times;
 }
 
-TEMPLATE_TEST_CASE_SIG("decoders make bf16 of every code in every place", "", EVERY_FORMAT) {
+TEMPLATE_TEST_CASE_SIG("decoders make units of every code in every place", "", EVERY_FORMAT) {
   constexpr int n = simd::units_of_codes<F>, bits = simd::codec<F>::bits;
   simd::decoder<F> const decode;
   std::uint32_t state = 1;

@@ -1,6 +1,7 @@
 // Products with quantised weights: of the weights that the format keeps, in one order of summing.
 // SPDX-License-Identifier: Apache-2.0
 #include <finegrain/cpu/coded.hpp>
+#include <finegrain/cpu/expert_tasks.hpp>
 
 #include "../catch.hpp"
 #include "guarded.hpp"
@@ -172,7 +173,7 @@ TEMPLATE_TEST_CASE_SIG(
   for (int n = 0; n < N; ++n) w[std::size_t(n * K + 40)] = float(n % 3 - 1) / 2;
   coded<F> const b(1, N, K, 1, w.data());
   auto const same = [](float x, float y) { return x == y || (std::isnan(x) && std::isnan(y)); };
-  for (int const T : {1, 2, 5, 9}) {
+  for (int const T : {1, 2, 5, 9, 10, 13}) {
     numbers const plain = random_numbers(T * K, 2);
     numbers const expected = b.product(0, view(plain, T, K));
     for (float const odd : {INFINITY, -INFINITY, NAN}) {
@@ -205,6 +206,41 @@ TEMPLATE_TEST_CASE_SIG("a row's product with codes does not depend on the rows b
     REQUIRE(
         same(rows(b.product(0, view(others, T, K)), stride, t, 1), rows(together, stride, t, 1)));
   }
+}
+
+TEMPLATE_TEST_CASE_SIG("numbers of any size have the same bits alone and among many rows", "",
+                       EVERY_FORMAT) {
+  int const T = 12, K = 200, N = 40;
+  numbers const w = random_numbers(N * K, 2, 0.1), plain = random_numbers(T * K, 1);
+  coded<F> const b(1, N, K, 1, w.data());
+  float const odd = std::bit_cast<float>(0x7fffffffu);  // NaN, all of whose bits are set
+  for (float const size : {1e-38f, 1e-30f, 1e-20f, 1e20f, 1e33f, 1e34f, 1e35f, 1e37f, 3e38f, odd}) {
+    INFO("size " << size);
+    numbers a = plain;
+    for (std::size_t i = 0; i < a.size(); ++i)
+      a[i] = i % 3 == 0 && !(size > 1) ? a[i] : std::clamp(a[i], -1.0f, 1.0f) * size;
+    numbers const together = b.product(0, view(std::as_const(a), T, K));
+    auto const stride = std::int64_t(together.size()) / T;
+    int wrong = 0;
+    for (int t = 0; t < T; ++t) {
+      numbers const alone = b.product(0, view(std::as_const(a), T, K).middle_rows(t, 1));
+      for (int n = 0; n < N; ++n) {
+        float const x = alone[std::size_t(n)], y = together[std::size_t(t * stride + n)];
+        wrong += !(x == y || (std::isnan(x) && std::isnan(y)));
+        if (!(size < 1e38f)) wrong += std::isfinite(y);
+      }
+    }
+    CHECK(wrong == 0);
+  }
+}
+
+TEMPLATE_TEST_CASE_SIG("a worker has room for the rows of every format", "", EVERY_FORMAT) {
+  using left = typename coded<F>::left;
+  int small = 0;
+  for (std::int64_t K = 1; K < 40000; K += 7)
+    for (std::int64_t const T : {1, 7, 10, 13, 96, 1000})
+      small += fg::expert_room::rows(T, K) < left::size(T, K);
+  CHECK(small == 0);
 }
 
 TEST_CASE("weights of zeros, and ones too small for a scale, are kept as zeros") {

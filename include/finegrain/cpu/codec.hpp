@@ -32,6 +32,7 @@ concept Quantised =
 ///   values(top, shifted)            of a vector of them, in the top bits of 32, which were shifted up
 ///                                   by so many, as multiples of
 ///   times                           this power of 2
+///   zero                            instead, where products are of integers: value(code) is code - zero
 ///   products                        what they are multiplied in
 template <format F>
 struct codec;
@@ -67,7 +68,7 @@ struct codec<format::int8> {
   static constexpr float value(std::uint32_t code) {
     return static_cast<float>(code) - (code < 128 ? 0.0f : 256.0f);
   }
-  /// The top byte where it stands: to shift it down, too, would take as long as all else on a Zen 1.
+  /// The top byte where it stands: to shift it down, too, would take as long as all else on some machines.
   static constexpr float times = 0x1p-24f;
   FINEGRAIN_INLINE static vec values(ivec top, int shifted) {
     return __builtin_convertvector(shifted < 24 ? top & -0x1000000 : top, vec);
@@ -76,7 +77,6 @@ struct codec<format::int8> {
 };
 template <>
 struct codec<format::int8_block> : codec<format::int8> {
-  static constexpr format products = as_integers ? format::int8_block : format::bf16;
   static constexpr int block = 32;
 };
 

@@ -69,10 +69,11 @@ struct expert_room {
 
   constexpr std::int64_t size() const { return std::max(left + hidden + simd::right_room, sums); }
   static constexpr std::int64_t rows(std::int64_t tokens, std::int64_t K) {
-    constexpr format coded = simd::codec<format::int4>::products;
-    return std::max({simd::left_rows<format::f32>::size(tokens, K),
-                     simd::left_rows<format::bf16>::size(tokens, K),
-                     simd::left_rows<coded>::size(tokens, K)});
+    auto const size = [&]<format... F>() {
+      return std::max({simd::left_rows<F>::size(tokens, K)...});
+    };
+    return size.template operator()<format::f32, format::bf16, simd::codec<format::int8>::products,
+                                    simd::codec<format::int4>::products>();
   }
   float* left_of(int worker) const { return data + worker * size(); }
   float* hidden_of(int worker) const { return left_of(worker) + left; }

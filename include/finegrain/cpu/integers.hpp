@@ -26,28 +26,35 @@ concept Integers = requires {
 };
 
 #if FINEGRAIN_VECTOR_BYTES == 32
-/// Two integers of 16 bits. Of a row of A, a block of numbers share a scale, a power of 2, and are
-/// rounded to multiples of it up to 2^Range; they become NaN if one of them is not finite. Codes are
-/// values + zero, for which a block's sums start at -zero times the sum of the row's integers.
+/// Two integers of 16 bits. Of a row of A, 32 numbers at a time share a scale, a power of 2, and are
+/// rounded to multiples of it up to 2^Range; they become NaN if one of them is not finite, or near the end
+/// of what floats hold. Codes are values + zero, for which a block's sums start at -zero times the sum of
+/// the row's integers.
 ///
-/// Where tiles share what was decoded, codes become floats where they stand in 32 bits, as 2^place times
-/// what they are, and A's rows keep floats, which are as much smaller. No sum of a block is more than
-/// 2^24 times the scale, whatever was added so far: floats hold it exactly, as integers do.
+/// Few rows meet codes as integers. Where more share what was decoded, A's rows hold the same integers
+/// as floats, times the scale, and codes become floats where they stand in 32 bits: 2^place times what they are,
+/// for which A's numbers are as much smaller. No sum of a block is more than 2^24 times the scale, whatever was
+/// added so far: floats hold it exactly, as integers do.
+///
+///   block, of_block     units of a row that share a scale, and what a row has for each of them: what
+///                       its sums start at, and the scale
+///   few                 rows that are pairs of integers
+///   finish(...)         makes one or the other of a strip that holds all numbers of its rows
 ///
 /// Numbers are put into strips as they are, and finished once all of a row are there.
-template <int Bits, int Range, int Block>
+template <int Bits, int Range>
 struct pairs_of_integers : unit<format::bf16> {
   static constexpr int parts = 1, kept = 2, zero = 1 << (Bits - 1), range = Range;
-  static constexpr std::int64_t block = Block / numbers;
-  static constexpr std::int64_t of_block = 2;  // a row has what its sums start at, and its scale
-  static constexpr int few = 9;                // rows that meet codes as integers
+  static constexpr std::int64_t block = 32 / numbers;
+  static constexpr std::int64_t of_block = 2;
+  static constexpr int few = 9;
   static_assert(Range < 15 && block * numbers * zero << Range <= 1 << 24);
 
   /// sum += products, where both are integers.
   FINEGRAIN_INLINE static void multiply_add(vec a, vec b, vec& sum) {
-    ivec products;
+    uvec products;
     asm("vpmaddwd %2, %1, %0" : "=x"(products) : "x"(a), "x"(b));
-    sum = reinterpret_cast<vec>(reinterpret_cast<ivec>(sum) + products);
+    sum = reinterpret_cast<vec>(reinterpret_cast<uvec>(sum) + products);
   }
   static void keep(float const* from, std::int64_t count, float* to) {
     std::copy_n(from, count, to);
@@ -79,13 +86,14 @@ struct pairs_of_integers : unit<format::bf16> {
 
  private:
   static constexpr float shift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-  /// Of numbers the largest of which has these bits, its sign aside; tiny ones are rounded to 0.
+  /// Of numbers the largest of which has these bits, its sign aside. Below 2^-87 all are rounded to
+  /// multiples of one number; from 2^(103 + Range) on, where 2^24 times the scale is no float, it is NaN.
   struct scale {
     vec by, inverse;
     FINEGRAIN_INLINE explicit scale(ivec largest) {
       ivec const power = larger(largest & 0x7f800000, ivec{} + (40 << 23));
       vec const p = reinterpret_cast<vec>(power);
-      by = p * (2.0f / (1 << Range)) + (p - p);
+      by = power < ((230 + Range) << 23) ? p * (2.0f / (1 << Range)) : vec{} + __builtin_nanf("");
       inverse = reinterpret_cast<vec>((254 << 23) - power) * float(1 << (Range - 1));
     }
     /// x as an integer, in the lower bits of x + shift.
@@ -154,7 +162,7 @@ struct pairs_of_integers : unit<format::bf16> {
     scale const s = scale_of(from, count, height);
     ivec lane;
     for (int j = 0; j < lanes; ++j) lane[j] = j;
-    vec by[together], sum{}, made[Block];
+    vec by[together], sum{}, made[block * numbers];
     FINEGRAIN_UNROLL
     for (int k = 0; k < together; ++k) by[k] = s.by * std::bit_cast<float>((127 - place(k)) << 23);
     for (std::int64_t i = 0; i < count; i += together) {
@@ -175,11 +183,9 @@ struct pairs_of_integers : unit<format::bf16> {
   }
 };
 template <>
-struct unit<format::int8> : pairs_of_integers<8, 11, 64> {};
+struct unit<format::int8> : pairs_of_integers<8, 12> {};
 template <>
-struct unit<format::int8_block> : pairs_of_integers<8, 12, 32> {};
-template <>
-struct unit<format::int4> : pairs_of_integers<4, 14, 32> {};
+struct unit<format::int4> : pairs_of_integers<4, 14> {};
 #endif
 
 }  // namespace simd

@@ -105,7 +105,7 @@ class strips {
       });
   }
 
-  /// The same strips from unit k on.
+  /// The same strips from unit k on, of rows that are finished.
   strips after(std::int64_t k) const {
     strips rest = *this;
     rest.skipped_ += k;

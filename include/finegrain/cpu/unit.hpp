@@ -21,7 +21,7 @@ namespace simd {
 ///   multiply_add(a, b, sum)       each lane's sum += the product of parts of a and b
 ///   take(from, count, to)         ceil(count / numbers) units from so many floats, 0 behind the last
 ///   take(vec, to)                 the same for a vector
-///   keep(from, count, to)         the same as A's rows keep them, in so many floats
+///   keep(from, count, to)         the same as A's rows keep them, each in `kept` floats
 ///   keep(numbers, floats)         the same of a unit's numbers of as many rows as there are lanes
 ///   join(parts)                   units of lanes' numbers: part i has the i-th of each
 ///   take(bf16 const*, ...), join(bf16 const*, ...)   the same from bf16, where it has units
