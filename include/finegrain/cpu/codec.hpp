@@ -54,7 +54,7 @@ struct codec<format::int8> {
   }
 #elif FINEGRAIN_VECTOR_BYTES == 32
   static constexpr float times = 1;
-  static constexpr int zero = 128;
+  static constexpr int zero = unit<format::int8>::zero;
   static std::uint32_t code(float x) {
     return static_cast<std::uint32_t>(std::clamp(math::lrint(x), -127l, 127l) + zero);
   }

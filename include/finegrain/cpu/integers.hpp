@@ -103,17 +103,6 @@ struct pairs_of_integers : unit<format::bf16> {
       return y;
     }
   };
-  FINEGRAIN_INLINE static ivec size(vec x) { return reinterpret_cast<ivec>(x) & INT32_MAX; }
-  FINEGRAIN_INLINE static ivec larger(ivec a, ivec b) { return a > b ? a : b; }
-  template <int Half>
-  FINEGRAIN_INLINE static std::int32_t largest(ivec v) {
-    vec const same = reinterpret_cast<vec>(v);
-    v = larger(v, reinterpret_cast<ivec>(detail::pick<detail::high_block<Half>>(same, same)));
-    if constexpr (Half == 1)
-      return v[0];
-    else
-      return largest<Half / 2>(v);
-  }
   FINEGRAIN_INLINE static vec pair(vec first, vec second) {
     return reinterpret_cast<vec>((reinterpret_cast<ivec>(first) & 0xffff) |
                                  (reinterpret_cast<ivec>(second) << 16));
@@ -121,18 +110,17 @@ struct pairs_of_integers : unit<format::bf16> {
   FINEGRAIN_INLINE static vec start(vec sum) {
     return reinterpret_cast<vec>(__builtin_convertvector(sum * float(-zero), ivec));
   }
-  /// Of so many numbers of rows side by side.
-  FINEGRAIN_INLINE static scale scale_of(float const* from, std::int64_t count, int height) {
-    ivec sizes{};
-    for (std::int64_t i = 0; i < count; ++i) sizes = larger(sizes, size(load(from + i * height)));
-    return scale(sizes);
+  /// The largest of so many vectors, lane by lane, as bits: of floats that are not numbers these are
+  /// larger than of infinity.
+  FINEGRAIN_INLINE static ivec largest_of(float const* from, std::int64_t count, int distance) {
+    ivec most{};
+    for (std::int64_t i = 0; i < count; ++i)
+      most = larger(most, reinterpret_cast<ivec>(load(from + i * distance)) & INT32_MAX);
+    return most;
   }
 
   static void pair_row(float const* from, std::int64_t units, float* to, float* blocks) {
-    ivec sizes{};
-    for (std::int64_t i = 0; i < units * numbers; i += lanes)
-      sizes = larger(sizes, size(load(from + i)));
-    scale const s(largest<lanes / 2>(sizes) - ivec{});
+    scale const s(largest(largest_of(from, units * numbers / lanes, lanes)) - ivec{});
     vec sum{};
     for (std::int64_t i = 0; i < units; i += lanes) {
       bool const both = i + lanes / 2 < units;
@@ -146,7 +134,7 @@ struct pairs_of_integers : unit<format::bf16> {
   }
   static void pair_rows(float const* from, std::int64_t units, int height, float* to,
                         float* blocks) {
-    scale const s = scale_of(from, units * numbers, height);
+    scale const s(largest_of(from, units * numbers, height));
     vec sum{}, made[block];  // vectors end where numbers of the next block may stand
     for (std::int64_t i = 0; i < units; ++i, from += numbers * height) {
       vec const first = s.shifted(load(from)), second = s.shifted(load(from + height));
@@ -159,7 +147,7 @@ struct pairs_of_integers : unit<format::bf16> {
   }
   static void round_rows(float* from, std::int64_t count, int height, float* blocks) {
     constexpr int together = 32 / Bits;
-    scale const s = scale_of(from, count, height);
+    scale const s(largest_of(from, count, height));
     ivec lane;
     for (int j = 0; j < lanes; ++j) lane[j] = j;
     vec by[together], sum{}, made[block * numbers];

@@ -56,7 +56,10 @@ FINEGRAIN_INLINE vec load_first(float const* p, std::int64_t n) {
 FINEGRAIN_INLINE void store_first(float* p, vec v, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) p[i] = v[i];
 }
-FINEGRAIN_INLINE vec larger(vec a, vec b) { return a > b ? a : b; }
+template <class V>
+FINEGRAIN_INLINE V larger(V a, V b) {
+  return a > b ? a : b;
+}
 
 /// e^x to about 2 units in the last place; 0 below -87.3, infinite above 88.37, NaN kept.
 FINEGRAIN_INLINE vec exp(vec x) {
@@ -137,10 +140,11 @@ FINEGRAIN_INLINE float total(vec v) {
   else
     return total<Half / 2>(v);
 }
-/// The largest lane; of what is not a number, nothing is promised.
-template <int Half = lanes / 2>
-FINEGRAIN_INLINE float largest(vec v) {
-  v = larger(v, detail::pick<detail::high_block<Half>>(v, v));
+/// The largest lane, of floats or integers; of what is not a number, nothing is promised.
+template <int Half = lanes / 2, class V>
+FINEGRAIN_INLINE auto largest(V v) {
+  vec const same = __builtin_bit_cast(vec, v);
+  v = larger(v, __builtin_bit_cast(V, detail::pick<detail::high_block<Half>>(same, same)));
   if constexpr (Half == 1)
     return v[0];
   else
