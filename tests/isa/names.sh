@@ -28,10 +28,13 @@ done >names.txt <<END
 -march=znver3
 -march=x86-64-v3 -mavx512f
 -march=x86-64-v4
+-march=cascadelake
 -march=cooperlake
 -march=icelake-server
 -march=sapphirerapids
+-march=x86-64-v4 -mavx512vnni
 -march=x86-64-v4 -mavx512vbmi -mavx512bf16
+-march=x86-64-v4 -mavx512vnni -mavx512vbmi -mavx512bf16
 END
 cat names.txt
 awk '!NF || NF < 4 { print "not understood: " $0; failed = 1 }

@@ -35,16 +35,28 @@
 #define FINEGRAIN_VECTOR_BYTES 16
 #elif defined(__AVX512F__)
 #define FINEGRAIN_VECTOR_BYTES 64
-#if defined(__AVX512VBMI__) && defined(__AVX512BF16__)  // Zen 4, Sapphire Rapids
-#define FINEGRAIN_ISA avx512_vbmi_bf16
-#elif defined(__AVX512VBMI__)  // Ice Lake
-#define FINEGRAIN_ISA avx512_vbmi
-#elif defined(__AVX512BF16__)  // Cooper Lake
-#define FINEGRAIN_ISA avx512_bf16
-#elif defined(__AVX512BW__)  // Skylake's servers
-#define FINEGRAIN_ISA avx512
-#else
+#if !defined(__AVX512BW__)
 #define FINEGRAIN_ISA avx512_f
+#else  // Skylake's servers; then Cascade Lake has VNNI, Ice Lake VBMI too, Zen 4 and Sapphire Rapids all.
+       // The name is put together where it stands, so that its parts stay defined.
+#if defined(__AVX512VNNI__)
+#define FINEGRAIN_VNNI _vnni
+#else
+#define FINEGRAIN_VNNI
+#endif
+#if defined(__AVX512VBMI__)
+#define FINEGRAIN_VBMI _vbmi
+#else
+#define FINEGRAIN_VBMI
+#endif
+#if defined(__AVX512BF16__)
+#define FINEGRAIN_BF16 _bf16
+#else
+#define FINEGRAIN_BF16
+#endif
+#define FINEGRAIN_JOINED(a, b, c, d) a##b##c##d
+#define FINEGRAIN_JOIN(a, b, c, d) FINEGRAIN_JOINED(a, b, c, d)
+#define FINEGRAIN_ISA FINEGRAIN_JOIN(avx512, FINEGRAIN_VNNI, FINEGRAIN_VBMI, FINEGRAIN_BF16)
 #endif
 #elif defined(__AVX2__) && defined(__FMA__)
 #define FINEGRAIN_ISA avx2

@@ -8,7 +8,7 @@
 #include "../base/math.hpp"
 #include "integers.hpp"
 
-#if defined(__AVX512BW__)
+#if FINEGRAIN_VECTOR_BYTES == 64 && defined(__AVX512VBMI__)
 #include <immintrin.h>
 #endif
 
@@ -40,43 +40,24 @@ struct codec;
 template <>
 struct codec<format::int8> {
   static constexpr format products = as_integers ? format::int8 : format::bf16;
-  static constexpr int bits = 8, block = 0, outputs = 1;
+  static constexpr int bits = 8, block = 0, outputs = 1, zero = as_integers ? 128 : 0;
   static float scale(float most) { return math::abs(most) / 127; }
-#if defined(__AVX512VBMI__)
-  static constexpr float times = 1;
-  /// Sign and magnitude: half a table is enough.
   static std::uint32_t code(float x) {
-    auto const m = static_cast<std::uint32_t>(std::min(math::nearbyint(math::abs(x)), 127.0f));
-    return m | (x < 0 && m > 0 ? 128u : 0u);
+    return static_cast<std::uint32_t>(std::clamp(math::lrint(x), -127l, 127l) + zero) & 255;
   }
   static constexpr float value(std::uint32_t code) {
-    return static_cast<float>(code & 127) * (code & 128 ? -1.0f : 1.0f);
-  }
-#elif FINEGRAIN_VECTOR_BYTES == 32
-  static constexpr float times = 1;
-  static constexpr int zero = unit<format::int8>::zero;
-  static std::uint32_t code(float x) {
-    return static_cast<std::uint32_t>(std::clamp(math::lrint(x), -127l, 127l) + zero);
-  }
-  static constexpr float value(std::uint32_t code) {
-    return static_cast<float>(static_cast<int>(code) - zero);
-  }
-#else
-  static std::uint32_t code(float x) {
-    return static_cast<std::uint32_t>(std::clamp(math::lrint(x), -127l, 127l)) & 255;
-  }
-  static constexpr float value(std::uint32_t code) {
-    return static_cast<float>(code) - (code < 128 ? 0.0f : 256.0f);
+    return static_cast<float>(code) - (as_integers ? 128.0f : code < 128 ? 0.0f : 256.0f);
   }
   /// The top byte where it stands: to shift it down, too, would take as long as all else on some machines.
-  static constexpr float times = 0x1p-24f;
+  static constexpr float times = as_integers ? 1 : 0x1p-24f;
   FINEGRAIN_INLINE static vec values(ivec top, int shifted) {
     return __builtin_convertvector(shifted < 24 ? top & -0x1000000 : top, vec);
   }
-#endif
 };
 template <>
 struct codec<format::int8_block> : codec<format::int8> {
+  static constexpr format products =
+      Integers<format::int8_block> ? format::int8_block : codec<format::int8>::products;
   static constexpr int block = 32;
 };
 
@@ -160,31 +141,19 @@ struct decoder {
   }
 };
 
-#if defined(__AVX512BW__)
-/// The upper half of each value's bits, which is all of bf16; again and again if there are more.
-template <format F, int N>
-constexpr std::array<std::uint16_t, N> value_table() {
-  std::array<std::uint16_t, N> table{};
-  constexpr std::uint32_t codes = 1u << codec<F>::bits;
-  for (std::uint32_t i = 0; i < N; ++i)
-    table[i] =
-        static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(codec<F>::value(i % codes)) >> 16);
-  return table;
-}
-#endif
-#if defined(__AVX512VBMI__)
+#if FINEGRAIN_VECTOR_BYTES == 64 && defined(__AVX512VBMI__)
 /// Byte by byte: the low and the high half of a magnitude's bf16, and the sign.
-template <format F>
-requires(codec<F>::bits == 8) struct decoder<F> {
+template <>
+struct decoder<format::fp8> {
   __m512i low[2], high[2];
 
   decoder() {
     alignas(64) static constexpr auto halves = [] {
-      constexpr auto values = value_table<F, 128>();
       std::array<std::array<std::uint8_t, 128>, 2> t{};
-      for (std::size_t i = 0; i < 128; ++i) {
-        t[0][i] = static_cast<std::uint8_t>(values[i]);
-        t[1][i] = static_cast<std::uint8_t>(values[i] >> 8);
+      for (std::uint32_t i = 0; i < 128; ++i) {
+        auto const bits = std::bit_cast<std::uint32_t>(codec<format::fp8>::value(i));
+        t[0][i] = static_cast<std::uint8_t>(bits >> 16);
+        t[1][i] = static_cast<std::uint8_t>(bits >> 24);
       }
       return t;
     }();
@@ -203,25 +172,6 @@ requires(codec<F>::bits == 8) struct decoder<F> {
         reinterpret_cast<vec>(_mm512_ternarylogic_epi32(_mm512_slli_epi16(h, 8), l, evens, 0xf8));
     to[1] = reinterpret_cast<vec>(
         _mm512_ternarylogic_epi32(h, _mm512_srli_epi16(l, 8), evens, 0xd8));  // evens ? l : h
-  }
-};
-#endif
-#if defined(__AVX512BW__)
-/// Word by word, by the lowest five bits: the table stands there twice.
-template <format F>
-requires(codec<F>::bits == 4) struct decoder<F> {
-  __m512i table;
-
-  decoder() {
-    alignas(64) static constexpr auto twice = value_table<F, 32>();
-    table = _mm512_load_si512(twice.data());
-  }
-  FINEGRAIN_INLINE void units(ivec codes, vec (&to)[4]) const {
-    __m512i const c = reinterpret_cast<__m512i>(codes);
-    to[0] = reinterpret_cast<vec>(_mm512_permutexvar_epi16(c, table));
-    to[1] = reinterpret_cast<vec>(_mm512_permutexvar_epi16(_mm512_srli_epi16(c, 4), table));
-    to[2] = reinterpret_cast<vec>(_mm512_permutexvar_epi16(_mm512_srli_epi16(c, 8), table));
-    to[3] = reinterpret_cast<vec>(_mm512_permutexvar_epi16(_mm512_srli_epi16(c, 12), table));
   }
 };
 #endif

@@ -50,9 +50,12 @@ requires(Quantised<F>) struct panels<F> {
     static constexpr std::int64_t pass(int, std::int64_t) { return depth; }
     /// What codes are decoded into: units, or where a product would take those apart, floats. So many
     /// units at a time stay in the first-level cache, with a tile's rows.
-    static constexpr int parts = unit<products>::kept;
+    static constexpr int parts = [] {
+      if constexpr (Integers<products>) return unit<products>::always ? 1 : unit<products>::kept;
+      return unit<products>::kept;
+    }();
     static constexpr format decoded = parts > 1 ? format::f32 : products;
-    static constexpr std::int64_t some = depth / parts;
+    static constexpr std::int64_t some = at_once / parts;
     /// Rows that meet the codes themselves: number by number, a tile's multiply-adds leave time to decode.
     static constexpr int few = [] {
       if constexpr (Integers<products>) return unit<products>::few;
@@ -147,10 +150,12 @@ requires(Quantised<F>) struct panels<F> {
             FINEGRAIN_UNROLL
             for (int i = 0; i < n * parts; ++i) {
               vec part;
-              if constexpr (by_number<F>)
+              if constexpr (!by_number<F>)
+                part = unit<products>::part(units[i / parts], i % parts);
+              else if constexpr (parts > 1)
                 part = decoder<F>::part(c, i / parts, i % parts);
               else
-                part = unit<products>::part(units[i / parts], i % parts);
+                part = decoder<F>::integers(c, i);
               store(to + i * panel_width + j * lanes, part);
             }
           }

@@ -67,11 +67,11 @@ FINEGRAIN_INLINE void load_scales(std::byte const* from, vec (&to)[vectors]) {
     for (vec& scale : to) scale *= codec<F>::times;
 }
 
-/// Whether codes become floats number by number, or units that a product takes apart.
+/// Whether codes become floats or integers one by one, or units that a product takes apart.
 template <format F>
-inline constexpr bool by_number = unit<format::bf16>::parts > 1 && requires {
-  decoder<F>::part(ivec{}, 0, 0);
-};
+inline constexpr bool by_number = Integers<codec<F>::products> ||
+                                  (unit<format::bf16>::parts > 1 &&
+                                   requires { decoder<F>::part(ivec{}, 0, 0); });
 
 /// What the i-th multiply-add of a step takes of its codes, and a vector of what it takes of A: integers,
 /// which must not go through floats' arithmetic, or floats.
@@ -83,14 +83,6 @@ FINEGRAIN_INLINE vec part_of(ivec codes, int i) {
   else
     return decoder<F>::part(codes, i / u::parts, i % u::parts);
 }
-template <format F>
-FINEGRAIN_INLINE vec every_lane(float part) {
-  if constexpr (Integers<codec<F>::products>)
-    return reinterpret_cast<vec>(std::bit_cast<std::int32_t>(part) - ivec{});
-  else
-    return broadcast(part);
-}
-
 /// A step's codes for vector j of panels `distance` bytes apart.
 FINEGRAIN_INLINE std::byte const* codes_at(std::byte const* codes, std::int64_t distance, int j) {
   return codes + j / vectors * distance + j % vectors * std::int64_t{sizeof(ivec)};
@@ -107,7 +99,7 @@ FINEGRAIN_INLINE void add_number(float const* a, std::byte const*& codes, std::i
     return part_of<F>(load_codes(codes_at(codes, distance, j)), I);
   };
   auto const row = [&](int r) __attribute__((always_inline)) {
-    return every_lane<F>(a[I * Rows + r]);
+    return every_lane<codec<F>::products>(a[I * Rows + r]);
   };
   if constexpr (Rows > width) {  // the fewer of the two stay in registers
     vec w[width];
@@ -147,7 +139,7 @@ FINEGRAIN_INLINE void add_numbers(float const* a, std::byte const* codes, std::i
   for (int first = 0; first < all; first += some) {
     vec x[some];
     FINEGRAIN_UNROLL
-    for (int i = 0; i < some; ++i) x[i] = every_lane<F>(a[first + i]);
+    for (int i = 0; i < some; ++i) x[i] = every_lane<codec<F>::products>(a[first + i]);
     FINEGRAIN_UNROLL
     for (int j = 0; j < Panels * vectors; ++j) {
       ivec const c = load_codes(codes_at(codes, distance, j));
@@ -171,7 +163,7 @@ FINEGRAIN_INLINE void add_units(float const* a, std::byte const* codes, std::int
     for (int j = 0; j < width; ++j) w[j] = u::part(units[j][i / u::parts], i % u::parts);
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
-      vec const x = every_lane<F>(a[i * Rows + r]);
+      vec const x = every_lane<codec<F>::products>(a[i * Rows + r]);
       FINEGRAIN_UNROLL
       for (int j = 0; j < width; ++j) u::multiply_add(x, w[j], sum[r][j]);
     }
@@ -187,7 +179,7 @@ FINEGRAIN_INLINE void add_codes(float const* a, std::byte const* codes, std::int
   using u = unit<codec<F>::products>;
   constexpr int numbers = units_of_codes<F> * u::parts;
   for (; steps > 0; --steps, codes += code_layout<F>::step_bytes, a += numbers * Rows) {
-    if constexpr (unit<format::bf16>::parts > 1) {
+    if constexpr (by_number<F>) {
       std::byte const* soon = codes + fetched_ahead / Panels;
       soon += soon < behind ? 0 : (Panels - 1) * distance;
       FINEGRAIN_UNROLL
@@ -228,7 +220,7 @@ FINEGRAIN_ONE_COPY void coded_tile(float const* a, [[maybe_unused]] float const*
       FINEGRAIN_UNROLL
       for (int j = 0; j < width; ++j)
         if constexpr (integers)
-          sum[r][j] = every_lane<F>(blocks[r]);
+          sum[r][j] = every_lane<codec<F>::products>(blocks[r]);
         else
           sum[r][j] = scaled ? vec{} : load(sum_at(r, j));
     }
@@ -236,6 +228,7 @@ FINEGRAIN_ONE_COPY void coded_tile(float const* a, [[maybe_unused]] float const*
     begin += steps;
     a += steps * units_of_codes<F> * unit<P>::parts * Rows;
     codes += steps * layout.step_bytes;
+    asm("" : "+r"(sums));  // or compilers keep totals in registers that are not there
     FINEGRAIN_UNROLL
     for (int p = 0; p < Panels; ++p) {
       [[maybe_unused]] vec scale[vectors] = {vec{} + 1.0f, vec{} + 1.0f};
@@ -245,8 +238,7 @@ FINEGRAIN_ONE_COPY void coded_tile(float const* a, [[maybe_unused]] float const*
         FINEGRAIN_UNROLL
         for (int r = 0; r < Rows; ++r) {
           vec here = sum[r][j];
-          if constexpr (integers)
-            here = __builtin_convertvector(reinterpret_cast<ivec>(here), vec) * blocks[Rows + r];
+          if constexpr (integers) here = unit<P>::floats(here, blocks[Rows + r]);
           if constexpr (scaled || integers) {
             vec total = load(sum_at(r, j));
             add_product(here, scale[j % vectors], total);

@@ -72,8 +72,9 @@ struct expert_room {
     auto const size = [&]<format... F>() {
       return std::max({simd::left_rows<F>::size(tokens, K)...});
     };
-    return size.template operator()<format::f32, format::bf16, simd::codec<format::int8>::products,
-                                    simd::codec<format::int4>::products>();
+    return size.template
+    operator()<format::f32, format::bf16, simd::codec<format::int8>::products,
+               simd::codec<format::int8_block>::products, simd::codec<format::int4>::products>();
   }
   float* left_of(int worker) const { return data + worker * size(); }
   float* hidden_of(int worker) const { return left_of(worker) + left; }

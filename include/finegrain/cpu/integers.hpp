@@ -1,4 +1,4 @@
-// integers: codes times rows of A in 16 bits, where registers are of 32 bytes.
+// integers: codes times rows of A in 16 bits, with AVX2 and AVX-512.
 //
 // Two products and their sum are one instruction there, and two codes are spread to 16 bits in one; to
 // make floats of them takes as long as four multiply-adds on a Zen 1. Sums of integers are exact.
@@ -13,48 +13,69 @@ namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 namespace simd {
 
-#if FINEGRAIN_VECTOR_BYTES == 32
-inline constexpr bool as_integers = true;
-#else
-inline constexpr bool as_integers = false;
-#endif
-
 /// Products of integers: `unit<F>::block` units of a row of A share a scale.
 template <format F>
 concept Integers = requires {
   unit<F>::block;
 };
 
-#if FINEGRAIN_VECTOR_BYTES == 32
-/// Two integers of 16 bits. Of a row of A, 32 numbers at a time share a scale, a power of 2, and are
+/// The same unit in every lane, as products in F take it: integers must not go through floats' arithmetic.
+template <format F>
+FINEGRAIN_INLINE vec every_lane(float unit) {
+  if constexpr (Integers<F>)
+    return reinterpret_cast<vec>(std::bit_cast<std::int32_t>(unit) - ivec{});
+  else
+    return broadcast(unit);
+}
+
+#if FINEGRAIN_VECTOR_BYTES == 32 || (FINEGRAIN_VECTOR_BYTES == 64 && defined(__AVX512BW__))
+inline constexpr bool as_integers = true;
+
+/// Two integers of 16 bits. Of a row of A, `Numbers` at a time share a scale, a power of 2, and are
 /// rounded to multiples of it up to 2^Range; they become NaN if one of them is not finite, or near the end
 /// of what floats hold. Codes are values + zero, for which a block's sums start at -zero times the sum of
-/// the row's integers.
+/// the row's integers. A block's sum is at most 2^sum_bits times the scale.
 ///
-/// Few rows meet codes as integers. Where more share what was decoded, A's rows hold the same integers
-/// as floats, times the scale, and codes become floats where they stand in 32 bits: 2^place times what they are,
-/// for which A's numbers are as much smaller. No sum of a block is more than 2^24 times the scale, whatever was
-/// added so far: floats hold it exactly, as integers do.
+/// Registers of 64 bytes multiply integers at the rate of floats, or twice that: there all rows are pairs.
+///
+/// Of 32 bytes, only the few rows are that meet codes as they are decoded. Where more share what was
+/// decoded, A's rows hold the same integers as floats, times the scale, and codes become floats where they
+/// stand in 32 bits: 2^place times what they are, for which A's numbers are as much smaller. No sum of a
+/// block is more than 2^24 times the scale, whatever was added so far: floats hold it exactly, as integers do.
 ///
 ///   block, of_block     units of a row that share a scale, and what a row has for each of them: what
 ///                       its sums start at, and the scale
-///   few                 rows that are pairs of integers
-///   finish(...)         makes one or the other of a strip that holds all numbers of its rows
+///   few                 rows that meet codes as they are decoded, as pairs
+///   always              whether more rows are pairs too
+///   finish(...)         makes pairs, or floats, of a strip that holds all numbers of its rows
 ///
 /// Numbers are put into strips as they are, and finished once all of a row are there.
-template <int Bits, int Range>
+template <int Bits, int Range, int Numbers>
 struct pairs_of_integers : unit<format::bf16> {
+  static constexpr bool always = FINEGRAIN_VECTOR_BYTES == 64;
+  static constexpr int few = always ? 28 : 9;
   static constexpr int parts = 1, kept = 2, zero = 1 << (Bits - 1), range = Range;
-  static constexpr std::int64_t block = 32 / numbers;
+  static constexpr std::int64_t block = Numbers / numbers;
   static constexpr std::int64_t of_block = 2;
-  static constexpr int few = 9;
-  static_assert(Range < 15 && block * numbers * zero << Range <= 1 << 24);
+  static constexpr int sum_bits = std::bit_width(Numbers * zero - 1u) + Range;
+  static_assert(Range < 15 && sum_bits <= (always ? 30 : 24));
 
+  FINEGRAIN_INLINE static vec part(vec b, int) { return b; }
   /// sum += products, where both are integers.
   FINEGRAIN_INLINE static void multiply_add(vec a, vec b, vec& sum) {
+#if defined(__AVX512VNNI__)
+    vec to = sum;  // as in add_product
+    asm("vpdpwssd %2, %1, %0" : "+v"(to) : "v"(a), "v"(b));
+    sum = to;
+#else
     uvec products;
-    asm("vpmaddwd %2, %1, %0" : "=x"(products) : "x"(a), "x"(b));
+    asm("vpmaddwd %2, %1, %0" : "=v"(products) : "v"(a), "v"(b));
     sum = reinterpret_cast<vec>(reinterpret_cast<uvec>(sum) + products);
+#endif
+  }
+  /// A block's sums as floats.
+  FINEGRAIN_INLINE static vec floats(vec sum, float scale) {
+    return __builtin_convertvector(reinterpret_cast<ivec>(sum), vec) * scale;
   }
   static void keep(float const* from, std::int64_t count, float* to) {
     std::copy_n(from, count, to);
@@ -70,9 +91,9 @@ struct pairs_of_integers : unit<format::bf16> {
     for (std::int64_t k = 0; k < units; k += block, blocks += of_block * height) {
       std::int64_t const n = std::min(block, units - k);
       float* const from = strip + k * kept * height;
-      if (!in_pairs)
-        round_rows(from, n * numbers, height, blocks);
-      else if (height == 1)
+      if (!in_pairs) {
+        if constexpr (!always) round_rows(from, n * numbers, height, blocks);
+      } else if (height == 1)
         pair_row(from, n, strip + k, blocks);
       else
         pair_rows(from, n, height, strip + k * height, blocks);
@@ -87,13 +108,14 @@ struct pairs_of_integers : unit<format::bf16> {
  private:
   static constexpr float shift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   /// Of numbers the largest of which has these bits, its sign aside. Below 2^-87 all are rounded to
-  /// multiples of one number; from 2^(103 + Range) on, where 2^24 times the scale is no float, it is NaN.
+  /// multiples of one number; from 2^(127 + Range - sum_bits) on, where sums may be no float, it is NaN.
   struct scale {
     vec by, inverse;
     FINEGRAIN_INLINE explicit scale(ivec largest) {
       ivec const power = larger(largest & 0x7f800000, ivec{} + (40 << 23));
       vec const p = reinterpret_cast<vec>(power);
-      by = power < ((230 + Range) << 23) ? p * (2.0f / (1 << Range)) : vec{} + __builtin_nanf("");
+      by = power < ((254 + Range - sum_bits) << 23) ? p * (2.0f / (1 << Range))
+                                                    : vec{} + __builtin_nanf("");
       inverse = reinterpret_cast<vec>((254 << 23) - power) * float(1 << (Range - 1));
     }
     /// x as an integer, in the lower bits of x + shift.
@@ -170,10 +192,19 @@ struct pairs_of_integers : unit<format::bf16> {
     store(blocks, sum * s.by * float(-zero));
   }
 };
+#if FINEGRAIN_VECTOR_BYTES == 32
 template <>
-struct unit<format::int8> : pairs_of_integers<8, 12> {};
+struct unit<format::int8> : pairs_of_integers<8, 12, 32> {};
+#else
 template <>
-struct unit<format::int4> : pairs_of_integers<4, 14> {};
+struct unit<format::int8> : pairs_of_integers<8, 14, 128> {};
+template <>
+struct unit<format::int8_block> : pairs_of_integers<8, 14, 32> {};
+#endif
+template <>
+struct unit<format::int4> : pairs_of_integers<4, 14, 32> {};
+#else
+inline constexpr bool as_integers = false;
 #endif
 
 }  // namespace simd

@@ -8,10 +8,11 @@ namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 namespace simd {
 
-/// Units that hold so many numbers along k; of bf16 four at a time, because codes come so.
+/// Units that hold so many numbers along k; of two numbers as many as codes come at a time, or vectors.
 template <format F>
 constexpr std::int64_t units_of(std::int64_t numbers) {
-  return F == format::f32 ? numbers : ceil_div(numbers, 8) * 4;
+  constexpr std::int64_t some = std::max(lanes, 8);
+  return F == format::f32 ? numbers : ceil_div(numbers, some) * (some / 2);
 }
 
 /// A part of B: units [k, k + units) of a panel; without units nothing.

@@ -17,7 +17,8 @@ namespace simd {
 inline constexpr int vectors = 2;                           // side by side in a tile of a product
 inline constexpr int panel_width = vectors * lanes;         // columns of a packed panel
 inline constexpr int tile_rows = registers == 32 ? 14 : 6;  // sums, B and one of A fill registers
-inline constexpr int depth = 256;      // k's at a time: a panel and a tile's rows stay in L1
+inline constexpr int depth = 256;  // k's at a time: a panel and a tile's rows stay in L1
+inline constexpr int at_once = std::min(depth, 4096 / panel_width);  // of f32 in 16 kB: half an L1
 inline constexpr int block_rows = 96;  // rows that share one packing of B
 inline constexpr int block_cols = 128;
 inline constexpr int block_panels = block_cols / panel_width;

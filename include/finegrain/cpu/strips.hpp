@@ -170,7 +170,7 @@ class strips {
   /// Whether rows that are finished are pairs of integers.
   bool in_pairs() const {
     if constexpr (Integers<F>)
-      return rows_ <= unit<F>::few;
+      return unit<F>::always || rows_ <= unit<F>::few;
     else
       return false;
   }

@@ -35,7 +35,7 @@ FINEGRAIN_INLINE void add_unit(float const* a, float const* panel, vec (&sum)[Ro
     vec const b0 = unit<F>::part(load(panel), i), b1 = unit<F>::part(load(panel + lanes), i);
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
-      vec const x = broadcast(a[r * row + i * part]);
+      vec const x = every_lane<F>(a[r * row + i * part]);
       unit<F>::multiply_add(x, b0, sum[r][0]);
       unit<F>::multiply_add(x, b1, sum[r][1]);
     }
@@ -202,10 +202,17 @@ void scaled_tile(float const* strip, [[maybe_unused]] float const* blocks, std::
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
       FINEGRAIN_UNROLL
-      for (int j = 0; j < vectors; ++j) sum[r][j] = Integers<P> ? broadcast(blocks[r]) : vec{};
+      for (int j = 0; j < vectors; ++j) sum[r][j] = Integers<P> ? every_lane<F>(blocks[r]) : vec{};
+    }
+    add_stretch<F, in_strips, Rows>(strip, std::min(units, block), panel, sum, mine);
+    if constexpr (Integers<F>) {
+      FINEGRAIN_UNROLL
+      for (int r = 0; r < Rows; ++r) {
+        FINEGRAIN_UNROLL
+        for (int j = 0; j < vectors; ++j) sum[r][j] = unit<F>::floats(sum[r][j], blocks[Rows + r]);
+      }
     }
     if constexpr (Integers<P>) blocks += unit<P>::of_block * Rows;
-    add_stretch<F, in_strips, Rows>(strip, std::min(units, block), panel, sum, mine);
     vec const s0 = load(scales), s1 = load(scales + lanes);
     float* to = sums;
     asm("" : "+r"(to));  // or compilers keep totals in registers that are not there
