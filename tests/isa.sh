@@ -1,7 +1,7 @@
 #!/bin/sh
 # The kernels' tests for another instruction set than this machine's build:
 #
-#   tests/isa.sh x86-64-v3 | x86-64-v4 | aarch64
+#   tests/isa.sh x86-64-v3 | x86-64-v4 | x86-64-v4-vnni | aarch64
 #
 # aarch64 is cross-compiled and runs under qemu (Debian: g++-aarch64-linux-gnu qemu-user-static).
 # Needs Catch2 2 where the compiler's own headers are. SPDX-License-Identifier: Apache-2.0
@@ -14,6 +14,10 @@ case $isa in
 aarch64)
   compile="aarch64-linux-gnu-g++"
   run="qemu-aarch64-static -L /usr/aarch64-linux-gnu"
+  ;;
+x86-64-v4-vnni)
+  compile="${CXX:-c++} -march=x86-64-v4 -mavx512vnni"
+  run=
   ;;
 *)
   compile="${CXX:-c++} -march=$isa"

@@ -18,6 +18,8 @@ inline char const* compiled_for() {
   return "baseline";
 #elif defined(__AVX512BF16__)
   return "x86-64-v4-bf16";
+#elif defined(__AVX512VNNI__)
+  return "x86-64-v4-vnni";
 #elif defined(__AVX512F__)
   return "x86-64-v4";
 #elif defined(__AVX2__)

@@ -56,20 +56,22 @@ inline int x86_levels() noexcept {
     return 1;
   // AVX512 F, DQ, CD, BW, VL; masks, zmm and the upper 16 registers
   if (!all(seventh.b, bits(16, 17, 28, 30, 31)) || !saves(bits(5, 6, 7))) return 2;
+  if (!all(seventh.c, bits(11))) return 3;  // AVX512 VNNI
   // AVX512 VBMI, BF16
-  if (!all(seventh.c, bits(1)) || seventh.a < 1 || !all(cpuid(7, 1).a, bits(5))) return 3;
-  return 4;
+  if (!all(seventh.c, bits(1)) || seventh.a < 1 || !all(cpuid(7, 1).a, bits(5))) return 4;
+  return 5;
 }
 #endif
 }  // namespace detail
 
 /// Whether this machine and its system run what was compiled for `isa`, one of the names that
-/// `finegrain_for_each_isa` knows: x86-64, x86-64-v3 (AVX2, FMA), x86-64-v4 (AVX-512),
-/// x86-64-v4-bf16 (with its bf16 and VBMI), and baseline, which is what the compiler takes by itself
-/// on other machines.
+/// `finegrain_for_each_isa` knows: x86-64, x86-64-v3 (AVX2, FMA), x86-64-v4 (AVX-512), x86-64-v4-vnni
+/// (with its products of integers), x86-64-v4-bf16 (with its bf16 and VBMI too), and baseline, which is
+/// what the compiler takes by itself on other machines.
 inline bool runs_isa(std::string_view isa) noexcept {
 #if defined(__x86_64__)
-  constexpr std::string_view names[] = {"x86-64", "x86-64-v3", "x86-64-v4", "x86-64-v4-bf16"};
+  constexpr std::string_view names[] = {"x86-64", "x86-64-v3", "x86-64-v4", "x86-64-v4-vnni",
+                                        "x86-64-v4-bf16"};
   int const levels = detail::x86_levels();
   for (int i = 0; i < levels; ++i)
     if (isa == names[i]) return true;
