@@ -107,11 +107,8 @@ BENCH_LOOP(bf16_loop, "vdpbf16ps", "vpxord")
 #define BENCH_BF16
 #endif
 #if defined(__AVX512VNNI__)
-BENCH_LOOP(int8_loop, "vpdpbusd", "vpxord")
-#define BENCH_INT8
-#elif defined(__AVXVNNI__)
-BENCH_LOOP(int8_loop, "%{vex%} vpdpbusd", "vpxor")
-#define BENCH_INT8
+BENCH_LOOP(int16_loop, "vpdpwssd", "vpxord")
+#define BENCH_INT16
 #endif
 #undef BENCH_LOOP
 #endif
@@ -163,10 +160,10 @@ inline double peak_bf16([[maybe_unused]] fg::cpu const& on) {
   return 0;
 #endif
 }
-/// The same for products of 8-bit integers summed in 32 bits.
-inline double peak_int8([[maybe_unused]] fg::cpu const& on) {
-#if defined(BENCH_INT8)
-  return rate_of(on, int8_loop, 2 * sums * register_bytes, 0x01010101);
+/// The same for products of 16-bit integers summed in 32 bits.
+inline double peak_int16([[maybe_unused]] fg::cpu const& on) {
+#if defined(BENCH_INT16)
+  return rate_of(on, int16_loop, 2 * sums * register_bytes / 2, 0x00010001);
 #else
   return 0;
 #endif
@@ -194,7 +191,7 @@ inline double read_rate(fg::cpu const& on, float const* memory, std::int64_t byt
 
 /// Operations a second of each kind, and bytes a second from memory. 0: there is no such limit.
 struct limits {
-  double f32 = 0, bf16 = 0, int8 = 0, read = 0;
+  double f32 = 0, bf16 = 0, int16 = 0, read = 0;
 };
 
 /// Measures the limits again and again; memory is read in slices of a buffer far above any cache.
@@ -207,7 +204,7 @@ class machine {
   }
   limits measure() {
     place_ = (place_ + slice) % total;
-    return {peak_flops(on_), peak_bf16(on_), peak_int8(on_),
+    return {peak_flops(on_), peak_bf16(on_), peak_int16(on_),
             read_rate(on_, memory_.floats() + place_ / 4, slice)};
   }
 
