@@ -98,9 +98,8 @@ constexpr int enough_panels(int rows) { return rows <= 2 ? 4 / rows : 1; }
 /// B from weights as they are stored: each block of a panel is packed when it is its turn.
 template <format F>
 struct packing {
-  /// Rows that meet the weights where they are: what is packed would be read once or twice. Longer
-  /// registers pack at the pace of memory.
-  static constexpr int few = F == format::f32 && registers == 16 ? 2 : 0;
+  /// Rows that meet the weights where they are: what is packed would be read once or twice.
+  static constexpr int few = F == format::f32 ? 2 : 0;
   static constexpr int abreast(int) { return 1; }
 
   transposed b;
@@ -108,7 +107,7 @@ struct packing {
   float* room;  // right_room numbers
 
   /// Where they are, rows of W are read from end to end.
-  std::int64_t pass(int rows, std::int64_t panel) const { return stays(rows, panel) ? K : depth; }
+  std::int64_t pass(int rows, std::int64_t panel) const { return stays(rows, panel) ? K : pieces; }
 
   void run(strips<F> const& a, piece const& now, int, bool, float* sums, piece const& then) const {
     if constexpr (few > 0)
@@ -128,6 +127,9 @@ struct packing {
 
  private:
   static constexpr std::int64_t n = unit<F>::numbers;
+  /// Units that are packed at a time. Pairs are multiplied more slowly than more of them come from the
+  /// second-level cache.
+  static constexpr std::int64_t pieces = F == format::f32 ? at_once : depth;
 
   bool stays(int rows, std::int64_t panel) const {
     return rows <= few && b.whole(panel) && K % lanes == 0;

@@ -44,13 +44,17 @@ struct panels {
   /// One matrix's panels, as multiply_panels reads them.
   struct source {
     static constexpr std::int64_t unit_bytes = panel_width * 4;
-    /// Longer registers read as fast from one panel at a time.
-    static constexpr int abreast(int rows) { return registers == 32 ? 1 : enough_panels(rows); }
-    static constexpr std::int64_t pass(int, std::int64_t) {
-      return registers == 32 ? 4 * depth : depth;
+    /// Where there are 32 registers, pairs are read no faster from several panels at a time.
+    static constexpr int abreast(int rows) {
+      return registers == 32 && F == format::bf16 ? 1 : enough_panels(rows);
     }
     float const* data;
     std::int64_t units;  // of k in all
+
+    /// Longer registers take longer pieces, of one length: during each the next is fetched.
+    std::int64_t pass(int, std::int64_t) const {
+      return registers == 32 ? ceil_div(units, (units - 1) / (2 * depth) + 1) : depth;
+    }
 
     /// Many tiles share the fetching of what comes then. A tile alone reads at the pace of memory: it
     /// fetches 4 kB ahead, and one row of one part leaves even that to the machine.

@@ -79,7 +79,9 @@ void multiply(row_list a, int rows, std::int64_t K, panels<F> const& b, std::int
   static_assert(P == panels<F>::products);
   constexpr std::int64_t n = unit<P>::numbers;
   auto const right = b.matrix(0, room.right);
-  std::int64_t const units = units_of<P>(K), step = block_rows / rows * depth;
+  std::int64_t const units = units_of<P>(K), most = block_rows / rows * depth;
+  std::int64_t const pass = std::clamp<std::int64_t>(right.pass(rows, 0), 1, most);
+  std::int64_t const step = most / pass * pass;  // a short rest of a pass would fetch a whole one
   auto const some = [&](std::int64_t k) { return std::min(step, units - k); };
   for (std::int64_t begin = 0; begin < units; begin += step) {
     bool const whole = begin + some(begin) == units;
