@@ -131,9 +131,7 @@ struct packing {
   /// second-level cache.
   static constexpr std::int64_t pieces = F == format::f32 ? at_once : depth;
 
-  bool stays(int rows, std::int64_t panel) const {
-    return rows <= few && b.whole(panel) && K % lanes == 0;
-  }
+  bool stays(int rows, std::int64_t panel) const { return rows <= few && b.whole(panel); }
   /// A whole panel, which is turned over in registers. What is fetched ahead goes on with the rows that
   /// come next: behind a row's end stand others, that have been read.
   template <int Rows>
@@ -146,7 +144,8 @@ struct packing {
                                 : then.units > 0 ? b.vector(then.panel, 0)
                                                  : from;
       vec sum[Rows]{};
-      for (std::int64_t k = 0; k < K; k += lanes) {
+      std::int64_t k = 0;
+      for (; k + lanes <= K; k += lanes) {
         float const* const later = k + soon < K ? from + k + soon : next + (k + soon - K);
         float const* row[lanes];
         FINEGRAIN_UNROLL
@@ -162,6 +161,14 @@ struct packing {
           for (int r = 0; r < Rows; ++r)
             add_product(broadcast(a[(k + c) * Rows + r]), column[c], sum[r]);
         }
+      }
+      if (k < K) {
+        float const* row[lanes];
+        for (int c = 0; c < lanes; ++c) row[c] = from + c * stride + k;
+        vec column[lanes];
+        transpose(row, lanes, K - k, column);
+        for (int c = 0; k < K; ++k, ++c)
+          for (int r = 0; r < Rows; ++r) add_product(broadcast(a[k * Rows + r]), column[c], sum[r]);
       }
       FINEGRAIN_UNROLL
       for (int r = 0; r < Rows; ++r) store(sums + r * panel_width, sum[r]);
