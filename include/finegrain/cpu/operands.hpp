@@ -100,6 +100,59 @@ struct ahead_and_moving : ahead {
   moving also;
 };
 
+/// Rows of sums that go past the caches beside the multiply-adds of several tiles, some at each cache line of
+/// k that these pass: a core has room for few stores that wait for memory.
+struct leaving {
+  float const* from = nullptr;
+  float* to = nullptr;
+  std::int64_t from_stride = 0, to_stride = 0, columns = 0;  // of vectors
+  std::int64_t left = 0, share = 0, pace = 0;                // vectors: all, a tile's, at a time
+  std::int64_t column = 0, mine = 0;                         // what is left of this tile's
+
+  leaving() = default;
+  leaving(float const* from, std::int64_t from_stride, matrix<float> to)
+      : from(from),
+        to(to.data),
+        from_stride(from_stride),
+        to_stride(to.stride),
+        columns(to.cols / lanes),
+        left(to.rows * columns) {}
+  /// Whether whole vectors can go there.
+  static bool fits(matrix<float> to) {
+    return can_stream(to.data) && to.stride % lanes == 0 && to.cols % lanes == 0;
+  }
+
+  /// Shares it among so many tiles, `units` deep, each of which begins.
+  void spread(std::int64_t tiles, std::int64_t units) {
+    share = ceil_div(left, tiles);
+    pace = ceil_div(share, std::max<std::int64_t>(units / line, 1));
+  }
+  void begin() { mine = std::min(share, left); }
+  void finish() { move(mine = left); }
+
+  FINEGRAIN_INLINE void move(std::int64_t n) {
+    left -= n;
+    mine -= n;
+    for (; n > 0; --n) {
+      stream(to, load(from));
+      from += lanes;
+      to += lanes;
+      if (++column < columns) continue;
+      column = 0;
+      from += from_stride - columns * lanes;
+      to += to_stride - columns * lanes;
+    }
+  }
+};
+/// What is fetched, and what leaves.
+struct ahead_and_leaving : ahead {
+  struct {
+    leaving* all;
+    FINEGRAIN_INLINE void some() { all->move(std::min(all->pace, all->mine)); }
+    FINEGRAIN_INLINE void rest() { all->move(all->mine); }
+  } also;
+};
+
 /// Rows of numbers by index: row i, or row index[i]. Of weights, row i also in bf16.
 struct row_list {
   float const* data = nullptr;

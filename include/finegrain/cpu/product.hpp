@@ -148,7 +148,9 @@ void outer_product(row_list a, std::int64_t first, row_list b, std::int64_t K, m
                    gradients mode, room& room, float* right, std::int64_t size) {
   constexpr std::int64_t step = depth * unit<F>::numbers, group = 2 * block_panels;
   constexpr std::int64_t width = group * panel_width;
-  static_assert(tile_rows * width <= block_rows * block_cols);
+  static_assert(2 * tile_rows * width <= block_rows * block_cols);
+  float *here = room.sums, *there = room.sums + tile_rows * width;
+  leaving last;  // a strip's sums, while the next strip is multiplied
   if (K == 0 && mode == gradients::overwrite)
     for (std::int64_t r = 0; r < dw.rows; ++r) std::fill_n(dw.row(r), dw.cols, 0.0f);
   straight const source{b, dw.cols};
@@ -170,22 +172,33 @@ void outer_product(row_list a, std::int64_t first, row_list b, std::int64_t K, m
           std::int64_t const panels = std::min(group, end - q), c = q * panel_width;
           std::int64_t const n = std::min(panels * panel_width, dw.cols - c);
           left.each([&](int r, int height, float const* strip) {
-            matrix<float> const to = dw.middle_rows(top + r, height);
+            matrix<float> const to(dw.row(top + r) + c, height, n, dw.stride);
             auto const next = [&](int i) {
               for (++tile; fetched * tiles < count * tile; ++fetched)  // rows of the next block
                 for (std::int64_t row = top + block_rows; row < after; row += line)
                   __builtin_prefetch(a[k0 + fetched] + first + row, 0, 2);
-              if (how == gradients::overwrite) return ahead{};
-              return ahead{to.data + c + i * panel_width, to.stride, height, panel_width};
+              last.begin();
+              return ahead_and_leaving{
+                  how == gradients::overwrite
+                      ? ahead{}
+                      : ahead{to.data + i * panel_width, to.stride, height, panel_width},
+                  {&last}};
             };
-            wishes<ahead> meanwhile(next);
-            run_tiles<F>(height, strip, units, right + (q - p) * panel, sink::fresh, room.sums,
-                         width, {0, panel, panel_width}, static_cast<int>(panels), meanwhile);
-            for (int i = 0; i < height; ++i) put_past(room.sums + i * width, n, how, to.row(i) + c);
+            last.spread(panels, units);
+            wishes<ahead_and_leaving> meanwhile(next);
+            run_tiles<F>(height, strip, units, right + (q - p) * panel, sink::fresh, here, width,
+                         {0, panel, panel_width}, static_cast<int>(panels), meanwhile);
+            if (how == gradients::overwrite && leaving::fits(to)) {
+              last = leaving(here, width, to);
+              std::swap(here, there);
+            } else {
+              for (int i = 0; i < height; ++i) put_past(here + i * width, n, how, to.row(i));
+            }
           });
         }
       }
     }
+    last.finish();
   }
   fence();
 }
