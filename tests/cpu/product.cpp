@@ -119,6 +119,30 @@ TEST_CASE("an outer product is exact on whole numbers, stored or added, of no ro
   }
 }
 
+TEST_CASE("rows on the border of vectors leave past the caches, exactly, and nothing behind them") {
+  for (auto [K, F, D] :
+       {std::array<int, 3>{10, 97, 288}, {40, 230, 64}, {130, 29, 320}, {300, 120, 832}}) {
+    INFO("K " << K << ", F " << F << ", D " << D);
+    numbers a(std::size_t(K * F)), b(std::size_t(K * D));
+    for (std::size_t i = 0; i < a.size(); ++i) a[i] = float(int(i * 7 % 9) - 4);
+    for (std::size_t i = 0; i < b.size(); ++i) b[i] = float(int(i * 5 % 11) - 5);
+    fg::buffer<float> made(F * (D + 64));
+    std::fill(made.begin(), made.end(), poison);
+    fg::matrix<float> const dw(made.data(), F, D, D + 64);
+    REQUIRE(simd::leaving::fits(dw));
+    simd::outer_product(view(a, K, F), 0, view(b, K, D), K, dw, fg::gradients::overwrite);
+    int wrong = 0;
+    for (int f = 0; f < F; ++f)
+      for (int d = 0; d < D + 64; ++d) {
+        float exact = 0;
+        for (int k = 0; k < K && d < D; ++k)
+          exact += a[std::size_t(k * F + f)] * b[std::size_t(k * D + d)];
+        wrong += d < D ? dw.row(f)[d] != exact : !std::isnan(dw.row(f)[d]);
+      }
+    CHECK(wrong == 0);
+  }
+}
+
 TEST_CASE("nothing behind a row's end is read or written") {
   for (auto [T, K, N] : {std::array<int, 3>{1, 1, 1}, {3, 1000, 5}, {7, 853, 17}, {2, 9, 853}}) {
     guarded a(T, K), w(N, K), y(T, N), dw(N, K);
