@@ -109,14 +109,6 @@ struct leaving {
   std::int64_t left = 0, share = 0, pace = 0;                // vectors: all, a tile's, at a time
   std::int64_t column = 0, mine = 0;                         // what is left of this tile's
 
-  leaving() = default;
-  leaving(float const* from, std::int64_t from_stride, matrix<float> to)
-      : from(from),
-        to(to.data),
-        from_stride(from_stride),
-        to_stride(to.stride),
-        columns(to.cols / lanes),
-        left(to.rows * columns) {}
   /// Whether whole vectors can go there.
   static bool fits(matrix<float> to) {
     return can_stream(to.data) && to.stride % lanes == 0 && to.cols % lanes == 0;
@@ -144,13 +136,16 @@ struct leaving {
     }
   }
 };
+/// A tile's part of what leaves.
+struct leaving_part {
+  leaving* all = nullptr;
+
+  FINEGRAIN_INLINE void some() { all->move(std::min(all->pace, all->mine)); }
+  FINEGRAIN_INLINE void rest() { all->move(all->mine); }
+};
 /// What is fetched, and what leaves.
 struct ahead_and_leaving : ahead {
-  struct {
-    leaving* all;
-    FINEGRAIN_INLINE void some() { all->move(std::min(all->pace, all->mine)); }
-    FINEGRAIN_INLINE void rest() { all->move(all->mine); }
-  } also;
+  leaving_part also;
 };
 
 /// Rows of numbers by index: row i, or row index[i]. Of weights, row i also in bf16.

@@ -178,18 +178,21 @@ void outer_product(row_list a, std::int64_t first, row_list b, std::int64_t K, m
                 for (std::int64_t row = top + block_rows; row < after; row += line)
                   __builtin_prefetch(a[k0 + fetched] + first + row, 0, 2);
               last.begin();
-              return ahead_and_leaving{
-                  how == gradients::overwrite
-                      ? ahead{}
-                      : ahead{to.data + i * panel_width, to.stride, height, panel_width},
-                  {&last}};
+              ahead_and_leaving now;  // by braces, nvcc 13.0 crashes
+              now.also.all = &last;
+              if (how == gradients::accumulate) {
+                now.first = to.data + i * panel_width, now.stride = to.stride;
+                now.rows = height, now.length = panel_width;
+              }
+              return now;
             };
             last.spread(panels, units);
             wishes<ahead_and_leaving> meanwhile(next);
             run_tiles<F>(height, strip, units, right + (q - p) * panel, sink::fresh, here, width,
                          {0, panel, panel_width}, static_cast<int>(panels), meanwhile);
             if (how == gradients::overwrite && leaving::fits(to)) {
-              last = leaving(here, width, to);
+              std::int64_t const columns = n / lanes;
+              last = {here, to.data, width, to.stride, columns, height * columns};
               std::swap(here, there);
             } else {
               for (int i = 0; i < height; ++i) put_past(here + i * width, n, how, to.row(i));
