@@ -85,6 +85,8 @@
 #include "cpu/executor.hpp"
 #include "cpu/simd.hpp"
 #include "cpu/unit.hpp"
+#include "cpu/room.hpp"
+#include "cpu/meanwhile.hpp"
 #include "cpu/operands.hpp"
 #include "cpu/tile.hpp"
 #include "cpu/left.hpp"

@@ -1,5 +1,5 @@
-// operands: what a product reads, how it is copied to where it stays in a cache, in units of any
-// format, and the room for it.
+// operands: what a product reads, and how it is copied to where it stays in a cache, in units of any
+// format.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -8,145 +8,12 @@
 #include "../base/bounds.hpp"
 #include "../base/matrix.hpp"
 #include "executor.hpp"
+#include "meanwhile.hpp"
 #include "unit.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 namespace simd {
-
-inline constexpr int vectors = 2;                           // side by side in a tile of a product
-inline constexpr int panel_width = vectors * lanes;         // columns of a packed panel
-inline constexpr int tile_rows = registers == 32 ? 14 : 6;  // sums, B and one of A fill registers
-inline constexpr int depth = 256;  // k's at a time: a panel and a tile's rows stay in L1
-inline constexpr int at_once = std::min(depth, 4096 / panel_width);  // of f32 in 16 kB: half an L1
-inline constexpr int block_rows = 96;  // rows that share one packing of B
-inline constexpr int block_cols = 128;
-inline constexpr int block_panels = block_cols / panel_width;
-/// A's strips, of two parts for each unit, what blocks have, and a line or two behind each strip.
-inline constexpr int left_size =
-    block_rows * (2 * depth + depth / 8) + (block_rows / tile_rows + 2) * 32;
-inline constexpr int right_size = 3 << 15;
-
-/// What one task needs beside its operands, on its stack. Numbers, or units of a format.
-struct room {
-  alignas(64) float left[left_size];                // A: strips, in any format
-  alignas(64) float right[right_size];              // B: (panel, k, column)
-  alignas(64) float sums[block_rows * block_cols];  // (panel, row, column): the product
-};
-
-/// Numbers that will be read next, which a product fetches while it computes: at each cache line of
-/// k that it passes, one line of every row, into the second-level cache.
-struct ahead {
-  float const* first = nullptr;
-  std::int64_t stride = 0;  // from row to row
-  std::int64_t rows = 0;
-  std::int64_t length = 0;  // of k: behind it, nothing more
-
-  FINEGRAIN_INLINE void fetch(std::int64_t k) const {
-    if (k >= length) return;
-    float const* p = first + k;
-    for (std::int64_t i = 0; i < rows; ++i, p += stride) __builtin_prefetch(p, 0, 2);
-  }
-};
-/// Memory that is read next as it stands, from end to end, which tiles fetch into the first-level
-/// cache: `pace` bytes further at every so many units of k. One fetch between two units' multiply-adds
-/// takes no time, where some at a time wait for one another.
-template <int Every>
-struct flow {
-  static constexpr int every = Every;
-  std::byte const* at;
-  std::int64_t pace;
-
-  FINEGRAIN_INLINE void fetch() {
-    constexpr int lines = panel_width > 16 ? panel_width / 16 : 1;  // of a unit of B
-    for (int i = 0; i < lines; ++i) __builtin_prefetch(at + i * (pace / lines), 0, 3);
-    at += pace;
-  }
-};
-inline constexpr std::int64_t line = 16;  // floats in a cache line
-
-/// Rows of numbers that a tile copies into panels beside its multiply-adds, some at each cache line of
-/// k that it passes: a panel's part of a row, then the next panel's, `distance` on, and so row by row.
-/// Between multiply-adds that takes less time than at once.
-struct moving {
-  float const* from = nullptr;
-  float* to = nullptr;
-  std::int64_t stride = 0, distance = 0;
-  int panels = 1, panel = 0;
-  std::int64_t left = 0;  // parts of rows
-  std::int64_t pace = 0;  // of them at a time
-
-  FINEGRAIN_INLINE void some() { move(std::min(pace, left)); }
-  FINEGRAIN_INLINE void rest() { move(left); }
-
- private:
-  FINEGRAIN_INLINE void move(std::int64_t n) {
-    left -= n;
-    for (; n > 0; --n) {
-      vec const a = load(from), b = load(from + lanes);
-      store(to, a);
-      store(to + lanes, b);
-      from += panel_width;
-      to += distance;
-      if (++panel < panels) continue;
-      panel = 0;
-      from += stride - panels * panel_width;
-      to += panel_width - panels * distance;
-    }
-  }
-};
-/// What is fetched, and what is copied.
-struct ahead_and_moving : ahead {
-  moving also;
-};
-
-/// Rows of sums that go past the caches beside the multiply-adds of several tiles, some at each cache line of
-/// k that these pass: a core has room for few stores that wait for memory.
-struct leaving {
-  float const* from = nullptr;
-  float* to = nullptr;
-  std::int64_t from_stride = 0, to_stride = 0, columns = 0;  // of vectors
-  std::int64_t left = 0, share = 0, pace = 0;                // vectors: all, a tile's, at a time
-  std::int64_t column = 0, mine = 0;                         // what is left of this tile's
-
-  /// Whether whole vectors can go there.
-  static bool fits(matrix<float> to) {
-    return can_stream(to.data) && to.stride % lanes == 0 && to.cols % lanes == 0;
-  }
-
-  /// Shares it among so many tiles, `units` deep, each of which begins.
-  void spread(std::int64_t tiles, std::int64_t units) {
-    share = ceil_div(left, tiles);
-    pace = ceil_div(share, std::max<std::int64_t>(units / line, 1));
-  }
-  void begin() { mine = std::min(share, left); }
-  void finish() { move(mine = left); }
-
-  FINEGRAIN_INLINE void move(std::int64_t n) {
-    left -= n;
-    mine -= n;
-    for (; n > 0; --n) {
-      stream(to, load(from));
-      from += lanes;
-      to += lanes;
-      if (++column < columns) continue;
-      column = 0;
-      from += from_stride - columns * lanes;
-      to += to_stride - columns * lanes;
-    }
-  }
-};
-/// A tile's part of what leaves.
-struct leaving_part {
-  leaving* all = nullptr;
-
-  FINEGRAIN_INLINE void some() { all->move(std::min(all->pace, all->mine)); }
-  FINEGRAIN_INLINE void rest() { all->move(all->mine); }
-};
-/// What is fetched, and what leaves.
-struct ahead_and_leaving : ahead {
-  leaving_part also;
-};
 
 /// Rows of numbers by index: row i, or row index[i]. Of weights, row i also in bf16.
 struct row_list {

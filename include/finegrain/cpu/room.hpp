@@ -1,0 +1,36 @@
+// room: how large tiles, panels and blocks of a product are, and the memory that one task needs.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+
+#include "simd.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+inline namespace FINEGRAIN_ISA {
+namespace simd {
+
+inline constexpr std::int64_t line = 16;                    // floats in a cache line
+inline constexpr int vectors = 2;                           // side by side in a tile of a product
+inline constexpr int panel_width = vectors * lanes;         // columns of a packed panel
+inline constexpr int tile_rows = registers == 32 ? 14 : 6;  // sums, B and one of A fill registers
+inline constexpr int depth = 256;  // k's at a time: a panel and a tile's rows stay in L1
+inline constexpr int at_once = std::min(depth, 4096 / panel_width);  // of f32 in 16 kB: half an L1
+inline constexpr int block_rows = 96;  // rows that share one packing of B
+inline constexpr int block_cols = 128;
+inline constexpr int block_panels = block_cols / panel_width;
+/// A's strips, of two parts for each unit, what blocks have, and a line or two behind each strip.
+inline constexpr int left_size =
+    block_rows * (2 * depth + depth / 8) + (block_rows / tile_rows + 2) * 32;
+inline constexpr int right_size = 3 << 15;
+
+/// What one task needs beside its operands, on its stack. Numbers, or units of a format.
+struct room {
+  alignas(64) float left[left_size];                // A: strips, in any format
+  alignas(64) float right[right_size];              // B: (panel, k, column)
+  alignas(64) float sums[block_rows * block_cols];  // (panel, row, column): the product
+};
+
+}  // namespace simd
+}  // namespace FINEGRAIN_ISA
+}  // namespace finegrain::inline FINEGRAIN_ABI
