@@ -94,6 +94,15 @@ TEST_CASE("a product takes rows by index") {
   CHECK(same(y, joined(joined(rows(z, N, 4, 1), rows(z, N, 0, 1)), rows(z, N, 4, 1))));
 }
 
+/// Numbers from -range / 2 to range / 2.
+numbers whole_numbers(int count, int step, int range) {
+  numbers made(static_cast<std::size_t>(count));
+  for (int i = 0; i < count; ++i)
+    made[std::size_t(i)] =
+        float(int(std::size_t(i) * std::size_t(step) % std::size_t(range)) - range / 2);
+  return made;
+}
+
 TEST_CASE("an outer product is exact on whole numbers, stored or added, of no rows too") {
   for (auto [K, F, D] : {std::array<int, 3>{0, 3, 5},
                          {1, 1, 1},
@@ -102,9 +111,7 @@ TEST_CASE("an outer product is exact on whole numbers, stored or added, of no ro
                          {200, 230, 1000},
                          {40, 7, 64}}) {
     INFO("K " << K << ", F " << F << ", D " << D);
-    numbers a(std::size_t(K * F)), b(std::size_t(K * D));
-    for (std::size_t i = 0; i < a.size(); ++i) a[i] = float(int(i * 7 % 9) - 4);
-    for (std::size_t i = 0; i < b.size(); ++i) b[i] = float(int(i * 5 % 11) - 5);
+    numbers const a = whole_numbers(K * F, 7, 9), b = whole_numbers(K * D, 5, 11);
     numbers made(std::size_t(F * D), poison), added(std::size_t(F * D), 3), exact(made.size());
     for (int k = 0; k < K; ++k)
       for (int f = 0; f < F; ++f)
@@ -123,9 +130,7 @@ TEST_CASE("rows on the border of vectors leave past the caches, exactly, and not
   for (auto [K, F, D] :
        {std::array<int, 3>{10, 97, 288}, {40, 230, 64}, {130, 29, 320}, {300, 120, 832}}) {
     INFO("K " << K << ", F " << F << ", D " << D);
-    numbers a(std::size_t(K * F)), b(std::size_t(K * D));
-    for (std::size_t i = 0; i < a.size(); ++i) a[i] = float(int(i * 7 % 9) - 4);
-    for (std::size_t i = 0; i < b.size(); ++i) b[i] = float(int(i * 5 % 11) - 5);
+    numbers const a = whole_numbers(K * F, 7, 9), b = whole_numbers(K * D, 5, 11);
     fg::buffer<float> made(F * (D + 64));
     std::fill(made.begin(), made.end(), poison);
     fg::matrix<float> const dw(made.data(), F, D, D + 64);
