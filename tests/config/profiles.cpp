@@ -45,6 +45,42 @@ static_assert(profiles::qwen3_moe(plain, false) == profiles::olmoe(plain));
 static_assert(profiles::deepseek_v2_hf(plain) == plain);
 static_assert(profiles::megatron(plain, true) == plain);
 
+// A profile leaves nothing of the router that the config had.
+constexpr config other = [] {
+  config c = plain;
+  c.score = fg::score::sqrt_softplus;
+  c.renormalise = c.by_logits = c.jitter = c.noisy = c.bias = true;
+  c.precision = fg::precision::f64;
+  c.cosine = 4;
+  c.epsilon = 0.5f, c.floor = 0.25f;
+  return c;
+}();
+constexpr bool forgets(config (*profile)(config)) { return profile(other) == profile(plain); }
+static_assert(forgets([](config c) { return profiles::deepseek_v1_hf(c); }));
+static_assert(forgets([](config c) { return profiles::deepseek_v2_hf(c); }));
+static_assert(forgets([](config c) { return profiles::deepseek_v3_hf(c); }));
+static_assert(forgets(profiles::deepseek_v3_official));
+static_assert(forgets(profiles::deepseek_v4));
+static_assert(forgets([](config c) { return profiles::deepseek_v4_hash(c, 100); }));
+static_assert(forgets(profiles::mixtral));
+static_assert(forgets([](config c) { return profiles::qwen2_moe(c); }));
+static_assert(forgets([](config c) { return profiles::qwen3_moe(c); }));
+static_assert(forgets([](config c) { return profiles::olmoe(c); }));
+static_assert(forgets(profiles::switch_top1));
+static_assert(forgets(profiles::gshard_top2));
+static_assert(forgets([](config c) { return profiles::hash_layer(c, 100); }));
+// Two take its score and bias, one of them renormalise.
+constexpr config kept = [] {
+  config c = plain;
+  c.score = other.score;
+  c.renormalise = c.bias = true;
+  return c;
+}();
+static_assert(profiles::megatron(other) == profiles::megatron(kept));
+static_assert(profiles::megatron(kept).bias && profiles::megatron(kept).score == other.score);
+static_assert(profiles::llama_cpp(other) == profiles::llama_cpp(kept));
+static_assert(profiles::llama_cpp(kept).renormalise && profiles::llama_cpp(kept).bias);
+
 static_assert(profiles::deepseek_v1_hf(plain).precision == fg::precision::bf16);
 static_assert(!profiles::deepseek_v1_hf(plain).renormalise);
 

@@ -6,8 +6,9 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
-/// A profile takes a config's sizes, groups and scale, and sets the order of operations and the
-/// arithmetic of a named implementation's router; docs/routing.md has them side by side.
+/// A profile takes a config's sizes, groups, scale and experts, and sets the order of operations and the
+/// arithmetic of a named implementation's router, whatever router the config had; docs/routing.md has
+/// them side by side.
 ///
 ///   constexpr config c = profiles::deepseek_v3_hf({.hidden = 7168, .width = 2048, .routed = 256,
 ///       .top_k = 8, .shared = 1, .scale = 2.5f, .groups = 8, .group_limit = 4});
@@ -16,45 +17,59 @@ namespace finegrain::inline FINEGRAIN_ABI {
 /// model's value is the default.
 namespace profiles {
 
+namespace detail {
+
+/// Sizes, groups, scale and experts of a config, with a router of which nothing is set.
+constexpr config begun(config const& from) {
+  config c{.hidden = from.hidden,
+           .width = from.width,
+           .routed = from.routed,
+           .top_k = from.top_k,
+           .shared = from.shared};
+  c.scale = from.scale;
+  c.groups = from.groups, c.group_limit = from.group_limit;
+  c.shared_gate = from.shared_gate, c.shared_scale = from.shared_scale;
+  c.act = from.act;
+  return c;
+}
+
+}  // namespace detail
+
 /// modeling_deepseek.py of deepseek-moe-16b: gate and softmax in bf16; no scale.
 constexpr config deepseek_v1_hf(config c, bool renormalise = false) {
-  c.score = score::softmax;
+  c = detail::begun(c);
   c.precision = precision::bf16;
   c.renormalise = renormalise && c.top_k > 1;
-  c.epsilon = 1e-20f;
   c.scale = 1;
   return checked(c);
 }
 
 /// modeling_deepseek.py of DeepSeek-V2: f32; groups by their best; renormalise or scale, not both.
 constexpr config deepseek_v2_hf(config c, bool renormalise = false) {
-  c.score = score::softmax;
-  c.precision = precision::f32;
-  c.group_score = group_score::max;
+  c = detail::begun(c);
   c.renormalise = renormalise && c.top_k > 1;
-  c.epsilon = 1e-20f;
   if (c.renormalise) c.scale = 1;
   return checked(c);
 }
 
 /// modeling_deepseek.py of DeepSeek-V3: f32, sigmoid; a bias; groups by their best two; then scale.
 constexpr config deepseek_v3_hf(config c, bool renormalise = true) {
+  c = detail::begun(c);
   c.score = score::sigmoid;
-  c.precision = precision::f32;
   c.bias = true;
   c.group_score = group_score::top2_sum;
   c.renormalise = renormalise && c.top_k > 1;
-  c.epsilon = 1e-20f;
   return checked(c);
 }
 
 /// inference/model.py of DeepSeek-V3: everything but the bias in bf16; divides by the bare sum.
 /// The bias is there in the model of 7168 alone; without it groups go by their best.
 constexpr config deepseek_v3_official(config c) {
+  c = detail::begun(c);
   c.score = score::sigmoid;
   c.precision = precision::bf16;
   c.bias = c.hidden == 7168;
-  c.group_score = c.bias ? group_score::top2_sum : group_score::max;
+  if (c.bias) c.group_score = group_score::top2_sum;
   c.renormalise = true;
   c.epsilon = 0;
   c.constant_weight = c.top_k == 1;
@@ -63,21 +78,22 @@ constexpr config deepseek_v3_official(config c) {
 
 /// Megatron-Core's topk_routing_with_score_function on logits in f32: sigmoid and sqrt_softplus
 /// are always renormalised, softmax is before top-k (pre_softmax) or after.
-constexpr config megatron(config c, bool pre_softmax = false) {
+constexpr config megatron(config const& from, bool pre_softmax = false) {
+  config c = detail::begun(from);
+  c.score = from.score;
   bool const softmax = c.score == score::softmax, after = softmax && !pre_softmax;
-  c.precision = precision::f32;
   c.by_logits = after;
   c.renormalise = after || (!softmax && c.top_k > 1);
-  c.epsilon = after ? 0.0f : 1e-20f;
+  if (after) c.epsilon = 0;
   c.constant_weight = after && c.top_k == 1;
-  if (softmax) c.bias = false;
+  c.bias = from.bias && !softmax;
   if (c.groups > 1) c.group_score = group_score::top_share_sum;
   return checked(c);
 }
 
 /// modeling_mixtral.py: logits in bf16, softmax in f32, top-k, divided by the bare sum.
 constexpr config mixtral(config c) {
-  c.score = score::softmax;
+  c = detail::begun(c);
   c.precision = precision::bf16_logits;
   c.renormalise = true;
   c.epsilon = 0;
@@ -107,8 +123,9 @@ constexpr config olmoe(config c, bool renormalise = false) {
 }
 
 /// llama.cpp's build_moe_ffn: f32; groups by their best two; a sum of at least 2^-14 divides.
-constexpr config llama_cpp(config c) {
-  c.precision = precision::f32;
+constexpr config llama_cpp(config const& from) {
+  config c = detail::begun(from);
+  c.score = from.score, c.bias = from.bias, c.renormalise = from.renormalise;
   c.group_score = group_score::top2_sum;
   c.epsilon = 0;
   c.floor = 0x1p-14f;
@@ -118,11 +135,10 @@ constexpr config llama_cpp(config c) {
 
 /// DeepSeek-V4: sqrt(softplus), a bias, no groups, renormalised, then scale.
 constexpr config deepseek_v4(config c) {
+  c = detail::begun(c);
   c.score = score::sqrt_softplus;
-  c.precision = precision::f32;
   c.bias = true;
   c.renormalise = c.top_k > 1;
-  c.epsilon = 1e-20f;
   return checked(c);
 }
 
@@ -133,19 +149,18 @@ constexpr config deepseek_v4_hash(config c, int vocabulary) {
 
 // ---- baselines of the paper's section 4 ---------------------------------------------------------
 
-/// Switch: one expert, weighed by its softmax; jitter in training.
+/// Switch: one expert, weighed by its softmax; in training jitter, of the size that the request has.
 constexpr config switch_top1(config c) {
+  c = detail::begun(c);
   c.top_k = 1;
-  c.score = score::softmax;
-  c.renormalise = false;
   c.jitter = true;
   return checked(c);
 }
 
 /// GShard: two experts, renormalised; training uses the second by chance.
 constexpr config gshard_top2(config c) {
+  c = detail::begun(c);
   c.top_k = 2;
-  c.score = score::softmax;
   c.renormalise = true;
   c.chance_second = true;
   return checked(c);
@@ -153,8 +168,7 @@ constexpr config gshard_top2(config c) {
 
 /// Hash layers: experts by token id, all weights alike.
 constexpr config hash_layer(config c, int vocabulary) {
-  c.renormalise = false;
-  c = c.by_id(vocabulary);
+  c = detail::begun(c).by_id(vocabulary);
   c.uniform = true;
   return checked(c);
 }
