@@ -141,6 +141,31 @@ TEST_CASE("weights rounded by chance are so in recorded steps and from files too
                     "this network's weights are f32, and nothing rounds them");
 }
 
+TEST_CASE("weights that are written after a trainer was made are those that learn") {
+  NEED_GPU();
+  model source({.deviation = 0.1, .seed = 7});
+  auto const given = weights(source);
+  auto const learned = [&](fg::training const& how, bool late) {
+    model net({.deviation = 0.1});
+    auto const copy = [&] { fg::place<fg::cuda>::store(net.on(), given, net.parameters()); };
+    if (!late) copy();
+    fg::trainer train{net, fg::adamw{.lr = 1e-2}, how};
+    if (late) copy();
+    for (std::uint64_t n = 0; n < 4; ++n) {
+      static_cast<void>(net.parameters());  // might have been written: those in f32 stay
+      train.step(lesson(n).batch(), lesson(n).targets);
+    }
+    return weights(net);
+  };
+  auto by_chance = how;
+  by_chance.rounding = fg::weight_rounding::stochastic;
+  for (auto const& training : {how, by_chance}) {
+    auto const early = learned(training, false);
+    CHECK(same_bits(early, learned(training, true)));
+    CHECK(!same_bits(early, given));
+  }
+}
+
 TEST_CASE("steps that nobody waits for are the same steps") {
   NEED_GPU();
   model net({.deviation = 0.1}), other({.deviation = 0.1});

@@ -32,6 +32,20 @@ struct each_copy {
   static constexpr bool reads_to = false;
   __device__ float operator()(float x, float) const { return x; }
 };
+template <class T>
+struct each_followed {
+  static constexpr bool reads_to = true;
+  bool by_chance;
+  __device__ float operator()(float x, float y) const {
+    T nearest;
+    vector::put(&nearest, y);
+    bool made = vector::to_float(nearest) == x;
+    if constexpr (std::is_same_v<T, bf16>)  // as rounded_by may have made it
+      made |= by_chance && (static_cast<float>(rounded_by(y, 0)) == x ||
+                            static_cast<float>(rounded_by(y, 0xffff)) == x);
+    return made ? y : x;
+  }
+};
 template <class From, class To, class F>
 void each(matrix<From const> from, matrix<To> to, F f, CUstream_st* stream) {
   if (from.stride == from.cols && to.stride == to.cols)  // one long row
@@ -60,6 +74,12 @@ void elementwise<T>::narrow(float const* from, T* to, std::int64_t count, CUstre
 template <class T>
 void elementwise<T>::widen(T const* from, float* to, std::int64_t count, CUstream_st* stream) {
   each(matrix<T const>(from, 1, count), matrix<float>(to, 1, count), each_copy{}, stream);
+}
+template <class T>
+void elementwise<T>::follow(T const* from, float* to, std::int64_t count, bool by_chance,
+                            CUstream_st* stream) {
+  each(matrix<T const>(from, 1, count), matrix<float>(to, 1, count), each_followed<T>{by_chance},
+       stream);
 }
 
 /// What a blend reads and writes, a block a row.
@@ -204,7 +224,7 @@ void heads_columns<T>::sum(int count, matrix<T const> from, int from_step, matri
 
 template <class T>
 using elementwise_code = code<&elementwise<T>::add, &elementwise<T>::narrow, &elementwise<T>::widen,
-                              &finite_numbers<T>::look>;
+                              &elementwise<T>::follow, &finite_numbers<T>::look>;
 template <class T>
 using blend_code = code<&elementwise<T>::blend, &elementwise<T>::blend_backward>;
 template <class T>

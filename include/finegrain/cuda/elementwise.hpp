@@ -23,6 +23,9 @@ struct elementwise {
   /// T from f32, to the nearest, and back.
   static void narrow(float const* from, T* to, std::int64_t count, CUstream_st* stream);
   static void widen(T const* from, float* to, std::int64_t count, CUstream_st* stream);
+  /// The same where `from` is not what rounding made of `to`: to the nearest, or by chance up or down.
+  static void follow(T const* from, float* to, std::int64_t count, bool by_chance,
+                     CUstream_st* stream);
 
   /// y = c a + (1 - c) b with c = logistic(mix[t][0] - mix[t][1]); leaves c and 1 - c in mix, which
   /// is (T, 2).

@@ -86,9 +86,15 @@ class optimizer<basic_cuda<T>> {
     rounding_ = at.rounding;
     round_by_chance(on, weights);
   }
-  /// The network's own weights are the copy, and nothing is lent.
+  /// The network's own weights are the copy, and nothing is lent. If others than `step` have changed
+  /// some, those that learn follow.
   struct lent {};
-  static lent lend(X const&, std::span<T>, weight_rounding, bool) { return {}; }
+  lent lend(X const& on, std::span<T> weights, weight_rounding, bool changed) {
+    if (changed)
+      device::elementwise<T>::follow(weights.data(), numbers_.data(), count_, by_chance_,
+                                     on.stream);
+    return {};
+  }
   optimizer_figures figures(X const& on) const {
     device::adamw_step now;
     device::runtime::copy(&now, step_.data(), sizeof now, on.stream);
@@ -146,8 +152,9 @@ class optimizer<basic_cuda<T>> {
  private:
   /// Writes the weights again, by chance, if that is asked for.
   void round_by_chance([[maybe_unused]] X const& on, [[maybe_unused]] std::span<T> weights) {
+    by_chance_ = rounding_ == weight_rounding::stochastic;
     if constexpr (std::is_same_v<T, bf16>)
-      if (rounding_ == weight_rounding::stochastic)
+      if (by_chance_)
         device::chance_rounding<void>::write(ranges_.data(), ranges_.size(), numbers_.data(),
                                              weights.data(), step_.data(), on.stream);
   }
@@ -169,6 +176,7 @@ class optimizer<basic_cuda<T>> {
   device_buffer<double> partial_;
   device_buffer<device::adamw_step> step_{1};
   weight_rounding rounding_ = weight_rounding::in_products;
+  bool by_chance_ = false;  // the network's weights were last rounded so
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -268,11 +268,16 @@ class trainer {
   /// The pass, with the optimiser's copy of the weights if there is one.
   template <class L>
   double learn(batch const& b, matrix<S const> x, L const& loss, gradients mode) {
-    bool const changed = net_.writers() != writers_;
-    [[maybe_unused]] auto const lent =
-        state_.lend(net_.on(), net_.parameters(), settings_.rounding, changed);
-    writers_ = net_.writers();
+    [[maybe_unused]] auto const lent = lend();
     return net_.enqueue_learn(b, x, loss, {}, mode);
+  }
+  /// That copy, as long as what is returned lasts; where the optimiser has weights beside the network's,
+  /// they are first what others have written since.
+  [[nodiscard]] auto lend() {
+    bool const changed = net_.writers() != writers_;
+    auto const weights = net_.parameters();
+    writers_ = net_.writers();
+    return state_.lend(net_.on(), weights, settings_.rounding, changed);
   }
 
   /// The seed of a step's batch; where the executor counts steps itself, it mixes those of a step's
@@ -356,7 +361,7 @@ class trainer {
   typename place<executor>::template buffer<std::int32_t> targets_;  // of this batch, copied
   finegrain::optimizer<executor> state_;
   std::int64_t steps_ = 0;
-  std::uint64_t writers_ = 0;  // of the network's weights, when the optimiser last rounded them
+  std::uint64_t writers_ = 0;  // of the network's weights, when the optimiser last looked
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI
