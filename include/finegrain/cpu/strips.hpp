@@ -82,9 +82,8 @@ class strips {
       float* const to = strip + unit_at(k) * height;
       in_groups(
           height, [&](int r, int n) __attribute__((always_inline)) {
-            vec columns[lanes];
-            FINEGRAIN_UNROLL
-            for (int j = 0; j < lanes; ++j) columns[j] = j < n ? row(top + r + j) : vec{};
+            vec columns[lanes]{};
+            for (int j = 0; j < n; ++j) columns[j] = row(top + r + j);
             transpose(columns);
             keep_units(columns, count, height, to + r);
           });
