@@ -1,7 +1,10 @@
 // Generation: a checkpoint of example 03 (or a model that learns for a moment) continues a prompt.
 //
 //   example_05_generate [--load FILE] [--prompt TEXT] [--bytes N] [--seed N]
+#include <algorithm>
 #include <cstdio>
+#include <string>
+#include <vector>
 
 #include "byte_model.hpp"
 

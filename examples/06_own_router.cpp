@@ -1,7 +1,9 @@
 // A routing rule of one's own: top-p. A token is sent to as few experts as together have 60 % of its
 // scores, and to K at most.
+#include <algorithm>
 #include <cstdio>
 #include <finegrain/finegrain.hpp>
+#include <vector>
 
 namespace fg = finegrain;
 

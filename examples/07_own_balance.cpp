@@ -1,7 +1,10 @@
 // Balance rules of one's own: a loss that punishes overloaded experts alone, and a controller that
 // moves the selection biases in proportion to what experts lack.
+#include <algorithm>
 #include <cstdio>
 #include <finegrain/finegrain.hpp>
+#include <span>
+#include <vector>
 
 namespace fg = finegrain;
 
@@ -18,7 +21,7 @@ struct only_overload : fg::balance_rule {
 };
 
 // A controller: after each step, from the counts in the trainer's log.
-void move_biases(fg::trainer<network> const& train) {
+void move_biases(fg::trainer<network>& train) {
   fg::routing_report const& did = train.log().layers[0];
   auto const bias = train.network().weight("bias");
   double const mean = double(did.tokens * moe.top_k) / moe.routed;

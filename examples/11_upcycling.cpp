@@ -2,8 +2,11 @@
 // mixtures, which learn on, by a schedule of one's own. At the end, who was sent where.
 //
 //   example_11_upcycling [--text FILE] [--steps N]
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <string>
+#include <vector>
 
 #include "byte_model.hpp"
 

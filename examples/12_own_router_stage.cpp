@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdio>
 #include <finegrain/finegrain.hpp>
+#include <vector>
 
 namespace fg = finegrain;
 

@@ -2,9 +2,13 @@
 // matrix along its momentum with all singular values made nearly 1, by five steps of a
 // Newton-Schulz iteration.
 #include <Eigen/Core>
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <finegrain/finegrain.hpp>
+#include <string>
+#include <utility>
+#include <vector>
 
 namespace fg = finegrain;
 
@@ -21,7 +25,7 @@ struct muon : fg::update_rule {
 
   template <class S>
   bool step(fg::weight_update<S> const& w) const {
-    if (!fg::matches(w.name, "*experts.*"))
+    if (!fg::matches(w.name, "*experts.*") && !fg::matches(w.name, "*shared.*"))
       return false;  // AdamW moves routers, gains, and all else
     auto const [r, c] = std::pair(w.weight.rows, w.weight.cols);
     Eigen::Map<rows<S>> weight(w.weight.data, r, c), average(w.first.data, r, c);
