@@ -19,12 +19,26 @@ struct expert_memory {
   fg::expert_room room;
 
   expert_memory(std::int64_t slots, std::int64_t experts, std::int64_t D, std::int64_t F)
-      : memory(1 << 24),
+      : memory(bytes(slots, experts, D, F)),
         arena(memory.data(), memory.size()),
-        tasks(arena.take<fg::expert_task>(
-            fg::simd::most_tasks(slots, experts, fg::cpu().threads.workers()))),
-        room(arena, {slots, fg::cpu().threads.workers(), true}, D, F) {
+        tasks(arena.take<fg::expert_task>(most_tasks(slots, experts))),
+        room(arena, training(slots), D, F) {
     std::fill_n(reinterpret_cast<float*>(memory.data()), memory.size() / 4, poison);
+  }
+
+ private:
+  static std::int64_t bytes(std::int64_t slots, std::int64_t experts, std::int64_t D,
+                            std::int64_t F) {
+    fg::arena counting;
+    static_cast<void>(counting.take<fg::expert_task>(most_tasks(slots, experts)));
+    static_cast<void>(fg::expert_room(counting, training(slots), D, F));
+    return counting.used();
+  }
+  static std::int64_t most_tasks(std::int64_t slots, std::int64_t experts) {
+    return fg::simd::most_tasks(slots, experts, fg::cpu().threads.workers());
+  }
+  static fg::extent training(std::int64_t slots) {
+    return {slots, fg::cpu().threads.workers(), true};
   }
 };
 
