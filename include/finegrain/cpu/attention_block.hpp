@@ -64,37 +64,16 @@ namespace simd {
 /// Numbers of weights that a core's second-level cache holds beside the rows that meet them.
 inline constexpr std::int64_t small_weights = 1 << 17;
 
-constexpr std::int64_t groups_of(std::int64_t cols) { return ceil_div(cols, block_cols); }
 template <class W>
 std::int64_t groups_of(W const (&w)[3]) {
   return groups_of(w[0].rows) + groups_of(w[1].rows) + groups_of(w[2].rows);
 }
 
-/// body(first row, rows, group) for blocks of rows and groups of columns.
-template <class F>
-void in_blocks(cpu const& on, std::int64_t rows, std::int64_t groups, F&& body) {
-  std::int64_t const blocks = ceil_div(rows, block_rows);
-  on.threads(blocks * groups, [&](std::int64_t task, int) {
-    std::int64_t const block = task / groups, begin = rows * block / blocks;
-    body(begin, rows * (block + 1) / blocks - begin, task % groups);
-  });
-}
 /// Whether the blocks of rows alone make tasks enough, each with all columns of small weights.
 template <class W>
 bool by_rows(std::int64_t rows, W const (&w)[3]) {
   return (w[0].rows + w[1].rows + w[2].rows) * w[0].cols <= small_weights &&
          ceil_div(rows, block_rows) >= groups_of(w);
-}
-
-/// y(rows, columns of a group) = or += a . B.
-template <class B>
-void multiply_group(cpu const& on, matrix<float const> a, B const& b, std::int64_t group,
-                    matrix<float> y, gradients mode) {
-  std::int64_t const first = group * block_panels, panels = ceil_div(y.cols, panel_width);
-  in_products_of(on, b, [&]<format F>() {
-    multiply_block<F>(a, a.cols, b, first, std::min<std::int64_t>(panels, first + block_panels), y,
-                      mode);
-  });
 }
 
 /// Queries and keys of rows [begin, end) from products to what scores are made of: with their biases,

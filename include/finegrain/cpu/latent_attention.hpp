@@ -17,21 +17,14 @@ template <class Right>
 void multiply_heads(cpu const& on, int heads, matrix<float const> x, std::int64_t K,
                     std::int64_t x_step, Right&& b, matrix<float> y, std::int64_t N,
                     std::int64_t y_step) {
-  std::int64_t const blocks = ceil_div(y.rows, block_rows);
-  std::int64_t const panels = ceil_div(N, panel_width), groups = ceil_div(panels, block_panels);
-  on.threads(blocks * heads * groups, [&](std::int64_t task, int) {
-    std::int64_t const first = task % groups * block_panels, h = task / groups % heads;
-    std::int64_t const block = task / groups / heads;
-    std::int64_t const begin = y.rows * block / blocks,
-                       rows = y.rows * (block + 1) / blocks - begin;
-    auto const right = b(h);
-    in_products_of(on, right, [&]<format F>() {
-      multiply_block<F>(row_list(x.middle_rows(begin, rows).middle_cols(h * x_step, K)), K, right,
-                        first, std::min(panels, first + block_panels),
-                        y.middle_rows(begin, rows).middle_cols(h * y_step, N),
-                        gradients::overwrite);
-    });
-  });
+  std::int64_t const groups = groups_of(N);
+  in_blocks(on, y.rows, heads * groups,
+            [&](std::int64_t begin, std::int64_t rows, std::int64_t group) {
+              std::int64_t const h = group / groups;
+              multiply_group(on, x.middle_rows(begin, rows).middle_cols(h * x_step, K), b(h),
+                             group % groups, y.middle_rows(begin, rows).middle_cols(h * y_step, N),
+                             gradients::overwrite);
+            });
 }
 
 /// kv_b of a frozen network: each head's part for keys, turned over, and that for values.

@@ -26,22 +26,37 @@ void in_products_of(cpu const&, panels<F> const&, Function&& f) {
   f.template operator()<panels<F>::products>();
 }
 
+/// Groups of columns that a task takes one of.
+constexpr std::int64_t groups_of(std::int64_t cols) { return ceil_div(cols, block_cols); }
+/// body(first row, rows, group) for blocks of rows and groups of columns.
+template <class F>
+void in_blocks(cpu const& on, std::int64_t rows, std::int64_t groups, F&& body) {
+  std::int64_t const blocks = ceil_div(rows, block_rows);
+  on.threads(blocks * groups, [&](std::int64_t task, int) {
+    std::int64_t const block = task / groups, begin = rows * block / blocks;
+    body(begin, rows * (block + 1) / blocks - begin, task % groups);
+  });
+}
+/// y(rows, columns of a group) = or += a . B.
+template <class B>
+void multiply_group(cpu const& on, matrix<float const> a, B const& b, std::int64_t group,
+                    matrix<float> y, gradients mode) {
+  std::int64_t const first = group * block_panels, panels = ceil_div(y.cols, panel_width);
+  in_products_of(on, b, [&]<format F>() {
+    multiply_block<F>(a, a.cols, b, first, std::min<std::int64_t>(panels, first + block_panels), y,
+                      mode);
+  });
+}
+
 /// y (T, N) = or += rows (T, K) . B: a task is a block of rows and columns.
 template <class B>
 void multiply_all(cpu const& on, matrix<float const> x, B const& b, matrix<float> y,
                   gradients mode) {
-  std::int64_t const blocks = ceil_div(y.rows, block_rows);
-  std::int64_t const panels = ceil_div(y.cols, panel_width),
-                     groups = ceil_div(panels, block_panels);
-  in_products_of(on, b, [&]<format F>() {
-    on.threads(blocks * groups, [&](std::int64_t task, int) {
-      std::int64_t const block = task / groups, first = task % groups * block_panels;
-      std::int64_t const begin = y.rows * block / blocks, end = y.rows * (block + 1) / blocks;
-      multiply_block<F>(row_list(x.middle_rows(begin, end - begin)), x.cols, b, first,
-                        std::min(panels, first + block_panels), y.middle_rows(begin, end - begin),
-                        mode);
-    });
-  });
+  in_blocks(on, y.rows, groups_of(y.cols),
+            [&](std::int64_t begin, std::int64_t rows, std::int64_t group) {
+              multiply_group(on, x.middle_rows(begin, rows), b, group, y.middle_rows(begin, rows),
+                             mode);
+            });
 }
 
 /// y += x.
