@@ -191,13 +191,8 @@ TEST_CASE("bf16 products have the same bits for any threads, and for a token alo
 
 TEST_CASE("whole numbers that bf16 holds give exact products, forward and backward") {
   int const T = 37, K = 50, N = 40;
-  auto const whole = [](std::int64_t count, int seed) {
-    numbers made(static_cast<std::size_t>(count));
-    for (std::size_t i = 0; i < made.size(); ++i)
-      made[i] = float(int((i * 2654435761u + std::size_t(seed) * 40503u) >> 7 & 15) - 7);
-    return made;
-  };
-  numbers const x = whole(T * K, 1), w = whole(N * K, 2), dy = whole(T * N, 3);
+  numbers const x = whole_numbers(T * K, 1), w = whole_numbers(N * K, 2),
+                dy = whole_numbers(T * N, 3);
   auto const run = [&](fg::cpu const& on) {
     numbers y(T * N, poison), dw(N * K, poison), dx(T * K, poison);
     linear_forward(on, view(x, T, K), view(w, N, K), view(y, T, N));

@@ -5,9 +5,9 @@
 #include <cstring>
 #include <finegrain/base/parallel.hpp>
 #include <finegrain/cpu/executor.hpp>
-#include <finegrain/plan/init.hpp>
 #include <finegrain/plan/blend.hpp>
 #include <finegrain/plan/compose.hpp>
+#include <finegrain/plan/init.hpp>
 #include <finegrain/plan/stages.hpp>
 #include <finegrain/plan/weights.hpp>
 #include <finegrain/reference/executor.hpp>
@@ -34,6 +34,13 @@ inline numbers random_numbers(std::int64_t count, std::uint64_t seed, double dev
   numbers made(static_cast<std::size_t>(count));
   for (std::size_t i = 0; i < made.size(); ++i)
     made[i] = static_cast<float>(deviation * fg::random_normal(seed, i));
+  return made;
+}
+/// Whole numbers that bf16 holds, so that every order of summing gives the same.
+inline numbers whole_numbers(std::int64_t count, int seed) {
+  numbers made(static_cast<std::size_t>(count));
+  for (std::size_t i = 0; i < made.size(); ++i)
+    made[i] = float(int((i * 2654435761u + std::size_t(seed) * 40503u) >> 7 & 15) - 7);
   return made;
 }
 /// The same bits, NaN included.

@@ -64,14 +64,6 @@ numbers product(packed<F> const& b, std::int64_t i, fg::matrix<float const> a) {
   return y;
 }
 
-/// Whole numbers that bf16 holds, so that every order of summing gives the same.
-numbers whole_numbers(std::int64_t count, int seed) {
-  numbers made(static_cast<std::size_t>(count));
-  for (std::size_t i = 0; i < made.size(); ++i)
-    made[i] = float(int((i * 2654435761u + std::size_t(seed) * 40503u) >> 7 & 15) - 7);
-  return made;
-}
-
 TEMPLATE_TEST_CASE_SIG("products with packed weights are exact on whole numbers", "",
                        ((fg::format F), F), f32, bf16) {
   for (auto [T, K, N] : {std::array<int, 3>{1, 1, 1},

@@ -210,7 +210,7 @@ requires(Quantised<F>) struct panels<F> {
           std::int64_t const r = top + (q - p) * width() + lane;
           float const* const numbers = r < rows ? w.row(r) + k : nullptr;
           float const most = code::outputs > 1 ? common : numbers ? most_of(numbers, ks) : 0.0f;
-          float const scale = rounded_scale(code::scale(most));
+          float const scale = rounded_to_bf16(code::scale(most));
           auto const bits = std::bit_cast<std::uint32_t>(scale);
           auto const half = static_cast<std::uint16_t>(bits >> 16);
           std::memcpy(panel + at.scales_at(b) + (lane * vectors + j) * 2, &half, 2);
@@ -233,11 +233,6 @@ requires(Quantised<F>) struct panels<F> {
     float most = 0;
     for (std::int64_t c = 0; c < count; ++c) most = larger_of(most, x[c]);
     return most;
-  }
-  /// The nearest bf16.
-  static float rounded_scale(float x) {
-    auto const bits = std::bit_cast<std::uint32_t>(x);
-    return std::bit_cast<float>((bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u);
   }
 };
 

@@ -21,6 +21,10 @@ struct frozen_product {
   }
 };
 
+inline void copy_numbers(matrix<float const> from, matrix<float> to) {
+  std::copy_n(from.data, to.size(), to.data);
+}
+
 /// The weights of E, a form of routed_experts<C>, but those of a router of one's own.
 template <format F, config C, class E>
 struct frozen_routed : frozen_experts<F> {
@@ -38,11 +42,8 @@ struct frozen_routed : frozen_experts<F> {
   void fill(cpu const& on, float const* numbers) const {
     auto const w = bind_weights<E, float const>(numbers);
     frozen_experts<F>::fill(on, w);
-    auto const copy = [](auto from, matrix<float> to) {
-      std::copy_n(from.data, to.size(), to.data);
-    };
-    copy(w.router, router), copy(w.bias, bias), copy(w.table, table);
-    copy(w.project, project), copy(w.temperature, temperature);
+    copy_numbers(w.router, router), copy_numbers(w.bias, bias), copy_numbers(w.table, table);
+    copy_numbers(w.project, project), copy_numbers(w.temperature, temperature);
   }
 };
 
@@ -75,11 +76,9 @@ requires(
         key_norm(memory.matrix<float>(E::normed, E::norm_width(KvHeads))) {}
   void fill(cpu const& on, float const* numbers) const {
     auto const w = bind_weights<E, float const>(numbers);
-    auto const copy = [](matrix<float const> from, matrix<float> to) {
-      std::copy_n(from.data, to.size(), to.data);
-    };
-    copy(w.query_bias, query_bias), copy(w.key_bias, key_bias), copy(w.value_bias, value_bias);
-    copy(w.query_norm, query_norm), copy(w.key_norm, key_norm);
+    copy_numbers(w.query_bias, query_bias), copy_numbers(w.key_bias, key_bias);
+    copy_numbers(w.value_bias, value_bias);
+    copy_numbers(w.query_norm, query_norm), copy_numbers(w.key_norm, key_norm);
     query.fill(on, simd::stacked(w.query)), key.fill(on, simd::stacked(w.key));
     value.fill(on, simd::stacked(w.value)), output.fill(on, simd::stacked(w.output));
   }
@@ -106,11 +105,11 @@ requires(Packable<F.rest>) struct frozen_weights<cpu, F, latent_attention<D, Hea
       q_proj.fill(on, simd::stacked(w.q_proj));
     } else {
       q_a.fill(on, simd::stacked(w.q_a)), q_b.fill(on, simd::stacked(w.q_b));
-      std::copy_n(w.q_a_norm.data, w.q_a_norm.size(), q_a_norm.data);
+      copy_numbers(w.q_a_norm, q_a_norm);
     }
     kv_a.fill(on, simd::stacked(w.kv_a)), output.fill(on, simd::stacked(w.output));
     kv_b.fill(on, w.kv_b);
-    std::copy_n(w.kv_a_norm.data, w.kv_a_norm.size(), kv_a_norm.data);
+    copy_numbers(w.kv_a_norm, kv_a_norm);
   }
 };
 
@@ -147,7 +146,7 @@ requires(Packable<F.experts>) struct frozen_weights<cpu, F, shared_experts<C>>
   void fill(cpu const& on, float const* numbers) const {
     auto const w = bind_weights<shared_experts<C>, float const>(numbers);
     frozen_experts<F.experts>::fill(on, w);
-    std::copy_n(w.shared_gate.data, w.shared_gate.size(), shared_gate.data);
+    copy_numbers(w.shared_gate, shared_gate);
   }
 };
 template <formats F, config C>

@@ -35,7 +35,7 @@ struct row_list {
     if (index)
       rest.index += i;
     else
-      rest.data += i * stride;
+      rest.data += i * stride, rest.rounded += rounded ? i * stride : 0;
     return rest;
   }
 };

@@ -219,11 +219,6 @@ FINEGRAIN_LAZY inline void route_forward(cpu const& on, config const& c, batch c
              scratch.ranks + std::int64_t{worker} * 2 * c.routed, r.experts.row(t));
     weigh_forward(c, k, r.logits.row(t), r.scores.row(t), r.experts.row(t), r.weights.row(t));
   };
-  auto const in_blocks = [&](auto&& body) {
-    on.threads(ceil_div(x.rows, route_rows), [&](std::int64_t task, int worker) {
-      body(task * route_rows, std::min(x.rows, (task + 1) * route_rows), worker);
-    });
-  };
 
   bool const plain = plain_logits(c);
   if (!plain) {
@@ -232,7 +227,8 @@ FINEGRAIN_LAZY inline void route_forward(cpu const& on, config const& c, batch c
     logits_forward(on, c, b.routing, from, w, r, scratch.logits);
   }
   transposed const router(plain ? w.router : matrix<float const>());
-  in_blocks([&](std::int64_t begin, std::int64_t end, int worker) {
+  on.threads(ceil_div(x.rows, route_rows), [&](std::int64_t task, int worker) {
+    std::int64_t const begin = task * route_rows, end = std::min(x.rows, begin + route_rows);
     for (std::int64_t t = begin; plain && norm && t < end; ++t) normalise_row(t);
     if (plain)
       multiply_block(from.middle_rows(begin, end - begin), x.cols, router, 0, router.panels(),
@@ -247,9 +243,7 @@ FINEGRAIN_LAZY inline void route_forward(cpu const& on, config const& c, batch c
       choose_by_rule(c, b, r, scratch.assign);
     else
       keys = sinkhorn_keys(r, scratch.assign);
-    in_blocks([&](std::int64_t begin, std::int64_t end, int worker) {
-      for (std::int64_t t = begin; t < end; ++t) choose_row(t, worker);
-    });
+    finegrain::detail::for_rows(on, x.rows, choose_row);
   }
   drop_slots(on, c, b, r, scratch.assign);
   balance_forward(on, c, b, r, scratch.balance);
