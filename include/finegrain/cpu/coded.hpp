@@ -17,22 +17,16 @@ namespace simd {
 
 /// As panels of numbers, of codes.
 template <format F>
-requires(Quantised<F>) struct panels<F> {
+requires(Quantised<F>) struct panels<F> : panel_shape {
   using code = codec<F>;
   static constexpr format products = code::products;
   std::byte* data = nullptr;
-  std::int64_t count = 0, rows = 0, cols = 0;
-  int sides = 1;
 
   constexpr panels() = default;
   constexpr panels(arena& memory, std::int64_t count, std::int64_t rows, std::int64_t cols,
                    int sides = 1)
-      : count(count), rows(rows), cols(cols), sides(sides) {
-    data = memory.take<std::byte>(count * matrix_bytes());
-  }
-
-  constexpr std::int64_t width() const { return panel_width / sides; }
-  constexpr std::int64_t size() const { return ceil_div(rows, width()); }
+      : panel_shape{count, rows, cols, sides},
+        data(memory.take<std::byte>(count * matrix_bytes())) {}
 
   /// Quantises the weights, count x (rows, cols) each.
   void fill(cpu const& on, stack<float const> first, stack<float const> second = {}) const {

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "../base/matrix.hpp"
+#include "../plan/plan.hpp"
 #include "dispatch.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -23,27 +24,24 @@ struct combination {
 
 /// y (T, D).
 FINEGRAIN_LAZY inline void combine(cpu const& on, combination const& c, matrix<float> y) {
-  constexpr std::int64_t rows = 16;
-  on.threads(ceil_div(y.rows, rows), [&](std::int64_t task, int) {
-    for (std::int64_t t = task * rows; t < std::min(y.rows, (task + 1) * rows); ++t) {
-      float* const FINEGRAIN_RESTRICT to = y.row(t);
-      if (!c.shared.data) {
-        std::fill_n(to, y.cols, 0.0f);
-      } else {
-        float const* const from = c.shared.row(t);
-        float const w = c.shared_weight ? c.shared_weight[t] : 1.0f;
-        for (std::int64_t d = 0; d < y.cols; ++d) to[d] = w * from[d];
-      }
-      for (std::int64_t k = 0; k < c.slot.cols; ++k) {
-        if (c.slot(t, k) < 0) continue;
-        float const* const from = c.slots.row(c.slot(t, k));
-        float const w = c.weights.data ? c.weights(t, k) : 1.0f;
-        for (std::int64_t d = 0; d < y.cols; ++d) to[d] += w * from[d];
-      }
-      if (c.also.data) {
-        float const* const from = c.also.row(t);
-        for (std::int64_t d = 0; d < y.cols; ++d) to[d] += from[d];
-      }
+  detail::for_rows<16>(on, y.rows, [&](std::int64_t t, int) {
+    float* const FINEGRAIN_RESTRICT to = y.row(t);
+    if (!c.shared.data) {
+      std::fill_n(to, y.cols, 0.0f);
+    } else {
+      float const* const from = c.shared.row(t);
+      float const w = c.shared_weight ? c.shared_weight[t] : 1.0f;
+      for (std::int64_t d = 0; d < y.cols; ++d) to[d] = w * from[d];
+    }
+    for (std::int64_t k = 0; k < c.slot.cols; ++k) {
+      if (c.slot(t, k) < 0) continue;
+      float const* const from = c.slots.row(c.slot(t, k));
+      float const w = c.weights.data ? c.weights(t, k) : 1.0f;
+      for (std::int64_t d = 0; d < y.cols; ++d) to[d] += w * from[d];
+    }
+    if (c.also.data) {
+      float const* const from = c.also.row(t);
+      for (std::int64_t d = 0; d < y.cols; ++d) to[d] += from[d];
     }
   });
 }

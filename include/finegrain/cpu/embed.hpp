@@ -17,13 +17,10 @@ namespace simd {
 template <class T>
 void take_rows(cpu const& on, std::span<std::int32_t const> ids, matrix<T const> table,
                matrix<float> y) {
-  constexpr std::int64_t rows = 64;
   finegrain::detail::check_table_ids(ids, y.rows, table.rows);
-  on.threads(ceil_div(y.rows, rows), [&](std::int64_t task, int) {
-    for (std::int64_t t = task * rows; t < std::min(y.rows, (task + 1) * rows); ++t) {
-      T const* const from = table.row(ids[static_cast<std::size_t>(t)]);
-      std::transform(from, from + table.cols, y.row(t), [](T x) { return static_cast<float>(x); });
-    }
+  finegrain::detail::for_rows<64>(on, y.rows, [&](std::int64_t t, int) {
+    T const* const from = table.row(ids[static_cast<std::size_t>(t)]);
+    std::transform(from, from + table.cols, y.row(t), [](T x) { return static_cast<float>(x); });
   });
 }
 

@@ -72,10 +72,8 @@ FINEGRAIN_ONE_COPY inline void gain_gradient(matrix<float const> x, float const*
 FINEGRAIN_LAZY inline void rmsnorm_forward(cpu const& on, matrix<float const> x,
                                            matrix<float const> gain, float epsilon, matrix<float> y,
                                            float* inverse_rms) {
-  on.threads(ceil_div(x.rows, simd::norm_rows), [&](std::int64_t task, int) {
-    std::int64_t const end = std::min(x.rows, (task + 1) * simd::norm_rows);
-    for (std::int64_t t = task * simd::norm_rows; t < end; ++t)
-      inverse_rms[t] = simd::normalise(x.row(t), gain.data, x.cols, epsilon, y.row(t));
+  detail::for_rows<simd::norm_rows>(on, x.rows, [&](std::int64_t t, int) {
+    inverse_rms[t] = simd::normalise(x.row(t), gain.data, x.cols, epsilon, y.row(t));
   });
 }
 
@@ -91,11 +89,9 @@ FINEGRAIN_LAZY inline void rmsnorm_backward(cpu const& on, matrix<float const> x
   on.threads(ceil_div(x.cols, gain_cols), [&](std::int64_t task, int) {
     gain_gradient(x, inverse_rms, dy, task * gain_cols, dgain, mode);
   });
-  on.threads(ceil_div(x.rows, norm_rows), [&](std::int64_t task, int) {
-    std::int64_t const end = std::min(x.rows, (task + 1) * norm_rows);
-    for (std::int64_t t = task * norm_rows; t < end; ++t)
-      normalise_backward(x.row(t), gain.data, x.cols, inverse_rms[t], dy.row(t), dx.row(t),
-                         also.data ? also.row(t) : nullptr);
+  finegrain::detail::for_rows<norm_rows>(on, x.rows, [&](std::int64_t t, int) {
+    normalise_backward(x.row(t), gain.data, x.cols, inverse_rms[t], dy.row(t), dx.row(t),
+                       also.data ? also.row(t) : nullptr);
   });
 }
 

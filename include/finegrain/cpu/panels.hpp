@@ -11,24 +11,27 @@ inline namespace FINEGRAIN_ISA {
 namespace simd {
 
 /// `count` matrices W (rows, cols) for x W^T, or pairs of them, gate and up. A panel is two vectors'
-/// rows of W, the pair's side by side, k by k, a unit of each. What is missing at the ends is 0.
-template <format F>
-struct panels {
-  static constexpr format products = F;  // what they are multiplied in
-  float* data = nullptr;
+/// rows of W, the pair's side by side.
+struct panel_shape {
   std::int64_t count = 0, rows = 0, cols = 0;
   int sides = 1;  // 2 for pairs
-
-  constexpr panels() = default;
-  constexpr panels(arena& memory, std::int64_t count, std::int64_t rows, std::int64_t cols,
-                   int sides = 1)
-      : count(count), rows(rows), cols(cols), sides(sides) {
-    data = memory.take<float>(count * matrix_size());
-  }
 
   /// Rows of each matrix in a panel, and panels of a matrix.
   constexpr std::int64_t width() const { return panel_width / sides; }
   constexpr std::int64_t size() const { return ceil_div(rows, width()); }
+};
+
+/// Of numbers: a panel goes k by k, a unit of each row. What is missing at the ends is 0.
+template <format F>
+struct panels : panel_shape {
+  static constexpr format products = F;  // what they are multiplied in
+  float* data = nullptr;
+
+  constexpr panels() = default;
+  constexpr panels(arena& memory, std::int64_t count, std::int64_t rows, std::int64_t cols,
+                   int sides = 1)
+      : panel_shape{count, rows, cols, sides}, data(memory.take<float>(count * matrix_size())) {}
+
   /// Copies the weights, count x (rows, cols) each.
   void fill(cpu const& on, stack<float const> first, stack<float const> second = {}) const {
     on.threads(count * size(), [&](std::int64_t task, int) {

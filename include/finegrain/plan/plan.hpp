@@ -121,11 +121,10 @@ constexpr std::int64_t scratch_bytes(extent e) {
 namespace detail {
 
 /// body(t, worker) for every row, some rows a task.
-template <class X, class Body>
+template <std::int64_t Some = 32, class X, class Body>
 void for_rows(X const& on, std::int64_t rows, Body&& body) {
-  constexpr std::int64_t some = 32;
-  on.threads(ceil_div(rows, some), [&](std::int64_t task, int worker) {
-    for (std::int64_t t = task * some; t < std::min(rows, (task + 1) * some); ++t) body(t, worker);
+  on.threads(ceil_div(rows, Some), [&](std::int64_t task, int worker) {
+    for (std::int64_t t = task * Some; t < std::min(rows, (task + 1) * Some); ++t) body(t, worker);
   });
 }
 
