@@ -147,10 +147,6 @@ FINEGRAIN_LAZY struct attend_gradient {
       for (int c = visible; c < key_rows; ++c) p[r][c] = ds[r][c] = 0;
     }
     matrix<float const> const across_queries(turned, count, rows, across);
-    auto const add = [&](matrix<float const> a, matrix<float const> b, matrix<float> y) {
-      straight const right{b, b.cols};
-      multiply_block(a, a.cols, right, 0, right.panels(), y, gradients::accumulate, room);
-    };
     add({ds[0], rows, count, score_stride}, k.middle_rows(j0, count), dq.middle_rows(i0, rows));
     turn_over(ds, rows, count, turned);
     add(across_queries, q.middle_rows(i0, rows), dk.middle_rows(j0, count));
@@ -167,6 +163,10 @@ FINEGRAIN_LAZY struct attend_gradient {
         for (int i = 0; i < n; ++i) from[i] = m[r + i] + c;
         transpose(from, n, lanes, to + c * query_rows + r, query_rows);
       }
+  }
+  static void add(matrix<float const> a, matrix<float const> b, matrix<float> y) {
+    straight const right{b, b.cols};
+    multiply_block(a, a.cols, right, 0, right.panels(), y, gradients::accumulate);
   }
 };
 

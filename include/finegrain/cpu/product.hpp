@@ -127,19 +127,14 @@ inline void put(room const& room, std::int64_t first, std::int64_t last, matrix<
 /// y(rows, columns of panels [first, last)) = or += a(rows, K) . B, for up to block_rows rows.
 template <format F = format::f32, class B>
 void multiply_block(row_list a, std::int64_t K, B const& b, std::int64_t first, std::int64_t last,
-                    matrix<float> y, gradients mode, room& room) {
+                    matrix<float> y, gradients mode) {
+  room room;
   if (K == 0) std::fill_n(room.sums, block_rows * block_cols, 0.0f);  // tiles would not write them
   for (std::int64_t p = first; p < last; p += block_panels) {
     std::int64_t const end = std::min<std::int64_t>(last, p + block_panels);
     multiply<F>(a, static_cast<int>(y.rows), K, b, p, end, room, room.sums);
     put(room, p, end, y, mode);
   }
-}
-template <format F = format::f32, class B>
-void multiply_block(row_list a, std::int64_t K, B const& b, std::int64_t first, std::int64_t last,
-                    matrix<float> y, gradients mode) {
-  room room;
-  multiply_block<F>(a, K, b, first, last, y, mode, room);
 }
 
 /// dw(rows, D) = or += the sum over k < K of a[k][first + row] * b[k][:]: a weight gradient, or some
