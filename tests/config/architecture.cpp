@@ -81,6 +81,12 @@ TEST_CASE("a form that attention cannot have is refused in a sentence") {
   auto const each = fg::head_norm::each;
   CHECK(complaint([](a& x) { x.attention = {.bias = true, .theta = 1e6}; }).empty());
   CHECK(complaint([&](a& x) { x.attention = {.norm = each, .epsilon = 1e-5}; }).empty());
+  CHECK(complaint([](a& x) { x.attention.rotary = x.head_dim; }).empty());
+  CHECK_THAT(complaint([](a& x) { x.attention.rotary = x.head_dim + 2; }),
+             ContainsSubstring("attention.rotary must be at most head_dim"));
+  for (int const odd : {-2, 3})
+    CHECK_THAT(complaint([&](a& x) { x.attention.rotary = odd; }),
+               ContainsSubstring("rotary must be even"));
   CHECK_THAT(complaint([](a& x) { x.attention.theta = 1; }), ContainsSubstring("theta"));
   CHECK_THAT(complaint([](a& x) { x.attention.epsilon = 1e-5; }), ContainsSubstring("are none"));
   for (double const epsilon : {0.0, 1e-60})

@@ -69,7 +69,7 @@ static_assert(forgets([](config c) { return profiles::olmoe(c); }));
 static_assert(forgets(profiles::switch_top1));
 static_assert(forgets(profiles::gshard_top2));
 static_assert(forgets([](config c) { return profiles::hash_layer(c, 100); }));
-// Two take its score and bias, one of them renormalise.
+// Two take its score and bias, one of them renormalise and by_logits.
 constexpr config kept = [] {
   config c = plain;
   c.score = other.score;
@@ -78,8 +78,15 @@ constexpr config kept = [] {
 }();
 static_assert(profiles::megatron(other) == profiles::megatron(kept));
 static_assert(profiles::megatron(kept).bias && profiles::megatron(kept).score == other.score);
-static_assert(profiles::llama_cpp(other) == profiles::llama_cpp(kept));
 static_assert(profiles::llama_cpp(kept).renormalise && profiles::llama_cpp(kept).bias);
+static_assert(profiles::llama_cpp(kept).floor > 0 && !profiles::llama_cpp(kept).by_logits);
+constexpr fg::config chosen_logits = [] {
+  fg::config c = kept;
+  c.by_logits = true, c.renormalise = false;
+  return profiles::llama_cpp(c);
+}();
+static_assert(chosen_logits.by_logits && chosen_logits.renormalise && chosen_logits.floor == 0);
+static_assert(profiles::llama_cpp(other) == chosen_logits);
 
 static_assert(profiles::deepseek_v1_hf(plain).precision == fg::precision::bf16);
 static_assert(!profiles::deepseek_v1_hf(plain).renormalise);

@@ -17,6 +17,7 @@ using grouped = fg::attention<40, 4, 2, 12>;
 using formed = fg::attention<40, 4, 2, 12,
                              fg::attention_form{.bias = true,
                                                 .norm = fg::head_norm::each,
+                                                .rotary = 10,
                                                 .theta = 1e6,
                                                 .epsilon = 1e-3,
                                                 .yarn = {.factor = 8, .original = 32}}>;

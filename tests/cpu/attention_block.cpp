@@ -32,6 +32,7 @@ constexpr fg::attention_form biased{.bias = true, .theta = 1e6},
     whole{.norm = fg::head_norm::all, .epsilon = 1e-5},
     everything{.bias = true,
                .norm = fg::head_norm::each,
+               .rotary = 6,
                .theta = 500,
                .epsilon = 1e-3,
                .yarn = {.factor = 4, .original = 64, .fast = 8, .slow = 2, .mscale_all = 0.5f}};

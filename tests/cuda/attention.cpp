@@ -385,8 +385,10 @@ TEMPLATE_TEST_CASE("rotary positions on the device agree with the specification"
   std::vector<std::int64_t> positions(70);
   for (std::size_t t = 0; t < 70; ++t) positions[t] = std::int64_t((t * 7919) % 163840);
   auto const positions_memory = upload(positions), past = upload(starts_list{100000});
-  for (int const dim : {8, 24, 64, 128, 256})
+  for (auto const [dim, turned] :
+       {std::pair{8, 8}, {24, 24}, {64, 64}, {128, 64}, {128, 128}, {24, 8}, {256, 256}})
     for (int const way : {0, 1, 2, 3}) {
+      fg::rotary const how{turned, 10000.0, dim, false, {.factor = 4, .mscale_all = 0.5f}, 0};
       fg::batch b{.tokens = 70};
       fg::device::places where{.tokens = 70};
       if (way == 1 || way == 3) {
@@ -406,17 +408,19 @@ TEMPLATE_TEST_CASE("rotary positions on the device agree with the specification"
       }
       numbers q = random_numbers(70 * 3 * dim, 1), k = random_numbers(70 * dim, 2);
       strided<S> const on_q(q, 3 * dim), on_k(k, dim), alone(q, 3 * dim);
-      fg::device::rotary<S>::turn(where, dim, 10000.0, 1, on_q.view(), on_k.view(), nullptr);
-      fg::device::rotary<S>::turn(where, dim, 10000.0, 1, alone.view(), {}, nullptr);
+      fg::device::rotary<S>::turn(where, how, 1, on_q.view(), on_k.view(), nullptr);
+      fg::device::rotary<S>::turn(where, how, 1, alone.view(), {}, nullptr);
       numbers const before = q;
       std::vector<std::int64_t> const lengths(std::size_t(b.sequences()), from);
-      rotate(on, b, {lengths}, {dim, 10000.0}, view(q, 3 * dim));
-      rotate(on, b, {lengths}, {dim, 10000.0}, view(k, dim));
-      INFO("dim " << dim << ", way " << way);
+      rotate(on, b, {lengths}, how, view(q, 3 * dim));
+      rotate(on, b, {lengths}, how, view(k, dim));
+      INFO("dim " << dim << ", turned " << turned << ", way " << way);
       CHECK(distance(on_q.read(), q) < part_of_bf16<S> * 2.5e-3);
       CHECK(distance(on_k.read(), k) < part_of_bf16<S> * 2.5e-3);
       CHECK(alone.read() == on_q.read());
-      fg::device::rotary<S>::turn(where, dim, 10000.0, -1, on_q.view(), {}, nullptr);
+      fg::rotary back = how;  // and as much smaller as `how` makes larger
+      std::swap(back.yarn.mscale, back.yarn.mscale_all);
+      fg::device::rotary<S>::turn(where, back, -1, on_q.view(), {}, nullptr);
       CHECK(distance(on_q.read(), before) < part_of_bf16<S> * 4e-3);
     }
 }

@@ -10,7 +10,7 @@ using namespace under_test;
 namespace {
 
 constexpr fg::attention_form biased{.bias = true, .theta = 1e6},
-    each{.norm = fg::head_norm::each, .theta = 1e6}, whole{.norm = fg::head_norm::all},
+    each{.norm = fg::head_norm::each, .theta = 1e6}, whole{.norm = fg::head_norm::all, .rotary = 8},
     everything{.bias = true,
                .norm = fg::head_norm::each,
                .epsilon = 1e-2,

@@ -1,5 +1,6 @@
-// Attention in the forms of published mixtures, and whole models of OLMoE, Qwen1.5, Qwen2, Qwen3 and
-// Mixtral in their published form, against what PyTorch made of the published formulas in double.
+// Attention in the forms of published mixtures, and whole models of OLMoE, Qwen1.5, Qwen2, Qwen3, Mixtral,
+// GLM-4.5 and MiniMax-M2 in their published form, against what PyTorch made of the published formulas in
+// double.
 // SPDX-License-Identifier: Apache-2.0
 #include <finegrain/config/presets.hpp>
 #include <finegrain/cpu/cpu.hpp>
@@ -23,6 +24,12 @@ using with_yarn = stage<fg::attention_form{.bias = true,
                                            .epsilon = 0.25,
                                            .yarn = {.factor = 4, .original = 64, .fast = 8}}>;
 
+using with_both_scales = stage<fg::attention_form{
+    .theta = 1000,
+    .yarn = {.factor = 4, .original = 64, .fast = 8, .mscale = 0.75f, .mscale_all = 0.5f}}>;
+using partial =
+    stage<fg::attention_form{.bias = true, .norm = fg::head_norm::each, .rotary = 4, .theta = 1e6}>;
+
 /// A preset with few and small parts: what else it says is the model's.
 constexpr fg::architecture small(fg::architecture a, int kv_heads, int head_dim, int top_k = 3) {
   a.hidden = a.moe.hidden = 16;
@@ -34,12 +41,16 @@ constexpr fg::architecture small(fg::architecture a, int kv_heads, int head_dim,
   a.moe.width = 6;
   a.moe.routed = 8;
   a.moe.top_k = top_k;
+  if (a.dense_layers > 0) a.dense_layers = 1, a.dense_width = 24;
+  if (a.attention.rotary > 0) a.attention.rotary = 4;
   return fg::checked(a);
 }
 constexpr auto olmoe = small(fg::presets::olmoe_1b_7b, 4, 4);
 constexpr auto qwen1_5 = small(fg::presets::qwen1_5_moe_a2_7b, 2, 4);
 constexpr auto qwen3 = small(fg::presets::qwen3_30b_a3b, 2, 6);
 constexpr auto mixtral = small(fg::presets::mixtral_8x7b, 2, 4, 2);
+constexpr auto glm = small(fg::presets::glm_4_5, 2, 6);
+constexpr auto minimax = small(fg::presets::minimax_m2, 2, 6);
 
 template <class X>
 void check_stages(double tolerance) {
@@ -47,6 +58,8 @@ void check_stages(double tolerance) {
   check_stage<each, X>(lines, "each", tolerance);
   check_stage<whole, X>(lines, "all", tolerance);
   check_stage<with_yarn, X>(lines, "yarn", tolerance);
+  check_stage<with_both_scales, X>(lines, "yarn_all", tolerance);
+  check_stage<partial, X>(lines, "partial", tolerance);
 }
 template <class X>
 void check_models(double tolerance) {
@@ -54,6 +67,8 @@ void check_models(double tolerance) {
   check_model<qwen1_5, X>(lines, "qwen2_moe", tolerance, fg::qwen2_moe_name);
   check_model<qwen3, X>(lines, "qwen3_moe", tolerance);
   check_model<mixtral, X>(lines, "mixtral", tolerance, fg::mixtral_name);
+  check_model<glm, X>(lines, "glm4_moe", tolerance);
+  check_model<minimax, X>(lines, "minimax_m2", tolerance, fg::minimax_m2_name);
 }
 
 TEST_CASE("the reference agrees with PyTorch on attention of published forms, and gradients") {

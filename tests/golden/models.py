@@ -1,39 +1,48 @@
 #!/usr/bin/env python3
 # Writes models.jsonl beside this file: attention in the forms of published mixtures, and whole models
-# of OLMoE, Qwen and Mixtral, in double, with torch's gradients. With --check, compares.
+# of OLMoE, Qwen, Mixtral, GLM-4.5 and MiniMax-M2, in double, with torch's gradients. With --check, compares.
 # SPDX-License-Identifier: Apache-2.0
 """One JSON object a line: a case's config by its name in models.cpp, its numbers, its results.
 
-Written from modeling_olmoe.py, modeling_qwen2_moe.py, modeling_qwen3_moe.py, modeling_mixtral.py and
-modeling_rope_utils.py of transformers. Inputs are drawn as latent.py draws them.
+Written from modeling_olmoe.py, modeling_qwen2_moe.py, modeling_qwen3_moe.py, modeling_mixtral.py,
+modeling_glm4_moe.py, modeling_minimax_m2.py and modeling_rope_utils.py of transformers. Inputs are drawn as latent.py draws them.
 """
 import math
 import pathlib
 import sys
 
 import torch
-from torch.nn.functional import linear
+from torch.nn.functional import linear, silu
 
 import formulas as f
 from latent import drawn, frequencies, get_mscale, main, rotate_half, stage_case
 from make import draw, seed_of, word
 
-STAGE = dict(hidden=7, heads=4, kv_heads=2, head_dim=6, bias=False, norm="none", eps=1e-6)
+STAGE = dict(hidden=7, heads=4, kv_heads=2, head_dim=6, rotary=6, bias=False, norm="none", eps=1e-6)
 STAGES = {
     "biased": dict(STAGE, bias=True, theta=1000000.0),
     "each": dict(STAGE, norm="each", theta=1000000.0),
     "all": dict(STAGE, norm="all", eps=1e-5),
     "yarn": dict(STAGE, bias=True, norm="each", eps=0.25, theta=1000.0,
                  yarn=dict(factor=4.0, original=64, fast=8, slow=1, mscale=1.0, mscale_all=0.0)),
+    "yarn_all": dict(STAGE, theta=1000.0, yarn=dict(factor=4.0, original=64, fast=8, slow=1,
+                                                    mscale=0.75, mscale_all=0.5)),
+    "partial": dict(STAGE, bias=True, norm="each", rotary=4, theta=1000000.0),
 }
 MODEL = dict(STAGE, hidden=16, vocabulary=32, layers=3, moe_width=6, routed=8, top_k=3, shared=0,
-             block="mlp.", gate="gate_proj", up="up_proj", down="down_proj")
+             block="mlp.", gate="gate_proj", up="up_proj", down="down_proj", dense=0,
+             shared_name="shared_expert.", shared_gate=False, selection_bias="")
+MIXTRAL = dict(MODEL, block="block_sparse_moe.", gate="w1", up="w3", down="w2", renormalise=True)
 MODELS = {
-    "olmoe": dict(MODEL, kv_heads=4, head_dim=4, norm="all", eps=1e-5),
-    "qwen2_moe": dict(MODEL, head_dim=4, bias=True, theta=1000000.0, shared=4, shared_gate=True),
+    "olmoe": dict(MODEL, kv_heads=4, head_dim=4, rotary=4, norm="all", eps=1e-5),
+    "qwen2_moe": dict(MODEL, head_dim=4, rotary=4, bias=True, theta=1000000.0, shared=4, shared_gate=True),
     "qwen3_moe": dict(MODEL, norm="each", theta=1000000.0, renormalise=True),
-    "mixtral": dict(MODEL, head_dim=4, theta=1000000.0, eps=1e-5, top_k=2, renormalise=True,
-                    block="block_sparse_moe.", gate="w1", up="w3", down="w2"),
+    "mixtral": dict(MIXTRAL, head_dim=4, rotary=4, theta=1000000.0, eps=1e-5, top_k=2),
+    "glm4_moe": dict(MODEL, bias=True, norm="each", rotary=4, theta=1000000.0, eps=1e-5, dense=1,
+                     dense_width=24, shared=1, shared_name="shared_experts.", scale=2.5,
+                     renormalise=True, selection_bias="gate.e_score_correction_bias"),
+    "minimax_m2": dict(MIXTRAL, norm="all", rotary=4, theta=5000000.0,
+                       selection_bias="e_score_correction_bias"),
 }
 
 
@@ -42,14 +51,16 @@ def rms_norm(x, gain, eps):
 
 
 def apply_rotary(x, positions, c):
-    """x (T, heads, dim), whose pairs are dim / 2 apart."""
-    angles = torch.outer(positions, frequencies(x.shape[-1], c.yarn, c.theta))
+    """x (T, heads, dim), of whose first numbers pairs are half of these apart."""
+    x, rest = x[..., :c.rotary], x[..., c.rotary:]
+    angles = torch.outer(positions, frequencies(c.rotary, c.yarn, c.theta))
     angles = torch.cat((angles, angles), -1)[:, None]
     factor = 1.0  # "attention_factor"
     if c.yarn:
         factor = (get_mscale(c.yarn["factor"], c.yarn["mscale"]) /
                   get_mscale(c.yarn["factor"], c.yarn["mscale_all"]))
-    return x * (angles.cos() * factor) + rotate_half(x) * (angles.sin() * factor)
+    x = x * (angles.cos() * factor) + rotate_half(x) * (angles.sin() * factor)
+    return torch.cat((x, rest), -1)
 
 
 def attention(x, w, c, positions):
@@ -120,14 +131,22 @@ def model_case(c):
         gain = weight(layer + "post_attention_layernorm.weight", 1, c.hidden)
         x = rms_norm(h, gain, c.eps)
         moe = layer + c.block
+        if n < c.dense:
+            w = expert_weights(moe, c.dense_width, "")
+            h = h + linear(silu(linear(x, w["gate"])) * linear(x, w["up"]), w["down"])
+            continue
         w = {"router": weight(moe + "gate.weight", c.routed, c.hidden)}
+        if c.selection_bias:
+            w["bias"] = weight(moe + c.selection_bias, 1, c.routed)
         if c.shared:
-            w.update(expert_weights(moe + "shared_expert.", c.shared * c.moe_width, "shared."))
+            w.update(expert_weights(moe + c.shared_name, c.shared * c.moe_width, "shared."))
+        if c.shared_gate:
             w["shared_gate"] = weight(moe + "shared_expert_gate.weight", 1, c.hidden)
         for i in range(c.routed):
             w.update(expert_weights(f"{moe}experts.{i}.", c.moe_width, f"experts.{i}."))
         c.norm = c.routing_norm
-        choice = f.mixtral(x, w, c, rounded=lambda number: number)
+        choice = (f.deepseek_v3(x, w, c) if c.selection_bias else
+                  f.mixtral(x, w, c, rounded=lambda number: number))
         h = h + f.mixture(x, w, c, choice, f.kept(choice, c))
         c.norm = c.norm_heads
     h = rms_norm(h, weight("model.norm.weight", 1, c.hidden), c.eps)

@@ -167,6 +167,35 @@ std::string const mixtral = R"({
   "num_local_experts": 8, "rms_norm_eps": 1e-05, "rope_theta": 1000000.0, "sliding_window": null,
   "tie_word_embeddings": false, "vocab_size": 32000})";
 
+std::string const dots_llm1 = R"({
+  "attention_bias": false, "first_k_dense_replace": 1, "hidden_act": "silu", "hidden_size": 4096,
+  "intermediate_size": 10944, "max_position_embeddings": 32768, "model_type": "dots1",
+  "moe_intermediate_size": 1408, "n_group": 1, "n_routed_experts": 128, "n_shared_experts": 2,
+  "norm_topk_prob": true, "num_attention_heads": 32, "num_experts_per_tok": 6,
+  "num_hidden_layers": 62, "num_key_value_heads": 32, "rms_norm_eps": 1e-05, "rope_scaling": null,
+  "rope_theta": 10000000, "routed_scaling_factor": 2.5, "scoring_func": "noaux_tc",
+  "sliding_window": null, "tie_word_embeddings": false, "topk_group": 1,
+  "topk_method": "noaux_tc", "vocab_size": 152064})";
+
+std::string const glm_4_5 = R"({
+  "attention_bias": true, "first_k_dense_replace": 3, "head_dim": 128, "hidden_act": "silu",
+  "hidden_size": 5120, "intermediate_size": 12288, "max_position_embeddings": 131072,
+  "model_type": "glm4_moe", "moe_intermediate_size": 1536, "n_group": 1, "n_routed_experts": 160,
+  "n_shared_experts": 1, "norm_topk_prob": true, "num_attention_heads": 96,
+  "num_experts_per_tok": 8, "num_hidden_layers": 92, "num_key_value_heads": 8,
+  "num_nextn_predict_layers": 1, "partial_rotary_factor": 0.5, "rms_norm_eps": 1e-05,
+  "rope_scaling": null, "rope_theta": 1000000, "routed_scaling_factor": 2.5,
+  "tie_word_embeddings": false, "topk_group": 1, "use_qk_norm": true, "vocab_size": 151552})";
+
+std::string const minimax_m2 = R"({
+  "attn_type_list": [1, 1, 1], "head_dim": 128, "hidden_act": "silu", "hidden_size": 3072,
+  "intermediate_size": 1536, "max_position_embeddings": 196608, "model_type": "minimax_m2",
+  "num_attention_heads": 48, "num_experts_per_tok": 8, "num_hidden_layers": 62,
+  "num_key_value_heads": 8, "num_local_experts": 256, "qk_norm_type": "per_layer",
+  "rms_norm_eps": 1e-06, "rope_theta": 5000000, "rotary_dim": 64, "scoring_func": "sigmoid",
+  "shared_intermediate_size": 0, "tie_word_embeddings": false, "use_qk_norm": true,
+  "use_routing_bias": true, "vocab_size": 200064})";
+
 template <fg::architecture A>
 lines of(std::string const& config) {
   return differences<fg::decoder<A>>(config);
@@ -192,6 +221,9 @@ TEST_CASE("presets compute what the published configs of their models say") {
   CHECK(of<presets::moonlight_16b_a3b>(moonlight) == lines{});
   CHECK(of<presets::kimi_k2>(kimi_k2) == lines{});
   CHECK(of<presets::kimi_k2>(with(kimi_k2, "\"scoring_func\": \"sigmoid\",", "")) == lines{});
+  CHECK(of<presets::dots_llm1>(dots_llm1) == lines{});
+  CHECK(of<presets::glm_4_5>(glm_4_5) == lines{});
+  CHECK(of<presets::minimax_m2>(minimax_m2) == lines{});
   CHECK(of<presets::qwen1_5_moe_a2_7b>(qwen1_5_moe) == lines{});
   CHECK(of<presets::qwen3_30b_a3b>(qwen3_30b) == lines{});
   CHECK(of<presets::olmoe_1b_7b>(olmoe) == lines{});
@@ -249,6 +281,11 @@ TEST_CASE("a number that is otherwise in a config is named with both values") {
   refused<presets::qwen3_30b_a3b>(qwen3_30b, "num_key_value_heads", "4", "8");
   refused<presets::olmoe_1b_7b>(olmoe, "rms_norm_eps", "1e-05", "1e-06");
   refused<presets::olmoe_1b_7b>(olmoe, "intermediate_size", "1024", "1408");
+  refused<presets::dots_llm1>(dots_llm1, "scoring_func", "\"noaux_tc\"", "\"softmax\"", "sigmoid");
+  refused<presets::glm_4_5>(glm_4_5, "partial_rotary_factor", "0.5", "0.25");
+  refused<presets::glm_4_5>(glm_4_5, "attention_bias", "true", "false");
+  refused<presets::glm_4_5>(glm_4_5, "use_qk_norm", "true", "false");
+  refused<presets::minimax_m2>(minimax_m2, "rotary_dim", "64", "128");
   refused<presets::mixtral_8x7b>(mixtral, "num_local_experts", "8", "4");
   refused<presets::mixtral_8x7b>(mixtral, "rope_theta", "1000000.0", "\"1e+06\"", "1e+06");
 }
@@ -267,6 +304,8 @@ TEST_CASE("a config that says what no stage here computes is refused") {
     CHECK(of<presets::mixtral_8x7b>(and_also(mixtral, member)) == lines{line});
   };
   also(R"("partial_rotary_factor": 0.5)", "partial_rotary_factor is 0.5 in the file, 1 here");
+  also(R"("rotary_dim": 64)", "rotary_dim is 64 in the file, 128 here");
+  also(R"("llama_4_scaling_beta": 0.1)", "llama_4_scaling_beta is 0.1 in the file, null here");
   also(R"("attn_logit_softcapping": 50.0)", "attn_logit_softcapping is 50 in the file, null here");
   also(R"("final_logit_softcapping": 30)", "final_logit_softcapping is 30 in the file, null here");
   also(R"("swiglu_limit": Infinity)", "swiglu_limit is Infinity in the file, null here");
@@ -346,6 +385,9 @@ TEST_CASE("what a family always does is compared where its config has no word fo
   CHECK(of<plain>(mixtral) == all);
   // Of a family that nobody knows nothing is said that its config does not say.
   CHECK(of<plain>(with(mixtral, "\"mixtral\"", "\"another\"")) == lines{});
+  CHECK(of<plain>(with(mixtral, "\"mixtral\"", "\"qwen3_vl_moe_text\"")) == all);
+  CHECK(of<presets::glm_4_5>(with(glm_4_5, R"("partial_rotary_factor": 0.5,)", "")) ==
+        lines{"partial_rotary_factor is 1 by default, 0.5 here"});
   static constexpr fg::architecture unlimited = [] {
     fg::architecture a = presets::deepseek_v3;
     a.moe.groups = a.moe.group_limit = 1;

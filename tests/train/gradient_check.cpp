@@ -149,7 +149,7 @@ constexpr fg::attention_form normed_heads{
     .norm = fg::head_norm::each,
     .epsilon = 1e-2,
     .yarn = {.factor = 4, .original = 8, .fast = 2, .mscale_all = 0.5f}};
-constexpr fg::attention_form normed_whole{.norm = fg::head_norm::all, .epsilon = 1e-3};
+constexpr fg::attention_form normed_whole{.norm = fg::head_norm::all, .rotary = 2, .epsilon = 1e-3};
 
 TEST_CASE("backward agrees with differences in 100,000 partials of every stage and composition") {
   total sum;

@@ -16,7 +16,7 @@ struct yarn {
   float fast = 32;       // beta_fast
   float slow = 1;        // beta_slow
   float mscale = 1;      // rotary numbers are times (0.1 mscale ln factor + 1) over the same of
-  float mscale_all = 0;  // mscale_all_dim; scores are times the square of the latter
+  float mscale_all = 0;  // mscale_all_dim; scores of latent attention are times the latter's square
 
   friend constexpr bool operator==(yarn const&, yarn const&) = default;
 };
@@ -43,7 +43,8 @@ enum class head_norm { none, each, all };
 struct attention_form {
   bool bias = false;  // of query, key and value, not of the output (Qwen1.5, Qwen2)
   head_norm norm = head_norm::none;
-  double theta = 10000;   // rotary pair i of head_dim / 2 turns by theta^(-2i/head_dim) a position
+  int rotary = 0;         // positions turn so many first numbers of a head; 0: all
+  double theta = 10000;   // pair (i, i + rotary/2) turns by theta^(-2i/rotary) a position
   double epsilon = 1e-6;  // of the norms above
   finegrain::yarn yarn = {};
 
@@ -94,6 +95,7 @@ constexpr yarn const& checked(yarn const& y) {
 /// The form itself if attention can have it; throws invalid_config if not.
 constexpr attention_form const& checked(attention_form const& f) {
   // clang-format off
+  if (f.rotary < 0 || f.rotary % 2 != 0) throw invalid_config("finegrain::attention_form: positions turn pairs, so rotary must be even, and 0 for all numbers of a head");
   if (!(f.theta > 1)) throw invalid_config("finegrain::attention_form: theta must be more than 1");
   if (!(f.epsilon >= 1e-37 && f.epsilon < 1)) throw invalid_config("finegrain::attention_form: epsilon must lie between 1e-37 and 1");
   if (f.norm == head_norm::none && f.epsilon != attention_form{}.epsilon) throw invalid_config("finegrain::attention_form: epsilon is of the norms of queries and keys, and there are none");
@@ -130,6 +132,7 @@ constexpr architecture const& checked(architecture const& a) {
   } else {
     if (a.kv_heads < 1 || a.heads % a.kv_heads != 0) throw invalid_config("finegrain::architecture: heads must divide evenly among kv_heads");
     if (a.head_dim < 2 || a.head_dim % 2 != 0) throw invalid_config("finegrain::architecture: rotary positions turn pairs, so head_dim must be even and at least 2");
+    if (a.attention.rotary > a.head_dim) throw invalid_config("finegrain::architecture: attention.rotary must be at most head_dim");
     checked(a.attention);
   }
   if (!(a.epsilon >= 1e-37 && a.epsilon < 1)) throw invalid_config("finegrain::architecture: epsilon must lie between 1e-37 and 1");

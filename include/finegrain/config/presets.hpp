@@ -6,7 +6,7 @@
 
 namespace finegrain::inline FINEGRAIN_ABI::presets {
 
-// What is not in these numbers is not in the models either: multi-token prediction (V3).
+// What is not in these numbers is not in the models either: multi-token prediction (V3, GLM).
 
 // ---- DeepSeekMoE [DeepSeekMoE 4.1.3, 5.1.2, 7.1] ----
 
@@ -167,6 +167,92 @@ inline constexpr architecture kimi_k2 = checked(architecture{
                .yarn = {.factor = 32, .fast = 1, .mscale = 1, .mscale_all = 1}},
 });
 
+inline constexpr architecture dots_llm1 = checked(architecture{
+    .hidden = 4096,
+    .layers = 62,
+    .vocabulary = 152064,
+    .heads = 32,
+    .kv_heads = 32,
+    .head_dim = 128,
+    .dense_layers = 1,
+    .dense_width = 10944,
+    .moe = {.hidden = 4096,
+            .width = 1408,
+            .routed = 128,
+            .top_k = 6,
+            .shared = 2,
+            .score = score::sigmoid,
+            .renormalise = true,
+            .scale = 2.5f,
+            .bias = true},
+    .attention = {.norm = head_norm::each, .theta = 1e7, .epsilon = 1e-5},
+    .epsilon = 1e-5,
+});
+
+/// GLM-4.5, and 4.6. (Like V3's, its layer for multi-token prediction is left out.)
+inline constexpr architecture glm_4_5 = checked(architecture{
+    .hidden = 5120,
+    .layers = 92,
+    .vocabulary = 151552,
+    .heads = 96,
+    .kv_heads = 8,
+    .head_dim = 128,
+    .dense_layers = 3,
+    .dense_width = 12288,
+    .moe = {.hidden = 5120,
+            .width = 1536,
+            .routed = 160,
+            .top_k = 8,
+            .shared = 1,
+            .score = score::sigmoid,
+            .renormalise = true,
+            .scale = 2.5f,
+            .bias = true},
+    .attention =
+        {.bias = true, .norm = head_norm::each, .rotary = 64, .theta = 1e6, .epsilon = 1e-5},
+    .epsilon = 1e-5,
+});
+
+inline constexpr architecture glm_4_5_air = checked(architecture{
+    .hidden = 4096,
+    .layers = 46,
+    .vocabulary = 151552,
+    .heads = 96,
+    .kv_heads = 8,
+    .head_dim = 128,
+    .dense_layers = 1,
+    .dense_width = 10944,
+    .moe = {.hidden = 4096,
+            .width = 1408,
+            .routed = 128,
+            .top_k = 8,
+            .shared = 1,
+            .score = score::sigmoid,
+            .renormalise = true,
+            .bias = true},
+    .attention = {.bias = true, .rotary = 64, .theta = 1e6},
+    .epsilon = 1e-5,
+});
+
+/// MiniMax-M2: no shared experts; the chosen scores are divided by their bare sum.
+inline constexpr architecture minimax_m2 = checked(architecture{
+    .hidden = 3072,
+    .layers = 62,
+    .vocabulary = 200064,
+    .heads = 48,
+    .kv_heads = 8,
+    .head_dim = 128,
+    .moe = {.hidden = 3072,
+            .width = 1536,
+            .routed = 256,
+            .top_k = 8,
+            .score = score::sigmoid,
+            .renormalise = true,
+            .bias = true,
+            .epsilon = 0},
+    .attention = {.norm = head_norm::all, .rotary = 64, .theta = 5e6},
+});
+
 // ---- other mixtures ----
 
 /// Softmax over the chosen two equals softmax over all eight, renormalised.
@@ -240,6 +326,18 @@ inline constexpr architecture qwen3_235b_a22b = checked(architecture{
     .head_dim = 128,
     .moe = {.hidden = 4096, .width = 1536, .routed = 128, .top_k = 8, .renormalise = true},
     .attention = {.norm = head_norm::each, .theta = 1e6},
+});
+
+/// Qwen3-Coder.
+inline constexpr architecture qwen3_coder_480b_a35b = checked(architecture{
+    .hidden = 6144,
+    .layers = 62,
+    .vocabulary = 151936,
+    .heads = 96,
+    .kv_heads = 8,
+    .head_dim = 128,
+    .moe = {.hidden = 6144, .width = 2560, .routed = 160, .top_k = 8, .renormalise = true},
+    .attention = {.norm = head_norm::each, .theta = 1e7},
 });
 
 inline constexpr architecture olmoe_1b_7b = checked(architecture{

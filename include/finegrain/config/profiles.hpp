@@ -63,7 +63,8 @@ constexpr config deepseek_v3_hf(config c, bool renormalise = true) {
 }
 
 /// inference/model.py of DeepSeek-V3: everything but the bias in bf16; divides by the bare sum.
-/// The bias is there in the model of 7168 alone; without it groups go by their best.
+/// The bias is there in the model of 7168 alone; without it groups go by their best. (That of
+/// V3.2-Exp makes logits in f32.)
 constexpr config deepseek_v3_official(config c) {
   c = detail::begun(c);
   c.score = score::sigmoid;
@@ -122,18 +123,20 @@ constexpr config olmoe(config c, bool renormalise = false) {
   return qwen2_moe(c, renormalise);
 }
 
-/// llama.cpp's build_moe_ffn: f32; groups by their best two; a sum of at least 2^-14 divides.
+/// llama.cpp's build_moe_ffn: f32; groups by their best two; a sum of at least 2^-14 divides, or by_logits
+/// is its softmax of the chosen logits.
 constexpr config llama_cpp(config const& from) {
   config c = detail::begun(from);
-  c.score = from.score, c.bias = from.bias, c.renormalise = from.renormalise;
+  c.score = from.score, c.bias = from.bias, c.by_logits = from.by_logits;
+  c.renormalise = from.renormalise || c.by_logits;
   c.group_score = group_score::top2_sum;
   c.epsilon = 0;
-  c.floor = 0x1p-14f;
+  c.floor = c.by_logits ? 0 : 0x1p-14f;
   c.constant_weight = c.renormalise && c.top_k == 1;
   return checked(c);
 }
 
-/// DeepSeek-V4: sqrt(softplus), a bias, no groups, renormalised, then scale.
+/// DeepSeek-V4 as Megatron-Core has it: f32, sqrt(softplus), a bias, no groups, renormalised, then scale.
 constexpr config deepseek_v4(config c) {
   c = detail::begun(c);
   c.score = score::sqrt_softplus;

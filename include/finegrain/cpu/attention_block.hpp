@@ -242,13 +242,13 @@ struct plan<cpu,
   template <class W>
   static void forward(pass<cpu> p, W const& w, saved const& s, matrix<float const> x,
                       matrix<float> y) {
-    attention_block_forward(p, with_scale(shape, Form), Form, static_cast<float>(Epsilon.value),
+    attention_block_forward(p, shape, Form, static_cast<float>(Epsilon.value),
                             views<float const>(w), s, x, y);
   }
   template <class W, class V>
   static void backward(pass<cpu> p, W const& w, saved const& s, matrix<float const> x,
                        matrix<float const> dy, V const& dw, matrix<float> dx) {
-    attention_block_backward(p.on, with_scale(shape, Form), Form, p.batch, views<float const>(w), s,
+    attention_block_backward(p.on, shape, Form, p.batch, views<float const>(w), s,
                              scratch(p.scratch, p.extent), x, dy, views<float>(dw), p.gradients,
                              dx);
   }

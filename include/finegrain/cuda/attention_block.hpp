@@ -21,6 +21,7 @@ template <class T, int D, int Heads, int KvHeads, int HeadDim, attention_form Fo
 struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim, Form>> {
   static_assert(D % 8 == 0 && HeadDim % 8 == 0 && HeadDim <= 256,
                 "on cuda, attention's D and HeadDim must be multiples of 8, HeadDim 256 at most");
+  static_assert(Form.rotary % 8 == 0, "on cuda, attention's rotary must be a multiple of 8");
   using X = basic_cuda<T>;
   using E = attention<D, Heads, KvHeads, HeadDim, Form>;
   static constexpr heads shape{Heads, KvHeads, HeadDim};
@@ -163,18 +164,9 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim, Form>> {
   static matrix<U> stacked(matrix<U> first) {
     return {first.data, all_width, D};
   }
-  /// Positions; with YaRN queries take what scores are times, too, since kernels know 1 / sqrt(dim).
   static void turn(X const& on, device::places const& at, float direction, matrix<T> q,
                    matrix<T> k) {
-    if constexpr (Form.yarn.factor == 1) {
-      device::rotary<T>::turn(at, HeadDim, E::theta, direction, q, k, on.stream);
-    } else {
-      rotary const how = turn_of(Form, HeadDim);
-      double const size = how.size();
-      device::rotary<T>::turn_sized(at, how, direction, static_cast<float>(size * how.sharpness()),
-                                    q, on.stream);
-      device::rotary<T>::turn_sized(at, how, direction, static_cast<float>(size), k, on.stream);
-    }
+    device::rotary<T>::turn(at, turn_of(Form, HeadDim), direction, q, k, on.stream);
   }
   static void normalise(X const& on, matrix<T const> x, matrix<T const> gain, matrix<T> y,
                         float* rms) {

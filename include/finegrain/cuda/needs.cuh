@@ -81,8 +81,7 @@ struct stage_code<T, embedding<V, D>> : embed_code<T> {};
 template <class T, int D, int Heads, int KvHeads, int HeadDim, attention_form Form>
 struct stage_code<T, attention<D, Heads, KvHeads, HeadDim, Form>>
     : all_code<attention_code<T>, code_if<Form.bias, bias_code, T>,
-               code_if<Form.norm != head_norm::none, norm_code, T>,
-               code_if<Form.yarn.factor != 1, rotary_sized_code, T>> {};
+               code_if<Form.norm != head_norm::none, norm_code, T>> {};
 template <class T, int D, int Heads, latent N>
 struct stage_code<T, latent_attention<D, Heads, N>> : latent_attention_code<T> {};
 template <class T, int D, int F, activation Act>
@@ -101,9 +100,9 @@ struct code_for : all_code<network_code<T>, stage_code<T, What>> {
                 "on_cuda is of an expression, of a ladder, or of void for all there is");
 };
 template <class T, class... Routers>
-using any_code = all_code<network_code<T>, Routers..., layer_code<T>, norm_code<T>, bias_code<T>,
-                          attention_code<T>, rotary_sized_code<T>, latent_attention_code<T>,
-                          embed_code<T>, blend_code<T>>;
+using any_code =
+    all_code<network_code<T>, Routers..., layer_code<T>, norm_code<T>, bias_code<T>,
+             attention_code<T>, latent_attention_code<T>, embed_code<T>, blend_code<T>>;
 template <class T, config... Cs>
 struct code_for<T, ladder<Cs...>>
     : any_code<T, router_code<T, lane_numbers(Cs.routed), rarer(Cs)>...,

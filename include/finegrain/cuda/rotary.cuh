@@ -90,24 +90,24 @@ inline __device__ void find_turn(places const& where, int const (&row)[1],
 /// A block turns one row: its sines once, then every head of q and of k.
 template <class T>
 __global__ void __launch_bounds__(256)
-    turn_kernel(places where, int dim, float direction,
+    turn_kernel(places where, int dim, int head, float direction, float size,
                 __grid_constant__ rotary_speeds const speeds, matrix<T> q, matrix<T> k) {
   __shared__ float sine[rotary_pairs], cosine[rotary_pairs];
   int const row[1] = {static_cast<int>(blockIdx.x)}, half = dim / 2;
   if (static_cast<int>(threadIdx.x) < half) {
     float s, c;
     find_turn(where, row, speeds, &s, &c);
-    sine[threadIdx.x] = direction * s;
-    cosine[threadIdx.x] = c;
+    sine[threadIdx.x] = direction * size * s;
+    cosine[threadIdx.x] = size * c;
   }
   __syncthreads();
-  int const fours = half / 4, in_q = static_cast<int>(q.cols) / dim * fours,
-            all = in_q + static_cast<int>(k.cols) / dim * fours;
+  int const fours = half / 4, in_q = static_cast<int>(q.cols) / head * fours,
+            all = in_q + static_cast<int>(k.cols) / head * fours;
   for (int item = threadIdx.x; item < all; item += blockDim.x) {
     matrix<T> const& m = item < in_q ? q : k;
     int const in_m = item < in_q ? item : item - in_q, i = in_m % fours * 4;
-    T* const head = m.data + row[0] * m.stride + in_m / fours * dim;
-    turn_pairs(head + i, head + half + i, sine + i, cosine + i);
+    T* const first = m.data + row[0] * m.stride + in_m / fours * head + i;
+    turn_pairs(first, first + half, sine + i, cosine + i);
   }
 }
 
@@ -121,43 +121,12 @@ inline rotary_speeds speeds_of(finegrain::rotary const& how) {
 }
 
 template <class T>
-void rotary<T>::turn(places where, int dim, double theta, float direction, matrix<T> q, matrix<T> k,
-                     CUstream_st* stream) {
+void rotary<T>::turn(places where, finegrain::rotary const& how, float direction, matrix<T> q,
+                     matrix<T> k, CUstream_st* stream) {
   if (where.tokens == 0) return;
   turn_kernel<T><<<static_cast<unsigned>(where.tokens), 256, 0, stream>>>(
-      where, dim, direction, speeds_of({dim, theta}), q, k);
+      where, how.dim, how.head, direction, static_cast<float>(how.size()), speeds_of(how), q, k);
   check_launch("rotary");
-}
-
-/// The same of one matrix, whose numbers become `size` times as large.
-template <class T>
-__global__ void __launch_bounds__(256)
-    turn_sized_kernel(places where, int dim, float direction, float size,
-                      __grid_constant__ rotary_speeds const speeds, matrix<T> m) {
-  __shared__ float sine[rotary_pairs], cosine[rotary_pairs];
-  int const row[1] = {static_cast<int>(blockIdx.x)}, half = dim / 2;
-  if (static_cast<int>(threadIdx.x) < half) {
-    float s, c;
-    find_turn(where, row, speeds, &s, &c);
-    sine[threadIdx.x] = direction * size * s;
-    cosine[threadIdx.x] = size * c;
-  }
-  __syncthreads();
-  int const fours = half / 4, all = static_cast<int>(m.cols) / dim * fours;
-  for (int item = threadIdx.x; item < all; item += blockDim.x) {
-    int const i = item % fours * 4;
-    T* const head = m.data + row[0] * m.stride + item / fours * dim;
-    turn_pairs(head + i, head + half + i, sine + i, cosine + i);
-  }
-}
-
-template <class T>
-void rotary<T>::turn_sized(places where, finegrain::rotary const& how, float direction, float size,
-                           matrix<T> m, CUstream_st* stream) {
-  if (where.tokens == 0) return;
-  turn_sized_kernel<T><<<static_cast<unsigned>(where.tokens), 256, 0, stream>>>(
-      where, how.dim, direction, size, speeds_of(how), m);
-  check_launch("rotary, sized");
 }
 
 /// The same of neighbours among the last numbers of heads.
@@ -201,8 +170,6 @@ void rotary<T>::turn_neighbours(places where, finegrain::rotary const& how, floa
 
 template <class T>
 using rotary_neighbours_code = code<&rotary<T>::turn_neighbours>;
-template <class T>
-using rotary_sized_code = code<&rotary<T>::turn_sized>;
 template <class T>
 using rotary_code = code<&rotary<T>::turn>;
 

@@ -21,15 +21,11 @@ struct places {
 
 template <class T>
 struct rotary {
-  /// Turns the pair (i, i + dim/2) of every head by direction * position * theta^(-2i/dim), in the
-  /// rows of q and of k, (T, heads * dim) each; k may be an empty view. direction is 1, or -1 for
-  /// the inverse, which is also the gradient. dim is a multiple of 8 up to 256.
-  static void turn(places where, int dim, double theta, float direction, matrix<T> q, matrix<T> k,
-                   CUstream_st* stream);
-  /// The same of m alone, by angles that `how` slows, and its numbers become `size` times as large:
-  /// YaRN. how.head is how.dim.
-  static void turn_sized(places where, finegrain::rotary const& how, float direction, float size,
-                         matrix<T> m, CUstream_st* stream);
+  /// Turns the pairs (i, i + how.dim/2) of the first how.dim numbers of every head as `how` says, in
+  /// the rows of q and of k, (T, heads * how.head) each; k may be an empty view. direction is 1, or -1
+  /// for the gradient. how.dim, 256 at most, and how.head are multiples of 8.
+  static void turn(places where, finegrain::rotary const& how, float direction, matrix<T> q,
+                   matrix<T> k, CUstream_st* stream);
   /// Turns neighbours (2i, 2i + 1) of the last how.dim numbers of each head of how.head numbers, as
   /// `how` says, or back. Both are multiples of 8, how.dim 256 at most.
   static void turn_neighbours(places where, finegrain::rotary const& how, float direction,

@@ -53,6 +53,7 @@ std::string details(attention<D, Heads, KvHeads, HeadDim, Form>) {
   if (Form.bias) text += ", biased";
   if (Form.norm == head_norm::each) text += ", norms of each head";
   if (Form.norm == head_norm::all) text += ", norms of all heads";
+  if (Form.rotary > 0) text += ", " + std::to_string(Form.rotary) + " rotary";
   return text + detail::unless(1e-6, ", epsilon", Form.epsilon) +
          detail::unless(10000, ", theta", Form.theta) + detail::slowed(Form.yarn);
 }

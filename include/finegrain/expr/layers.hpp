@@ -55,8 +55,8 @@ struct attention : stage<D> {
                 "attention: the query heads must divide evenly among the key and value heads");
   static_assert(HeadDim >= 2 && HeadDim % 2 == 0,
                 "attention: rotary positions turn pairs, so HeadDim must be even");
+  static_assert(Form.rotary <= HeadDim, "attention: Form.rotary must be at most HeadDim");
   static constexpr char const* name = "attention";
-  static constexpr double theta = Form.theta;
   static constexpr int biases = Form.bias ? 1 : 0;
   static constexpr bool normed = Form.norm != head_norm::none;
   /// Numbers that a norm of so many heads is of.

@@ -22,6 +22,7 @@ struct name_pair {
 struct feed_forward_words {
   std::string_view block = "mlp.", shared = "shared_experts.";
   std::string_view gate = "gate_proj.weight", up = "up_proj.weight", down = "down_proj.weight";
+  std::string_view bias = "gate.e_score_correction_bias";
 };
 
 inline std::string name_in(std::span<name_pair const> list, std::string_view ours,
@@ -52,12 +53,10 @@ inline std::string feed_forward_name(std::string_view ours, feed_forward_words c
       } else {
         theirs.append(take_numbered(ours, "experts."));
       }
-      name_pair const parts[] = {{"gate", words.gate},
-                                 {"up", words.up},
-                                 {"down", words.down},
-                                 {"router", "gate.weight"},
-                                 {"bias", "gate.e_score_correction_bias"},
-                                 {"shared_gate", "shared_expert_gate.weight"}};
+      name_pair const parts[] = {
+          {"gate", words.gate}, {"up", words.up},
+          {"down", words.down}, {"router", "gate.weight"},
+          {"bias", words.bias}, {"shared_gate", "shared_expert_gate.weight"}};
       return name_in(parts, ours, theirs);
     }
   return {};
@@ -103,7 +102,7 @@ void check_config(tensor_files const& files, std::optional<std::string> const& c
 
 /// The name under which DeepSeek's published models, and those that follow them, hold a weight of a
 /// decoder: "layers.1.mixture.experts.3.gate" is "model.layers.1.mlp.experts.3.gate_proj.weight".
-/// Empty if there is none. OLMoE's and Qwen3's models have the same names.
+/// Empty if there is none. OLMoE's, Qwen3's, GLM's and dots.llm1's models have the same names.
 inline std::string deepseek_name(std::string_view ours) { return detail::decoder_name(ours, {}); }
 /// The same of Qwen1.5's and Qwen2's mixtures: "layers.1.mixture.shared.up" is
 /// "model.layers.1.mlp.shared_expert.up_proj.weight".
@@ -116,6 +115,15 @@ inline std::string mixtral_name(std::string_view ours) {
   return detail::decoder_name(
       ours,
       {.block = "block_sparse_moe.", .gate = "w1.weight", .up = "w3.weight", .down = "w2.weight"});
+}
+
+/// And of MiniMax-M2's: as Mixtral's, with selection biases.
+inline std::string minimax_m2_name(std::string_view ours) {
+  return detail::decoder_name(ours, {.block = "block_sparse_moe.",
+                                     .gate = "w1.weight",
+                                     .up = "w3.weight",
+                                     .down = "w2.weight",
+                                     .bias = "e_score_correction_bias"});
 }
 
 /// Reads a network's weights as a published model has them, as load_weights does, under other names.

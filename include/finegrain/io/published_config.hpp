@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "../expr/decoder.hpp"
+#include "../plan/rotary.hpp"
 #include "config_reader.hpp"
 #include "tensor_files.hpp"
 #include "weight_tensors.hpp"
@@ -57,7 +58,13 @@ class config_comparison {
   void compare(attention<D, Heads, KvHeads, HeadDim, Form>) {
     same({"num_key_value_heads"}, KvHeads);
     same({"head_dim"}, HeadDim);
+    same({"use_qk_norm"}, Form.norm != head_norm::none);
     if (Form.norm != head_norm::none) same({"rms_norm_eps"}, Form.epsilon);
+    // Most families' word is of the output too, GLM's is not.
+    same({"attention_bias"}, Form.bias && is_of({"glm4_moe"}));
+    int const turned = turn_of(Form, HeadDim).dim;
+    same({"rotary_dim"}, turned);
+    if (find({"rotary_dim"}).second == nullptr) turned_part(double(turned) / HeadDim);
     attention_numbers(D, Heads, Form.theta, Form.yarn);
   }
   template <int D, int Heads, latent N>
@@ -68,6 +75,8 @@ class config_comparison {
     same({"qk_rope_head_dim"}, N.rope);
     same({"v_head_dim"}, N.value);
     same({"rope_interleave"}, true);
+    same({"attention_bias"}, false);
+    turned_part(1);
     attention_numbers(D, Heads, double{N.theta}, N.yarn);
   }
   template <int D, int F, activation Act>
@@ -122,11 +131,14 @@ class config_comparison {
 
   // ---- numbers of several stages -----------------------------------------------------------------
 
+  /// The part of a head that positions turn.
+  void turned_part(double ours) {
+    same_or(1, {"partial_rotary_factor", "rope_parameters.partial_rotary_factor"}, ours);
+  }
   FINEGRAIN_LAZY void attention_numbers(int hidden, int heads, double theta, yarn const& turns) {
     ++layers_;
     same({"hidden_size"}, hidden);
     same({"num_attention_heads"}, heads);
-    same({"attention_bias"}, false);  // it would be of the output too
     same({"clip_qkv"}, nullptr);
     same({"attn_logit_softcapping"}, nullptr);
     if (find({"use_sliding_window"}).second != false) same({"sliding_window"}, nullptr);
@@ -136,7 +148,7 @@ class config_comparison {
       note(at->first, at->second, "full_attention");
 
     same({"rope_theta", "rope_parameters.rope_theta"}, theta);
-    same({"partial_rotary_factor", "rope_parameters.partial_rotary_factor"}, 1);
+    same({"llama_4_scaling_beta", "rope_parameters.llama_4_scaling_beta"}, nullptr);
     names const type{"rope_scaling.type", "rope_scaling.rope_type", "rope_parameters.rope_type"};
     if (turns.factor == 1) return same(type, "default");
     same_or(nullptr, type, "yarn");
@@ -169,16 +181,19 @@ class config_comparison {
     feed_forward(c.hidden, c.act);
 
     // Of what a family's models always do their configs need not speak.
-    bool const sigmoid = is_of({"deepseek_v3", "kimi_k2"}), normed = is_of({"mixtral"});
-    bool const scaled = sigmoid || is_of({"deepseek_v2"});
-    bool const softmax =
-        normed || is_of({"deepseek", "deepseek_v2", "qwen2_moe", "qwen3_moe", "olmoe"});
-    config_value const score = c.score == score::softmax   ? "softmax"
-                               : c.score == score::sigmoid ? "sigmoid"
-                                                           : "sqrtsoftplus";
-    same_or(softmax ? "softmax" : sigmoid ? "sigmoid" : score, {"scoring_func"}, score);
+    bool const sigmoid = is_of({"deepseek_v3", "kimi_k2", "glm4_moe", "dots1", "minimax_m2"});
+    bool const scaled = (sigmoid && !is_of({"minimax_m2"})) || is_of({"deepseek_v2"});
+    bool const normed = is_of({"mixtral", "minimax_m2", "qwen3_vl_moe_text"});
+    bool const softmax = is_of({"deepseek", "deepseek_v2", "qwen2_moe", "qwen3_moe",
+                                "qwen3_vl_moe_text", "olmoe", "mixtral"});
+    config_value const score_name = c.score == score::softmax   ? "softmax"
+                                    : c.score == score::sigmoid ? "sigmoid"
+                                                                : "sqrtsoftplus";
+    if (c.score != score::sigmoid ||
+        find({"scoring_func"}).second != "noaux_tc")  // dots.llm1's word
+      same_or(softmax ? "softmax" : sigmoid ? "sigmoid" : score_name, {"scoring_func"}, score_name);
     if (c.top_k > 1) same_or(normed || c.renormalise, {"norm_topk_prob"}, c.renormalise);
-    same_or(softmax && !scaled ? 1 : c.scale, {"routed_scaling_factor"}, c.scale);
+    same_or((softmax || sigmoid) && !scaled ? 1 : c.scale, {"routed_scaling_factor"}, c.scale);
     if (c.selection == selection::top_k) groups(c, softmax ? "greedy" : sigmoid ? "noaux_tc" : "");
   }
   /// Whether groups of experts limit the choice, and how; `absent` is how where a config has no word.

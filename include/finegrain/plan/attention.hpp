@@ -85,8 +85,7 @@ struct plan<X, attention<D, Heads, KvHeads, HeadDim, Form>> {
     rotate(p.on, p.batch, past, turned, s.q);
     rotate(p.on, p.batch, past, turned, s.k);
     matrix<S> const keys = with_earlier(p, s.k), values = with_earlier(p, s.v);
-    attend_forward(p.on, with_scale(shape, Form), p.batch, past, s.q, keys, values, s.mixed,
-                   s.log_weight);
+    attend_forward(p.on, shape, p.batch, past, s.q, keys, values, s.mixed, s.log_weight);
     linear_forward(p.on, s.mixed, w.output, y);
   }
   template <class W, class V>
@@ -95,8 +94,8 @@ struct plan<X, attention<D, Heads, KvHeads, HeadDim, Form>> {
     scratch const t(p.scratch, p.extent);
     auto const mode = p.gradients;
     linear_backward(p.on, s.mixed, w.output, dy, dw.output, mode, t.dmixed, gradients::overwrite);
-    attend_backward(p.on, with_scale(shape, Form), p.batch, s.q, s.k, s.v, s.mixed, s.log_weight,
-                    t.dmixed, t.dq, t.dk, t.dv);
+    attend_backward(p.on, shape, p.batch, s.q, s.k, s.v, s.mixed, s.log_weight, t.dmixed, t.dq,
+                    t.dk, t.dv);
     unrotate(p.on, p.batch, turned, t.dq);
     unrotate(p.on, p.batch, turned, t.dk);
     if constexpr (E::normed) {

@@ -9,17 +9,18 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
-/// Of each head of `head` numbers the last `dim` are turned: dim / 2 pairs, pair i by
-/// position * theta^(-2i/dim), or slower where `yarn` says so.
+/// Of each head of `head` numbers `dim` are turned, the last ones if `begin` does not say where they
+/// begin: dim / 2 pairs, pair i by position * theta^(-2i/dim), or slower where `yarn` says so.
 struct rotary {
   int dim;
   double theta;
   int head = dim;
   bool adjacent = false;  // a pair is the numbers (2i, 2i + 1), not (i, i + dim/2)
   finegrain::yarn yarn = {};
+  int begin = head - dim;
 
   /// Where pair i stands in a head, and how far apart its two numbers are.
-  constexpr int first(int i) const { return head - dim + (adjacent ? 2 * i : i); }
+  constexpr int first(int i) const { return begin + (adjacent ? 2 * i : i); }
   constexpr int apart() const { return adjacent ? 1 : dim / 2; }
 
   /// Radians a position, pair by pair: speed = theta^(-2i/dim) * slowed(i).
@@ -32,7 +33,7 @@ struct rotary {
   }
   /// What turned numbers are times.
   double size() const { return mscale(double(yarn.mscale)) / mscale(double(yarn.mscale_all)); }
-  /// What scores are times beside 1 / sqrt(numbers of a query).
+  /// What latent attention's scores are times beside 1 / sqrt(numbers of a query).
   double sharpness() const {
     return mscale(double(yarn.mscale_all)) * mscale(double(yarn.mscale_all));
   }
@@ -45,14 +46,9 @@ struct rotary {
   double mscale(double m) const { return 0.1 * m * math::log(double(yarn.factor)) + 1; }
 };
 
-/// By how much positions turn attention's heads, and what scores of these are times.
+/// By how much positions turn attention's heads.
 constexpr rotary turn_of(attention_form const& f, int head_dim) {
-  return {head_dim, f.theta, head_dim, false, f.yarn};
-}
-inline heads with_scale(heads shape, attention_form const& f) {
-  if (f.yarn.factor != 1)
-    shape.scale = turn_of(f, shape.dim).sharpness() / math::sqrt(static_cast<double>(shape.dim));
-  return shape;
+  return {f.rotary > 0 ? f.rotary : head_dim, f.theta, head_dim, false, f.yarn, 0};
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI
