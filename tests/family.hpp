@@ -35,7 +35,9 @@ using exact = fg::ladder<
     with([](fg::config& c) { c.selection = fg::selection::expert_choice; }),
     with([](fg::config& c) { c.selection = fg::selection::sinkhorn; }),
     with([](fg::config& c) { c.by_logits = c.renormalise = c.noisy = true, c.epsilon = 0; }),
-    with([](fg::config& c) { c.cosine = 4; }), with([](fg::config& c) { c.top_k = c.routed; }),
+    with([](fg::config& c) { c.cosine = 4; }),
+    with([](fg::config& c) { c.cosine = 4, c.noisy = true; }),
+    with([](fg::config& c) { c.top_k = c.routed; }),
     with([](fg::config& c) { c.shared_gate = true, c.shared_scale = 0.5f, c.scale = 0.5f; }),
     with([](fg::config& c) { c.precision = fg::precision::f64, c.jitter = true; })>;
 /// Those that round to bf16.

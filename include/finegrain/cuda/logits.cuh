@@ -119,6 +119,8 @@ __global__ __launch_bounds__(256) void logits_kernel(T const* x, T const* router
                         static_cast<int>(blockIdx.y) * (8 * N), tokens, R, D, round);
 }
 
+__device__ inline float rounded_if(bool round, float x) { return round ? rounded(x) : x; }
+
 /// Logits with products and sums in Sum, one by one: a warp for each token and 8 experts.
 template <class Sum, class T>
 __global__ __launch_bounds__(256) void single_logits_kernel(T const* x, T const* router,
@@ -128,9 +130,7 @@ __global__ __launch_bounds__(256) void single_logits_kernel(T const* x, T const*
   std::int64_t const job = std::int64_t{blockIdx.x} * 8 + threadIdx.x / 32, t = job / groups;
   int const expert = static_cast<int>(job % groups) * 8;
   if (t >= tokens) return;
-  auto const read = [round](T const& from) -> Sum {
-    return round ? rounded(number(from)) : number(from);
-  };
+  auto const read = [round](T const& from) -> Sum { return rounded_if(round, number(from)); };
   Sum sum[8] = {};
   for (int d = lane; d < D; d += 32) {
     Sum const at = read(x[t * D + d]);
@@ -142,7 +142,7 @@ __global__ __launch_bounds__(256) void single_logits_kernel(T const* x, T const*
   for (int i = 0; i < 8; ++i) {
     sum[i] = vector::warp_sum(sum[i]);
     auto const logit = static_cast<float>(sum[i]);
-    if (lane == i && expert + i < R) logits[t * R + expert + i] = round ? rounded(logit) : logit;
+    if (lane == i && expert + i < R) logits[t * R + expert + i] = rounded_if(round, logit);
   }
 }
 

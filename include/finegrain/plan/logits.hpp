@@ -51,6 +51,13 @@ S noise_of(routing<S> const& r, std::int64_t t, int e) {
                                       static_cast<std::uint64_t>(t * r.logits.cols + e)));
 }
 
+/// A logit as it was before noise, if there was any.
+template <class S>
+S clean_logit(config const& c, routing<S> const& r, std::int64_t t, int e) {
+  S const noise = c.noisy && r.training ? noise_of(r, t, e) * softplus(r.spread(t, e)) : S(0);
+  return r.logits(t, e) - noise;
+}
+
 /// x as the router reads it: rounded, jittered, or as it is.
 template <class X, class S>
 matrix<S const> router_input(X const& on, config const& c, double jitter, matrix<S const> x,
@@ -126,22 +133,23 @@ void cosine_forward(X const& on, router_weights<S const> const& w, routing<S> co
   });
 }
 /// With q = p / |p|, n = e / |e|, c = q . n, and g the gradient of a logit:
-/// dp = scale g (n - c q) / |p|, de = scale g (q - c n) / |e|, dtemperature = g logit.
+/// dp = scale g (n - c q) / |p|, de = scale g (q - c n) / |e|, dtemperature = g logit, before noise.
 template <class X, class S>
-void cosine_backward(X const& on, router_weights<S const> const& w, routing<S> const& r,
-                     matrix<S const> dlogits, matrix<S> dprojected, router_weights<S> const& dw,
-                     gradients mode) {
+void cosine_backward(X const& on, config const& config, router_weights<S const> const& w,
+                     routing<S> const& r, matrix<S const> dlogits, matrix<S> dprojected,
+                     router_weights<S> const& dw, gradients mode) {
   std::int64_t const R = dlogits.cols, P = r.projected.cols;
   S const scale = cosine_scale(w.temperature(0, 0));
   if (mode == gradients::overwrite) dw.temperature(0, 0) = 0;
   for (std::int64_t t = 0; scale < 100 && t < dlogits.rows; ++t)
-    for (std::int64_t i = 0; i < R; ++i) dw.temperature(0, 0) += dlogits(t, i) * r.logits(t, i);
+    for (int i = 0; i < R; ++i)
+      dw.temperature(0, 0) += dlogits(t, i) * clean_logit(config, r, t, i);
 
   for_rows(on, dlogits.rows, [&](std::int64_t t, int) {
     S const size = length_of(r.projected.row(t), P);
     for (std::int64_t n = 0; n < P; ++n) dprojected(t, n) = 0;
-    for (std::int64_t i = 0; i < R; ++i) {
-      S const g = dlogits(t, i) / size, c = r.logits(t, i);  // scale times the cosine
+    for (int i = 0; i < R; ++i) {
+      S const g = dlogits(t, i) / size, c = clean_logit(config, r, t, i);  // scale times the cosine
       S const e = length_of(w.router.row(i), P);
       for (std::int64_t n = 0; n < P; ++n)
         dprojected(t, n) += g * (scale * w.router(i, n) / e - c * r.projected(t, n) / size);
@@ -151,7 +159,7 @@ void cosine_backward(X const& on, router_weights<S const> const& w, routing<S> c
     S const e = length_of(w.router.row(i), P);
     for (std::int64_t n = 0; n < P && mode == gradients::overwrite; ++n) dw.router(i, n) = 0;
     for (std::int64_t t = 0; t < dlogits.rows; ++t) {
-      S const g = dlogits(t, i) / e, c = r.logits(t, i);
+      S const g = dlogits(t, i) / e, c = clean_logit(config, r, t, static_cast<int>(i));
       S const size = length_of(r.projected.row(t), P);
       for (std::int64_t n = 0; n < P; ++n)
         dw.router(i, n) += g * (scale * r.projected(t, n) / size - c * w.router(i, n) / e);
@@ -221,7 +229,7 @@ void logits_backward(X const& on, config const& c, routing_request const& reques
     linear_backward(exact, from, w.noise, t.dspread, dw.noise, mode, to, gradients::accumulate);
   }
   if (c.cosine > 0) {
-    detail::cosine_backward<X, S>(on, w, r, dlogits, t.dprojected, dw, mode);
+    detail::cosine_backward<X, S>(on, c, w, r, dlogits, t.dprojected, dw, mode);
     linear_backward(exact, from, w.project, t.dprojected, dw.project, mode, to,
                     gradients::accumulate);
   } else {

@@ -28,7 +28,7 @@ void kinds<T>::keep_seed(std::uint64_t seed, std::int64_t const* step, std::uint
 __device__ inline float jittered(float x, double jitter, std::uint64_t seed, std::int64_t n,
                                  bool round) {
   if (jitter > 0) x *= finegrain::detail::jitter_factor<float>(jitter, seed, n);
-  return round ? rounded(x) : x;
+  return rounded_if(round, x);
 }
 
 // ---- products of x with jitter ------------------------------------------------------------------
@@ -47,17 +47,18 @@ __global__ __launch_bounds__(256) void jitter_product_kernel(T const* x, T const
   std::uint64_t const seed = seed_of(*of_pass, draw::jitter);
   double sum[8] = {};
   for (int d = lane; d < D; d += 32) {
-    double const at = jittered(number(x[t * D + d]), jitter, seed, t * D + d, round_x);
+    double const at =
+        jittered(rounded_if(round_x, number(x[t * D + d])), jitter, seed, t * D + d, round_x);
 #pragma unroll
     for (int i = 0; i < 8; ++i)
-      sum[i] += at * number(m[std::int64_t{min(first + i, columns - 1)} * D + d]);
+      sum[i] +=
+          at * rounded_if(round_x, number(m[std::int64_t{min(first + i, columns - 1)} * D + d]));
   }
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     sum[i] = vector::warp_sum(sum[i]);
     auto const made = static_cast<float>(sum[i]);
-    if (lane == i && first + i < columns)
-      y[t * columns + first + i] = round_y ? rounded(made) : made;
+    if (lane == i && first + i < columns) y[t * columns + first + i] = rounded_if(round_y, made);
   }
 }
 
@@ -103,8 +104,8 @@ __global__ __launch_bounds__(256) void input_backward_kernel(input_part<T> a, in
                                                              T const* add, T* to, int tokens,
                                                              int D) {
   __shared__ float d[8][128];
-  std::int64_t const t0 = std::int64_t{blockIdx.y} * 8;
-  int const column = blockIdx.x * 256 + threadIdx.x;
+  std::int64_t const t0 = std::int64_t{blockIdx.x} * 8;
+  int const column = blockIdx.y * 256 + threadIdx.x;
   int const count = static_cast<int>(min(std::int64_t{8}, tokens - t0));
   float sum[8] = {};
   for (input_part<T> const& part : {a, b})
@@ -135,11 +136,28 @@ void kinds<T>::input_backward(routing_rules const& c, double jitter, input_part<
                               kind_scratch<T> const& t, T const* add, std::int64_t tokens,
                               CUstream_st* on) {
   if (tokens == 0) return;
-  dim3 const grid(unsigned((c.hidden + 255) / 256), unsigned((tokens + 7) / 8));
+  dim3 const grid(unsigned((tokens + 7) / 8), unsigned((c.hidden + 255) / 256));
   input_backward_kernel<T><<<grid, 256, 0, on>>>(a, b, jitter, saved.seed, add, t.dinput,
                                                  static_cast<int>(tokens), c.hidden);
   check_launch("route: input's gradient");
 }
+
+__device__ inline float softplus(float z) { return fmaxf(z, 0.0f) + log1pf(expf(-fabsf(z))); }
+/// The noise of number n of (T, R) logits, in deviations.
+__device__ inline float noise_of(std::uint64_t seed, std::int64_t n) {
+  return static_cast<float>(random_normal(seed, static_cast<std::uint64_t>(n)));
+}
+/// Logits (T, R) as they were before noise, if there was any.
+struct clean_logits {
+  float const *logits, *spread;  // without noise no spread
+  std::uint64_t const* of_pass;
+
+  __device__ float operator[](std::int64_t n) const {
+    float const noise =
+        spread ? noise_of(seed_of(*of_pass, draw::noise), n) * softplus(spread[n]) : 0.0f;
+    return logits[n] - noise;
+  }
+};
 
 // ---- cosines: see plan/logits.hpp, whose formulas these are -------------------------------------
 
@@ -187,7 +205,7 @@ __global__ __launch_bounds__(256) void cosine_kernel(float const* projected, T c
 template <class T>
 __global__ __launch_bounds__(256) void cosine_tokens_kernel(
     float const* projected, T const* router, T const* temperature, float const* lengths,
-    float const* logits, float const* dlogits, float* dprojected, int tokens, int R, int P) {
+    clean_logits logits, float const* dlogits, float* dprojected, int tokens, int R, int P) {
   int const lane = threadIdx.x % 32;
   std::int64_t const t = std::int64_t{blockIdx.x} * 8 + threadIdx.x / 32;
   if (t >= tokens) return;
@@ -207,7 +225,7 @@ __global__ __launch_bounds__(256) void cosine_tokens_kernel(
 template <class T>
 __global__ __launch_bounds__(512) void cosine_experts_kernel(
     float const* projected, T const* router, T const* temperature, float const* lengths,
-    float const* logits, float const* dlogits, T* drouter, bool accumulate, int tokens, int R,
+    clean_logits logits, float const* dlogits, T* drouter, bool accumulate, int tokens, int R,
     int P) {
   __shared__ float sums[16][32], totals[32];
   int const lane = threadIdx.x % 32, warp = threadIdx.x / 32, e = blockIdx.x;
@@ -235,7 +253,7 @@ __global__ __launch_bounds__(512) void cosine_experts_kernel(
 
 /// The temperature's gradient: sum of dlogits logits, where the scale is below its most. One block.
 template <class T>
-__global__ __launch_bounds__(1024) void temperature_kernel(float const* logits,
+__global__ __launch_bounds__(1024) void temperature_kernel(clean_logits logits,
                                                            float const* dlogits,
                                                            T const* temperature, T* to,
                                                            bool accumulate, std::int64_t count) {
@@ -256,30 +274,25 @@ void kinds<T>::cosine_backward(routing_rules const& c, int P, kind_numbers<T con
                                CUstream_st* on) {
   bool const add = mode == gradients::accumulate;
   auto const count = static_cast<int>(tokens);
+  clean_logits const logits{state.logits, saved.spread, saved.seed};
   launch_lengths(w.router, t.lengths, c.routed, P, on);
   if (tokens > 0) {
     launch_lengths<float>(saved.projected, t.lengths + c.routed, tokens, P, on);
     cosine_tokens_kernel<T><<<unsigned((tokens + 7) / 8), 256, 0, on>>>(
-        saved.projected, w.router, w.temperature, t.lengths, state.logits, dlogits, t.dprojected,
-        count, c.routed, P);
+        saved.projected, w.router, w.temperature, t.lengths, logits, dlogits, t.dprojected, count,
+        c.routed, P);
     check_launch("route: cosines, tokens");
   }
-  cosine_experts_kernel<T><<<unsigned(c.routed), 512, 0, on>>>(
-      saved.projected, w.router, w.temperature, t.lengths, state.logits, dlogits, dw.router, add,
-      count, c.routed, P);
+  cosine_experts_kernel<T>
+      <<<unsigned(c.routed), 512, 0, on>>>(saved.projected, w.router, w.temperature, t.lengths,
+                                           logits, dlogits, dw.router, add, count, c.routed, P);
   check_launch("route: cosines, experts");
-  temperature_kernel<T><<<1, 1024, 0, on>>>(state.logits, dlogits, w.temperature, dw.temperature,
-                                            add, tokens * c.routed);
+  temperature_kernel<T>
+      <<<1, 1024, 0, on>>>(logits, dlogits, w.temperature, dw.temperature, add, tokens * c.routed);
   check_launch("route: temperature");
 }
 
 // ---- noise --------------------------------------------------------------------------------------
-
-__device__ inline float softplus(float z) { return fmaxf(z, 0.0f) + log1pf(expf(-fabsf(z))); }
-/// The noise of number n of (T, R) logits, in deviations.
-__device__ inline float noise_of(std::uint64_t seed, std::int64_t n) {
-  return static_cast<float>(random_normal(seed, static_cast<std::uint64_t>(n)));
-}
 
 template <class T>
 __global__ void noise_kernel(float const* spread, float* logits, std::int64_t count,
