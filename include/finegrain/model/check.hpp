@@ -161,21 +161,25 @@ template <Expr E>
 inline constexpr call_form form_of{in_width<E>(), out_width<E>(), cache_width(E{}), is_clocked<E>,
                                    router_configs<E>::list};
 
-/// Whether every router can do what is asked, and the log is theirs. A rule and jitter are asked of
-/// those whose config has them: there must be one.
+/// Whether every router can do what is asked, and the log is theirs. A rule, jitter and balance losses are
+/// asked of those that can have them: there must be one.
 template <class X>
 void check_routing(std::span<config const* const> routers, batch const& b, bool training) {
-  bool ruled = false, jittered = false;
+  bool ruled = false, jittered = false, moved = false;
   for (std::size_t at = 0; at < routers.size(); ++at) {
     config const& c = *routers[at];
     check_router<X>(c, b, training, at);
     ruled |= c.selection == selection::rule;
     jittered |= c.jitter;
+    moved |= !c.uniform;
   }
   if (!routers.empty() && b.routing.rule && !ruled)
     throw invalid_argument("a routing rule is for configs with selection::rule: here is none");
   if (!routers.empty() && b.routing.jitter > 0 && !jittered)
     throw invalid_argument("jitter needs a config that has it: .jitter = true");
+  balance_losses const& loss = b.routing.balance;
+  if (!routers.empty() && !moved && loss != balance_losses{.over = loss.over})
+    throw invalid_argument("balance losses move a router, and with uniform weights there is none");
 }
 
 /// The rows of y that a batch wants, where not all, of a call that picks them.

@@ -146,8 +146,6 @@ inline void check_request(config const& c, routing_request const& request, bool 
     throw invalid_argument(
         "the load loss averages over noise: it needs .noisy = true, no groups, bias or excluded "
         "experts, and fewer experts a token than there are");
-  if (c.uniform && b != balance_losses{})
-    throw invalid_argument("balance losses move a router, and with uniform weights there is none");
   if (request.devices < 1 || c.routed % request.devices != 0)
     throw invalid_argument("%d experts cannot stand in equal parts on %d devices", c.routed,
                            request.devices);
