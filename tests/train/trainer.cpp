@@ -4,6 +4,7 @@
 #include <finegrain/reference/reference.hpp>
 #include <finegrain/train/trainer.hpp>
 #include <numeric>
+#include <stdexcept>
 
 #include "../catch.hpp"
 #include "../folder.hpp"
@@ -166,6 +167,54 @@ TEST_CASE("evaluating changes no weight") {
   train.evaluate(text.inputs(), text.targets());
   CHECK(weights_of(net) == before);
   CHECK(train.steps() == 0);
+}
+
+TEST_CASE("an evaluation has as many experts a token as training, unless it is asked otherwise") {
+  network net({.deviation = 0.3});
+  fg::trainer plain{net}, train{net, {}, {.routing = {.top_k = 1, .shared = false}}};
+  tiny::text const text(16);
+  fg::batch const one{.tokens = 16, .ids = text.inputs(), .routing = {.top_k = 1, .shared = false}};
+  double const both = plain.evaluate(text.inputs(), text.targets());
+  double const alone = plain.evaluate(one, text.targets());
+  CHECK(alone != both);
+  CHECK(train.evaluate(text.inputs(), text.targets()) == alone);
+  CHECK(train.evaluate({.tokens = 16, .ids = text.inputs(), .routing = {.top_k = 2}},
+                       text.targets()) == both);
+}
+
+TEST_CASE("a step whose threads fail before a weight has moved can be taken again") {
+  struct failing {
+    int left = -1;  // loops that run before one fails; -1: all
+    static void run(void* self, std::int64_t tasks, fg::parallel::body body, void* context) {
+      if (int& left = static_cast<failing*>(self)->left; left >= 0 && left-- == 0)
+        throw std::runtime_error("no thread is left");
+      for (std::int64_t task = 0; task < tasks; ++task) body(context, task, 0);
+    }
+  };
+  tiny::text const text(16);
+  network twin({.deviation = 0.1});
+  fg::trainer expected{twin};
+  for (int i = 0; i < 2; ++i) expected.step(text.inputs(), text.targets());
+  int failed = 0;
+  for (int loops = 0;; ++loops) {
+    failing threads;
+    network net({.deviation = 0.1}, fg::cpu{fg::parallel(failing::run, &threads, 2)});
+    fg::trainer train{net};
+    train.step(text.inputs(), text.targets());
+    auto const before = weights_of(net);
+    threads.left = loops;
+    try {
+      train.step(text.inputs(), text.targets());
+      break;  // it has no more loops
+    } catch (std::runtime_error const&) {
+    }
+    threads.left = -1;
+    if (weights_of(net) != before) continue;
+    ++failed;
+    train.step(text.inputs(), text.targets());
+    CHECK(weights_of(net) == weights_of(twin));
+  }
+  CHECK(failed > 10);
 }
 
 TEST_CASE("a step that is refused changes nothing, and the next one works") {

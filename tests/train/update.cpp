@@ -98,6 +98,21 @@ TEST_CASE("AdamW as a rule moves weights as AdamW does, with clip, schedule and 
   CHECK(std::abs(loss - same) < 1e-12);
 }
 
+TEST_CASE("a rule is told names when the network it trains has been replaced, too") {
+  network<fg::cpu> net({.deviation = 0.1});
+  std::set<std::string> asked;
+  std::mutex several;
+  rule_of const rule([&](auto const& w) {
+    std::lock_guard const alone(several);
+    return asked.insert(std::string(w.name)).second;
+  });
+  fg::trainer train{net, numbers, {.update = &rule}};
+  net = network<fg::cpu>({.deviation = 0.2});
+  tiny::text const text(68);
+  train.step(text.inputs(), text.targets());
+  CHECK(asked.contains("layers.1.mixture.router"));
+}
+
 TEST_CASE("a rule is asked once a step for each weight that learns, by its name and shape") {
   network<fg::cpu> net({.deviation = 0.1});
   std::mutex several;

@@ -89,9 +89,14 @@ class thread_pool {
   struct crew {
     explicit crew(int workers)
         : process(::getpid()), patience(workers > usable_cores() ? 0 : 200), threads(workers - 1) {
+      ::pthread_attr_t with_stack;  // of 8 MB, which is not everywhere the default
+      ::pthread_attr_init(&with_stack);
+      ::pthread_attr_setstacksize(&with_stack, 8 << 20);
       // When no more threads are to be had, those that are there, and the caller, do the work.
-      while (made < threads.size() && ::pthread_create(&threads[made], nullptr, begin, this) == 0)
+      while (made < threads.size() &&
+             ::pthread_create(&threads[made], &with_stack, begin, this) == 0)
         ++made;
+      ::pthread_attr_destroy(&with_stack);
     }
     ~crew() {
       start(0, nullptr, nullptr);

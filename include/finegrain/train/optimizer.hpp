@@ -54,20 +54,14 @@ class optimizer {
   /// Moves the weights, unless the gradient is not finite.
   void step(X const& on, adamw const& how, optimizer_step const& at, S const* g,
             std::span<S> weights) {
-    double const gathered = at.gathered;
-    double const rate = how.lr * at.schedule.at(steps_++);
-    norm_ = gradient_norm(on.threads, ranges_, g, partial_.data()) / gathered;
-    if (!std::isfinite(norm_)) return round(on, weights, at.rounding);
-    double const scale = (at.clip > 0 && norm_ > at.clip ? at.clip / norm_ : 1) / gathered;
-    S *const w = weights.data(), *const m = first(weights).data(),
-             *const v = second(weights).data();
-    if (!at.update)
-      return adamw_update(on.threads, how, rate, steps_, scale, ranges_, g, w, m, v,
-                          rounded(at.rounding));
-    auto const left = update_by_rule(on.threads, *at.update, how, rate, steps_, scale, entries_,
-                                     ranges_, g, w, m, v, left_);
-    adamw_update(on.threads, how, rate, steps_, scale, left, g, w, m, v);
-    round(on, weights, at.rounding);
+    norm_ = gradient_norm(on.threads, ranges_, g, partial_.data()) / at.gathered;
+    double const rate = how.lr * at.schedule.at(steps_);
+    std::int64_t const step = steps_ + 1;
+    if (std::isfinite(norm_))
+      move(on, how, at, rate, step, g, weights);
+    else
+      round(on, weights, at.rounding, step);
+    steps_ = step;
   }
   /// Makes room for the copy, if there is to be one. Throws invalid_argument where nothing reads it.
   void prepare(X const& on, weight_rounding how) {
@@ -97,8 +91,8 @@ class optimizer {
   /// Lends what was prepared. If others than `step` have changed weights, it is made anew: what step
   /// would have made.
   [[nodiscard]] lent lend(X& on, std::span<S> weights, weight_rounding how, bool changed) {
-    if (changed || how != rounding_) round(on, weights, how);
-    return {on, weights, rounded(how).to};
+    if (changed || how != rounding_) round(on, weights, how, steps_);
+    return {on, weights, rounded(how, steps_).to};
   }
   /// What the last step did. Waits for it.
   optimizer_figures figures(X const&) const { return {.norm = norm_}; }
@@ -126,21 +120,36 @@ class optimizer {
     if constexpr (requires { on.copy; }) return on.products == format::bf16;
     return false;
   }
-  void round(X const& on, std::span<S> weights, weight_rounding how) {
-    rounded_weights const made = rounded(how);
+  /// By AdamW, but for what a rule moves.
+  void move(X const& on, adamw const& how, optimizer_step const& at, double rate, std::int64_t step,
+            S const* g, std::span<S> weights) {
+    double const scale = (at.clip > 0 && norm_ > at.clip ? at.clip / norm_ : 1) / at.gathered;
+    S *const w = weights.data(), *const m = first(weights).data(),
+             *const v = second(weights).data();
+    if (!at.update)
+      return adamw_update(on.threads, how, rate, step, scale, ranges_, g, w, m, v,
+                          rounded(at.rounding, step));
+    auto const left = update_by_rule(on.threads, *at.update, how, rate, step, scale, entries_,
+                                     ranges_, g, w, m, v, left_);
+    adamw_update(on.threads, how, rate, step, scale, left, g, w, m, v);
+    round(on, weights, at.rounding, step);
+  }
+  /// Writes the copy, as step `step` does.
+  void round(X const& on, std::span<S> weights, weight_rounding how, std::int64_t step) {
+    rounded_weights const made = rounded(how, step);
     if (made.to) round_weights(on.threads, ranges_, weights.data(), made);
   }
-  rounded_weights rounded(weight_rounding how) {
+  rounded_weights rounded(weight_rounding how, std::int64_t step) {
     rounding_ = how;
     return {how == weight_rounding::in_products ? nullptr : copy_.data(),
-            how == weight_rounding::stochastic, random_word(0, static_cast<std::uint64_t>(steps_))};
+            how == weight_rounding::stochastic, random_word(0, static_cast<std::uint64_t>(step))};
   }
   std::span<S> first(std::span<S> weights) const { return {moments_.data(), weights.size()}; }
   std::span<S> second(std::span<S> weights) const {
     return {moments_.data() + weights.size(), weights.size()};
   }
 
-  std::span<weight_entry const> entries_;     // of the network, which outlives its optimizer
+  std::vector<weight_entry> entries_;
   std::vector<trained_range> ranges_, left_;  // all, and those that an update_rule left to AdamW
   std::vector<double> partial_;
   buffer<S> moments_;
