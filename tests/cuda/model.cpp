@@ -275,16 +275,21 @@ TEST_CASE("random weights on the device are the host's, rounded") {
 }
 
 TEST_CASE("memory for a batch is room for a smaller one, as reserve and generate take it to be") {
-  constexpr fg::config c{.hidden = 64, .width = 32, .routed = 64, .top_k = 4, .shared = 1};
+  constexpr fg::config c{.hidden = 64, .width = 32, .routed = 64, .top_k = 4, .shared = 1},
+      more{.hidden = 64, .width = 8, .routed = 256, .top_k = 8};
   using many_heads = decltype(fg::embedding<32, 64>{} | fg::attention<64, 32, 8, 256>{} |
                               fg::mixture<c>{} | fg::head<64, 32>{});
   auto const check = []<class Net>(std::type_identity<Net>) {
-    for (std::int64_t T = 1; T < 1100; ++T) {
-      CAPTURE(T);
-      REQUIRE(Net::workspace_bytes({T, 1, false}) <= Net::workspace_bytes({T + 1, 1, false}));
-    }
+    for (bool const training : {false, true})
+      for (std::int64_t T = 1; T < 9000; ++T) {
+        auto const bytes = [&](std::int64_t n) { return Net::workspace_bytes({n, 1, training}); };
+        if (bytes(T) <= bytes(T + 1)) continue;
+        CAPTURE(T, training);
+        REQUIRE(bytes(T) <= bytes(T + 1));
+      }
   };
   check(std::type_identity<fg::network<many_heads, fg::cuda>>());
+  check(std::type_identity<fg::network<fg::mixture<more>, fg::cuda>>());
   check(std::type_identity<fg::network<tiny::decoder, fg::cuda>>());
   check(std::type_identity<fg::network<tiny::formed_decoder, fg::cuda>>());
   check(std::type_identity<fg::network<many_heads, fg::cpu>>());

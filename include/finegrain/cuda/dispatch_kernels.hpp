@@ -14,14 +14,17 @@ struct token_chunks {
 
   FINEGRAIN_HD static constexpr token_chunks of(std::int64_t T, int R) {
     if (T <= 8) return {1, 8};
-    int const most = R <= 64 ? 528 : 264;  // 4 blocks, or 2, for each multiprocessor of an H100
-    std::int64_t const each = ceil_div(T, most), whole = (each + 7) / 8 * 8;
+    std::int64_t const each = ceil_div(T, most(R)), whole = (each + 7) / 8 * 8;
     return {static_cast<int>(ceil_div(T, whole)), static_cast<int>(whole)};
   }
-  /// Counts that blocks leave for the others.
+  /// Room for the counts that blocks leave for the others: fewer tokens never need more.
   static constexpr std::int64_t counts(std::int64_t T, int R) {
-    return std::int64_t{of(T, R).blocks} * R;
+    return at_least(at_most(ceil_div(T, 8), std::int64_t{most(R)}), std::int64_t{1}) * R;
   }
+
+ private:
+  /// 4 blocks, or 2, for each multiprocessor of an H100.
+  FINEGRAIN_HD static constexpr int most(int R) { return R <= 64 ? 528 : 264; }
 };
 
 template <class T>
