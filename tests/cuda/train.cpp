@@ -166,6 +166,36 @@ TEST_CASE("weights that are written after a trainer was made are those that lear
   }
 }
 
+TEST_CASE("biases that are written late learn with their rests, and are saved without a step") {
+  NEED_GPU();
+  using on_host = fg::network<tiny::decoder, fg::cpu>;
+  auto const folder = std::filesystem::temp_directory_path();
+  auto const given = (folder / "finegrain_late_given").string();
+  auto const saved = (folder / "finegrain_late_saved").string();
+  std::string_view const biases = "layers.1.mixture.bias";
+  on_host source({.deviation = 0.1, .seed = 7}), again;
+  for (int i = 0; i < tiny::numbers.moe.routed; ++i)
+    source.weight(biases)(0, i) = 1 + 0.001f * static_cast<float>(i);
+  fg::save_weights(source, given);
+
+  model net({.deviation = 0.1});
+  fg::trainer train{net};
+  fg::load_weights(net, given);
+  train.save(saved);
+  fg::trainer{again}.load(saved);
+  for (int i = 0; i < tiny::numbers.moe.routed; ++i)
+    CHECK(std::abs(again.weight(biases)(0, i) - source.weight(biases)(0, i)) < 2e-5);
+  // And what is written between a step's batches is not what its end overwrites.
+  fg::trainer gathering{net, fg::adamw{.lr = 0}};
+  lesson const text(3);
+  gathering.gather(text.batch(), text.targets);
+  auto const other = weights(model({.deviation = 0.1, .seed = 9}));
+  fg::place<fg::cuda>::store(net.on(), other, net.parameters());
+  gathering.finish();
+  CHECK(same_bits(weights(net), other));
+  std::filesystem::remove(given), std::filesystem::remove(saved);
+}
+
 TEST_CASE("steps that nobody waits for are the same steps") {
   NEED_GPU();
   model net({.deviation = 0.1}), other({.deviation = 0.1});

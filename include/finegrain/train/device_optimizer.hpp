@@ -39,16 +39,7 @@ class optimizer<basic_cuda<T>> {
     device::elementwise<T>::widen(weights.data(), numbers_.data(), count_, on.stream);
     device::runtime::fill(numbers_.data() + count_, 0, 2 * device::bytes_of<float>(count_),
                           on.stream);
-    for (weight_entry const& entry : summed_) {
-      std::int64_t const n = entry.rows * entry.cols;
-      std::vector<T> const parts = place<X>::fetched(
-          on, weights.subspan(std::size_t(entry.offset), std::size_t(detail::room(n, entry.role))));
-      auto const sums = detail::with_rest<T>(parts.data(), n);
-      std::vector<float> wide;
-      for (std::int64_t i = 0; i < n; ++i) wide.push_back(sums[i]);
-      device::runtime::copy(numbers_.data() + entry.offset, wide.data(), device::bytes_of<float>(n),
-                            on.stream);
-    }
+    follow_sums(on, weights);
     std::vector<device::router_place> places;
     std::int64_t report = 0, load = 0;
     for (router_biases const& r : routers) {
@@ -87,12 +78,12 @@ class optimizer<basic_cuda<T>> {
     round_by_chance(on, weights);
   }
   /// The network's own weights are the copy, and nothing is lent. If others than `step` have changed
-  /// some, those that learn follow.
+  /// some, those that learn follow; of weights that have a rest by way of the host.
   struct lent {};
   lent lend(X const& on, std::span<T> weights, weight_rounding, bool changed) {
-    if (changed)
-      device::elementwise<T>::follow(weights.data(), numbers_.data(), count_, by_chance_,
-                                     on.stream);
+    if (!changed) return {};
+    device::elementwise<T>::follow(weights.data(), numbers_.data(), count_, by_chance_, on.stream);
+    follow_sums(on, weights);
     return {};
   }
   optimizer_figures figures(X const& on) const {
@@ -118,12 +109,7 @@ class optimizer<basic_cuda<T>> {
   }
   template <class F>
   void change(X const& on, std::span<T> weights, std::int64_t offset, std::int64_t count, F&& f) {
-    std::vector<float> some(static_cast<std::size_t>(count));
-    device::runtime::copy(some.data(), numbers_.data() + offset, device::bytes_of<float>(count),
-                          on.stream);
-    f(some.data());
-    device::runtime::copy(numbers_.data() + offset, some.data(), device::bytes_of<float>(count),
-                          on.stream);
+    auto const some = change_numbers(on, offset, count, f);
     store_sums(on, some.data(), count, weights.data() + offset);
   }
 
@@ -150,13 +136,42 @@ class optimizer<basic_cuda<T>> {
   }
 
  private:
+  /// f(numbers that learn, `count` from `offset` on), on the host; what they then are.
+  template <class F>
+  std::vector<float> change_numbers(X const& on, std::int64_t offset, std::int64_t count, F&& f) {
+    std::vector<float> some(static_cast<std::size_t>(count));
+    device::runtime::copy(some.data(), numbers_.data() + offset, device::bytes_of<float>(count),
+                          on.stream);
+    f(some.data());
+    device::runtime::copy(numbers_.data() + offset, some.data(), device::bytes_of<float>(count),
+                          on.stream);
+    return some;
+  }
   /// Writes the weights again, by chance, if that is asked for.
   void round_by_chance([[maybe_unused]] X const& on, [[maybe_unused]] std::span<T> weights) {
-    by_chance_ = rounding_ == weight_rounding::stochastic;
+    if (rounding_ != weight_rounding::stochastic) return;
+    by_chance_ = true;
     if constexpr (std::is_same_v<T, bf16>)
-      if (by_chance_)
-        device::chance_rounding<void>::write(ranges_.data(), ranges_.size(), numbers_.data(),
-                                             weights.data(), step_.data(), on.stream);
+      device::chance_rounding<void>::write(ranges_.data(), ranges_.size(), numbers_.data(),
+                                           weights.data(), step_.data(), on.stream);
+  }
+  /// Numbers that have a rest become what the network has of both, where those are not its halves.
+  void follow_sums(X const& on, std::span<T> weights) {
+    for (weight_entry const& entry : summed_) {
+      std::int64_t const n = entry.rows * entry.cols, apart = detail::padded(n);
+      std::vector<T> const parts = place<X>::fetched(
+          on, weights.subspan(std::size_t(entry.offset), std::size_t(detail::room(n, entry.role))));
+      auto const sums = detail::with_rest<T>(parts.data(), n);
+      change_numbers(on, entry.offset, n, [&](float* mine) {
+        for (std::int64_t i = 0; i < n; ++i) {
+          T first, rest;
+          summed<T>::write(mine[i], first, rest);
+          if (float(first) != float(parts[std::size_t(i)]) ||
+              float(rest) != float(parts[std::size_t(apart + i)]))
+            mine[i] = sums[i];
+        }
+      });
+    }
   }
   /// Writes `count` numbers to `to` and what rounding leaves of them to their rest.
   static void store_sums(X const& on, float const* from, std::int64_t count, T* to) {
@@ -176,7 +191,7 @@ class optimizer<basic_cuda<T>> {
   device_buffer<double> partial_;
   device_buffer<device::adamw_step> step_{1};
   weight_rounding rounding_ = weight_rounding::in_products;
-  bool by_chance_ = false;  // the network's weights were last rounded so
+  bool by_chance_ = false;  // the network's weights may have been rounded so
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

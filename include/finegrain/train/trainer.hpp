@@ -148,7 +148,8 @@ class trainer {
     return state_.figures(net_.on()).norm;
   }
 
-  /// The loss without training, as the network stands.
+  /// The loss without training, as the network stands: of as many experts a token as in training, none
+  /// dropped.
   double evaluate(input x, id_list targets) { return evaluate(batch_of(x), numbers(x), targets); }
   double evaluate(input x, matrix<S const> targets) {
     return evaluate(batch_of(x), numbers(x), targets);
@@ -171,7 +172,8 @@ class trainer {
 
   /// Writes weights, moments and steps, atomically: a trainer that loads them goes on with the same
   /// bits. Throws file_error; a file that was there is then still there.
-  void save(std::string const& path) const {
+  void save(std::string const& path) {
+    follow();
     auto const all = state_.read(net_.on(), net_.parameters());
     save_checkpoint<E, N>(net_.entries(), all.weights, {all.first, all.second, steps_}, path);
   }
@@ -280,6 +282,11 @@ class trainer {
     return state_.lend(net_.on(), weights, settings_.rounding, changed);
   }
 
+  /// Where the optimiser has weights beside the network's, they become what others have written since.
+  void follow() {
+    if constexpr (!place<executor>::here) static_cast<void>(lend());
+  }
+
   /// The seed of a step's batch; where the executor counts steps itself, it mixes those of a step's
   /// first batch.
   std::uint64_t seed_of(routing_request const& asked) const {
@@ -313,6 +320,7 @@ class trainer {
 
   /// Moves the weights and the biases.
   void update() {
+    follow();
     state_.step(net_.on(), optimizer_,
                 {.schedule = settings_.schedule,
                  .clip = settings_.clip,
@@ -336,7 +344,10 @@ class trainer {
 
   template <class L>
   double evaluate_on(batch b, matrix<S const> x, L const& loss) {
-    if (!b.routing.rule) b.routing.rule = settings_.routing.rule;
+    routing_request const& how = settings_.routing;  // of which an evaluation drops nothing
+    if (b.routing == routing_request{})
+      b.routing = {.top_k = how.top_k, .mask_best = how.mask_best, .shared = how.shared};
+    if (!b.routing.rule) b.routing.rule = how.rule;
     double const total = net_.score(b, x, loss);
     return total / loss.terms_on(net_.on());
   }
