@@ -22,7 +22,7 @@ void start_weights(basic_cuda<T> const& on, std::vector<weight_entry> const& ent
             .seed = detail::seed_of(entry, how),
             .value = detail::deviation_of(entry, how)};
     if (entry.role == role::gain) r.kind = range::constant, r.value = 1;
-    if (detail::starts_at_zero(entry.role)) r.kind = range::constant, r.value = 0;
+    if (detail::starts_at_zero(entry.role) || r.value == 0) r.kind = range::constant, r.value = 0;
     if (entry.role == role::table) r.kind = range::whole, r.bits = detail::table_bits<T>;
     ranges.push_back(r);
   }

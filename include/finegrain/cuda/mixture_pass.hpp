@@ -58,7 +58,7 @@ class mixture_pass {
       else
         route_rarer();
       count_earlier();
-      if (loss_.rule && !loss_.by_sequence) ask_balance_rule();
+      if (loss_.rule && !loss_.by_sequence && p_.extent.tokens > 0) ask_balance_rule();
       if constexpr (Rarer)
         if (kinds_.noisy && loss_.load > 0 && p_.extent.tokens > 0) {
           kinds<T>::load(rules_, loss_.load, s_.router, s_.kinds, t_.kinds, p_.extent.tokens, on);

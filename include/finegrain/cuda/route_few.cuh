@@ -149,12 +149,15 @@ __global__ __launch_bounds__(320, 1) void route_fewest_kernel(routing_rules c, r
   bool const rehearses = warp >= 8;
   router_state state = s;
   row_map to = rows;
+  summed<T> bias = w.bias;
   std::int32_t *own = shared + warp * words.choice, *next = shared;
   int t = warp, end = tokens;
   if (rehearses) {
     own = shared + words.rehearsals + (warp - 8) * words.each;
     rehearsal const play(rows, own);
     state = play.state, to = play.rows, next = play.next;
+    // Of the true ones a launch ahead may still be writing some.
+    bias.first = bias.rest = reinterpret_cast<T const*>(play.state.logits);
     own = next + c.routed;
     t = warp - 8, end = 1;
   } else {
@@ -162,7 +165,7 @@ __global__ __launch_bounds__(320, 1) void route_fewest_kernel(routing_rules c, r
     state.experts = shared + words.chosen;  // what is chosen need not go by memory
     state.weights = reinterpret_cast<float*>(state.experts + 16 * c.k);
   }
-  for (; t < end; t += 8) choose_token<N>(c, w.bias, state, t, own);
+  for (; t < end; t += 8) choose_token<N>(c, bias, state, t, own);
   if (warp == 8) return;
   if (!rehearses) sync_256();
   if (warp % 9 == 0)
