@@ -5,6 +5,7 @@
 #include <finegrain/train/trainer.hpp>
 #include <numeric>
 #include <stdexcept>
+#include <tuple>
 
 #include "../catch.hpp"
 #include "../folder.hpp"
@@ -215,6 +216,32 @@ TEST_CASE("a step whose threads fail before a weight has moved can be taken agai
     CHECK(weights_of(net) == weights_of(twin));
   }
   CHECK(failed > 10);
+}
+
+TEST_CASE("batches of a step, each weighed by its targets, are one batch") {
+  network parts({.deviation = 0.1}), whole({.deviation = 0.1});
+  fg::trainer train{parts, fg::adamw{.lr = 1e-2}}, plain{whole, fg::adamw{.lr = 1e-2}};
+  tiny::text const text(60);
+  std::vector<std::int64_t> const starts{0, 44, 60};
+  std::vector<std::int32_t> targets(text.targets().begin(), text.targets().end());
+  targets[3] = targets[50] = -1;
+  double const norm =
+      plain.step({.tokens = 60, .ids = text.inputs(), .starts = starts}, targets).gradient_norm;
+  fg::id_list const all = targets;
+  for (auto [first, count, counted] : {std::tuple{0, 44, 43.0}, {44, 16, 15.0}}) {
+    train.settings().loss_scale = counted;
+    auto const some = [&](fg::id_list of) {
+      return of.subspan(std::size_t(first), std::size_t(count));
+    };
+    train.gather({.tokens = count, .ids = some(text.inputs())}, some(all));
+  }
+  train.settings().loss_scale = 58.0 / 2;
+  CHECK(train.finish() == Approx(norm).epsilon(1e-5));
+  auto const got = weights_of(parts), expected = weights_of(whole);
+  double worst = 0;
+  for (std::size_t i = 0; i < got.size(); ++i)
+    worst = std::max(worst, std::abs(double(got[i]) - expected[i]));
+  CHECK(worst < 1e-4);
 }
 
 TEST_CASE("a step that is refused changes nothing, and the next one works") {

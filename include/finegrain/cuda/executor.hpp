@@ -198,6 +198,7 @@ struct place<basic_cuda<T>> {
   static void clear(X const& on, buffer<T> const& numbers) {
     device::runtime::fill(numbers.data(), 0, numbers.bytes(), on.stream);
   }
+  static void wait(X const& on) { device::runtime::synchronize(on.stream); }
   static void begin_total(X const& on) {
     device::runtime::fill(on.context->loss.data(), 0, sizeof(double), on.stream);
   }
@@ -207,7 +208,7 @@ struct place<basic_cuda<T>> {
     return made + loss;
   }
   static void read_log(X const& on, routing_log& log, std::int64_t tokens) {
-    device::runtime::synchronize(on.stream);
+    wait(on);
     double* from = on.context->reports.get();
     for (std::size_t l = 0; l < std::min(log.next, log.layers.size()); ++l) {
       routing_report& to = log.layers[l];

@@ -30,7 +30,7 @@ void start_weights(basic_cuda<T> const& on, std::vector<weight_entry> const& ent
   device::runtime::copy(list.data(), ranges.data(), list.bytes(), on.stream);
   place<basic_cuda<T>>::clear(on, to);
   device::random_numbers<T>::fill(list.data(), list.size(), to.data(), on.stream);
-  device::runtime::synchronize(on.stream);  // the list may go
+  place<basic_cuda<T>>::wait(on);  // the list may go
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -37,6 +37,7 @@ class frozen : public inference<frozen<E, X, F>, E, X> {
   frozen(X on, W const& weights)
       : base(std::move(on)), numbers_(weight_bytes()), weights_(bound()) {
     detail::fill<E>(base::on_, weights_, weights);
+    place<X>::wait(base::on_);  // a pass may read codes ahead of the kernels behind which it starts
   }
 
   /// Whether a format has no room for what is not finite.
