@@ -385,7 +385,7 @@ TEMPLATE_TEST_CASE("rotary positions on the device agree with the specification"
   std::vector<std::int64_t> positions(70);
   for (std::size_t t = 0; t < 70; ++t) positions[t] = std::int64_t((t * 7919) % 163840);
   auto const positions_memory = upload(positions), past = upload(starts_list{100000});
-  for (auto const [dim, turned] :
+  for (auto const& [dim, turned] :
        {std::pair{8, 8}, {24, 24}, {64, 64}, {128, 64}, {128, 128}, {24, 8}, {256, 256}})
     for (int const way : {0, 1, 2, 3}) {
       fg::rotary const how{turned, 10000.0, dim, false, {.factor = 4, .mscale_all = 0.5f}, 0};
