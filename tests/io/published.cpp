@@ -280,7 +280,8 @@ TEST_CASE("a model in several files is read by its index, wherever that is named
   refused("{\"weight_map\": {\"x\": \"\"}}", "not a file");
   refused("{\"weight_map\": {\"x\": \"model.safetensors.index.json\"}}", "no safetensors file");
   refused("{\"weight_map\": {\"x\": 3}}", "a \" is missing, at byte 21");
-  refused("{\"weight_map\": {}, \"weight_map\": {}}", "weight_map occurs twice");
+  refused("{\"weight_map\": {}, \"weight_map\": {}}", "a name occurs twice, at byte 19");
+  refused("{\"weight_map\": {\"x\": \"a\", \"x\": \"a\"}}", "a name occurs twice, at byte 26");
   refused("{\"metadata\": {}}", "the index has no weight_map");
   refused("{\"weight_map\": {}} {}", "goes on after its closing }");
   refused("{\"weight_map\": {}, \"a\": }", "a value is missing");

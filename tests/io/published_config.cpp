@@ -438,7 +438,14 @@ TEST_CASE("what is no config is refused in a sentence") {
   refused("{\"a\": }", "a number is missing, at byte 6");
   refused("{\"a\": 1e999}", "none that an f64 holds");
   refused("{\"a\": nul}", "a number is missing");
-  refused("{\"a\": 1, \"a\": 1}", "a name occurs twice, at byte 14");
+  refused("{\"a\": 01}", "a number begins with 0, at byte 6");
+  refused("{\"a\": -01}", "a number begins with 0, at byte 7");
+  refused("{\"a\": 1.}", "a digit is missing after a point, at byte 8");
+  refused("{\"a\": 1.e5}", "a digit is missing after a point, at byte 8");
+  refused("{\"a\": 1e}", "a , or } is missing, at byte 7");
+  refused("{\"a\": 1, \"a\": 1}", "a name occurs twice, at byte 9");
+  refused("{\"a\": {\"b\": 1}, \"a\": {\"c\": 1}}", "a name occurs twice, at byte 16");
+  refused("{\"a\": {}, \"\\u0061\": 1}", "a name occurs twice, at byte 10");
   refused("{\"a\": {\"b\": 1}, \"a.b\": 2}", "a name occurs twice");
   refused("{\"a\": " + std::string(40, '[') + "}", "nested too deeply");
   CHECK_THROWS_WITH(fg::check_published<tiny::decoder>(here / "none"),

@@ -4,6 +4,7 @@
 
 #include <charconv>
 #include <cstdint>
+#include <set>
 #include <string>
 #include <string_view>
 #include <system_error>
@@ -56,11 +57,14 @@ class json_reader {
     if (!next_is(c)) fail(otherwise);
     ++at_;
   }
-  /// The members of an object whose { has been read: f(key) reads each value.
+  /// The members of an object whose { has been read, all of different names: f(key) reads each value.
   template <class F>
   void members(F&& f) {
+    std::set<std::string> keys;
     listed('}', "a , or } is missing", [&] {
+      std::size_t const first = at_;
       std::string key = string();
+      if (!keys.insert(key).second) fail_at("a name occurs twice", first);
       expect(':', "a : is missing after a name");
       blank();
       f(std::move(key));
@@ -82,12 +86,13 @@ class json_reader {
     return list;
   }
   FINEGRAIN_LAZY std::int64_t number() {
-    if (!digit_at(at_)) fail("a whole number from 0 up is missing");
-    if (next_is('0') && digit_at(at_ + 1)) fail("a number begins with 0");
+    static_cast<void>(end_of_whole(at_, "a whole number from 0 up is missing"));
     return take<std::int64_t>("a number is too large");  // who expects , or ] finds a fraction
   }
   double real() {
-    if (!digit_at(at_ + next_is('-'))) fail("a number is missing");
+    std::size_t const end = end_of_whole(at_ + next_is('-'), "a number is missing");
+    if (text_.substr(end).starts_with('.') && !digit_at(end + 1))
+      fail_at("a digit is missing after a point", end + 1);  // from_chars would do without
     return take<double>("a number is none that an f64 holds");
   }
   FINEGRAIN_LAZY std::string string() {
@@ -177,6 +182,14 @@ class json_reader {
  private:
   bool digit_at(std::size_t i) const {
     return i < text_.size() && text_[i] >= '0' && text_[i] <= '9';
+  }
+  /// Where a number's digits end that begin at `first`, without its fraction.
+  std::size_t end_of_whole(std::size_t first, char const* otherwise) const {
+    if (!digit_at(first)) fail(otherwise);
+    if (text_[first] == '0' && digit_at(first + 1)) fail_at("a number begins with 0", first);
+    std::size_t end = first;
+    while (digit_at(end)) ++end;
+    return end;
   }
   template <class N>
   N take(char const* otherwise) {

@@ -33,7 +33,7 @@ FINEGRAIN_LAZY class index_reader : json_reader {
     expect('{', "the index does not begin with {");
     members([&](std::string const& key) {
       if (key != "weight_map") return skip(0);
-      if (std::exchange(found, true)) fail("weight_map occurs twice");
+      found = true;
       expect('{', "weight_map must be an object of strings");
       members([&](std::string tensor) {
         std::size_t const first = at_;

@@ -105,8 +105,6 @@ FINEGRAIN_LAZY class table_reader : json_reader {
 
  private:
   void metadata() {
-    if (metadata_place_ > 0) fail("__metadata__ occurs twice");
-    metadata_place_ = at_;
     expect('{', "__metadata__ must be an object of strings");
     members([&](std::string key) {
       if (!next_is('"')) fail("__metadata__ must be an object of strings");
@@ -117,20 +115,14 @@ FINEGRAIN_LAZY class table_reader : json_reader {
     std::size_t const first = at_;
     tensor_entry entry;
     entry.name = std::move(name);
-    bool has_type = false, has_shape = false, has_place = false;
-    auto const once = [&](bool& has) {
-      if (std::exchange(has, true)) fail("a tensor's field occurs twice");
-    };
+    int fields = 0;
     expect('{', "a tensor must be an object");
     members([&](std::string const& field) {
       if (field == "dtype") {
-        once(has_type);
         entry.type = type();
       } else if (field == "shape") {
-        once(has_shape);
         entry.shape = numbers(16, "shape must be a list of numbers");
       } else if (field == "data_offsets") {
-        once(has_place);
         auto const place = numbers(2, "data_offsets must be a list of two numbers");
         if (place.size() != 2) fail("data_offsets must be a list of two numbers");
         entry.begin = place[0];
@@ -138,9 +130,9 @@ FINEGRAIN_LAZY class table_reader : json_reader {
       } else {
         fail("a tensor has a field that is not dtype, shape or data_offsets");
       }
+      ++fields;
     });
-    if (!has_type || !has_shape || !has_place)
-      fail_at("a tensor needs dtype, shape and data_offsets", first);
+    if (fields < 3) fail_at("a tensor needs dtype, shape and data_offsets", first);
     if (entry.begin > entry.end || entry.end > data_bytes_)
       fail_at("a tensor's data_offsets lie outside the file", first);
     std::int64_t const bytes = tensor_bytes(entry.type, entry.shape);
@@ -179,21 +171,14 @@ FINEGRAIN_LAZY class table_reader : json_reader {
   }
   void sort_names() {
     auto order = in_order(table_.tensors.size(), [](auto& table, auto a, auto b) {
-      int const names = table.tensors[a].name.compare(table.tensors[b].name);
-      return names != 0 ? names < 0 : a < b;
+      return table.tensors[a].name < table.tensors[b].name;
     });
-    for (std::size_t i = 1; i < order.size(); ++i)
-      if (table_.tensors[order[i]].name == table_.tensors[order[i - 1]].name)
-        fail_at("a tensor's name occurs twice", places_[order[i]]);
     arrange(table_.tensors, order);
 
     order = in_order(table_.metadata.size(), [](auto& table, auto a, auto b) {
       return table.metadata[a].first < table.metadata[b].first;
     });
     arrange(table_.metadata, order);
-    for (std::size_t i = 1; i < table_.metadata.size(); ++i)
-      if (table_.metadata[i].first == table_.metadata[i - 1].first)
-        fail_at("a name occurs twice in __metadata__", metadata_place_);
   }
   /// The numbers below `count`, in an order that the table gives them.
   std::vector<std::size_t> in_order(std::size_t count,
@@ -216,7 +201,6 @@ FINEGRAIN_LAZY class table_reader : json_reader {
   std::int64_t data_bytes_;
   tensor_table table_;
   std::vector<std::size_t> places_;  // where each tensor's object begins
-  std::size_t metadata_place_ = 0;
 };
 
 }  // namespace detail
