@@ -453,6 +453,29 @@ TEST_CASE("what is no config is refused in a sentence") {
   for (std::size_t n = 0; n < mixtral.size(); ++n) refused(mixtral.substr(0, n), ", at byte ");
 }
 
+TEST_CASE("no config takes memory far beyond its size") {
+  folder const here;
+  auto const refused = [&](std::string const& text, char const* why) {
+    put(here / "c.json", text);
+    CHECK_THROWS_WITH(fg::check_published<tiny::decoder>(here / "c.json"), ContainsSubstring(why));
+  };
+  std::string ones = "1";
+  while (ones.size() < 60'000) ones += ",1";
+  auto const named = [&](std::size_t n) {
+    return "{\"" + std::string(n, 'n') + "\": [" + ones + "]}";
+  };
+  refused(named(60'000), "the names of the config's values take over 16 MB, at byte 60");
+  refused(named(1'000'000), "a text of over 1 MB: ");
+  put(here / "c.json", named(60));
+  CHECK_NOTHROW(fg::check_published<tiny::decoder>(here / "c.json"));
+
+  // The text's model within itself.
+  std::string text = named(60);
+  for (int i = 0; i < 20; ++i) text = "{\"text_config\": " + text + "}";
+  auto const all = fg::detail::of_text_model(fg::detail::config_reader<>(text, "c").read());
+  CHECK(all.size() == (ones.size() + 1) / 2);
+}
+
 TEST_CASE("weights are read where the config beside them says the same, or one that is named") {
   using network = fg::network<tiny::decoder, fg::basic_reference<float>>;
   using reader = fg::frozen<tiny::decoder, fg::cpu, fg::format::f32>;

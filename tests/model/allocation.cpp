@@ -3,6 +3,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdlib>
+#include <finegrain/io/published_config.hpp>
 #include <finegrain/io/weights.hpp>
 #include <finegrain/model/generate.hpp>
 #include <finegrain/train/trainer.hpp>
@@ -233,4 +234,25 @@ TEST_CASE("weights that find no memory are loaded all or not, and saved all or n
           CHECK_NOTHROW(fg::safetensors_file(here / "w"));
           CHECK(here.files() == 1);
         }) > 10);
+}
+
+TEST_CASE("a config's list of layers is compared once, however many layers there are") {
+  folder const here;
+  std::string types = "{\"layer_types\": [\"sliding_attention\"";
+  for (int i = 1; i < 500; ++i) types += ", \"sliding_attention\"";
+  put(here / "config.json", types + "]}");
+  auto const taken_by = [&]<class E>(E) {
+    std::size_t differences = 0;
+    std::int64_t const taken = allocations_of([&] {
+      try {
+        fg::check_published<E>(here / "config.json");
+      } catch (fg::mismatch const& e) {
+        differences = e.differences->size();
+      }
+    });
+    CHECK(differences == 500);
+    return taken;
+  };
+  using layer = fg::attention<16, 2, 1, 8>;
+  CHECK(taken_by(fg::repeat<100>(layer{})) < 2 * taken_by(layer{}));
 }

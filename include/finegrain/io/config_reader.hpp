@@ -53,29 +53,35 @@ FINEGRAIN_LAZY class config_reader : json_reader {
   config_values read() {
     check_utf8();
     expect('{', "the config does not begin with {");
-    object("", 0);
+    object(0);
     blank();
     if (at_ != text_.size()) fail("the config goes on after its closing }");
     return std::move(values_);
   }
 
  private:
-  void object(std::string const& place, int depth) {
-    members([&](std::string const& key) { value(place + key, depth); });
+  void object(int depth) {
+    members([&](std::string const& key) { value(key, depth); });
   }
-  void value(std::string const& name, int depth) {
+  /// The value of what has this name within what name_ is.
+  void value(std::string_view name, int depth) {
     if (depth == 32) fail("the config is nested too deeply");
-    std::size_t const first = at_;
+    std::size_t const first = at_, outside = name_.size();
+    if (depth > 0) name_ += '.';
+    name_ += name;
     if (next_is('{')) {
       ++at_;
-      object(name + ".", depth + 1);
+      object(depth + 1);
     } else if (next_is('[')) {
       ++at_;
       std::size_t i = 0;
-      elements([&] { value(name + "." + std::to_string(i++), depth + 1); });
-    } else if (!values_.emplace(name, single()).second) {
-      fail_at("a name occurs twice", first);
+      elements([&] { value(std::to_string(i++), depth + 1); });
+    } else {
+      stored_ += name_.size() + sizeof(config_values::value_type);
+      if (stored_ > most_) fail_at("the names of the config's values take over 16 MB", first);
+      if (!values_.emplace(name_, single()).second) fail_at("a name occurs twice", first);
     }
+    name_.resize(outside);
   }
   config_value single() {
     if (next_is('"')) return string();
@@ -92,16 +98,25 @@ FINEGRAIN_LAZY class config_reader : json_reader {
     return real();
   }
 
+  static constexpr std::size_t most_ =
+      16'000'000;  // a long name, again before each value of a list
   config_values values_;
+  std::string name_;  // of the value that is read
+  std::size_t stored_ = 0;
 };
 
 /// The values of the text's model in one of images or sound too, whose config holds its config: they
 /// stand in the place of the whole's.
-FINEGRAIN_LAZY inline config_values of_text_model(config_values all) {
+FINEGRAIN_LAZY inline config_values of_text_model(config_values whole) {
+  config_values text;
   for (std::string_view const whose : {"text_config.", "language_config."})
-    for (auto at = all.lower_bound(whose); at != all.end() && at->first.starts_with(whose); ++at)
-      all.insert_or_assign(at->first.substr(whose.size()), at->second);
-  return all;
+    for (auto at = whole.lower_bound(whose); at != whole.end() && at->first.starts_with(whose);) {
+      auto value = whole.extract(at++);
+      value.key().erase(0, whose.size());
+      text.insert(std::move(value));
+    }
+  text.merge(whole);
+  return text;
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI::detail

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <set>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -23,12 +24,17 @@ namespace detail {
 class config_comparison {
  public:
   FINEGRAIN_LAZY explicit config_comparison(std::string const& path)
-      : values_(of_text_model(config_reader<>(text_of(path), path.c_str()).read())),
+      : values_(of_text_model(config_reader<>(text_of(path, 1), path.c_str()).read())),
         family_(find({"model_type"}).second.text()) {}
 
   /// One line for each.
   std::vector<std::string> differences() {
     if (begins_ && ends_) same({"num_hidden_layers"}, layers_);
+    constexpr std::string_view types = "layer_types.";
+    if (layers_ > 0)
+      for (auto at = values_.lower_bound(types);
+           at != values_.end() && at->first.starts_with(types); ++at)
+        note(at->first, at->second, "full_attention");
     return differences_;
   }
 
@@ -122,8 +128,7 @@ class config_comparison {
     if (theirs == ours) return;
     std::string line(name);
     line += " is " + theirs.text() + where + ours.text() + " here";
-    if (std::find(differences_.begin(), differences_.end(), line) == differences_.end())
-      differences_.push_back(std::move(line));
+    if (noted_.insert(line).second) differences_.push_back(std::move(line));
   }
   bool is_of(names families) const {
     return std::find(families.begin(), families.end(), family_) != families.end();
@@ -142,11 +147,6 @@ class config_comparison {
     same({"clip_qkv"}, nullptr);
     same({"attn_logit_softcapping"}, nullptr);
     if (find({"use_sliding_window"}).second != false) same({"sliding_window"}, nullptr);
-    constexpr std::string_view types = "layer_types.";
-    for (auto at = values_.lower_bound(types); at != values_.end() && at->first.starts_with(types);
-         ++at)
-      note(at->first, at->second, "full_attention");
-
     same({"rope_theta", "rope_parameters.rope_theta"}, theta);
     same({"llama_4_scaling_beta", "rope_parameters.llama_4_scaling_beta"}, nullptr);
     names const type{"rope_scaling.type", "rope_scaling.rope_type", "rope_parameters.rope_type"};
@@ -217,6 +217,7 @@ class config_comparison {
   config_values values_;
   std::string family_;
   std::vector<std::string> differences_;
+  std::set<std::string> noted_;         // the same lines: equal stages differ in the same
   int layers_ = 0;                      // stages of attention
   bool begins_ = false, ends_ = false;  // as a whole model does
 };

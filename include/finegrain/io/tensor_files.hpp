@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <list>
 #include <string>
 #include <string_view>
@@ -15,10 +16,11 @@ namespace finegrain::inline FINEGRAIN_ABI {
 
 namespace detail {
 
-/// All of a file that is no longer than texts are.
-FINEGRAIN_LAZY inline std::string text_of(std::string const& path) {
+/// All of a file that is no longer than texts of its kind are.
+FINEGRAIN_LAZY inline std::string text_of(std::string const& path, int megabytes) {
   input_file const file(path);
-  if (file.size() > 100'000'000) throw file_error("a text of over 100 MB: %.300s", path.c_str());
+  if (file.size() > megabytes * std::int64_t{1'000'000})
+    throw file_error("a text of over %d MB: %.300s", megabytes, path.c_str());
   return read_all(file, path);
 }
 /// Reads an index: {"weight_map": {"tensor": "file", ...}}, and whatever else, which is passed over.
@@ -128,7 +130,7 @@ class tensor_files {
     return file;
   }
   FINEGRAIN_LAZY void open_listed() {
-    auto map = detail::index_reader<>(detail::text_of(path_), path_.c_str()).read();
+    auto map = detail::index_reader<>(detail::text_of(path_, 100), path_.c_str()).read();
     std::sort(map.begin(), map.end(),
               [](auto const& a, auto const& b) { return a.second < b.second; });
     safetensors_file const* file = nullptr;
