@@ -144,6 +144,38 @@ TEST_CASE("a run goes on in its own numbers or not at all") {
       ContainsSubstring("weights.embedding.table is F32 [32, 16] in the file, F64 [32, 16] here"));
 }
 
+TEST_CASE("weights and moments that are shorter than the entries need are refused") {
+  folder const here;
+  network net({.deviation = 0.5});
+  moments kept;
+  auto const weights = net.parameters();
+  auto const refused = [&](fg::training_state<float> state, std::span<float> numbers,
+                           std::string const& why) {
+    CHECK_THROWS_MATCHES(
+        fg::save_checkpoint<tiny::decoder>(net.entries(), numbers, state, here / "d"),
+        fg::invalid_argument, matchers::Message(why));
+    CHECK_THROWS_MATCHES(
+        fg::load_checkpoint<tiny::decoder>(net.entries(), numbers, state, here / "c"),
+        fg::invalid_argument, matchers::Message(why));
+  };
+  fg::save_checkpoint(net, kept.state(5), here / "c");
+  std::span<float> const first = kept.first, second = kept.second;
+  auto const& last = net.entries().back();
+  auto const needed = std::size_t(last.offset + last.rows * last.cols);
+  std::string const count = std::to_string(needed), less = std::to_string(needed - 1);
+  refused({}, weights,
+          "a checkpoint's first_moments.* need " + count + " numbers, and there are 0");
+  refused({first, second.first(needed - 1)}, weights,
+          "a checkpoint's second_moments.* need " + count + " numbers, and there are " + less);
+  refused({first, second}, weights.first(needed - 1),
+          "a checkpoint's weights.* need " + count + " numbers, and there are " + less);
+  CHECK(here.files() == 1);
+  CHECK(kept.first == moments().first);
+  CHECK_NOTHROW(fg::load_checkpoint<tiny::decoder>(
+      net.entries(), weights.first(needed),
+      fg::training_state<float>{first.first(needed), second.first(needed)}, here / "c"));
+}
+
 TEST_CASE("a checkpoint of another architecture is refused, though its tensors would fit") {
   folder const here;
   network net;

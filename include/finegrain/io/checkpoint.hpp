@@ -89,26 +89,38 @@ FINEGRAIN_LAZY inline void read_tensors(safetensors_file const& file,
   for (std::size_t i = 0; i < tensors.size(); ++i) file.read(*found[i], tensors[i].data);
 }
 
+/// A checkpoint's tensors, cut out of these arrays. Throws invalid_argument if one is too short.
 template <class S>
-std::vector<tensor_view> checkpoint_tensors(std::vector<weight_entry> const& entries, S* weights,
-                                            S* first, S* second, std::int64_t* steps) {
+std::vector<tensor_view> checkpoint_tensors(std::vector<weight_entry> const& entries,
+                                            std::span<S> weights, std::span<S> first,
+                                            std::span<S> second, std::int64_t* steps) {
+  std::int64_t needed = 0;
+  for (weight_entry const& entry : entries)
+    needed = std::max(needed, entry.offset + entry.rows * entry.cols);
   std::vector<tensor_view> tensors{{"steps", dtype::i64, {}, steps}};
-  list_tensors(entries, checkpoint_weights, weights, tensors);
-  list_tensors(entries, "first_moments.", first, tensors);
-  list_tensors(entries, "second_moments.", second, tensors);
+  auto const list = [&](char const* prefix, std::span<S> numbers) {
+    if (std::ssize(numbers) < needed)
+      throw invalid_argument("a checkpoint's %s* need %lld numbers, and there are %lld", prefix,
+                             shown(needed), shown(numbers.size()));
+    list_tensors(entries, prefix, numbers.data(), tensors);
+  };
+  list(checkpoint_weights, weights);
+  list("first_moments.", first);
+  list("second_moments.", second);
   return tensors;
 }
 
 }  // namespace detail
 
-/// Writes the weights of an expression E and the state of their training, atomically.
+/// Writes the weights of an expression E and the state of their training, atomically. Throws
+/// invalid_argument, as load_checkpoint does, where an array is shorter than the entries need.
 template <Expr E, class N>
 void save_checkpoint(std::vector<weight_entry> const& entries, std::span<N> weights,
                      training_state<N> state, std::string const& path) {
   std::pair<std::string, std::string> const about[] = {{"architecture", describe(E{})},
                                                        {"format", checkpoint_format}};
-  auto const tensors = detail::checkpoint_tensors(entries, weights.data(), state.first.data(),
-                                                  state.second.data(), &state.steps);
+  auto const tensors =
+      detail::checkpoint_tensors(entries, weights, state.first, state.second, &state.steps);
   write_safetensors(path, tensors, about);
 }
 
@@ -120,10 +132,9 @@ std::int64_t load_checkpoint(std::vector<weight_entry> const& entries, std::span
   std::vector<N> fresh[3];
   std::span<N> const old[3] = {weights, state.first, state.second};
   for (int i = 0; i < 3; ++i) fresh[i].assign(old[i].begin(), old[i].end());
-  detail::read_tensors(safetensors_file(path),
-                       detail::checkpoint_tensors(entries, fresh[0].data(), fresh[1].data(),
-                                                  fresh[2].data(), &state.steps),
-                       describe(E{}));
+  auto const tensors =
+      detail::checkpoint_tensors<N>(entries, fresh[0], fresh[1], fresh[2], &state.steps);
+  detail::read_tensors(safetensors_file(path), tensors, describe(E{}));
   if (state.steps < 0 || state.steps > most_steps)
     throw file_error("%.300s has done %lld steps", path.c_str(), detail::shown(state.steps));
   for (int i = 0; i < 3; ++i) std::copy(fresh[i].begin(), fresh[i].end(), old[i].begin());
