@@ -176,6 +176,29 @@ TEST_CASE("weights and moments that are shorter than the entries need are refuse
       fg::training_state<float>{first.first(needed), second.first(needed)}, here / "c"));
 }
 
+TEST_CASE("a checkpoint of another version, or what does not say that it is one, is refused") {
+  folder const here;
+  network net({.deviation = 0.5}), other({.deviation = 0.5, .seed = 9});
+  moments kept;
+  fg::save_checkpoint(net, kept.state(5), here / "c");
+  std::string const whole = contents(here / "c");
+  auto const before = weights_of(other);
+  auto const with = [&](std::string const& words, std::string const& others) {
+    std::string text = whole;
+    put(here / "c", text.replace(whole.find(words), words.size(), others));
+  };
+  with("checkpoint 1", "checkpoint 2");
+  auto const says = ContainsSubstring(
+      "/c is a \"finegrain checkpoint 2\", and only \"finegrain checkpoint 1\" can be read");
+  CHECK_THROWS_WITH(fg::load_checkpoint(other, kept.state(), here / "c"), says);
+  CHECK_THROWS_WITH(fg::load_weights(other, here / "c"), says);
+  with("\"format\"", "\"former\"");
+  auto const error =
+      caught<fg::mismatch>([&] { fg::load_checkpoint(other, kept.state(), here / "c"); });
+  CHECK(*error.differences == std::vector<std::string>{"the file is no checkpoint"});
+  CHECK(weights_of(other) == before);
+}
+
 TEST_CASE("a checkpoint of another architecture is refused, though its tensors would fit") {
   folder const here;
   network net;

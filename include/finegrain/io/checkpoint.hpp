@@ -60,13 +60,14 @@ FINEGRAIN_LAZY inline std::string difference(std::string const& file, std::strin
          ours[innermost].words + "\" here";
 }
 
-/// Reads tensors from a file that holds them all and no others, in these formats and shapes, of this
-/// architecture. Throws mismatch before anything is read if it does not; file_error if reading fails:
-/// then some of the tensors have been read.
+/// Reads tensors from a checkpoint that holds them all and no others, in these formats and shapes, of
+/// this architecture. Throws mismatch before anything is read if it does not; file_error if reading
+/// fails: then some of the tensors have been read.
 FINEGRAIN_LAZY inline void read_tensors(safetensors_file const& file,
                                         std::span<tensor_view const> tensors,
                                         std::string const& architecture) {
   std::vector<std::string> differences;
+  if (!is_checkpoint(file)) differences.push_back("the file is no checkpoint");
   std::string const* const theirs = file.metadata("architecture");
   std::string sentence =
       theirs ? difference(*theirs, architecture) : "the file names no architecture";

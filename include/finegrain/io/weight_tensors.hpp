@@ -65,4 +65,17 @@ void list_tensors(std::vector<weight_entry> const& weights, char const* prefix, 
 inline constexpr char const* checkpoint_format = "finegrain checkpoint 1";
 inline constexpr char const* checkpoint_weights = "weights.";
 
+namespace detail {
+
+/// Whether a file is a checkpoint. Throws file_error if it is one of another version.
+FINEGRAIN_LAZY inline bool is_checkpoint(safetensors_file const& file) {
+  std::string const* const format = file.metadata("format");
+  if (!format || !format->starts_with("finegrain checkpoint")) return false;
+  if (*format == checkpoint_format) return true;
+  throw file_error("%.200s is a \"%.100s\", and only \"%s\" can be read", file.path().c_str(),
+                   format->c_str(), checkpoint_format);
+}
+
+}  // namespace detail
+
 }  // namespace finegrain::inline FINEGRAIN_ABI

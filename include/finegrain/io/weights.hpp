@@ -222,8 +222,7 @@ void read_weights(network<E, X>& net, std::vector<stored_weight> const& found) {
 inline std::vector<stored_weight> find_own(tensor_files const& files,
                                            std::vector<weight_entry> const& entries) {
   auto const& all = files.tensors();
-  std::string const* const format = all.empty() ? nullptr : all[0].file->metadata("format");
-  char const* const place = format && *format == checkpoint_format ? checkpoint_weights : "";
+  char const* const place = !all.empty() && is_checkpoint(*all[0].file) ? checkpoint_weights : "";
   return find_weights(
       files, entries, place, [](std::string n) { return n; }, place);
 }
