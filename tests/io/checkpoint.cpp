@@ -199,6 +199,21 @@ TEST_CASE("a checkpoint of another version, or what does not say that it is one,
   CHECK(weights_of(other) == before);
 }
 
+TEST_CASE("a run does not go on from weights alone, and the sentence says what reads them") {
+  folder const here;
+  network net({.deviation = 0.5}), other({.deviation = 0.5, .seed = 9});
+  moments kept;
+  auto const before = weights_of(other);
+  fg::save_weights(net, here / "w");
+  CHECK_THROWS_WITH(
+      fg::load_checkpoint(other, kept.state(), here / "w"),
+      here / "w holds weights without the optimiser's moments: load_weights reads it");
+  fg::network<fg::decoder<wider>, executor> another;
+  fg::save_weights(another, here / "w");
+  CHECK_THROWS_AS(fg::load_checkpoint(other, kept.state(), here / "w"), fg::mismatch);
+  CHECK(weights_of(other) == before);
+}
+
 TEST_CASE("a checkpoint of another architecture is refused, though its tensors would fit") {
   folder const here;
   network net;

@@ -60,6 +60,16 @@ FINEGRAIN_LAZY inline std::string difference(std::string const& file, std::strin
          ours[innermost].words + "\" here";
 }
 
+/// Whether a file holds the weights of a list as save_weights writes them, and nothing else.
+FINEGRAIN_LAZY inline bool holds_weights(safetensors_file const& file,
+                                         std::vector<weight_entry> const& entries) {
+  return file.tensors().size() == entries.size() &&
+         std::all_of(entries.begin(), entries.end(), [&](weight_entry const& entry) {
+           tensor_entry const* const found = file.find(entry.name);
+           return found && found->shape == tensor_shape(entry);
+         });
+}
+
 /// Reads tensors from a checkpoint that holds them all and no others, in these formats and shapes, of
 /// this architecture. Throws mismatch before anything is read if it does not; file_error if reading
 /// fails: then some of the tensors have been read.
@@ -135,7 +145,11 @@ std::int64_t load_checkpoint(std::vector<weight_entry> const& entries, std::span
   for (int i = 0; i < 3; ++i) fresh[i].assign(old[i].begin(), old[i].end());
   auto const tensors =
       detail::checkpoint_tensors<N>(entries, fresh[0], fresh[1], fresh[2], &state.steps);
-  detail::read_tensors(safetensors_file(path), tensors, describe(E{}));
+  safetensors_file const file(path);
+  if (detail::holds_weights(file, entries))
+    throw file_error("%.300s holds weights without the optimiser's moments: load_weights reads it",
+                     path.c_str());
+  detail::read_tensors(file, tensors, describe(E{}));
   if (state.steps < 0 || state.steps > most_steps)
     throw file_error("%.300s has done %lld steps", path.c_str(), detail::shown(state.steps));
   for (int i = 0; i < 3; ++i) std::copy(fresh[i].begin(), fresh[i].end(), old[i].begin());
