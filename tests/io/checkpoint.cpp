@@ -294,7 +294,9 @@ TEST_CASE("a checkpoint cut short anywhere loads nothing") {
   auto const before = weights_of(other);
   for (std::size_t size = 0; size < whole.size(); size += 1 + whole.size() / 97) {
     put(here / "cut", whole.substr(0, size));
-    CHECK_THROWS_AS(fg::load_checkpoint(other, kept.state(), here / "cut"), fg::file_error);
+    auto const cut =
+        caught<fg::file_error>([&] { fg::load_checkpoint(other, kept.state(), here / "cut"); });
+    CHECK_THAT(cut.what(), ContainsSubstring(size < 8 ? "no safetensors file" : "cut short"));
   }
   CHECK(weights_of(other) == before);
   CHECK(kept.first == moments().first);

@@ -133,8 +133,9 @@ FINEGRAIN_LAZY class table_reader : json_reader {
       ++fields;
     });
     if (fields < 3) fail_at("a tensor needs dtype, shape and data_offsets", first);
-    if (entry.begin > entry.end || entry.end > data_bytes_)
-      fail_at("a tensor's data_offsets lie outside the file", first);
+    if (entry.begin > entry.end) fail_at("a tensor's data_offsets end before they begin", first);
+    if (entry.end > data_bytes_)
+      fail_at("cut short or damaged: the file ends before a tensor's data_offsets do", first);
     std::int64_t const bytes = tensor_bytes(entry.type, entry.shape);
     if (bytes < 0) fail_at("a tensor's shape is too large", first);
     if (bytes != entry.end - entry.begin)
