@@ -333,7 +333,14 @@ TEST_CASE("what is missing, unknown or of another form is listed, and nothing is
   CHECK(differences(net, path) == lines{"model.layers.2.self_attn.q_proj.weight is unknown here"});
   file.add("model.layers.2.eh_proj.weight", fg::dtype::f32, {4}, five);
   file.write(path);
-  CHECK(differences(net, path) == lines{});  // multi-token prediction
+  CHECK(differences(net, path) == lines{});                              // multi-token prediction
+  file.add("model.layers.1.eh_proj.weight", fg::dtype::f32, {4}, five);  // of a layer that is here
+  file.add("model.layers.1.self_attn.sinks", fg::dtype::f32, {4}, five);
+  file.write(path);
+  CHECK(differences(net, path) == lines{"model.layers.1.eh_proj.weight is unknown here",
+                                        "model.layers.1.self_attn.sinks is unknown here"});
+  file.remove("model.layers.1.eh_proj.weight");
+  file.remove("model.layers.1.self_attn.sinks");
 
   file.add("model.layers.1.mlp.gate.bias", fg::dtype::f32, {4}, [](std::int64_t) { return 0; });
   file.add("steps", fg::dtype::i64, {16}, [](std::int64_t) { return 0; });

@@ -106,12 +106,16 @@ inline std::string common_place(std::vector<std::string> const& sorted) {
 }
 
 /// Whether a tensor is of a layer that predicts a token beyond the next, as V3 publishes one behind its
-/// others: it has a matrix that no other layer has.
-inline bool predicts_further(tensor_files const& files, std::string const& name) {
+/// others: none of the network's, and it has a matrix that no other layer has.
+inline bool predicts_further(tensor_files const& files, std::vector<std::string> const& known,
+                             std::string const& name) {
   std::string_view const layers = "model.layers.";
   if (!name.starts_with(layers)) return false;
   std::size_t const end = name.find('.', layers.size());
-  return end != name.npos && files.find(name.substr(0, end) + ".eh_proj.weight");
+  if (end == name.npos) return false;
+  std::string const layer = name.substr(0, end + 1);
+  auto const ours = std::lower_bound(known.begin(), known.end(), layer);
+  return (ours == known.end() || !ours->starts_with(layer)) && files.find(layer + "eh_proj.weight");
 }
 
 /// Finds each weight of a list; names are `name(place + the weight's)`. Tensors whose names begin with
@@ -161,7 +165,8 @@ std::vector<stored_weight> find_weights(tensor_files const& files,
   for (placed_tensor const& t : files.tensors())
     if (std::string const& theirs = t.entry->name;
         theirs.starts_with(begin) && !theirs.ends_with(".rotary_emb.inv_freq") &&
-        !std::binary_search(known.begin(), known.end(), theirs) && !predicts_further(files, theirs))
+        !std::binary_search(known.begin(), known.end(), theirs) &&
+        !predicts_further(files, known, theirs))
       differences.push_back(theirs + " is unknown here");
   if (!differences.empty()) throw mismatch(files.path(), std::move(differences));
   return found;
