@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 
 #include <finegrain/io/atomic_file.hpp>
@@ -148,20 +149,44 @@ TEST_CASE("a folder that is not there gives the system's reason") {
                     ContainsSubstring("absent/f") && ContainsSubstring("No such file"));
 }
 
-TEST_CASE("a folder in the file's place is not replaced") {
+TEST_CASE("what is no file is not replaced, in the file's place or where a link points") {
   folder const here;
-  std::filesystem::create_directory(here / "f");
-  CHECK_THROWS_WITH(save(here / "f", 'a'), ContainsSubstring("cannot replace"));
-  CHECK(std::filesystem::is_directory(here / "f"));
-  CHECK(here.files() == 1);
+  std::filesystem::create_directory(here / "folder");
+  REQUIRE(::mkfifo((here / "pipe").c_str(), 0600) == 0);
+  std::filesystem::create_symlink("pipe", here / "link");
+  for (char const* name : {"folder", "pipe", "link"})
+    CHECK_THROWS_WITH(save(here / name, 'a'), ContainsSubstring("not a file: " + here.path));
+  CHECK(std::filesystem::is_directory(here / "folder"));
+  CHECK(std::filesystem::is_fifo(here / "pipe"));
+  CHECK(std::filesystem::is_symlink(here / "link"));
+  CHECK(here.files() == 3);
 }
 
-TEST_CASE("a symbolic link is replaced by the file; what it pointed to stays") {
+TEST_CASE("a folder that comes into the file's place meanwhile is not replaced") {
   folder const here;
-  put(here / "target", "old");
-  std::filesystem::create_symlink(here / "target", here / "f");
-  save(here / "f", 'a');
-  CHECK(contents(here / "target") == "old");
-  CHECK(!std::filesystem::is_symlink(here / "f"));
-  CHECK(contents(here / "f") == std::string(16384, 'a'));
+  fg::atomic_file file(here / "f");
+  std::filesystem::create_directory(here / "f");
+  CHECK_THROWS_WITH(file.commit(), ContainsSubstring("cannot replace"));
+  CHECK(std::filesystem::is_directory(here / "f"));
+}
+
+TEST_CASE("a symbolic link stays, and what it points to is the new file") {
+  folder const here;
+  std::filesystem::create_directory(here / "disk");
+  put(here / "disk/target", "old");
+  std::filesystem::create_symlink(here / "disk/target", here / "f");  // from /
+  std::filesystem::create_symlink("f", here / "f2");                  // from where it stands
+  save(here / "f2", 'a');
+  CHECK(contents(here / "disk/target") == std::string(16384, 'a'));
+  {
+    fg::atomic_file file(here / "f");
+    CHECK(here.files() == 3);  // it is written beside the target: a name cannot move between disks
+  }
+  std::filesystem::create_symlink("disk/new", here / "f3");
+  save(here / "f3", 'b');
+  CHECK(contents(here / "disk/new") == std::string(16384, 'b'));
+  for (char const* name : {"f", "f2", "f3"}) CHECK(std::filesystem::is_symlink(here / name));
+
+  std::filesystem::create_symlink("round", here / "round");
+  CHECK_THROWS_WITH(save(here / "round", 'a'), ContainsSubstring("cannot follow"));
 }

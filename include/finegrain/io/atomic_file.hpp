@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <climits>
 #include <string_view>
 #include <utility>
 
@@ -13,11 +14,14 @@ namespace finegrain::inline FINEGRAIN_ABI {
 /// whoever opens `path` at any time, after a crash too, finds the old file or the new one.
 ///
 /// Without commit() the new file is removed and `path` stays as it was. A process that is killed
-/// leaves its unfinished file behind, named path.partial-<process>-<number>. A symbolic link at
-/// `path` is replaced, not followed; so is a read-only file in a directory that can be written.
+/// leaves its unfinished file behind, named path.partial-<process>-<number>. Where `path` is a
+/// symbolic link, all this is of what it points to, and the link stays. A read-only file in a
+/// directory that can be written is replaced; a folder, a device or the like is not.
 class atomic_file {
  public:
-  FINEGRAIN_LAZY explicit atomic_file(std::string path) : path_(std::move(path)), file_(create()) {
+  /// Throws file_error if no file can be created there, or something else than a file is there.
+  FINEGRAIN_LAZY explicit atomic_file(std::string path)
+      : path_(target_of(std::move(path))), file_(create()) {
     if (file_ < 0) throw_file_error("cannot create a file beside", path_, errno);
   }
   ~atomic_file() {
@@ -48,6 +52,22 @@ class atomic_file {
   }
 
  private:
+  /// What a path points to: a file, or a place for one.
+  static std::string target_of(std::string path) {
+    for (int links = 0; links < 40; ++links) {  // as many as Linux follows
+      struct stat status;
+      if (::lstat(path.c_str(), &status) != 0) return path;
+      if (S_ISREG(status.st_mode)) return path;
+      if (!S_ISLNK(status.st_mode)) throw file_error("not a file: %.300s", path.c_str());
+      char to[PATH_MAX];
+      ssize_t const length = ::readlink(path.c_str(), to, sizeof to);
+      if (length < 0) throw_file_error("cannot follow", path, errno);
+      std::string_view const target(to, static_cast<std::size_t>(length));
+      path.resize(target.starts_with('/') ? 0 : path.rfind('/') + 1);  // none: npos + 1 is 0
+      path += target;
+    }
+    throw_file_error("cannot follow", path, ELOOP);
+  }
   /// A name that nobody has: what others left, or write at this moment in a process of the same
   /// number elsewhere, is not touched.
   int create() {
