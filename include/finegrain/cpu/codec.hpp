@@ -66,7 +66,7 @@ struct codec<format::int4> {
   static constexpr int bits = 4, block = 32, outputs = 1, zero = 8;
   static constexpr format products = as_integers ? format::int4 : format::bf16;
   static constexpr float times = 1;
-  static float scale(float most) { return most / -8; }  // that number is met exactly
+  static float scale(float most) { return most / -8; }  // that number is met as bf16 has it
   static std::uint32_t code(float x) {
     return static_cast<std::uint32_t>(std::clamp(math::lrint(x), -8l, 7l) + zero);
   }
