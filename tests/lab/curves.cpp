@@ -49,6 +49,22 @@ TEST_CASE("Pictures of nothing, of one point, of equal values and of NaN are wel
   CHECK(wellformed(picture::draw({"", "", "", {{"a", {{0, 9}, {1, 8}}}}, {}, 5})) == "");
 }
 
+TEST_CASE("A curve whose end the picture does not show has a label in words, and room for it") {
+  std::string const svg = picture::draw({"",
+                                         "",
+                                         "",
+                                         {{"a", {{0, 3}, {1, 2}}},
+                                          {"far", {{0, 3}, {1, 1e300}}},
+                                          {"lost", {{0, 9}, {1, none}}},
+                                          {"none", {}}},
+                                         {{"level", 7}},
+                                         5});
+  CHECK(wellformed(svg) == "");
+  for (char const* words : {">a<", ">far (above)<", ">lost (above) (then not finite)<",
+                            ">none (no values)<", ">level (above)<"})
+    CHECK_THAT(svg, ContainsSubstring(words));
+}
+
 TEST_CASE("Curves may begin anywhere, and places may be whole numbers alone") {
   picture::curve_plot plot{"", "", "", {{"a", {{1, 2}, {3, 1}}}}};
   CHECK_THAT(picture::draw(plot), ContainsSubstring(">1.40</text>\n<line"));

@@ -81,3 +81,40 @@ TEST_CASE("The pictures of results, whole or empty, are well-formed") {
   CHECK(wellformed(fg::study_results().curves("Loss")) == "");
   CHECK(wellformed(fg::study_results().load()) == "");
 }
+
+TEST_CASE("The picture of losses holds every model's end, and words where it cannot") {
+  double const none = std::numeric_limits<double>::quiet_NaN();
+  std::vector<fg::record> log;
+  auto const add = [&](std::string const& run, std::vector<double> bits) {
+    for (std::size_t i = 0; i < bits.size(); ++i)
+      log.push_back(line(run, 5.0 * double(i), bits[i]));
+  };
+  add("fast", {8, 3.5, 2.5});
+  add("slow", {8.1, 7, 6});
+  add("diverged", {8, 4, 5e4});
+  add("lost", {8, 3.9, none});
+  add("never", {none, none, none});
+  std::vector<fg::studied_model> models;
+  for (char const* name : {"fast", "slow", "diverged", "lost", "never", "waiting"})
+    models.push_back(model(name, {name}));
+  std::string const svg = fg::gather(models, log, {}, {}).curves("Loss");
+  CHECK(wellformed(svg) == "");
+  for (char const* words :
+       {">2.50<", ">fast<", ">6.00<", ">slow<", ">50.0 k<", ">diverged (above)<", ">3.90<",
+        ">lost (then not finite)<", ">never (not finite)<", ">waiting (no values)<"})
+    CHECK_THAT(svg, ContainsSubstring(words));
+
+  // The slow curve's last dot lies in the box that curves are drawn in, near its top.
+  auto const after = [&](std::size_t at, char const* name) {
+    return std::stod(svg.substr(svg.find(name, at) + std::string_view(name).size()));
+  };
+  std::size_t const box = svg.find("<svg", 1);
+  double const top = after(box, " y=\""), height = after(box, " height=\"");
+  std::vector<double> slow;
+  for (std::size_t at = svg.find("<circle"); at != svg.npos; at = svg.find("<circle", at + 1))
+    if (svg.substr(at, svg.find("/>", at) - at).ends_with("fill=\"#0072b2\""))
+      slow.push_back(after(at, "cy=\""));
+  REQUIRE(slow.size() == 3);
+  CHECK(slow[2] > top);
+  CHECK(slow[2] < top + height / 10);
+}

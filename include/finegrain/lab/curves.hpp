@@ -2,9 +2,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "statistics.hpp"
@@ -21,6 +23,12 @@ struct curve {
   void add(double x, estimate const& e) {
     points.push_back({x, e.mean});
     if (e.has_interval()) half.push_back(e.half);
+  }
+  /// The last point whose height is finite, or null.
+  point const* end() const {
+    for (std::size_t i = points.size(); i-- > 0;)
+      if (std::isfinite(points[i].y)) return &points[i];
+    return nullptr;
   }
 };
 
@@ -93,6 +101,27 @@ struct edge_label {
   std::string name, value, colour, dash;
   double wanted, y;
 };
+
+/// The label of a curve where it ends; where the picture does not show that, words say why.
+inline edge_label label_of(curve const& c, scale const& y, int digits, std::string colour,
+                           std::string dash) {
+  point const* const end = c.end();
+  if (!end)
+    return {c.name + (c.points.empty() ? " (no values)" : " (not finite)"),
+            "",
+            std::move(colour),
+            std::move(dash),
+            y.to,
+            0};
+  bool const above = end->y > y.high;
+  return {c.name + (above ? " (above)" : "") +
+              (std::isfinite(c.points.back().y) ? "" : " (then not finite)"),
+          above ? text::rounded(end->y) : text::fixed(end->y, digits),
+          std::move(colour),
+          std::move(dash),
+          y(std::min(end->y, y.high)),
+          0};
+}
 
 inline void spread(std::vector<edge_label>& labels, double top, double bottom) {
   constexpr double apart = 15;
@@ -169,34 +198,28 @@ inline std::string draw(curve_plot const& plot) {
   auto const frame = [&](double names) {
     return detail::frame_of(plot, 60, width - names, 58, height - 54);
   };
-  int const digits = std::max(2, frame(0).y.tick_digits(6));
+  scale const y = frame(0).y;
+  int const digits = std::max(2, y.tick_digits(6));
+  std::vector<detail::edge_label> labels;
+  for (level const& l : plot.levels)
+    labels.push_back(detail::label_of({l.name, {{0, l.y}}}, y, digits, "#888888", ""));
+  for (std::size_t i = 0; i < plot.curves.size(); ++i)
+    labels.push_back(detail::label_of(plot.curves[i], y, digits, series_colour(i), series_dash(i)));
   std::size_t longest = 0, number = detail::usual_value;
-  for (curve const& c : plot.curves) {
-    longest = std::max(longest, text::width(c.name));
-    if (!c.points.empty()) number = std::max(number, text::fixed(c.points.back().y, digits).size());
+  for (detail::edge_label const& l : labels) {
+    longest = std::max(longest, text::width(l.name));
+    number = std::max(number, l.value.size());
   }
-  for (level const& l : plot.levels) longest = std::max(longest, text::width(l.name));
   double const more = detail::character * static_cast<double>(number - detail::usual_value);
   double const names =
       std::clamp(75 + detail::character * static_cast<double>(longest), 165.0, 300.0) + more;
-  auto const f = frame(names);
+  auto const f = frame(std::min(names, width / 2));
   detail::draw_axes(d, plot, f);
-  std::vector<detail::edge_label> labels;
-  auto const label = [&](std::string const& name, double y, std::string const& colour,
-                         std::string const& dash) {
-    if (f.y.low <= y && y <= f.y.high)
-      labels.push_back({name, text::fixed(y, digits), colour, dash, f.y(y), 0});
-  };
   d.clip({f.x.from, f.y.to}, f.x.to - f.x.from + 4, f.y.from - f.y.to);
-  for (level const& l : plot.levels) {
+  for (level const& l : plot.levels)
     d.line({f.x.from, f.y(l.y)}, {f.x.to, f.y(l.y)}, R"(stroke="#888" stroke-dasharray="5 4")");
-    label(l.name, l.y, "#888888", "");
-  }
-  for (std::size_t i = 0; i < plot.curves.size(); ++i) {
+  for (std::size_t i = 0; i < plot.curves.size(); ++i)
     detail::draw_curve(d, plot.curves[i], f, i, plot.curves.size() > 3);
-    if (!plot.curves[i].points.empty())
-      label(plot.curves[i].name, plot.curves[i].points.back().y, series_colour(i), series_dash(i));
-  }
   d.unclip();
   detail::draw_edge_labels(d, f, std::move(labels));
   return d.svg();

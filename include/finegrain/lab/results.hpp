@@ -135,16 +135,21 @@ struct study_results {
     return all;
   }
 
-  /// Validation bits of a token against training tokens, with 95 % bands where there are seeds.
+  /// Validation bits of a token against training tokens, with 95 % bands where there are seeds: every
+  /// model's end is in the picture, but of one that learned nothing, whose label says so.
   std::string curves(std::string const& title) const {
     picture::curve_plot plot{title, "training tokens", std::string("bits per ") + unit, {}, levels};
+    double start = plot.highest;  // the least of what models had before their first step
     for (model_results const& m : models) {
       picture::curve c{m.model.name, {}, {}};
       for (std::size_t i = 0; i < m.tokens.size(); ++i)
         c.add(m.tokens[i], estimate_mean(m.curve[i]));
+      if (!c.points.empty() && c.points[0].x == 0) start = std::min(start, c.points[0].y);
       if (c.points.size() > 1) plot.highest = std::min(plot.highest, first_below(c));
       plot.curves.push_back(std::move(c));
     }
+    for (picture::curve const& c : plot.curves)
+      if (c.end() && c.end()->y < start) plot.highest = std::max(plot.highest, c.end()->y + 0.1);
     for (picture::level const& l : levels) plot.highest = std::max(plot.highest, l.y + 0.2);
     return picture::draw(plot);
   }
