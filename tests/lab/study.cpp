@@ -262,6 +262,17 @@ TEST_CASE("A model may be trained otherwise than the others: another run") {
   CHECK(alone.results().of("d").model.runs == study.results().of("d").model.runs);
 }
 
+TEST_CASE("A study has one model of each name, and none without") {
+  folder const dir;
+  fg::study study(text(), settings(dir.path), nullptr);
+  study.add<tiny<base>>("a");
+  CHECK_THROWS_WITH(
+      study.add<tiny<base.segmented(2)>>("a"),
+      "a study has one model of each name, which is not empty: \"a\" cannot be added");
+  CHECK_THROWS_AS(study.add<tiny<base>>(""), fg::invalid_argument);
+  CHECK(study.results().models.size() == 1);
+}
+
 TEST_CASE("A run's weights can be loaded and asked what no request asks") {
   folder const dir;
   fg::study study(text(), settings(dir.path), nullptr);

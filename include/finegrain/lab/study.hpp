@@ -92,7 +92,8 @@ class study {
     std::shared_ptr<measurements<Network>> list_;
   };
 
-  /// A model: a network from the text's tokens to logits over them. Throws invalid_argument.
+  /// A model: a network from the text's tokens to logits over them, by a name of its own. Throws
+  /// invalid_argument.
   template <class Network>
   added<Network> add(std::string name, typename Network::executor on = {}) {
     return add<Network>(std::move(name), settings_.training, on);
@@ -110,6 +111,10 @@ class study {
     if (Network::out != text_.vocabulary())
       throw invalid_argument("a model of %lld logits cannot learn a text of %d different tokens",
                              detail::shown(Network::out), text_.vocabulary());
+    if (name.empty() || entry_called(name))
+      throw invalid_argument(
+          "a study has one model of each name, which is not empty: \"%.200s\" cannot be added",
+          name.c_str());
     study_settings own = settings_;
     own.optimizer = optimizer;
     bool const mixed = extent_on(on, 1, true).kept == format::bf16;
@@ -262,9 +267,13 @@ class study {
   static std::string full_name() {
     return __PRETTY_FUNCTION__;
   }
-  entry const& entry_of(std::string const& model) const {
+  entry const* entry_called(std::string const& model) const {
     for (entry const& e : models_)
-      if (e.name == model) return e;
+      if (e.name == model) return &e;
+    return nullptr;
+  }
+  entry const& entry_of(std::string const& model) const {
+    if (entry const* const e = entry_called(model)) return *e;
     throw invalid_argument("the study has no model named \"%.200s\"", model.c_str());
   }
   std::unique_ptr<learner> made(entry const& e, int seed, bool trained) const {
