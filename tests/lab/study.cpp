@@ -18,6 +18,32 @@ namespace fg = finegrain;
 
 namespace {
 
+/// Passes numbers on, and keeps the seeds that its passes in training had.
+struct seed_watch : fg::stage<8> {
+  static inline std::set<std::uint64_t> seen;
+};
+
+}  // namespace
+
+template <class X>
+struct finegrain::plan<X, seed_watch> {
+  using S = typename X::scalar;
+  using saved = nothing;
+  using scratch = nothing;
+  template <class W>
+  static void forward(pass<X> p, W const&, saved const&, matrix<S const> x, matrix<S> y) {
+    if (p.extent.training) seed_watch::seen.insert(p.batch.routing.seed);
+    for (std::int64_t t = 0; t < x.rows; ++t) std::copy_n(x.row(t), 8, y.row(t));
+  }
+  template <class W, class V>
+  static void backward(pass<X>, W const&, saved const&, matrix<S const>, matrix<S const> dy,
+                       V const&, matrix<S> dx) {
+    for (std::int64_t t = 0; t < dy.rows; ++t) std::copy_n(dy.row(t), 8, dx.row(t));
+  }
+};
+
+namespace {
+
 constexpr fg::config base = fg::conventional<4, 2>({.hidden = 8, .width = 4});
 using ladder = fg::ladder<base, base.segmented(2).isolated(1)>;
 
@@ -32,6 +58,10 @@ struct wide_reader : fg::named {
   static constexpr auto expr = fg::embedding<300, 8>{} |
                                fg::residual(fg::rmsnorm<8>{} | fg::mixture<base>{}) |
                                fg::head<8, 300>{};
+};
+
+struct watched : fg::named {
+  static constexpr auto expr = fg::embedding<256, 8>{} | seed_watch{} | fg::head<8, 256>{};
 };
 
 fg::corpus const& text() {
@@ -213,6 +243,55 @@ TEST_CASE("Models that share a seed see the same text in the same order") {
   std::map<double, int> seeds;
   for (auto const& r : log.records()) ++seeds[r.number("seed")];
   CHECK(seeds == std::map<double, int>{{0, 8}, {1, 8}});
+}
+
+TEST_CASE(
+    "What is drawn in training follows the run's seed and step; other runs keep bits and id") {
+  folder const dir;
+  fg::study study(text(), settings(dir / "a"), nullptr);
+  seed_watch::seen.clear();
+  study.add<fg::network<watched, fg::basic_reference<float>>>("watched");
+  study.add<tiny<base>>("plain");
+  REQUIRE(study.run());
+  CHECK(seed_watch::seen.size() == 2 * 7);
+
+  auto const how = settings({});
+  for (std::uint64_t seed = 0; seed < 2; ++seed) {
+    tiny<base> net({how.deviation, seed}), loaded;
+    fg::trainer train{net, how.optimizer, how.training};
+    fg::windows w;
+    for (int step = 0; step < 7; ++step) {
+      text().draw(seed, step, how.sequences, how.length, w);
+      train.step(w.batch(), w.y);
+    }
+    fg::load_weights(loaded, study.weights_file("plain", int(seed)));
+    CHECK(
+        std::equal(net.parameters().begin(), net.parameters().end(), loaded.parameters().begin()));
+  }
+
+  constexpr fg::config noisy = [] {
+    fg::config c = base;
+    c.noisy = c.jitter = true;
+    return c;
+  }();
+  fg::training jittered = how.training, exempting = how.training;
+  jittered.routing.jitter = 0.1;
+  exempting.routing.device_capacity = 1, exempting.routing.exempt = 0.5;
+  constexpr fg::config jitters = [] {
+    fg::config c = base;
+    c.jitter = true;
+    return c;
+  }();
+  fg::study others(text(), settings(dir / "b"), nullptr);
+  others.add<tiny<base>>("plain");
+  others.add<tiny<jitters>>("jitter of 0");
+  others.add<tiny<noisy>>("noisy");
+  others.add<tiny<jitters>>("jittered", jittered);
+  others.add<tiny<base>>("exempting", exempting);
+  auto const models = others.results().models;
+  for (std::size_t m = 0; m < models.size(); ++m)
+    CHECK((models[m].model.settings.find("\nroutes by the run's seed") != std::string::npos) ==
+          (m > 1));
 }
 
 TEST_CASE("Studies that share a pool train a model once, whatever they call it") {

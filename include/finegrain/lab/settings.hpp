@@ -17,7 +17,9 @@ namespace finegrain::inline FINEGRAIN_ABI {
 struct study_settings {
   std::string out = "out/study";  // a folder for the reports
   std::string pool = {};  // one that studies may share: log.jsonl, time.jsonl, runs/; or as `out`
-  int seeds = 1;          // runs of each model; run s starts from seed s, on text order s
+  /// Runs of each model. From the seed of a run follow its first weights, the order of the text, and
+  /// what routers draw in training (noise, jitter, second experts by chance, exempt sequences).
+  int seeds = 1;
   std::int64_t steps = 500;
   std::int64_t sequences = 16, length = 128;  // windows of a step, and tokens of a window
   int evaluations = 10;                       // beside the one before the first step

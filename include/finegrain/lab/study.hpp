@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "../base/random.hpp"
 #include "../expr/describe.hpp"
 #include "../io/atomic_file.hpp"
 #include "corpus.hpp"
@@ -125,6 +126,7 @@ class study {
                     .steps = settings_.steps,
                     .settings = describe(E{}) + full_name<Network>() +
                                 (mixed ? "\nmixed precision" : "") + settings_text(own, how) +
+                                (draws<E>(how.routing) ? "\nroutes by the run's seed" : "") +
                                 "\ntext " + text_hash_ + "\nversion " FINEGRAIN_VERSION "\n",
                     .runs = {},
                     .measured = {}};
@@ -134,8 +136,10 @@ class study {
     models_.push_back(
         {std::move(m),
          [this, how, optimizer, on, list](std::uint64_t seed) -> std::unique_ptr<learner> {
+           training of_run = how;
+           of_run.routing.seed = random_word(how.routing.seed, seed);
            return std::make_unique<learner_of<Network>>(initialisation{settings_.deviation, seed},
-                                                        on, optimizer, how, list);
+                                                        on, optimizer, of_run, list);
          }});
     return {*this, list};
   }
@@ -266,6 +270,14 @@ class study {
   template <class Network>
   static std::string full_name() {
     return __PRETTY_FUNCTION__;
+  }
+  // What draws in training does so by the run's seed. What does not keeps the id that it had before
+  // routers followed the seed.
+  template <Expr E>
+  static bool draws(routing_request const& request) {
+    auto const& routers = detail::router_configs<E>::list;
+    return std::any_of(routers.begin(), routers.end(),
+                       [&](config const* c) { return finegrain::draws(*c, request); });
   }
   entry const* entry_called(std::string const& model) const {
     for (entry const& e : models_)
