@@ -26,6 +26,18 @@ struct cube : fg::stage<D> {
 struct step : fg::stage<D> {};
 /// Backward leaves dx as it was.
 struct forgetful : fg::stage<D> {};
+/// y = a x, and backward overwrites the gradient of a whatever it is told, or adds to that of x.
+enum class fault { none, overwrites, adds_to_dx };
+template <fault Fault>
+struct factor : fg::stage<D> {
+  static constexpr char const* name = "factor";
+  template <class T>
+  struct weights {
+    fg::matrix<T> a;  // (1, D)
+    template <class Bind>
+    constexpr explicit weights(Bind& bind) : a(bind.matrix("a", 1, D, fg::role::gain)) {}
+  };
+};
 
 }  // namespace
 
@@ -47,6 +59,28 @@ struct finegrain::plan<fg::reference, cube<Right>> {
       for (int d = 0; d < D; ++d) {
         dw.a(0, d) += dy(t, d) * x(t, d) * x(t, d) * x(t, d);
         dx(t, d) = (Right ? 3 : 1) * dy(t, d) * w.a(0, d) * x(t, d) * x(t, d);
+      }
+  }
+};
+template <fault Fault>
+struct finegrain::plan<fg::reference, factor<Fault>> {
+  using saved = nothing;
+  using scratch = nothing;
+  using pass = finegrain::pass<reference>;
+  template <class W>
+  static void forward(pass, W const& w, saved const&, matrix<double const> x, matrix<double> y) {
+    for (std::int64_t t = 0; t < x.rows; ++t)
+      for (int d = 0; d < D; ++d) y(t, d) = w.a(0, d) * x(t, d);
+  }
+  template <class W, class V>
+  static void backward(pass p, W const& w, saved const&, matrix<double const> x,
+                       matrix<double const> dy, V const& dw, matrix<double> dx) {
+    spec::begin(Fault == fault::overwrites ? gradients::overwrite : p.gradients, dw.a);
+    double const more = Fault == fault::adds_to_dx && p.gradients == gradients::accumulate ? 1 : 0;
+    for (std::int64_t t = 0; t < x.rows; ++t)
+      for (int d = 0; d < D; ++d) {
+        dw.a(0, d) += dy(t, d) * x(t, d);
+        dx(t, d) = dy(t, d) * w.a(0, d) + more;
       }
   }
 };
@@ -110,6 +144,7 @@ void agree(total& sum, E, int seeds, fg::routing_request request = {}, double ep
                                             {.eps = eps, .seed = std::uint64_t(seed)});
     INFO(report.where << ": backward says " << report.gradient << ", differences say "
                       << report.difference);
+    CHECK(report.finding == "");
     CHECK(report.worst < 1e-7);
     CHECK(report.partials > 0);
     sum.partials += report.partials;
@@ -214,6 +249,20 @@ TEST_CASE("a wrong gradient is found and named") {
   auto const alone = check_one(cube<false>{});
   CHECK(alone.where.substr(0, 2) == "x[");
   CHECK(alone.gradient == Approx(alone.difference / 3));
+}
+
+TEST_CASE("a backward that does not add to gradients when it is told to is found, in a sentence") {
+  CHECK(check_one(factor<fault::none>{}).worst < 1e-7);
+  CHECK(check_one(factor<fault::none>{}).finding == "");
+  auto const report = check_one(fg::linear<D, D>{} | factor<fault::overwrites>{});
+  CHECK(std::isinf(report.worst));
+  CHECK(report.where == "factor.a[0]");
+  CHECK(report.difference == Approx(2 * report.gradient));
+  CHECK_THAT(report.finding, ContainsSubstring("told to add") && ContainsSubstring("factor.a[0]") &&
+                                 ContainsSubstring("twice the gradient"));
+  auto const other = check_one(factor<fault::adds_to_dx>{});
+  CHECK(other.where == "x[0]");
+  CHECK_THAT(other.finding, ContainsSubstring("written, not added"));
 }
 
 TEST_CASE("a gradient that backward did not write is an infinite error") {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdio>
 #include <limits>
 #include <string>
 #include <vector>
@@ -23,9 +24,10 @@ struct gradient_options {
 struct gradient_report {
   std::int64_t partials = 0;  // compared
   std::int64_t skipped = 0;   // not compared: the function jumps within eps, so it has none there
-  double worst = 0;           // largest relative error; infinite where backward left NaN
-  std::string where;          // the number that has it: "mixture.router[17]", or "x[3]"
+  double worst = 0;  // largest relative error; infinite where backward left NaN, and with a finding
+  std::string where;                    // the number that has it: "mixture.router[17]", or "x[3]"
   double gradient = 0, difference = 0;  // of that number: backward's, and the measured one
+  std::string finding;  // what backward does wrong when it is told to add, in a sentence
 };
 
 namespace detail {
@@ -65,9 +67,12 @@ struct gradient_probe {
     for (std::int64_t i = 0; i < y.size(); ++i) total += dy[i] * y[i];
     return total;
   }
-  void gradients() {
+  void gradients(finegrain::gradients mode) {
     std::fill(scratch_memory.begin(), scratch_memory.end(), nan);
-    plan::backward(pass(), net.weights(), saved(), view(x, in), view(dy, out),
+    std::fill(dx.begin(), dx.end(), nan);
+    auto p = pass();
+    p.gradients = mode;
+    plan::backward(p, net.weights(), saved(), view(x, in), view(dy, out),
                    bind_weights<E, double>(dw.data()), view(dx, in));
   }
 
@@ -111,6 +116,9 @@ struct gradient_probe {
 ///
 /// Where a token's choice of experts is so close that it flips within eps, the loss has no
 /// derivative: differences to the left and to the right disagree. Such numbers are skipped.
+///
+/// Then backward is run once more and told to add, as in a step of several batches: gradients of
+/// weights must be twice what they were, but for rounding, and that of x what it was.
 template <Expr E, class X>
 gradient_report check_gradients(network<E, X>& net, batch const& b, matrix<double const> x,
                                 gradient_options const& how = {}) {
@@ -118,7 +126,7 @@ gradient_report check_gradients(network<E, X>& net, batch const& b, matrix<doubl
     throw invalid_argument("check_gradients needs eps > 0 and every of at least 1");
   detail::gradient_probe<E, X> probe(net, b, x, how.seed);
   double const loss = probe.loss();
-  probe.gradients();
+  probe.gradients(gradients::overwrite);
 
   double size = 0.01;
   for (double g : net.in == ids ? probe.dw : probe.dx)
@@ -155,6 +163,34 @@ gradient_report check_gradients(network<E, X>& net, batch const& b, matrix<doubl
     compare(entry.name, net.parameters().data() + entry.offset, probe.dw.data() + entry.offset,
             entry.rows * entry.cols);
   compare("x", probe.x.data(), probe.dx.data(), probe.x.size());
+  if (std::isinf(report.worst)) return report;
+
+  std::vector<double> const dw(probe.dw.begin(), probe.dw.end()),
+      dx(probe.dx.begin(), probe.dx.end());
+  probe.loss();
+  probe.gradients(gradients::accumulate);
+  auto const expect = [&](std::string const& name, double const* left, double const* was,
+                          std::int64_t count, int times) {
+    for (std::int64_t i = 0; i < count && report.finding.empty(); ++i) {
+      double const due = times * was[i];
+      if (std::abs(left[i] - due) <= 1e-9 * std::max(size, std::abs(due))) continue;
+      report.worst = std::numeric_limits<double>::infinity();
+      report.where = name + "[" + std::to_string(i) + "]";
+      report.gradient = left[i];
+      report.difference = due;
+      char numbers[64];
+      std::snprintf(numbers, sizeof numbers, "%g where %g was due", left[i], due);
+      report.finding =
+          "told to add to the gradients of weights that it had made, backward left in " +
+          report.where + " " + numbers +
+          (times == 2 ? ", twice the gradient: pass.gradients says whether to add"
+                      : ": what is for x is written, not added");
+    }
+  };
+  for (auto const& entry : net.entries())
+    expect(entry.name, probe.dw.data() + entry.offset, dw.data() + entry.offset,
+           entry.rows * entry.cols, 2);
+  expect("x", probe.dx.data(), dx.data(), probe.x.size(), 1);
   return report;
 }
 
