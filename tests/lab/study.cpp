@@ -22,6 +22,7 @@ namespace {
 struct seed_watch : fg::stage<8> {
   static inline std::set<std::uint64_t> seen;
 };
+std::string details(seed_watch) { return "version 2"; }
 
 }  // namespace
 
@@ -254,6 +255,7 @@ TEST_CASE(
   study.add<tiny<base>>("plain");
   REQUIRE(study.run());
   CHECK(seed_watch::seen.size() == 2 * 7);
+  CHECK_THAT(study.results().of("watched").model.settings, ContainsSubstring("version 2\n"));
 
   auto const how = settings({});
   for (std::uint64_t seed = 0; seed < 2; ++seed) {

@@ -32,7 +32,8 @@ struct learner {
   /// Appends so many bytes to a text, having seen its last `context` bytes.
   virtual void write(std::string& text, std::int64_t context, std::int64_t bytes,
                      sampling const& how) const = 0;
-  /// The rows of each router, in the order of the forward pass: [layer][expert][hidden].
+  /// The rows of each router, in the order of the forward pass: [layer][expert][hidden]; of those
+  /// that are a matrix, weights called .router.
   virtual std::vector<number_table> routers() const = 0;
   /// Numbers of the user's own, in the order that they were asked for.
   virtual std::vector<double> measured() = 0;

@@ -22,9 +22,9 @@ struct study_settings {
   int seeds = 1;
   std::int64_t steps = 500;
   std::int64_t sequences = 16, length = 128;  // windows of a step, and tokens of a window
-  int evaluations = 10;                       // beside the one before the first step
-  std::int64_t validation = 128;              // windows of each, or as many as there are
-  double deviation = 0.02;                    // of the weights at the start
+  int evaluations = 10;           // beside the one before the first step; part of a run's id,
+  std::int64_t validation = 128;  // as are windows of each, or as many as there are
+  double deviation = 0.02;        // of the weights at the start
   adamw optimizer = {};
   finegrain::training training = {};
 

@@ -219,7 +219,8 @@ class study {
       throw invalid_argument("the study has seeds 0 to %d, not %d", settings_.seeds - 1, seed);
     return checkpoint_of(run_of(entry_of(model), seed));
   }
-  /// The rows of a trained model's routers, of the first seed: [layer][expert][hidden].
+  /// The rows of a trained model's routers, of the first seed: [layer][expert][hidden]. They are the
+  /// weights called .router; routers of one's own, mixture<C, Router>, have none.
   std::vector<number_table> routers(std::string const& model) const {
     return made(entry_of(model), 0, true)->routers();
   }
