@@ -16,6 +16,10 @@ namespace finegrain::inline FINEGRAIN_ABI {
 /// Bits that the column of a draw tells of its row, from counts [row][column]: a draw is a slot of
 /// a token, its row the domain, its column the expert. 0: experts are used alike in all domains.
 /// With n rows of equal weight at most log2(n). NaN where nothing was counted.
+///
+/// It is the plug-in estimate, too high by about (rows - 1) (columns - 1) / (2 n ln 2) bits of n
+/// independent draws. Tokens of a window are alike, and count as far fewer: the error can be as
+/// large as the estimate. Permuting the labels of windows among the rows shows how large it is.
 inline double mutual_information(number_table const& counts) {
   double total = 0;
   std::vector<double> columns;
