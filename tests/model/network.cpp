@@ -198,6 +198,24 @@ TEMPLATE_TEST_CASE("a cache takes as many sequences as it is for, up to their en
   CHECK(cache.lengths[0] == 4);
 }
 
+TEMPLATE_TEST_CASE("a sequence of a cache goes on from where it went back to, with the same bits",
+                   "", EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::network<block, TestType> net({.deviation = 0.3});
+  auto const x = numbers<S>::random(4, 16, 1), guess = numbers<S>::random(2, 16, 2);
+  numbers<S> whole(4, 16), first(2, 16), guessed(2, 16), rest(2, 16);
+  auto straight = net.make_cache(4), cache = net.make_cache(4);
+  net.infer({.tokens = 4}, x, whole, &straight);
+  fg::matrix<S const> const in = x;
+  net.infer({.tokens = 2}, in.middle_rows(0, 2), first, &cache);
+  net.infer({.tokens = 2}, guess, guessed, &cache);
+  cache.reset(0, 2);
+  net.infer({.tokens = 2}, in.middle_rows(2, 2), rest, &cache);
+  fg::matrix<S const> const all = whole, last = rest;
+  for (std::int64_t t = 0; t < 2; ++t)
+    CHECK(std::equal(last.row(t), last.row(t) + 16, all.row(t + 2)));
+}
+
 TEMPLATE_TEST_CASE(
     "each sequence of a cache has room of its own, and one forgotten can begin again", "",
     EXECUTORS) {
@@ -225,6 +243,9 @@ TEMPLATE_TEST_CASE(
   CHECK(cache.lengths == std::vector<std::int64_t>{1, 0});
   CHECK_THROWS_WITH(cache.reset(2), "the cache holds 2 sequences: there is no sequence 2");
   CHECK_THROWS_AS(cache.reset(-1), fg::invalid_argument);
+  CHECK_THROWS_WITH(cache.reset(0, 2),
+                    "sequence 0 has 1 tokens in the cache: it cannot go back to 2");
+  CHECK_THROWS_AS(cache.reset(0, -1), fg::invalid_argument);
   cache.lengths[0] = 4;
   CHECK_THROWS_WITH(net.infer({.tokens = 4, .starts = three}, x, more, &cache),
                     "the cache is not this network's: use make_cache()");

@@ -209,12 +209,17 @@ struct kv_cache {
 
   std::int64_t sequences() const { return static_cast<std::int64_t>(lengths.size()); }
   earlier past() const { return {span_of(lengths.data(), sequences()), capacity}; }
-  /// Forgets a sequence: another can begin in its place.
-  void reset(std::int64_t sequence) {
+  /// Forgets a sequence's tokens behind its first `length`: it goes on from there, or another begins in
+  /// its place.
+  void reset(std::int64_t sequence, std::int64_t length = 0) {
     if (sequence < 0 || sequence >= sequences())
       throw invalid_argument("the cache holds %lld sequences: there is no sequence %lld",
                              detail::shown(sequences()), detail::shown(sequence));
-    lengths[static_cast<std::size_t>(sequence)] = 0;
+    std::int64_t& now = lengths[static_cast<std::size_t>(sequence)];
+    if (length < 0 || length > now)
+      throw invalid_argument("sequence %lld has %lld tokens in the cache: it cannot go back to %lld",
+                             detail::shown(sequence), detail::shown(now), detail::shown(length));
+    now = length;
   }
   /// Whether the numbers are as many as the lengths say, `width` of them a token.
   bool fits(std::int64_t width) const {
