@@ -27,7 +27,7 @@ struct learner {
   /// Mean loss in nats, without training, under a request to the routers; log() then tells where
   /// tokens went.
   virtual double evaluate(windows const& w, routing_request const& how = {}) = 0;
-  virtual void save(std::string const& path) const = 0;
+  virtual void save(std::string const& path) = 0;
   virtual void load(std::string const& path) = 0;
   /// Appends so many bytes to a text, having seen its last `context` bytes.
   virtual void write(std::string& text, std::int64_t context, std::int64_t bytes,
@@ -111,7 +111,7 @@ class learner_of final : public learner {
     b.log = &log_;
     return train_.evaluate(b, w.y);
   }
-  void save(std::string const& path) const override { train_.save(path); }
+  void save(std::string const& path) override { train_.save(path); }
   void load(std::string const& path) override { train_.load(path); }
   void write(std::string& text, std::int64_t context, std::int64_t bytes,
              sampling const& how) const override {
