@@ -350,7 +350,7 @@ TEST_CASE("losses, report and gradients are the specification's for each kind of
   };
   fg::for_each(family::exact(), [&]<config C>(fg::at<C>) { all(C); });
   fg::for_each(family::rounded(), [&]<config C>(fg::at<C>) { all(C); });
-  CHECK(kinds == 19);
+  CHECK(kinds == 20);
 }
 
 TEST_CASE("the gradients of the router's and the shared gate's weights") {
