@@ -3,7 +3,8 @@
 #
 #   tests/isa.sh x86-64-v3 | x86-64-v4 | x86-64-v4-vnni | aarch64
 #
-# aarch64 is cross-compiled and runs under qemu (Debian: g++-aarch64-linux-gnu qemu-user-static).
+# aarch64 is cross-compiled and runs under qemu (Debian: g++-aarch64-linux-gnu, and qemu-user or
+# qemu-user-static).
 # Needs Catch2 2 where the compiler's own headers are. SPDX-License-Identifier: Apache-2.0
 set -eu
 cd "$(dirname "$0")/.."
@@ -13,7 +14,7 @@ mkdir -p "$build/include"
 case $isa in
 aarch64)
   compile="aarch64-linux-gnu-g++"
-  run="qemu-aarch64-static -L /usr/aarch64-linux-gnu"
+  run="$(command -v qemu-aarch64-static || echo qemu-aarch64) -L /usr/aarch64-linux-gnu"
   ;;
 x86-64-v4-vnni)
   compile="${CXX:-c++} -march=x86-64-v4 -mavx512vnni"
