@@ -103,6 +103,10 @@ static_assert(prints(active<moonlight> - moonlight_ends, 2.24, 0.005));
 constexpr auto k2 = presets::kimi_k2;
 static_assert(total<k2> == 1'026'408'209'408 && prints(total<k2>, 1026, 0.5));
 static_assert(multiplied<k2> == 31'687'072'768 && prints(multiplied<k2>, 32, 0.5));
+static_assert(total<presets::dots_llm1> == 142'774'373'888);
+static_assert(total<presets::glm_4_5> == 352'797'814'784);
+static_assert(total<presets::glm_4_5_air> == 106'852'245'504);
+static_assert(total<presets::minimax_m2> == 228'689'748'992);
 static_assert(prints(total<presets::dots_llm1>, 142, 1) &&
               prints(active<presets::dots_llm1>, 14, 0.6));
 static_assert(prints(total<presets::glm_4_5>, 355, 3) && prints(active<presets::glm_4_5>, 32, 2));
@@ -190,6 +194,7 @@ static_assert(total<presets::qwen1_5_moe_a2_7b> == 14'315'784'192);
 static_assert(total<presets::qwen2_57b_a14b> == 57'408'658'944);
 static_assert(total<presets::qwen3_30b_a3b> == 30'532'122'624);
 static_assert(total<presets::qwen3_235b_a22b> == 235'093'634'560);
+static_assert(total<presets::qwen3_coder_480b_a35b> == 480'154'875'392);
 static_assert(prints(total<presets::qwen3_coder_480b_a35b>, 480, 0.5));
 static_assert(prints(active<presets::qwen3_coder_480b_a35b>, 35, 1));
 static_assert(total<presets::olmoe_1b_7b> == 6'919'161'856);

@@ -98,8 +98,8 @@ FINEGRAIN_LAZY class config_reader : json_reader {
     return real();
   }
 
-  static constexpr std::size_t most_ =
-      16'000'000;  // a long name, again before each value of a list
+  /// Bytes of values with their names: a long name stands again before each value of a list.
+  static constexpr std::size_t most_ = 16'000'000;
   config_values values_;
   std::string name_;  // of the value that is read
   std::size_t stored_ = 0;
