@@ -10,17 +10,19 @@ namespace {
 namespace fg = finegrain;
 constexpr int D = 6;
 
-/// A stage that the library does not have: y = a x^3, a one weight for each channel. As a planted
-/// error, backward forgets the 3.
-template <bool Right>
-struct cube : fg::stage<D> {
-  static constexpr char const* name = "cube";
+/// Stages that the library does not have, with one weight for each channel.
+struct channels : fg::stage<D> {
   template <class T>
   struct weights {
     fg::matrix<T> a;  // (1, D)
     template <class Bind>
     constexpr explicit weights(Bind& bind) : a(bind.matrix("a", 1, D, fg::role::gain)) {}
   };
+};
+/// y = a x^3. As a planted error, backward forgets the 3.
+template <bool Right>
+struct cube : channels {
+  static constexpr char const* name = "cube";
 };
 /// y = step(x): it jumps at 0, and its gradient is 0 elsewhere.
 struct step : fg::stage<D> {};
@@ -29,14 +31,8 @@ struct forgetful : fg::stage<D> {};
 /// y = a x, and backward overwrites the gradient of a whatever it is told, or adds to that of x.
 enum class fault { none, overwrites, adds_to_dx };
 template <fault Fault>
-struct factor : fg::stage<D> {
+struct factor : channels {
   static constexpr char const* name = "factor";
-  template <class T>
-  struct weights {
-    fg::matrix<T> a;  // (1, D)
-    template <class Bind>
-    constexpr explicit weights(Bind& bind) : a(bind.matrix("a", 1, D, fg::role::gain)) {}
-  };
 };
 
 }  // namespace
