@@ -45,6 +45,19 @@ using rounded =
     fg::ladder<fg::profiles::deepseek_v1_hf(base, true), fg::profiles::deepseek_v3_official(base),
                fg::profiles::mixtral(base), fg::profiles::qwen2_moe(base)>;
 
+/// Those whose logits anything may make.
+using given =
+    fg::ladder<base, with([](fg::config& c) { c.top_k = 1; }), fg::profiles::gshard_top2(base),
+               fg::profiles::deepseek_v2_hf(in_groups, true),
+               fg::profiles::deepseek_v3_hf(in_groups),
+               fg::profiles::deepseek_v4_hash(base, vocabulary), with([](fg::config& c) {
+                 c.by_logits = c.bias = true, c.score = fg::score::sigmoid;
+               }),
+               with([](fg::config& c) { c.selection = fg::selection::expert_choice; }),
+               with([](fg::config& c) { c.selection = fg::selection::sinkhorn; }),
+               with([](fg::config& c) { c.shared = 0; }),
+               with([](fg::config& c) { c.shared_gate = true, c.shared_scale = 0.5f; })>;
+
 /// Every loss, alone.
 inline std::vector<fg::balance_losses> losses() {
   constexpr auto sequence = fg::window::sequence;

@@ -144,6 +144,7 @@
 #include "cuda/mixture_memory.hpp"
 #include "cuda/mixture_pass.hpp"
 #include "cuda/mixture.hpp"
+#include "cuda/own_router.hpp"
 #include "cuda/elementwise.hpp"
 #include "cuda/embed.hpp"
 #include "cuda/loss.hpp"

@@ -198,20 +198,20 @@ struct comparison {
   std::string worst;
 };
 
-template <fg::Expr E>
-comparison compare(std::int64_t T, std::uint64_t seed, fg::batch const& b,
+template <fg::Expr E, class T = bf16>
+comparison compare(std::int64_t tokens, std::uint64_t seed, fg::batch const& b,
                    fg::gradients mode = fg::gradients::overwrite,
                    fg::device::instructions use = fg::device::instructions::all) {
-  device_layer<E> fast;
+  device_layer<E, T> fast;
   exact_layer<E> exact;
   fast.on.use = use;
   fast.mode = exact.mode = mode;
   if (mode == fg::gradients::accumulate) exact.before = fast.before = 0.25f;
-  numbers const w = rounded(random_weights<E>(seed));
+  numbers const w = rounded<T>(random_weights<E>(seed));
   fast.set_weights(w);
   exact.set_weights(w);
-  numbers const x = rounded(random_numbers(T * exact.in, ++seed)),
-                dy = rounded(random_numbers(T * exact.out, ++seed));
+  numbers const x = rounded<T>(random_numbers(tokens * exact.in, ++seed)),
+                dy = rounded<T>(random_numbers(tokens * exact.out, ++seed));
   fast.train(x, dy, b);
   exact.train(x, dy, b);
   comparison made;

@@ -25,18 +25,6 @@ using wide = decltype(fg::mlp<D, 20>{} | fg::linear<D, R>{});
 template <fg::config C, class Router = two_layers>
 using own = fg::mixture<C, Router>;
 
-/// The configs whose logits anything may make.
-using without_arithmetic = fg::ladder<
-    family::base, family::with([](fg::config& c) { c.top_k = 1; }),
-    fg::profiles::gshard_top2(family::base), fg::profiles::deepseek_v2_hf(family::in_groups, true),
-    fg::profiles::deepseek_v3_hf(family::in_groups),
-    fg::profiles::deepseek_v4_hash(family::base, family::vocabulary),
-    family::with([](fg::config& c) { c.by_logits = c.bias = true, c.score = fg::score::sigmoid; }),
-    family::with([](fg::config& c) { c.selection = fg::selection::expert_choice; }),
-    family::with([](fg::config& c) { c.selection = fg::selection::sinkhorn; }),
-    family::with([](fg::config& c) { c.shared = 0; }),
-    family::with([](fg::config& c) { c.shared_gate = true, c.shared_scale = 0.5f; })>;
-
 template <class E>
 std::vector<std::string> names() {
   std::vector<std::string> all;
@@ -95,7 +83,7 @@ TEST_CASE("a linear router of one's own is the config's: the same bits; dx is ad
 TEST_CASE("every way to choose and weigh goes by the logits of a router of one's own") {
   numbers const x = random_numbers(T * D, 2), dy = random_numbers(T * D, 3);
   family::tokens const some(T);
-  fg::for_each(without_arithmetic{}, [&]<fg::config C>(fg::at<C>) {
+  fg::for_each(family::given{}, [&]<fg::config C>(fg::at<C>) {
     CAPTURE(fg::details(fg::routed_experts<C>{}));
     fg::batch const b = some.batch({.balance = {.expert = 0.5, .z = 0.1}}, false);
     CHECK(distance<own<C>>(x, dy, b) < 1e-5);
@@ -104,7 +92,7 @@ TEST_CASE("every way to choose and weigh goes by the logits of a router of one's
 
 TEST_CASE("gradients through a router of one's own are those of differences") {
   family::tokens const some(9);
-  fg::for_each(without_arithmetic{}, [&]<fg::config C>(fg::at<C>) {
+  fg::for_each(family::given{}, [&]<fg::config C>(fg::at<C>) {
     CAPTURE(fg::details(fg::routed_experts<C>{}));
     fg::network<own<C>, fg::reference> net({.deviation = 0.6, .seed = 2});
     std::vector<double> x(9 * D);

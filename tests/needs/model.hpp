@@ -4,7 +4,7 @@
 
 #include <finegrain/config/config.hpp>
 #include <finegrain/expr/algebra.hpp>
-#include <finegrain/expr/layers.hpp>
+#include <finegrain/expr/own_router.hpp>
 
 namespace needs {
 
@@ -17,12 +17,14 @@ inline constexpr fg::config sparse{.hidden = 64,
                                    .score = fg::score::sigmoid,
                                    .bias = true};
 inline constexpr int classes = 96;
+using router = decltype(fg::mlp<sparse.hidden, 32>{} | fg::linear<sparse.hidden, sparse.routed>{});
 
 struct model : fg::named {
   static constexpr auto expr =
       fg::embedding<classes, sparse.hidden>{} |
       fg::repeat<2>(fg::residual(fg::rmsnorm<sparse.hidden>{} | fg::attention<sparse.hidden, 2>{}) |
                     fg::residual(fg::rmsnorm<sparse.hidden>{} | fg::mixture<sparse>{})) |
+      fg::residual(fg::mixture<sparse, router>{}) |
       fg::blend(fg::mlp<sparse.hidden, 128>{}, fg::linear<sparse.hidden, sparse.hidden>{}) |
       fg::rmsnorm<sparse.hidden>{} | fg::head<sparse.hidden, classes>{};
 };

@@ -4,5 +4,5 @@
 
 #include "attention_block.hpp"
 #include "init.hpp"
-#include "mixture.hpp"
+#include "own_router.hpp"
 #include "stages.hpp"

@@ -74,6 +74,39 @@ struct frozen_layer {
   }
 };
 
+/// The weights of routed experts, of expression E: codes, and all else as it is.
+template <class T, format F, config C, Expr E>
+struct frozen_routed : frozen_experts<F> {
+  matrix<T> router, bias, table, project, temperature, noise;
+  constexpr explicit frozen_routed(arena& memory)
+      : frozen_experts<F>(memory, C.routed, C.hidden, C.width) {
+    constexpr auto w = bind_weights<E, T const>(nullptr);
+    router = memory.matrix<T>(w.router.rows, w.router.cols);
+    bias = {memory.take<T>(room_of(w.bias)), w.bias.rows, w.bias.cols};
+    table = {memory.take<T>(room_of(w.table)), w.table.rows, w.table.cols};
+    project = memory.matrix<T>(w.project.rows, w.project.cols);
+    temperature = memory.matrix<T>(w.temperature.rows, w.temperature.cols);
+    noise = memory.matrix<T>(0, C.hidden);  // of training alone
+  }
+  void fill(basic_cuda<T> const& on, T const* numbers) const {
+    auto const w = bind_weights<E, T const>(numbers);
+    frozen_experts<F>::fill(on, w);
+    auto const copy = [&on](auto from, matrix<T> to, std::int64_t count) {
+      place<basic_cuda<T>>::copy(on, from.data, count, to.data);
+    };
+    copy(w.router, router, router.size());
+    copy(w.bias, bias, room_of(w.bias)), copy(w.table, table, room_of(w.table));
+    copy(w.project, project, project.size());
+    copy(w.temperature, temperature, temperature.size());
+  }
+
+ private:
+  /// Numbers of a selection bias or a table, with what rounding left of them (`summed`).
+  static constexpr std::int64_t room_of(matrix<T const> m) {
+    return m.size() > 0 ? finegrain::detail::room(m.size(), role::selection_bias) : 0;
+  }
+};
+
 /// The weight (Out, In) of a product in format F.
 template <class T, format F, int In, int Out>
 struct frozen_product {
@@ -184,34 +217,25 @@ requires(device::is_coded(F.experts)) struct frozen_weights<basic_cuda<T>, F, sh
 };
 template <class T, formats F, config C>
 requires(device::is_coded(F.experts)) struct frozen_weights<basic_cuda<T>, F, routed_experts<C>>
-    : device::frozen_experts<F.experts> {
-  matrix<T> router, bias, table, project, temperature, noise;
+    : device::frozen_routed<T, F.experts, C, routed_experts<C>> {
+  using device::frozen_routed<T, F.experts, C, routed_experts<C>>::frozen_routed;
+};
+template <class T, formats F, config C, Expr Router>
+requires(
+    device::is_coded(F.experts)) struct frozen_weights<basic_cuda<T>, F, routed_experts<C, Router>>
+    : device::frozen_routed<T, F.experts, C, routed_experts<C, Router>> {
+  using E = routed_experts<C, Router>;
+  static constexpr std::int64_t own_size = weights_size<Router>();
+  matrix<T> own_numbers;         // as they are, as every router's
+  weights<Router, T const> own;  // views of them
   constexpr explicit frozen_weights(arena& memory)
-      : device::frozen_experts<F.experts>(memory, C.routed, C.hidden, C.width) {
-    constexpr auto w = bind_weights<routed_experts<C>, T const>(nullptr);
-    router = memory.matrix<T>(w.router.rows, w.router.cols);
-    bias = {memory.take<T>(room_of(w.bias)), w.bias.rows, w.bias.cols};
-    table = {memory.take<T>(room_of(w.table)), w.table.rows, w.table.cols};
-    project = memory.matrix<T>(w.project.rows, w.project.cols);
-    temperature = memory.matrix<T>(w.temperature.rows, w.temperature.cols);
-    noise = memory.matrix<T>(0, C.hidden);  // of training alone
-  }
+      : device::frozen_routed<T, F.experts, C, E>(memory),
+        own_numbers(memory.matrix<T>(1, own_size)),
+        own(bind_weights<Router, T const>(own_numbers.data)) {}
   void fill(basic_cuda<T> const& on, T const* numbers) const {
-    auto const w = bind_weights<routed_experts<C>, T const>(numbers);
-    device::frozen_experts<F.experts>::fill(on, w);
-    auto const copy = [&on](auto from, matrix<T> to, std::int64_t count) {
-      place<basic_cuda<T>>::copy(on, from.data, count, to.data);
-    };
-    copy(w.router, router, router.size());
-    copy(w.bias, bias, room_of(w.bias)), copy(w.table, table, room_of(w.table));
-    copy(w.project, project, project.size());
-    copy(w.temperature, temperature, temperature.size());
-  }
-
- private:
-  /// Numbers of a selection bias or a table, with what rounding left of them (`summed`).
-  static constexpr std::int64_t room_of(matrix<T const> m) {
-    return m.size() > 0 ? detail::room(m.size(), role::selection_bias) : 0;
+    device::frozen_routed<T, F.experts, C, E>::fill(on, numbers);
+    place<basic_cuda<T>>::copy(on, numbers + weights_size<E>() - own_size, own_size,
+                               own_numbers.data);
   }
 };
 

@@ -99,12 +99,6 @@ template <class T, config C>
 struct plan<basic_cuda<T>, routed_experts<C>> : device::mixture_plan<T, C, false, true> {};
 template <class T, config C>
 struct plan<basic_cuda<T>, mixture<C>> : device::mixture_plan<T, C, (C.shared > 0), true> {};
-template <class T, config C, Expr Router>
-struct plan<basic_cuda<T>, routed_experts<C, Router>> {
-  static_assert(
-      sizeof(T) == 0,
-      "on cuda, a layer's router is its config's: mixture<C, Router> runs on cpu and reference");
-};
 
 /// A dense block is a shared expert alone.
 template <class T, int D, int F, activation Act>

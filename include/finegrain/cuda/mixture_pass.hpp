@@ -52,7 +52,7 @@ class mixture_pass {
   void forward(T const* add, T* y) {
     auto const on = p_.on.stream;
     if constexpr (routed_) {
-      if (kinds_.plain())
+      if (kinds_.plain() && !c_.given_logits)
         choice<T, N>::forward(rules_, router(), products_.x, p_.batch.ids.data(), s_.router,
                               s_.rows, t_.block_counts, on);
       else
@@ -107,7 +107,7 @@ class mixture_pass {
     if (gated)
       route<T>::shared_backward(rules_, {t_.shared_dot, dot_parts(c_.shared * c_.width)},
                                 s_.router.shared_weight, t_.dgate, tokens, on);
-    router_part<T> const part = router_backward(dw, learns, gated, add);
+    router_part<T> const part = router_backward(dw, learns && !c_.given_logits, gated, add);
     combine<T>::backward(combined_rows(add), part, dx, on);
     begin(dw);
   }
@@ -137,7 +137,7 @@ class mixture_pass {
     auto const& r = w_.router;
     return {r.router.data, r.project.data, r.temperature.data, r.noise.data};
   }
-  /// Forward of a router that is not plain, or drops.
+  /// Forward of a router that is not plain, or drops, or whose logits are there.
   void route_rarer() {
     auto const on = p_.on.stream;
     batch const& b = p_.batch;
@@ -145,8 +145,9 @@ class mixture_pass {
       kinds<T>::keep_seed(b.routing.seed, b.routing.step, b.log ? b.log->next : 0, s_.kinds, on);
     router_state state = s_.router;
     if constexpr (Rarer) {
-      kinds<T>::logits(rules_, kinds_, further(), products_.x, state, s_.kinds, t_.kinds,
-                       p_.extent.tokens, on);
+      if (!c_.given_logits)
+        kinds<T>::logits(rules_, kinds_, further(), products_.x, state, s_.kinds, t_.kinds,
+                         p_.extent.tokens, on);
       if (kinds_.by_rule) {
         kinds<T>::scores(rules_, state, p_.extent.tokens, on);
         detail::rule_as<cuda_routing_rule const&>(*b.routing.rule)
@@ -156,7 +157,7 @@ class mixture_pass {
       }
       kinds<T>::prepare(rules_, kinds_, state, t_.kinds, p_.extent.tokens, on);
       if (kinds_.sinkhorn) state.keys = t_.kinds.keys;
-    } else {
+    } else if (!c_.given_logits) {
       route<T>::logits(rules_, router().router, products_.x, state.logits, p_.extent.tokens, on);
     }
     choice<T, N>::choose(rules_, router(), b.ids.data(), state, s_.rows, t_.block_counts, on);

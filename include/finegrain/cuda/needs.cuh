@@ -4,7 +4,7 @@
 
 #include "../config/ladder.hpp"
 #include "../expr/latent_attention.hpp"
-#include "../expr/layers.hpp"
+#include "../expr/own_router.hpp"
 #include "adamw.cuh"
 #include "attention.cuh"
 #include "attention/latent.cuh"
@@ -92,6 +92,9 @@ template <class T, config C>
 struct stage_code<T, routed_experts<C>>
     : all_code<layer_code<T>, router_code<T, lane_numbers(C.routed), rarer(C)>,
                code_if<C.bias, biased_code, T>> {};
+template <class T, config C, Expr Router>
+struct stage_code<T, routed_experts<C, Router>>
+    : all_code<stage_code<T, routed_experts<C>>, stage_code<T, Router>> {};
 
 /// Of what a .cu file names: an expression, a ladder or nothing.
 template <class T, class What>

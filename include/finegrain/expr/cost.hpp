@@ -90,11 +90,11 @@ inline constexpr bool is_router = requires {
 };
 /// Whether a stage below E routes.
 template <Expr E>
-inline constexpr bool has_router = [] {
+constexpr bool has_router() {
   bool has = false;
   leaves<E>::visit([&]<Expr L>(L) { has |= is_router<L>; });
   return has;
-}();
+}
 
 }  // namespace detail
 

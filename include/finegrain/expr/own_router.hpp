@@ -22,7 +22,7 @@ struct routed_experts<C, Router> : stage<C.hidden> {
                 "mixture<C, Router>: the router must expect the layer's hidden numbers");
   static_assert(same_width<out_width<Router>(), C.routed>,
                 "mixture<C, Router>: the router must produce a logit for each routed expert");
-  static_assert(!detail::has_router<Router>,
+  static_assert(!detail::has_router<Router>(),
                 "mixture<C, Router>: the router can hold no mixture: a layer writes one report");
   static_assert(
       !C.uniform && C.cosine == 0 && !C.jitter && !C.noisy && C.precision == precision::f32,
