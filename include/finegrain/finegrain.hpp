@@ -186,6 +186,7 @@
 #include "train/biases.hpp"
 #include "train/update.hpp"
 #include "train/optimizer.hpp"
+#include "train/device_update.hpp"
 #include "train/device_optimizer.hpp"
 #include "train/objective.hpp"
 #include "train/training.hpp"

@@ -35,6 +35,24 @@ __global__ void place_kernel(fg::matrix<std::int32_t> experts, int routed) {
                                                              : routed;
     }
 }
+template <class T>
+__global__ void adamw_again_kernel(fg::device::adamw_numbers how, fg::matrix<float> w,
+                                   fg::matrix<T const> g, float* m, float* v,
+                                   fg::device::adamw_step const* step, double rate, double decay) {
+  if (!step->finite) return;
+  auto const t = static_cast<double>(step->step);
+  float const beta1 = static_cast<float>(how.beta1), rest1 = static_cast<float>(1 - how.beta1);
+  float const beta2 = static_cast<float>(how.beta2), rest2 = static_cast<float>(1 - how.beta2);
+  float const pace = static_cast<float>(step->rate / (1 - pow(how.beta1, t))) * float(rate);
+  float const unbias = static_cast<float>(1 / sqrt(1 - pow(how.beta2, t)));
+  float const keep = static_cast<float>(1 - step->decay * decay), epsilon = float(how.epsilon);
+  for (std::int64_t i = threadIdx.x; i < w.rows * w.cols; i += blockDim.x) {
+    float const x = step->scale * fg::device::vector::to_float(g.data[i]);
+    m[i] = beta1 * m[i] + rest1 * x;
+    v[i] = beta2 * v[i] + rest2 * x * x;
+    w.data[i] = keep * w.data[i] - pace * m[i] / (sqrtf(v[i]) * unbias + epsilon);
+  }
+}
 __global__ void square_kernel(double const* f, double* factors, int count) {
   for (int e = threadIdx.x; e < count; e += blockDim.x) factors[e] = f[e] * f[e];
 }
@@ -49,6 +67,18 @@ void squared::enqueue(std::span<double const> f, std::span<double> factors,
                       CUstream_st* stream) const {
   square_kernel<<<1, 256, 0, stream>>>(f.data(), factors.data(), static_cast<int>(f.size()));
 }
+template <class T>
+void move_by_adamw(fg::device::adamw_numbers const& how, fg::matrix<float> w, fg::matrix<T const> g,
+                   float* m, float* v, fg::device::adamw_step const* step, double rate,
+                   double decay, CUstream_st* stream) {
+  adamw_again_kernel<T><<<1, 256, 0, stream>>>(how, w, g, m, v, step, rate, decay);
+}
+template void move_by_adamw(fg::device::adamw_numbers const&, fg::matrix<float>,
+                            fg::matrix<fg::bf16 const>, float*, float*,
+                            fg::device::adamw_step const*, double, double, CUstream_st*);
+template void move_by_adamw(fg::device::adamw_numbers const&, fg::matrix<float>,
+                            fg::matrix<float const>, float*, float*, fg::device::adamw_step const*,
+                            double, double, CUstream_st*);
 
 }  // namespace under_test
 

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <finegrain/cuda/adamw.hpp>
 #include <finegrain/cuda/rules.hpp>
 
 namespace under_test {
@@ -23,5 +24,12 @@ struct squared final : finegrain::cuda_balance_rule {
   void enqueue(std::span<double const> f, std::span<double> factors,
                CUstream_st* stream) const override;
 };
+
+/// One weight, moved as the library's AdamW moves it.
+template <class T>
+void move_by_adamw(finegrain::device::adamw_numbers const& how, finegrain::matrix<float> w,
+                   finegrain::matrix<T const> g, float* m, float* v,
+                   finegrain::device::adamw_step const* step, double rate, double decay,
+                   CUstream_st* stream);
 
 }  // namespace under_test

@@ -62,6 +62,7 @@ __global__ void __launch_bounds__(1024)
   s.scale = static_cast<float>((cut ? asked.clip / s.norm : 1.0) / asked.gathered);
   s.pace = static_cast<float>(rate / (1 - pow(how.beta1, t)));
   s.unbias = static_cast<float>(1 / sqrt(1 - pow(how.beta2, t)));
+  s.rate = rate;
   s.decay = rate * how.weight_decay;
   *step = s;
 }

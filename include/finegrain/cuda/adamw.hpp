@@ -38,10 +38,10 @@ struct adamw_step {
   double norm = 0;             // of the gradient's mean over batches, before clipping
   double loss = 0;             // the sum of the step's last batch, as it was given
   std::int64_t terms = 0;      // and of how many terms, where the device counts them
-  double decay = 0;           // the learning rate times the weight decay
-  float scale = 0, pace = 0;  // of the gradient; rate / (1 - beta1^step)
-  float unbias = 0;           // 1 / sqrt(1 - beta2^step)
-  std::int32_t finite = 0;    // 0: the step changes nothing
+  double rate = 0, decay = 0;  // the learning rate; times the weight decay
+  float scale = 0, pace = 0;   // of the gradient; rate / (1 - beta1^step)
+  float unbias = 0;            // 1 / sqrt(1 - beta2^step)
+  std::int32_t finite = 0;     // 0: the step changes nothing
 };
 
 /// Where a router's numbers are: its loads in the pass's reports and in a list of all routers', and

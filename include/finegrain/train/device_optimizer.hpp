@@ -13,6 +13,7 @@
 #include "../cuda/elementwise.hpp"
 #include "../cuda/executor.hpp"
 #include "../plan/place.hpp"
+#include "device_update.hpp"
 #include "optimizer.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -27,12 +28,15 @@ class optimizer<basic_cuda<T>> {
   optimizer(X const& on, std::vector<weight_entry> const& entries,
             std::vector<weight_group> const& groups, std::vector<router_biases> const& routers,
             std::span<T> weights)
-      : count_(static_cast<std::int64_t>(weights.size())), numbers_(3 * count_) {
+      : entries_(entries),
+        moving_(trained_ranges(entries, groups)),
+        count_(static_cast<std::int64_t>(weights.size())),
+        numbers_(3 * count_) {
     std::copy_if(entries.begin(), entries.end(), std::back_inserter(summed_),
                  [](weight_entry const& entry) { return detail::has_rest(entry.role); });
     std::vector<device::weight_range> ranges;
-    for (trained_range const& r : trained_ranges(entries, groups))
-      if (r.rate > 0) ranges.push_back({r.offset, r.count, r.rate, r.decay});
+    std::erase_if(moving_, [](trained_range const& r) { return r.rate == 0; });
+    for (trained_range const& r : moving_) ranges.push_back({r.offset, r.count, r.rate, r.decay});
     ranges_ = device_buffer<device::weight_range>(static_cast<std::int64_t>(ranges.size()));
     partial_ = device_buffer<double>(ranges_.size());
     device::runtime::copy(ranges_.data(), ranges.data(), ranges_.bytes(), on.stream);
@@ -57,7 +61,10 @@ class optimizer<basic_cuda<T>> {
   }
 
   /// Whatever is asked for, weights of 16 bits are rounded as they are written.
-  void prepare(X const&, weight_rounding how) {
+  void prepare(X const&, weight_rounding how, update_rule const* rule) {
+    if (rule && !detail::rule_as<cuda_update_rule<T> const*>(rule))
+      throw invalid_argument(
+          "on cuda, an optimiser of your own must be a cuda_update_rule of the network's numbers");
     if (sizeof(T) > 2 && how != weight_rounding::in_products)
       throw invalid_argument("this network's weights are f32, and nothing rounds them");
     if (how == weight_rounding::stochastic && !std::is_same_v<T, bf16>)
@@ -71,9 +78,19 @@ class optimizer<basic_cuda<T>> {
     device::adamw<T>::gradient_norm(same, {how.lr, at.schedule, at.clip, at.gathered},
                                     ranges_.data(), ranges_.size(), g, partial_.data(),
                                     on.context->loss.data(), at.terms, step_.data(), on.stream);
-    device::adamw<T>::update(same, ranges_.data(), ranges_.size(), g, numbers_.data(),
-                             numbers_.data() + count_, numbers_.data() + 2 * count_, weights.data(),
-                             step_.data(), on.stream);
+    std::int64_t left = 0;  // the first range that nobody has moved
+    auto const by_adamw = [&](std::int64_t end) {
+      device::adamw<T>::update(same, ranges_.data() + left, end - left, g, numbers_.data(),
+                               numbers_.data() + count_, numbers_.data() + 2 * count_,
+                               weights.data(), step_.data(), on.stream);
+    };
+    if (at.update)
+      for_weights([&](trained_range const& r, std::int64_t begin, std::int64_t end) {
+        if (!move_by_rule(on, *at.update, r, g, weights)) return;
+        by_adamw(begin);
+        left = end;
+      });
+    by_adamw(ranges_.size());
     rounding_ = at.rounding;
     round_by_chance(on, weights);
   }
@@ -136,6 +153,37 @@ class optimizer<basic_cuda<T>> {
   }
 
  private:
+  /// f(first range, begin, end) for each weight that learns, and its ranges [begin, end).
+  template <class F>
+  void for_weights(F&& f) const {
+    auto const entry = [&](std::int64_t i) { return moving_[std::size_t(i)].entry; };
+    for (std::int64_t begin = 0, end = 0; begin < std::ssize(moving_); begin = end) {
+      while (end < std::ssize(moving_) && entry(end) == entry(begin)) ++end;
+      f(moving_[std::size_t(begin)], begin, end);
+    }
+  }
+  /// Whether the rule moves the weight of this range; if so the network's own is written.
+  bool move_by_rule(X const& on, update_rule const& rule, trained_range const& r, T const* g,
+                    std::span<T> weights) {
+    weight_entry const& e = entries_[r.entry];
+    auto const at = [&](auto* all) { return matrix(all + e.offset, e.rows, e.cols); };
+    float* const w = numbers_.data();
+    bool const moved =
+        detail::rule_as<cuda_update_rule<T> const&>(rule).enqueue({.name = e.name,
+                                                                   .role = e.role,
+                                                                   .weight = at(w),
+                                                                   .gradient = at(g),
+                                                                   .first = at(w + count_),
+                                                                   .second = at(w + 2 * count_),
+                                                                   .step = step_.data(),
+                                                                   .rate = r.rate,
+                                                                   .decay = r.decay},
+                                                                  on.stream);
+    if (moved)
+      device::elementwise<T>::narrow(w + e.offset, weights.data() + e.offset, e.rows * e.cols,
+                                     on.stream);
+    return moved;
+  }
   /// f(numbers that learn, `count` from `offset` on), on the host; what they then are.
   template <class F>
   std::vector<float> change_numbers(X const& on, std::int64_t offset, std::int64_t count, F&& f) {
@@ -182,6 +230,8 @@ class optimizer<basic_cuda<T>> {
     place<X>::store(on, parts, {to, parts.size()});
   }
 
+  std::vector<weight_entry> entries_;
+  std::vector<trained_range> moving_;  // those of ranges_
   std::int64_t count_;
   std::vector<weight_entry> summed_;  // weights that have a rest
   device_buffer<float> numbers_;      // weights, first and second moments

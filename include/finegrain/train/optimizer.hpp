@@ -64,7 +64,7 @@ class optimizer {
     steps_ = step;
   }
   /// Makes room for the copy, if there is to be one. Throws invalid_argument where nothing reads it.
-  void prepare(X const& on, weight_rounding how) {
+  void prepare(X const& on, weight_rounding how, update_rule const*) {
     if (how == weight_rounding::in_products) return;
     if (!reads_copies(on))
       throw invalid_argument("weights are rounded to bf16 for a cpu that multiplies in bf16");

@@ -60,7 +60,7 @@ class trainer {
         state_(net.on(), net.entries(), groups_, routers_, net.parameters()) {
     checked(optimizer_);
     check(settings_, routers_);
-    state_.prepare(net.on(), settings_.rounding);
+    state_.prepare(net.on(), settings_.rounding, settings_.update);
   }
   trainer(trainer const&) = delete;  // it stays where it is: its last step's log may be its own
 
@@ -246,9 +246,7 @@ class trainer {
     check(settings_, routers_);
     if (settings_.groups != groups_)
       throw invalid_argument("groups of weights are set when a trainer is made, and then stay");
-    if (!place<executor>::here && settings_.update)
-      throw invalid_argument("an optimiser of your own moves weights of the host, not of a device");
-    state_.prepare(net_.on(), settings_.rounding);
+    state_.prepare(net_.on(), settings_.rounding, settings_.update);
     if (!b.log) b.log = &log_;
     if (b.routing == routing_request{}) b.routing = settings_.routing;
     b.routing.seed = seed_of(b.routing);

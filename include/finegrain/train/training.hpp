@@ -39,7 +39,7 @@ struct training {
   /// Weights that learn at other rates or not at all, as a trainer finds them when it is made.
   std::vector<weight_group> groups = {};
   training_rule const* rule = nullptr;  // asked before each step; not owned
-  update_rule const* update = nullptr;  // an optimiser of your own, on the host; not owned
+  update_rule const* update = nullptr;  // an optimiser of your own; not owned
 };
 
 /// The same losses of a loss that is `scale` times as large. Throws invalid_argument where a rule of
