@@ -29,10 +29,10 @@ __global__ void place_kernel(fg::matrix<std::int32_t> experts, int routed) {
     for (int slot = 0; slot < experts.cols; ++slot) {
       auto const e = static_cast<std::int32_t>((t + 3 * slot) % routed);
       bool const wrong = t % 7 == 0 && slot > 0;  // the first again, or beyond the last
-      experts.data[t * experts.stride + slot] = t % 5 == 0 && slot > 0 ? fg::no_expert
-                                                : !wrong               ? e
-                                                : t % 2 == 0 ? static_cast<std::int32_t>(t % routed)
-                                                             : routed;
+      experts(t, slot) = t % 5 == 0 && slot > 0 ? fg::no_expert
+                         : !wrong               ? e
+                         : t % 2 == 0           ? static_cast<std::int32_t>(t % routed)
+                                                : routed;
     }
 }
 template <class T>
@@ -46,7 +46,7 @@ __global__ void adamw_again_kernel(fg::device::adamw_numbers how, fg::matrix<flo
   float const pace = static_cast<float>(step->rate / (1 - pow(how.beta1, t))) * float(rate);
   float const unbias = static_cast<float>(1 / sqrt(1 - pow(how.beta2, t)));
   float const keep = static_cast<float>(1 - step->decay * decay), epsilon = float(how.epsilon);
-  for (std::int64_t i = threadIdx.x; i < w.rows * w.cols; i += blockDim.x) {
+  for (std::int64_t i = threadIdx.x; i < w.size(); i += blockDim.x) {
     float const x = step->scale * fg::device::vector::to_float(g.data[i]);
     m[i] = beta1 * m[i] + rest1 * x;
     v[i] = beta2 * v[i] + rest2 * x * x;

@@ -95,14 +95,15 @@ struct matrix {
   std::int64_t rows = 0, cols = 0, stride = 0;
 
   constexpr matrix() = default;
-  constexpr matrix(T* data, std::int64_t rows, std::int64_t cols)
+  FINEGRAIN_HD constexpr matrix(T* data, std::int64_t rows, std::int64_t cols)
       : matrix(data, rows, cols, cols) {}
-  constexpr matrix(T* data, std::int64_t rows, std::int64_t cols, std::int64_t stride)
+  FINEGRAIN_HD constexpr matrix(T* data, std::int64_t rows, std::int64_t cols, std::int64_t stride)
       : data(data), rows(rows), cols(cols), stride(stride) {}
 
   /// A read-only view of a writable one.
   template <detail::WritableAs<T> U>
-  constexpr matrix(matrix<U> m) : matrix(m.data, m.rows, m.cols, m.stride) {}  // NOLINT
+  FINEGRAIN_HD constexpr matrix(matrix<U> m)
+      : matrix(m.data, m.rows, m.cols, m.stride) {}  // NOLINT
 
   /// A view of an Eigen matrix, map, block or ref with row-major storage. Nothing is copied.
   template <detail::EigenOf<T> M>
@@ -137,15 +138,17 @@ struct matrix {
                   "copy them, for instance through an Eigen::Map");
   }
 
-  constexpr T* row(std::int64_t r) const { return data + r * stride; }
-  constexpr T& operator()(std::int64_t r, std::int64_t c) const { return data[r * stride + c]; }
-  constexpr matrix middle_rows(std::int64_t first, std::int64_t count) const {
+  FINEGRAIN_HD constexpr T* row(std::int64_t r) const { return data + r * stride; }
+  FINEGRAIN_HD constexpr T& operator()(std::int64_t r, std::int64_t c) const {
+    return data[r * stride + c];
+  }
+  FINEGRAIN_HD constexpr matrix middle_rows(std::int64_t first, std::int64_t count) const {
     return {data + first * stride, count, cols, stride};
   }
-  constexpr matrix middle_cols(std::int64_t first, std::int64_t count) const {
+  FINEGRAIN_HD constexpr matrix middle_cols(std::int64_t first, std::int64_t count) const {
     return {data + first, rows, count, stride};
   }
-  constexpr std::int64_t size() const { return rows * cols; }
+  FINEGRAIN_HD constexpr std::int64_t size() const { return rows * cols; }
 };
 
 /// `count` matrices of one shape, one after the other: the weights of a layer's experts.
