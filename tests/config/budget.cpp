@@ -19,6 +19,19 @@ constexpr fg::config gated{.hidden = 40,
                            .bias = true,
                            .shared_gate = true};
 
+// Routers with other weights than a matrix (R, D): noise beside it, cosines, none.
+constexpr fg::config noisy{.hidden = 40, .width = 24, .routed = 10, .top_k = 3, .noisy = true};
+constexpr fg::config cosine{.hidden = 40, .width = 24, .routed = 10, .top_k = 3, .cosine = 8};
+constexpr fg::config noisy_cosine{
+    .hidden = 40, .width = 24, .routed = 10, .top_k = 3, .noisy = true, .cosine = 8};
+constexpr fg::config uniform{.hidden = 40,
+                             .width = 24,
+                             .routed = 10,
+                             .top_k = 3,
+                             .selection = fg::selection::hash,
+                             .uniform = true,
+                             .vocabulary = 50};
+
 /// What the config costs by its numbers and by its expression's weights.
 template <fg::config C>
 bool agrees() {
@@ -34,6 +47,10 @@ TEST_CASE("a config costs what the weights of its mixture cost") {
   CHECK(agrees<plain>());
   CHECK(agrees<shared>());
   CHECK(agrees<gated>());
+  CHECK(agrees<noisy>());
+  CHECK(agrees<cosine>());
+  CHECK(agrees<noisy_cosine>());
+  CHECK(agrees<uniform>());
 }
 
 TEST_CASE("expert parameters leave out router, bias and shared gate") {

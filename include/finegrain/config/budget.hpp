@@ -25,8 +25,13 @@ constexpr std::int64_t active_expert_parameters(config const& c) {
 }
 
 namespace detail {
+/// Numbers of the router: what its logits are made with, their noise, and the shared gate.
 constexpr std::int64_t router_parameters(config const& c) {
-  return std::int64_t{c.routed} * c.hidden + (c.shared_gate ? c.hidden : 0);
+  std::int64_t const R = c.routed, D = c.hidden, P = c.cosine;
+  return (c.uniform ? 0
+          : P > 0   ? R * P + P * D + 1
+                    : R * D) +
+         (c.noisy ? R * D : 0) + (c.shared_gate ? D : 0);
 }
 }  // namespace detail
 
