@@ -43,6 +43,16 @@ TEST_CASE("linear gives the same bits for any number of threads and any split of
   CHECK(same(one.y, y));
 }
 
+TEST_CASE("a bias's gradient keeps its precision over very many tokens, and is added where asked") {
+  constexpr std::int64_t tokens = 200'000;
+  numbers const dy(tokens, 0.1f);
+  numbers dbias(1, 7.0f);
+  bias_backward(fg::cpu(), view(dy, tokens, 1), view(dbias, 1, 1), fg::gradients::overwrite);
+  CHECK(dbias[0] == Approx(0.1 * tokens).epsilon(1e-6));
+  bias_backward(fg::cpu(), view(dy, tokens, 1), view(dbias, 1, 1), fg::gradients::accumulate);
+  CHECK(dbias[0] == Approx(0.2 * tokens).epsilon(1e-6));
+}
+
 TEST_CASE("linear reaches rows more than 2^31 numbers apart") {
   far_apart const x(3, 8), y(3, 4), dx(3, 8);
   if (!x.view().data || !y.view().data || !dx.view().data) SKIP("no address space to reserve");

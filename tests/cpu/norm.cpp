@@ -29,6 +29,17 @@ TEST_CASE("rmsnorm's gradients are added where asked, and exactly zero without t
   for (float const number : plain.all_gradients()) CHECK(number == 0);
 }
 
+TEST_CASE("a gain's gradient keeps its precision over very many rows") {
+  constexpr std::int64_t rows = 200'000;
+  numbers const x(rows, 2.0f), dy(rows, 0.1f);
+  numbers gain(1, 1.0f), y(rows), inverse(rows), dgain(1), dx(rows);
+  fg::cpu const on;
+  rmsnorm_forward(on, view(x, rows, 1), view(gain, 1, 1), 1e-6f, view(y, rows, 1), inverse.data());
+  rmsnorm_backward(on, view(x, rows, 1), view(gain, 1, 1), inverse.data(), view(dy, rows, 1),
+                   view(dgain, 1, 1), fg::gradients::overwrite, view(dx, rows, 1));
+  CHECK(dgain[0] == Approx(0.1 * rows).epsilon(1e-6));
+}
+
 TEST_CASE("rmsnorm keeps to its rows: a NaN changes no other row, nothing behind the end is read") {
   numbers x = random_numbers(20 * 9, 2);
   layer<fg::rmsnorm<9>> norm;

@@ -94,19 +94,25 @@ FINEGRAIN_LAZY inline void add_bias(cpu const& on, matrix<float const> bias, mat
   detail::for_rows(on, y.rows,
                    [&](std::int64_t t, int) { simd::add_row(bias.data, y.cols, y.row(t)); });
 }
-/// dbias (1, Out) = the sum of dy (T, Out) over tokens, in their order, stored or added.
+/// dbias (1, Out) = the sum of dy (T, Out) over tokens, in their order, stored or added. Sums of 64
+/// tokens are added in double.
 FINEGRAIN_LAZY inline void bias_backward(cpu const& on, matrix<float const> dy, matrix<float> dbias,
                                          gradients mode) {
-  constexpr std::int64_t most = 64;  // columns of a task
+  constexpr std::int64_t most = 64, stretch = 64;  // columns of a task, rows of a sum
   on.threads(ceil_div(dy.cols, most), [&](std::int64_t task, int) {
     std::int64_t const first = task * most, cols = std::min(most, dy.cols - first);
-    float sum[most] = {};
-    for (std::int64_t t = 0; t < dy.rows; ++t) simd::add_row(dy.row(t) + first, cols, sum);
+    double sum[most] = {};
+    for (std::int64_t begin = 0; begin < dy.rows; begin += stretch) {
+      float part[most] = {};
+      for (std::int64_t t = begin; t < std::min(dy.rows, begin + stretch); ++t)
+        simd::add_row(dy.row(t) + first, cols, part);
+      for (std::int64_t c = 0; c < cols; ++c) sum[c] += static_cast<double>(part[c]);
+    }
     float* const to = dbias.data + first;
-    if (mode == gradients::overwrite)
-      std::copy_n(sum, cols, to);
-    else
-      simd::add_row(sum, cols, to);
+    for (std::int64_t c = 0; c < cols; ++c) {
+      auto const made = static_cast<float>(sum[c]);
+      to[c] = mode == gradients::accumulate ? to[c] + made : made;
+    }
   });
 }
 

@@ -49,21 +49,29 @@ FINEGRAIN_LAZY FINEGRAIN_ONE_COPY inline void normalise_backward(float const* x,
     for (std::int64_t c = 0; c < cols; ++c) dx[c] += also[c];
 }
 
-/// dgain's columns [first, first + gain_cols), or what is left of them.
+/// dgain's columns [first, first + gain_cols), or what is left of them. Sums of 64 rows are added in
+/// double: norms of heads have a row for each of a token's heads.
 inline constexpr std::int64_t gain_cols = 32;
 FINEGRAIN_ONE_COPY inline void gain_gradient(matrix<float const> x, float const* inverse_rms,
                                              matrix<float const> dy, std::int64_t first,
                                              matrix<float> dgain, gradients mode) {
   std::int64_t const n = std::min(gain_cols, x.cols - first);
-  float sum[gain_cols] = {};
-  for (std::int64_t t = 0; t < x.rows; ++t) {
-    float const r = inverse_rms[t];
-    float const *const from = x.row(t) + first, *const d = dy.row(t) + first;
-    for (std::int64_t c = 0; c < n; ++c) sum[c] += d[c] * (from[c] * r);
+  constexpr std::int64_t stretch = 64;
+  double sum[gain_cols] = {};
+  for (std::int64_t begin = 0; begin < x.rows; begin += stretch) {
+    float part[gain_cols] = {};
+    for (std::int64_t t = begin; t < std::min(x.rows, begin + stretch); ++t) {
+      float const r = inverse_rms[t];
+      float const *const from = x.row(t) + first, *const d = dy.row(t) + first;
+      for (std::int64_t c = 0; c < n; ++c) part[c] += d[c] * (from[c] * r);
+    }
+    for (std::int64_t c = 0; c < n; ++c) sum[c] += static_cast<double>(part[c]);
   }
   float* const to = dgain.data + first;
-  for (std::int64_t c = 0; c < n; ++c)
-    to[c] = mode == gradients::accumulate ? to[c] + sum[c] : sum[c];
+  for (std::int64_t c = 0; c < n; ++c) {
+    auto const made = static_cast<float>(sum[c]);
+    to[c] = mode == gradients::accumulate ? to[c] + made : made;
+  }
 }
 
 }  // namespace simd
