@@ -111,6 +111,28 @@ static_assert(profiles::deepseek_v3_official(large).bias);
 static_assert(!profiles::deepseek_v3_official(v3).bias);
 static_assert(profiles::deepseek_v3_official(v3).group_score == fg::group_score::max);
 
+// Groups stay where the implementation knows them, and nowhere else.
+constexpr config without_groups = [] {
+  config c = v3;
+  c.groups = c.group_limit = 1;
+  return c;
+}();
+constexpr bool knows_groups(config (*profile)(config)) {
+  return profile(v3) != profile(without_groups);
+}
+static_assert(knows_groups([](config c) { return profiles::deepseek_v2_hf(c); }));
+static_assert(knows_groups([](config c) { return profiles::deepseek_v3_hf(c); }));
+static_assert(knows_groups(profiles::deepseek_v3_official));
+static_assert(knows_groups([](config c) { return profiles::megatron(c); }));
+static_assert(knows_groups([](config c) { return profiles::llama_cpp(c); }));
+static_assert(!knows_groups([](config c) { return profiles::deepseek_v1_hf(c); }));
+static_assert(!knows_groups(profiles::deepseek_v4));
+static_assert(!knows_groups(profiles::mixtral));
+static_assert(!knows_groups([](config c) { return profiles::qwen2_moe(c); }));
+static_assert(!knows_groups(profiles::switch_top1));
+static_assert(!knows_groups(profiles::gshard_top2));
+static_assert(!knows_groups([](config c) { return profiles::hash_layer(c, 100); }));
+
 static_assert(profiles::qwen2_moe(v3).shared_gate);
 static_assert(!profiles::qwen2_moe(plain).shared_gate);
 static_assert(profiles::switch_top1(plain).top_k == 1);

@@ -6,9 +6,9 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
-/// A profile takes a config's sizes, groups, scale and experts, and sets the order of operations and the
-/// arithmetic of a named implementation's router, whatever router the config had; docs/routing.md has
-/// them side by side.
+/// A profile takes a config's sizes, scale and experts, and groups where the implementation knows them,
+/// and sets the order of operations and the arithmetic of that implementation's router, whatever router
+/// the config had; docs/routing.md has them side by side.
 ///
 ///   constexpr config c = profiles::deepseek_v3_hf({.hidden = 7168, .width = 2048, .routed = 256,
 ///       .top_k = 8, .shared = 1, .scale = 2.5f, .groups = 8, .group_limit = 4});
@@ -32,12 +32,18 @@ constexpr config begun(config const& from) {
   c.act = from.act;
   return c;
 }
+/// The same of an implementation that knows no groups.
+constexpr config begun_ungrouped(config const& from) {
+  config c = begun(from);
+  c.groups = c.group_limit = 1;
+  return c;
+}
 
 }  // namespace detail
 
 /// modeling_deepseek.py of deepseek-moe-16b: gate and softmax in bf16; no scale.
 constexpr config deepseek_v1_hf(config c, bool renormalise = false) {
-  c = detail::begun(c);
+  c = detail::begun_ungrouped(c);
   c.precision = precision::bf16;
   c.renormalise = renormalise && c.top_k > 1;
   c.scale = 1;
@@ -94,7 +100,7 @@ constexpr config megatron(config const& from, bool pre_softmax = false) {
 
 /// modeling_mixtral.py: logits in bf16, softmax in f32, top-k, divided by the bare sum.
 constexpr config mixtral(config c) {
-  c = detail::begun(c);
+  c = detail::begun_ungrouped(c);
   c.precision = precision::bf16_logits;
   c.renormalise = true;
   c.epsilon = 0;
@@ -138,7 +144,7 @@ constexpr config llama_cpp(config const& from) {
 
 /// DeepSeek-V4 as Megatron-Core has it: f32, sqrt(softplus), a bias, no groups, renormalised, then scale.
 constexpr config deepseek_v4(config c) {
-  c = detail::begun(c);
+  c = detail::begun_ungrouped(c);
   c.score = score::sqrt_softplus;
   c.bias = true;
   c.renormalise = c.top_k > 1;
@@ -154,7 +160,7 @@ constexpr config deepseek_v4_hash(config c, int vocabulary) {
 
 /// Switch: one expert, weighed by its softmax; in training jitter, of the size that the request has.
 constexpr config switch_top1(config c) {
-  c = detail::begun(c);
+  c = detail::begun_ungrouped(c);
   c.top_k = 1;
   c.jitter = true;
   return checked(c);
@@ -162,7 +168,7 @@ constexpr config switch_top1(config c) {
 
 /// GShard: two experts, renormalised; training uses the second by chance.
 constexpr config gshard_top2(config c) {
-  c = detail::begun(c);
+  c = detail::begun_ungrouped(c);
   c.top_k = 2;
   c.renormalise = true;
   c.chance_second = true;
