@@ -26,6 +26,17 @@ TEST_CASE("Equal loads are balanced perfectly, one busy expert not at all") {
   CHECK(of({4, 4, 0, 0}).entropy == Approx(0.5));
 }
 
+TEST_CASE("Where no token was routed there is no balance, and one expert alone has all of it") {
+  for (std::vector<double> const& none : {std::vector<double>(4), {0}, {}}) {
+    auto const b = of(none);
+    CHECK(std::isnan(b.entropy));
+    CHECK(std::isnan(b.max_over_mean));
+    CHECK(std::isnan(b.variation));
+    CHECK(b.idle == int(none.size()));
+  }
+  CHECK(of({7}).entropy == 1);
+}
+
 TEST_CASE("Balance does not depend on the order of experts or on the number of tokens") {
   auto const a = of({1, 2, 3, 4}), b = of({40, 10, 30, 20});
   CHECK(a.entropy == Approx(b.entropy));

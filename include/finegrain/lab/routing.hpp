@@ -28,11 +28,15 @@ inline load_balance balance_of(std::span<double const> load) {
   int idle = 0;
   for (double n : load) total += n, most = std::max(most, n), idle += n == 0;
   double const count = static_cast<double>(load.size()), mean = total / count;
+  if (total == 0) {
+    constexpr double none = std::numeric_limits<double>::quiet_NaN();
+    return {none, none, none, idle};
+  }
   for (double n : load) {
     squares += (n - mean) * (n - mean);
     if (n > 0) entropy -= n / total * std::log(n / total);
   }
-  return {load.size() > 1 ? entropy / std::log(count) : 1 + 0 * mean, most / mean,
+  return {load.size() > 1 ? entropy / std::log(count) : 1, most / mean,
           std::sqrt(squares / count) / mean, idle};
 }
 
