@@ -10,8 +10,9 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace detail {
 
-/// The bias with which each expert would have been chosen by K T / R tokens, had only its own
-/// moved: minus that order statistic of keys without it, over the first key that is not chosen.
+/// The bias with which each expert's key would have been above the thresholds of K T / R tokens:
+/// minus that order statistic of keys without it, over the token's threshold, which is its best key
+/// that is not chosen. Groups are not looked at.
 template <class S>
 void report_quantiles(config const& c, int k, routing<S> const& r, matrix<S const> bias,
                       balance_scratch<S> const& t, routing_report& report) {
