@@ -10,9 +10,11 @@ namespace {
 
 using namespace under_test;
 
-/// The report on tokens whose scores and experts are given. Logits are the scores' logarithms.
+/// The report on tokens whose scores and experts are given. Logits are the scores' logarithms, and a
+/// number that softmax does not see.
 struct given {
   fg::config c{.hidden = 1, .width = 1, .routed = 8, .top_k = 2};
+  double above = 0;
   fg::routing_request request;
   std::vector<std::int64_t> starts;
 
@@ -26,7 +28,7 @@ struct given {
     fg::router_scratch<double> const scratch(arena, e, c);
     for (std::size_t i = 0; i < scores.size(); ++i) {
       r.scores.data[i] = scores[i];
-      r.logits.data[i] = std::log(scores[i]);
+      r.logits.data[i] = std::log(scores[i]) + above;
     }
     std::copy(experts.begin(), experts.end(), r.experts.data);
     for (std::int64_t i = 0; i < r.smooth.size(); ++i) r.smooth.data[i] = double(i);  // of before
@@ -167,6 +169,18 @@ TEST_CASE("a report tells entropy and devices") {
   auto const one = g.report(collapsed(4), same_two);
   CHECK(one.entropy == Approx(std::log(2) / std::log(8)));
   CHECK(one.devices == Approx(1));
+}
+
+TEST_CASE("entropy is that of the scores, rounded to bf16 or not, wherever their logits lie") {
+  for (double above : {0.0, -30.0, 1000.0}) {
+    given g;
+    g.above = above;
+    CHECK(g.report(even, each_twice).entropy == Approx(1));
+    g.c.routed = 6;
+    g.c.precision = fg::precision::bf16;
+    numbers const sixth(4 * 6, 0.1669921875);  // as bf16 has it: six are more than 1
+    CHECK(g.report(sixth, {0, 3, 1, 4, 2, 5, 0, 3}).entropy == Approx(1));
+  }
 }
 
 }  // namespace

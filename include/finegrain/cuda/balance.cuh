@@ -161,6 +161,13 @@ void route<T>::balance(routing_rules const& c, balance_terms const& loss, router
 
 // ---- one token's numbers, by a warp -------------------------------------------------------------
 
+/// The sum of a token's numbers, by a warp.
+__device__ inline float sum_of(float const* numbers, int count) {
+  float sum = 0;
+  for (int i = threadIdx.x % 32; i < count; i += 32) sum += numbers[i];
+  return vector::warp_sum(sum);
+}
+
 __device__ inline float max_of_row(float const* x, int n) {
   float highest = -INFINITY;
   for (int i = threadIdx.x % 32; i < n; i += 32) highest = fmaxf(highest, x[i]);
@@ -176,10 +183,7 @@ __device__ inline float log_sum_exp(float const* logits, int R) {
 }
 /// What scores are divided by to add up to 1: softmax does already.
 __device__ inline float score_sum(routing_rules const& c, float const* scores) {
-  if (c.score == score::softmax) return 1;
-  float sum = 0;
-  for (int i = threadIdx.x % 32; i < c.routed; i += 32) sum += scores[i];
-  return vector::warp_sum(sum) + 1e-20f;
+  return c.score == score::softmax ? 1 : sum_of(scores, c.routed) + 1e-20f;
 }
 
 // ---- backward -----------------------------------------------------------------------------------

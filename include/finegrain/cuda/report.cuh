@@ -26,13 +26,13 @@ __global__ __launch_bounds__(256) void report_kernel(routing_rules c, balance_te
     if (t < end) {
       float const *const p = s.scores + t * R, *const logits = s.logits + t * R;
       float const total = score_sum(c, p);
-      bool const softmax = c.score == score::softmax;
+      bool const softmax = c.score == score::softmax && !c.round;
       float const log_sum = softmax || loss.z > 0 ? log_sum_exp(logits, R) : 0;
+      float const all = c.score == score::softmax && c.round ? sum_of(p, R) : total;
       double part = 0, linear = 0;
       for (int i = lane; i < R; i += 32) {
         if (p[i] > 0)
-          part +=
-              softmax ? double(p[i]) * logits[i] : double(p[i] / total) * log(double(p[i] / total));
+          part += softmax ? double(p[i]) * logits[i] : double(p[i] / all) * log(double(p[i] / all));
         if (loss.reads_scores())
           linear += double(p[i]) * factors[sequence_begin(starts, t) * R + i];
       }

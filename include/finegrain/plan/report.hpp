@@ -94,7 +94,8 @@ void report_routing(config const& c, batch const& b, routing<S> const& r,
     if (linear)
       report.balance_loss += detail::dot_f64(s, detail::factors_of(b, r, row), R) / double(total);
     double entropy = 0;
-    if (c.score == score::softmax) {  // sum p log p = sum p logit - log sum exp
+    if (c.score == score::softmax && c.precision != precision::bf16) {
+      // sum p log p = sum p logit - log sum exp
       S const* const logits = r.logits.row(row);
       double const log_sum = double(detail::log_sum_exp(c, logits, s));
       entropy = log_sum - detail::dot_f64(s, logits, R);
@@ -104,8 +105,10 @@ void report_routing(config const& c, batch const& b, routing<S> const& r,
           if (s[i] > 0) entropy -= double(s[i]) * double(logits[i]);
       }
     } else {
+      S all = S(1e-20);  // softmax rounded to bf16 does not add up to 1
+      for (int i = 0; i < R; ++i) all += s[i];
       for (int i = 0; i < R; ++i)
-        if (s[i] > 0) entropy -= double(s[i] / total) * math::log(double(s[i] / total));
+        if (s[i] > 0) entropy -= double(s[i] / all) * math::log(double(s[i] / all));
     }
     report.entropy += entropy;
     if (loss.z > 0)
