@@ -396,6 +396,18 @@ TEST_CASE("Trained models are asked at fixed weights, and what they said is kept
   CHECK(std::count(asked.begin(), asked.end(), '\n') == 3 * 2);
 }
 
+TEST_CASE("A model whose experts a token follow a rule is asked as it was measured") {
+  struct one_expert : fg::training_rule {
+    void set(std::int64_t, fg::adamw&, fg::training& how) const override { how.routing.top_k = 1; }
+    std::string settings() const override { return "one expert a token"; }
+  } const rule;
+  folder const dir;
+  fg::study study(text(), settings(dir.path), nullptr);
+  study.add<tiny<base>>("one", {.rule = &rule});
+  REQUIRE(study.run());
+  CHECK(fg::means(study.ask("one")) == study.results().of("one").validation);
+}
+
 TEST_CASE("A mixture's texts are validated one by one") {
   folder const dir;
   std::string const other(6000, 'z');

@@ -381,6 +381,39 @@ TEST_CASE("a rule sets what each step differs in, as by hand, and in a run that 
   CHECK(weights_of(other) == weights_of(by_hand));
 }
 
+TEST_CASE("an evaluation of a run that is resumed goes by what the rule had set") {
+  struct fewer_first : fg::training_rule {
+    void set(std::int64_t steps, fg::adamw&, fg::training& how) const override {
+      how.routing.top_k = steps < 3 ? 1 : 2;
+    }
+  } const rule;
+  tiny::text const text(40);
+  folder const dir;
+  network net({.deviation = 0.5, .seed = 1}), other;
+  fg::trainer train{net, {}, {.rule = &rule}};
+  for (int steps : {1, 3, 4}) {
+    while (train.steps() < steps) train.step(text.inputs(), text.targets());
+    train.save(dir / "file");
+    fg::trainer resumed{other, {}, {.rule = &rule}};
+    resumed.load(dir / "file");
+    CHECK(resumed.settings().routing.top_k == train.settings().routing.top_k);
+    CHECK(resumed.evaluate(text.inputs(), text.targets()) ==
+          train.evaluate(text.inputs(), text.targets()));
+  }
+}
+
+TEST_CASE("a report is of the loss scale that the step had, whatever the settings say since") {
+  network net({.deviation = 0.1});
+  fg::trainer train{net, {}, {.routing = {.balance = {.expert = 0.01}}, .loss_scale = 64}};
+  tiny::text const text(40);
+  double const first =
+      train.gather({.tokens = 40, .ids = text.inputs()}, text.targets()).balance_loss;
+  train.settings().loss_scale = 1;
+  train.finish();
+  CHECK(first > 0);
+  CHECK(train.report().balance_loss == first);
+}
+
 TEST_CASE("a loss scaled by a power of two changes no bit of what is learnt") {
   network plain({.deviation = 0.1, .seed = 1}), large({.deviation = 0.1, .seed = 1});
   fg::training how{.routing = {.balance = {.expert = 0.01, .z = 0.001}}};

@@ -85,11 +85,11 @@ class trainer {
   /// report(), and must be there until then.
   void enqueue(batch b, id_list targets) requires(in == ids) { enqueue(b, {}, targets); }
   void enqueue(batch b, matrix<S const> x, id_list targets) {
-    ask_rule();
+    ask_rule(steps_);
     enqueue_on(b, x, cross_entropy_loss(b, targets));
   }
   void enqueue(batch b, matrix<S const> x, matrix<S const> targets) {
-    ask_rule();
+    ask_rule(steps_);
     enqueue_on(b, x, squared_error_loss(b, targets));
   }
   /// What the last step did. Waits for it, and fills in log(), unless a pass with another log came
@@ -100,7 +100,7 @@ class trainer {
     optimizer_figures const did = state_.figures(net_.on());
     double const terms = last_.counted ? terms_of_mean(did.terms) : last_.terms;
     return {.loss = (last_.made + did.loss) / terms,
-            .balance_loss = last_.log->balance_loss() / settings_.loss_scale,
+            .balance_loss = last_.log->balance_loss() / last_.loss_scale,
             .gradient_norm = did.norm,
             .tokens = last_.tokens};
   }
@@ -133,11 +133,11 @@ class trainer {
     return gather(b, {}, targets);
   }
   step_report gather(batch b, matrix<S const> x, id_list targets) {
-    ask_rule();
+    ask_rule(steps_);
     return gather_on(b, x, cross_entropy_loss(b, targets));
   }
   step_report gather(batch b, matrix<S const> x, matrix<S const> targets) {
-    ask_rule();
+    ask_rule(steps_);
     return gather_on(b, x, squared_error_loss(b, targets));
   }
   /// Moves weights and biases; returns the gradient's norm. Throws invalid_argument when nothing
@@ -177,7 +177,9 @@ class trainer {
     auto const all = state_.read(net_.on(), net_.parameters());
     save_checkpoint<E, N>(net_.entries(), all.weights, {all.first, all.second, steps_}, path);
   }
-  /// Throws file_error, or mismatch if the file is another architecture's: then nothing changes.
+  /// Throws file_error, or mismatch if the file is another architecture's: then nothing changes. A
+  /// rule in the settings is asked for what it had set when the file was saved, since evaluations go
+  /// by that.
   void load(std::string const& path) {
     auto const all = state_.read(net_.on(), net_.parameters());
     steps_ =
@@ -185,6 +187,7 @@ class trainer {
     state_.begin_at(net_.on(), steps_);
     state_.write(net_.on(), all, net_.parameters());
     gathered_ = 0;
+    if (steps_ > 0) ask_rule(steps_ - 1);
   }
 
   /// What the routers did in the last step that was reported.
@@ -209,8 +212,9 @@ class trainer {
       return x;
   }
 
-  void ask_rule() {
-    if (settings_.rule) settings_.rule->set(steps_, optimizer_, settings_);
+  /// For the step after so many.
+  void ask_rule(std::int64_t steps) {
+    if (settings_.rule) settings_.rule->set(steps, optimizer_, settings_);
   }
 
   auto cross_entropy_loss(batch const& b, id_list targets) {
@@ -259,6 +263,7 @@ class trainer {
     last_ = {.made = learn(b, x, loss, mode),
              .terms = loss.terms,
              .counted = loss.counted,
+             .loss_scale = settings_.loss_scale,
              .tokens = b.tokens,
              .log = b.log};
     if constexpr (!place<executor>::here)
@@ -364,6 +369,7 @@ class trainer {
     double made = 0;                        // of the loss, by the host
     double terms = 1;                       // of the loss,
     std::int64_t const* counted = nullptr;  // or where they are
+    double loss_scale = 1;                  // that it had: the settings' may be another by now
     std::int64_t tokens = 0;
     routing_log* log = nullptr;
   } last_;
