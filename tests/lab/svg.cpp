@@ -33,6 +33,15 @@ TEST_CASE("Ticks are few and inside for scales of any size") {
     }
 }
 
+TEST_CASE("Numbers so large that no round ones lie between them have no ticks") {
+  double const least = std::numeric_limits<double>::epsilon();
+  for (double size : {1e17, 1e20, 1e300})
+    for (double length : {0.0, 1.0, 2.0, 5.0, 12.0}) {
+      CHECK(picture::scale{size, size * (1 + length * least), 0, 1}.ticks(6).size() < 20);
+      CHECK(picture::scale{-size * (1 + length * least), -size, 0, 1}.ticks(6).size() < 20);
+    }
+}
+
 TEST_CASE("A drawing is well-formed, and words in it are words") {
   picture::drawing d(100, 50);
   d.line({0, 0}, {1, 1}, R"(stroke="#444")");

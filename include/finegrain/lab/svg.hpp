@@ -113,10 +113,12 @@ struct scale {
   double low, high, from, to;
   double operator()(double v) const { return from + (v - low) / (high - low) * (to - from); }
 
-  /// About `count` round numbers inside: steps of 1, 2 or 5 times a power of ten.
+  /// About `count` round numbers inside: steps of 1, 2 or 5 times a power of ten. None where numbers
+  /// of that size have no such steps between them.
   std::vector<double> ticks(int count = 5) const {
     double const step = tick_step(count);
     std::vector<double> at;
+    if (!(low + step / 2 > low && high - step / 2 < high)) return at;
     for (double n = std::ceil(low / step - 1e-9); n * step <= high + 1e-9 * step; n += 1)
       at.push_back(n * step + 0.0);  // no -0
     return at;
