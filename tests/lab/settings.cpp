@@ -66,6 +66,8 @@ TEST_CASE("Settings' text has what decides bits, and not where or how often") {
   with([](auto& t) { t.routing.exempt = 0.5; });
   with([](auto& t) { t.routing.jitter = 0.5; });
   with([](auto& t) { t.routing.seed = 1; });
+  with([](auto& t) { t.routing.seed = std::uint64_t{1} << 63; });
+  with([](auto& t) { t.routing.seed = (std::uint64_t{1} << 63) + 1; });  // no double is this one
   with([](auto& t) { t.bias.speed = 1; });
   with([](auto& t) { t.bias.centre = true; });
   with([](auto& t) { t.bias.quantile = true; });

@@ -44,6 +44,12 @@ class number_lines {
     text_ += "\n" + (name + (" " + text::shortest(v)));
     return *this;
   }
+  /// All digits of what a double would round; else as before.
+  number_lines& add_seed(char const* name, std::uint64_t v) {
+    if (v >> 53 == 0) return add(name, double(v));
+    text_ += "\n" + (name + (" " + std::to_string(v)));
+    return *this;
+  }
   /// A rule of the user's own, by its type and what it says that it holds. Throws invalid_argument.
   number_lines& add(char const* name, own_rule const* rule) {
     if (!rule) return *this;
@@ -65,7 +71,7 @@ class number_lines {
     add("window", double(b.over)).add("balance rule", b.rule).add("devices", r.devices);
     add("capacity", r.capacity).add("drop", double(r.drop)).add("exempt", r.exempt);
     add("device_capacity", r.device_capacity).add("jitter", r.jitter);
-    return add("routing_seed", double(r.seed)).add("routing rule", r.rule);
+    return add_seed("routing_seed", r.seed).add("routing rule", r.rule);
   }
   std::string const& text() const { return text_; }
 
