@@ -89,6 +89,21 @@ TEST_CASE("When the disk is full, a log has the records that it had") {
   CHECK(contents(path) == whole + "{\"i\": 3}\n");
 }
 
+TEST_CASE("What was appended is what a later reader gets, of numbers that JSON does not have too") {
+  folder const dir;
+  double const infinite = std::numeric_limits<double>::infinity();
+  fg::record r;
+  r.set("run", "a").set("worst", infinite).set("lost", -std::nan(""));
+  r.set("list", std::vector<double>{1, -infinite});
+  fg::record_log log(dir / "log.jsonl");
+  log.append(r);
+  fg::record const& now = log.records().back();
+  CHECK(std::isnan(now.number("worst")));
+  CHECK(std::isnan(now.numbers("list")[1]));
+  CHECK_FALSE(std::signbit(now.number("lost")));
+  CHECK(now == *fg::record::parse(r.line()));
+}
+
 TEST_CASE("A broken line before the last names its file and line") {
   folder const dir;
   std::string const path = dir / "log.jsonl";

@@ -14,6 +14,7 @@ TEST_CASE("Numbers are rounded to what is asked") {
   CHECK(text::fixed(std::numeric_limits<double>::quiet_NaN(), 2) == "nan");
   CHECK(text::fixed(1e300, 2) == "1e+300");
   CHECK(text::shortest(0.1) == "0.1");
+  CHECK(text::shortest(-std::nan("")) == "nan");
   CHECK(text::rounded(-0.0) == "0");
   CHECK(text::rounded(842) == "842");
   CHECK(text::rounded(999.6) == "1.00 k");

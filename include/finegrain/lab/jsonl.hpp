@@ -161,7 +161,9 @@ class record_log {
 
   std::vector<record> const& records() const { return records_; }
 
-  void append(record r) {
+  /// What is then among the records is what a later reader of the file gets: NaN where the record has
+  /// an infinite number. Throws file_error.
+  void append(record const& r) {
     std::string const line = r.line() + '\n';
     off_t const before = ::lseek(file_, 0, SEEK_END);
     if (!write_all(file_, line.data(), line.size())) {
@@ -169,7 +171,7 @@ class record_log {
       static_cast<void>(::ftruncate(file_, before) == 0);
       throw_file_error("cannot write", path_, reason);
     }
-    records_.push_back(std::move(r));
+    records_.push_back(record::parse({line.data(), line.size() - 1}).value());
   }
 
  private:

@@ -23,9 +23,10 @@ inline std::string fixed(double value, int digits) {
   return {text, end.ptr};
 }
 
-/// The shortest text that reads back as the same bits.
+/// The shortest text that reads back as the same bits; NaN has no sign.
 inline std::string shortest(double value) {
   char text[64];
+  if (std::isnan(value)) return "nan";
   return {text, std::to_chars(text, text + sizeof text, value).ptr};
 }
 
