@@ -162,6 +162,8 @@ TEST_CASE("A text that is too short is refused with the numbers") {
   CHECK_THROWS_WITH(text.draw(0, 0, 1, 64, w),
                     ContainsSubstring("1000") && ContainsSubstring("64"));
   CHECK_THROWS_AS(text.validation_windows(16), fg::invalid_argument);
+  CHECK_THROWS_WITH(text.draw(0, 0, 1, 0, w), ContainsSubstring("at least one byte, not of 0"));
+  CHECK_THROWS_AS(text.draw(0, 0, -1, 16, w), fg::invalid_argument);
   CHECK_THROWS_AS(fg::corpus("").validation_windows(1), fg::invalid_argument);
 }
 

@@ -112,6 +112,7 @@ class corpus {
   /// invalid_argument when the text is too short for a window.
   void draw(std::uint64_t seed, std::int64_t step, std::int64_t count, std::int64_t length,
             windows& to) const {
+    if (count < 0) throw invalid_argument("%lld windows cannot be drawn", detail::shown(count));
     std::int64_t const room = longest(length, true);
     std::uint64_t const base = random_word(seed, static_cast<std::uint64_t>(step));
     fill(to, count, length, [&](std::int64_t i) {
@@ -175,9 +176,12 @@ class corpus {
   }
   /// Places where a window and the token after it may start, in every stretch.
   std::int64_t longest(std::int64_t length, bool training) const {
+    if (length < 1)
+      throw invalid_argument("a window is of at least one %s, not of %lld", unit(),
+                             detail::shown(length));
     std::int64_t const part = size() / (stretches * stretches);
     std::int64_t const places = (training ? size() / stretches - part : part) - length;
-    if (length < 1 || places < 1)
+    if (places < 1)
       throw invalid_argument("a text of %lld %ss is too short for windows of %lld",
                              detail::shown(size()), unit(), detail::shown(length));
     return places;
