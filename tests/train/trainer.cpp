@@ -183,6 +183,28 @@ TEST_CASE("an evaluation has as many experts a token as training, unless it is a
                        text.targets()) == both);
 }
 
+TEST_CASE("a sequence alone is gathered and enqueued by the words of a step") {
+  tiny::text const text(40);
+  network a({.deviation = 0.1}), b({.deviation = 0.1}), c({.deviation = 0.1});
+  fg::trainer stepped{a}, gathered{b}, enqueued{c};
+  double const loss = stepped.step(text.inputs(), text.targets()).loss;
+  CHECK(gathered.gather(text.inputs(), text.targets()).loss == loss);
+  gathered.finish();
+  enqueued.enqueue(text.inputs(), text.targets());
+  CHECK(enqueued.report().loss == loss);
+  CHECK(weights_of(b) == weights_of(a));
+  CHECK(weights_of(c) == weights_of(a));
+
+  double const numbers[] = {1, 2, 3, 5};
+  fg::matrix<double const> const x(numbers, 2, 2), y(numbers, 2, 1);
+  line one({.deviation = 0}), other({.deviation = 0});
+  fg::trainer first{one}, second{other};
+  first.gather(x, y);
+  first.finish();
+  second.enqueue(x, y);
+  CHECK(weights_of(one) == weights_of(other));
+}
+
 TEST_CASE("a step whose threads fail before a weight has moved can be taken again") {
   struct failing {
     int left = -1;  // loops that run before one fails; -1: all

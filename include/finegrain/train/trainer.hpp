@@ -83,6 +83,8 @@ class trainer {
 
   /// A step that nobody waits for, unless biases move by quantiles. A batch's log is filled in by
   /// report(), and must be there until then.
+  void enqueue(input x, id_list targets) { enqueue(batch_of(x), numbers(x), targets); }
+  void enqueue(input x, matrix<S const> targets) { enqueue(batch_of(x), numbers(x), targets); }
   void enqueue(batch b, id_list targets) requires(in == ids) { enqueue(b, {}, targets); }
   void enqueue(batch b, matrix<S const> x, id_list targets) {
     ask_rule(steps_);
@@ -129,6 +131,10 @@ class trainer {
   /// Several batches of one step: gather each, then finish. Gradients are averaged; losses over the
   /// batch count the choices of the step's earlier ones too; biases move by the counts of all. A
   /// step() in between, or a load(), forgets what was gathered.
+  step_report gather(input x, id_list targets) { return gather(batch_of(x), numbers(x), targets); }
+  step_report gather(input x, matrix<S const> targets) {
+    return gather(batch_of(x), numbers(x), targets);
+  }
   step_report gather(batch b, id_list targets) requires(in == ids) {
     return gather(b, {}, targets);
   }

@@ -24,8 +24,9 @@ struct weight_update {
   double decay;             // the part of a weight that decay takes from it in this step
 };
 
-/// An optimiser of your own, on the host (and as cuda_update_rule on the device). It is asked for each weight that learns, for several at a
-/// time on different threads, and is not asked when the gradient is not finite.
+/// An optimiser of your own, on the host (and as cuda_update_rule on the device). It is asked for each
+/// weight that learns, for several at a time on different threads, and is not asked when the gradient
+/// is not finite.
 struct update_rule : own_rule {
   /// Moves the weight; or returns false, having changed nothing: then AdamW does. Throws nothing.
   virtual bool move(weight_update<float> const& w) const = 0;
