@@ -141,6 +141,26 @@ TEST_CASE("weights rounded by chance are so in recorded steps and from files too
                     "this network's weights are f32, and nothing rounds them");
 }
 
+TEST_CASE("a run that is resumed rounds weights as its rule had it") {
+  NEED_GPU();
+  struct late : fg::training_rule {
+    void set(std::int64_t steps, fg::adamw&, fg::training& how) const override {
+      how.rounding = steps < 1 ? fg::weight_rounding::in_products : fg::weight_rounding::stochastic;
+    }
+  } const rule;
+  auto const file = (std::filesystem::temp_directory_path() / "finegrain_late_rounding").string();
+  model net({.deviation = 0.1}), other({.deviation = 0.1, .seed = 2});
+  fg::trainer train{net, fg::adamw{.lr = 1e-2}, {.rule = &rule}};
+  fg::trainer resumed{other, fg::adamw{.lr = 1e-2}, {.rule = &rule}};
+  for (std::uint64_t n = 0; n < 2; ++n) train.step(lesson(n).batch(), lesson(n).targets);
+  train.save(file);
+  resumed.load(file);
+  CHECK(same_bits(weights(net), weights(other)));
+  for (auto* one : {&train, &resumed}) one->step(lesson(2).batch(), lesson(2).targets);
+  CHECK(same_bits(weights(net), weights(other)));
+  std::filesystem::remove(file);
+}
+
 TEST_CASE("weights that are written after a trainer was made are those that learn") {
   NEED_GPU();
   model source({.deviation = 0.1, .seed = 7});

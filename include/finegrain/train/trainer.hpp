@@ -184,16 +184,17 @@ class trainer {
     save_checkpoint<E, N>(net_.entries(), all.weights, {all.first, all.second, steps_}, path);
   }
   /// Throws file_error, or mismatch if the file is another architecture's: then nothing changes. A
-  /// rule in the settings is asked for what it had set when the file was saved, since evaluations go
-  /// by that.
+  /// rule in the settings is asked for what it had set when the file was saved, since evaluations and
+  /// the rounding of weights go by that.
   void load(std::string const& path) {
     auto const all = state_.read(net_.on(), net_.parameters());
     steps_ =
         load_checkpoint<E, N>(net_.entries(), all.weights, {all.first, all.second, steps_}, path);
+    if (steps_ > 0) ask_rule(steps_ - 1);
+    state_.prepare(net_.on(), settings_.rounding, settings_.update);  // weights are rounded so
     state_.begin_at(net_.on(), steps_);
     state_.write(net_.on(), all, net_.parameters());
     gathered_ = 0;
-    if (steps_ > 0) ask_rule(steps_ - 1);
   }
 
   /// What the routers did in the last step that was reported.
