@@ -165,6 +165,20 @@ TEST_CASE("A study killed at any moment, again and again, ends with the same bit
   CHECK(killed > 12);
 }
 
+TEST_CASE("A study whose log has lost lines before a checkpoint has all of them in the end") {
+  auto const expected = uninterrupted();
+  std::string const& whole = expected.at("log.jsonl");
+  for (std::size_t lines : {0u, 1u, 2u, 6u}) {
+    folder const dir;
+    REQUIRE(run(settings(dir.path)));
+    std::size_t end = 0;
+    for (std::size_t line = 0; line < lines; ++line) end = whole.find('\n', end) + 1;
+    std::filesystem::resize_file(dir / "log.jsonl", end);
+    REQUIRE(run(settings(dir.path)));
+    CHECK(bits_of(dir) == expected);
+  }
+}
+
 TEST_CASE("A study that is asked to stop saves, says so, and goes on with the same bits") {
   auto const whole = uninterrupted();
   folder const dir;

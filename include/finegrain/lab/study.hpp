@@ -302,8 +302,12 @@ class study {
   bool train(entry const& e, int seed, interruption const& stop) {
     std::string const& run = run_of(e, seed);
     auto const start = static_cast<std::uint64_t>(seed);
-    auto const model = e.make(start);
-    if (find(run, 0) && detail::exists(checkpoint_of(run))) model->load(checkpoint_of(run));
+    auto model = e.make(start);
+    if (find(run, 0) && detail::exists(checkpoint_of(run))) {
+      model->load(checkpoint_of(run));
+      // A machine that crashed may have kept the checkpoint and lost lines of the log before it.
+      if (!measured_before(run, model->steps())) model = e.make(start);
+    }
     left_.skip(step_work(e) * double(model->steps()));
 
     windows batch;
@@ -347,6 +351,12 @@ class study {
     return r;
   }
 
+  /// Whether the log has all that a run measures before a step.
+  bool measured_before(std::string const& run, std::int64_t step) const {
+    for (std::int64_t s = 0; s < step; ++s)
+      if (settings_.evaluates_at(s) && !find(run, s)) return false;
+    return true;
+  }
   record const* find(std::string const& run, std::int64_t step) const {
     for (record const& r : log_.records())
       if (r.text("run") == run && r.number("step") == double(step)) return &r;
