@@ -3,8 +3,8 @@
 // these functions, and cpu/kernels.cpp, compiled with the same flags, holds them. CMake's target
 // finegrain::kernels is both.
 // SPDX-License-Identifier: Apache-2.0
-#pragma once
 
+// Not once: in a unity build, or behind a precompiled header, kernels.cpp comes after finegrain.hpp.
 #include "attention_block.hpp"
 #include "mixture.hpp"
 
