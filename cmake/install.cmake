@@ -1,6 +1,5 @@
 # What `cmake --install` puts where: the headers, a package for find_package, one for pkg-config.
 # SPDX-License-Identifier: Apache-2.0
-include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 set(package_folder ${CMAKE_INSTALL_DATADIR}/cmake/finegrain)
 
@@ -11,6 +10,11 @@ configure_package_config_file(cmake/finegrainConfig.cmake.in finegrainConfig.cma
   INSTALL_DESTINATION ${package_folder})
 write_basic_package_version_file(finegrainConfigVersion.cmake
   COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
+# Relative to the file where they can be, so that the installed tree may be moved.
+file(RELATIVE_PATH finegrain_prefix
+  ${CMAKE_INSTALL_FULL_DATADIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
+set(finegrain_includedir "\${prefix}")
+cmake_path(APPEND finegrain_includedir ${CMAKE_INSTALL_INCLUDEDIR})
 configure_file(cmake/finegrain.pc.in finegrain.pc @ONLY)
 install(FILES
   ${PROJECT_BINARY_DIR}/finegrainConfig.cmake ${PROJECT_BINARY_DIR}/finegrainConfigVersion.cmake
