@@ -5,6 +5,12 @@
 #if __cplusplus < 202002L
 #error "finegrain needs C++20: compile with -std=c++20, and with g++ 12 or clang 14, or newer"
 #endif
+#if defined(__clang__) ? __clang_major__ < 14 : __GNUC__ < 12
+#error "finegrain needs g++ 12 or clang 14, or newer, for its kernels are of their vector types"
+#endif
+#if !defined(__cpp_exceptions)
+#error "finegrain says what is wrong by exceptions: compile with -fexceptions"
+#endif
 // Sums have one order, e^x rounds by a number that is added and taken away, and NaN is told apart.
 #if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || __FINITE_MATH_ONLY__
 #error "finegrain needs arithmetic as written: compile with -fno-fast-math (and -O3 for -Ofast)"
@@ -75,14 +81,9 @@
 #define FINEGRAIN_VECTOR_BYTES 16
 #endif
 
-#if defined(__GNUC__) || defined(__clang__)
 #define FINEGRAIN_PRINTF(text, first) __attribute__((format(printf, text, first)))
 #define FINEGRAIN_INLINE inline __attribute__((always_inline))
 #define FINEGRAIN_RESTRICT __restrict__
-#else
-#error \
-    "finegrain needs g++ 12 or clang 14, or newer: its kernels are written with their vector types"
-#endif
 
 // Before a function or a class: compiled in files that use it. What is no template a compiler compiles
 // wherever it is included, and makes every template that it calls.
