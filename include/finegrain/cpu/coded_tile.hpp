@@ -88,18 +88,18 @@ FINEGRAIN_INLINE std::byte const* codes_at(std::byte const* codes, std::int64_t 
   return codes + j / vectors * distance + j % vectors * std::int64_t{sizeof(ivec)};
 }
 
-/// sum += a . number I of each code, decoded alone.
-template <format F, int Rows, int Panels, int I>
+/// sum += a . number At of each code, decoded alone.
+template <format F, int Rows, int Panels, int At>
 FINEGRAIN_INLINE void add_number(float const* a, std::byte const*& codes, std::int64_t distance,
                                  vec (&sum)[Rows][Panels * vectors]) {
   using u = unit<codec<F>::products>;
   asm("" : "+r"(codes));  // or compilers keep codes in registers, and sums in memory
   constexpr int width = Panels * vectors;
   auto const number = [&](int j) __attribute__((always_inline)) {
-    return part_of<F>(load_codes(codes_at(codes, distance, j)), I);
+    return part_of<F>(load_codes(codes_at(codes, distance, j)), At);
   };
   auto const row = [&](int r) __attribute__((always_inline)) {
-    return every_lane<codec<F>::products>(a[I * Rows + r]);
+    return every_lane<codec<F>::products>(a[At * Rows + r]);
   };
   if constexpr (Rows > width) {  // the fewer of the two stay in registers
     vec w[width];
@@ -123,11 +123,11 @@ FINEGRAIN_INLINE void add_number(float const* a, std::byte const*& codes, std::i
     }
   }
 }
-template <format F, int Rows, int Panels, int... I>
+template <format F, int Rows, int Panels, int... At>
 FINEGRAIN_INLINE void add_numbers(float const* a, std::byte const*& codes, std::int64_t distance,
                                   vec (&sum)[Rows][Panels * vectors],
-                                  std::integer_sequence<int, I...>) {
-  (add_number<F, Rows, Panels, I>(a, codes, distance, sum), ...);
+                                  std::integer_sequence<int, At...>) {
+  (add_number<F, Rows, Panels, At>(a, codes, distance, sum), ...);
 }
 /// The same for one row: four of its numbers stay in registers, and a code is loaded once for them.
 template <format F, int Panels>

@@ -100,8 +100,8 @@ struct repeated : node {
     constexpr explicit weights(Bind& bind) : weights(bind, std::make_integer_sequence<int, N>()) {}
 
    private:
-    template <class Bind, int... I>
-    constexpr weights(Bind& bind, std::integer_sequence<int, I...>) : layers{layer<I>(bind)...} {}
+    template <class Bind, int... At>
+    constexpr weights(Bind& bind, std::integer_sequence<int, At...>) : layers{layer<At>(bind)...} {}
     template <int, class Bind>
     static constexpr finegrain::weights<A, T> layer(Bind& bind) {
       bind.enter_next("layers");

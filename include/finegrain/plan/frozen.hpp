@@ -121,9 +121,9 @@ struct frozen_weights<X, F, repeated<N, A>> {
   }
 
  private:
-  template <int... I>
-  constexpr frozen_weights(arena& memory, std::integer_sequence<int, I...>)
-      : layers{(static_cast<void>(I), frozen_weights<X, F, A>(memory))...} {}
+  template <int... At>
+  constexpr frozen_weights(arena& memory, std::integer_sequence<int, At...>)
+      : layers{(static_cast<void>(At), frozen_weights<X, F, A>(memory))...} {}
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI
