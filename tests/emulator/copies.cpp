@@ -1,0 +1,104 @@
+// Copies to shared memory that are waited for, and matrices that are read from there.
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cstring>
+
+#include "ptx.hpp"
+
+namespace emulator {
+namespace {
+
+// Until a copy is waited for, what it will write counts as unwritten.
+void begin_copies(warp& w, instruction const& i) {
+  for (int l = 0; l < lanes; ++l) {
+    if (!w.on(l)) continue;
+    u64 const to =
+        (i.wide ? w.reg<u64>(i.at[0])[l] : w.reg<u32>(i.at[0])[l]) + static_cast<u64>(i.number);
+    pending_copy c{l, static_cast<u32>(to), 0, i.count, i.count, w.commits[static_cast<u32>(l)]};
+    c.from = w.reg<u64>(i.at[1])[l] + static_cast<u64>(i.source_number);
+    if (i.at[2]) c.taken = std::min(w.reg<u32>(i.at[2])[l], c.bytes);
+    if (c.from % c.bytes) fail(w, i, "copies from where it is not aligned", l);
+    reach(w, i, l, space::shared, c.to, c.bytes, access::write);
+    forget(*w.in, c.to, c.bytes);
+    w.copies.push_back(c);
+  }
+}
+void finish(warp& w, instruction const& i, pending_copy const& c) {
+  u8* const to = reach(w, i, c.lane, space::shared, c.to, c.bytes, access::write);
+  if (c.taken == c.bytes) {
+    auto const* const from = reach(w, i, c.lane, space::global, c.from, c.bytes, access::read);
+    std::memcpy(to, from, c.bytes);
+    return;
+  }
+  std::memset(to, 0, c.bytes);
+  for (u32 n = 0; n < c.taken; ++n)  // of any size: a byte is always aligned
+    to[n] = *reach(w, i, c.lane, space::global, c.from + n, 1, access::read);
+}
+// number: how many groups of a lane may stay; all that it began are finished if that is negative.
+void wait_for_copies(warp& w, instruction const& i) {
+  std::erase_if(w.copies, [&](pending_copy const& c) {
+    bool const due =
+        i.number < 0 || c.commit < w.commits[static_cast<u32>(c.lane)] - static_cast<int>(i.number);
+    if (due && w.on(c.lane)) finish(w, i, c);
+    return due && w.on(c.lane);
+  });
+}
+void commit_copies(warp& w, instruction const&) {
+  for (u32 l = 0; l < lanes; ++l) w.commits[l] += w.on(static_cast<int>(l));
+}
+void decode_cp(statement& s) {
+  if (s.has("commit_group")) {
+    s.emit(commit_copies);
+  } else if (s.has("wait_group") || s.has("wait_all")) {
+    s.emit(wait_for_copies).number = s.has("wait_all") ? -1 : integer(s.operand(0));
+  } else if (s.words.size() > 4 && s.words[1] == "async" && s.words[3] == "shared" &&
+             s.words[4] == "global") {
+    instruction source;
+    s.address(source, s.operand(1), 1);
+    instruction& i = s.emit(begin_copies);
+    s.address(i, s.operand(0), 0);
+    i.at[1] = source.at[1];
+    i.source_number = source.number;
+    i.count = static_cast<u8>(integer(s.operand(2)));
+    if (s.operands.size() > 3) i.at[2] = s.read(s.operand(3), 4);
+  } else {
+    s.refuse();
+  }
+}
+
+// Matrices of 8 x 8: lane l gives the address of row l % 8 of matrix l / 8, and gets two numbers.
+template <bool Transposed>
+void load_matrices(warp& w, instruction const& i) {
+  if (!together(w, i, every_lane)) return;
+  u16 m[4][8][8];
+  for (int l = 0; l < 8 * i.count; ++l) {
+    u64 const at =
+        (i.wide ? w.reg<u64>(i.at[8])[l] : w.reg<u32>(i.at[8])[l]) + static_cast<u64>(i.number);
+    std::memcpy(m[l / 8][l % 8], reach(w, i, l, space::shared, at, 16, access::read), 16);
+  }
+  for (u32 n = 0; n < i.count; ++n) {
+    u32* const d = w.reg<u32>(i.at[n]);
+    for (int l = 0; l < lanes; ++l) {
+      int const r = l / 4, c = l % 4 * 2;
+      d[l] = Transposed ? m[n][c][r] | u32{m[n][c + 1][r]} << 16
+                        : m[n][r][c] | u32{m[n][r][c + 1]} << 16;
+    }
+  }
+}
+void decode_ldmatrix(statement& s) {
+  if (!s.has("m8n8") || s.type() != "b16") s.refuse();
+  instruction& i = s.emit(s.has("trans") ? load_matrices<true> : load_matrices<false>);
+  auto const d = statement::vector(s.operand(0));
+  i.count = static_cast<u8>(d.size());
+  for (std::size_t n = 0; n < d.size(); ++n) i.at[n] = s.written(d[n]);
+  s.address(i, s.operand(1), 8);
+}
+
+}  // namespace
+
+void add_copies(decoders& all) {
+  all["cp"] = decode_cp;
+  all["ldmatrix"] = decode_ldmatrix;
+}
+
+}  // namespace emulator

@@ -1,0 +1,78 @@
+// Kernels with one fault each, which the emulator must find, and one without.
+// SPDX-License-Identifier: Apache-2.0
+#include "planted.hpp"
+
+namespace planted {
+namespace {
+
+// Of 64 threads, two warps, each gives its number to its neighbour of the other warp.
+template <bool First, bool Second>
+__global__ void exchange(float* to, float const* from) {
+  __shared__ float between[64];
+  float x = from[threadIdx.x];
+  for (int round = 0; round < 2; ++round) {
+    between[threadIdx.x] = x;
+    if (First) __syncthreads();
+    x = between[threadIdx.x ^ 32];
+    if (Second) __syncthreads();
+  }
+  to[threadIdx.x] = x;
+}
+__global__ void read_then_written(float* to, float const* from) {
+  __shared__ float some[64];
+  some[threadIdx.x] = from[threadIdx.x];
+  __syncthreads();
+  to[threadIdx.x] = some[threadIdx.x % 32];
+  if (threadIdx.x >= 32) some[threadIdx.x - 32] = 1;
+}
+__global__ void beyond(float* to) { to[threadIdx.x + 1] = 1; }
+__global__ void unaligned(float* to) { *reinterpret_cast<float2*>(to + 1) = {1, 2}; }
+__global__ void shared_beyond(float* to) {
+  extern __shared__ float all[];
+  all[threadIdx.x] = 1;
+  to[threadIdx.x] = all[threadIdx.x ^ 1];
+}
+__global__ void shared_unwritten(float* to) {
+  __shared__ float some[64];
+  if (threadIdx.x != 63) some[threadIdx.x] = 1;
+  __syncthreads();
+  to[threadIdx.x] = some[threadIdx.x];
+}
+template <bool Wait>
+__global__ void copied(float* to, float const* from) {
+  __shared__ float some[64];
+  auto const at = static_cast<unsigned>(__cvta_generic_to_shared(some + threadIdx.x));
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(at), "l"(from + threadIdx.x));
+  asm volatile("cp.async.commit_group;");
+  if (Wait) asm volatile("cp.async.wait_group 0;" ::: "memory");
+  to[threadIdx.x] = some[threadIdx.x];
+}
+__global__ void alone_at_barrier() {
+  if (threadIdx.x < 32) asm volatile("bar.sync 1, 64;");
+}
+__global__ void absent_lane(float* to) {
+  if (threadIdx.x < 16) to[threadIdx.x] = __shfl_sync(0xffff, float(threadIdx.x), 20);
+}
+__global__ void unknown_instruction(int* to) { *to = __dp4a(*to, 1, 2); }
+
+}  // namespace
+
+void run(what which, float* to, float const* from) {
+  switch (which) {
+    case what::nothing: exchange<true, true><<<1, 64>>>(to, from); break;
+    case what::copies: copied<true><<<1, 64>>>(to, from); break;
+    case what::read_too_early: exchange<false, true><<<1, 64>>>(to, from); break;
+    case what::written_again: exchange<true, false><<<1, 64>>>(to, from); break;
+    case what::read_then_written: read_then_written<<<1, 64>>>(to, from); break;
+    case what::write_beyond: beyond<<<1, 64>>>(to); break;
+    case what::not_aligned: unaligned<<<1, 1>>>(to); break;
+    case what::shared_beyond: shared_beyond<<<1, 64, 63 * sizeof(float)>>>(to); break;
+    case what::shared_unwritten: shared_unwritten<<<1, 64>>>(to); break;
+    case what::copy_not_awaited: copied<false><<<1, 64>>>(to, from); break;
+    case what::alone_at_barrier: alone_at_barrier<<<1, 64>>>(); break;
+    case what::absent_lane: absent_lane<<<1, 32>>>(to); break;
+    case what::unknown: unknown_instruction<<<1, 1>>>(reinterpret_cast<int*>(to)); break;
+  }
+}
+
+}  // namespace planted
