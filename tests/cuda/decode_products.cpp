@@ -305,7 +305,7 @@ TEST_CASE("products of few tokens when one expert has all or none has any") {
     run({72, 1000, 8, 3, 2, 6, tile}, false);
   }
 }
-TEST_CASE("products of few tokens of wide experts") {
+TEST_CASE("products of few tokens of wide experts", "[hardware]") {
   NEED_GPU();
   run({2048, 1408, 2816, 16, 6, 1, 8}, false);
   run({2048, 704, 0, 12, 4, 8, 8}, false);
@@ -341,5 +341,5 @@ TEMPLATE_TEST_CASE_SIG("products of few tokens with coded weights", "", ((fg::fo
       run<F>({8, 8, 0, 3, 1, T, tile}, false, fg::activation::geglu);
       run<F>({40, 24, 8, 3, 1, T, tile}, false, fg::activation::reglu);
     }
-  run<F>({1024, 704, 1408, 8, 4, 1, 8}, false);
+  if (!on_device::emulated()) run<F>({1024, 704, 1408, 8, 4, 1, 8}, false);
 }

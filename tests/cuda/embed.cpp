@@ -44,7 +44,8 @@ TEMPLATE_TEST_CASE("the embedding on the device is the reference's, exactly", ""
   using S = TestType;
   using kernels = fg::device::embed<S>;
   NEED_GPU();
-  for (auto const [T, D, V] : shapes)
+  for (auto const [T, D, V] : shapes) {
+    if (on_device::emulated() && V > 1000) continue;
     for (auto const kind : {tokens::random, tokens::one, tokens::few, tokens::frequent}) {
       auto const ids = ids_of(kind, T, V);
       auto const table = whole_rows<S>(V * D, 1), dy = whole_rows<S>(T * D, 2);
@@ -76,6 +77,7 @@ TEMPLATE_TEST_CASE("the embedding on the device is the reference's, exactly", ""
         CHECK(far_off(download(dtable), should, 0, 0) == "");
       }
     }
+  }
 }
 
 TEMPLATE_TEST_CASE("an id that is not a row of the table spoils its own token alone", "", bf16,

@@ -88,6 +88,7 @@ void compare(std::vector<std::int64_t> const& sizes, fg::batch const& b = {}, bo
   exact_layer<E> exact;
   exact.set_weights(decoded<E, F, Rest>(w));
   for (std::int64_t const T : sizes) {
+    if (on_device::emulated() && T > 70) continue;
     numbers x = rounded(random_numbers(T * net.in, 11));
     if (alike)  // every token at the same experts
       for (std::size_t i = 0; i < x.size(); ++i) x[i] = x[i % std::size_t{net.in}];
@@ -226,7 +227,7 @@ TEMPLATE_TEST_CASE_SIG("frozen: a whole decoder", "", ((fg::format F, fg::format
   exact_layer<E> exact;
   exact.set_weights(decoded<E, F, Rest>(w));
   tiny::text const text(80);
-  for (std::int64_t const T : {5, 80}) {
+  for (std::int64_t const T : on_device::sizes_here({5, 80})) {
     CAPTURE(T);
     fg::batch const b{.tokens = T, .ids = text.inputs().first(std::size_t(T))};
     CHECK(off(exact.forward({}, b), run(frozen, {}, b)) < 0.02);
@@ -248,7 +249,7 @@ TEMPLATE_TEST_CASE_SIG("frozen: a product with codes, added to columns of a wide
   fg::device::coded_matrix const coded(arena, F, out, in);
   codes::pack(upload(as_bf16(w)).data(), coded, nullptr);
   decode<F>(w.data(), out, in);
-  for (std::int64_t const T : {7, 64, 100}) {
+  for (std::int64_t const T : on_device::sizes_here({7, 64, 100})) {
     CAPTURE(T);
     numbers const x = rounded(random_numbers(T * 2 * in, 5)),
                   y = rounded(random_numbers(T * wide, 6));
@@ -344,7 +345,7 @@ TEST_CASE("frozen in fp8, with activations in fp8 too where the executor says so
   auto frozen = fg::quantize<format::fp8>(net);
   exact_layer<E> exact;
   exact.set_weights(decoded<E, format::fp8>(w));
-  for (std::int64_t const T : {1, 40, 200, 1000}) {
+  for (std::int64_t const T : on_device::sizes_here({1, 40, 200, 1000})) {
     CAPTURE(T);
     numbers const x = rounded(random_numbers(T * 264, 11));
     frozen.on().activations = format::bf16;

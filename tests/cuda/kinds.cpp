@@ -120,7 +120,7 @@ constexpr config shape(int R, int k) { return {.hidden = 8, .width = 8, .routed 
 TEST_CASE("experts take the tokens that the specification's take") {
   NEED_GPU();
   for (auto [R, k] : std::vector<std::pair<int, int>>{{1, 1}, {5, 2}, {64, 6}, {33, 33}})
-    for (std::int64_t T : {1, 2, 64, 300, 1031})
+    for (std::int64_t T : on_device::sizes_here({1, 2, 64, 300, 1031}))
       for (int kind : {0, 1, 2}) {
         config c = shape(R, k);
         c.selection = fg::selection::expert_choice, c.score = fg::score::sigmoid, c.scale = 2;
@@ -181,7 +181,7 @@ TEST_CASE("full experts and devices drop the slots that the specification's drop
 TEST_CASE("Sinkhorn's keys are the specification's") {
   NEED_GPU();
   for (int R : {1, 6, 64, 300, 1024})
-    for (std::int64_t T : {1, 33, 500}) {
+    for (std::int64_t T : on_device::sizes_here({1, 33, 500})) {
       config c = shape(R, 1);
       c.selection = fg::selection::sinkhorn;
       INFO("R " << R << " T " << T);
@@ -241,7 +241,7 @@ TEST_CASE("layers that drop slots are the specification's, with losses") {
         {.balance = {.communication = 0.5, .over = fg::window::sequence},
         .devices = 3,
         .capacity = 0.8}})
-    for (std::int64_t T : {1, 61, 300}) {
+    for (std::int64_t T : on_device::sizes_here({1, 61, 300})) {
       check_layer<base>(T, seed += 100, request);
       check_layer<sigmoid>(T, seed += 100, request);
       check_layer<fg::profiles::gshard_top2(base)>(T, seed += 100, request);
@@ -258,7 +258,7 @@ TEST_CASE("noise with jitter and cosines together, and the load loss") {
   constexpr auto jittered = with(
       [](config& c) { c.jitter = c.shared_gate = true, c.precision = fg::precision::bf16_logits; });
   std::uint64_t seed = 50000;
-  for (std::int64_t T : {0, 1, 61, 300})
+  for (std::int64_t T : on_device::sizes_here({0, 1, 61, 300}))
     for (double load : {0.0, 0.5}) {
       check_layer<noisy>(T, seed += 100, {.balance = {.z = 0.1, .load = load}});
       check_layer<noisy_cosine>(T, seed += 100, {.balance = {.expert = 0.1, .load = load}});
@@ -273,7 +273,7 @@ TEST_CASE("experts that choose, and tokens that Sinkhorn has balanced") {
   constexpr auto balanced =
       with([](config& c) { c.selection = fg::selection::sinkhorn, c.routed = 40; });
   std::uint64_t seed = 90000;
-  for (std::int64_t T : {0, 1, 3, 61, 300})
+  for (std::int64_t T : on_device::sizes_here({0, 1, 3, 61, 300}))
     for (int k : {0, 1}) {
       check_layer<by_expert>(T, seed += 100, {.top_k = k, .balance = {.expert = 0.1}});
       check_layer<balanced>(T, seed += 100, {.top_k = k, .balance = {.expert = 0.1}});
@@ -283,7 +283,8 @@ TEST_CASE("experts that choose, and tokens that Sinkhorn has balanced") {
 TEST_CASE("shared experts with a scale and no gate") {
   NEED_GPU();
   constexpr auto scaled = with([](config& c) { c.shared_scale = 0.5f; });
-  for (std::int64_t T : {0, 1, 3, 61, 300}) check_layer<scaled>(T, 170000 + 100 * T, {});
+  for (std::int64_t T : on_device::sizes_here({0, 1, 3, 61, 300}))
+    check_layer<scaled>(T, 170000 + 100 * T, {});
 }
 
 TEST_CASE("rules of a user's own run on the device") {
@@ -299,7 +300,7 @@ TEST_CASE("rules of a user's own run on the device") {
     c.score = fg::score::sigmoid;
   });
   std::uint64_t seed = 130000;
-  for (std::int64_t T : {0, 1, 61, 300}) {
+  for (std::int64_t T : on_device::sizes_here({0, 1, 61, 300})) {
     routing_request request{.balance = {.expert = 0.1, .rule = &square}, .rule = &place};
     check_layer<raw>(T, seed += 100, request);
     check_layer<divided>(T, seed += 100, request);

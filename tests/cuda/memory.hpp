@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 #include <finegrain/cuda/buffer.hpp>
+#include <initializer_list>
 #include <span>
 #include <type_traits>
 #include <vector>
@@ -17,9 +18,20 @@
   NEED_GPU();                 \
   if (!products::available()) SKIP("there is no GPU of compute capability 9.0")
 
+/// The emulator that may be in the place of a device (tests/emulator) defines this.
+extern "C" __attribute__((weak)) int const finegrain_emulator;
+
 namespace on_device {
 
 namespace fg = finegrain;
+inline bool emulated() { return &finegrain_emulator != nullptr; }
+/// Sizes, of a batch above all, without the large ones where the device is emulated.
+inline std::vector<std::int64_t> sizes_here(std::initializer_list<std::int64_t> all) {
+  std::vector<std::int64_t> here(all);
+  if (emulated()) std::erase_if(here, [](std::int64_t size) { return size > 70; });
+  return here;
+}
+
 using fg::device_buffer;
 
 template <class T>

@@ -30,17 +30,21 @@ void compare_all(std::int64_t T, std::uint64_t seed, fg::batch const& b = {}) {
 
 TEST_CASE("a mixture on the device is the specification's") {
   NEED_GPU();
-  for (std::int64_t T : {0, 1, 2, 7, 33, 64, 129, 300}) compare_all<layers::small>(T, 100 + 7 * T);
-  for (std::int64_t T : {1, 40, 513}) compare_all<layers::wide>(T, 200 + 7 * T);
-  for (std::int64_t T : {1, 5, 257}) compare_all<layers::alone>(T, 300 + 7 * T);
+  for (std::int64_t T : on_device::sizes_here({0, 1, 2, 7, 33, 64, 129, 300}))
+    compare_all<layers::small>(T, 100 + 7 * T);
+  for (std::int64_t T : on_device::sizes_here({1, 40, 513}))
+    compare_all<layers::wide>(T, 200 + 7 * T);
+  for (std::int64_t T : on_device::sizes_here({1, 5, 257}))
+    compare_all<layers::alone>(T, 300 + 7 * T);
 }
 
 TEST_CASE("a mixture with ReLU on the device is the specification's") {
   NEED_GPU();
-  for (std::int64_t T : {1, 5, 33, 150}) compare_all<layers::relu>(T, 400 + 7 * T);
+  for (std::int64_t T : on_device::sizes_here({1, 5, 33, 150}))
+    compare_all<layers::relu>(T, 400 + 7 * T);
 }
 
-TEST_CASE("every kind of router that the device has is the specification's") {
+TEST_CASE("every kind of router that the device has is the specification's", "[hardware]") {
   NEED_GPU();
   std::size_t count = 0;
   auto const of = [&]<fg::config C>(fg::at<C>) {
@@ -95,7 +99,7 @@ TEST_CASE("requests at run time: fewer and more experts, the best ones masked, n
 TEST_CASE("a dense block, and a norm fused with the layer behind it") {
   NEED_GPU();
   std::uint64_t seed = 9000;
-  for (std::int64_t T : {1, 50, 200}) {
+  for (std::int64_t T : on_device::sizes_here({1, 50, 200})) {
     comparison const dense = compare<fg::mlp<72, 136>>(T, seed += 100, {});
     CHECK(dense.y < 0.01);
     CHECK(dense.dx < 0.015);
@@ -202,11 +206,11 @@ TEST_CASE("what the device cannot do is refused in a sentence, and nothing is wr
   CHECK(fg::device::unsupported(layers::small) == nullptr);
 }
 
-TEST_CASE("a token has the same bits wherever it stands in its batch") {
+TEST_CASE("a token has the same bits wherever it stands in its batch", "[hardware]") {
   NEED_GPU();
   auto const all = [&]<fg::config C>(fg::at<C>) {
     for (auto use : {fg::device::instructions::all, fg::device::instructions::portable})
-      for (std::int64_t T : {5, 40, 129, 1000}) {
+      for (std::int64_t T : on_device::sizes_here({5, 40, 129, 1000})) {
         device_layer<fg::mixture<C>> here, there;
         here.on.use = there.on.use = use;
         numbers x = rounded(random_numbers(T * C.hidden, 1)),

@@ -76,7 +76,7 @@ TEMPLATE_TEST_CASE("a decoder's loss and gradients on the device are the specifi
 }
 
 TEMPLATE_TEST_CASE("training on the device lowers the loss as on the host, and goes on from a file",
-                   "", bf16, fp16, float) {
+                   "[hardware]", bf16, fp16, float) {
   NEED_GPU();
   using T = TestType;
   using X = fg::basic_cuda<T>;
@@ -191,7 +191,7 @@ TEST_CASE("a captured pass is replayed with other tokens and other routings") {
   REQUIRE(cudaStreamCreate(&stream) == cudaSuccess);
   {
     fg::network<E, fg::cuda> net({.deviation = 0.1}, fg::cuda(stream));
-    for (std::int64_t T : {1, 24, 700}) {
+    for (std::int64_t T : on_device::sizes_here({1, 24, 700})) {
       fg::device_buffer<bf16> x(T * 128), y(T * 128), dx(T * 128);
       auto const set = [&](std::uint64_t seed) {
         auto const fresh = as_bf16(random_numbers(T * 128, seed));

@@ -442,7 +442,7 @@ TEST_CASE("portable products of small layers") {
     }
 }
 
-TEST_CASE("portable products of many tiles") {
+TEST_CASE("portable products of many tiles", "[hardware]") {
   NEED_GPU();
   for (int tile : {32, 64, 128}) {
     INFO("tile " << tile);

@@ -58,20 +58,21 @@ void compare(std::int64_t tokens, std::uint64_t seed, fg::batch const& b = {},
 TEMPLATE_TEST_CASE("a mixture of fp16 or f32 is the specification's", "", fp16, float) {
   NEED_GPU();
   constexpr auto add = fg::gradients::accumulate, over = fg::gradients::overwrite;
-  for (std::int64_t T : {0, 1, 2, 7, 33, 64, 129, 300}) {
+  for (std::int64_t T : on_device::sizes_here({0, 1, 2, 7, 33, 64, 129, 300})) {
     compare<TestType, fg::mixture<layers::small>>(T, 100 + 7 * T);
     compare<TestType, fg::mixture<layers::small>>(T, 500 + 7 * T, {}, add);
     compare<TestType, fg::mixture<layers::small>>(T, 900 + 7 * T, {}, over, 1,
                                                   fg::device::instructions::portable);
   }
-  for (std::int64_t T : {1, 40, 513}) compare<TestType, fg::mixture<layers::wide>>(T, 200 + 7 * T);
-  for (std::int64_t T : {1, 5, 257})
+  for (std::int64_t T : on_device::sizes_here({1, 40, 513}))
+    compare<TestType, fg::mixture<layers::wide>>(T, 200 + 7 * T);
+  for (std::int64_t T : on_device::sizes_here({1, 5, 257}))
     compare<TestType, fg::mixture<layers::alone>>(T, 300 + 7 * T, {}, add);
 }
 
 TEMPLATE_TEST_CASE("a mixture with ReLU, of fp16 or f32", "", fp16, float) {
   NEED_GPU();
-  for (std::int64_t T : {1, 5, 33, 150})
+  for (std::int64_t T : on_device::sizes_here({1, 5, 33, 150}))
     compare<TestType, fg::mixture<layers::relu>>(T, 400 + 7 * T);
 }
 
@@ -104,7 +105,7 @@ TEMPLATE_TEST_CASE("every kind of router, of fp16 or f32", "", fp16, float) {
 TEMPLATE_TEST_CASE("blocks of fp16 or f32: dense, and fused with norms", "", fp16, float) {
   NEED_GPU();
   std::uint64_t seed = 9000;
-  for (std::int64_t T : {1, 50, 200}) {
+  for (std::int64_t T : on_device::sizes_here({1, 50, 200})) {
     compare<TestType, fg::mlp<72, 136>>(T, seed += 100);
     constexpr auto block = fg::residual(fg::rmsnorm<72>{} | fg::mixture<layers::small>{});
     compare<TestType, std::remove_const_t<decltype(block)>>(T, seed += 100, {},
@@ -120,21 +121,21 @@ TEMPLATE_TEST_CASE("a learned mix of two stages is the specification's", "", bf1
                                     fg::blend(fg::mlp<72, 40>{}, fg::linear<72, 72>{})));
   double const slack = std::is_same_v<TestType, bf16> ? 8 : 1;  // it has three bits fewer
   std::uint64_t seed = 40000;
-  for (std::int64_t T : {0, 1, 7, 64, 130})
+  for (std::int64_t T : on_device::sizes_here({0, 1, 7, 64, 130}))
     for (auto const mode : {fg::gradients::overwrite, fg::gradients::accumulate}) {
       compare<TestType, mix>(T, seed += 100, {}, mode, 2 * slack);
       compare<TestType, two>(T, seed += 100, {}, mode, 2 * slack);
     }
 }
 
-TEMPLATE_TEST_CASE("attention of fp16 or f32 is the specification's", "", fp16, float) {
+TEMPLATE_TEST_CASE("attention of fp16 or f32 is the specification's", "[hardware]", fp16, float) {
   NEED_GPU();
   std::uint64_t seed = 20000;
   std::vector<std::int64_t> const starts{0, 3, 70, 200};
   fg::batch const cut{.starts = starts};
   // Gradients of scores are differences: of few tokens little is left of them.
   auto const all = [&]<fg::Expr E>(E) {
-    for (std::int64_t T : {1, 7, 64, 130})
+    for (std::int64_t T : on_device::sizes_here({1, 7, 64, 130}))
       compare<TestType, E>(T, seed += 100, {}, {}, T < 16 ? 20 : 4);
     compare<TestType, E>(200, seed += 100, cut, fg::gradients::accumulate, 4);
   };
