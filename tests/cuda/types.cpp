@@ -59,6 +59,7 @@ TEMPLATE_TEST_CASE("a mixture of fp16 or f32 is the specification's", "", fp16, 
   NEED_GPU();
   constexpr auto add = fg::gradients::accumulate, over = fg::gradients::overwrite;
   for (std::int64_t T : on_device::sizes_here({0, 1, 2, 7, 33, 64, 129, 300})) {
+    if (on_device::emulated() && T > 7) break;
     compare<TestType, fg::mixture<layers::small>>(T, 100 + 7 * T);
     compare<TestType, fg::mixture<layers::small>>(T, 500 + 7 * T, {}, add);
     compare<TestType, fg::mixture<layers::small>>(T, 900 + 7 * T, {}, over, 1,

@@ -63,26 +63,26 @@ void look_closer(warp const& w, instruction const& i, int lane, u64 first, u64 e
   }
 }
 // An update may follow another, and needs to know no more than that somebody wrote before.
-void check_words(warp& w, instruction const& i, int lane, u64 first, u64 end, access how) {
+template <u32 Count>
+void check_words(warp& w, instruction const& i, int lane, u64 first, access how) {
   history& h = w.in->words;
-  u64 const count = end - first;
   auto const me = static_cast<std::size_t>(w.index);
   u32 *const wrote = &h.wrote[first], *const read = &h.read[first];
   u32 latest = 0, earliest = ~0u;
-  for (u64 n = 0; n < count; ++n) {
+  for (u32 n = 0; n < Count; ++n) {
     latest = std::max(latest, how == access::write ? std::max(wrote[n], read[n]) : wrote[n]);
     earliest = std::min(earliest, wrote[n]);
   }
   if (how != access::write && earliest < w.in->began)
     fail(w, i, "reads shared memory that nobody wrote", lane);
   if (how == access::update) return;
-  if (latest > w.sure) look_closer(w, i, lane, first, end, how);
+  if (latest > w.sure) look_closer(w, i, lane, first, first + Count, how);
   if (how == access::read) {
-    std::fill_n(read, count, clock_now);
-    std::fill_n(&h.reads[me * h.wrote.size() + first], count, clock_now);
+    std::fill_n(read, Count, clock_now);
+    std::fill_n(&h.reads[me * h.wrote.size() + first], Count, clock_now);
   } else {
-    std::fill_n(wrote, count, clock_now);
-    std::fill_n(&h.writer[first], count, static_cast<u8>(me));
+    std::fill_n(wrote, Count, clock_now);
+    std::fill_n(&h.writer[first], Count, static_cast<u8>(me));
   }
 }
 u8* reach_shared(warp& w, instruction const& i, int lane, u64 at, u32 bytes, access how) {
@@ -92,15 +92,33 @@ u8* reach_shared(warp& w, instruction const& i, int lane, u64 at, u32 bytes, acc
          std::string(word(how)) + " byte " + std::to_string(at) + " of " +
              std::to_string(b.shared_bytes) + " in shared memory",
          lane);
-  check_words(w, i, lane, at / 2, (at + bytes + 1) / 2, how);
+  switch (bytes) {
+    case 16: check_words<8>(w, i, lane, at / 2, how); break;
+    case 8: check_words<4>(w, i, lane, at / 2, how); break;
+    case 4: check_words<2>(w, i, lane, at / 2, how); break;
+    default: check_words<1>(w, i, lane, at / 2, how);
+  }
   return b.shared + at;
+}
+// Whether all of T's bytes are 1; or makes them so.
+template <class T>
+bool written_as(u8* written, bool writes) {
+  constexpr T ones = static_cast<T>(0x0101010101010101);
+  T now = ones;
+  if (writes) std::memcpy(written, &ones, sizeof now);
+  std::memcpy(&now, written, sizeof now);
+  return now == ones;
 }
 u8* with_shadow(warp const& w, instruction const& i, int lane, u8* data, u8* written, u32 bytes,
                 access how) {
-  if (how == access::write)
-    std::memset(written, 1, bytes);
-  else if (std::memchr(written, 0, bytes))
-    fail(w, i, "reads what nobody wrote", lane);
+  bool const writes = how == access::write;
+  bool const whole = bytes == 16
+                         ? written_as<u64>(written, writes) && written_as<u64>(written + 8, writes)
+                     : bytes == 8 ? written_as<u64>(written, writes)
+                     : bytes == 4 ? written_as<u32>(written, writes)
+                     : bytes == 2 ? written_as<u16>(written, writes)
+                                  : written_as<u8>(written, writes);
+  if (!whole) fail(w, i, "reads what nobody wrote", lane);
   return data;
 }
 u8* reach_local(warp& w, instruction const& i, int lane, u64 at, u32 bytes, access how) {
@@ -135,7 +153,7 @@ void unknown(std::string const& what) { throw fault("the emulator does not know 
 
 u8* reach(warp& w, instruction const& i, int lane, space where, u64 address, u32 bytes,
           access how) {
-  if (address % bytes)
+  if (address & (bytes - 1))
     fail(w, i, std::string(word(how)) + " " + std::to_string(bytes) + " bytes that are not aligned",
          lane);
   if (where == space::shared) return reach_shared(w, i, lane, address & 0xffffffff, bytes, how);

@@ -27,7 +27,8 @@ std::vector<std::string> take_faults();
 
 enum class access { read, write, update };  // update: an atomic one
 
-/// Where the bytes at an address of a lane are, after all checks. A write makes them written.
+/// Where the bytes, 1 to 16, at an address of a lane are, after all checks. A write makes them
+/// written.
 u8* reach(warp& w, instruction const& i, int lane, space where, u64 address, u32 bytes, access how);
 
 /// Has what is in shared memory be unwritten again.
