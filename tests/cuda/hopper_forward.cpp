@@ -145,6 +145,7 @@ void check_layer(layer const& l, on_device::routing const& routing, bool save_z,
                  path const& by = forward) {
   CAPTURE(routing.tokens, routing.slots, l.D, l.F, l.R, l.S, save_z, by.tile);
   int const T = routing.tokens;
+  if (too_large_here(std::int64_t{T} * (routing.slots + l.S), l.D, l.F)) return;
   auto const host = map_of(routing, by.tile);
   device_map const map(routing, host);
   auto const x = random_numbers(std::int64_t{T} * l.D, 1, 1, l.whole);
@@ -231,7 +232,7 @@ TEST_CASE("hopper forward: whole numbers are exact") {
   check_layer({200, 136, 4, 1, fg::activation::swiglu, true}, random_routing(300, 2, 4, 9), true);
 }
 
-TEST_CASE("hopper forward: more tiles than multiprocessors") {
+TEST_CASE("hopper forward: more tiles than multiprocessors", "[hardware]") {
   NEED_HOPPER(device::hopper_forward<bf16>);
   check_layer({136, 392, 16, 1}, random_routing(3000, 4, 16, 11, 1), true);
 }

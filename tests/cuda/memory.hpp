@@ -32,6 +32,11 @@ inline std::vector<std::int64_t> sizes_here(std::initializer_list<std::int64_t> 
   return here;
 }
 
+/// Whether products of so many rows are too much where the device is emulated.
+inline bool too_large_here(std::int64_t rows, std::int64_t D, std::int64_t F) {
+  return emulated() && rows * D * F > 25'000'000;
+}
+
 using fg::device_buffer;
 
 template <class T>

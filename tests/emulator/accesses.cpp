@@ -8,11 +8,6 @@
 namespace emulator {
 namespace {
 
-u64 address_of(warp& w, instruction const& i, int lane) {
-  u64 const base = i.wide ? w.reg<u64>(i.at[8])[lane] : w.reg<u32>(i.at[8])[lane];
-  return base + static_cast<u64>(i.number);
-}
-
 // A load of numbers T into registers R, as many as there are operands; what is signed extends.
 template <class R, class T>
 void load(warp& w, instruction const& i) {

@@ -12,7 +12,7 @@ decoders const& known() {
   static decoders const all = [] {
     decoders d;
     for (auto* const add : {add_arithmetic, add_bits, add_conversions, add_accesses, add_copies,
-                            add_lanes, add_control})
+                            add_lanes, add_control, add_phases, add_wgmma})
       add(d);
     return d;
   }();

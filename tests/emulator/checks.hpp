@@ -31,6 +31,11 @@ enum class access { read, write, update };  // update: an atomic one
 /// written.
 u8* reach(warp& w, instruction const& i, int lane, space where, u64 address, u32 bytes, access how);
 
+/// The same checks of shared memory that may be another block's of the cluster.
+void check_shared(warp& w, block& b, instruction const& i, int lane, u64 at, u32 bytes, access how);
+/// The address that is an instruction's operand 8.
+u64 address_of(warp& w, instruction const& i, int lane);
+
 /// Has what is in shared memory be unwritten again.
 void forget(block& b, u32 at, u32 bytes);
 /// Adds to what is known through a barrier what w did and knows until now; and lets w know all of it.

@@ -116,6 +116,10 @@ void decode_cvt(statement& s) {
                ? each_lane([](f32 a, f32 b) { return u32{to_half(a)} << 16 | to_half(b); })
                : each_lane([](f32 a, f32 b) { return u32{to_bf16(a)} << 16 | to_bf16(b); }),
            {4, 4});
+  } else if (to == "e4m3x2") {
+    if (from != "f32" || !s.has("satfinite")) s.refuse();
+    s.emit(each_lane([](f32 a, f32 b) { return static_cast<u16>(to_e4m3(a) << 8 | to_e4m3(b)); }),
+           {4, 4});
   } else if (s.has("sat")) {
     if (to != "f32" || from != "f32") s.refuse();
     s.uniform(each_lane([](f32 a) { return a > 0 ? (a > 1 ? 1.0f : a) : 0.0f; }), 1);

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
-#include "ptx.hpp"
+#include "hopper.hpp"
 
 namespace emulator {
 namespace {
@@ -47,6 +47,8 @@ void commit_copies(warp& w, instruction const&) {
   for (u32 l = 0; l < lanes; ++l) w.commits[l] += w.on(static_cast<int>(l));
 }
 void decode_cp(statement& s) {
+  if (s.has("bulk")) return decode_bulk(s);
+  if (s.has("mbarrier")) return decode_arrival_of_copies(s);
   if (s.has("commit_group")) {
     s.emit(commit_copies);
   } else if (s.has("wait_group") || s.has("wait_all")) {
@@ -72,9 +74,8 @@ void load_matrices(warp& w, instruction const& i) {
   if (!together(w, i, every_lane)) return;
   u16 m[4][8][8];
   for (int l = 0; l < 8 * i.count; ++l) {
-    u64 const at =
-        (i.wide ? w.reg<u64>(i.at[8])[l] : w.reg<u32>(i.at[8])[l]) + static_cast<u64>(i.number);
-    std::memcpy(m[l / 8][l % 8], reach(w, i, l, space::shared, at, 16, access::read), 16);
+    std::memcpy(m[l / 8][l % 8],
+                reach(w, i, l, space::shared, address_of(w, i, l), 16, access::read), 16);
   }
   for (u32 n = 0; n < i.count; ++n) {
     u32* const d = w.reg<u32>(i.at[n]);
@@ -96,7 +97,16 @@ void decode_ldmatrix(statement& s) {
 
 }  // namespace
 
+void finish_copies(warp& w, instruction const& i, int lane, int last) {
+  std::erase_if(w.copies, [&](pending_copy const& c) {
+    bool const due = c.lane == lane && c.commit <= last;
+    if (due) finish(w, i, c);
+    return due;
+  });
+}
+
 void add_copies(decoders& all) {
+  all["stmatrix"] = decode_stmatrix;
   all["cp"] = decode_cp;
   all["ldmatrix"] = decode_ldmatrix;
 }

@@ -23,7 +23,7 @@ u64 drawn(u64 below) {
   return state % below;
 }
 
-constexpr u64 most_instructions = 4'000'000'000;  // of a launch: more are an endless loop
+constexpr u64 most_instructions = 400'000'000;  // of a launch: more are an endless loop
 
 // Where a grid that synchronises has its barrier: the device's library finds it in two registers.
 u8* grid_barrier() {
@@ -47,11 +47,18 @@ void choose(warp& w) {
       }
   if (all.empty()) return;
   std::size_t best = all.size();
-  for (std::size_t n = 0; n < all.size(); ++n)
-    if (!all[n].waits && (best == all.size() || all[n].next < all[best].next)) best = n;
+  for (bool const spinning : {false, true}) {
+    for (std::size_t n = 0; n < all.size(); ++n)
+      if (!all[n].waits && all[n].spins == spinning &&
+          (best == all.size() || all[n].next < all[best].next))
+        best = n;
+    if (best != all.size()) break;
+  }
   if (best == all.size())
     fail(w, w.of->code[static_cast<std::size_t>(all[0].next)],
          "has lanes that wait for others, which wait elsewhere");
+  if (all[best].spins)  // there are no others any more
+    for (group& one : all) one.spins = false;
   if (all.size() > 1 && ++w.turns % 100000 == 0)  // one may wait in a loop for those behind it
     do best = drawn(all.size());
     while (all[best].waits);
@@ -68,6 +75,7 @@ u64 advance(warp& w, u64 most) {
     if (!w.others.empty() || !w.now.mask) {
       choose(w);
       if (!w.now.mask) {
+        for (pending_store const& s : w.stores) s.finish();
         w.is = warp::state::done;
         --w.in->alive;
         break;
@@ -121,16 +129,22 @@ void prepare(warp& w, block& b, kernel const& k, int index) {
   w.is = warp::state::ready;
   w.stays = w.yields = false;
   w.copies.clear();
+  w.products.clear();
+  w.stores.clear();
   w.commits.fill(0);
+  w.stored.fill(0);
+  w.product_groups = 0;
+  w.total_at = 0;
+  w.clock = static_cast<std::size_t>(index) + b.first_clock;
   w.known.fill(b.began - 1);
-  w.known[static_cast<u32>(index)] = ~0u;
+  w.known.at(w.clock) = ~0u;
   learn(w, {});
   w.local.assign(std::size_t{lanes} * k.local_bytes, 0xff);
   w.local_written.assign(w.local.size(), 0);
   for (auto const& s : k.specials)
     for (u32 l = 0; l < lanes; ++l) w.reg<u32>(s.at)[l] = s.of(b, first + l);
 }
-void prepare(block& b, launch const& l, u64 number) {
+void prepare(block& b, launch const& l, u64 number, cluster& of) {
   kernel const& k = *l.of;
   b.grid = l.grid;
   b.size = l.size;
@@ -144,7 +158,11 @@ void prepare(block& b, launch const& l, u64 number) {
   b.shared += -reinterpret_cast<u64>(b.shared) % 1024;
   std::memset(b.shared, 0xff, b.shared_bytes);
   auto const warps = static_cast<u32>((l.size.count() + lanes - 1) / lanes);
-  b.words.make(b.shared_bytes / 2 + 1, warps);
+  b.of = &of;
+  b.first_clock = of.blocks.size() * warps;
+  b.clocks = std::size_t{l.clustered} * warps;
+  of.blocks.push_back(&b);
+  b.words.make(b.shared_bytes / 2 + 1, b.clocks);
   b.barriers = {};
   b.phases.clear();
   b.warps.resize(warps);
@@ -200,6 +218,11 @@ u32 (*special_register(std::string_view name))(block const&, u32) {
       {"%nctaid.x", [](b in, u32) { return in.grid.x; }},
       {"%nctaid.y", [](b in, u32) { return in.grid.y; }},
       {"%nctaid.z", [](b in, u32) { return in.grid.z; }},
+      {"%cluster_ctarank",
+       [](b in, u32) {
+         auto const& all = in.of->blocks;
+         return static_cast<u32>(std::find(all.begin(), all.end(), &in) - all.begin());
+       }},
       {"%laneid", [](b, u32 t) { return t % lanes; }},
       {"%lanemask_lt", [](b, u32 t) { return (1u << t % lanes) - 1; }},
       {"%envreg1",
@@ -217,31 +240,31 @@ void run(launch const& l) {
     assemble(made);
     k = std::move(made);
   }
-  if (u32 const bytes = k.shared_bytes + l.dynamic_bytes; bytes > shared_bytes_of_80)
-    throw fault(std::string(k.name) + " wants " + std::to_string(bytes) +
-                " bytes of shared memory");
   u64 const count = l.grid.count();
   if (l.together) {
     std::vector<std::unique_ptr<block>> owned;
     std::vector<block*> blocks;
+    std::vector<cluster> alone(count);
     std::memset(grid_barrier(), 0, 256);
     grid_barrier()[1] = 1;  // as a number of 32 bits: 256, its size
     for (u64 n = 0; n < count; ++n) {
       owned.push_back(std::make_unique<block>());
       blocks.push_back(owned.back().get());
-      prepare(*blocks.back(), l, n);
+      prepare(*blocks.back(), l, n, alone[n]);
     }
     run_blocks(blocks);
     return;
   }
-  static std::unordered_map<kernel const*, std::unique_ptr<block>> kept;  // with their constants
+  static std::unordered_map<kernel const*, std::deque<block>> kept;  // with their constants
   if (kept.size() > 24 && !kept.contains(&k)) kept.clear();
-  auto& b = kept[&k];
-  if (!b) b = std::make_unique<block>();
-  u64 const turn = seed ? drawn(count) : 0;
-  for (u64 n = 0; n < count; ++n) {
-    prepare(*b, l, seed ? (turn + count - n) % count : n);
-    run_blocks({b.get()});
+  auto& blocks = kept[&k];
+  blocks.resize(l.clustered);
+  u64 const clusters = count / l.clustered, turn = seed ? drawn(clusters) : 0;
+  for (u64 n = 0; n < clusters; ++n) {
+    u64 const first = (seed ? (turn + clusters - n) % clusters : n) * l.clustered;
+    cluster together;
+    for (u32 rank = 0; rank < l.clustered; ++rank) prepare(blocks[rank], l, first + rank, together);
+    run_blocks(together.blocks);
   }
 }
 

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -12,7 +13,7 @@
 #include <unordered_map>
 #include <vector>
 
-/// Runs kernels that nvcc compiled for compute capability 8.0 on a machine without a GPU: this
+/// Runs kernels that nvcc compiled for compute capability 8.0, or 9.0a, on a machine without a GPU: this
 /// folder takes the place of cudart and cuBLAS, reads the PTX that is in a program's own objects,
 /// and interprets it, the 32 lanes of a warp at a time.
 ///
@@ -20,9 +21,11 @@
 /// byte is read that nobody wrote, and in shared memory a barrier stands between what one warp
 /// writes and another reads or writes. The first fault ends its kernel; the launch returns an error,
 /// and the program, whatever it made of that, exits with one. An instruction, a register or a
-/// function that it does not know is a fault too. Time, caches and the order in which `mma` sums
-/// it does not know.
+/// function that it does not know is a fault too. Time, caches, fences between the proxies of 9.0 and
+/// the order in which products sum it does not know.
 ///
+/// FINEGRAIN_EMULATOR_CAPABILITY=9.0 makes it a device of 9.0 with what this project uses of it
+/// (hopper.hpp), and prefers code for that.
 /// FINEGRAIN_EMULATOR_SEED=n has warps and blocks run in another order for each n but 0.
 namespace emulator {
 
@@ -40,11 +43,13 @@ using f64 = double;
 
 constexpr int lanes = 32;
 constexpr u32 every_lane = ~0u;
-constexpr u32 shared_bytes_of_80 = 163 * 1024;  // what a block may have on 8.0
+constexpr u32 shared_bytes_of_80 = 163 * 1024;  // what a block may have on 8.0,
+constexpr u32 shared_bytes_of_90 = 227 * 1024;  // and on 9.0
 constexpr int multiprocessors = 4;
 
 struct warp;
 struct block;
+struct cluster;
 struct instruction;
 using action = void (*)(warp&, instruction const&);
 
@@ -131,6 +136,7 @@ struct group {
   int next = 0;
   u32 mask = 0;
   bool waits = false;  // for others of the warp
+  bool spins = false;  // asks again and again for what others are to do
 };
 
 /// A copy to shared memory that happens when it is waited for: nobody may count on it sooner.
@@ -140,6 +146,17 @@ struct pending_copy {
   u64 from;
   u32 bytes, taken;  // what is not taken becomes 0
   int commit;
+};
+
+/// A product whose operands are still being read, and a copy from shared memory that is.
+struct pending_product {
+  instruction const* of;
+  u64 a, b;
+  int group;
+};
+struct pending_store {
+  int lane, commit;
+  std::function<void()> finish;
 };
 
 struct warp {
@@ -153,11 +170,16 @@ struct warp {
   u32 live = 0;   // lanes that have not returned
   u32 carry = 0;  // of .cc, a bit for each lane
   int index = 0;
+  std::size_t clock = 0;  // its number among the warps of its cluster, which know of one another
   state is = state::ready;
   bool stays = false, yields = false;  // what an instruction asks of the scheduler
   u64 turns = 0;
   std::vector<pending_copy> copies;
-  std::array<int, lanes> commits{};
+  std::array<int, lanes> commits{}, stored{};
+  std::vector<pending_product> products;
+  std::vector<pending_store> stores;
+  int product_groups = 0;
+  u32 total_at = 0;  // the register in which the barrier that it waits at leaves its total, or 0
   std::array<u32, 32> known{};  // until when it knows what each warp did
   u32 sure = 0;                 // until when it knows what all others did
   std::vector<u8> register_store, local, local_written;
@@ -190,14 +212,17 @@ struct history {
   }
 };
 struct barrier {
-  u32 arrived = 0;
+  u32 arrived = 0, total = 0;  // threads; and those of them with a predicate
   bool counted = false;
+  std::array<u32, 32> known{};  // from warps that arrived and went on
   std::vector<warp*> waiting;
 };
-/// An mbarrier, found by its address in shared memory.
+/// An mbarrier, found by its address in shared memory. What is promised is done when somebody asks.
 struct phase_barrier {
-  u32 expected, pending, phase;
-  std::array<u32, 32> known;
+  u32 expected = 0, pending = 0, phase = 0;
+  s64 bytes = 0;  // that are still to come
+  std::array<u32, 32> known{};
+  std::vector<std::function<void()>> promised;
 };
 
 struct dimensions {
@@ -216,6 +241,13 @@ struct block {
   std::array<barrier, 16> barriers;
   std::unordered_map<u64, phase_barrier> phases;
   u32 alive = 0;
+  cluster* of = nullptr;
+  std::size_t first_clock = 0, clocks = 0;  // of its first warp; of all warps of the cluster
+};
+/// Blocks that run together, and reach one another's shared memory.
+struct cluster {
+  std::vector<block*> blocks;
+  barrier meeting;
 };
 
 /// Counts barriers passed and blocks begun: the time of what happens in shared memory.
@@ -227,7 +259,8 @@ struct launch {
   dimensions grid, size;
   std::vector<u8> arguments;
   u32 dynamic_bytes;
-  bool together;  // all blocks at once: they may wait for one another
+  bool together;      // all blocks at once: they may wait for one another
+  u32 clustered = 1;  // so many at once, as a cluster
 };
 void run(launch const& l);
 

@@ -78,6 +78,17 @@ TEST_CASE("faults are found, and said to be where they are") {
   CHECK_THAT(fault_of(what::unknown), ContainsSubstring("does not know `dp4a"));
 }
 
+TEST_CASE("faults of copies by the engine of 9.0 are found", "[.hopper]") {
+  numbers const to, from(true);
+  run(what::bulk_copies, to.data, from.data);
+  CHECK(emulator::take_faults().empty());
+  CHECK(to.read() == from.read());
+  CHECK_THAT(fault_of(what::bulk_not_awaited),
+             ContainsSubstring("reads shared memory that nobody wrote"));
+  CHECK_THAT(fault_of(what::bulk_over_readers),
+             ContainsSubstring("writes shared memory that warp 0 read, without a barrier"));
+}
+
 TEST_CASE("faults outside of kernels are found") {
   numbers const some, others(true);
   CHECK(cudaMemsetAsync(some.data, 0, 257, nullptr) != cudaSuccess);

@@ -47,6 +47,39 @@ __global__ void copied(float* to, float const* from) {
   if (Wait) asm volatile("cp.async.wait_group 0;" ::: "memory");
   to[threadIdx.x] = some[threadIdx.x];
 }
+// Of 9.0: the engine copies 64 numbers for warp 0, and then to the same place for warp 1.
+template <bool Wait, bool Meet>
+__global__ void bulk_copied(float* to, float const* from) {
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+  __shared__ alignas(16) float some[64];
+  __shared__ unsigned long long barrier;
+  auto const at = static_cast<unsigned>(__cvta_generic_to_shared(some));
+  auto const arrivals = static_cast<unsigned>(__cvta_generic_to_shared(&barrier));
+  if (threadIdx.x == 0)
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(arrivals) : "memory");
+  __syncthreads();
+  for (int phase = 0; phase < 2; ++phase) {
+    if (threadIdx.x == 32 * phase) {
+      asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], 256;" ::"r"(arrivals)
+                   : "memory");
+      asm volatile(
+          "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], 256, "
+          "[%2];" ::"r"(at),
+          "l"(from), "r"(arrivals)
+          : "memory");
+    }
+    if (Wait)
+      asm volatile(
+          "{\n.reg .pred done;\nagain:\n"
+          "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n@!done bra again;\n}" ::"r"(
+              arrivals),
+          "r"(phase)
+          : "memory");
+    to[threadIdx.x] = some[threadIdx.x];
+    if (Meet) __syncthreads();
+  }
+#endif
+}
 __global__ void alone_at_barrier() {
   if (threadIdx.x < 32) asm volatile("bar.sync 1, 64;");
 }
@@ -71,6 +104,9 @@ void run(what which, float* to, float const* from) {
     case what::copy_not_awaited: copied<false><<<1, 64>>>(to, from); break;
     case what::alone_at_barrier: alone_at_barrier<<<1, 64>>>(); break;
     case what::absent_lane: absent_lane<<<1, 32>>>(to); break;
+    case what::bulk_copies: bulk_copied<true, true><<<1, 64>>>(to, from); break;
+    case what::bulk_not_awaited: bulk_copied<false, true><<<1, 64>>>(to, from); break;
+    case what::bulk_over_readers: bulk_copied<true, false><<<1, 64>>>(to, from); break;
     case what::unknown: unknown_instruction<<<1, 1>>>(reinterpret_cast<int*>(to)); break;
   }
 }

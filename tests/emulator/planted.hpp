@@ -18,6 +18,9 @@ enum class what {
   alone_at_barrier,
   absent_lane,
   unknown,
+  bulk_copies,  // of 9.0, and nothing wrong
+  bulk_not_awaited,
+  bulk_over_readers,
 };
 /// Runs it with two arrays of 64 numbers.
 void run(what which, float* to, float const* from);

@@ -76,6 +76,8 @@ void add_accesses(decoders& all);
 void add_copies(decoders& all);
 void add_lanes(decoders& all);
 void add_control(decoders& all);
+void add_phases(decoders& all);
+void add_wgmma(decoders& all);
 
 /// Whether these lanes are all at this instruction; if not, it is done again later. No lane that
 /// has left comes any more.

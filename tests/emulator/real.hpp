@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <finegrain/base/number.hpp>
@@ -42,5 +43,21 @@ inline f32 from_half(u16 x) {
   return static_cast<f32>(half);
 }
 inline u16 to_half(f32 x) { return finegrain::fp16(x).bits; }
+/// e4m3 has no infinity: 448 is its most.
+inline f32 from_e4m3(u8 x) {
+  int const exponent = x >> 3 & 15, mantissa = x & 7;
+  if ((x & 127) == 127) return std::numeric_limits<f32>::quiet_NaN();
+  f32 const size = exponent == 0 ? std::ldexp(static_cast<f32>(mantissa), -9)
+                                 : std::ldexp(static_cast<f32>(8 + mantissa), exponent - 10);
+  return x & 128 ? -size : size;
+}
+inline u8 to_e4m3(f32 x) {
+  u8 const sign = std::signbit(x) ? 128 : 0;
+  if (x != x) return 127;
+  f32 const size = std::min(std::fabs(x), 448.0f);
+  int const exponent = std::max(size > 0 ? std::ilogb(size) : -6, -6);
+  auto const units = static_cast<int>(std::nearbyint(std::ldexp(size, 3 - exponent)));
+  return static_cast<u8>(sign | (units + 8 * (exponent + 6)));
+}
 
 }  // namespace emulator

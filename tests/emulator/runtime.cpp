@@ -1,18 +1,30 @@
-// Takes the place of cudart: one device of compute capability 8.0, whose streams do all at once.
+// Takes the place of cudart: one device, of 8.0 or 9.0, whose streams do all at once.
 // SPDX-License-Identifier: Apache-2.0
 #include "runtime.hpp"
 
+#include <cuda.h>
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstring>
 #include <utility>
 
+#include "hopper.hpp"
 #include "memory.hpp"
 
 namespace emulator {
 namespace {
 
+// Asked for before this file's objects are made.
+bool hopper() {
+  static bool const is = [] {
+    char const* const set = std::getenv("FINEGRAIN_EMULATOR_CAPABILITY");
+    return set && std::string_view(set) == "9.0";
+  }();
+  return is;
+}
+u32 most_shared() { return hopper() ? shared_bytes_of_90 : shared_bytes_of_80; }
 cudaError_t last_error = cudaSuccess;
 struct known_kernel {
   std::string name;
@@ -49,21 +61,25 @@ cudaError_t given(void* s, work what) {
 }
 
 cudaError_t launched(void const* function, dim3 grid, dim3 size, void** arguments,
-                     std::size_t dynamic_bytes, void* s, bool together) {
+                     std::size_t dynamic_bytes, void* s, bool together, u32 clustered = 1) {
   known_kernel const& known = kernels()[function];
-  launch l{known.of, {grid.x, grid.y, grid.z}, {size.x, size.y, size.z}, {}, 0, together};
+  launch l{known.of, {grid.x, grid.y, grid.z}, {size.x, size.y, size.z}, {}, 0, together,
+           clustered};
   auto const refuse = [&](char const* why) {
     record(known.name + " " + why);
     return last_error = cudaErrorInvalidConfiguration;
   };
-  if (!known.of) return refuse("has no PTX of 8.0 in this program, or it is compressed");
+  if (!known.of) return refuse("has no PTX of 8.0 or 9.0a in this program, or it is compressed");
   u64 const threads = l.size.count();
   if (l.grid.count() == 0 || grid.y > 65535 || grid.z > 65535) return refuse("has no such grid");
+  if (l.grid.x % clustered) return refuse("has a grid that is no multiple of its clusters");
   if (threads == 0 || threads > 1024 ||
       (known.of->most_threads && threads > known.of->most_threads))
     return refuse("has too many threads, or none");
   if (dynamic_bytes > static_cast<std::size_t>(known.dynamic_bytes))
     return refuse("has more shared memory than was asked for before");
+  if (known.of->shared_bytes + dynamic_bytes > most_shared())
+    return refuse("wants too much shared memory");
   if (together && l.grid.count() * threads > multiprocessors * 2048)
     return refuse("has too many threads for all to run at once");
   l.dynamic_bytes = static_cast<u32>(dynamic_bytes);
@@ -135,7 +151,8 @@ void** __cudaRegisterFatBinary(void* wrapper) {
   std::string_view text;
   while (at < end) {  // kind 1 is PTX
     std::string_view const one(reinterpret_cast<char const*>(at) + read(u32{}, 4), read(u64{}, 8));
-    if (read(u16{}, 0) == 1 && one.find(".target sm_80") < 1000)
+    bool const is_hopper = one.find(".target sm_90a") < 1000;
+    if (read(u16{}, 0) == 1 && (is_hopper ? hopper() : text.empty()))
       text = one.substr(0, one.find('\0'));
     at += read(u32{}, 4) + read(u64{}, 8);
   }
@@ -189,23 +206,30 @@ cudaError_t cudaLaunchCooperativeKernel(void const* function, dim3 grid, dim3 si
 }
 cudaError_t cudaLaunchKernelExC(cudaLaunchConfig_t const* c, void const* function,
                                 void** arguments) {
-  for (unsigned n = 0; n < c->numAttrs; ++n)
-    if (c->attrs[n].id != cudaLaunchAttributeProgrammaticStreamSerialization)
+  u32 clustered = 1;
+  for (unsigned n = 0; n < c->numAttrs; ++n) {
+    auto const& one = c->attrs[n];
+    if (one.id == cudaLaunchAttributeClusterDimension)
+      clustered = one.val.clusterDim.x;
+    else if (one.id != cudaLaunchAttributeProgrammaticStreamSerialization)
       return cudaErrorNotSupported;
+  }
   return launched(function, c->gridDim, c->blockDim, arguments, c->dynamicSmemBytes, c->stream,
-                  false);
+                  false, clustered);
 }
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* a, void const* function) {
   *a = {};
   if (!kernels().contains(function)) return last_error = cudaErrorInvalidDeviceFunction;
-  a->ptxVersion = a->binaryVersion = 80;
-  a->numRegs = 64;
+  a->ptxVersion = a->binaryVersion = hopper() ? 90 : 80;
+  kernel const* const of =
+      kernels()[function].of;  // a kernel is left empty where others replace it
+  a->numRegs = of && std::count(of->body.begin(), of->body.end(), ';') > 2 ? 64 : 8;
   a->maxThreadsPerBlock = 1024;
   return cudaSuccess;
 }
 cudaError_t cudaFuncSetAttribute(void const* function, cudaFuncAttribute a, int value) {
   if (a != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
-  if (value > static_cast<int>(shared_bytes_of_80)) return last_error = cudaErrorInvalidValue;
+  if (value > static_cast<int>(most_shared())) return last_error = cudaErrorInvalidValue;
   kernels()[function].dynamic_bytes = value;
   return cudaSuccess;
 }
@@ -228,19 +252,47 @@ cudaError_t cudaGetDeviceCount(int* count) {
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr what, int) {
   switch (what) {
     case cudaDevAttrMultiProcessorCount: *value = multiprocessors; break;
-    case cudaDevAttrComputeCapabilityMajor: *value = 8; break;
+    case cudaDevAttrComputeCapabilityMajor: *value = hopper() ? 9 : 8; break;
     case cudaDevAttrComputeCapabilityMinor: *value = 0; break;
-    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = shared_bytes_of_80; break;
+    case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = static_cast<int>(most_shared()); break;
     default:
       record("the emulator does not know attribute " + std::to_string(what) + " of a device");
       return last_error = cudaErrorInvalidValue;
   }
   return cudaSuccess;
 }
-cudaError_t cudaGetDriverEntryPointByVersion(char const*, void** found, unsigned,
-                                             unsigned long long, cudaDriverEntryPointQueryResult*) {
-  *found = nullptr;
-  return last_error = cudaErrorNotSupported;
+// The driver's maps of tensors: those that array_3d of tile/tma.cuh asks for.
+static CUresult encode(CUtensorMap* made, CUtensorMapDataType type, cuuint32_t rank, void* data,
+                       cuuint64_t const* sizes, cuuint64_t const* strides, cuuint32_t const* box,
+                       cuuint32_t const* steps, CUtensorMapInterleave, CUtensorMapSwizzle swizzle,
+                       CUtensorMapL2promotion, CUtensorMapFloatOOBfill) {
+  u32 const bytes = type == CU_TENSOR_MAP_DATA_TYPE_UINT8 ? 1 : 2;
+  bool right = rank == 3 && swizzle == CU_TENSOR_MAP_SWIZZLE_128B && box[0] * bytes == 128 &&
+               (bytes == 1 || type == CU_TENSOR_MAP_DATA_TYPE_BFLOAT16) &&
+               reinterpret_cast<u64>(data) % 16 == 0;
+  for (int n = 0; n < 3; ++n)
+    right &= sizes[n] > 0 && sizes[n] <= u64{1} << 32 && box[n] > 0 && box[n] <= 256 &&
+             steps[n] == 1 && (n == 2 || (strides[n] % 16 == 0 && strides[n] < u64{1} << 40));
+  if (!right) return CUDA_ERROR_INVALID_VALUE;
+  tensor_map const map{reinterpret_cast<u64>(data),
+                       {sizes[0], sizes[1], sizes[2]},
+                       {strides[0], strides[1]},
+                       {box[0], box[1], box[2]},
+                       bytes,
+                       is_tensor_map};
+  std::memcpy(made, &map, sizeof map);
+  return CUDA_SUCCESS;
+}
+cudaError_t cudaGetDriverEntryPointByVersion(char const* name, void** found, unsigned,
+                                             unsigned long long,
+                                             cudaDriverEntryPointQueryResult* result) {
+  if (!hopper() || std::string_view(name) != "cuTensorMapEncodeTiled") {
+    *found = nullptr;
+    return last_error = cudaErrorNotSupported;
+  }
+  *found = reinterpret_cast<void*>(encode);
+  *result = cudaDriverEntryPointSuccess;
+  return cudaSuccess;
 }
 cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }
 char const* cudaGetErrorString(cudaError_t error) {
