@@ -76,7 +76,10 @@ namespace detail {
 FINEGRAIN_LAZY inline std::string joined(std::vector<std::int64_t> const& shape,
                                          char const* between) {
   std::string text;
-  for (std::int64_t size : shape) text += (text.empty() ? "" : between) + std::to_string(size);
+  for (std::int64_t size : shape) {
+    if (!text.empty()) text += between;  // g++ 12 warns of a sum that begins with a pointer
+    text += std::to_string(size);
+  }
   return text;
 }
 
