@@ -183,6 +183,25 @@ TEST_CASE("with a cache of several sequences, starts that only the device can re
       "with a cache of several sequences, the host must be able to read starts");
 }
 
+TEST_CASE("token ids of the host's that no row of the table has are refused") {
+  NEED_GPU();
+  model net;
+  auto cache = net.make_cache(4, 2);
+  std::vector<std::int32_t> const ids{1, 32};
+  std::vector<std::int64_t> const starts{0, 1, 2};
+  fg::device_buffer<bf16> y(2 * 32);
+  fg::matrix<bf16> const out(y.data(), 2, 32);
+  char const* const unknown = "token 1 has the id 32; the embedding's table has 32 rows";
+  CHECK_THROWS_WITH(net.infer({.tokens = 2, .ids = ids, .starts = starts}, {}, out, &cache),
+                    unknown);
+  CHECK(cache.lengths == std::vector<std::int64_t>{0, 0});
+  CHECK_THROWS_WITH(net.forward({.tokens = 2, .ids = ids}, {}, out), unknown);
+  CHECK_THROWS_WITH(fg::generate(net, ids, 3, {}, [](std::int32_t) {}), unknown);
+  auto const there = upload(ids);
+  net.infer({.tokens = 2, .ids = there}, {}, out);
+  CHECK(std::isnan(static_cast<float>(download(y).back())));
+}
+
 TEST_CASE("a captured pass is replayed with other tokens and other routings") {
   NEED_GPU();
   constexpr fg::config c{.hidden = 128, .width = 64, .routed = 16, .top_k = 4, .shared = 1};

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <span>
@@ -11,6 +12,7 @@
 #include "../plan/place.hpp"
 #include "../plan/plan.hpp"
 #include "../plan/routing.hpp"
+#include "../plan/stages.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -150,16 +152,29 @@ struct router_configs {
   }();
 };
 
+/// Rows of the smallest table that an expression looks token ids up in.
+template <class L>
+inline constexpr std::int64_t table_rows = INT64_MAX;
+template <int V, int D>
+inline constexpr std::int64_t table_rows<embedding<V, D>> = V;
+template <Expr E>
+constexpr std::int64_t least_table_rows() {
+  std::int64_t least = INT64_MAX;
+  leaves<E>::visit([&]<Expr L>(L) { least = std::min(least, table_rows<L>); });
+  return least;
+}
+
 /// What a call is held against: an expression as numbers, so that one body of code checks them all.
 struct call_form {
   int in, out;
+  std::int64_t table;  // rows
   std::int64_t cache;  // numbers a token
   bool clocked;
   std::span<config const* const> routers;
 };
 template <Expr E>
-inline constexpr call_form form_of{in_width<E>(), out_width<E>(), cache_width(E{}), is_clocked<E>,
-                                   router_configs<E>::list};
+inline constexpr call_form form_of{in_width<E>(),    out_width<E>(), least_table_rows<E>(),
+                                   cache_width(E{}), is_clocked<E>,  router_configs<E>::list};
 
 /// Whether every router can do what is asked, and the log is theirs. A rule, jitter and balance losses are
 /// asked of those that can have them: there must be one.
@@ -212,6 +227,8 @@ FINEGRAIN_ONE_COPY void check_input(call_form const& form, batch const& b,
   else if (static_cast<std::int64_t>(b.ids.size()) != b.tokens)
     throw invalid_argument("the batch has %lld tokens and %lld token ids", shown(b.tokens),
                            shown(b.ids.size()));
+  else if (!b.ids.empty() && place<X>::readable(b.ids.data()))  // of others a device makes NaN
+    check_table_ids(b.ids, b.tokens, form.table);
   check_sequences<X>(b);
   check_wanted<X>(b, picks);
   check_routing<X>(form.routers, b, training);
