@@ -183,6 +183,26 @@ TEST_CASE("with a cache of several sequences, starts that only the device can re
       "with a cache of several sequences, the host must be able to read starts");
 }
 
+TEST_CASE("a pass whose y has no rows fills the cache as one that makes all does") {
+  NEED_GPU();
+  model net({.deviation = 0.2});
+  tiny::text const text(30);
+  std::vector<std::int64_t> const starts{0, 12, 29}, next{0, 0, 1};
+  std::vector<bf16> last[2];
+  for (std::int64_t const rows : {0, 29}) {
+    auto cache = net.make_cache(20, 2);
+    fg::device_buffer<bf16> y(29 * 32);
+    net.infer({.tokens = 29, .ids = text.inputs().first(29), .starts = starts}, {},
+              {y.data(), rows, 32}, &cache);
+    CHECK(cache.lengths == std::vector<std::int64_t>{12, 17});
+    fg::device_buffer<bf16> one(32);
+    net.infer({.tokens = 1, .ids = text.inputs().last(1), .starts = next}, {}, {one.data(), 1, 32},
+              &cache);
+    last[rows > 0] = download(one);
+  }
+  CHECK(same_bits(last[0], last[1]));
+}
+
 TEST_CASE("token ids of the host's that no row of the table has are refused") {
   NEED_GPU();
   model net;

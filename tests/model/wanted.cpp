@@ -59,6 +59,32 @@ TEST_CASE("those of a frozen network too, for any number of threads") {
   check_wanted(fg::quantize<fg::format::int8>(net));
 }
 
+TEMPLATE_TEST_CASE("a pass whose y has no rows makes none, and fills the cache", "", EXECUTORS) {
+  using S = typename TestType::scalar;
+  tiny::text const text(20);
+  auto const check = [&](auto&& net) {
+    std::vector<S> right(32), y(32);
+    auto whole = net.make_cache(20), parts = net.make_cache(20);
+    std::vector<std::int64_t> const last{19}, only{0};
+    net.infer({.tokens = 20, .ids = text.inputs(), .wanted = last}, {},
+              fg::matrix<S>(right.data(), 1, 32), &whole);
+    fg::matrix<S> const none(nullptr, 0, 32);
+    net.infer({.tokens = 12, .ids = text.inputs().first(12)}, {}, none, &parts);
+    net.infer({.tokens = 7, .ids = text.inputs().subspan(12, 7)}, {}, none, &parts);
+    CHECK(parts.lengths[0] == 19);
+    net.infer({.tokens = 1, .ids = text.inputs().last(1), .wanted = only}, {},
+              fg::matrix<S>(y.data(), 1, 32), &parts);
+    CHECK(y == right);
+  };
+  fg::network<tiny::decoder, TestType> net({.deviation = 0.4, .seed = 2});
+  check(net);
+  CHECK_THROWS_WITH(
+      net.forward({.tokens = 20, .ids = text.inputs()}, {}, fg::matrix<S>(nullptr, 0, 32)),
+      "y is 0 x 32; this call needs 20 x 32");
+  check(fg::network<fg::timed<tiny::latent_decoder, TestType>, TestType>({.deviation = 0.4}));
+  if constexpr (std::is_same_v<TestType, fg::cpu>) check(fg::quantize<fg::format::int4>(net));
+}
+
 TEMPLATE_TEST_CASE("rows that cannot be wanted are refused before anything is written", "",
                    EXECUTORS) {
   using S = typename TestType::scalar;

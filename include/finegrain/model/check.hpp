@@ -197,6 +197,13 @@ void check_routing(std::span<config const* const> routers, batch const& b, bool 
     throw invalid_argument("balance losses move a router, and with uniform weights there is none");
 }
 
+/// How many rows y has: what a batch wants, or all; or none, where it brings none to a call that
+/// picks rows.
+inline std::int64_t rows_made(batch const& b, std::int64_t brought, bool picks) {
+  if (!b.wanted.empty()) return std::ssize(b.wanted);
+  return picks && brought == 0 ? 0 : b.tokens;
+}
+
 /// The rows of y that a batch wants, where not all, of a call that picks them.
 template <class X>
 void check_wanted(batch const& b, bool picks) {
@@ -243,8 +250,7 @@ FINEGRAIN_ONE_COPY void check_call(call_form const& form, batch const& b,
                                    matrix<typename X::scalar const> x,
                                    matrix<typename X::scalar const> y, bool training,
                                    cache_of<X> const* cache = nullptr, bool picks = false) {
-  if (b.tokens >= 0)
-    check_shape("y", y, b.wanted.empty() ? b.tokens : std::ssize(b.wanted), form.out);
+  if (b.tokens >= 0) check_shape("y", y, rows_made(b, y.rows, picks), form.out);
   check_input<X>(form, b, x, training, cache, picks);
   if (form.in != ids) check_apart("x", x, "y", y);
 }

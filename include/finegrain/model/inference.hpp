@@ -91,7 +91,7 @@ class inference : public workplace<X> {
   using executor = X;
   using S = typename X::scalar;
   static constexpr int in = in_width<E>(), out = out_width<E>();
-  /// Whether infer makes wanted rows of y alone.
+  /// Whether infer makes wanted rows of y alone, or none.
   static constexpr bool picks_rows = PicksRows<plan<X, E>>;
 
   /// Makes room for batches of up to so many tokens.
@@ -112,14 +112,16 @@ class inference : public workplace<X> {
   }
   /// The same for a batch of several sequences, with requests to the routers, or with a cache of
   /// each sequence's earlier tokens, which then grows by this batch. Of a batch that wants some rows
-  /// alone, y has those.
+  /// alone, y has those; and none need be made, where y is (0, out) and this picks_rows.
   void infer(batch const& b, matrix<S const> x, matrix<S> y, cache_of<X>* cache = nullptr) {
     detail::check_call<X>(detail::form_of<E>, b, x, y, false, cache, picks_rows);
     reserve(b.tokens);
     run(b, x, y, base::own_workspace(), false, cache);
   }
   /// The same in the caller's memory, of at least workspace_bytes(extent_of(T)) on a 64-byte
-  /// border. Several threads may call this at a time, each with memory of its own.
+  /// border. Several threads may call this at a time, each with memory of its own; not on cuda,
+  /// where a network's passes share memory of their executor. A call that throws invalid_argument
+  /// leaves the cache's lengths as they were.
   void infer(batch const& b, matrix<S const> x, matrix<S> y, std::span<std::byte> workspace,
              cache_of<X>* cache = nullptr) const {
     detail::check_call<X>(detail::form_of<E>, b, x, y, false, cache, picks_rows);
