@@ -272,6 +272,18 @@ TEST_CASE(
   CHECK_THROWS_AS(generated(net, unknown, 3, {.top_p = 1.5}), fg::invalid_argument);
 }
 
+TEST_CASE("a sampler draws from numbers of 16 bits too, and from one id at least") {
+  std::vector<fg::bf16> logits;
+  for (double x : {1.0, 2.0, 3.0, 0.0, double(NAN)}) logits.emplace_back(float(x));
+  fg::sampler greedy({}, 5), warm({.temperature = 1}, 5);
+  CHECK(greedy(logits.data(), 0) == 2);
+  std::vector<double> const wide{1, 2, 3, 0, NAN};
+  for (std::uint64_t n = 0; n < 50; ++n) CHECK(warm(logits.data(), n) == warm(wide.data(), n));
+  for (int none : {0, -1})
+    CHECK_THROWS_WITH(fg::sampler({}, none),
+                      "a sampler draws from one id or more, not from " + std::to_string(none));
+}
+
 TEST_CASE("tokens come as often as their probability says") {
   std::vector<double> const logits{std::log(1.0), std::log(2.0), std::log(4.0), std::log(3.0)};
   auto const plain = shares({.temperature = 1}, logits);

@@ -30,23 +30,27 @@ struct sampling {
 /// logits the lowest id is first.
 class sampler {
  public:
-  /// Throws invalid_argument when `how` makes no sense, std::bad_alloc.
-  sampler(sampling const& how, int vocabulary)
-      : how_(how),
-        ids_(static_cast<std::size_t>(vocabulary)),
-        weights_(static_cast<std::size_t>(vocabulary)) {
+  /// Throws invalid_argument when `how` makes no sense, or there are no ids; std::bad_alloc.
+  sampler(sampling const& how, int vocabulary) : how_(how) {
+    if (vocabulary < 1)
+      throw invalid_argument("a sampler draws from one id or more, not from %d", vocabulary);
     if (!(how.temperature >= 0) || how.top_k < 0 || !(how.top_p > 0 && how.top_p <= 1))
       throw invalid_argument(
           "sampling needs temperature >= 0, top_k >= 0 and 0 < top_p <= 1, not "
           "%g, %d and %g",
           how.temperature, how.top_k, how.top_p);
+    ids_.resize(static_cast<std::size_t>(vocabulary));
+    weights_.resize(ids_.size());
   }
 
-  /// The n-th draw, from one number for each id of the vocabulary; of a text as with the seed + text.
+  /// The n-th draw, from one number for each id of the vocabulary, in memory of the host; of a text
+  /// as with the seed + text.
   template <class S>
   std::int32_t operator()(S const* logits, std::uint64_t n, std::uint64_t text = 0) {
-    auto const first = [logits](std::int32_t a, std::int32_t b) {
-      S const left = logits[a], right = logits[b];
+    using number = std::conditional_t<std::is_floating_point_v<S>, S, float>;
+    auto const logit = [logits](std::int32_t id) { return static_cast<number>(logits[id]); };
+    auto const first = [logit](std::int32_t a, std::int32_t b) {
+      number const left = logit(a), right = logit(b);
       bool const left_is = left == left, right_is = right == right;  // not NaN
       if (left_is != right_is) return left_is;
       if (left_is && left != right) return left > right;
@@ -59,10 +63,10 @@ class sampler {
     if (how_.top_k > 0) kept = std::min(kept, static_cast<std::size_t>(how_.top_k));
     std::partial_sort(ids_.begin(), ids_.begin() + static_cast<std::ptrdiff_t>(kept), ids_.end(),
                       first);
-    double const most = static_cast<double>(logits[ids_[0]]);
+    double const most = static_cast<double>(logit(ids_[0]));
     double total = 0;
     for (std::size_t i = 0; i < kept; ++i) {
-      double const w = math::exp((static_cast<double>(logits[ids_[i]]) - most) / how_.temperature);
+      double const w = math::exp((static_cast<double>(logit(ids_[i])) - most) / how_.temperature);
       weights_[i] = w > 0 ? w : 0;  // NaN too
       total += weights_[i];
     }
@@ -99,10 +103,12 @@ struct continued {
 
 /// Continues prompts by `count` tokens each, all in the same passes: sink(i, id) gets each token of
 /// prompt i as it is made, and ends that text early by returning false. A text is the same whatever
-/// others there are, that of prompt i alone with the seed how.seed + i, unless routers are asked for
-/// rules that compare tokens. All memory is allocated before the first token; the network is only
-/// read, so several threads may generate at a time. Throws invalid_argument: an empty prompt, or an id
-/// that the network does not know.
+/// others there are, that of prompt i alone with the seed how.seed + i, unless routers compare
+/// tokens; on cuda logits are the same but for rounding, which may change what is drawn. All memory
+/// is allocated before the first token, but for the host's copies of a device's logits. The network
+/// is only read, so several threads may generate at a time; not on cuda, where passes share memory
+/// of their executor. Throws invalid_argument: an empty prompt, or an id that the network does not
+/// know.
 template <class Net, Expr E, class X, class Sink>
 void generate(inference<Net, E, X> const& net, std::span<id_list const> prompts, std::int64_t count,
               sampling const& how, Sink&& sink) {
