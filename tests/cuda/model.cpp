@@ -183,6 +183,23 @@ TEST_CASE("with a cache of several sequences, starts that only the device can re
       "with a cache of several sequences, the host must be able to read starts");
 }
 
+TEST_CASE("sequences that are empty and more than the tokens are refused in a sentence") {
+  NEED_GPU();
+  model net;
+  std::vector<std::int32_t> const ids{1, 2};
+  std::vector<std::int64_t> starts(60, 2), few{0, 0, 0, 1, 1, 2, 2, 2};
+  starts[0] = 0;
+  fg::device_buffer<bf16> y(2 * 32);
+  fg::matrix<bf16> const out(y.data(), 2, 32);
+  CHECK_THROWS_WITH(
+      net.infer({.tokens = 2, .ids = ids, .starts = starts}, {}, out),
+      "on cuda a batch of 2 tokens cannot have 59 sequences: leave out those that are "
+      "empty");
+  CHECK_NOTHROW(net.infer({.tokens = 2, .ids = ids, .starts = few}, {}, out));
+  auto cache = net.make_cache(4, 59);  // has room for these lists
+  CHECK_NOTHROW(net.infer({.tokens = 2, .ids = ids, .starts = starts}, {}, out, &cache));
+}
+
 TEST_CASE("a pass whose y has no rows fills the cache as one that makes all does") {
   NEED_GPU();
   model net({.deviation = 0.2});

@@ -103,11 +103,13 @@ struct place<basic_cuda<T>> {
     on.context->token_losses = device_buffer<float>(tokens);
     ++on.context->moves;
   }
+  /// Starts and positions that there is room for: of as many sequences as tokens, and a few.
+  static constexpr std::int64_t listed(std::int64_t tokens) { return 2 * tokens + 16; }
   static constexpr std::int64_t staging_bytes(std::int64_t tokens) {
     arena counting;
     counting.take<std::int32_t>(tokens);
-    counting.take<std::int64_t>(2 * tokens + 2);  // positions; starts, none of them twice
-    counting.take<std::int64_t>(tokens);          // rows in a cache
+    counting.take<std::int64_t>(listed(tokens));
+    counting.take<std::int64_t>(tokens);  // rows in a cache
     return counting.used() + alignment;
   }
   static batch staged(X const& on, batch const& b, arena memory, cache* kept = nullptr) {
@@ -121,10 +123,17 @@ struct place<basic_cuda<T>> {
     batch made = b;
     made.ids = copied(std::span<std::int32_t const>(b.ids));
     made.positions = copied(b.positions);
-    if (kept && kept->sequences() > 1)
+    if (kept && kept->sequences() > 1) {
       seat(on, made, memory, *kept);
-    else
+    } else {
+      if (std::ssize(b.starts) + std::ssize(b.positions) > listed(b.tokens) &&
+          readable(b.starts.data()))
+        throw invalid_argument(
+            "on cuda a batch of %lld tokens cannot have %lld sequences: leave out those that are "
+            "empty",
+            finegrain::detail::shown(b.tokens), finegrain::detail::shown(b.sequences()));
       made.starts = copied(b.starts);
+    }
     if (b.log) reserve_log(on, *b.log);
     return made;
   }
