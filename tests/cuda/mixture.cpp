@@ -230,7 +230,8 @@ TEST_CASE("a token has the same bits wherever it stands in its batch", "[hardwar
   fg::for_each(fg::ladder<layers::small, layers::wide, layers::relu>{}, all);
 }
 
-TEST_CASE("large batches stay within their memory, and any cut of them has the same values") {
+TEST_CASE("large batches stay within their memory, and any cut of them has the same values",
+          "[hardware]") {
   NEED_GPU();
   constexpr fg::config c{.hidden = 256, .width = 128, .routed = 64, .top_k = 6, .shared = 2};
   using E = fg::mixture<c>;
