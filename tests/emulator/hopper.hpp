@@ -1,5 +1,5 @@
-// What instructions of compute capability 9.0 share: shared memory of a cluster's blocks, and copies
-// and products that are complete when somebody waits for them.
+// What instructions of compute capability 9.0 share: shared memory of a cluster's blocks, and what is
+// complete when somebody waits for it.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -9,7 +9,7 @@
 
 namespace emulator {
 
-/// An address in shared memory has the place in a block, and above it 1 + the rank of the block in its
+/// An address in shared memory has the place in a block, and above it 1 + the block's rank in its
 /// cluster, or 0 of one's own.
 constexpr u64 offset_mask = 0xffffff;
 constexpr u32 in_block(u32 address, u32 rank) {
@@ -19,7 +19,7 @@ block& block_at(warp& w, instruction const& i, int lane, u64 address);
 
 /// The mbarrier at an address.
 phase_barrier& phases_of(warp& w, instruction const& i, int lane, u64 at);
-/// Bytes that it waited for have come; who learns of its phase knows what this clock did until `when`.
+/// Bytes that it waited for have come; who learns of its phase knows what this clock did till `when`.
 void come(phase_barrier& b, std::size_t clock, u32 when, u32 bytes);
 /// A lane's copies of groups up to this one (cp.async).
 void finish_copies(warp& w, instruction const& i, int lane, int last);

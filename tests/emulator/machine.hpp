@@ -13,20 +13,20 @@
 #include <unordered_map>
 #include <vector>
 
-/// Runs kernels that nvcc compiled for compute capability 8.0, or 9.0a, on a machine without a GPU: this
-/// folder takes the place of cudart and cuBLAS, reads the PTX that is in a program's own objects,
+/// Runs kernels that nvcc compiled for compute capability 8.0, or 9.0a, on a machine without a GPU:
+/// this folder takes the place of cudart and cuBLAS, reads the PTX that is in a program's own objects,
 /// and interprets it, the 32 lanes of a warp at a time.
 ///
 /// It looks at what hardware does not: each access to memory is within an array and aligned, no
 /// byte is read that nobody wrote, and in shared memory a barrier stands between what one warp
 /// writes and another reads or writes. The first fault ends its kernel; the launch returns an error,
 /// and the program, whatever it made of that, exits with one. An instruction, a register or a
-/// function that it does not know is a fault too. Time, caches, fences between the proxies of 9.0 and
-/// the order in which products sum it does not know.
+/// function that it does not know is a fault too. Time, caches, fences between the proxies of 9.0
+/// and the order in which products sum it does not know.
 ///
 /// FINEGRAIN_EMULATOR_CAPABILITY=9.0 makes it a device of 9.0 with what this project uses of it
-/// (hopper.hpp), and prefers code for that.
-/// FINEGRAIN_EMULATOR_SEED=n has warps and blocks run in another order for each n but 0.
+/// (hopper.hpp), and prefers code for that. FINEGRAIN_EMULATOR_SEED=n has warps and blocks run in
+/// another order for each n but 0.
 namespace emulator {
 
 // Types as PTX names them.
