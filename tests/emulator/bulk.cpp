@@ -49,7 +49,7 @@ void transfer(warp& w, instruction const& i, int lane, u8* here, u64 there, u32 
 
 // What comes to shared memory counts as unwritten until somebody waits at its barrier.
 void expect_chunk(warp& w, instruction const& i, int lane, block& b, u64 at) {
-  check_shared(w, b, i, lane, at, chunk, access::write);
+  reach_shared(w, b, i, lane, at, chunk, access::write);
   forget(b, static_cast<u32>(at), chunk);
 }
 u8* arrived(block& b, u64 at, std::size_t clock, u32 when) {
@@ -184,31 +184,6 @@ void decode_bulk(statement& s) {
   } else {
     s.refuse();
   }
-}
-
-// The other way of ldmatrix: lane l gives the address of row l % 8 of matrix l / 8, and two numbers.
-template <bool Transposed>
-void store_matrices(warp& w, instruction const& i) {
-  if (!together(w, i, every_lane)) return;
-  u16 m[4][8][8];
-  for (u32 n = 0; n < i.count; ++n)
-    for (int l = 0; l < lanes; ++l) {
-      int const r = l / 4, c = l % 4 * 2;
-      u32 const pair = w.reg<u32>(i.at[n])[l];
-      for (int e = 0; e < 2; ++e)
-        (Transposed ? m[n][c + e][r] : m[n][r][c + e]) = static_cast<u16>(pair >> 16 * e);
-    }
-  for (int l = 0; l < 8 * i.count; ++l)
-    std::memcpy(reach(w, i, l, space::shared, address_of(w, i, l), 16, access::write),
-                m[l / 8][l % 8], 16);
-}
-void decode_stmatrix(statement& s) {
-  if (!s.has("m8n8") || s.type() != "b16") s.refuse();
-  instruction& i = s.emit(s.has("trans") ? store_matrices<true> : store_matrices<false>);
-  auto const d = statement::vector(s.operand(1));
-  i.count = static_cast<u8>(d.size());
-  for (std::size_t n = 0; n < d.size(); ++n) i.at[n] = s.read(d[n], 4);
-  s.address(i, s.operand(0), 8);
 }
 
 }  // namespace emulator

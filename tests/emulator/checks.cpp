@@ -88,6 +88,8 @@ void check_words(warp& w, block& b, instruction const& i, int lane, u64 first, a
     std::fill_n(&h.writer[first], Count, static_cast<u8>(me));
   }
 }
+}  // namespace
+
 u8* reach_shared(warp& w, block& b, instruction const& i, int lane, u64 at, u32 bytes, access how) {
   if (at + bytes > b.shared_bytes)
     fail(w, i,
@@ -102,6 +104,9 @@ u8* reach_shared(warp& w, block& b, instruction const& i, int lane, u64 at, u32 
   }
   return b.shared + at;
 }
+
+namespace {
+
 // Whether all of T's bytes are 1; or makes them so.
 template <class T>
 bool written_as(u8* written, bool writes) {
@@ -177,10 +182,6 @@ u8* reach(warp& w, instruction const& i, int lane, space where, u64 address, u32
   fail(w, i, std::string(word(how)) + " outside of memory, at " + near(address), lane);
 }
 
-void check_shared(warp& w, block& b, instruction const& i, int lane, u64 at, u32 bytes,
-                  access how) {
-  reach_shared(w, b, i, lane, at, bytes, how);
-}
 block& block_at(warp& w, instruction const& i, int lane, u64 address) {
   u64 const rank = address >> 24;
   if (rank == 0) return *w.in;

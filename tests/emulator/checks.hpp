@@ -31,8 +31,8 @@ enum class access { read, write, update };  // update: an atomic one
 /// written.
 u8* reach(warp& w, instruction const& i, int lane, space where, u64 address, u32 bytes, access how);
 
-/// The same checks of shared memory that may be another block's of the cluster.
-void check_shared(warp& w, block& b, instruction const& i, int lane, u64 at, u32 bytes, access how);
+/// The same of shared memory, which may be another block's of the cluster.
+u8* reach_shared(warp& w, block& b, instruction const& i, int lane, u64 at, u32 bytes, access how);
 /// The address that is an instruction's operand 8.
 u64 address_of(warp& w, instruction const& i, int lane);
 

@@ -1,4 +1,4 @@
-// Copies to shared memory that are waited for, and matrices that are read from there.
+// Copies to shared memory that are waited for, and matrices there.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cstring>
@@ -86,13 +86,34 @@ void load_matrices(warp& w, instruction const& i) {
     }
   }
 }
-void decode_ldmatrix(statement& s) {
+// The other way of ldmatrix: lane l gives the address of row l % 8 of matrix l / 8, and two numbers.
+template <bool Transposed>
+void store_matrices(warp& w, instruction const& i) {
+  if (!together(w, i, every_lane)) return;
+  u16 m[4][8][8];
+  for (u32 n = 0; n < i.count; ++n)
+    for (int l = 0; l < lanes; ++l) {
+      int const r = l / 4, c = l % 4 * 2;
+      u32 const pair = w.reg<u32>(i.at[n])[l];
+      for (int e = 0; e < 2; ++e)
+        (Transposed ? m[n][c + e][r] : m[n][r][c + e]) = static_cast<u16>(pair >> 16 * e);
+    }
+  for (int l = 0; l < 8 * i.count; ++l)
+    std::memcpy(reach(w, i, l, space::shared, address_of(w, i, l), 16, access::write),
+                m[l / 8][l % 8], 16);
+}
+// ldmatrix numbers, [address] and stmatrix [address], numbers.
+void decode_matrices(statement& s, bool stores) {
   if (!s.has("m8n8") || s.type() != "b16") s.refuse();
-  instruction& i = s.emit(s.has("trans") ? load_matrices<true> : load_matrices<false>);
-  auto const d = statement::vector(s.operand(0));
-  i.count = static_cast<u8>(d.size());
-  for (std::size_t n = 0; n < d.size(); ++n) i.at[n] = s.written(d[n]);
-  s.address(i, s.operand(1), 8);
+  bool const transposed = s.has("trans");
+  instruction& i = s.emit(stores       ? transposed ? store_matrices<true> : store_matrices<false>
+                                : transposed ? load_matrices<true>
+                                       : load_matrices<false>);
+  auto const numbers = statement::vector(s.operand(stores));
+  i.count = static_cast<u8>(numbers.size());
+  for (std::size_t n = 0; n < numbers.size(); ++n)
+    i.at[n] = stores ? s.read(numbers[n], 4) : s.written(numbers[n]);
+  s.address(i, s.operand(!stores), 8);
 }
 
 }  // namespace
@@ -106,9 +127,9 @@ void finish_copies(warp& w, instruction const& i, int lane, int last) {
 }
 
 void add_copies(decoders& all) {
-  all["stmatrix"] = decode_stmatrix;
+  all["stmatrix"] = [](statement& s) { decode_matrices(s, true); };
   all["cp"] = decode_cp;
-  all["ldmatrix"] = decode_ldmatrix;
+  all["ldmatrix"] = [](statement& s) { decode_matrices(s, false); };
 }
 
 }  // namespace emulator

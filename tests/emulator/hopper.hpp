@@ -28,7 +28,6 @@ void finish_copies(warp& w, instruction const& i, int lane, int last);
 void decode_bulk(statement& s);               // cp.async.bulk
 void decode_arrival_of_copies(statement& s);  // cp.async.mbarrier
 void decode_cluster_barrier(statement& s);    // barrier.cluster
-void decode_stmatrix(statement& s);
 
 /// Bytes of rows of 128 in shared memory, whose chunks of 16 are permuted by their row.
 constexpr u64 swizzled(u64 at) { return at ^ (at >> 7 & 7) << 4; }

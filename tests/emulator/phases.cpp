@@ -5,15 +5,19 @@
 #include "hopper.hpp"
 
 namespace emulator {
-namespace {
 
 // What is kept of an mbarrier stands beside shared memory, in which it only has its place.
-phase_barrier& phases_at(warp& w, instruction const& i, int lane, u64 at) {
+phase_barrier& phases_of(warp& w, instruction const& i, int lane, u64 at) {
   block& b = block_at(w, i, lane, at);
-  auto const found = b.phases.find(at & offset_mask);
+  u64 const place = at & offset_mask;
+  auto const found = b.phases.find(place);
   if (found == b.phases.end()) fail(w, i, "uses an mbarrier that is none", lane);
+  reach_shared(w, b, i, lane, place, 8, access::read);
   return found->second;
 }
+
+namespace {
+
 void make_phases(warp& w, instruction const& i) {
   for (int l = 0; l < lanes; ++l) {
     if (!w.on(l)) continue;
@@ -37,7 +41,7 @@ void arrive_once(phase_barrier& b, warp const& w) {
 void arrive(warp& w, instruction const& i) {  // at: bytes to expect, or none
   for (int l = 0; l < lanes; ++l) {
     if (!w.on(l)) continue;
-    phase_barrier& b = phases_at(w, i, l, address_of(w, i, l));
+    phase_barrier& b = phases_of(w, i, l, address_of(w, i, l));
     if (i.at[0]) b.bytes += w.reg<u32>(i.at[0])[l];
     arrive_once(b, w);
   }
@@ -47,7 +51,7 @@ void arrive(warp& w, instruction const& i) {  // at: bytes to expect, or none
 void arrive_after_copies(warp& w, instruction const& i) {
   for (int l = 0; l < lanes; ++l) {
     if (!w.on(l)) continue;
-    phase_barrier& b = phases_at(w, i, l, address_of(w, i, l));
+    phase_barrier& b = phases_of(w, i, l, address_of(w, i, l));
     int const last = w.commits[static_cast<u32>(l)];
     b.promised.push_back([&w, &i, &b, l, last] {
       finish_copies(w, i, l, last);
@@ -60,7 +64,7 @@ void test_phase(warp& w, instruction const& i) {
   u32 done = 0;
   for (int l = 0; l < lanes; ++l) {
     if (!w.on(l)) continue;
-    phase_barrier& b = phases_at(w, i, l, address_of(w, i, l));
+    phase_barrier& b = phases_of(w, i, l, address_of(w, i, l));
     for (auto const& what : std::exchange(b.promised, {})) what();
     if (b.phase == (w.reg<u32>(i.at[1])[l] & 1)) continue;
     learn(w, b.known);
@@ -107,9 +111,6 @@ void meet_in_cluster(warp& w, instruction const& i) {
 
 }  // namespace
 
-phase_barrier& phases_of(warp& w, instruction const& i, int lane, u64 at) {
-  return phases_at(w, i, lane, at);
-}
 void come(phase_barrier& b, std::size_t clock, u32 when, u32 bytes) {
   b.known[clock] = std::max(b.known[clock], when);
   b.bytes -= bytes;
