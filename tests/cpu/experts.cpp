@@ -48,6 +48,8 @@ TEST_CASE("a feed-forward block agrees with the specification, values and gradie
                                                           random_numbers(9 * 40, 3)) < 4e-6);
   CHECK(distance<fg::mlp<37, 290, fg::activation::reglu>>(random_numbers(9 * 37, 2),
                                                           random_numbers(9 * 37, 3)) < 4e-6);
+  using limited = fg::mlp<37, 290, fg::glu{fg::activation::swiglu, 0.25f}>;
+  CHECK(distance<limited>(random_numbers(9 * 37, 2), random_numbers(9 * 37, 3)) < 4e-6);
   CHECK(distance<fg::mlp<1, 1>>(random_numbers(1, 2), random_numbers(1, 3)) < 4e-6);
 }
 

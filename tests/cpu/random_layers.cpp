@@ -39,6 +39,7 @@ TEST_CASE("5,000 random layers, values and gradients, are the specification's") 
           fg::config{.hidden = 18, .width = 12, .routed = 63, .top_k = 7, .shared = 1},
           fg::config{.hidden = 40, .width = 64, .routed = 31, .top_k = 3, .shared = 1},
           fg::config{.hidden = 20, .width = 14, .routed = 64, .top_k = 6, .shared = 2, .renormalise = true, .act = geglu},
+          fg::config{.hidden = 20, .width = 21, .routed = 64, .top_k = 6, .shared = 1, .score = sqrt_softplus, .renormalise = true, .bias = true, .act = {swiglu, 0.5f}},
           fg::config{.hidden = 15, .width = 13, .routed = 66, .top_k = 5, .score = sigmoid, .bias = true}>(150, 20);
   compare<fg::config{.hidden = 24, .width = 10, .routed = 160, .top_k = 6, .shared = 2, .scale = 16, .groups = 8, .group_limit = 3},
           fg::config{.hidden = 100, .width = 64, .routed = 15, .top_k = 2, .shared = 1}>(20, 150);

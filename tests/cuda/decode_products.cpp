@@ -4,6 +4,7 @@
 #include <finegrain/cuda/coded.hpp>
 #include <finegrain/cuda/decode/products.hpp>
 #include <finegrain/cuda/hopper/few_rows.hpp>
+#include <finegrain/reference/experts.hpp>
 #include <type_traits>
 
 #include "../catch.hpp"
@@ -39,11 +40,6 @@ double dot(numbers const& a, std::int64_t i, std::vector<double> const& b, std::
   double sum = 0;
   for (int n = 0; n < size; ++n) sum += at(a, i + n) * b[static_cast<std::size_t>(j + n)];
   return sum;
-}
-double activate(fg::activation act, double z) {
-  if (act == fg::activation::swiglu) return z / (1 + std::exp(-z));
-  if (act == fg::activation::reglu) return z > 0 ? z : 0;
-  return z * (1 + std::tanh(0.7978845608028653559 * (z + 0.044715 * z * z * z))) / 2;
 }
 
 /// Compares and tells the first one that differs; NaN does.
@@ -176,9 +172,8 @@ struct products {
 };
 
 template <fg::format Format>
-void check_family(fg::activation act, int D, family<Format> const& f,
-                  std::vector<int> const& expert, std::vector<int> const& token, numbers const& x,
-                  bool exact, bool saves_z) {
+void check_family(fg::glu act, int D, family<Format> const& f, std::vector<int> const& expert,
+                  std::vector<int> const& token, numbers const& x, bool exact, bool saves_z) {
   auto const rows = static_cast<std::int64_t>(token.size());
   auto const F = std::int64_t{f.width};
   auto const z = download(f.z.data(), rows * 2 * F);
@@ -195,7 +190,7 @@ void check_family(fg::activation act, int D, family<Format> const& f,
     }
     for (auto const& half : both) want_z.insert(want_z.end(), half.begin(), half.end());
     for (std::size_t i = 0; i < static_cast<std::size_t>(F); ++i)
-      want_hidden.push_back(activate(act, both[0][i]) * both[1][i]);
+      want_hidden.push_back(fg::spec::gated_at(act, both[0][i], both[1][i]).value);
     // from the stored hidden, so that its rounding is not in doubt
     for (std::int64_t d = 0; d < D; ++d)
       want_out.push_back(dot(hidden, r * F, f.down.values, (e * D + d) * F, static_cast<int>(F)));
@@ -206,8 +201,7 @@ void check_family(fg::activation act, int D, family<Format> const& f,
 }
 
 template <fg::format Format = fg::format::bf16>
-void run(shape const& s, bool exact, fg::activation act = fg::activation::swiglu,
-         path by = path::decode) {
+void run(shape const& s, bool exact, fg::glu act = fg::activation::swiglu, path by = path::decode) {
   CAPTURE(s.D, s.F, s.SF, s.R, s.k, s.T, s.tile, s.skew, exact);
   auto const routing = s.skew < 0 ? all_at(s.T, s.R, s.R / 2)
                                   : random_routing(s.T, s.k, s.R, 7, s.skew, s.empty, s.drop);
@@ -294,6 +288,7 @@ TEST_CASE("products of few tokens are those of plain loops") {
       run({8, 8, 0, 3, 1, T, tile}, true);
       run({64, 72, 64, 5, 2, T, tile, 0, 0, 2}, true, fg::activation::geglu);
       run({64, 40, 72, 5, 2, T, tile}, true, fg::activation::reglu);
+      run({64, 40, 72, 5, 2, T, tile}, true, {fg::activation::swiglu, 0.5f});
     }
 }
 TEST_CASE("products of few tokens when one expert has all or none has any") {
@@ -313,7 +308,7 @@ TEST_CASE("products of few tokens of wide experts", "[hardware]") {
 }
 TEST_CASE("products of few rows with Hopper's instructions") {
   NEED_HOPPER(fg::device::few_rows<bf16>);
-  auto const hopper = [](shape const& s, bool exact, fg::activation act = fg::activation::swiglu) {
+  auto const hopper = [](shape const& s, bool exact, fg::glu act = fg::activation::swiglu) {
     run(s, exact, act, path::hopper);
   };
   for (int const tile : {8, 16, 32, 64}) {
@@ -324,6 +319,7 @@ TEST_CASE("products of few rows with Hopper's instructions") {
       hopper({64, 72, 64, 5, 2, T, tile, 0, 0, 2}, true, fg::activation::geglu);
     }
     hopper({64, 40, 72, 5, 2, 33, tile}, true, fg::activation::reglu);
+    hopper({64, 40, 72, 5, 2, 33, tile}, true, {fg::activation::geglu, 0.5f});
     hopper({128, 64, 128, 4, 1, 75, tile, -1}, false);
     hopper({128, 64, 0, 4, 2, 8, tile, 0, 1.0}, false);
     hopper({72, 1000, 8, 3, 2, 6, tile}, false);

@@ -17,8 +17,8 @@ using fg::bf16;
 using on_device::upload, on_device::download, on_device::unwritten, on_device::same_bits;
 using device_matrix = fg::matrix<bf16>;
 
-/// Layers that are tried in every type of number: narrow; wide, with GELU; with ReLU; one expert a
-/// token.
+/// Layers that are tried in every type of number: narrow; wide, with GELU; with ReLU; with a limit;
+/// one expert a token.
 struct layers {
   static constexpr fg::config small{
       .hidden = 72, .width = 40, .routed = 8, .top_k = 3, .shared = 1};
@@ -34,6 +34,12 @@ struct layers {
                                    .top_k = 2,
                                    .shared = 1,
                                    .act = fg::activation::reglu};
+  static constexpr fg::config limited{.hidden = 72,
+                                      .width = 40,
+                                      .routed = 4,
+                                      .top_k = 2,
+                                      .shared = 1,
+                                      .act = {fg::activation::swiglu, 0.5f}};
   static constexpr fg::config alone{.hidden = 128, .width = 64, .routed = 4, .top_k = 1};
 };
 /// A config of the family in widths that the device has.

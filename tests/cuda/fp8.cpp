@@ -113,7 +113,7 @@ struct coded_rows {
 
 struct layer {
   int D, F, R, S;
-  fg::activation act = fg::activation::swiglu;
+  fg::glu act = fg::activation::swiglu;
   bool whole = false;
 };
 
@@ -190,9 +190,9 @@ void check_family(layer const& l, family& f, std::vector<bf16> const& x, std::in
         most_g += std::abs(b), most_u += std::abs(d);
       }
       auto const i = static_cast<std::size_t>(c);
-      h[i] = fg::spec::activate(l.act, g) * u;
+      h[i] = fg::spec::gated_at(l.act, g, u).value;
       noise[i] = 0x1p-11 * (most_g * 1.1 * (std::abs(u) + 0x1p-11 * most_u) +
-                            most_u * std::abs(fg::spec::activate(l.act, g))) +
+                            most_u * std::abs(fg::spec::activate(l.act.kind, g))) +
                  1e-5 * std::abs(h[i]);
     }
     for (int from = 0; from < F; from += 128) {
@@ -325,6 +325,7 @@ TEST_CASE("fp8: GEGLU, ReGLU, and numbers far from 1") {
   NEED_HOPPER(device::fp8_products<bf16>);
   check_layer({272, 272, 4, 1, fg::activation::geglu}, random_routing(300, 2, 4, 2));
   check_layer({144, 136, 4, 1, fg::activation::reglu}, random_routing(131, 2, 4, 2));
+  check_layer({144, 136, 4, 1, {fg::activation::swiglu, 0.5f}}, random_routing(131, 2, 4, 2));
   check_layer({272, 272, 4, 1}, random_routing(150, 2, 4, 2), 1e-6);
   check_layer({272, 272, 4, 1}, random_routing(150, 2, 4, 2), 1000);
 }

@@ -136,6 +136,7 @@ TEMPLATE_TEST_CASE_SIG("frozen: all tokens at the same experts; parts of a layer
       .hidden = 64, .width = 200, .routed = 4, .top_k = 1, .act = fg::activation::geglu};
   compare<fg::mixture<geglu>, F>({1, 50, 500});
   compare<fg::mixture<layers::relu>, F>({1, 50, 300});
+  compare<fg::mixture<layers::limited>, F>({1, 50, 300});
 }
 TEMPLATE_TEST_CASE_SIG("frozen: the layer with its norm and residual, several of them", "",
                        ((fg::format F), F), format::int8, format::fp8, format::int4) {

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <finegrain/cuda/hopper/backward.hpp>
 #include <finegrain/cuda/hopper/deal.hpp>
+#include <finegrain/reference/experts.hpp>
 
 #include <cmath>
 #include <functional>
@@ -36,7 +37,7 @@ numbers reals(std::int64_t size, std::uint64_t seed) {
 struct shape {
   int D, F, S;  // S F wide is the shared expert; S may be 0
   on_device::routing routing;
-  activation act = activation::swiglu;
+  fg::glu act = activation::swiglu;
   bool shared_weights = false;
 };
 
@@ -97,18 +98,9 @@ void compare_exactly(std::string const& what, numbers const& got, std::vector<do
   compare(what, numbers, rounded, zero);
 }
 
-/// Value and derivative.
-std::pair<double, double> activated(activation act, double z) {
-  if (act == activation::reglu) return {z > 0 ? z : 0, z > 0 ? 1 : 0};
-  double const a = 2 * std::sqrt(2 / std::acos(-1.0)), b = 0.044715;
-  bool const silu = act == activation::swiglu;
-  double const s = 1 / (1 + std::exp(-(silu ? z : a * (z + b * z * z * z))));
-  return {z * s, s + z * s * (1 - s) * (silu ? 1 : a * (1 + 3 * b * z * z))};
-}
-
 /// All four products of one family. Of each row: its expert, and its token, -1 for all zeros.
 void check_family(std::string const& name, family& f, numbers const& x, numbers const& dy,
-                  std::vector<int> const& expert, std::vector<int> const& token, activation act,
+                  std::vector<int> const& expert, std::vector<int> const& token, fg::glu act,
                   std::function<void(int, gradients)> const& run) {
   auto const [D, F] = std::pair{f.D, f.F};
   auto const at = [](auto const& v, std::int64_t i) {
@@ -134,16 +126,16 @@ void check_family(std::string const& name, family& f, numbers const& x, numbers 
         for (std::int64_t d = 0; d < D; ++d)
           g += token_row(dy, r, d) * at(f.down, (expert_of(r) * D + d) * F + c);
         double const z = at(f.z, r * 2 * F + c), u = at(f.z, r * 2 * F + F + c);
-        auto const [value, slope] = activated(act, z);
+        auto const h = fg::spec::gated_at(act, z, u);
         double const w = f.weight.empty() ? 1 : static_cast<double>(f.weight[size(r)]);
-        for (double v : {w * value * u, w * g * u * slope, w * g * value}) {
+        for (double v : {w * h.value, w * g * h.by_gate, w * g * h.by_up}) {
           want.push_back(v);
           within.push_back(std::abs(v) * 0.0041 + (std::abs(w * g * u) + std::abs(w * u)) * 2e-6);
         }
         for (double v : {at(hidden, r * F + c), at(dz, r * 2 * F + c), at(dz, r * 2 * F + F + c)})
           got.push_back(v);
-        want_dot[size(r * parts + c / 128)] += g * value * u;
-        within_dot[size(r * parts + c / 128)] += std::abs(g * value * u) * 1e-5 + 1e-30;
+        want_dot[size(r * parts + c / 128)] += g * h.value;
+        within_dot[size(r * parts + c / 128)] += std::abs(g * h.value) * 1e-5 + 1e-30;
       }
     for (std::size_t i = 0; i < want_dot.size(); ++i)
       got_dot.push_back(static_cast<double>(dot[i]));
@@ -284,6 +276,9 @@ TEST_CASE("hopper backward: products equal plain loops", "[cuda]") {
   SECTION("one tile") { check({128, 128, 0, all_at(128, 1, 0)}); }
   SECTION("tails everywhere") { check({72, 40, 2, random_routing(37, 2, 4, 3)}); }
   SECTION("ReLU") { check({72, 136, 1, random_routing(37, 2, 4, 3), activation::reglu, true}); }
+  SECTION("a limit") {
+    check({72, 136, 1, random_routing(37, 2, 4, 3), {activation::swiglu, 0.5f}, true});
+  }
   SECTION("one token") { check({72, 40, 1, random_routing(1, 1, 3, 3)}); }
   SECTION("empty experts, several tiles, GELU, weights of shared rows") {
     check({264, 200, 2, random_routing(300, 3, 8, 4, 1.0, 2), activation::geglu, true});

@@ -31,7 +31,7 @@ numbers random_numbers(std::int64_t size, std::uint64_t seed, double scale, bool
 
 struct layer {
   int D, F, R, S;
-  fg::activation act = fg::activation::swiglu;
+  fg::glu act = fg::activation::swiglu;
   bool whole = false;
 };
 
@@ -116,7 +116,7 @@ void check_family(layer const& l, family const& f, numbers const& x, std::int64_
         dz.at(r, F + c, z[static_cast<std::size_t>(r * 2 * F + F + c)], u);
       }
       dhidden.at(r, c, hidden[static_cast<std::size_t>(r * F + c)],
-                 fg::spec::activate(l.act, g) * u);
+                 fg::spec::gated_at(l.act, g, u).value);
     }
     for (int c = 0; c < D; ++c)
       dout.at(r, c, out[static_cast<std::size_t>(r * D + c)],
@@ -224,6 +224,7 @@ TEST_CASE("hopper forward: GEGLU") {
 TEST_CASE("hopper forward: ReGLU") {
   NEED_HOPPER(device::hopper_forward<bf16>);
   check_layer({72, 136, 4, 1, fg::activation::reglu}, random_routing(131, 2, 4, 2), true);
+  check_layer({72, 136, 4, 1, {fg::activation::swiglu, 0.5f}}, random_routing(131, 2, 4, 2), true);
   check_layer({72, 136, 4, 1, fg::activation::reglu, true}, random_routing(131, 2, 4, 2), true);
 }
 

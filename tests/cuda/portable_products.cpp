@@ -59,7 +59,7 @@ struct family {
 struct shape {
   int D, F, shared_F;
   bool integers = false;  // sums are exact: the results must be the nearest numbers
-  activation act = activation::swiglu;
+  fg::glu act = activation::swiglu;
 };
 
 class layer {
@@ -112,8 +112,9 @@ class layer {
                 for (std::int64_t row = 0; row < f.rows; ++row)
                   for (int c = 0; c < f.width; ++c)
                     want[at(row * f.width + c)] =
-                        fg::spec::activate(s_.act, want_z[at(row * 2 * f.width + c)]) *
-                        want_z[at((row * 2 + 1) * f.width + c)];
+                        fg::spec::gated_at(s_.act, want_z[at(row * 2 * f.width + c)],
+                                           want_z[at((row * 2 + 1) * f.width + c)])
+                            .value;
                 compare("z", z[i], want_z, s_.integers);
                 compare("hidden", hidden[i], want, false);
               },
@@ -183,12 +184,11 @@ class layer {
                     double const zg = f.z.host[at(row * 2 * F + c)],
                                  zu = f.z.host[at(row * 2 * F + F + c)];
                     double const gc = g[at(row * F + c)], w = f.weight[at(row)];
-                    double const a = fg::spec::activate(s_.act, zg);
-                    want_dz[at(row * 2 * F + c)] =
-                        w * gc * zu * fg::spec::activate_derivative(s_.act, zg);
-                    want_dz[at(row * 2 * F + F + c)] = w * gc * a;
-                    want_hidden[at(row * F + c)] = w * a * zu;
-                    want_dot[at(row * parts + c / 128)] += gc * a * zu;
+                    auto const h = fg::spec::gated_at(s_.act, zg, zu);
+                    want_dz[at(row * 2 * F + c)] = w * gc * h.by_gate;
+                    want_dz[at(row * 2 * F + F + c)] = w * gc * h.by_up;
+                    want_hidden[at(row * F + c)] = w * h.value;
+                    want_dot[at(row * parts + c / 128)] += gc * h.value;
                   }
                 compare("dz", dz[i], want_dz, false);
                 compare("hidden", hidden[i], want_hidden, false);
@@ -434,6 +434,8 @@ TEST_CASE("portable products of small layers") {
       check("integers", {72, 136, 24, true}, random_routing(150, 2, 5, 3));
       check("geglu", {40, 136, 16, false, activation::geglu}, random_routing(90, 2, 3, 4));
       check("reglu", {40, 72, 16, false, activation::reglu}, random_routing(50, 2, 3, 4));
+      check("limited", {40, 136, 16, false, {activation::swiglu, 0.5f}},
+            random_routing(90, 2, 3, 4));
       check("reglu of 0", {24, 40, 8, true, activation::reglu}, random_routing(50, 2, 3, 4));
       check("all at one", {136, 264, 0}, all_at(150, 3, 1));
       check("one token", {72, 40, 48}, random_routing(1, 2, 8, 5));

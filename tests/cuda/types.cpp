@@ -77,6 +77,12 @@ TEMPLATE_TEST_CASE("a mixture with ReLU, of fp16 or f32", "", fp16, float) {
     compare<TestType, fg::mixture<layers::relu>>(T, 400 + 7 * T);
 }
 
+TEMPLATE_TEST_CASE("a mixture whose experts have a limit, of fp16 or f32", "", fp16, float) {
+  NEED_GPU();
+  for (std::int64_t T : on_device::sizes_here({1, 33}))
+    compare<TestType, fg::mixture<layers::limited>>(T, 500 + 7 * T);
+}
+
 TEMPLATE_TEST_CASE("every kind of router, of fp16 or f32", "", fp16, float) {
   NEED_GPU();
   std::size_t count = 0;

@@ -436,9 +436,11 @@ def kept(choice, c):
 # ---- the layer
 
 
-def expert(x, w, name, activation=silu):
-    hidden = activation(linear(x, w[name + ".gate"])) * linear(x, w[name + ".up"])
-    return linear(hidden, w[name + ".down"])
+def expert(x, w, name, activation=silu, limit=0.0):
+    gate, up = linear(x, w[name + ".gate"]), linear(x, w[name + ".up"])
+    if limit:
+        gate, up = gate.clamp(max=limit), up.clamp(-limit, limit)
+    return linear(activation(gate) * up, w[name + ".down"])
 
 
 def gelu_tanh(x):
@@ -450,13 +452,13 @@ def mixture(x, w, c, choice, keep):
     act = {"swiglu": silu, "geglu": gelu_tanh, "reglu": relu}[c.act]
     y = torch.zeros_like(x)
     if c.shared and not c.without_shared:
-        together = expert(x, w, "shared", act) * c.shared_scale
+        together = expert(x, w, "shared", act, c.act_limit) * c.shared_scale
         if "shared_gate" in w:
             together = together * linear(x, w["shared_gate"]).sigmoid()
         y = y + together
     for i in range(c.routed):
         tokens, slots = torch.nonzero((choice.experts == i) & keep, as_tuple=True)
         if len(tokens):
-            out = expert(x[tokens], w, f"experts.{i}", act) * choice.weights[tokens, slots, None]
-            y = y.index_add(0, tokens, out)
+            out = expert(x[tokens], w, f"experts.{i}", act, c.act_limit)
+            y = y.index_add(0, tokens, out * choice.weights[tokens, slots, None])
     return y

@@ -19,7 +19,7 @@ HIDDEN, WIDTH = 7, 3
 NUMBERS = {  # of a layer; of a request; of a case's inputs
     "groups": 1, "limit": 1, "scale": 1.0, "norm": False, "score": "softmax", "pre_softmax": False,
     "bias": False, "table": 0, "cosine": 0, "router": True, "shared_gate": False,
-    "shared_scale": 1.0, "act": "swiglu",
+    "shared_scale": 1.0, "act": "swiglu", "act_limit": 0.0,
     "mask_best": 0, "without_shared": False, "training": True, "by_sequence": False, "devices": 1,
     "expert": 0.0, "device": 0.0, "communication": 0.0, "sequence": 0.0, "z": 0.0,
     "importance": 0.0, "capacity": 0.0, "drop_last": False, "device_capacity": 0.0,
@@ -87,6 +87,8 @@ LAYERS = {
     "sigmoid": layer(f.deepseek_v3, 16, 3, 1, bias=True, norm=True, scale=2.5),
     "geglu": layer(f.paper, 15, 3, 1, act="geglu"),
     "reglu": layer(f.paper, 15, 3, 1, act="reglu"),
+    "deepseek_v4_limit": layer(f.deepseek_v4, 15, 3, 1, bias=True, scale=1.5, act_limit=0.5),
+    "geglu_limit": layer(f.paper, 6, 3, 1, act="geglu", act_limit=0.25),
 }
 
 

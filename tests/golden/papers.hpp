@@ -49,6 +49,7 @@ constexpr known<X> papers[] = {
         "sigmoid"),
     as<sized(15, 3, 1, {.act = fg::activation::geglu}), X>("geglu"),
     as<sized(15, 3, 1, {.act = fg::activation::reglu}), X>("reglu"),
+    as<sized(6, 3, 1, {.act = {fg::activation::geglu, 0.25f}}), X>("geglu_limit"),
 };
 
 }  // namespace golden::of_papers

@@ -310,7 +310,7 @@ TEST_CASE("a config that says what no stage here computes is refused") {
   also(R"("llama_4_scaling_beta": 0.1)", "llama_4_scaling_beta is 0.1 in the file, null here");
   also(R"("attn_logit_softcapping": 50.0)", "attn_logit_softcapping is 50 in the file, null here");
   also(R"("final_logit_softcapping": 30)", "final_logit_softcapping is 30 in the file, null here");
-  also(R"("swiglu_limit": Infinity)", "swiglu_limit is Infinity in the file, null here");
+  also(R"("swiglu_limit": Infinity)", "swiglu_limit is Infinity in the file, 0 here");
   also(R"("layer_types": ["full_attention", "sliding_attention"])",
        "layer_types.1 is sliding_attention in the file, full_attention here");
   also(R"("norm_topk_prob": false)", "norm_topk_prob is false in the file, true here");

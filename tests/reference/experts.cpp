@@ -45,6 +45,31 @@ TEST_CASE("an expert of numbers that can be worked out by hand") {
   CHECK(expert.forward({5, 4}) == numbers{3 * hidden, -hidden});
 }
 
+TEST_CASE(
+    "a limit bounds a gate from above and an up from both sides, and stops gradients beyond") {
+  layer<fg::mlp<2, 1, fg::glu{fg::activation::reglu, 2}>> expert;
+  auto const w = expert.weights();
+  std::fill(expert.w.begin(), expert.w.end(), 0.0);
+  w.gate(0, 0) = 1, w.up(0, 1) = 1, w.down(0, 0) = 1;  // x0 is the gate, x1 the up
+  auto const check = [&](double gate, double up, double y, double dgate, double dup) {
+    CHECK(expert.forward({gate, up}) == numbers{y, 0});
+    expert.train({gate, up}, {1, 0});
+    CHECK(expert.dx == numbers{dgate, dup});
+  };
+  check(1, 1.5, 1.5, 1.5, 1);
+  check(2, 1, 2, 1, 2);   // the limit itself is within
+  check(3, 1, 2, 0, 2);   // no gradient of the gate
+  check(-9, 1, 0, 0, 0);  // a gate has no lower limit
+  check(1, 5, 2, 2, 0);   // no gradient of the up
+  check(1, -2, -2, -2, 1);
+  check(1, -5, -2, -2, 0);
+  check(8, -8, -4, 0, 0);
+  CHECK(std::isnan(expert.forward({double(NAN), 1})[0]));
+  CHECK(std::isnan(expert.forward({1, double(NAN)})[0]));
+  expert.train({1, double(NAN)}, {1, 0});
+  CHECK(std::isnan(expert.dx[0]));
+}
+
 /// Rows [first, first + F) of the gate and up of a wide expert, and these columns of its down.
 template <int F, class W>
 layer<fg::mlp<D, F>> slice(W const& wide, int first) {

@@ -191,6 +191,7 @@ TEST_CASE("backward agrees with differences in 100,000 partials of every stage a
   agree(sum, fg::mlp<D, 4>{}, 30);
   agree(sum, fg::mlp<D, 4, fg::activation::geglu>{}, 30);
   agree(sum, fg::mlp<D, 4, fg::activation::reglu>{}, 30);
+  agree(sum, fg::mlp<D, 4, fg::glu{fg::activation::swiglu, 0.5f}>{}, 30);
   agree(sum, fg::attention<D, 3, 3, 2>{}, 30);
   agree(sum, fg::attention<D, 4, 2, 4>{}, 30);
   agree(sum, fg::attention<D, 4, 1, 2>{}, 30);

@@ -31,6 +31,18 @@ enum class activation { swiglu, geglu, reglu };
 /// GELU's tanh form is z (1 + tanh(u)) / 2 = z / (1 + exp(-2 u)), u = gelu_linear (z + gelu_cubic z^3).
 inline constexpr double gelu_linear = 0.7978845608028653559, gelu_cubic = 0.044715;  // sqrt(2 / pi)
 
+/// A gated linear unit, act(gate) * up. With a limit over 0, of the gate that is at most the limit, and
+/// of the up between it and its negative [DeepSeek-V4: 10]; no gradient passes what lies beyond.
+struct glu {
+  activation kind = activation::swiglu;
+  float limit = 0;
+
+  constexpr glu() = default;
+  constexpr glu(activation kind, float limit = 0) : kind(kind), limit(limit) {}
+  constexpr bool limited() const { return limit > 0; }
+  friend constexpr bool operator==(glu const&, glu const&) = default;
+};
+
 /// One mixture layer, as built. Only what changes shapes or code stands here; learning rates,
 /// balance coefficients, token counts and seeds are given when it runs.
 struct config {
@@ -52,7 +64,7 @@ struct config {
   // The experts.
   bool shared_gate = false;   // the shared experts' sum is weighted by sigmoid(a linear map of x)
   float shared_scale = 1.0f;  // and by this
-  activation act = activation::swiglu;
+  glu act = activation::swiglu;  // or {activation::swiglu, 10}: with a limit
 
   // Other members of the family. Softmax after top-k is by_logits, renormalise and epsilon 0.
   finegrain::selection selection = finegrain::selection::top_k;
@@ -126,6 +138,7 @@ constexpr config const& checked(config const& c) {
   if (c.cosine > 0 && c.precision != precision::f32) throw invalid_config("finegrain::config: a cosine router computes in f32");
   if (c.cosine < 0) throw invalid_config("finegrain::config: cosine, the dimensions of a cosine router, must not be negative");
   if (!(c.shared_scale > 0) || c.shared_scale > 1e6f) throw invalid_config("finegrain::config: shared_scale must be positive and finite");
+  if (!(c.act.limit >= 0) || c.act.limit > 1e6f) throw invalid_config("finegrain::config: act's limit must be positive and at most 1e6, or 0 for none");
   if (c.given_logits) throw invalid_config("finegrain::config: given_logits is for the library: a router of your own is mixture<C, Router>");
   if (c.shared_scale != 1 && c.shared == 0) throw invalid_config("finegrain::config: shared_scale needs shared experts");
   if (c.shared_gate && c.shared == 0) throw invalid_config("finegrain::config: shared_gate needs shared experts");

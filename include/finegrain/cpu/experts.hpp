@@ -32,6 +32,22 @@ FINEGRAIN_INLINE vec derivative(activation act, vec z, vec s) {
   return s + z * s * (1.0f - s) * argument_derivative(act, z);
 }
 
+/// What counts of a gate and an up, as glu has it, and what of their gradients passes: 1 or 0. A lane
+/// that is not a number stays one.
+struct bounded {
+  vec gate, up, gate_passes, up_passes;
+};
+FINEGRAIN_INLINE bounded within(glu act, vec gate, vec up) {
+  vec const one = vec{} + 1.0f, most = vec{} + act.limit;
+  if (!act.limited()) return {gate, up, one, one};
+  auto const high = gate > most, over = up > most, under = up < -most;
+  return {high ? most : gate,
+          over    ? most
+          : under ? -most
+                  : up,
+          high ? vec{} : one, (over | under) ? vec{} : one};
+}
+
 FINEGRAIN_INLINE void store_up_to(float* p, vec v, std::int64_t n) {
   n >= lanes ? store(p, v) : store_first(p, v, n);
 }
@@ -55,30 +71,32 @@ FINEGRAIN_INLINE void keep(vec v, std::int64_t n, float* to) {
 /// act(gate) * up for a vector's columns, the first n of which count; gate and up as a product left
 /// them; kept where asked.
 template <format F>
-FINEGRAIN_INLINE vec gated_forward(activation act, float const* sums, std::int64_t n, float* gate,
+FINEGRAIN_INLINE vec gated_forward(glu act, float const* sums, std::int64_t n, float* gate,
                                    float* up) {
   vec const g = load(sums), u = load(sums + lanes);
   if (gate) {
     keep<F>(g, n, gate);
     keep<F>(u, n, up);
   }
-  return g * share(act, g) * u;
+  auto const z = within(act, g, u);
+  return z.gate * share(act.kind, z.gate) * z.up;
 }
 static_assert(half_panel == lanes);
 /// From dh (n columns), the gradient before the slot's weight w: dgate, dup, hidden * w. Returns
 /// the sum of dh * hidden, lane by lane: the weight's gradient. gate and up are as they were kept.
 template <format F>
-vec gated_backward(activation act, float const* dh, std::int64_t n, float w, float const* gate,
+vec gated_backward(glu act, float const* dh, std::int64_t n, float w, float const* gate,
                    float const* up, float* dgate, float* dup, float* hidden) {
   vec dot{};
   for (std::int64_t c = 0; c < n; c += lanes) {
     std::int64_t const at = c / unit<F>::numbers;
-    vec const d = load(dh + c), g = unit<F>::numbers_of(gate + at, n - c),
-              u = unit<F>::numbers_of(up + at, n - c);
-    vec const s = share(act, g), a = g * s, slope = derivative(act, g, s);
+    auto const z =
+        within(act, unit<F>::numbers_of(gate + at, n - c), unit<F>::numbers_of(up + at, n - c));
+    vec const d = load(dh + c), g = z.gate, u = z.up;
+    vec const s = share(act.kind, g), a = g * s, slope = derivative(act.kind, g, s);
     dot += d * a * u;
-    store_up_to(dgate + c, w * d * u * slope, n - c);
-    store_up_to(dup + c, w * d * a, n - c);
+    store_up_to(dgate + c, w * d * u * slope * z.gate_passes, n - c);
+    store_up_to(dup + c, w * d * a * z.up_passes, n - c);
     store_up_to(hidden + c, w * a * u, n - c);
   }
   return dot;
@@ -104,7 +122,7 @@ struct stored_experts {
 /// expert's rows through the whole expert, and what lies between stays in its cache. Where that would
 /// be more than a task's share, one loop makes hidden and the next makes out.
 template <class Weights>
-void experts_forward(cpu const& on, activation act, std::span<expert_group const> groups,
+void experts_forward(cpu const& on, glu act, std::span<expert_group const> groups,
                      Weights const& weights, matrix<float const> x, expert_task* tasks,
                      expert_room const& room) {
   using namespace simd;
@@ -197,7 +215,7 @@ void slot_products(cpu const& on, std::span<expert_group const> groups,
 
 /// dgate_up, weighted hidden and dweight from dy (T, D).
 template <format F>
-void backward_through_down(cpu const& on, activation act, std::span<expert_group const> groups,
+void backward_through_down(cpu const& on, glu act, std::span<expert_group const> groups,
                            matrix<float const> dy, expert_task* tasks, expert_room const& room) {
   auto const product = [&](expert_group const& g, expert_task const& task) {
     return slot_product{
@@ -296,7 +314,7 @@ void weight_gradients(cpu const& on, std::span<expert_group const> groups, matri
 }  // namespace simd
 
 /// Weight gradients, group.dweight, and the slots' shares of dx in group.out, from dy (T, D).
-FINEGRAIN_LAZY inline void experts_backward(cpu const& on, activation act,
+FINEGRAIN_LAZY inline void experts_backward(cpu const& on, glu act,
                                             std::span<expert_group const> groups,
                                             matrix<float const> x, matrix<float const> dy,
                                             gradients mode, expert_task* tasks,
@@ -310,7 +328,7 @@ FINEGRAIN_LAZY inline void experts_backward(cpu const& on, activation act,
 
 }  // namespace FINEGRAIN_ISA
 
-template <int D, int F, activation Act>
+template <int D, int F, glu Act>
 struct plan<cpu, mlp<D, F, Act>> {
   struct saved {
     matrix<float> gate_up;  // (T, kept_units(F)), in training

@@ -126,7 +126,7 @@ requires(Packable<F.rest>&& F.rest != format::f32) struct frozen_weights<cpu, F,
   }
 };
 
-template <formats F, int D, int Width, activation Act>
+template <formats F, int D, int Width, glu Act>
 requires(Packable<F.experts>) struct frozen_weights<cpu, F, mlp<D, Width, Act>>
     : frozen_experts<F.experts> {
   constexpr explicit frozen_weights(arena& memory)

@@ -29,8 +29,7 @@ void clear(cpu const& on, stack<T> s) {
              [&](std::int64_t r, int) { std::fill_n(s.data + r * s.cols, s.cols, T(0)); });
 }
 
-FINEGRAIN_LAZY inline void run_experts(cpu const& on, activation act,
-                                       std::span<expert_group const> groups,
+FINEGRAIN_LAZY inline void run_experts(cpu const& on, glu act, std::span<expert_group const> groups,
                                        layer_weights<float const> const&, matrix<float const> x,
                                        mixture_scratch const& t) {
   in_products_of(on, [&]<format F>() {
@@ -38,7 +37,7 @@ FINEGRAIN_LAZY inline void run_experts(cpu const& on, activation act,
   });
 }
 template <format F>
-void run_experts(cpu const& on, activation act, std::span<expert_group const> groups,
+void run_experts(cpu const& on, glu act, std::span<expert_group const> groups,
                  frozen_layer<F> const& w, matrix<float const> x, mixture_scratch const& t) {
   experts_forward(on, act, groups, w.experts, x, t.tasks, t.room);
 }

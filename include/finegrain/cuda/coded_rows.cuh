@@ -210,9 +210,10 @@ __global__ void __launch_bounds__(threads, S::per_processor)
     for (int i = 0; i < 2 * groups; ++i) {
       int const r = i / 2 * 8 + i % 2;
       if (r + 2 * c >= to.written || left <= 0) continue;
-      float const low = by[0] * sum[m][i / 2][i % 2], high = by[1] * sum[m][i / 2][2 + i % 2];
+      float low = by[0] * sum[m][i / 2][i % 2], high = by[1] * sum[m][i / 2][2 + i % 2];
       T* const y = at + std::int64_t{r} * N + n;
       if constexpr (Up) {
+        if (p.act.limited()) bring_within(p.act.limit, low, high);
         *y = T(gate_function(p.act)(low) * high);
       } else {
         *y = T(low);

@@ -193,7 +193,7 @@ requires(device::is_coded(
   }
 };
 
-template <class T, formats F, int D, int Width, activation Act>
+template <class T, formats F, int D, int Width, glu Act>
 requires(device::is_coded(F.experts)) struct frozen_weights<basic_cuda<T>, F, mlp<D, Width, Act>>
     : device::frozen_experts<F.experts> {
   constexpr explicit frozen_weights(arena& memory)

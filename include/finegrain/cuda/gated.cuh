@@ -12,14 +12,15 @@ namespace device {
 struct gate_function {
   static constexpr float log2_e = 1.4426950408889634f, ln_2 = 0.6931471805599453f,
                          steep = -0x1p100f;
-  float linear = -log2_e, cubic = 0;
+  float linear = -log2_e, cubic = 0, limit = 0;
 
-  FINEGRAIN_HD explicit constexpr gate_function(activation act) {
-    if (act == activation::swiglu) return;
-    linear = act == activation::reglu ? steep : -log2_e * 2 * float(gelu_linear);
-    cubic = act == activation::reglu ? 0 : linear * float(gelu_cubic);
+  FINEGRAIN_HD explicit constexpr gate_function(glu g) : limit(g.limit) {
+    if (g.kind == activation::swiglu) return;
+    linear = g.kind == activation::reglu ? steep : -log2_e * 2 * float(gelu_linear);
+    cubic = g.kind == activation::reglu ? 0 : linear * float(gelu_cubic);
   }
   FINEGRAIN_HD constexpr bool is_step() const { return linear == steep; }
+  FINEGRAIN_HD constexpr bool limited() const { return limit > 0; }
 
 #if defined(__CUDACC__)
   __device__ float operator()(float z) const {
@@ -62,12 +63,46 @@ struct gate_function {
 };
 
 #if defined(__CUDACC__)
+/// Brings a gate and its up within the limit, unless they are no numbers. Returns what lay beyond: 1,
+/// the gate; 2, the up; 3, both.
+__device__ inline unsigned bring_within(float limit, float& gate, float& up) {
+  bool const high = gate > limit, far = fabsf(up) > limit;
+  if (high) gate = limit;
+  if (far) up = copysignf(limit, up);
+  return (high ? 1u : 0u) | (far ? 2u : 0u);
+}
+/// The same of N, two bits each.
+template <int N>
+__device__ unsigned bring_within(float limit, float* gate, float* up) {
+  unsigned beyond = 0;
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    unsigned const bits = bring_within(limit, gate[i], up[i]);
+    if constexpr (N <= 16) beyond |= bits << 2 * i;
+  }
+  return beyond;
+}
+/// No gradient passes what lay beyond.
+template <int N>
+__device__ void stop_beyond(unsigned beyond, float* dgate, float* dup) {
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    if (beyond >> 2 * i & 1) dgate[i] = 0;
+    if (beyond >> 2 * i & 2) dup[i] = 0;
+  }
+}
+
 /// act(z) as products of few tokens have it: of one number, and of ReLU below 0 a zero.
 __device__ inline float activate(activation act, float z) {
   if (act == activation::swiglu) return z / (1 + __expf(-z));
   if (act == activation::reglu) return z * (z > 0 ? 1.f : 0.f);
   float const u = float(gelu_linear) * (z + float(gelu_cubic) * z * z * z);
   return z / (1 + __expf(-2 * u));
+}
+/// act(z) up of one number, as products of few tokens have it.
+__device__ inline float gate_one(glu g, float z, float up) {
+  if (g.limited()) bring_within(g.limit, z, up);
+  return activate(g.kind, z) * up;
 }
 #endif
 

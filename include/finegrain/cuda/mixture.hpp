@@ -101,7 +101,7 @@ template <class T, config C>
 struct plan<basic_cuda<T>, mixture<C>> : device::mixture_plan<T, C, (C.shared > 0), true> {};
 
 /// A dense block is a shared expert alone.
-template <class T, int D, int F, activation Act>
+template <class T, int D, int F, glu Act>
 struct plan<basic_cuda<T>, mlp<D, F, Act>>
     : device::mixture_plan<
           T, config{.hidden = D, .width = F, .routed = 1, .top_k = 1, .shared = 1, .act = Act},

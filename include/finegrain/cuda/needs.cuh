@@ -84,7 +84,7 @@ struct stage_code<T, attention<D, Heads, KvHeads, HeadDim, Form>>
                code_if<Form.norm != head_norm::none, norm_code, T>> {};
 template <class T, int D, int Heads, latent N>
 struct stage_code<T, latent_attention<D, Heads, N>> : latent_attention_code<T> {};
-template <class T, int D, int F, activation Act>
+template <class T, int D, int F, glu Act>
 struct stage_code<T, mlp<D, F, Act>> : layer_code<T> {};
 template <class T, config C>
 struct stage_code<T, shared_experts<C>> : layer_code<T> {};

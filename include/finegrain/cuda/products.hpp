@@ -35,7 +35,7 @@ enum class instructions { all, portable };
 template <class T>
 struct expert_products {
   int hidden = 0;  // D
-  activation act = activation::swiglu;
+  glu act = activation::swiglu;
   row_map rows;
   expert_family<T> routed, shared;
   T const* x = nullptr;                   // (T, D)

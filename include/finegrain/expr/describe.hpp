@@ -66,9 +66,9 @@ std::string details(latent_attention<D, Heads, N>) {
   return text + detail::unless(10000, ", theta", double(N.theta)) + detail::slowed(N.yarn);
 }
 
-constexpr char const* name_of(activation a) {
+inline std::string name_of(glu g) {
   constexpr char const* names[] = {"swiglu", "geglu", "reglu"};
-  return names[static_cast<int>(a)];
+  return names[static_cast<int>(g.kind)] + detail::unless(0, " within", double(g.limit));
 }
 constexpr char const* name_of(score s) {
   switch (s) {
@@ -100,9 +100,9 @@ constexpr char const* name_of(precision p) {
   return "";
 }
 
-template <int D, int F, activation Act>
+template <int D, int F, glu Act>
 std::string details(mlp<D, F, Act>) {
-  return std::string(name_of(Act)) + " of " + std::to_string(F);
+  return name_of(Act) + " of " + std::to_string(F);
 }
 
 template <config C>

@@ -93,10 +93,12 @@ struct attention : stage<D> {
   static constexpr std::int64_t cache = 2LL * KvHeads * HeadDim;
 };
 
-/// A feed-forward block of width F: down(act(gate(x)) * up(x)).
-template <int D, int F, activation Act = activation::swiglu>
+/// A feed-forward block of width F: down(act(gate(x)) * up(x)); Act as a config's, an activation or one
+/// with a limit.
+template <int D, int F, glu Act = activation::swiglu>
 struct mlp : stage<D> {
   static_assert(D >= 1 && F >= 1, "mlp: both widths must be at least 1");
+  static_assert(Act.limit >= 0, "mlp: a limit must be positive, or 0 for none");
   static constexpr char const* name = "mlp";
   template <class T>
   struct weights {

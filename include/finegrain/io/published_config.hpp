@@ -85,7 +85,7 @@ class config_comparison {
     turned_part(1);
     attention_numbers(D, Heads, double{N.theta}, N.yarn);
   }
-  template <int D, int F, activation Act>
+  template <int D, int F, glu Act>
   void compare(mlp<D, F, Act>) {
     feed_forward(D, Act);
   }
@@ -167,12 +167,12 @@ class config_comparison {
     scaling("attention_factor", nullptr, nullptr);
     scaling("truncate", true, true);
   }
-  FINEGRAIN_LAZY void feed_forward(int hidden, activation act) {
+  FINEGRAIN_LAZY void feed_forward(int hidden, glu act) {
     same({"hidden_size"}, hidden);
-    same({"swiglu_limit"}, nullptr);
-    same({"hidden_act"}, act == activation::swiglu  ? "silu"
-                         : act == activation::geglu ? "gelu_pytorch_tanh"
-                                                    : "relu");
+    same_or(0, {"swiglu_limit"}, double{act.limit});
+    same({"hidden_act"}, act.kind == activation::swiglu  ? "silu"
+                         : act.kind == activation::geglu ? "gelu_pytorch_tanh"
+                                                        : "relu");
   }
   FINEGRAIN_LAZY void experts(config const& c) {
     same({"n_routed_experts", "num_experts", "num_local_experts"}, c.routed);

@@ -27,6 +27,23 @@ T activate_derivative(activation act, T z) {
   return (1 + u) / 2 + z * (1 - u * u) / 2 * a * (1 + 3 * b * z * z);
 }
 
+/// act(gate) * up, and its derivatives by both: what lies beyond the limit has none. What is not a
+/// number stays.
+template <class T>
+struct gated {
+  T value, by_gate, by_up;
+};
+template <class T>
+gated<T> gated_at(glu act, T gate, T up) {
+  T const most(act.limit);
+  bool const high = act.limited() && gate > most;
+  bool const far = act.limited() && (up > most || up < -most);
+  if (high) gate = most;
+  if (far) up = up > 0 ? most : -most;
+  T const a = activate(act.kind, gate), slope = activate_derivative(act.kind, gate);
+  return {a * up, high ? T(0) : up * slope, far ? T(0) : a};
+}
+
 /// One expert of a stack's R.
 template <class T>
 struct one_expert {
@@ -42,20 +59,20 @@ one_expert<T> expert_of(W const& w, std::int64_t i) {
 
 /// hidden (T, F) = act(gate) * up.
 template <class T>
-void gated_forward(basic_reference<T> const&, activation act, spec::input<T> gate,
-                   spec::input<T> up, spec::output<T> hidden) {
+void gated_forward(basic_reference<T> const&, glu act, spec::input<T> gate, spec::input<T> up,
+                   spec::output<T> hidden) {
   for (std::int64_t t = 0; t < gate.rows; ++t)
     for (std::int64_t f = 0; f < gate.cols; ++f)
-      hidden(t, f) = spec::activate(act, gate(t, f)) * up(t, f);
+      hidden(t, f) = spec::gated_at(act, gate(t, f), up(t, f)).value;
 }
 template <class T>
-void gated_backward(basic_reference<T> const&, activation act, spec::input<T> gate,
-                    spec::input<T> up, spec::input<T> dhidden, spec::output<T> dgate,
-                    spec::output<T> dup) {
+void gated_backward(basic_reference<T> const&, glu act, spec::input<T> gate, spec::input<T> up,
+                    spec::input<T> dhidden, spec::output<T> dgate, spec::output<T> dup) {
   for (std::int64_t t = 0; t < gate.rows; ++t)
     for (std::int64_t f = 0; f < gate.cols; ++f) {
-      dgate(t, f) = dhidden(t, f) * up(t, f) * spec::activate_derivative(act, gate(t, f));
-      dup(t, f) = dhidden(t, f) * spec::activate(act, gate(t, f));
+      auto const at = spec::gated_at(act, gate(t, f), up(t, f));
+      dgate(t, f) = dhidden(t, f) * at.by_gate;
+      dup(t, f) = dhidden(t, f) * at.by_up;
     }
 }
 
@@ -87,7 +104,7 @@ struct expert_scratch {
 
 /// y (T, D) from x (T, D) and w.gate, w.up (F, D), w.down (D, F).
 template <class T, class W>
-void expert_forward(basic_reference<T> const& on, activation act, spec::input<T> x, W const& w,
+void expert_forward(basic_reference<T> const& on, glu act, spec::input<T> x, W const& w,
                     expert_saved<T> const& s, expert_scratch<T> const& scratch, spec::output<T> y) {
   linear_forward(on, x, w.gate, s.gate);
   linear_forward(on, x, w.up, s.up);
@@ -95,7 +112,7 @@ void expert_forward(basic_reference<T> const& on, activation act, spec::input<T>
   linear_forward(on, scratch.hidden, w.down, y);
 }
 template <class T, class W, class V>
-void expert_backward(basic_reference<T> const& on, activation act, spec::input<T> x, W const& w,
+void expert_backward(basic_reference<T> const& on, glu act, spec::input<T> x, W const& w,
                      expert_saved<T> const& s, expert_scratch<T> const& scratch, spec::input<T> dy,
                      V const& dw, gradients dw_mode, spec::output<T> dx, gradients dx_mode) {
   auto const& [hidden, dhidden, dgate, dup] = scratch;
@@ -106,7 +123,7 @@ void expert_backward(basic_reference<T> const& on, activation act, spec::input<T
   linear_backward(on, x, w.gate, dgate, dw.gate, dw_mode, dx, gradients::accumulate);
 }
 
-template <class T, int D, int F, activation Act>
+template <class T, int D, int F, glu Act>
 struct plan<basic_reference<T>, mlp<D, F, Act>> {
   using X = basic_reference<T>;
   struct saved : expert_saved<T> {

@@ -21,7 +21,7 @@ struct dense_product {
   T* y;
   std::int64_t y_stride;
   gradients mode = gradients::overwrite;
-  activation act = activation::swiglu;
+  glu act = activation::swiglu;
 };
 
 /// A block of Blocks times 16 weight rows and Groups times 8 tokens.
@@ -125,8 +125,8 @@ __global__ void __launch_bounds__(threads)
     int const row = output + i / Groups * outputs<Up> + lane / 4,
               token = 8 * (i % Groups) + lane % 4 * 2;
     if constexpr (Up) {
-      store(token, row, activate(p.act, total.x) * total.z);
-      store(token + 1, row, activate(p.act, total.y) * total.w);
+      store(token, row, gate_one(p.act, total.x, total.z));
+      store(token + 1, row, gate_one(p.act, total.y, total.w));
     } else {
       store(token, row, total.x), store(token + 1, row, total.y);
       store(token, row + 8, total.z), store(token + 1, row + 8, total.w);

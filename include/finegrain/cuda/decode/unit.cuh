@@ -95,7 +95,7 @@ struct unit {
       std::int64_t const row = tile.y + n + i;
       float const low = pad ? 0.0f : i ? sum.y : sum.x, high = pad ? 0.0f : i ? sum.w : sum.z;
       if constexpr (Up) {
-        family->hidden[row * width(p) + to] = T(activate(p.act, low) * high);
+        family->hidden[row * width(p) + to] = T(gate_one(p.act, low, high));
         if (family->z) {
           family->z[2 * row * width(p) + to] = T(low);
           family->z[(2 * row + 1) * width(p) + to] = T(high);

@@ -46,17 +46,21 @@ struct rows_shape {
 template <bool down>
 using rows_ring = ring<rows_shape<down>::stages>;
 
-/// The activations, told apart once a tile.
-enum class gates { silu, gelu, relu };
+/// The activations, told apart once a tile; `limited` is any of them with a limit.
+enum class gates { silu, gelu, relu, limited };
 
 /// Of two columns: dz of the gate and the up in place of z; hidden; and what they add to dot.
 template <class T, gates kind>
 __device__ std::uint32_t gate_pair(gate_function const& activated, float const* g, float weight,
                                    std::uint32_t& gate, std::uint32_t& up, float& dot) {
   float2 const z = unpack<T>(gate), right = unpack<T>(up);
-  float const left[2] = {z.x, z.y}, ups[2] = {right.x, right.y};
+  float left[2] = {z.x, z.y}, ups[2] = {right.x, right.y};
   float value[2], slope[2], hidden[2], dgate[2], dup[2];
-  if constexpr (kind == gates::relu)
+  unsigned beyond = 0;
+  if constexpr (kind == gates::limited) beyond = bring_within<2>(activated.limit, left, ups);
+  if constexpr (kind == gates::limited)
+    activated.at(left, value, slope);
+  else if constexpr (kind == gates::relu)
     activated.of_step(left, value, slope);
   else
     activated.of_curve<kind == gates::gelu>(left, value, slope);
@@ -68,6 +72,7 @@ __device__ std::uint32_t gate_pair(gate_function const& activated, float const* 
     dgate[i] = weighted * ups[i] * slope[i];
     dup[i] = weighted * value[i];
   }
+  if constexpr (kind == gates::limited) stop_beyond<2>(beyond, dgate, dup);
   gate = pack<T>(dgate[0], dgate[1]);
   up = pack<T>(dup[0], dup[1]);
   return pack<T>(hidden[0], hidden[1]);
@@ -115,8 +120,8 @@ __device__ void gate_backward(float (&sums)[128], rows_family<T> const& family,
           for (int h = 0; h < 2; ++h)
             out[i][h] = gate_pair<T, kind>(activated, sums + 32 * quarter + 4 * (j0 + i) + 2 * h,
                                            weight[h], z[i][h], z[i][2 + h], dot[h]);
-        // In place, without __syncwarp: each lane stores what it made of all that it was given, so no
-        // store has its operands before the warp has read.
+            // In place, without __syncwarp: each lane stores what it made of all that it was given, so no
+            // store has its operands before the warp has read.
 #pragma unroll
         for (int i = 0; i < some; ++i) {
           store_matrices(at ^ (j0 + i) << 4, z[i][0], z[i][1], z[i][2], z[i][3]);
@@ -295,7 +300,9 @@ __device__ void consume_rows(rows_arguments<T> const& g, rows_deal const& deal, 
         function(sums, f, t.routed ? g.rows.row_weight : f.of.weight, g.activated, w, t.row,
                  t.routed ? t.row + 128 : g.rows.tokens, t.column, r);
       };
-      if (g.activated.is_step())
+      if (g.activated.limited())
+        finish([](auto&&... all) { gate_backward<gates::limited>(all...); });
+      else if (g.activated.is_step())
         finish([](auto&&... all) { gate_backward<gates::relu>(all...); });
       else if (g.activated.cubic == 0)
         finish([](auto&&... all) { gate_backward<gates::silu>(all...); });

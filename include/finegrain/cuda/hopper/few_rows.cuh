@@ -41,7 +41,7 @@ struct few_arguments {
   row_map rows;
   T const* x = nullptr;
   int hidden = 0, shared_tiles = 0;
-  activation act = activation::swiglu;
+  glu act = activation::swiglu;
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
@@ -255,6 +255,7 @@ __device__ void multiply_few(few_arguments<T> const& a, few_ring<N> ring) {
     if (lane == 0) arrive(last);
 
     if constexpr (Up) {
+      if (act.limited()) bring_within<N / 2>(act.limit, sums[0], sums[1]);
       store_outputs<N>(
           panel, &w.side->out, w.first, w.block * tile::half + group * 64, group, [&](int i) {
             return pack<T>(act(sums[0][i]) * sums[1][i], act(sums[0][i + 1]) * sums[1][i + 1]);

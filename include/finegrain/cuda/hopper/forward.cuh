@@ -131,6 +131,7 @@ __device__ void consume(forward_arguments<T> const& a, forward_ring ring, int un
         plain(w.side->z, 0, 0, 0);
         plain(w.side->z, 1, 0, 1);
       }
+      if (a.limit > 0) bring_within<64>(a.limit, sums, sums + 64);
       out(w.side->out, 0, 0, [&](int p, std::uint32_t(&words)[16]) {
         float const *const z = sums + 32 * p, *const up = z + 64;
 #pragma unroll
@@ -236,6 +237,7 @@ void launch_forward(expert_products<T> const& p, CUstream_st* stream) {
   gate_function const act(p.act);
   a.linear = act.linear;
   a.cubic = act.cubic;
+  a.limit = act.limit;
 
   launch_clusters<tile>(forward_kernel<T, Up>, a, units, stream,
                         Up ? "up_forward" : "down_forward");

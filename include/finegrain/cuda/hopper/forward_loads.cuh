@@ -43,6 +43,7 @@ struct forward_arguments {
   std::int32_t const* tile_count = nullptr;  // null: no routed experts
   std::int32_t const* row_token = nullptr;
   float linear = 0, cubic = 0;  // act(z) = z / (1 + 2^(z (linear + cubic z^2)))
+  float limit = 0;              // of z and up, where it is not 0
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)

@@ -143,6 +143,7 @@ __device__ void consume(arguments const& a, ring ring, int unit, int units, int 
     if constexpr (Up) {
       std::uint32_t words[16];
       float scale[2];
+      if (a.limit > 0) bring_within<64>(a.limit, sums, sums + 64);
       hidden_codes(sums, a.linear, a.cubic, scale, words);
       if (lane % 4 < 2)
         s.out_scales[w.column * s.out_rows + row + lane / 4 + lane % 4 * 8] =
@@ -265,6 +266,7 @@ void launch(expert_products<T> const& p, fp8_family const& routed, fp8_family co
   gate_function const act(p.act);
   a.linear = act.linear;
   a.cubic = act.cubic;
+  a.limit = act.limit;
 
   launch_clusters<tile>(fp8_kernel<Up>, a, units, stream,
                         Up ? "fp8 up_forward" : "fp8 down_forward");

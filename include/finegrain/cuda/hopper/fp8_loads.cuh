@@ -46,6 +46,7 @@ struct arguments {
   row_tile const* tiles = nullptr;
   std::int32_t const* tile_count = nullptr;  // null: no routed experts
   float linear = 0, cubic = 0;               // act(z) = z / (1 + 2^(z (linear + cubic z^2)))
+  float limit = 0;                           // of z and up, where it is not 0
 };
 
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)

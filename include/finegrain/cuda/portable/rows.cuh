@@ -97,10 +97,15 @@ __device__ void finish_up_forward(block_sums<S> const& sums, expert_products<T> 
                                   block_rows<T> const& b, float* memory) {
   int const F = b.family.width;
   gate_function const activated(p.act);
-  auto const finish = [&](int r, int c, float const(&z)[2][8], int) {
+  auto const finish = [&](int r, int c, float(&z)[2][8], int) {
     int const f = b.column + c;
     if (r >= b.written || f >= F) return;
     std::int64_t const row = b.first + r;
+    if (b.family.z) {
+      store_eight(b.family.z + row * 2 * F + f, pack<T>(z[0]));
+      store_eight(b.family.z + row * 2 * F + F + f, pack<T>(z[1]));
+    }
+    if (activated.limited()) bring_within<8>(activated.limit, z[0], z[1]);
     float hidden[8];
 #pragma unroll
     for (int i = 0; i < 8; i += 2) {
@@ -109,9 +114,6 @@ __device__ void finish_up_forward(block_sums<S> const& sums, expert_products<T> 
       hidden[i] = value[0] * z[1][i], hidden[i + 1] = value[1] * z[1][i + 1];
     }
     store_eight(b.family.hidden + row * F + f, pack<T>(hidden));
-    if (!b.family.z) return;
-    store_eight(b.family.z + row * 2 * F + f, pack<T>(z[0]));
-    store_eight(b.family.z + row * 2 * F + F + f, pack<T>(z[1]));
   };
   each_row(
       sums, memory, [](int, int) { return 0; }, finish);
@@ -142,6 +144,7 @@ __device__ void finish_down_backward(block_sums<S> const& sums, expert_products<
     float gate[8], up[8], hidden[8], value[2], slope[2], dot = 0;
     unpack<T>(gate, saved.gate);
     unpack<T>(up, saved.up);
+    unsigned const beyond = activated.limited() ? bring_within<8>(activated.limit, gate, up) : 0u;
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
       if (i % 2 == 0) activated.at({gate[i], gate[i + 1]}, value, slope);
@@ -151,6 +154,7 @@ __device__ void finish_down_backward(block_sums<S> const& sums, expert_products<
       up[i] = weighted * value[i % 2];
       hidden[i] = saved.weight * y;
     }
+    if (beyond) stop_beyond<8>(beyond, gate, up);
 #pragma unroll
     for (int apart = 1; apart < 16; apart *= 2) dot += __shfl_xor_sync(0xffffffffu, dot, apart);
     int const f = b.column + c;
