@@ -22,7 +22,7 @@ struct dispatched {
         slot(memory.matrix<std::int32_t>(tokens, k)) {}
 };
 
-/// Sorts by counting. Only the first k columns of `slot` are used where `experts` has just these.
+/// Sorts by counting. Of `slot` it writes as many columns as `experts` has.
 inline void dispatch(cpu const&, matrix<std::int32_t const> experts, int routed,
                      dispatched const& d) {
   std::fill_n(d.offsets, routed + 1, std::int64_t{0});

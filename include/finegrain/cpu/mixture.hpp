@@ -51,12 +51,9 @@ void mixture_forward(cpu const& on, config const& c, batch const& b, Layer const
                      matrix<float> y, fused_norm const* norm = nullptr,
                      matrix<float const> also = {}) {
   int const k = slots(c, b.routing);
-  matrix<std::int32_t> const slot = s.dispatched.slot.middle_cols(0, k);
   if (w.gate.count > 0) {
     route_forward(on, c, b, x, norm, w.router, s.routing, t.route);
-    dispatched places = s.dispatched;
-    places.slot = slot;
-    dispatch(on, s.routing.experts.middle_cols(0, k), c.routed, places);
+    dispatch(on, s.routing.experts.middle_cols(0, k), c.routed, s.dispatched);
   }
   if (norm) x = norm->rows;
 
@@ -76,7 +73,7 @@ void mixture_forward(cpu const& on, config const& c, batch const& b, Layer const
   if (weighed) sum.shared_weight = s.shared_weight;
   if (groups.routed()) {
     sum.slots = t.out;
-    sum.slot = slot;
+    sum.slot = s.dispatched.slot.middle_cols(0, k);
     sum.weights = s.routing.weights;
   }
   combine(on, sum, y);
