@@ -44,6 +44,7 @@
 
 #include "plan/request.hpp"
 #include "plan/batch.hpp"
+#include "plan/kv_cache.hpp"
 #include "plan/extent.hpp"
 #include "plan/place.hpp"
 #include "plan/plan.hpp"

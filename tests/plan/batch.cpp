@@ -1,6 +1,6 @@
 // The batch: token ids from whatever holds them, and where a row stands.
 // SPDX-License-Identifier: Apache-2.0
-#include <finegrain/plan/batch.hpp>
+#include <finegrain/plan/kv_cache.hpp>
 
 #include <Eigen/Core>
 #include <array>

@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include "../base/math.hpp"
-#include "../plan/batch.hpp"
+#include "../plan/kv_cache.hpp"
 #include "../plan/rotary.hpp"
 #include "executor.hpp"
 #include "operands.hpp"
@@ -18,10 +18,7 @@ namespace simd {
 /// f(first row, end, sequence) for each sequence's part of rows [begin, end).
 template <class F>
 void in_sequences(batch const& b, std::int64_t begin, std::int64_t end, F&& f) {
-  std::int64_t s = 0;
-  if (!b.starts.empty())
-    s = std::upper_bound(b.starts.begin(), b.starts.end(), begin) - b.starts.begin() - 1;
-  for (; begin < end; ++s) {
+  for (std::int64_t s = finegrain::detail::sequence_of(b, begin); begin < end; ++s) {
     std::int64_t const stop = std::min(end, b.end(s));
     if (begin < stop) f(begin, stop, s);
     begin = std::max(begin, stop);

@@ -3,7 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "../plan/batch.hpp"
+#include "../plan/kv_cache.hpp"
 #include "buffer.hpp"
 #include "rotary.hpp"
 

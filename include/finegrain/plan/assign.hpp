@@ -46,10 +46,6 @@ bool is_exempt(routing_request const& request, routing<S> const& r, std::int64_t
   return random_uniform(seed_of(*r.seed, stream::exempt), static_cast<std::uint64_t>(sequence)) <
          request.exempt;
 }
-inline std::int64_t sequence_of(batch const& b, std::int64_t row) {
-  if (b.starts.empty()) return 0;
-  return std::upper_bound(b.starts.begin(), b.starts.end(), row) - b.starts.begin() - 1;
-}
 
 /// Drops slots of each of `parts` equal groups of experts beyond `room`. Slots, numbered t k + slot,
 /// are ordered by before(a, b); those of least rank go, unless they are exempt(slot).

@@ -10,7 +10,7 @@
 #include "../base/math.hpp"
 #include "../base/parallel.hpp"
 #include "../config/config.hpp"
-#include "batch.hpp"
+#include "kv_cache.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
