@@ -208,7 +208,7 @@ TEST_CASE("what the device cannot do is refused in a sentence, and nothing is wr
   } const rule;  // of the host alone
   fg::routing_request request;
   request.balance.rule = &rule;
-  CHECK_THROWS_AS(fg::place<fg::cuda>::check(layers::small, request, false), fg::invalid_argument);
+  CHECK_THROWS_AS(fg::place<fg::cuda>::check(layers::small, request), fg::invalid_argument);
   CHECK(fg::device::unsupported(layers::small) == nullptr);
 }
 

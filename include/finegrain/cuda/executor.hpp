@@ -228,7 +228,7 @@ struct place<basic_cuda<T>> {
     }
   }
   /// What is asked of a router that it cannot do.
-  static void check(config const& c, routing_request const& request, bool) {
+  static void check(config const& c, routing_request const& request) {
     if (char const* const sentence = device::unsupported(c)) throw invalid_argument("%s", sentence);
     if (request.rule && !detail::rule_as<cuda_routing_rule const*>(request.rule))
       throw invalid_argument("on cuda, a routing rule must be a cuda_routing_rule");

@@ -106,7 +106,7 @@ void check_ids(batch const& b, int vocabulary) {
 template <class X>
 void check_router(config const& c, batch const& b, bool training, std::size_t at) {
   check_request(c, b.routing, training);
-  place<X>::check(c, b.routing, training);
+  place<X>::check(c, b.routing);
   if (b.tokens > INT32_MAX / (slots(c, b.routing) + 1))  // slots are numbered with 32 bits
     throw invalid_argument("a batch of %lld tokens with %d experts each is too large",
                            shown(b.tokens), slots(c, b.routing));

@@ -42,7 +42,7 @@ struct place {
   /// A list that the executor can read: this one, or a copy of it in `memory`, which grows.
   static id_list list(X const&, buffer<std::int32_t>&, id_list const& from) { return from; }
   /// Throws invalid_argument where a router cannot do what is asked of it.
-  static void check(config const&, routing_request const&, bool) {}
+  static void check(config const&, routing_request const&) {}
   /// Threads for work of the host's on weights.
   static parallel const& threads(X const& on) { return on.threads; }
   /// Fills new weights: make(data, threads) writes them in memory of the host.
