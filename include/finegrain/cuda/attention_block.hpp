@@ -150,8 +150,9 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim, Form>> {
 
  private:
   /// Behind several sequences' tokens in a cache: some tokens at a time, each with its own one's keys.
-  static void attend_each(pass<X> const& p, earlier past, matrix<T const> q, matrix<T const> keys,
-                          matrix<T const> values, saved const& s, scratch const& t) {
+  static void attend_each(pass<X> const& p, earlier const& past, matrix<T const> q,
+                          matrix<T const> keys, matrix<T const> values, saved const& s,
+                          scratch const& t) {
     for (std::int64_t first = 0; first < q.rows; first += some) {
       std::int64_t const n = std::min(some, q.rows - first);
       device::attend<T>::decode_each(

@@ -239,7 +239,7 @@ struct place<basic_cuda<T>> {
 
 /// Copies each sequence's rows to its place in a part of a cache, behind those that are `past`.
 template <class T>
-void keep_rows(basic_cuda<T> const& on, batch const&, earlier past,
+void keep_rows(basic_cuda<T> const& on, batch const&, earlier const& past,
                std::type_identity_t<matrix<T const>> from, std::type_identity_t<matrix<T>> to) {
   device::cached_rows<T>::keep(from, past.rows, past.length(0), to, on.stream);
 }

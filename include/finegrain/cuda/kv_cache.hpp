@@ -31,7 +31,7 @@ namespace device {
 
 /// Those of a batch whose lists are on the device; behind several sequences in a cache it has
 /// positions.
-inline places places_of(batch const& b, std::int64_t tokens, earlier past) {
+inline places places_of(batch const& b, std::int64_t tokens, earlier const& past) {
   return {.tokens = tokens,
           .starts = b.starts.empty() ? nullptr : b.starts.data(),
           .sequences = b.sequences(),

@@ -33,7 +33,7 @@ void sum_heads(basic_cuda<T> const& on, int heads, std::type_identity_t<matrix<T
 
 /// Rotary positions of neighbours: those of `attention` its plan turns itself.
 template <class T>
-void rotate(basic_cuda<T> const& on, batch const& b, earlier past, rotary const& how,
+void rotate(basic_cuda<T> const& on, batch const& b, earlier const& past, rotary const& how,
             std::type_identity_t<matrix<T>> m) {
   device::rotary<T>::turn_neighbours(device::places_of(b, m.rows, past), how, 1, m, on.stream);
 }
@@ -52,7 +52,7 @@ void rmsnorm_forward(basic_cuda<T> const& on, std::type_identity_t<matrix<T cons
 
 /// With values of a size of their own.
 template <class T>
-void attend_forward(basic_cuda<T> const& on, heads shape, batch const& b, earlier past,
+void attend_forward(basic_cuda<T> const& on, heads shape, batch const& b, earlier const& past,
                     std::type_identity_t<matrix<T const>> q,
                     std::type_identity_t<matrix<T const>> keys,
                     std::type_identity_t<matrix<T const>> values,
@@ -126,7 +126,7 @@ struct latent_room<basic_cuda<T>, D, Heads, N> {
     kernels::backward(shape, device::places_of(b, q.rows, {}), q, k, v, mixed, log_weight.data,
                       dmixed, dq, dk, dv, delta, on.stream);
   }
-  void attend_rows(X const& on, heads shape, batch const&, earlier past, std::int64_t first,
+  void attend_rows(X const& on, heads shape, batch const&, earlier const& past, std::int64_t first,
                    matrix<T const> q, matrix<T const> rows, matrix<T> mixed,
                    matrix<float> log_weight) const {
     if (past.rows)
