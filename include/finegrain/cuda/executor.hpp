@@ -17,6 +17,7 @@
 #include "loss.hpp"
 #include "products.hpp"
 #include "report.hpp"
+#include "route.hpp"
 #include "rules.hpp"
 #include "supported.hpp"
 
@@ -31,7 +32,7 @@ struct context {
   device_buffer<double> loss{1}, loss_parts{squared_error_parts};
   device_buffer<std::int64_t> terms{1};  // of a loss, where the device counts them
   device_buffer<float> token_losses;
-  device_buffer<std::int32_t> arrivals{64};  // of blocks, counted while a kernel runs; else zeros
+  device_buffer<std::int32_t> arrivals{arrivals_size};  // of router_state: zeros between passes
   /// Reports of the routers of one pass, one after the other, which kernels write.
   struct released {
     void operator()(double* memory) const { runtime::release_shared(memory); }
