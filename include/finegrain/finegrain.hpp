@@ -86,6 +86,7 @@
 #include "cpu/executor.hpp"
 #include "cpu/simd.hpp"
 #include "cpu/unit.hpp"
+#include "cpu/integers.hpp"
 #include "cpu/room.hpp"
 #include "cpu/meanwhile.hpp"
 #include "cpu/operands.hpp"

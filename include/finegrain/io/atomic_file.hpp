@@ -3,6 +3,7 @@
 #pragma once
 
 #include <climits>
+#include <cstdio>
 #include <string_view>
 #include <utility>
 

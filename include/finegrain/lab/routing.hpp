@@ -4,10 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdint>
 #include <limits>
 #include <span>
-#include <vector>
 
 #include "../plan/batch.hpp"
 #include "number_table.hpp"

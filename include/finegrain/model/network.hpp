@@ -6,7 +6,6 @@
 #include <concepts>
 #include <cstdint>
 #include <span>
-#include <string>
 #include <string_view>
 #include <utility>
 #include <vector>

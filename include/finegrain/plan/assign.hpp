@@ -4,7 +4,6 @@
 #pragma once
 
 #include <algorithm>
-#include <span>
 
 #include "../base/math.hpp"
 #include "logits.hpp"

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <algorithm>
+#include <numbers>
 
 #include "../base/math.hpp"
 #include "assign.hpp"

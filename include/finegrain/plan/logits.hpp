@@ -4,7 +4,6 @@
 #pragma once
 
 #include <algorithm>
-#include <numbers>
 
 #include "../base/math.hpp"
 #include "../base/number.hpp"
