@@ -35,10 +35,13 @@ struct balance_scratch {
 
 namespace detail {
 
-/// Whether there is a loss of windows.
+/// Whether there is a loss of the windows that `over` says.
+inline bool has_windows(balance_losses const& loss) {
+  return loss.expert > 0 || loss.device > 0 || loss.communication > 0 || loss.rule;
+}
+/// Whether there is a loss that is linear in scores: of these windows, or of each sequence.
 inline bool reads_scores(balance_losses const& loss) {
-  return loss.expert > 0 || loss.device > 0 || loss.communication > 0 || loss.sequence > 0 ||
-         loss.rule;
+  return has_windows(loss) || loss.sequence > 0;
 }
 
 /// What a token's scores are divided by to add up to 1: softmax does already.
@@ -205,7 +208,7 @@ void balance_forward(X const& on, config const& c, batch const& b, routing<S> co
   std::int64_t const T = r.logits.rows;
   int const R = c.routed, k = slots(c, b.routing);
   if (loss == balance_losses{} || T == 0) return;
-  bool const windows = loss.expert > 0 || loss.device > 0 || loss.communication > 0 || loss.rule;
+  bool const windows = detail::has_windows(loss);
   double const sequences = detail::sequences_with_tokens(b);
   on.threads(b.sequences(), [&](std::int64_t s, int worker) {
     detail::row_range const rows{b.begin(s), b.end(s)};

@@ -47,6 +47,50 @@ void report_choices(int k, routing<S> const& r, routing_report& report) {
   }
 }
 
+/// Adds a token's slots to the experts' counts, and the weights of those that are kept to `weights`
+/// (R). Returns how many devices, of `size` experts each, these are on.
+template <class S>
+std::int64_t count_slots(int k, int size, routing<S> const& r, std::int64_t row, double* weights,
+                         routing_report& report) {
+  std::int32_t const* const experts = r.experts.row(row);
+  std::int64_t devices = 0;
+  for (int slot = 0; slot < k; ++slot) {
+    if (experts[slot] == no_expert) continue;
+    ++report.load[std::size_t(expert_in(experts[slot]))];
+    if (!is_kept(experts[slot])) {
+      ++report.dropped[std::size_t(expert_in(experts[slot]))];
+      continue;
+    }
+    weights[experts[slot]] += double(r.weights(row, slot));
+    bool first = true;  // on its device
+    for (int n = 0; n < slot && first; ++n)
+      first = !is_kept(experts[n]) || experts[n] / size != experts[slot] / size;
+    devices += first;
+  }
+  return devices;
+}
+
+/// The entropy of a token's scores (R), in nats.
+template <class S>
+double entropy_of(config const& c, S const* logits, S const* scores) {
+  double entropy = 0;
+  if (c.score == score::softmax && c.precision != precision::bf16) {
+    // sum p log p = sum p logit - log sum exp
+    double const log_sum = double(log_sum_exp(c, logits, scores));
+    entropy = log_sum - dot_f64(scores, logits, c.routed);
+    if (!math::isnan(entropy)) return entropy;
+    entropy = log_sum;  // there was 0 times -infinity
+    for (int i = 0; i < c.routed; ++i)
+      if (scores[i] > 0) entropy -= double(scores[i]) * double(logits[i]);
+  } else {
+    S all = S(1e-20);  // softmax rounded to bf16 does not add up to 1
+    for (int i = 0; i < c.routed; ++i) all += scores[i];
+    for (int i = 0; i < c.routed; ++i)
+      if (scores[i] > 0) entropy -= double(scores[i] / all) * math::log(double(scores[i] / all));
+  }
+  return entropy;
+}
+
 }  // namespace detail
 
 /// Writes what a router did with a batch into the log's next report.
@@ -73,47 +117,17 @@ void report_routing(config const& c, batch const& b, routing<S> const& r,
   double const each = 1 / double(std::max<std::int64_t>(T, 1));
   std::fill_n(t.counts, R, 0.0);  // sums of weights
   for (std::int64_t row = 0; row < T; ++row) {
-    std::int32_t const* const experts = r.experts.row(row);
-    for (int slot = 0; slot < k; ++slot) {
-      if (experts[slot] == no_expert) continue;
-      ++report.load[std::size_t(expert_in(experts[slot]))];
-      if (!is_kept(experts[slot])) {
-        ++report.dropped[std::size_t(expert_in(experts[slot]))];
-        continue;
-      }
-      t.counts[experts[slot]] += double(r.weights(row, slot));
-      bool first = true;  // on its device
-      for (int n = 0; n < slot && first; ++n)
-        first = !is_kept(experts[n]) || (size < R && experts[n] / size != experts[slot] / size);
-      devices += first;
-    }
-    S const* const s = r.scores.row(row);
+    devices += detail::count_slots(k, size, r, row, t.counts, report);
+    S const *const s = r.scores.row(row), *const logits = r.logits.row(row);
     S const total = detail::score_sum(c, s);
     for (int i = 0; i < R; ++i)
       report.mean_score[std::size_t(i)] += double(s[i]) * (each / double(total));
     if (linear)
       report.balance_loss += detail::dot_f64(s, detail::factors_of(b, r, row), R) / double(total);
-    double entropy = 0;
-    if (c.score == score::softmax && c.precision != precision::bf16) {
-      // sum p log p = sum p logit - log sum exp
-      S const* const logits = r.logits.row(row);
-      double const log_sum = double(detail::log_sum_exp(c, logits, s));
-      entropy = log_sum - detail::dot_f64(s, logits, R);
-      if (math::isnan(entropy)) {  // 0 times -infinity
-        entropy = log_sum;
-        for (int i = 0; i < R; ++i)
-          if (s[i] > 0) entropy -= double(s[i]) * double(logits[i]);
-      }
-    } else {
-      S all = S(1e-20);  // softmax rounded to bf16 does not add up to 1
-      for (int i = 0; i < R; ++i) all += s[i];
-      for (int i = 0; i < R; ++i)
-        if (s[i] > 0) entropy -= double(s[i] / all) * math::log(double(s[i] / all));
-    }
-    report.entropy += entropy;
+    report.entropy += detail::entropy_of(c, logits, s);
     if (loss.z > 0)
       report.balance_loss +=
-          loss.z * each * math::pow(double(detail::log_sum_exp(c, r.logits.row(row), s)), 2);
+          loss.z * each * math::pow(double(detail::log_sum_exp(c, logits, s)), 2);
   }
   report.entropy *= R > 1 ? each / math::log(double(R)) : 0;
   report.devices = static_cast<double>(devices) * each;
