@@ -35,7 +35,7 @@ FINEGRAIN_LAZY inline void score_block(matrix<float const> a, matrix<float const
 }
 
 /// Columns of the whole vectors that hold so many.
-constexpr int whole_vectors(int columns) { return (columns + lanes - 1) / lanes * lanes; }
+constexpr int whole_vectors(int columns) { return ceil_div(columns, lanes) * lanes; }
 
 /// One step of the running softmax: visible scores become weights, and are all that is read of a row
 /// later; returns what earlier sums are to be multiplied with.

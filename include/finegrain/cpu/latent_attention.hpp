@@ -52,8 +52,9 @@ struct latent_panels {
 }  // namespace simd
 
 /// With K_h, kv_b's first `nope` rows of a head: a key is K_h c, so q . (K_h c) = (K_h^T q) . c.
-FINEGRAIN_LAZY inline void latent_queries(cpu const& on, int heads, latent const& n, matrix<float const> q,
-                           matrix<float const> kv_b, matrix<float> to) {
+FINEGRAIN_LAZY inline void latent_queries(cpu const& on, int heads, latent const& n,
+                                          matrix<float const> q, matrix<float const> kv_b,
+                                          matrix<float> to) {
   auto const keys = [&](std::int64_t h) {
     return simd::straight{on.copy.of(kv_b.middle_rows(h * (n.nope + n.value), n.nope)), n.kv_rank};
   };
@@ -69,8 +70,9 @@ void latent_queries(cpu const& on, int heads, latent const& n, matrix<float cons
 }
 
 /// With V_h, the `value` rows behind them: the mean of V_h c is V_h times the mean of c.
-FINEGRAIN_LAZY inline void latent_values(cpu const& on, int heads, latent const& n, matrix<float const> from,
-                          matrix<float const> kv_b, matrix<float> to) {
+FINEGRAIN_LAZY inline void latent_values(cpu const& on, int heads, latent const& n,
+                                         matrix<float const> from, matrix<float const> kv_b,
+                                         matrix<float> to) {
   auto const values = [&](std::int64_t h) {
     return simd::across(on, kv_b.middle_rows(h * (n.nope + n.value) + n.nope, n.value));
   };

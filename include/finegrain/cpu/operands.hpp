@@ -115,7 +115,7 @@ struct transposed {
 
   /// Outputs of one matrix in a panel.
   std::int64_t width() const { return second.data ? panel_width / 2 : panel_width; }
-  std::int64_t panels() const { return (first.rows + width() - 1) / width(); }
+  std::int64_t panels() const { return ceil_div(first.rows, width()); }
 
   /// Panels that are packed at a time: one, and the weights are read in long rows. To turn over a few
   /// numbers of each would take longer.
@@ -174,7 +174,7 @@ struct straight {
   row_list second{};
   std::int64_t split = INT64_MAX;
 
-  std::int64_t panels() const { return (cols + panel_width - 1) / panel_width; }
+  std::int64_t panels() const { return ceil_div(cols, panel_width); }
   float const* row(std::int64_t k) const { return k < split ? first[k] : second[k - split]; }
   bool copied() const { return first.rounded && (split == INT64_MAX || second.rounded); }
   bf16 const* rounded_row(std::int64_t k) const {
