@@ -2,9 +2,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -15,6 +17,7 @@
 #include <vector>
 
 #include "../base/error.hpp"
+#include "../io/file.hpp"
 #include "../plan/batch.hpp"
 #include "../plan/init.hpp"
 #include "text.hpp"
@@ -53,13 +56,9 @@ class corpus {
   static corpus read(std::vector<std::string> files) {
     std::string text;
     for (std::string const& path : files) {
-      std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"),
-                                                           &std::fclose);
-      if (!file) throw file_error("%s cannot be opened", path.c_str());
-      char piece[1 << 16];
-      for (std::size_t got; (got = std::fread(piece, 1, sizeof piece, file.get())) > 0;)
-        text.append(piece, got);
-      if (std::ferror(file.get())) throw file_error("%s cannot be read", path.c_str());
+      file_descriptor const file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+      if (file < 0) throw_file_error("cannot open", path, errno);
+      text += read_all(file, path);
     }
     return corpus(std::move(text), std::move(files));
   }
