@@ -58,7 +58,7 @@ class weights_in_files {
       std::fill(numbers + behind, numbers + count, S(0));
       read_each(threads, mine, first, numbers, [&](weight_entry const& to, S const* w) {
         if (finite_ && !std::all_of(w, w + to.rows * to.cols,
-                                    [](S x) { return math::isfinite(number_of(x)); }))
+                                    [](S x) { return math::isfinite(to_double(x)); }))
           throw not_finite(to.name);
       });
     });

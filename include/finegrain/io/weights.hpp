@@ -27,7 +27,7 @@ inline float e4m3_number(std::uint8_t code) {
 
 /// A number of any type as a double.
 template <class S>
-double number_of(S x) {
+double to_double(S x) {
   if constexpr (sizeof(S) == 2)
     return static_cast<double>(static_cast<float>(x));
   else
@@ -43,7 +43,7 @@ void each_number(dtype type, std::byte const* bytes, std::int64_t count, Put&& p
       put(i, value(number));
     }
   };
-  auto const value = [](auto x) { return number_of(x); };
+  auto const value = [](auto x) { return to_double(x); };
   switch (type) {
     case dtype::f64: return as(double(), value);
     case dtype::f32: return as(float(), value);
@@ -182,8 +182,8 @@ void read_weight(stored_weight const& weight, std::vector<std::byte>& room, S* t
   if (from.entry->type == dtype_of<S> && !in_two) return from.file->read(*from.entry, to);
   double too_large = 0;
   weight.read(room, [&](std::int64_t i, double x) {
-    to[i] = number<S>(x);
-    if (std::isfinite(x) && !std::isfinite(number_of(to[i]))) too_large = x;
+    to[i] = from_double<S>(x);
+    if (std::isfinite(x) && !std::isfinite(to_double(to[i]))) too_large = x;
     if constexpr (sizeof(S) == 2)
       if (in_two) summed<S>::write(static_cast<float>(x), to[i], to[rest + i]);
   });

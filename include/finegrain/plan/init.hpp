@@ -32,8 +32,9 @@ inline initialisation const& checked(initialisation const& how) {
 }
 
 namespace detail {
+/// A double as a number of any type.
 template <class T>
-T number(double x) {
+T from_double(double x) {
   if constexpr (sizeof(T) < 4)
     return T(static_cast<float>(x));
   else
@@ -67,7 +68,7 @@ void initialise(std::vector<weight_entry> const& entries, T* data, initialisatio
     double const deviation = detail::deviation_of(entry, how);
     for (std::int64_t i = 0; i < entry.rows * entry.cols; ++i) {
       auto const place = static_cast<std::uint64_t>(i);
-      data[entry.offset + i] = detail::number<T>(
+      data[entry.offset + i] = detail::from_double<T>(
           entry.role == role::gain             ? 1
           : detail::starts_at_zero(entry.role) ? 0
           : entry.role == role::table
