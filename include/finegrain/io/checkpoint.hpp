@@ -151,7 +151,8 @@ std::int64_t load_checkpoint(std::vector<weight_entry> const& entries, std::span
                      path.c_str());
   detail::read_tensors(file, tensors, describe(E{}));
   if (state.steps < 0 || state.steps > most_steps)
-    throw file_error("%.300s has done %lld steps", path.c_str(), detail::shown(state.steps));
+    throw file_error("%.300s is damaged: its run would have done %lld steps", path.c_str(),
+                     detail::shown(state.steps));
   for (int i = 0; i < 3; ++i) std::copy(fresh[i].begin(), fresh[i].end(), old[i].begin());
   return state.steps;
 }

@@ -24,6 +24,12 @@ inline void check_holds(std::int64_t numbers, std::int64_t needed) {
     throw invalid_argument("this network was moved from: its weights are another's now");
 }
 
+/// Tokens of a batch are numbered with 32 bits.
+inline void check_tokens(std::int64_t tokens) {
+  if (tokens < 0 || tokens > INT32_MAX)
+    throw invalid_argument("a batch has 0 to %d tokens, not %lld", INT32_MAX, shown(tokens));
+}
+
 template <class S>
 void check_shape(char const* what, matrix<S> m, std::int64_t rows, std::int64_t cols) {
   if (m.rows != rows || m.cols != cols)
@@ -228,7 +234,7 @@ template <class X>
 FINEGRAIN_ONE_COPY void check_input(call_form const& form, batch const& b,
                                     matrix<typename X::scalar const> x, bool training,
                                     cache_of<X> const* cache = nullptr, bool picks = false) {
-  if (b.tokens < 0) throw invalid_argument("a batch of %lld tokens", shown(b.tokens));
+  check_tokens(b.tokens);
   if (form.in != ids)
     check_shape("x", x, b.tokens, form.in);
   else if (static_cast<std::int64_t>(b.ids.size()) != b.tokens)

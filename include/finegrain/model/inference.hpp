@@ -36,8 +36,7 @@ class workplace {
   FINEGRAIN_ONE_COPY ~workplace() = default;
 
   FINEGRAIN_ONE_COPY extent extent_of(std::int64_t tokens, bool training, format frozen) const {
-    if (tokens < 0 || tokens > INT32_MAX)
-      throw invalid_argument("a batch of %lld tokens", detail::shown(tokens));
+    detail::check_tokens(tokens);
     extent e = extent_on(on_, tokens, training);
     e.frozen = frozen;
     return e;
@@ -134,15 +133,14 @@ class inference : public workplace<X> {
     constexpr std::int64_t width = cache_width(E{});
     if (tokens < 0 || sequences < 1 ||
         tokens > INT64_MAX / std::max<std::int64_t>(width, 1) / sequences)
-      throw invalid_argument("a cache for %lld sequences of %lld tokens", detail::shown(sequences),
-                             detail::shown(tokens));
+      throw invalid_argument("there can be no cache for %lld sequences of %lld tokens",
+                             detail::shown(sequences), detail::shown(tokens));
     return cache_of<X>(width, tokens, sequences);
   }
   /// A log with room for what every router reports; and for each token's experts and weights, in
   /// batches of up to so many tokens.
   static routing_log make_log(std::int64_t tokens = 0) {
-    if (tokens < 0 || tokens > INT32_MAX)
-      throw invalid_argument("a log for %lld tokens", detail::shown(tokens));
+    detail::check_tokens(tokens);
     routing_log log;
     for (config const* c : detail::form_of<E>.routers) {
       routing_report& report = log.layers.emplace_back(c->routed);
