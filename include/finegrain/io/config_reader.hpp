@@ -54,8 +54,7 @@ FINEGRAIN_LAZY class config_reader : json_reader {
     check_utf8();
     expect('{', "the config does not begin with {");
     object(0);
-    blank();
-    if (at_ != text_.size()) fail("the config goes on after its closing }");
+    finish("the config goes on after its closing }");
     return std::move(values_);
   }
 

@@ -57,6 +57,11 @@ class json_reader {
     if (!next_is(c)) fail(otherwise);
     ++at_;
   }
+  /// Nothing but blanks follows.
+  void finish(char const* otherwise) {
+    blank();
+    if (at_ != text_.size()) fail(otherwise);
+  }
   /// The members of an object whose { has been read, all of different names: f(key) reads each value.
   template <class F>
   void members(F&& f) {

@@ -45,8 +45,7 @@ FINEGRAIN_LAZY class index_reader : json_reader {
         map_.emplace_back(std::move(tensor), std::move(file));
       });
     });
-    blank();
-    if (at_ != text_.size()) fail("the index goes on after its closing }");
+    finish("the index goes on after its closing }");
     if (!found) fail("the index has no weight_map");
     return std::move(map_);
   }

@@ -99,8 +99,7 @@ FINEGRAIN_LAZY class table_reader : json_reader {
       else
         tensor(std::move(name));
     });
-    blank();
-    if (at_ != text_.size()) fail("the header goes on after its closing }");
+    finish("the header goes on after its closing }");
     check_places();
     sort_names();
     return std::move(table_);

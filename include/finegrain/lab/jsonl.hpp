@@ -118,8 +118,7 @@ class record {
       record r;
       expect('{', "a record does not begin with {");
       members([&](std::string key) { r.fields_.emplace_back(std::move(key), any()); });
-      blank();
-      if (at_ != text_.size()) fail("a record goes on after its closing }");
+      finish("a record goes on after its closing }");
       return r;
     }
 
