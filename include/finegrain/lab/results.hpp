@@ -56,6 +56,13 @@ struct model_results {
     for (load_balance const& b : balance[place]) out.push_back(b.*what);
     return out;
   }
+  /// A curve of the seeds' means against training tokens: values(i) are what they had at a place.
+  template <class Values>
+  picture::curve over_training(Values&& values) const {
+    picture::curve c{model.name, {}, {}};
+    for (std::size_t i = 0; i < tokens.size(); ++i) c.add(tokens[i], estimate_mean(values(i)));
+    return c;
+  }
 };
 
 /// What all runs of a study came to, as a table and pictures.
@@ -141,9 +148,7 @@ struct study_results {
     picture::curve_plot plot{title, "training tokens", std::string("bits per ") + unit, {}, levels};
     double start = plot.highest;  // the least of what models had before their first step
     for (model_results const& m : models) {
-      picture::curve c{m.model.name, {}, {}};
-      for (std::size_t i = 0; i < m.tokens.size(); ++i)
-        c.add(m.tokens[i], estimate_mean(m.curve[i]));
+      picture::curve c = m.over_training([&](std::size_t i) { return m.curve[i]; });
       if (!c.points.empty() && c.points[0].x == 0) start = std::min(start, c.points[0].y);
       if (c.points.size() > 1) plot.highest = std::min(plot.highest, first_below(c));
       plot.curves.push_back(std::move(c));
@@ -175,10 +180,8 @@ struct study_results {
     picture::curve_plot plot{title, "training tokens", "busiest expert's load over the mean", {}};
     for (model_results const& m : models) {
       if (m.load.empty()) continue;
-      plot.curves.push_back({m.model.name, {}, {}});
-      for (std::size_t i = 0; i < m.tokens.size(); ++i)
-        plot.curves.back().add(m.tokens[i],
-                               estimate_mean(m.balance_at(i, &load_balance::max_over_mean)));
+      plot.curves.push_back(m.over_training(
+          [&](std::size_t i) { return m.balance_at(i, &load_balance::max_over_mean); }));
     }
     return picture::draw(plot);
   }
@@ -186,13 +189,9 @@ struct study_results {
   /// What was measured under a name, against training tokens, of the models that have it.
   std::string measured_over_training(std::string const& name, std::string const& title) const {
     picture::curve_plot plot{title, "training tokens", name, {}};
-    for (model_results const& m : models) {
-      number_table const* const own = m.measured_as(name);
-      if (!own) continue;
-      plot.curves.push_back({m.model.name, {}, {}});
-      for (std::size_t i = 0; i < m.tokens.size(); ++i)
-        plot.curves.back().add(m.tokens[i], estimate_mean((*own)[i]));
-    }
+    for (model_results const& m : models)
+      if (number_table const* const own = m.measured_as(name))
+        plot.curves.push_back(m.over_training([&](std::size_t i) { return (*own)[i]; }));
     return picture::draw(plot);
   }
 
