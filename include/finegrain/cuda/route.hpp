@@ -50,7 +50,7 @@ struct routing_rules {
         drops(c.chance_second || request.capacity > 0 || request.device_capacity > 0),
         of_chosen(finegrain::detail::softmax_of_chosen(c)),
         f64(c.precision == precision::f64),
-        round_logits(c.precision == precision::bf16 || c.precision == precision::bf16_logits),
+        round_logits(rounds_logits(c)),
         round_weights(c.precision == precision::bf16_logits),
         round(c.precision == precision::bf16),
         scale(c.scale),

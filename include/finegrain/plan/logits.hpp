@@ -18,9 +18,6 @@ constexpr bool plain_logits(config const& c) {
   return c.precision == precision::f32 && c.cosine == 0 && !c.jitter && !c.noisy && !c.uniform &&
          !c.given_logits;
 }
-constexpr bool rounds_logits(config const& c) {
-  return c.precision == precision::bf16 || c.precision == precision::bf16_logits;
-}
 
 /// Memory that logits need while they are made; empty where they are plain.
 template <class S>

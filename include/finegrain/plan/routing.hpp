@@ -123,6 +123,10 @@ constexpr int group_keys(config const& c) {
   }
   return 1;
 }
+/// Whether a router's inputs and logits are rounded to bf16.
+constexpr bool rounds_logits(config const& c) {
+  return c.precision == precision::bf16 || c.precision == precision::bf16_logits;
+}
 /// Whether the shared experts' output has a weight, a number a token.
 constexpr bool weighs_shared(config const& c) { return c.shared_gate || c.shared_scale != 1; }
 
