@@ -108,7 +108,7 @@ template <Expr E>
 constexpr std::int64_t active_parameters(E) {
   return detail::count_weights<E>().active;
 }
-/// Numbers that are stored but not trained by gradient: selection biases.
+/// Numbers that are stored but not trained by gradient: selection biases, and tables of hash layers.
 template <Expr E>
 constexpr std::int64_t fixed_parameters(E) {
   return detail::count_weights<E>().fixed;

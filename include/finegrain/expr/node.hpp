@@ -13,6 +13,7 @@ namespace finegrain::inline FINEGRAIN_ABI {
 /// and cost nothing. (Deriving from a type of this namespace also lets `|` and `+` be found.)
 struct node {};
 
+/// An expression: an empty type that derives from node.
 template <class E>
 concept Expr = std::is_base_of_v<node, E> && std::is_empty_v<E>;
 
@@ -78,6 +79,7 @@ using inner_t = typename inner<E>::type;
 
 }  // namespace detail
 
+/// An expression that is a name for another.
 template <class E>
 concept Named = Expr<E> && std::is_base_of_v<named, E>;
 

@@ -267,13 +267,13 @@ class study {
     return settings_.pool + "/runs/" + run + ".safetensors";
   }
 
-  // Everything that decides a run's bits, as text.
+  /// What a network's type adds to that which decides a run's bits: its whole name.
   template <class Network>
   static std::string full_name() {
     return __PRETTY_FUNCTION__;
   }
-  // What draws in training does so by the run's seed. What does not keeps the id that it had before
-  // routers followed the seed.
+  /// Whether E's routers draw in training, and then by the run's seed. What does not draw keeps the id
+  /// that it had before routers followed the seed.
   template <Expr E>
   static bool draws(routing_request const& request) {
     auto const& routers = detail::router_configs<E>::list;
@@ -298,7 +298,7 @@ class study {
     return model;
   }
 
-  // One run, from where its checkpoint stands.
+  /// One run, from where its checkpoint stands. False: it was stopped, and saved.
   bool train(entry const& e, int seed, interruption const& stop) {
     std::string const& run = run_of(e, seed);
     auto const start = static_cast<std::uint64_t>(seed);

@@ -32,6 +32,7 @@ struct machine_limits {
   }
 };
 
+/// What E costs on X, for one batch of this extent.
 template <Expr E, class X>
 constexpr plan_cost cost_of(extent e) {
   std::int64_t numbers = 0;
