@@ -99,6 +99,34 @@ struct continued {
   std::int32_t last = 0;  // what was drawn last
 };
 
+/// The tokens of a pass: of every text that is not at its end one at least, and of prompts as many as
+/// there is room for.
+FINEGRAIN_LAZY struct next_tokens {
+  std::vector<std::int32_t> ids;     // as many as a pass may have
+  std::vector<std::int64_t> starts;  // (texts + 1)
+  std::vector<std::int64_t> lasts;   // the last row of each text that has any
+
+  next_tokens(std::int64_t rows, std::size_t texts)
+      : ids(static_cast<std::size_t>(rows)), starts(texts + 1) {
+    lasts.reserve(texts);
+  }
+  /// Takes them from what texts have unread, `going` of which are not at their end.
+  void take(std::vector<continued>& texts, std::int64_t going) {
+    std::int64_t after = going, at = 0;  // each of those behind has a token at least
+    lasts.clear();
+    for (std::size_t s = 0; s < texts.size(); ++s) {
+      auto& unread = texts[s].unread;
+      if (!unread.empty()) --after;
+      auto const n =
+          std::min(unread.size(), static_cast<std::size_t>(std::ssize(ids) - at - after));
+      std::copy_n(unread.begin(), n, ids.begin() + at);
+      unread = unread.subspan(n);
+      starts[s + 1] = at += static_cast<std::int64_t>(n);
+      if (n > 0) lasts.push_back(at - 1);
+    }
+  }
+};
+
 }  // namespace detail
 
 /// Continues prompts by `count` tokens each, all in the same passes: sink(i, id) gets each token of
@@ -138,31 +166,21 @@ void generate(inference<Net, E, X> const& net, std::span<id_list const> prompts,
       (Net::picks_rows ? std::min(rows, static_cast<std::int64_t>(sequences)) : rows) * vocabulary);
   typename place<X>::template buffer<std::byte> const memory(
       net.workspace_bytes(net.extent_of(rows)));
-  std::vector<std::int32_t> tokens(static_cast<std::size_t>(rows));
-  std::vector<std::int64_t> starts(sequences + 1), lasts;  // of a pass: the last row of each text
-  lasts.reserve(sequences);
+  detail::next_tokens<> tokens(rows, sequences);
   std::vector<typename place<X>::sum> row;
   std::span<std::byte> const workspace = span_of(memory.data(), memory.size());
 
   auto going = static_cast<std::int64_t>(sequences);  // texts that are not at their end
   while (going > 0) {
-    std::int64_t after = going, at = 0;  // each of those behind has a token at least
-    lasts.clear();
-    for (std::size_t s = 0; s < sequences; ++s) {
-      auto& unread = texts[s].unread;
-      if (!unread.empty()) --after;
-      auto const n = std::min(unread.size(), static_cast<std::size_t>(rows - at - after));
-      std::copy_n(unread.begin(), n, tokens.begin() + at);
-      unread = unread.subspan(n);
-      starts[s + 1] = at += static_cast<std::int64_t>(n);
-      if (n > 0) lasts.push_back(at - 1);
-    }
-    batch b{.tokens = at,
-            .ids = std::span(tokens).first(static_cast<std::size_t>(at)),
+    tokens.take(texts, going);
+    auto const& starts = tokens.starts;
+    batch b{.tokens = starts.back(),
+            .ids = span_of<std::int32_t const>(tokens.ids.data(), starts.back()),
             .starts = starts,
             .routing = how.routing};
-    if (Net::picks_rows) b.wanted = lasts;
-    matrix<S> const y(logits.data(), Net::picks_rows ? std::ssize(lasts) : at, vocabulary);
+    if (Net::picks_rows) b.wanted = tokens.lasts;
+    matrix<S> const y(logits.data(), Net::picks_rows ? std::ssize(tokens.lasts) : b.tokens,
+                      vocabulary);
     net.infer(b, {}, y, workspace, &cache);
     std::int64_t next = 0;  // of the texts in this pass
     for (std::size_t s = 0; s < sequences; ++s) {
