@@ -106,6 +106,45 @@ struct gradient_probe {
   buffer<double> saved_memory, scratch_memory;
 };
 
+/// Gradients held against what they ought to be, one after the other.
+FINEGRAIN_LAZY struct gradient_comparison {
+  double size;  // the least that errors are relative to
+  gradient_report report = {};
+
+  /// A gradient, and the loss's differences to the left and to the right of its number.
+  void differences(std::string const& name, std::int64_t i, double gradient, double left,
+                   double right) {
+    double const difference = (left + right) / 2, scale = std::max(size, std::abs(gradient));
+    if (std::abs(right - left) > 0.01 * std::max(size, std::abs(difference))) {
+      ++report.skipped;
+      return;
+    }
+    ++report.partials;
+    double error = std::abs(difference - gradient) / scale;
+    if (std::isnan(error)) error = std::numeric_limits<double>::infinity();
+    if (error > report.worst || report.where.empty()) note(name, i, error, gradient, difference);
+  }
+  /// A gradient that backward left when it was told to add, and what was due: the first that is wrong.
+  void sum(std::string const& name, std::int64_t i, double left, double due, char const* rule) {
+    if (!report.finding.empty() || std::abs(left - due) <= 1e-9 * std::max(size, std::abs(due)))
+      return;
+    note(name, i, std::numeric_limits<double>::infinity(), left, due);
+    char numbers[64];
+    std::snprintf(numbers, sizeof numbers, "%g where %g was due", left, due);
+    report.finding = "told to add to the gradients of weights that it had made, backward left in " +
+                     report.where + " " + numbers + rule;
+  }
+
+ private:
+  void note(std::string const& name, std::int64_t i, double error, double gradient,
+            double difference) {
+    report.worst = error;
+    report.where = name + "[" + std::to_string(i) + "]";
+    report.gradient = gradient;
+    report.difference = difference;
+  }
+};
+
 }  // namespace detail
 
 /// Compares every gradient of backward (of each weight, and of x where it is numbers) with a
@@ -132,7 +171,7 @@ gradient_report check_gradients(network<E, X>& net, batch const& b, matrix<doubl
   for (double g : net.in == ids ? probe.dw : probe.dx)
     if (std::abs(g) > size) size = std::abs(g);
 
-  gradient_report report;
+  detail::gradient_comparison<> found{size};
   auto const compare = [&](std::string const& name, double* numbers, double const* gradients,
                            std::int64_t count) {
     for (std::int64_t i = 0; i < count; i += how.every) {
@@ -142,56 +181,28 @@ gradient_report check_gradients(network<E, X>& net, batch const& b, matrix<doubl
       numbers[i] = here - how.eps;
       double const left = (loss - probe.loss()) / how.eps;
       numbers[i] = here;
-
-      double const difference = (left + right) / 2, scale = std::max(size, std::abs(gradients[i]));
-      if (std::abs(right - left) > 0.01 * std::max(size, std::abs(difference))) {
-        ++report.skipped;
-        continue;
-      }
-      ++report.partials;
-      double error = std::abs(difference - gradients[i]) / scale;
-      if (std::isnan(error)) error = std::numeric_limits<double>::infinity();
-      if (error > report.worst || report.where.empty()) {
-        report.worst = error;
-        report.where = name + "[" + std::to_string(i) + "]";
-        report.gradient = gradients[i];
-        report.difference = difference;
-      }
+      found.differences(name, i, gradients[i], left, right);
     }
   };
   for (auto const& entry : net.entries())
     compare(entry.name, net.parameters().data() + entry.offset, probe.dw.data() + entry.offset,
             entry.rows * entry.cols);
   compare("x", probe.x.data(), probe.dx.data(), probe.x.size());
-  if (std::isinf(report.worst)) return report;
+  if (std::isinf(found.report.worst)) return found.report;
 
   std::vector<double> const dw(probe.dw.begin(), probe.dw.end()),
       dx(probe.dx.begin(), probe.dx.end());
   probe.loss();
   probe.gradients(gradients::accumulate);
-  auto const expect = [&](std::string const& name, double const* left, double const* was,
-                          std::int64_t count, int times) {
-    for (std::int64_t i = 0; i < count && report.finding.empty(); ++i) {
-      double const due = times * was[i];
-      if (std::abs(left[i] - due) <= 1e-9 * std::max(size, std::abs(due))) continue;
-      report.worst = std::numeric_limits<double>::infinity();
-      report.where = name + "[" + std::to_string(i) + "]";
-      report.gradient = left[i];
-      report.difference = due;
-      char numbers[64];
-      std::snprintf(numbers, sizeof numbers, "%g where %g was due", left[i], due);
-      report.finding =
-          "told to add to the gradients of weights that it had made, backward left in " +
-          report.where + " " + numbers +
-          (times == 2 ? ", twice the gradient: pass.gradients says whether to add"
-                      : ": what is for x is written, not added");
-    }
-  };
   for (auto const& entry : net.entries())
-    expect(entry.name, probe.dw.data() + entry.offset, dw.data() + entry.offset,
-           entry.rows * entry.cols, 2);
-  expect("x", probe.dx.data(), dx.data(), probe.x.size(), 1);
-  return report;
+    for (std::int64_t i = 0; i < entry.rows * entry.cols; ++i)
+      found.sum(entry.name, i, probe.dw[entry.offset + i],
+                2 * dw[static_cast<std::size_t>(entry.offset + i)],
+                ", twice the gradient: pass.gradients says whether to add");
+  for (std::int64_t i = 0; i < probe.dx.size(); ++i)
+    found.sum("x", i, probe.dx[i], dx[static_cast<std::size_t>(i)],
+              ": what is for x is written, not added");
+  return found.report;
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI
