@@ -98,6 +98,36 @@ void finish_rows(batch const& b, earlier const& past, attention_form const& form
   turn_rows(b, past, turn_of(form, dim), 1, begin, end, made[0], made[1]);
 }
 
+/// Gradients of a block's weights but its biases and its heads' norms: a task makes some outputs of one
+/// product's, or some columns of the gain's.
+FINEGRAIN_LAZY inline void block_gradients(cpu const& on, block_saved const& s,
+                                           block_scratch const& t, matrix<float const> x,
+                                           matrix<float const> dy, block_weights<float> const& dw,
+                                           gradients mode) {
+  struct {
+    matrix<float const> dy, x;
+    matrix<float> dw;
+  } const products[] = {{t.dq, s.rows, dw.input[0]},
+                        {dy, s.mixed, dw.output},
+                        {t.dk, s.rows, dw.input[1]},
+                        {t.dv, s.rows, dw.input[2]}};
+  std::int64_t tasks = 0;
+  for (auto const& p : products) tasks += ceil_div(p.dw.rows, block_rows);
+  on.threads(tasks + ceil_div(x.cols, gain_cols), [&](std::int64_t task, int) {
+    for (auto const& p : products) {
+      std::int64_t const first = task * block_rows;
+      if (first < p.dw.rows) {
+        std::int64_t const rows = std::min<std::int64_t>(block_rows, p.dw.rows - first);
+        return in_products_of(on, [&]<format F>() {
+          outer_product<F>(p.dy, first, p.x, x.rows, p.dw.middle_rows(first, rows), mode);
+        });
+      }
+      task -= ceil_div(p.dw.rows, block_rows);
+    }
+    gain_gradient(x, s.inverse_rms, t.drows, task * gain_cols, dw.gain, mode);
+  });
+}
+
 }  // namespace simd
 
 /// y (T, D) = x + attention(rmsnorm(x)).
@@ -198,28 +228,7 @@ void attention_block_backward(cpu const& on, heads shape, attention_form const& 
     });
   }
 
-  struct {
-    matrix<float const> dy, x;
-    matrix<float> dw;
-  } const products[] = {{t.dq, s.rows, dw.input[0]},
-                        {dy, s.mixed, dw.output},
-                        {t.dk, s.rows, dw.input[1]},
-                        {t.dv, s.rows, dw.input[2]}};
-  std::int64_t tasks = 0;
-  for (auto const& p : products) tasks += ceil_div(p.dw.rows, block_rows);
-  on.threads(tasks + ceil_div(x.cols, gain_cols), [&](std::int64_t task, int) {
-    for (auto const& p : products) {
-      std::int64_t const first = task * block_rows;
-      if (first < p.dw.rows) {
-        std::int64_t const rows = std::min<std::int64_t>(block_rows, p.dw.rows - first);
-        return in_products_of(on, [&]<format F>() {
-          outer_product<F>(p.dy, first, p.x, T, p.dw.middle_rows(first, rows), mode);
-        });
-      }
-      task -= ceil_div(p.dw.rows, block_rows);
-    }
-    gain_gradient(x, s.inverse_rms, t.drows, task * gain_cols, dw.gain, mode);
-  });
+  block_gradients(on, s, t, x, dy, dw, mode);
   if (form.bias)
     for (int i = 0; i < 3; ++i) bias_backward(on, made[i], dw.bias[i], mode);
 }
