@@ -49,7 +49,7 @@ void each_number(dtype type, std::byte const* bytes, std::int64_t count, Put&& p
     case dtype::f32: return as(float(), value);
     case dtype::f16: return as(fp16(), value);
     case dtype::bf16: return as(bf16(), value);
-    default: return as(std::uint8_t(), [](auto code) { return double{e4m3_number(code)}; });
+    default: return as(std::uint8_t(), [](auto code) { return to_double(e4m3_number(code)); });
   }
 }
 inline bool is_number(dtype type) {
