@@ -15,7 +15,7 @@ struct latent_attention : stage<D> {
   static_assert((checked(N), true));
   static_assert(Heads >= 1, "latent_attention: there must be at least one head");
   static constexpr char const* name = "attention";
-  static constexpr double theta = N.theta;
+  static constexpr double theta = double(N.theta);
   static constexpr double epsilon = 1e-6;            // of its norms
   static constexpr int query_dim = N.nope + N.rope;  // numbers of a query and key head
   static constexpr bool straight = N.q_rank == 0;    // queries come straight from x
