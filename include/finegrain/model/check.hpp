@@ -30,6 +30,7 @@ inline void check_tokens(std::int64_t tokens) {
     throw invalid_argument("a batch has 0 to %d tokens, not %lld", INT32_MAX, shown(tokens));
 }
 
+/// A matrix of this shape, whose rows do not overlap, with memory.
 template <class S>
 void check_shape(char const* what, matrix<S> m, std::int64_t rows, std::int64_t cols) {
   if (m.rows != rows || m.cols != cols)
@@ -129,7 +130,7 @@ void check_router(config const& c, batch const& b, bool training, std::size_t at
                            shown(b.tokens));
 }
 
-/// The configs of an expression's routers, in the order of the forward pass.
+/// What visits leaves: the one counts routers, the other lists their configs.
 struct count_routers {
   std::size_t count = 0;
   template <Expr L>
@@ -144,6 +145,7 @@ struct list_routers {
     if constexpr (is_router<L>) *next++ = &L::layer;
   }
 };
+/// The configs of an expression's routers, in the order of the forward pass.
 template <Expr E>
 struct router_configs {
   static constexpr std::size_t count = [] {
