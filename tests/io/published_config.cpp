@@ -307,6 +307,7 @@ TEST_CASE("a config that says what no stage here computes is refused") {
   };
   also(R"("partial_rotary_factor": 0.5)", "partial_rotary_factor is 0.5 in the file, 1 here");
   also(R"("rotary_dim": 64)", "rotary_dim is 64 in the file, 128 here");
+  also(R"("index_topk": 2048)", "index_topk is 2048 in the file, null here");
   also(R"("llama_4_scaling_beta": 0.1)", "llama_4_scaling_beta is 0.1 in the file, null here");
   also(R"("attn_logit_softcapping": 50.0)", "attn_logit_softcapping is 50 in the file, null here");
   also(R"("final_logit_softcapping": 30)", "final_logit_softcapping is 30 in the file, null here");
@@ -388,6 +389,8 @@ TEST_CASE("what a family always does is compared where its config has no word fo
   // Of a family that nobody knows nothing is said that its config does not say.
   CHECK(of<plain>(with(mixtral, "\"mixtral\"", "\"another\"")) == lines{});
   CHECK(of<plain>(with(mixtral, "\"mixtral\"", "\"qwen3_vl_moe_text\"")) == all);
+  CHECK(of<plain>(with(mixtral, "\"mixtral\"", "\"qwen3_5_moe_text\"")) == all);
+  CHECK(of<plain>(with(mixtral, "\"mixtral\"", "\"qwen3_next\"")) == lines{all[0], all[2], all[3]});
   CHECK(of<presets::glm_4_5>(with(glm_4_5, R"("partial_rotary_factor": 0.5,)", "")) ==
         lines{"partial_rotary_factor is 1 by default, 0.5 here"});
   static constexpr fg::architecture unlimited = [] {
@@ -399,8 +402,10 @@ TEST_CASE("what a family always does is compared where its config has no word fo
   std::string const native = with(with(deepseek_v3, R"("scoring_func": "sigmoid",)", ""),
                                   R"("topk_method": "noaux_tc",)", "");
   CHECK(of<presets::deepseek_v3>(native) == lines{});
-  CHECK(of<unlimited>(native) == lines{"scoring_func is sigmoid by default, softmax here",
-                                       "topk_method is noaux_tc by default, greedy here"});
+  for (std::string_view const family : {"\"deepseek_v3\"", "\"glm4_moe_lite\""})
+    CHECK(of<unlimited>(with(native, "\"deepseek_v3\"", family)) ==
+          lines{"scoring_func is sigmoid by default, softmax here",
+                "topk_method is noaux_tc by default, greedy here"});
   // Groups that limit nothing.
   CHECK(of<unlimited>(with(deepseek_v3, "\"topk_group\": 4", "\"topk_group\": 8")) ==
         lines{"scoring_func is sigmoid in the file, softmax here"});

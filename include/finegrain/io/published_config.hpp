@@ -145,6 +145,7 @@ class config_comparison {
     same({"hidden_size"}, hidden);
     same({"num_attention_heads"}, heads);
     same({"clip_qkv"}, nullptr);
+    same({"index_topk"}, nullptr);
     same({"attn_logit_softcapping"}, nullptr);
     if (find({"use_sliding_window"}).second != false) same({"sliding_window"}, nullptr);
     same({"rope_theta", "rope_parameters.rope_theta"}, theta);
@@ -181,11 +182,13 @@ class config_comparison {
     feed_forward(c.hidden, c.act);
 
     // Of what a family's models always do their configs need not speak.
-    bool const sigmoid = is_of({"deepseek_v3", "kimi_k2", "glm4_moe", "dots1", "minimax_m2"});
+    bool const sigmoid =
+        is_of({"deepseek_v3", "kimi_k2", "glm4_moe", "glm4_moe_lite", "dots1", "minimax_m2"});
     bool const scaled = (sigmoid && !is_of({"minimax_m2"})) || is_of({"deepseek_v2"});
-    bool const normed = is_of({"mixtral", "minimax_m2", "qwen3_vl_moe_text"});
-    bool const softmax = is_of({"deepseek", "deepseek_v2", "qwen2_moe", "qwen3_moe",
-                                "qwen3_vl_moe_text", "olmoe", "mixtral"});
+    bool const normed = is_of({"mixtral", "minimax_m2", "qwen3_vl_moe_text", "qwen3_5_moe_text"});
+    bool const softmax =
+        is_of({"deepseek", "deepseek_v2", "qwen2_moe", "qwen3_moe", "qwen3_vl_moe_text",
+               "qwen3_next", "qwen3_5_moe_text", "olmoe", "mixtral"});
     config_value const score_name = c.score == score::softmax   ? "softmax"
                                     : c.score == score::sigmoid ? "sigmoid"
                                                                 : "sqrtsoftplus";
