@@ -167,8 +167,7 @@ std::string const mixtral = R"({
   "num_local_experts": 8, "rms_norm_eps": 1e-05, "rope_theta": 1000000.0, "sliding_window": null,
   "tie_word_embeddings": false, "vocab_size": 32000})";
 
-/// These three are not copies of the files: their words are those of transformers' classes, their numbers
-/// those of public tables.
+/// Not a copy of the file: numbers of a public extract, and the scoring_func that llama.cpp reads.
 std::string const dots_llm1 = R"({
   "attention_bias": false, "first_k_dense_replace": 1, "hidden_act": "silu", "hidden_size": 4096,
   "intermediate_size": 10944, "max_position_embeddings": 32768, "model_type": "dots1",

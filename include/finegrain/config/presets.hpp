@@ -90,6 +90,7 @@ inline constexpr architecture deepseek_v2 = checked(architecture{
                .yarn = {.factor = 40, .mscale = 0.707f, .mscale_all = 0.707f}},
 });
 
+/// DeepSeek-V3, V3.1 and R1. V3.2's mixtures are these too, but its attention is sparse.
 inline constexpr architecture deepseek_v3 = checked(architecture{
     .hidden = 7168,
     .layers = 61,
@@ -189,7 +190,7 @@ inline constexpr architecture dots_llm1 = checked(architecture{
     .epsilon = 1e-5,
 });
 
-/// GLM-4.5, and 4.6. (Like V3's, its layer for multi-token prediction is left out.)
+/// GLM-4.5, 4.6 and 4.7. (Like V3's, its layer for multi-token prediction is left out.)
 inline constexpr architecture glm_4_5 = checked(architecture{
     .hidden = 5120,
     .layers = 92,
@@ -234,7 +235,7 @@ inline constexpr architecture glm_4_5_air = checked(architecture{
     .epsilon = 1e-5,
 });
 
-/// MiniMax-M2: no shared experts; the chosen scores are divided by their bare sum.
+/// MiniMax-M2, M2.5 and M2.7: no shared experts; the chosen scores are divided by their bare sum.
 inline constexpr architecture minimax_m2 = checked(architecture{
     .hidden = 3072,
     .layers = 62,
