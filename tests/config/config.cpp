@@ -149,6 +149,8 @@ TEST_CASE("routers that cannot be are refused in a sentence") {
   CHECK_THAT(says([](c& x) { x.epsilon = -1; }), ContainsSubstring("epsilon"));
   CHECK_THAT(says([](c& x) { x.floor = 2; }), ContainsSubstring("floor"));
   CHECK_THAT(says([](c& x) { x.shared_scale = 0; }), ContainsSubstring("shared_scale"));
+  CHECK_THAT(says([](c& x) { x.act.limit = -1; }), ContainsSubstring("act's limit"));
+  CHECK_THAT(says([](c& x) { x.act.limit = NAN; }), ContainsSubstring("act's limit"));
   CHECK_THAT(says([](c& x) { x.shared = 0, x.shared_scale = 0.5f; }),
              ContainsSubstring("shared_scale needs"));
   fg::config once = with([](c& x) { x.top_k = 1, x.renormalise = x.constant_weight = true; });

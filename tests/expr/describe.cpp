@@ -142,6 +142,9 @@ TEST_CASE("what is computed otherwise is told, though weights are the same") {
   CHECK(fg::details(fg::routed_experts<other>{})
             .ends_with("softmax, renormalised, epsilon 0, floor 0.25"));
   CHECK(fg::details(fg::shared_experts<other>{}).ends_with("of 4, times 2"));
+  using limited = fg::mlp<8, 4, fg::glu{fg::activation::geglu, 10}>;
+  CHECK(fg::details(fg::mlp<8, 4>{}) == "swiglu of 4");
+  CHECK(fg::details(limited{}) == "geglu within 10 of 4");
   constexpr fg::attention_form slowed{
       .yarn = {
           .factor = 4, .original = 64, .fast = 16, .slow = 2, .mscale = 0.5f, .mscale_all = 1}};

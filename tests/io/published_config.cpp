@@ -426,6 +426,14 @@ TEST_CASE("each stage compares what it knows, and profiles are what they are pro
         lines{"num_local_experts is 8 in the file, 16 here"});
   CHECK(differences<fg::mlp<4096, 8>>(with(mixtral, "silu", "gelu")) ==
         lines{"hidden_act is gelu in the file, silu here"});
+  using bounded = fg::mlp<4096, 8, fg::glu{fg::activation::swiglu, 7}>;
+  std::string const limited = and_also(mixtral, R"("swiglu_limit": 7.0)");
+  CHECK(differences<bounded>(limited) == lines{});
+  CHECK(differences<bounded>(and_also(limited, R"("swiglu_limits": [7.0, 7, 0])")) ==
+        lines{"swiglu_limits.2 is 0 in the file, 7 here"});
+  CHECK(differences<bounded>(with(limited, "\"mixtral\"", "\"gpt_oss\"")) ==
+        lines{"swiglu_limit is 7 in the file, null here"});
+  CHECK(differences<bounded>(mixtral) == lines{"swiglu_limit is 0 by default, 7 here"});
   CHECK(differences<fg::linear<3, 4>>(mixtral) == lines{});
   CHECK(differences<fg::rmsnorm<4096>>(mixtral) ==
         lines{"rms_norm_eps is 1e-05 in the file, 1e-06 here"});

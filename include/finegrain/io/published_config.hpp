@@ -30,11 +30,7 @@ class config_comparison {
   /// One line for each.
   std::vector<std::string> differences() {
     if (begins_ && ends_) same({"num_hidden_layers"}, layers_);
-    constexpr std::string_view types = "layer_types.";
-    if (layers_ > 0)
-      for (auto at = values_.lower_bound(types);
-           at != values_.end() && at->first.starts_with(types); ++at)
-        note(at->first, at->second, "full_attention");
+    if (layers_ > 0) all_in("layer_types.", "full_attention");
     return differences_;
   }
 
@@ -83,7 +79,7 @@ class config_comparison {
     same({"rope_interleave"}, true);
     same({"attention_bias"}, false);
     turned_part(1);
-    attention_numbers(D, Heads, double{N.theta}, N.yarn);
+    attention_numbers(D, Heads, double(N.theta), N.yarn);
   }
   template <int D, int F, glu Act>
   void compare(mlp<D, F, Act>) {
@@ -122,6 +118,12 @@ class config_comparison {
       note(name, absent, ours, " by default, ");
     else
       note(name, theirs, ours);
+  }
+  /// The same for everything in a list, whose name ends in a dot.
+  void all_in(std::string_view list, config_value const& ours) {
+    for (auto at = values_.lower_bound(list); at != values_.end() && at->first.starts_with(list);
+         ++at)
+      note(at->first, at->second, ours);
   }
   void note(std::string_view name, config_value const& theirs, config_value const& ours,
             char const* where = " in the file, ") {
@@ -170,10 +172,16 @@ class config_comparison {
   }
   FINEGRAIN_LAZY void feed_forward(int hidden, glu act) {
     same({"hidden_size"}, hidden);
-    same_or(0, {"swiglu_limit"}, double{act.limit});
+    // A limit of another SwiGLU, and limits of layers apart, are no glu's.
+    if (is_of({"gpt_oss", "minimax_m3"}))
+      same({"swiglu_limit"}, nullptr);
+    else
+      same_or(0, {"swiglu_limit"}, double(act.limit));
+    for (char const* list : {"swiglu_limits.", "expert_swiglu_limit_list."})
+      all_in(list, double(act.limit));
     same({"hidden_act"}, act.kind == activation::swiglu  ? "silu"
                          : act.kind == activation::geglu ? "gelu_pytorch_tanh"
-                                                        : "relu");
+                                                         : "relu");
   }
   FINEGRAIN_LAZY void experts(config const& c) {
     same({"n_routed_experts", "num_experts", "num_local_experts"}, c.routed);
