@@ -213,7 +213,7 @@ __global__ void __launch_bounds__(threads, S::per_processor)
       float low = by[0] * sum[m][i / 2][i % 2], high = by[1] * sum[m][i / 2][2 + i % 2];
       T* const y = at + std::int64_t{r} * N + n;
       if constexpr (Up) {
-        if (p.act.limited()) bring_within(p.act.limit, low, high);
+        if (p.act.limit > 0) bring_within(p.act.limit, low, high);
         *y = T(gate_function(p.act)(low) * high);
       } else {
         *y = T(low);

@@ -57,10 +57,10 @@ __device__ std::uint32_t gate_pair(gate_function const& activated, float const* 
   float left[2] = {z.x, z.y}, ups[2] = {right.x, right.y};
   float value[2], slope[2], hidden[2], dgate[2], dup[2];
   unsigned beyond = 0;
-  if constexpr (kind == gates::limited) beyond = bring_within<2>(activated.limit, left, ups);
-  if constexpr (kind == gates::limited)
+  if constexpr (kind == gates::limited) {
+    beyond = bring_within<2>(activated.limit, left, ups);
     activated.at(left, value, slope);
-  else if constexpr (kind == gates::relu)
+  } else if constexpr (kind == gates::relu)
     activated.of_step(left, value, slope);
   else
     activated.of_curve<kind == gates::gelu>(left, value, slope);
@@ -88,7 +88,7 @@ __device__ void gate_backward(float (&sums)[128], rows_family<T> const& family,
   int const warp = threadIdx.x / 32 % 4, lane = threadIdx.x % 32;
   row += w * 64 + warp * 16;
   int const last_column = min(first_column + 256, family.of.width);
-  int constexpr some = 4;
+  int constexpr some = kind == gates::limited ? 2 : 4;        // fewer numbers are held at once
   std::uint32_t const band = w * panel_64 + warp * 16 * 128;  // of a panel of 128 rows
   std::uint32_t const place = swizzled(lane % 16, 0);
   float weight[2];
@@ -120,8 +120,8 @@ __device__ void gate_backward(float (&sums)[128], rows_family<T> const& family,
           for (int h = 0; h < 2; ++h)
             out[i][h] = gate_pair<T, kind>(activated, sums + 32 * quarter + 4 * (j0 + i) + 2 * h,
                                            weight[h], z[i][h], z[i][2 + h], dot[h]);
-            // In place, without __syncwarp: each lane stores what it made of all that it was given, so no
-            // store has its operands before the warp has read.
+        // In place, without __syncwarp: each lane stores what it made of all that it was given, so no
+        // store has its operands before the warp has read.
 #pragma unroll
         for (int i = 0; i < some; ++i) {
           store_matrices(at ^ (j0 + i) << 4, z[i][0], z[i][1], z[i][2], z[i][3]);
