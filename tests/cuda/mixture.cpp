@@ -44,12 +44,6 @@ TEST_CASE("a mixture with ReLU on the device is the specification's") {
     compare_all<layers::relu>(T, 400 + 7 * T);
 }
 
-TEST_CASE("a mixture whose experts have a limit is the specification's on the device") {
-  NEED_GPU();
-  for (std::int64_t T : on_device::sizes_here({1, 5, 33, 150}))
-    compare_all<layers::limited>(T, 500 + 7 * T);
-}
-
 TEST_CASE("every kind of router that the device has is the specification's", "[hardware]") {
   NEED_GPU();
   std::size_t count = 0;
