@@ -88,7 +88,7 @@ LAYERS = {
     "geglu": layer(f.paper, 15, 3, 1, act="geglu"),
     "reglu": layer(f.paper, 15, 3, 1, act="reglu"),
     # (a limit that none of these gates and ups is nearer to than bf16 tells apart)
-    "deepseek_v4_limit": layer(f.deepseek_v4, 15, 3, 1, bias=True, scale=1.5, act_limit=0.35),
+    "deepseek_v4_limit": layer(f.deepseek_v4, 15, 3, 1, bias=True, scale=1.5, act_limit=0.4375),
     "geglu_limit": layer(f.paper, 6, 3, 1, act="geglu", act_limit=0.25),
 }
 
