@@ -87,8 +87,6 @@ LAYERS = {
     "sigmoid": layer(f.deepseek_v3, 16, 3, 1, bias=True, norm=True, scale=2.5),
     "geglu": layer(f.paper, 15, 3, 1, act="geglu"),
     "reglu": layer(f.paper, 15, 3, 1, act="reglu"),
-    # (a limit that none of these gates and ups is nearer to than bf16 tells apart)
-    "deepseek_v4_limit": layer(f.deepseek_v4, 15, 3, 1, bias=True, scale=1.5, act_limit=0.4375),
     "geglu_limit": layer(f.paper, 6, 3, 1, act="geglu", act_limit=0.25),
 }
 
