@@ -34,7 +34,7 @@ struct layers {
                                    .top_k = 2,
                                    .shared = 1,
                                    .act = fg::activation::reglu};
-  // (not in bf16: a gate that its rounding brings across the limit has another gradient)
+  // (its gradients not in bf16: a gate that rounding brings across the limit has another one)
   static constexpr fg::config limited{.hidden = 72,
                                       .width = 40,
                                       .routed = 4,

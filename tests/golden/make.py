@@ -67,6 +67,8 @@ LAYERS = {
     "llama_cpp_softmax": layer(f.llama_cpp, 15, 3, norm=True),
     "llama_cpp_floor": layer(f.llama_cpp, 15, 2, norm=True, score="sigmoid"),
     "deepseek_v4": layer(f.deepseek_v4, 15, 3, 1, bias=True, scale=1.5),
+    # (a limit that no gate or up here is nearer to than bf16 tells apart)
+    "deepseek_v4_limit": layer(f.deepseek_v4, 15, 3, 1, bias=True, scale=1.5, act_limit=0.4375),
     "deepseek_v4_hash": layer(f.deepseek_v4, 15, 3, 1, table=32, scale=1.5),
     "switch": layer(f.paper, 15, 1),
     "gshard": layer(f.paper, 15, 2, norm=True),

@@ -25,6 +25,10 @@ constexpr config scored(config c, fg::score score, bool bias = false) {
   c.bias = bias;
   return c;
 }
+constexpr config within(float limit, config c) {
+  c.act.limit = limit;
+  return c;
+}
 constexpr config renormalised(config c) {
   c.renormalise = true;
   return c;
@@ -71,6 +75,7 @@ constexpr known<X> published[] = {
     as<profiles::llama_cpp(renormalised(sized(15, 3))), X>("llama_cpp_softmax"),
     as<profiles::llama_cpp(renormalised(scored(sized(15, 2), sigmoid))), X>("llama_cpp_floor"),
     as<profiles::deepseek_v4(sized(15, 3, 1, 1.5)), X>("deepseek_v4"),
+    as<profiles::deepseek_v4(within(0.4375f, sized(15, 3, 1, 1.5))), X>("deepseek_v4_limit"),
     as<profiles::deepseek_v4_hash(sized(15, 3, 1, 1.5), 32), X>("deepseek_v4_hash"),
 };
 

@@ -143,7 +143,7 @@ constexpr config llama_cpp(config const& from) {
 }
 
 /// DeepSeek-V4 as Megatron-Core has it: f32, sqrt(softplus), a bias, no groups, renormalised, then scale.
-/// Its experts have the act {activation::swiglu, 10}.
+/// The act of V4's experts, {activation::swiglu, 10}, is the config's.
 constexpr config deepseek_v4(config c) {
   c = detail::begun_ungrouped(c);
   c.score = score::sqrt_softplus;

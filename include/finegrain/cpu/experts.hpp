@@ -95,8 +95,10 @@ vec gated_backward(glu act, float const* dh, std::int64_t n, float w, float cons
     vec const d = load(dh + c), g = z.gate, u = z.up;
     vec const s = share(act.kind, g), a = g * s, slope = derivative(act.kind, g, s);
     dot += d * a * u;
-    store_up_to(dgate + c, w * d * u * slope * z.gate_passes, n - c);
-    store_up_to(dup + c, w * d * a * z.up_passes, n - c);
+    vec dg = w * d * u * slope, du = w * d * a;
+    if (act.limited()) dg *= z.gate_passes, du *= z.up_passes;
+    store_up_to(dgate + c, dg, n - c);
+    store_up_to(dup + c, du, n - c);
     store_up_to(hidden + c, w * a * u, n - c);
   }
   return dot;

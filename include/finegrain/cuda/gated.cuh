@@ -63,10 +63,10 @@ struct gate_function {
 };
 
 #if defined(__CUDACC__)
-/// Brings a gate and its up within the limit, where there is one and they are numbers. Returns what lay
-/// beyond: 1, the gate; 2, the up; 3, both.
+/// Brings a gate and its up within a limit, unless they are no numbers. Returns what lay beyond: 1, the
+/// gate; 2, the up; 3, both.
 __device__ inline unsigned bring_within(float limit, float& gate, float& up) {
-  bool const high = limit > 0 && gate > limit, far = limit > 0 && fabsf(up) > limit;
+  bool const high = gate > limit, far = fabsf(up) > limit;
   if (high) gate = limit;
   if (far) up = copysignf(limit, up);
   return (high ? 1u : 0u) | (far ? 2u : 0u);
@@ -101,7 +101,7 @@ __device__ inline float activate(activation act, float z) {
 }
 /// act(z) up of one number, as products of few tokens have it.
 __device__ inline float gate_one(glu g, float z, float up) {
-  bring_within(g.limit, z, up);  // without a branch: it would cost registers
+  if (g.limit > 0) bring_within(g.limit, z, up);
   return activate(g.kind, z) * up;
 }
 #endif
