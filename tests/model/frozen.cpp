@@ -119,6 +119,7 @@ TEST_CASE("frozen layers choose and weigh as the network does, whatever the kind
                            fg::profiles::deepseek_v4_hash(base, family::vocabulary),
                            fg::profiles::mixtral(base), with([](fg::config& c) { c.cosine = 4; }),
                            with([](fg::config& c) { c.noisy = true; }),
+                           with([](fg::config& c) { c.act.limit = 0.25f; }),
                            with([](fg::config& c) { c.selection = fg::selection::expert_choice; })>;
   family::tokens const some(30);
   numbers const x = random_numbers(30 * family::D, 5);
