@@ -11,39 +11,50 @@ namespace {
 // A load of numbers T into registers R, as many as there are operands; what is signed extends.
 template <class R, class T>
 void load(warp& w, instruction const& i) {
-  for (int l = 0; l < lanes; ++l) {
-    if (!w.on(l)) continue;
-    u8 const* const p =
-        reach(w, i, l, i.where, address_of(w, i, l), i.count * u32{sizeof(T)}, access::read);
-    for (u32 n = 0; n < i.count; ++n) {
+  u32 const mask = w.now.mask;
+  places const from =
+      reach_all(w, i, mask, i.where, addresses_of(w, i), i.count * u32{sizeof(T)}, access::read);
+  for (u32 n = 0; n < i.count; ++n) {
+    R* const to = w.reg<R>(i.at[n]);
+    for (u32 l = 0; l < lanes; ++l) {
+      if (!(mask >> l & 1)) continue;
       T x;
-      std::memcpy(&x, p + n * sizeof(T), sizeof(T));
-      w.reg<R>(i.at[n])[l] = static_cast<R>(x);
+      std::memcpy(&x, from[l] + n * sizeof(T), sizeof(T));
+      to[l] = static_cast<R>(x);
     }
   }
 }
+// An argument is the same for all lanes that ask for the same, as they nearly always do.
 template <class R, class T>
 void load_argument(warp& w, instruction const& i) {
-  for (int l = 0; l < lanes; ++l) {
-    if (!w.on(l)) continue;
-    u64 const at = address_of(w, i, l);
-    if (at + i.count * sizeof(T) > w.of->parameter_bytes) fail(w, i, "reads beyond arguments", l);
-    for (u32 n = 0; n < i.count; ++n) {
-      T x;
-      std::memcpy(&x, w.in->parameters + at + n * sizeof(T), sizeof(T));
-      w.reg<R>(i.at[n])[l] = static_cast<R>(x);
+  addresses const from = addresses_of(w, i);
+  for (u32 n = 0; n < i.count; ++n) {
+    R x{};
+    u64 have = ~u64{0};
+    for (int l = 0; l < lanes; ++l) {
+      if (!w.on(l)) continue;
+      if (u64 const at = from[static_cast<u32>(l)] + n * sizeof(T); at != have) {
+        if (at + sizeof(T) > w.of->parameter_bytes) fail(w, i, "reads beyond arguments", l);
+        T read;
+        std::memcpy(&read, w.in->parameters + at, sizeof(T));
+        x = static_cast<R>(read);
+        have = at;
+      }
+      w.reg<R>(i.at[n])[l] = x;
     }
   }
 }
 template <class R, class T>
 void store(warp& w, instruction const& i) {
-  for (int l = 0; l < lanes; ++l) {
-    if (!w.on(l)) continue;
-    u8* const p =
-        reach(w, i, l, i.where, address_of(w, i, l), i.count * u32{sizeof(T)}, access::write);
-    for (u32 n = 0; n < i.count; ++n) {
-      auto const x = static_cast<T>(w.reg<R>(i.at[n])[l]);
-      std::memcpy(p + n * sizeof(T), &x, sizeof(T));
+  u32 const mask = w.now.mask;
+  places const to =
+      reach_all(w, i, mask, i.where, addresses_of(w, i), i.count * u32{sizeof(T)}, access::write);
+  for (u32 n = 0; n < i.count; ++n) {
+    R const* const from = w.reg<R>(i.at[n]);
+    for (u32 l = 0; l < lanes; ++l) {
+      if (!(mask >> l & 1)) continue;
+      auto const x = static_cast<T>(from[l]);
+      std::memcpy(to[l] + n * sizeof(T), &x, sizeof(T));
     }
   }
 }

@@ -8,7 +8,7 @@
 namespace emulator {
 namespace {
 
-constexpr u32 chunk = 16, row_bytes = 128;
+constexpr u32 chunk = history::bytes, row_bytes = 128;
 
 tensor_map const& map_at(warp& w, instruction const& i, int lane, u64 at) {
   auto const* const p = reach(w, i, lane, space::generic, at & ~u64{7}, 8, access::read);
@@ -53,8 +53,7 @@ void expect_chunk(warp& w, instruction const& i, int lane, block& b, u64 at) {
   forget(b, static_cast<u32>(at), chunk);
 }
 u8* arrived(block& b, u64 at, std::size_t clock, u32 when) {
-  std::fill_n(&b.words.wrote[at / 2], chunk / 2, when);
-  std::fill_n(&b.words.writer[at / 2], chunk / 2, static_cast<u8>(clock));
+  b.words.write(at / history::bytes, when, clock);
   return b.shared + at;
 }
 struct ends {

@@ -40,92 +40,33 @@ std::string readable(std::string_view name) {
       abi::__cxa_demangle(mangled.c_str(), nullptr, nullptr, nullptr), std::free);
   return made ? made.get() : mangled;
 }
+}  // namespace
+
 char const* word(access how) {
   return how == access::read ? "reads" : how == access::write ? "writes" : "updates";
 }
 
-[[noreturn]] void race(warp const& w, instruction const& i, int lane, access how, char const* did,
-                       u64 other) {
-  std::size_t const warps = w.in->warps.size();
-  bool const alone = w.in->clocks == warps;
-  fail(w, i,
-       std::string(word(how)) + " shared memory that warp " + std::to_string(other % warps) +
-           (alone ? "" : " of block " + std::to_string(other / warps) + " of its cluster") + " " +
-           did + ", without a barrier between them",
-       lane);
-}
-// Whether what is later than w is sure of is a race, or its own doing.
-void look_closer(warp const& w, block const& b, instruction const& i, int lane, u64 first, u64 end,
-                 access how) {
-  history const& h = b.words;
-  for (u64 at = first; at < end; ++at) {
-    if (h.wrote[at] > w.known[h.writer[at]]) race(w, i, lane, how, "wrote", h.writer[at]);
-    for (std::size_t other = 0; how == access::write && other < b.clocks; ++other)
-      if (h.reads[other * h.wrote.size() + at] > w.known[other])
-        race(w, i, lane, how, "read", other);
-  }
-}
-// An update may follow another, and needs to know no more than that somebody wrote before.
-template <u32 Count>
-void check_words(warp& w, block& b, instruction const& i, int lane, u64 first, access how) {
-  history& h = b.words;
-  std::size_t const me = w.clock;
-  u32 *const wrote = &h.wrote[first], *const read = &h.read[first];
-  u32 latest = 0, earliest = ~0u;
-  for (u32 n = 0; n < Count; ++n) {
-    latest = std::max(latest, how == access::write ? std::max(wrote[n], read[n]) : wrote[n]);
-    earliest = std::min(earliest, wrote[n]);
-  }
-  if (how != access::write && earliest < b.began)
-    fail(w, i, "reads shared memory that nobody wrote", lane);
-  if (how == access::update) return;
-  if (latest > w.sure) look_closer(w, b, i, lane, first, first + Count, how);
-  if (how == access::read) {
-    std::fill_n(read, Count, clock_now);
-    std::fill_n(&h.reads[me * h.wrote.size() + first], Count, clock_now);
-  } else {
-    std::fill_n(wrote, Count, clock_now);
-    std::fill_n(&h.writer[first], Count, static_cast<u8>(me));
-  }
-}
-}  // namespace
-
-u8* reach_shared(warp& w, block& b, instruction const& i, int lane, u64 at, u32 bytes, access how) {
-  if (at + bytes > b.shared_bytes)
-    fail(w, i,
-         std::string(word(how)) + " byte " + std::to_string(at) + " of " +
-             std::to_string(b.shared_bytes) + " in shared memory",
-         lane);
-  switch (bytes) {
-    case 16: check_words<8>(w, b, i, lane, at / 2, how); break;
-    case 8: check_words<4>(w, b, i, lane, at / 2, how); break;
-    case 4: check_words<2>(w, b, i, lane, at / 2, how); break;
-    default: check_words<1>(w, b, i, lane, at / 2, how);
-  }
-  return b.shared + at;
-}
-
 namespace {
 
-// Whether all of T's bytes are 1; or makes them so.
-template <class T>
-bool written_as(u8* written, bool writes) {
-  constexpr T ones = static_cast<T>(0x0101010101010101);
-  T now = ones;
-  if (writes) std::memcpy(written, &ones, sizeof now);
-  std::memcpy(&now, written, sizeof now);
-  return now == ones;
+// Whether all bytes are 1; or makes them so.
+bool written(u8* shadow, u32 bytes, access how) {
+  if (how == access::write) {
+    std::memset(shadow, 1, bytes);
+    return true;
+  }
+  constexpr u64 ones = 0x0101010101010101;
+  u64 wrong = 0;
+  u32 n = 0;
+  for (u64 x; n + 8 <= bytes; n += 8) {
+    std::memcpy(&x, shadow + n, 8);
+    wrong |= x ^ ones;
+  }
+  for (; n < bytes; ++n) wrong |= shadow[n] ^ 1u;
+  return wrong == 0;
 }
-u8* with_shadow(warp const& w, instruction const& i, int lane, u8* data, u8* written, u32 bytes,
+u8* with_shadow(warp const& w, instruction const& i, int lane, u8* data, u8* shadow, u32 bytes,
                 access how) {
-  bool const writes = how == access::write;
-  bool const whole = bytes == 16
-                         ? written_as<u64>(written, writes) && written_as<u64>(written + 8, writes)
-                     : bytes == 8 ? written_as<u64>(written, writes)
-                     : bytes == 4 ? written_as<u32>(written, writes)
-                     : bytes == 2 ? written_as<u16>(written, writes)
-                                  : written_as<u8>(written, writes);
-  if (!whole) fail(w, i, "reads what nobody wrote", lane);
+  if (!written(shadow, bytes, how)) fail(w, i, "reads what nobody wrote", lane);
   return data;
 }
 u8* reach_local(warp& w, instruction const& i, int lane, u64 at, u32 bytes, access how) {
@@ -158,17 +99,17 @@ void fail(warp const& w, instruction const& i, std::string const& what, int lane
 }
 void unknown(std::string const& what) { throw fault("the emulator does not know " + what); }
 
-u8* reach(warp& w, instruction const& i, int lane, space where, u64 address, u32 bytes,
-          access how) {
-  if (address & (bytes - 1))
-    fail(w, i, std::string(word(how)) + " " + std::to_string(bytes) + " bytes that are not aligned",
-         lane);
+namespace {
+
+// The same as reach does, of bytes that are aligned.
+u8* reach_aligned(warp& w, instruction const& i, int lane, space where, u64 address, u32 bytes,
+                  access how) {
   if (where == space::shared)
     return reach_shared(w, *w.in, i, lane, address & 0xffffffff, bytes, how);
   if (where == space::local) return reach_local(w, i, lane, address & 0xffffffff, bytes, how);
   if (array* const a = find_array(address); a && a->holds(address, bytes))
-    return with_shadow(w, i, lane, reinterpret_cast<u8*>(address),
-                       a->written.data() + (address - a->base), bytes, how);
+    return with_shadow(w, i, lane, reinterpret_cast<u8*>(address), a->shadow_of(address), bytes,
+                       how);
   if (where == space::generic) {
     block& b = *w.in;
     if (auto const at = address - reinterpret_cast<u64>(b.shared); at < b.shared_bytes)
@@ -182,6 +123,36 @@ u8* reach(warp& w, instruction const& i, int lane, space where, u64 address, u32
   fail(w, i, std::string(word(how)) + " outside of memory, at " + near(address), lane);
 }
 
+}  // namespace
+
+u8* reach(warp& w, instruction const& i, int lane, space where, u64 address, u32 bytes,
+          access how) {
+  if (address & (bytes - 1))
+    fail(w, i, std::string(word(how)) + " " + std::to_string(bytes) + " bytes that are not aligned",
+         lane);
+  return reach_aligned(w, i, lane, where, address, bytes, how);
+}
+places reach_all(warp& w, instruction const& i, u32 mask, space where, addresses const& of,
+                 u32 bytes, access how) {
+  runs const all(mask, where == space::local ? 0 : bytes, of);
+  if (where == space::shared) return reach_shared_all(w, i, mask, of, bytes, how, all);
+  places to{};
+  for (u32 l = 0, end = 0; l < lanes; l = end) {
+    end = all.end(l);
+    if (!(mask >> l & 1)) continue;
+    u8* first = nullptr;
+    if (end > l + 1 && !(of[l] & (bytes - 1))) try {
+        u32 const size = all.step(l) ? (end - l) * bytes : bytes;
+        first = reach_aligned(w, i, static_cast<int>(l), where, of[l], size, how);
+      } catch (fault const&) {  // whose is it?
+      }
+    for (u32 n = l; n < end; ++n)
+      to[n] = first ? first + (n - l) * all.step(l)
+                    : reach(w, i, static_cast<int>(n), where, of[n], bytes, how);
+  }
+  return to;
+}
+
 block& block_at(warp& w, instruction const& i, int lane, u64 address) {
   u64 const rank = address >> 24;
   if (rank == 0) return *w.in;
@@ -189,24 +160,12 @@ block& block_at(warp& w, instruction const& i, int lane, u64 address) {
     fail(w, i, "has an address in a block that its cluster has not", lane);
   return *w.in->of->blocks[rank - 1];
 }
-u64 address_of(warp& w, instruction const& i, int lane) {
-  return (i.wide ? w.reg<u64>(i.at[8])[lane] : w.reg<u32>(i.at[8])[lane]) +
-         static_cast<u64>(i.number);
-}
-void forget(block& b, u32 at, u32 bytes) {
-  std::fill_n(&b.words.wrote[at / 2], bytes / 2, 0);
-  std::memset(b.shared + at, 0xff, bytes);
-}
 void tell(std::array<u32, 32>& all, warp const& w) {
   for (std::size_t x = 0; x < all.size(); ++x)
     all[x] = std::max(all[x], x == w.clock ? clock_now : w.known[x]);
 }
 void learn(warp& w, std::array<u32, 32> const& all) {
-  w.sure = ~0u;  // of itself
-  for (std::size_t x = 0; x < w.in->clocks; ++x) {
-    w.known[x] = std::max(w.known[x], all[x]);
-    w.sure = std::min(w.sure, w.known[x]);
-  }
+  for (std::size_t x = 0; x < w.in->clocks; ++x) w.known[x] = std::max(w.known[x], all[x]);
 }
 void open(barrier& b) {
   std::array<u32, 32> all = b.known;

@@ -10,15 +10,15 @@ namespace {
 
 // Until a copy is waited for, what it will write counts as unwritten.
 void begin_copies(warp& w, instruction const& i) {
+  addresses const to = addresses_of(w, i, 0);
+  reach_all(w, i, w.now.mask, space::shared, to, i.count, access::write);
   for (int l = 0; l < lanes; ++l) {
     if (!w.on(l)) continue;
-    u64 const to =
-        (i.wide ? w.reg<u64>(i.at[0])[l] : w.reg<u32>(i.at[0])[l]) + static_cast<u64>(i.number);
-    pending_copy c{l, static_cast<u32>(to), 0, i.count, i.count, w.commits[static_cast<u32>(l)]};
+    auto const lane = static_cast<u32>(l);
+    pending_copy c{l, static_cast<u32>(to[lane]), 0, i.count, i.count, w.commits[lane]};
     c.from = w.reg<u64>(i.at[1])[l] + static_cast<u64>(i.source_number);
     if (i.at[2]) c.taken = std::min(w.reg<u32>(i.at[2])[l], c.bytes);
-    if (c.from % c.bytes) fail(w, i, "copies from where it is not aligned", l);
-    reach(w, i, l, space::shared, c.to, c.bytes, access::write);
+    if (c.from & (c.bytes - 1)) fail(w, i, "copies from where it is not aligned", l);
     forget(*w.in, c.to, c.bytes);
     w.copies.push_back(c);
   }
@@ -68,15 +68,17 @@ void decode_cp(statement& s) {
   }
 }
 
+places reach_rows(warp& w, instruction const& i, access how) {
+  u32 const mask = every_lane >> (lanes - 8 * i.count);
+  return reach_all(w, i, mask, space::shared, addresses_of(w, i), 16, how);
+}
 // Matrices of 8 x 8: lane l gives the address of row l % 8 of matrix l / 8, and gets two numbers.
 template <bool Transposed>
 void load_matrices(warp& w, instruction const& i) {
   if (!together(w, i, every_lane)) return;
   u16 m[4][8][8];
-  for (int l = 0; l < 8 * i.count; ++l) {
-    std::memcpy(m[l / 8][l % 8],
-                reach(w, i, l, space::shared, address_of(w, i, l), 16, access::read), 16);
-  }
+  places const rows = reach_rows(w, i, access::read);
+  for (u32 l = 0; l < 8u * i.count; ++l) std::memcpy(m[l / 8][l % 8], rows[l], 16);
   for (u32 n = 0; n < i.count; ++n) {
     u32* const d = w.reg<u32>(i.at[n]);
     for (int l = 0; l < lanes; ++l) {
@@ -98,9 +100,8 @@ void store_matrices(warp& w, instruction const& i) {
       for (int e = 0; e < 2; ++e)
         (Transposed ? m[n][c + e][r] : m[n][r][c + e]) = static_cast<u16>(pair >> 16 * e);
     }
-  for (int l = 0; l < 8 * i.count; ++l)
-    std::memcpy(reach(w, i, l, space::shared, address_of(w, i, l), 16, access::write),
-                m[l / 8][l % 8], 16);
+  places const rows = reach_rows(w, i, access::write);
+  for (u32 l = 0; l < 8u * i.count; ++l) std::memcpy(rows[l], m[l / 8][l % 8], 16);
 }
 // ldmatrix numbers, [address] and stmatrix [address], numbers.
 void decode_matrices(statement& s, bool stores) {

@@ -162,7 +162,7 @@ void prepare(block& b, launch const& l, u64 number, cluster& of) {
   b.first_clock = of.blocks.size() * warps;
   b.clocks = std::size_t{l.clustered} * warps;
   of.blocks.push_back(&b);
-  b.words.make(b.shared_bytes / 2 + 1, b.clocks);
+  b.words.make(b.shared_bytes, b.clocks);
   b.barriers = {};
   b.phases.clear();
   b.warps.resize(warps);

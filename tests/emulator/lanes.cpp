@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "products.hpp"
 #include "ptx.hpp"
-#include "real.hpp"
 
 namespace emulator {
 namespace {
@@ -117,47 +117,36 @@ void decode_match(statement& s) {
   s.emit(s.bytes() == 4 ? match<u32> : match<u64>, {s.bytes(), 4});
 }
 
-using row = f32 __attribute__((vector_size(32)));
-f32 half_at(u16 bits) {  // a table: it takes as long as all else of a product otherwise
-  static std::vector<f32> const all = [] {
-    std::vector<f32> made;
-    for (u32 n = 0; n < 65536; ++n) made.push_back(from_half(static_cast<u16>(n)));
-    return made;
-  }();
-  return all[bits];
-}
-// C (16 x 8) += A (16 x 16) B. Lane l has rows l / 4 and l / 4 + 8 of A and C and column l / 4 of B.
-template <bool Half>
-void multiply(warp& w, instruction const& i) {  // at: d 0-3, a 4-7, b 8-9, c 10-13
+// C (16 x 8) += A (16 x 16) B. Lane l has rows l / 4 and l / 4 + 8 of A and C and column l / 4 of B,
+// in pairs along the other side.
+template <f32 (*Number)(u16)>
+void multiply_tiles(warp& w, instruction const& i) {  // at: d 0-3, a 4-7, b 8-9, c 10-13
   if (!together(w, i, every_lane)) return;
-  f32 a[16][16];
-  row b[16], c[16];
-  auto const number = [](u32 pair, int which) {
-    auto const bits = static_cast<u16>(pair >> 16 * which);
-    return Half ? half_at(bits) : from_bf16(bits);
+  f32 a[16][tile_rows], b[16][8], sums[tile_rows][8];
+  auto const spread = [&](u32 from, f32* to, int pitch) {
+    u32 pairs[4][8];
+    for (int t = 0; t < 4; ++t)
+      for (int g = 0; g < 8; ++g) pairs[t][g] = w.reg<u32>(from)[4 * g + t];
+    for (int t = 0; t < 4; ++t)
+      for (int e = 0; e < 2; ++e)
+        for (int g = 0; g < 8; ++g)
+          to[(2 * t + e) * pitch + g] = Number(static_cast<u16>(pairs[t][g] >> 16 * e));
   };
-  for (int l = 0; l < lanes; ++l) {
-    int const g = l / 4, t = l % 4 * 2;
-    for (int e = 0; e < 2; ++e) {
-      for (u32 r = 0; r < 4; ++r)
-        a[g + 8 * (r & 1)][t + 8 * (r >> 1) + e] = number(w.reg<u32>(i.at[4 + r])[l], e);
-      for (u32 r = 0; r < 2; ++r) b[t + 8 * r + e][g] = number(w.reg<u32>(i.at[8 + r])[l], e);
-      for (u32 r = 0; r < 2; ++r) c[g + 8 * r][t + e] = w.reg<f32>(i.at[10 + 2 * r + e])[l];
-    }
+  for (u32 r = 0; r < 4; ++r) spread(i.at[4 + r], &a[r / 2 * 8][r % 2 * 8], tile_rows);
+  for (u32 r = 0; r < 2; ++r) spread(i.at[8 + r], b[r * 8], 8);
+  multiply(a[0], b[0], sums[0], 8, 16, 8);
+  f32 d[4][lanes];  // of which one may stand where another summand does
+  for (u32 r = 0; r < 4; ++r) {
+    std::memcpy(d[r], w.reg<f32>(i.at[10 + r]), sizeof d[r]);
+    for (u32 g = 0; g < 8; ++g)
+      for (u32 t = 0; t < 4; ++t) d[r][4 * g + t] += sums[g + 8 * (r / 2)][2 * t + r % 2];
   }
-  for (int r = 0; r < 16; ++r) {
-    row sum{};
-    for (int k = 0; k < 16; ++k) sum += a[r][k] * b[k];
-    c[r] += sum;
-  }
-  for (int l = 0; l < lanes; ++l)
-    for (u32 r = 0; r < 4; ++r)
-      w.reg<f32>(i.at[r])[l] = c[l / 4 + 8 * (r >> 1)][l % 4 * 2 + (r & 1)];
+  for (u32 r = 0; r < 4; ++r) std::memcpy(w.reg<f32>(i.at[r]), d[r], sizeof d[r]);
 }
 void decode_mma(statement& s) {
   if (!s.has("m16n8k16") || !s.has("row") || !s.has("col") || s.type() != "f32") s.refuse();
-  instruction& i = s.emit(s.has("bf16")  ? multiply<false>
-                          : s.has("f16") ? multiply<true>
+  instruction& i = s.emit(s.has("bf16")  ? multiply_tiles<from_bf16>
+                          : s.has("f16") ? multiply_tiles<from_half>
                                          : nullptr);
   std::size_t n = 0;
   for (std::size_t part = 0; part < 4; ++part)

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <cstdint>
+#include <cstring>
 #include <deque>
 #include <functional>
 #include <map>
@@ -181,7 +182,6 @@ struct warp {
   int product_groups = 0;
   u32 total_at = 0;  // the register in which the barrier that it waits at leaves its total, or 0
   std::array<u32, 32> known{};  // until when it knows what each warp did
-  u32 sure = 0;                 // until when it knows what all others did
   std::vector<u8> register_store, local, local_written;
 
   template <class T>
@@ -197,19 +197,31 @@ struct warp {
   u8* local_of(int lane) { return local.data() + static_cast<std::size_t>(lane) * of->local_bytes; }
 };
 
-/// Of each two bytes of shared memory: when they were written and read last, and by which warps.
+/// Of shared memory: when and by which warp it was written last, and when read since. One cell is
+/// kept for 16 bytes, or, when they are accessed apart, eight of two bytes.
 struct history {
-  std::vector<u32> wrote, read;
-  std::vector<u8> writer;
-  std::vector<u32> reads;  // of each warp, one after another
-  void make(std::size_t words, std::size_t warps) {
-    if (words > wrote.size()) {
-      wrote.resize(words);
-      read.resize(words);
-      writer.resize(words);
-    }
-    if (wrote.size() * warps > reads.size()) reads.resize(wrote.size() * warps);
+  static constexpr u32 bytes = 16, parts = 8;
+  struct cell {
+    u32 wrote, read;
+    u8 writer, reader;  // reader: the last, which knew of those before it
+    bool several;       // readers did not: when each of them did is in `reads`
+    bool on_its_way;    // what was to be written is not there yet
+    bool apart;
+  };
+  std::size_t granules = 0, row = 0;  // row: of `reads`, a multiple of 8 warps
+  std::vector<cell> cells;
+  std::vector<u32> reads;  // of each cell, by each warp
+
+  void make(std::size_t size, std::size_t warps);
+  std::size_t part_at(u64 at) const { return granules + at / (bytes / parts); }
+  std::size_t cell_at(u64 at) const { return cells[at / bytes].apart ? part_at(at) : at / bytes; }
+  u32 bytes_at(u64 at) const { return cells[at / bytes].apart ? bytes / parts : bytes; }
+  /// Who comes after the one that writes knows what that one knew: of all that read before.
+  void write(std::size_t at, u32 when, std::size_t by) {
+    cells[at] = {when, 0, static_cast<u8>(by), 0, false, false, false};
   }
+  void read_by_several(std::size_t at);
+  void take_apart(std::size_t granule);
 };
 struct barrier {
   u32 arrived = 0, total = 0;  // threads; and those of them with a predicate

@@ -2,7 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "memory.hpp"
 
+#include <malloc.h>
+
 #include <cstring>
+#include <limits>
 
 #include "checks.hpp"
 
@@ -12,7 +15,13 @@ namespace {
 constexpr u64 room = 4096;  // around each array
 // Made when first asked for, and never destroyed: programs' own static objects have memory, too.
 std::map<u64, array>& arrays() {
-  static auto& all = *new std::map<u64, array>;
+  static auto& all = []() -> auto& {
+    // What is freed stays with this process: new pages of the system's take longer than their use.
+    mallopt(M_MMAP_MAX, 0);
+    mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+    return *new std::map<u64, array>;
+  }
+  ();
   return all;
 }
 array* last = nullptr;  // most accesses are to the array of the one before

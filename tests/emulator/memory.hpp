@@ -13,6 +13,7 @@ struct array {
   bool host = false;        // pinned: whole from the beginning
   std::vector<u8> written;  // for each byte
   std::vector<u8> store;    // with room around it that belongs to nobody
+  u8* shadow_of(u64 address) { return written.data() + (address - base); }
   bool holds(u64 address, u64 bytes) const {
     return address >= base && address - base <= size && bytes <= size - (address - base);
   }

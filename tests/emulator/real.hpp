@@ -37,10 +37,11 @@ inline u16 to_bf16(f32 x) {
   auto const bits = std::bit_cast<u32>(x);
   return static_cast<u16>(x != x ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
+/// Without branches: many of them are converted at once.
 inline f32 from_half(u16 x) {
-  finegrain::fp16 half;
-  half.bits = x;
-  return static_cast<f32>(half);
+  u32 const bits = (x & 0x7fffu) << 13, infinity = 0x7c00u << 13;
+  u32 const size = std::bit_cast<u32>(std::bit_cast<f32>(bits) * 0x1p112f);
+  return std::bit_cast<f32>((bits >= infinity ? bits | 0x7f800000 : size) | (x & 0x8000u) << 16);
 }
 inline u16 to_half(f32 x) { return finegrain::fp16(x).bits; }
 /// e4m3 has no infinity: 448 is its most.

@@ -93,14 +93,15 @@ cudaError_t launched(void const* function, dim3 grid, dim3 size, void** argument
 
 // Copies what is known of bytes, too: whether they were written.
 void copy(void* to, void const* from, std::size_t bytes) {
-  whole(to, bytes, "is copied to");
-  array const* const source = whole(from, bytes, "is copied from");
+  array* const target = whole(to, bytes, "is copied to");
+  array* const source = whole(from, bytes, "is copied from");
   std::memmove(to, from, bytes);
-  mark(to, bytes, true);
-  if (!source) return;
-  auto const at = reinterpret_cast<u64>(from) - source->base;
-  for (std::size_t n = 0; n < bytes; ++n)
-    if (!source->written[at + n]) mark(static_cast<u8*>(to) + n, 1, false);
+  if (!target) return;
+  u8* const shadow = target->shadow_of(reinterpret_cast<u64>(to));
+  if (source)
+    std::memmove(shadow, source->shadow_of(reinterpret_cast<u64>(from)), bytes);
+  else
+    std::memset(shadow, 1, bytes);
 }
 // All ones are what tests fill memory with that nobody is to read.
 void fill(void* at, int value, std::size_t bytes) {

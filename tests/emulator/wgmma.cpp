@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "hopper.hpp"
-#include "real.hpp"
+#include "products.hpp"
 
 namespace emulator {
 namespace {
@@ -32,11 +32,13 @@ struct tile {
                           : r / 8 * stride + r % 8 * 128 + d * number_bytes));
   }
 };
-f32 number_of(u8 const* p, std::string_view type) {
-  if (type == "e4m3") return from_e4m3(*p);
-  u16 bits;
-  std::memcpy(&bits, p, 2);
-  return type == "f16" ? from_half(bits) : from_bf16(bits);
+f32 from_table(u8 x) {  // of e4m3
+  static auto const all = [] {
+    std::array<f32, 256> made{};
+    for (u32 n = 0; n < made.size(); ++n) made[n] = from_e4m3(static_cast<u8>(n));
+    return made;
+  }();
+  return all[x];
 }
 /// f(row, k, where) of rows [first, first + count), for chunks of 16 bytes along whichever side is
 /// contiguous.
@@ -46,16 +48,25 @@ void for_chunks(tile const& t, int first, int count, int depth, F f) {
   for (int r = first; r < first + count; r += rows)
     for (int k = 0; k < depth; k += ks) f(r, k, t.at(r, k));
 }
-/// To to[k][row].
+/// To to[k][row], of numbers T.
+template <class T, f32 (*Number)(T)>
+void read_as(warp& w, instruction const& i, tile const& t, int first, int count, int depth, f32* to,
+             int pitch) {
+  constexpr int run = 16 / sizeof(T);
+  auto const along = t.mn_major ? 1 : pitch;
+  for_chunks(t, first, count, depth, [&](int r, int k, u64 where) {
+    T some[run];
+    std::memcpy(some, reach_shared(w, *w.in, i, -1, where, 16, access::read), 16);
+    f32* const at = to + k * pitch + r - first;
+    for (int n = 0; n < run; ++n) at[n * along] = Number(some[n]);
+  });
+}
 void read_tile(warp& w, instruction const& i, tile const& t, int first, int count, int depth,
                std::string_view type, f32* to, int pitch) {
-  for_chunks(t, first, count, depth, [&](int r, int k, u64 where) {
-    u8 const* const p = reach(w, i, -1, space::shared, where, 16, access::read);
-    for (int n = 0; n < t.run(); ++n) {
-      int const row = r - first + (t.mn_major ? n : 0), d = k + (t.mn_major ? 0 : n);
-      to[d * pitch + row] = number_of(p + static_cast<u32>(n) * t.number_bytes, type);
-    }
-  });
+  auto* const read = type == "e4m3"  ? read_as<u8, from_table>
+                     : type == "f16" ? read_as<u16, from_half>
+                                     : read_as<u16, from_bf16>;
+  read(w, i, t, first, count, depth, to, pitch);
 }
 
 /// Of a wgmma, what its text says.
@@ -80,19 +91,12 @@ struct operands {
 shape const& shape_of(instruction const& i) { return shapes()[static_cast<std::size_t>(i.number)]; }
 int first_row(warp const& w) { return w.index % 4 * 16; }
 
-void multiply(warp& w, instruction const& i, operands const& o, bool accumulate) {
+void multiply_tiles(warp& w, instruction const& i, operands const& o, bool accumulate) {
   shape const& s = shape_of(i);
   static thread_local f32 as[32 * 16], bs[32 * most_columns], sums[16 * most_columns];
   read_tile(w, i, o.a, first_row(w), 16, s.depth, s.type, as, 16);
   read_tile(w, i, o.b, 0, s.columns, s.depth, s.type, bs, most_columns);
-  std::fill_n(sums, 16 * most_columns, 0.0f);
-  for (int k = 0; k < s.depth; ++k)
-    for (int r = 0; r < 16; ++r) {
-      f32 const x = as[k * 16 + r];
-      f32* const to = sums + r * most_columns;
-      f32 const* const from = bs + k * most_columns;
-      for (int c = 0; c < s.columns; ++c) to[c] += x * from[c];
-    }
+  multiply(as, bs, sums, s.columns, s.depth, most_columns);
   for (int j = 0; j < s.columns / 8; ++j)
     for (int half = 0; half < 2; ++half)
       for (int e = 0; e < 2; ++e) {
@@ -112,7 +116,7 @@ void begin_product(warp& w, instruction const& i) {  // at: a, b, p
   for (u64 const one : {a, b})
     if (one >> 62 != 1 || (one >> 49 & 7) != 0)
       fail(w, i, "has a descriptor of another swizzle than that of 128 bytes");
-  multiply(w, i, {shape_of(i), a, b}, (w.predicate(i.at[2]) & 1) != 0);
+  multiply_tiles(w, i, {shape_of(i), a, b}, (w.predicate(i.at[2]) & 1) != 0);
   w.products.push_back({&i, a, b, w.product_groups});
 }
 void commit_products(warp& w, instruction const& i) {
@@ -125,7 +129,7 @@ void wait_for_products(warp& w, instruction const& i) {
     shape const& s = shape_of(*p.of);
     operands const o(s, p.a, p.b);
     auto const look = [&](int, int, u64 where) {
-      reach(w, *p.of, -1, space::shared, where, 16, access::read);
+      reach_shared(w, *w.in, *p.of, -1, where, 16, access::read);
     };
     for_chunks(o.a, first_row(w), 16, s.depth, look);
     for_chunks(o.b, 0, s.columns, s.depth, look);
