@@ -242,8 +242,8 @@ TEMPLATE_TEST_CASE("attention on the device gives the same bits again, and T = 0
   using S = TestType;
   NEED_GPU();
   for (int const dim : {64, 128, 256}) {
-    auto const p = on_device::emulated() ? problem({4, 2, dim}, 70, {0, 33, 48, 70})
-                                         : problem({8, 2, dim}, 2000, {0, 33, 480, 2000});
+    if (!on_device::order_varies()) break;
+    problem const p({8, 2, dim}, 2000, {0, 33, 480, 2000});
     answers const a = computed<S>(p);
     for (int again = 0; again < 3; ++again) {
       answers const b = computed<S>(p);

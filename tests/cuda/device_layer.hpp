@@ -229,12 +229,13 @@ comparison compare(std::int64_t tokens, std::uint64_t seed, fg::batch const& b,
     double const d = off(part(exact.dw, entry), part(dw, entry));
     if (d > made.dw) made.dw = d, made.worst = entry.name;
   }
-  // the same bits again
-  numbers const y = fast.read_y(), dx = fast.read_dx();
-  fast.train(x, dy, b);
-  CHECK(same(y, fast.read_y()));
-  CHECK(same(dx, fast.read_dx()));
-  CHECK(same(dw, fast.read_dw()));
+  if (on_device::order_varies()) {
+    numbers const y = fast.read_y(), dx = fast.read_dx();
+    fast.train(x, dy, b);
+    CHECK(same(y, fast.read_y()));
+    CHECK(same(dx, fast.read_dx()));
+    CHECK(same(dw, fast.read_dw()));
+  }
   // what is not trained has other tiles, and no chance, noise and the like
   double const inference = off(exact.forward(x, b), fast.forward(x, b));
   CHECK(inference < 0.01);

@@ -281,7 +281,7 @@ void check_layer(layer const& l, on_device::routing const& routing, double scale
 
   // The same bits again.
   auto const out = download(routed.out), shared_out = download(shared.out);
-  for (int again = 0; again < 3; ++again) run();
+  for (int again = on_device::order_varies() ? 3 : 1; again > 0; --again) run();
   CHECK(same_bits(out, download(routed.out)));
   CHECK(same_bits(shared_out, download(shared.out)));
 }

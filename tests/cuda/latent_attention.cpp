@@ -64,10 +64,12 @@ struct both {
       INFO(entry.name);
       CHECK(off(part(exact.dw, entry), part(dw, entry)) < slack * bound);
     }
-    fast.train(x, dy, b);
-    CHECK(same(y, fast.read_y()));
-    CHECK(same(dx, fast.read_dx()));
-    CHECK(same(dw, fast.read_dw()));
+    if (on_device::order_varies()) {
+      fast.train(x, dy, b);
+      CHECK(same(y, fast.read_y()));
+      CHECK(same(dx, fast.read_dx()));
+      CHECK(same(dw, fast.read_dw()));
+    }
     CHECK(off(exact.forward(x, b), fast.forward(x, b)) < bound);
   }
 };

@@ -32,6 +32,9 @@ inline std::vector<std::int64_t> sizes_here(std::initializer_list<std::int64_t> 
   return here;
 }
 
+/// Whether to run again what must leave the same bits each time. An emulated device has one order for
+/// all that it does, and is told of each byte that nobody wrote: it would show nothing.
+inline bool order_varies() { return !emulated(); }
 /// Whether products of so many rows are too much where the device is emulated.
 inline bool too_large_here(std::int64_t rows, std::int64_t D, std::int64_t F) {
   return emulated() && rows * D * F > 25'000'000;

@@ -421,7 +421,7 @@ TEST_CASE("the shared experts' weight, and its gradient") {
     }
 }
 
-TEST_CASE("a router's pass leaves the same bits each time") {
+TEST_CASE("a router's pass leaves the same bits each time", "[hardware]") {
   NEED_GPU();
   for (std::int64_t T : {7, 513, 3000}) {
     config c{.hidden = 264, .width = 8, .routed = 96, .top_k = 6, .renormalise = true};

@@ -45,10 +45,12 @@ void compare(std::int64_t tokens, std::uint64_t seed, fg::batch const& b = {},
     INFO(entry.name);
     CHECK(off(part(exact.dw, entry), part(dw, entry)) < slack * near<T>.dw);
   }
-  fast.train(x, dy, b);
-  CHECK(same(y, fast.read_y()));
-  CHECK(same(dx, fast.read_dx()));
-  CHECK(same(dw, fast.read_dw()));
+  if (on_device::order_varies()) {
+    fast.train(x, dy, b);
+    CHECK(same(y, fast.read_y()));
+    CHECK(same(dx, fast.read_dx()));
+    CHECK(same(dw, fast.read_dw()));
+  }
   // Without training there is no chance in routers, and tiles are others.
   CHECK(off(exact.forward(x, b), fast.forward(x, b)) < slack * near<T>.y);
 }

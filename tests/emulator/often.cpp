@@ -23,5 +23,8 @@ template numbers as_numbers<float>(numbers const&);
 }  // namespace under_test
 
 namespace fg = finegrain;
+template void fg::spec::choose<float>(fg::config const&, fg::routing_request const&, float const*,
+                                      float const*, fg::router_scratch<float> const&,
+                                      std::int32_t*);
 template double fg::spec::dot<double>(double const*, double const*, std::int64_t);
 template void fg::spec::add<double>(double, double const*, double*, std::int64_t);
