@@ -208,8 +208,9 @@ void refused(std::string const& config, std::string_view name, std::string_view 
   std::string const begin = "\"" + std::string(name.substr(name.rfind('.') + 1)) + "\": ";
   std::string const changed = with(config, begin + std::string(theirs), begin + std::string(other));
   std::string const value(other.starts_with('"') ? other.substr(1, other.size() - 2) : other);
+  std::string const here(ours.empty() ? theirs : ours);
   CHECK(of<A>(changed) == lines{std::string(name) + " is " + value + " in the file, " +
-                                std::string(ours.empty() ? theirs : ours) + " here"});
+                                (here == "null" ? "which no stage here has" : here + " here")});
 }
 
 }  // namespace
@@ -298,7 +299,7 @@ TEST_CASE("a config that says what no stage here computes is refused") {
   refused<presets::mixtral_8x7b>(mixtral, "sliding_window", "null", "4096");
   CHECK(of<presets::qwen1_5_moe_a2_7b>(
             with(qwen1_5_moe, "\"use_sliding_window\": false", "\"use_sliding_window\": true")) ==
-        lines{"sliding_window is 32768 in the file, null here"});
+        lines{"sliding_window is 32768 in the file, which no stage here has"});
   CHECK(of<presets::deepseek_v2>(and_also(deepseek_v2, "\"rope_interleave\": false")) ==
         lines{"rope_interleave is false in the file, true here"});
   auto const also = [](char const* member, char const* line) {
@@ -306,10 +307,13 @@ TEST_CASE("a config that says what no stage here computes is refused") {
   };
   also(R"("partial_rotary_factor": 0.5)", "partial_rotary_factor is 0.5 in the file, 1 here");
   also(R"("rotary_dim": 64)", "rotary_dim is 64 in the file, 128 here");
-  also(R"("index_topk": 2048)", "index_topk is 2048 in the file, null here");
-  also(R"("llama_4_scaling_beta": 0.1)", "llama_4_scaling_beta is 0.1 in the file, null here");
-  also(R"("attn_logit_softcapping": 50.0)", "attn_logit_softcapping is 50 in the file, null here");
-  also(R"("final_logit_softcapping": 30)", "final_logit_softcapping is 30 in the file, null here");
+  also(R"("index_topk": 2048)", "index_topk is 2048 in the file, which no stage here has");
+  also(R"("llama_4_scaling_beta": 0.1)",
+       "llama_4_scaling_beta is 0.1 in the file, which no stage here has");
+  also(R"("attn_logit_softcapping": 50.0)",
+       "attn_logit_softcapping is 50 in the file, which no stage here has");
+  also(R"("final_logit_softcapping": 30)",
+       "final_logit_softcapping is 30 in the file, which no stage here has");
   also(R"("swiglu_limit": Infinity)", "swiglu_limit is Infinity in the file, 0 here");
   also(R"("layer_types": ["full_attention", "sliding_attention"])",
        "layer_types.1 is sliding_attention in the file, full_attention here");
@@ -367,7 +371,7 @@ TEST_CASE("positions are as newer configs have them too, slowed or not") {
               "rope_scaling.beta_slow is 2 in the file, 1 here",
               "rope_scaling.truncate is false in the file, true here"});
   CHECK(of<longer>(with(slowed, "4.0", "4, \"attention_factor\": 1.5")) ==
-        lines{"rope_scaling.attention_factor is 1.5 in the file, null here"});
+        lines{"rope_scaling.attention_factor is 1.5 in the file, which no stage here has"});
 }
 
 TEST_CASE("what a family always does is compared where its config has no word for it") {
@@ -432,7 +436,7 @@ TEST_CASE("each stage compares what it knows, and profiles are what they are pro
   CHECK(differences<bounded>(and_also(limited, R"("swiglu_limits": [7.0, 7, 0])")) ==
         lines{"swiglu_limits.2 is 0 in the file, 7 here"});
   CHECK(differences<bounded>(with(limited, "\"mixtral\"", "\"gpt_oss\"")) ==
-        lines{"swiglu_limit is 7 in the file, null here"});
+        lines{"swiglu_limit of gpt_oss's own SwiGLU is 7 in the file, which no stage here has"});
   CHECK(differences<bounded>(mixtral) == lines{"swiglu_limit is 0 by default, 7 here"});
   CHECK(differences<fg::linear<3, 4>>(mixtral) == lines{});
   CHECK(differences<fg::rmsnorm<4096>>(mixtral) ==

@@ -129,7 +129,8 @@ class config_comparison {
             char const* where = " in the file, ") {
     if (theirs == ours) return;
     std::string line(name);
-    line += " is " + theirs.text() + where + ours.text() + " here";
+    line += " is " + theirs.text() + where;
+    line += ours == nullptr ? "which no stage here has" : ours.text() + " here";
     if (noted_.insert(line).second) differences_.push_back(std::move(line));
   }
   bool is_of(names families) const {
@@ -172,9 +173,8 @@ class config_comparison {
   }
   FINEGRAIN_LAZY void feed_forward(int hidden, glu act) {
     same({"hidden_size"}, hidden);
-    // A limit of another SwiGLU, and limits of layers apart, are no glu's.
     if (is_of({"gpt_oss", "minimax_m3"}))
-      same({"swiglu_limit"}, nullptr);
+      note("swiglu_limit of " + family_ + "'s own SwiGLU", find({"swiglu_limit"}).second, nullptr);
     else
       same_or(0, {"swiglu_limit"}, double(act.limit));
     for (char const* list : {"swiglu_limits.", "expert_swiglu_limit_list."})
