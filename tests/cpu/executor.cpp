@@ -86,7 +86,9 @@ TEST_CASE("numbers kept in bf16 are read as they were rounded, however many") {
 }
 
 TEST_CASE("a gate's gradient from numbers kept in bf16 is that of those numbers") {
-  auto const act = GENERATE(fg::activation::swiglu, fg::activation::geglu, fg::activation::reglu);
+  using fg::activation;
+  auto const act = GENERATE(fg::glu{activation::swiglu}, fg::glu{activation::geglu},
+                            fg::glu{activation::reglu}, fg::glu{activation::swiglu, 0.5f});
   for (std::int64_t n : {1, 3, fg::simd::lanes, fg::simd::lanes + 3, fg::simd::panel_width}) {
     auto const of = [n](std::uint64_t seed) {
       numbers made = random_numbers(n, seed);
