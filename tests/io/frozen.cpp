@@ -105,6 +105,34 @@ TEMPLATE_TEST_CASE_SIG("a frozen network out of a file has the bits of a network
   check_file<composed::type, fg::formats(F, Rest)>(false);
 }
 
+TEST_CASE("experts that stand in one tensor are frozen out of it") {
+  using layer = frozen<fg::mixture<moe>, fg::format::int8>;
+  folder const here;
+  auto net = random_net<fg::mixture<moe>>();
+  std::vector<fg::tensor_view> tensors;
+  std::vector<float> gate_up, down;
+  for (auto const& entry : net.entries())
+    if (!entry.name.starts_with("experts."))
+      tensors.push_back({entry.name, fg::dtype::f32, fg::tensor_shape(entry),
+                         net.parameters().data() + entry.offset});
+  for (int e = 0; e < moe.routed; ++e)
+    for (char const* part : {".gate", ".up", ".down"}) {
+      auto const w = net.weight("experts." + std::to_string(e) + part);
+      auto& to = part == std::string(".down") ? down : gate_up;
+      to.insert(to.end(), w.data, w.data + w.size());
+    }
+  tensors.push_back({"experts.gate_up", fg::dtype::f32, {4, 48, 16}, gate_up.data()});
+  tensors.push_back({"experts.down", fg::dtype::f32, {4, 16, 24}, down.data()});
+  fg::write_safetensors(here / "together", tensors);
+  auto const same = [](std::string_view name) { return std::string(name); };
+  auto read = fg::load_published<layer>(here / "together", "", same);
+  layer made(net);
+  std::vector<float> x(5 * 16, 0.25f), y(5 * 16), z(5 * 16);
+  made({x.data(), 5, 16}, {y.data(), 5, 16});
+  read({x.data(), 5, 16}, {z.data(), 5, 16});
+  CHECK(y == z);
+}
+
 TEST_CASE("one layer of a published model is frozen, on an executor of the caller's") {
   using layer = frozen<fg::mixture<tiny::numbers.moe>, fg::format::int8>;
   folder const here;

@@ -113,6 +113,8 @@ TEST_CASE("every weight of a decoder has the name that DeepSeek publishes it und
       {"layers.1.mixture.bias", "model.layers.1.mlp.gate.e_score_correction_bias"},
       {"layers.1.mixture.shared.up", "model.layers.1.mlp.shared_experts.up_proj.weight"},
       {"layers.1.mixture.experts.63.up", "model.layers.1.mlp.experts.63.up_proj.weight"},
+      {"layers.1.mixture.experts.gate_up", "model.layers.1.mlp.experts.gate_up_proj"},
+      {"layers.1.mixture.experts.down", "model.layers.1.mlp.experts.down_proj"},
       {"rmsnorm.gain", "model.norm.weight"},
       {"head.weight", "lm_head.weight"},
       {"layers.1.mixture.temperature", ""},
@@ -315,6 +317,186 @@ TEST_CASE("one layer is read out of a whole model") {
   CHECK(dense.weight("down")(3, 4) == from.weight("layers.0.mlp.down")(3, 4));
   CHECK(differences(net, here / "m.safetensors", "layers.0.mixture.").front() ==
         "model.layers.0.mlp.shared_experts.gate_proj.weight, here shared.gate, is missing");
+}
+
+// ---- all a layer's experts in one tensor --------------------------------------------------------
+
+namespace {
+
+/// No two shapes of an expert's matrices are the same.
+constexpr fg::architecture fused_numbers = [] {
+  fg::architecture a = tiny::numbers;
+  a.moe.width = 24;
+  a.moe.shared_gate = a.moe.renormalise = true;
+  a.moe.bias = false;
+  return fg::checked(a);
+}();
+using fused_network = fg::network<fg::decoder<fused_numbers>, executor>;
+using fused_layer = fg::network<fg::mixture<fused_numbers.moe>, executor>;
+
+/// A network's weights as Qwen3.5 has them: a layer's experts in two tensors.
+tensors fused(fused_network const& net, fg::dtype type, std::string const& model = "model.") {
+  tensors file;
+  constexpr auto c = fused_numbers.moe;
+  std::string const experts = "layers.1.mixture.experts.";
+  auto const named = [&](std::string const& ours) {
+    std::string theirs = fg::qwen2_moe_name(ours);
+    if (theirs.starts_with("model.")) theirs.replace(0, 6, model);
+    return theirs;
+  };
+  for (auto const& entry : net.entries())
+    if (!entry.name.starts_with(experts))
+      file.add(named(entry.name), type, fg::tensor_shape(entry),
+               [&](std::int64_t i) { return net.parameters()[std::size_t(entry.offset + i)]; });
+  auto const number = [&](std::int64_t expert, char const* part, std::int64_t row,
+                          std::int64_t col) {
+    return net.weight(experts + std::to_string(expert) + part)(row, col);
+  };
+  file.add(named(experts + "gate_up"), type, {c.routed, 2 * c.width, c.hidden},
+           [&](std::int64_t i) {
+             std::int64_t const row = i / c.hidden, of_two = row % (2 * c.width);
+             return number(row / (2 * c.width), of_two < c.width ? ".gate" : ".up",
+                           of_two % c.width, i % c.hidden);
+           });
+  file.add(named(experts + "down"), type, {c.routed, c.hidden, c.width}, [&](std::int64_t i) {
+    std::int64_t const row = i / c.width;
+    return number(row / c.hidden, ".down", row % c.hidden, i % c.width);
+  });
+  return file;
+}
+
+}  // namespace
+
+TEST_CASE("experts that stand in one tensor are read out of it, a whole model's or a layer's") {
+  folder const here;
+  fused_network const from({.deviation = 0.5, .seed = 3});
+  for (std::string const model : {"model.", "model.language_model."}) {
+    CAPTURE(model);
+    tensors file = fused(from, fg::dtype::f32, model);
+    auto const one = [](std::int64_t) { return 1; };
+    file.add("mtp.layers.0.mlp.experts.down_proj", fg::dtype::f32, {2}, one);
+    if (model != "model.") file.add("model.visual.pos_embed.weight", fg::dtype::f32, {2}, one);
+    tensors parts[2];
+    std::string map;
+    for (std::size_t i = 0; i < file.list.size(); ++i) {
+      parts[i % 2].list.push_back(file.list[i]);
+      map += (i ? ", \"" : "\"") + file.list[i].name + "\": \"part-" + std::to_string(i % 2) +
+             ".safetensors\"";
+    }
+    for (int i = 0; i < 2; ++i) parts[i].write(here / "part-" + std::to_string(i) + ".safetensors");
+    put(here / "model.safetensors.index.json", "{\"weight_map\": {" + map + "}}");
+
+    fused_network whole;
+    fg::load_published(whole, here.path, "", fg::qwen2_moe_name);
+    CHECK(weights_of(whole) == weights_of(from));
+    fused_layer layer;
+    fg::load_published(layer, here.path, "layers.1.mixture.", fg::qwen2_moe_name);
+    for (auto const& entry : layer.entries()) {
+      auto const a = layer.weight(entry.name);
+      REQUIRE(std::equal(a.data, a.data + a.size(),
+                         from.weight("layers.1.mixture." + entry.name).data));
+    }
+  }
+  // The layer, of a model whose attention is another.
+  put(here / "config.json", R"({"model_type": "qwen3_5_moe", "text_config": {
+    "model_type": "qwen3_5_moe_text", "hidden_size": 16, "num_experts": 4, "num_experts_per_tok": 2,
+    "moe_intermediate_size": 24, "shared_expert_intermediate_size": 24, "hidden_act": "silu",
+    "num_hidden_layers": 2, "layer_types": ["linear_attention", "full_attention"]}})");
+  fused_network whole;
+  CHECK_THROWS_WITH(fg::load_published(whole, here.path, "", fg::qwen2_moe_name),
+                    ContainsSubstring("layer_types.0 is linear_attention in the file"));
+  fused_layer layer;
+  auto const random = weights_of(layer);
+  fg::load_published(layer, here.path, "layers.1.mixture.", fg::qwen2_moe_name);
+  CHECK(weights_of(layer) != random);
+
+  fused(from, fg::dtype::bf16).write(here / "bf16.safetensors");
+  fused_network rounded;
+  fg::load_published(rounded, here / "bf16.safetensors", "", fg::qwen2_moe_name, "");
+  for (char const* part : {"gate", "up", "down"}) {
+    std::string const name = "layers.1.mixture.experts.3." + std::string(part);
+    CHECK(rounded.weight(name)(15, 13) == float(fg::bf16(from.weight(name)(15, 13))));
+  }
+}
+
+TEST_CASE("experts that stand in one tensor of another shape are refused in a line") {
+  folder const here;
+  fused_network const from({.deviation = 0.5, .seed = 3});
+  fused_network net;
+  tensors file = fused(from, fg::dtype::f32);
+  auto const refused = [&] {
+    file.write(here / "m.safetensors");
+    auto const before = weights_of(net);
+    try {
+      fg::load_published(net, here / "m.safetensors", "", fg::qwen2_moe_name);
+    } catch (fg::mismatch const& e) {
+      CHECK(weights_of(net) == before);
+      return *e.differences;
+    }
+    return lines{};
+  };
+  CHECK(refused() == lines{});
+  std::string const experts = "model.layers.1.mlp.experts.";
+  auto& gate_up = file[experts + "gate_up_proj"].shape;
+  auto& down = file[experts + "down_proj"].shape;
+  std::swap(gate_up[1], gate_up[2]);  // the other way round, as Qwen3-VL has them
+  std::swap(down[1], down[2]);
+  CHECK(refused() ==
+        lines{experts + "gate_up_proj is F32 [4, 16, 48] in the file, [4, 48, 16] of numbers for "
+                        "layers.1.mixture.experts.gate_up",
+              experts + "down_proj is F32 [4, 24, 16] in the file, [4, 16, 24] of numbers for "
+                        "layers.1.mixture.experts.down"});
+  gate_up = {8, 24, 16};
+  down = {4, 16, 24};
+  CHECK(refused() ==
+        lines{experts + "gate_up_proj is F32 [8, 24, 16] in the file, [4, 48, 16] of numbers for "
+                        "layers.1.mixture.experts.gate_up"});
+  gate_up = {4, 48, 16};
+  file.add(experts + "gate_up_proj_bias", fg::dtype::f32, {4, 48}, [](std::int64_t) { return 0; });
+  CHECK(refused() == lines{experts + "gate_up_proj_bias is unknown here"});
+  file.remove(experts + "gate_up_proj_bias");
+  file.remove(experts + "down_proj");
+  CHECK(refused().front() ==
+        experts + "0.down_proj.weight, here layers.1.mixture.experts.0.down, is missing");
+}
+
+TEST_CASE("F8_E4M3 experts in one tensor have the scales of their blocks, across gate and up too") {
+  folder const here;
+  constexpr fg::config c{.hidden = 130, .width = 72, .routed = 3, .top_k = 1};
+  tensors file;
+  file.add("gate.weight", fg::dtype::f32, {3, 130}, [](std::int64_t) { return 0; });
+  auto const code = [](std::int64_t i) { return 48 + i % 11; };  // from 0.5 on
+  auto const scale = [](std::int64_t i) { return 1 << i; };
+  file.add("experts.gate_up_proj", fg::dtype::f8_e4m3, {3, 144, 130}, code);
+  file.add("experts.gate_up_proj_scale_inv", fg::dtype::f32, {3, 2, 2}, scale);
+  file.add("experts.down_proj", fg::dtype::f8_e4m3, {3, 130, 72}, code);
+  file.add("experts.down_proj_scale_inv", fg::dtype::f32, {3, 2, 1}, scale);
+  file.write(here / "m.safetensors");
+  auto const name = [](std::string const& ours) {
+    return fg::deepseek_name("layers.0.mixture." + ours).substr(std::strlen("model.layers.0.mlp."));
+  };
+  fg::network<fg::mixture<c>, executor> net;
+  fg::load_published(net, here / "m.safetensors", "", name);
+  auto const number = [&](std::int64_t i) {
+    return fg::detail::e4m3_number(std::uint8_t(code(i)));
+  };
+  for (int e = 0; e < 3; ++e)
+    for (int row = 0; row < 144; ++row) {
+      auto const w = net.weight("experts." + std::to_string(e) + (row < 72 ? ".gate" : ".up"));
+      for (int col = 0; col < 130; ++col)
+        REQUIRE(w(row % 72, col) == number((e * 144 + row) * 130 + col) *
+                                        float(scale((e * 2 + row / 128) * 2 + col / 128)));
+    }
+  for (int e = 0; e < 3; ++e)
+    for (int row = 0; row < 130; ++row)
+      for (int col = 0; col < 72; ++col)
+        REQUIRE(net.weight("experts." + std::to_string(e) + ".down")(row, col) ==
+                number((e * 130 + row) * 72 + col) * float(scale(e * 2 + row / 128)));
+  file["experts.gate_up_proj_scale_inv"].shape = {3, 4};
+  file.write(here / "m.safetensors");
+  CHECK_THROWS_WITH(fg::load_published(net, here / "m.safetensors", "", name),
+                    ContainsSubstring("F32 [3, 4] in the file, [3, 2, 2] of numbers for the scales "
+                                      "of experts.gate_up"));
 }
 
 TEST_CASE("what is missing, unknown or of another form is listed, and nothing is loaded") {

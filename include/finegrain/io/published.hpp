@@ -52,10 +52,15 @@ inline std::string feed_forward_name(std::string_view ours, feed_forward_words c
       } else {
         theirs.append(take_numbered(ours, "experts."));
       }
-      name_pair const parts[] = {
-          {"gate", words.gate}, {"up", words.up},
-          {"down", words.down}, {"router", "gate.weight"},
-          {"bias", words.bias}, {"shared_gate", "shared_expert_gate.weight"}};
+      name_pair const parts[] = {{"gate", words.gate},
+                                 {"up", words.up},
+                                 {"down", words.down},
+                                 {"router", "gate.weight"},
+                                 {"bias", words.bias},
+                                 {"shared_gate", "shared_expert_gate.weight"},
+                                 // all a layer's experts in one tensor
+                                 {"experts.gate_up", "experts.gate_up_proj"},
+                                 {"experts.down", "experts.down_proj"}};
       return name_in(parts, ours, theirs);
     }
   return {};
@@ -133,10 +138,12 @@ inline std::string minimax_m2_name(std::string_view ours) {
 ///   load_published(mixtral, "Mixtral-8x7B-v0.1", "", mixtral_name);
 ///
 /// name(weight) is the tensor's name; an empty one says that it has none. A tensor that stands in the
-/// files among the weights and is unknown here is a difference too, but for those of V3's layer for
-/// multi-token prediction, which the model does not have. So is what a config.json beside the weights
-/// says otherwise than the network's stages (check_published); or the file `config`; or none, if that
-/// is "".
+/// files among the weights and is unknown here is a difference too, but for those of layers for
+/// multi-token prediction, of images and of sound, which the model does not have. So is what
+/// a config.json beside the weights says otherwise than the network's stages (check_published); or the
+/// file `config`; or none, if that is "". Of experts that stand in two tensors a layer, and not under
+/// their own names, "layers.3.mixture.experts.gate_up", [R, 2 F, D], and "layers.3.mixture.experts.down",
+/// [R, D, F], are asked for.
 template <Expr E, class X, class Name = std::string (*)(std::string_view)>
 void load_published(network<E, X>& net, std::string const& path, std::string const& place = {},
                     Name&& name = deepseek_name, std::optional<std::string> const& config = {}) {

@@ -111,13 +111,23 @@ class tensor_files {
   std::vector<placed_tensor> const& tensors() const { return tensors_; }
   /// The tensor of a name, or null.
   placed_tensor const* find(std::string_view name) const {
-    auto const at = std::lower_bound(
-        tensors_.begin(), tensors_.end(), name,
-        [](placed_tensor const& t, std::string_view wanted) { return t.entry->name < wanted; });
-    return at != tensors_.end() && at->entry->name == name ? &*at : nullptr;
+    placed_tensor const* const at = from(name);
+    return at && at->entry->name == name ? at : nullptr;
+  }
+  /// Whether the name of any begins so.
+  bool any(std::string_view begin) const {
+    placed_tensor const* const at = from(begin);
+    return at && at->entry->name.starts_with(begin);
   }
 
  private:
+  /// The first whose name is not before this one, or null.
+  placed_tensor const* from(std::string_view name) const {
+    auto const at = std::lower_bound(
+        tensors_.begin(), tensors_.end(), name,
+        [](placed_tensor const& t, std::string_view wanted) { return t.entry->name < wanted; });
+    return at != tensors_.end() ? &*at : nullptr;
+  }
   static bool is_folder(std::string const& path) {
     struct stat about;
     return ::stat(path.c_str(), &about) == 0 && S_ISDIR(about.st_mode);

@@ -2,10 +2,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <charconv>
 #include <cmath>
 #include <cstring>
 #include <exception>
 #include <limits>
+#include <map>
+#include <optional>
+#include <set>
 #include <span>
 
 #include "../model/network.hpp"
@@ -57,65 +61,104 @@ inline bool is_number(dtype type) {
          type == dtype::f8_e4m3;
 }
 
+/// Which part of a tensor a weight is: all of it, or a matrix of an expert's in one that has those of
+/// all a layer's experts, [experts, parts * rows, cols].
+struct tensor_part {
+  std::int64_t expert = 0, part = 0, parts = 1;
+};
+
 /// A weight in a file, and the one of a network that it is.
 struct stored_weight {
   static constexpr std::int64_t side = 128;  // of a block that shares a scale
   weight_entry const* to = nullptr;
   placed_tensor const* numbers = nullptr;
-  placed_tensor const* scales = nullptr;  // (rows / side, cols / side), rounded up, of F8_E4M3
+  placed_tensor const* scales = nullptr;  // of F8_E4M3: blocks() for each expert
+  tensor_part of{};
 
+  /// Where it begins among its tensor's numbers.
+  std::int64_t first() const { return (of.expert * of.parts + of.part) * to->rows * to->cols; }
+  /// The blocks of the matrices that stand together; what is left has a block too.
+  struct grid {
+    std::int64_t down, across;
+  };
+  grid blocks() const { return {ceil_div(of.parts * to->rows, side), ceil_div(to->cols, side)}; }
   /// put(i, x) with each number, some at a time.
   template <class Put>
   void read(std::vector<std::byte>& room, Put&& put) const {
     std::vector<double> scale;
-    if (scales) {
-      each(*scales, room, [&](std::int64_t, double x) { scale.push_back(x); });
-      std::int64_t const across = ceil_div(to->cols, side);
-      std::int64_t row = 0, col = 0;
-      each(*numbers, room, [&](std::int64_t i, double x) {
-        put(i, x * scale[static_cast<std::size_t>(row / side * across + col / side)]);
-        if (++col == to->cols) ++row, col = 0;
-      });
-    } else {
-      each(*numbers, room, put);
-    }
+    std::int64_t const count = to->rows * to->cols;
+    if (!scales) return each(*numbers, first(), count, room, put);
+    grid const shared = blocks();
+    std::int64_t const all = shared.down * shared.across;
+    each(*scales, of.expert * all, all, room, [&](std::int64_t, double x) { scale.push_back(x); });
+    std::int64_t row = of.part * to->rows, col = 0;
+    each(*numbers, first(), count, room, [&](std::int64_t i, double x) {
+      put(i, x * scale[static_cast<std::size_t>(row / side * shared.across + col / side)]);
+      if (++col == to->cols) ++row, col = 0;
+    });
   }
 
  private:
+  /// The same with so many numbers of a tensor, from the first-th on.
   template <class Put>
-  static void each(placed_tensor const& t, std::vector<std::byte>& room, Put&& put) {
+  static void each(placed_tensor const& t, std::int64_t first, std::int64_t count,
+                   std::vector<std::byte>& room, Put&& put) {
     constexpr std::int64_t most = 1 << 20;  // bytes, whole numbers of each type
     dtype const type = t.entry->type;
-    std::int64_t const all = t.entry->end - t.entry->begin, size = facts(type).bytes;
+    std::int64_t const size = facts(type).bytes;
     room.resize(static_cast<std::size_t>(most));
-    for (std::int64_t first = 0; first < all; first += most) {
-      std::int64_t const bytes = std::min(most, all - first);
-      t.file->read(*t.entry, room.data(), first, bytes);
-      each_number(type, room.data(), bytes / size,
-                  [&](std::int64_t i, double x) { put(first / size + i, x); });
+    for (std::int64_t i = 0; i < count; i += most / size) {
+      std::int64_t const some = std::min(most / size, count - i);
+      t.file->read(*t.entry, room.data(), (first + i) * size, some * size);
+      each_number(type, room.data(), some, [&](std::int64_t n, double x) { put(i + n, x); });
     }
   }
 };
 
+/// The tensor that an expert's weight may be a part of, in our words, and that part: of
+/// "experts.3.up", "experts.gate_up" and its second half for expert 3.
+inline std::optional<std::pair<std::string, tensor_part>> among_experts(std::string_view ours) {
+  std::string_view const word = "experts.";
+  std::size_t const at = ours.rfind(word);
+  if (at == ours.npos || (at > 0 && ours[at - 1] != '.')) return {};
+  std::string const all(ours.substr(0, at + word.size()));
+  ours.remove_prefix(all.size());
+  std::int64_t expert = 0;
+  auto const [end, error] = std::from_chars(ours.data(), ours.data() + ours.size(), expert);
+  if (error != std::errc()) return {};
+  ours.remove_prefix(static_cast<std::size_t>(end - ours.data()));
+  if (ours == ".gate") return {{all + "gate_up", {expert, 0, 2}}};
+  if (ours == ".up") return {{all + "gate_up", {expert, 1, 2}}};
+  if (ours == ".down") return {{all + "down", {expert, 0, 1}}};
+  return {};
+}
+
 /// What all names of a list, at least one, begin with, up to a dot.
-inline std::string common_place(std::vector<std::string> const& sorted) {
-  std::string const &first = sorted.front(), &last = sorted.back();
+inline std::string common_place(std::set<std::string> const& names) {
+  std::string const &first = *names.begin(), &last = *names.rbegin();
   auto const end = std::mismatch(first.begin(), first.end(), last.begin(), last.end()).first;
   std::string const common(first.begin(), end);
   return common.substr(0, common.rfind('.') + 1);
 }
 
+/// Where a published model has its decoder: one of images or sound too has theirs beside it.
+inline constexpr std::string_view model_place = "model.", text_place = "model.language_model.";
+
 /// Whether a tensor is of a layer that predicts a token beyond the next, as V3 publishes one behind its
-/// others: none of the network's, and it has a matrix that no other layer has.
-inline bool predicts_further(tensor_files const& files, std::vector<std::string> const& known,
+/// others: none of the network's, and it has a matrix that no other layer has. Others have them apart.
+inline bool predicts_further(tensor_files const& files, std::set<std::string> const& known,
                              std::string const& name) {
-  std::string_view const layers = "model.layers.";
-  if (!name.starts_with(layers)) return false;
-  std::size_t const end = name.find('.', layers.size());
-  if (end == name.npos) return false;
-  std::string const layer = name.substr(0, end + 1);
-  auto const ours = std::lower_bound(known.begin(), known.end(), layer);
-  return (ours == known.end() || !ours->starts_with(layer)) && files.find(layer + "eh_proj.weight");
+  if (name.starts_with("mtp.")) return true;
+  for (std::string_view const place : {model_place, text_place}) {
+    std::string const layers = std::string(place) + "layers.";
+    std::size_t const end = name.find('.', layers.size());
+    if (!name.starts_with(layers) || end == name.npos) continue;
+    std::string const layer = name.substr(0, end + 1);
+    auto const ours = known.lower_bound(layer);
+    return (ours == known.end() || !ours->starts_with(layer)) &&
+           files.find(layer + "eh_proj.weight");
+  }
+  return false;
 }
 
 /// Finds each weight of a list; names are `name(place + the weight's)`. Tensors whose names begin with
@@ -126,48 +169,81 @@ std::vector<stored_weight> find_weights(tensor_files const& files,
                                         std::string const& place, Name&& name,
                                         char const* scope = nullptr) {
   std::vector<stored_weight> found;
-  std::vector<std::string> differences, known;
+  std::vector<std::string> differences;
+  std::set<std::string> known, noted;
+  auto const differs = [&](std::string line) {  // once: experts may stand in one tensor
+    if (noted.insert(line).second) differences.push_back(std::move(line));
+  };
   auto const compare = [&](placed_tensor const& t, std::vector<std::int64_t> const& shape,
                            std::string const& here) {
     if (is_number(t.entry->type) && t.entry->shape == shape) return;
-    differences.push_back(t.entry->name + " is " + form(t.entry->type, t.entry->shape) +
-                          " in the file, [" + joined(shape, ", ") + "] of numbers" +
-                          (here == t.entry->name ? " here" : " for " + here));
+    differs(t.entry->name + " is " + form(t.entry->type, t.entry->shape) + " in the file, [" +
+            joined(shape, ", ") + "] of numbers" +
+            (here == t.entry->name ? " here" : " for " + here));
   };
+  bool const has_text = files.any(text_place);
+  auto const named = [&](std::string const& ours) {
+    std::string theirs = name(place + ours);
+    if (has_text && theirs.starts_with(model_place) && !files.find(theirs))
+      theirs.replace(0, model_place.size(), text_place);
+    return theirs;
+  };
+  std::map<std::string, std::int64_t> experts;  // in each tensor that may have all of a layer's
+  for (weight_entry const& entry : entries)
+    if (auto const in = among_experts(entry.name)) {
+      std::int64_t& count = experts[in->first];
+      count = std::max(count, in->second.expert + 1);
+    }
+
   for (weight_entry const& entry : entries) {
-    std::string const theirs = name(place + entry.name);
+    std::string theirs = named(entry.name), ours = entry.name;
     if (theirs.empty()) {
-      differences.push_back(entry.name + " has no published name");
+      differs(entry.name + " has no published name");
       continue;
     }
-    stored_weight weight{&entry, files.find(theirs), nullptr};
-    known.push_back(theirs);
+    stored_weight weight{&entry, files.find(theirs)};
+    std::vector<std::int64_t> shape = tensor_shape(entry), several;
+    if (auto const in = among_experts(entry.name); in && !weight.numbers) {
+      std::string const all = named(in->first);
+      if ((weight.numbers = files.find(all))) {
+        theirs = all;
+        ours = in->first;
+        weight.of = in->second;
+        several = {experts[ours]};
+        shape = {several[0], weight.of.parts * entry.rows, entry.cols};
+      }
+    }
+    known.insert(theirs);
     if (!weight.numbers) {
-      differences.push_back(theirs + (entry.name == theirs ? "" : ", here " + entry.name + ",") +
-                            " is missing");
+      differs(theirs + (ours == theirs ? "" : ", here " + ours + ",") + " is missing");
       continue;
     }
-    compare(*weight.numbers, tensor_shape(entry), entry.name);
+    compare(*weight.numbers, shape, ours);
     if (weight.numbers->entry->type == dtype::f8_e4m3) {
-      constexpr std::int64_t side = stored_weight::side;
-      known.push_back(theirs + "_scale_inv");
-      weight.scales = files.find(known.back());
+      std::string const scales = theirs + "_scale_inv";
+      known.insert(scales);
+      weight.scales = files.find(scales);
+      auto const [down, across] = weight.blocks();
+      several.insert(several.end(), {down, across});
       if (entry.role != role::projection || !weight.scales)
-        differences.push_back(theirs + " is F8_E4M3 without " + known.back());
+        differs(theirs + " is F8_E4M3 without " + scales);
       else
-        compare(*weight.scales, {ceil_div(entry.rows, side), ceil_div(entry.cols, side)},
-                "the scales of " + entry.name);
+        compare(*weight.scales, several, "the scales of " + ours);
     }
     found.push_back(weight);
   }
-  std::sort(known.begin(), known.end());
   std::string const begin = scope ? scope : known.empty() ? "" : common_place(known);
+  auto const is_beside = [&](std::string const& theirs) {  // of images, of sound
+    return has_text && theirs.starts_with(model_place) && !theirs.starts_with(text_place);
+  };
+  auto const is_left_out = [&](std::string const& theirs) {
+    return theirs.ends_with(".rotary_emb.inv_freq") ||
+           (!scope && (is_beside(theirs) || predicts_further(files, known, theirs)));
+  };
   for (placed_tensor const& t : files.tensors())
     if (std::string const& theirs = t.entry->name;
-        theirs.starts_with(begin) && !theirs.ends_with(".rotary_emb.inv_freq") &&
-        !std::binary_search(known.begin(), known.end(), theirs) &&
-        !predicts_further(files, known, theirs))
-      differences.push_back(theirs + " is unknown here");
+        theirs.starts_with(begin) && !known.contains(theirs) && !is_left_out(theirs))
+      differs(theirs + " is unknown here");
   if (!differences.empty()) throw mismatch(files.path(), std::move(differences));
   return found;
 }
@@ -179,7 +255,10 @@ void read_weight(stored_weight const& weight, std::vector<std::byte>& room, S* t
   std::int64_t const rest = padded(weight.to->rows * weight.to->cols);
   bool const in_two = sizeof(S) == 2 && has_rest(weight.to->role);
   placed_tensor const& from = *weight.numbers;
-  if (from.entry->type == dtype_of<S> && !in_two) return from.file->read(*from.entry, to);
+  constexpr std::int64_t size = sizeof(S);
+  if (from.entry->type == dtype_of<S> && !in_two)
+    return from.file->read(*from.entry, to, weight.first() * size,
+                           weight.to->rows * weight.to->cols * size);
   double too_large = 0;
   weight.read(room, [&](std::int64_t i, double x) {
     to[i] = from_double<S>(x);
