@@ -499,6 +499,183 @@ TEST_CASE("F8_E4M3 experts in one tensor have the scales of their blocks, across
                                       "of experts.gate_up"));
 }
 
+// ---- DeepSeek-V4's files ------------------------------------------------------------------------
+
+TEST_CASE("DeepSeek-V4's mixtures have its names") {
+  std::map<std::string, std::string> const names{
+      {"layers.3.mixture.router", "layers.3.ffn.gate.weight"},
+      {"layers.3.mixture.bias", "layers.3.ffn.gate.bias"},
+      {"layers.0.mixture.table", "layers.0.ffn.gate.tid2eid"},
+      {"layers.3.mixture.experts.255.gate", "layers.3.ffn.experts.255.w1.weight"},
+      {"layers.3.mixture.experts.0.down", "layers.3.ffn.experts.0.w2.weight"},
+      {"layers.3.mixture.experts.0.up", "layers.3.ffn.experts.0.w3.weight"},
+      {"layers.3.mixture.shared.down", "layers.3.ffn.shared_experts.w2.weight"},
+      {"layers.3.attention.query", ""},
+      {"head.weight", ""}};
+  for (auto const& [ours, theirs] : names) CHECK(fg::deepseek_v4_name(ours) == theirs);
+  CHECK(fg::deepseek_name("layers.0.mixture.table").empty());
+}
+
+namespace {
+
+constexpr fg::config v4{.hidden = 160,
+                        .width = 96,
+                        .routed = 3,
+                        .top_k = 2,
+                        .shared = 1,
+                        .score = fg::score::sqrt_softplus,
+                        .renormalise = true,
+                        .scale = 1.5f,
+                        .bias = true};
+
+std::int64_t v4_code(std::int64_t i) { return (i * 37 + i / 7) % 256; }  // two of FP4
+std::int64_t v4_scale(std::int64_t i) { return 120 + i * 5 % 13; }       // of E8M0
+std::int64_t v4_fp8(std::int64_t i) { return i % 127 + i / 127 % 2 * 128; }
+
+/// A layer as DeepSeek-V4 has them, beside what is none of its mixture's.
+tensors v4_layer() {
+  tensors file;
+  auto const one = [](std::int64_t) { return 1; };
+  file.add("layers.4.ffn.gate.weight", fg::dtype::bf16, {3, 160}, one);
+  file.add("layers.4.ffn.gate.bias", fg::dtype::f32, {3}, [](std::int64_t i) { return i; });
+  auto const expert = [&](std::string const& name, std::int64_t rows, std::int64_t cols) {
+    bool const shared = name.starts_with("shared");
+    std::string const all = "layers.4.ffn." + name;
+    if (shared)
+      file.add(all + ".weight", fg::dtype::f8_e4m3, {rows, cols}, v4_fp8);
+    else
+      file.add(all + ".weight", fg::dtype::i8, {rows, cols / 2}, v4_code);
+    file.add(
+        all + ".scale", fg::dtype::f8_e8m0,
+        shared ? std::vector{(rows + 127) / 128, (cols + 127) / 128} : std::vector{rows, cols / 32},
+        v4_scale);
+  };
+  for (std::string const of : {"experts.0.", "experts.1.", "experts.2.", "shared_experts."}) {
+    expert(of + "w1", 96, 160);
+    expert(of + "w2", 160, 96);
+    expert(of + "w3", 96, 160);
+  }
+  file.add("layers.4.hc_attn_fn", fg::dtype::f32, {3}, one);
+  file.add("layers.4.attn.wq_a.weight", fg::dtype::f8_e4m3, {3}, one);
+  file.add("mtp.0.ffn.gate.weight", fg::dtype::bf16, {3}, one);
+  return file;
+}
+
+}  // namespace
+
+TEST_CASE("a mixture of DeepSeek-V4 is read: FP4 with the scale of 32, F8_E4M3 with a block's") {
+  folder const here;
+  v4_layer().write(here / "m.safetensors");
+  auto const check = [&](auto net) {
+    fg::load_published(net, here / "m.safetensors", "layers.4.mixture.", fg::deepseek_v4_name);
+    constexpr int halves[] = {0, 1, 2, 3, 4, 6, 8, 12};  // [OCP Microscaling 1.0, 5.3.3]
+    auto const scale = [](std::int64_t i) { return std::ldexp(1.0, int(v4_scale(i)) - 127); };
+    for (char const* part : {"gate", "up", "down"}) {
+      auto const w = net.weight("experts.1." + std::string(part));
+      auto const s = net.weight("shared." + std::string(part));
+      REQUIRE(w.rows == s.rows);
+      for (std::int64_t r = 0; r < w.rows; ++r)
+        for (std::int64_t c = 0; c < w.cols; ++c) {
+          std::int64_t const i = r * w.cols + c;
+          std::int64_t const code = v4_code(i / 2) >> (i % 2 * 4) & 15;
+          double const size = halves[code & 7] / 2.0;
+          REQUIRE(double(float(w(r, c))) ==
+                  (code & 8 ? -size : size) * scale(r * (w.cols / 32) + c / 32));
+          REQUIRE(double(float(s(r, c))) ==
+                  double(fg::detail::e4m3_number(std::uint8_t(v4_fp8(i)))) *
+                      scale(r / 128 * ((w.cols + 127) / 128) + c / 128));
+        }
+    }
+    CHECK(double(float(net.weight("router")(2, 7))) == 1);
+    CHECK(double(float(net.weight("bias")(0, 2))) == 2);
+  };
+  check(fg::network<fg::mixture<v4>, executor>());
+  check(fg::network<fg::mixture<v4>, fg::basic_reference<double>>());
+}
+
+TEST_CASE("a hash layer's table of whole numbers is read") {
+  folder const here;
+  constexpr fg::config hashed = v4.by_id(5);
+  tensors file = v4_layer();
+  file.remove("layers.4.ffn.gate.bias");
+  for (fg::dtype const type : {fg::dtype::i64, fg::dtype::f32}) {
+    bool const whole = type == fg::dtype::i64;
+    file.add("layers.4.ffn.gate.tid2eid", type,
+             whole ? std::vector<std::int64_t>{5, 2} : std::vector<std::int64_t>{10},
+             [](std::int64_t i) { return i % 3; });
+    file.write(here / "m.safetensors");
+    fg::network<fg::mixture<hashed>, executor> net;
+    fg::load_published(net, here / "m.safetensors", "layers.4.mixture.", fg::deepseek_v4_name);
+    for (int i = 0; i < 10; ++i) CHECK(net.weight("table")(i / 2, i % 2) == float(i % 3));
+    file.remove("layers.4.ffn.gate.tid2eid");
+  }
+}
+
+TEST_CASE("scales that are no numbers, too large numbers and other forms of FP4 are refused") {
+  folder const here;
+  fg::network<fg::mixture<v4>, executor> net;
+  std::string const expert = "layers.4.ffn.experts.1.w2.";
+  auto const refused = [&](tensors const& file) {
+    file.write(here / "m.safetensors");
+    auto const before = weights_of(net);
+    std::string why;
+    try {
+      fg::load_published(net, here / "m.safetensors", "layers.4.mixture.", fg::deepseek_v4_name);
+    } catch (fg::file_error const& e) {
+      why = e.what();
+    }
+    CHECK(weights_of(net) == before);
+    return why;
+  };
+  tensors file = v4_layer();
+  auto& scale = *static_cast<std::uint8_t*>(file[expert + "scale"].data);
+  auto const was = scale;
+  scale = 255;
+  CHECK_THAT(refused(file), ContainsSubstring(expert + "scale has a scale that is no number: "));
+  scale = 254;  // 2^127
+  *static_cast<std::uint8_t*>(file[expert + "weight"].data) = 0x07;
+  CHECK_THAT(refused(file), ContainsSubstring(", and F32 has no number so large: "));
+  scale = was;
+  file[expert + "scale"].shape = {48, 10};
+  CHECK_THAT(refused(file), ContainsSubstring("scale is F8_E8M0 [48, 10] in the file, [160, 3] of "
+                                              "numbers for the scales of experts.1.down"));
+  file[expert + "scale"].shape = {160, 3};
+  file[expert + "weight"].shape = {48, 160};
+  CHECK_THAT(refused(file), ContainsSubstring("weight is I8 [48, 160] in the file, [160, 48] of "
+                                              "two numbers each for experts.1.down"));
+  file[expert + "weight"].shape = {160, 48};
+  file.remove(expert + "scale");
+  CHECK_THAT(refused(file), ContainsSubstring("weight is I8 [160, 48] in the file, [160, 96] of "
+                                              "numbers for experts.1.down"));
+}
+
+TEST_CASE("a tensor of a format that nobody knows is refused where it is read, and there alone") {
+  folder const here;
+  layer const from({.deviation = 0.5, .seed = 1});
+  std::string const path = here / "m.safetensors";
+  tensors file(from, fg::dtype::f32, "layers.1.mixture.");
+  file.add("model.layers.0.x", fg::dtype::u8, {8}, [](std::int64_t) { return 0; });
+  file.write(path);
+  std::string bytes = contents(path);
+  auto const write = [&](std::string_view name, std::string_view type, std::string_view word) {
+    std::string changed = bytes;
+    std::size_t const at = changed.find("\"" + std::string(type) + "\"", changed.find(name));
+    changed.replace(at + 1, word.size(), word);  // of the same length
+    put(path, changed);
+  };
+  layer net;
+  write("model.layers.0.x", "U8", "F4");
+  fg::load_published(net, path, "layers.1.mixture.");
+  CHECK(weights_of(net) == weights_of(from));
+  write("model.layers.1.mlp.experts.2.up_proj.weight", "F32", "C64");
+  CHECK(
+      differences(net, path, "layers.1.mixture.") ==
+      lines{"model.layers.1.mlp.experts.2.up_proj.weight is C64 [16, 16] in the file, [16, 16] of "
+            "numbers for experts.2.up"});
+  fg::tensor_view const other[] = {{"x", fg::dtype::other, {4}, nullptr}};
+  CHECK_THROWS_WITH(fg::write_safetensors(here / "o", other), ContainsSubstring("dtype is empty"));
+}
+
 TEST_CASE("what is missing, unknown or of another form is listed, and nothing is loaded") {
   folder const here;
   tensors file(random_net(), fg::dtype::bf16);

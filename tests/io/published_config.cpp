@@ -197,6 +197,22 @@ std::string const minimax_m2 = R"({
   "shared_intermediate_size": 0, "tie_word_embeddings": false, "use_qk_norm": true,
   "use_routing_bias": true, "vocab_size": 200064})";
 
+std::string const deepseek_v4_flash = R"({
+  "architectures": ["DeepseekV4ForCausalLM"], "attention_bias": false, "expert_dtype": "fp4",
+  "hc_mult": 4, "head_dim": 512, "hidden_act": "silu", "hidden_size": 4096, "index_topk": 512,
+  "max_position_embeddings": 1048576, "model_type": "deepseek_v4", "moe_intermediate_size": 2048,
+  "n_routed_experts": 256, "n_shared_experts": 1, "norm_topk_prob": true,
+  "num_attention_heads": 64, "num_experts_per_tok": 6, "num_hidden_layers": 43,
+  "num_hash_layers": 3, "num_key_value_heads": 1, "num_nextn_predict_layers": 1,
+  "o_groups": 8, "o_lora_rank": 1024, "q_lora_rank": 1024, "qk_rope_head_dim": 64,
+  "quantization_config": {"fmt": "e4m3", "quant_method": "fp8", "scale_fmt": "ue8m0",
+    "weight_block_size": [128, 128]}, "rms_norm_eps": 1e-06,
+  "rope_scaling": {"beta_fast": 32, "beta_slow": 1, "factor": 16,
+    "original_max_position_embeddings": 65536, "type": "yarn"}, "rope_theta": 10000,
+  "routed_scaling_factor": 1.5, "scoring_func": "sqrtsoftplus", "sliding_window": 128,
+  "swiglu_limit": 10.0, "tie_word_embeddings": false, "topk_method": "noaux_tc",
+  "vocab_size": 129280, "compress_ratios": [0, 0, 4, 128]})";
+
 template <fg::architecture A>
 lines of(std::string const& config) {
   return differences<fg::decoder<A>>(config);
@@ -414,6 +430,23 @@ TEST_CASE("what a family always does is compared where its config has no word fo
         lines{"scoring_func is sigmoid in the file, softmax here"});
   CHECK(of<presets::deepseek_v3>(with(deepseek_v3, "\"topk_group\": 4", "\"topk_group\": 8")) ==
         lines{"topk_group is 8 in the file, 4 here"});
+}
+
+TEST_CASE("of DeepSeek-V4's config a mixture compares what is of mixtures") {
+  constexpr fg::config flash = fg::profiles::deepseek_v4({.hidden = 4096,
+                                                          .width = 2048,
+                                                          .routed = 256,
+                                                          .top_k = 6,
+                                                          .shared = 1,
+                                                          .scale = 1.5f,
+                                                          .act = {fg::activation::swiglu, 10}});
+  CHECK(differences<fg::mixture<flash>>(deepseek_v4_flash) == lines{});
+  CHECK(differences<fg::mixture<flash.by_id(129280)>>(deepseek_v4_flash) == lines{});
+  CHECK(differences<fg::mixture<flash>>(
+            with(deepseek_v4_flash, R"("swiglu_limit": 10.0)", R"("swiglu_limit": 7)")) ==
+        lines{"swiglu_limit is 7 in the file, 10 here"});
+  CHECK(differences<fg::mixture<flash>>(with(deepseek_v4_flash, "1.5", "2.5")) ==
+        lines{"routed_scaling_factor is 2.5 in the file, 1.5 here"});
 }
 
 TEST_CASE("each stage compares what it knows, and profiles are what they are profiles of") {

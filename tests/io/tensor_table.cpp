@@ -51,6 +51,7 @@ TEST_CASE("every number format of the format's table is known by its name and si
                              {"I8", 1},
                              {"F8_E4M3", 1},
                              {"F8_E5M2", 1},
+                             {"F8_E8M0", 1},
                              {"U16", 2},
                              {"I16", 2},
                              {"F16", 2},
@@ -67,6 +68,15 @@ TEST_CASE("every number format of the format's table is known by its name and si
     CHECK(refusal(header, 3 * bytes).empty());
     CHECK(refusal(header, 3 * bytes + 1) != "");
   }
+}
+
+TEST_CASE("a tensor of a format that nobody knows is listed under its word") {
+  auto const table = fg::read_table(one(R"("dtype":"F4","shape":[3,2],"data_offsets":[0,3])"), 3);
+  REQUIRE(table.tensors.size() == 1);
+  CHECK(table.tensors[0].type == fg::dtype::other);
+  CHECK(table.tensors[0].word == "F4");
+  CHECK(table.tensors[0].shape == std::vector<std::int64_t>{3, 2});
+  CHECK(refusal(one(R"("dtype":"F4","shape":[3,2],"data_offsets":[0,3])"), 4) != "");
 }
 
 TEST_CASE("a malicious or broken header is refused, with its reason and place") {
@@ -106,8 +116,8 @@ TEST_CASE("a malicious or broken header is refused, with its reason and place") 
        4},
       {one(f32 + "\"shape\":[],\"shape\":[],\"data_offsets\":[0,4]"), "a name occurs twice", 4},
       {one("\"shape\":[],\"data_offsets\":[0,4]"), "a tensor needs dtype", 4},
-      {one("\"dtype\":\"F31\",\"shape\":[],\"data_offsets\":[0,4]"), "dtype is unknown, at byte 22",
-       4},
+      {one("\"dtype\":\"\",\"shape\":[],\"data_offsets\":[0,4]"), "dtype is empty, at byte 22", 4},
+      {one("\"dtype\":\"F31\",\"shape\":[],\"data_offsets\":[0,4]"), "no tensor owns", 5},
       {one("\"dtype\":7,\"shape\":[],\"data_offsets\":[0,4]"), "a \" is missing", 4},
       {one(f32 + "\"shape\":[-1],\"data_offsets\":[0,4]"), "a whole number from 0 up", 4},
       {one(f32 + "\"shape\":[1.0],\"data_offsets\":[0,4]"), "a , or ] is missing", 4},
@@ -205,7 +215,8 @@ TEST_CASE("whatever is done to a header, what is accepted tiles the data exactly
     for (auto const& tensor : table.tensors) {
       long double bytes = static_cast<long double>(fg::facts(tensor.type).bytes);
       for (auto size : tensor.shape) bytes *= static_cast<long double>(size);
-      fits &= bytes == static_cast<long double>(tensor.end - tensor.begin);
+      fits &= bytes == static_cast<long double>(tensor.end - tensor.begin) ||
+              (tensor.type == fg::dtype::other && !tensor.word.empty());
       places.emplace_back(tensor.begin, tensor.end);
     }
     std::sort(places.begin(), places.end());

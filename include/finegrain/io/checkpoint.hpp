@@ -91,8 +91,8 @@ FINEGRAIN_LAZY inline void read_tensors(safetensors_file const& file,
     if (!entry)
       differences.push_back(tensor.name + " is missing");
     else if (entry->type != tensor.type || entry->shape != tensor.shape)
-      differences.push_back(tensor.name + " is " + form(entry->type, entry->shape) +
-                            " in the file, " + form(tensor.type, tensor.shape) + " here");
+      differences.push_back(tensor.name + " is " + form(*entry) + " in the file, " +
+                            form(tensor.type, tensor.shape) + " here");
   }
   for (std::size_t i = 0; i < known.size(); ++i)
     if (!known[i]) differences.push_back(file.tensors()[i].name + " is unknown here");

@@ -19,15 +19,15 @@ struct name_pair {
 };
 /// The words in which models name a layer's feed-forward block and its parts.
 struct feed_forward_words {
-  std::string_view block = "mlp.", shared = "shared_experts.";
+  std::string_view model = "model.", block = "mlp.", shared = "shared_experts.";
   std::string_view gate = "gate_proj.weight", up = "up_proj.weight", down = "down_proj.weight";
-  std::string_view bias = "gate.e_score_correction_bias";
+  std::string_view bias = "gate.e_score_correction_bias", table = "";
 };
 
 inline std::string name_in(std::span<name_pair const> list, std::string_view ours,
                            std::string_view before = {}) {
   for (auto const& [here, there] : list)
-    if (here == ours) return std::string(before).append(there);
+    if (here == ours && !there.empty()) return std::string(before).append(there);
   return {};
 }
 /// "layers.3." of a name, taken off its front; empty if that is not what it begins with.
@@ -41,7 +41,7 @@ inline std::string_view take_numbered(std::string_view& name, std::string_view w
 inline std::string feed_forward_name(std::string_view ours, feed_forward_words const& words) {
   std::string_view const layer = take_numbered(ours, "layers.");
   if (layer.empty()) return {};
-  std::string theirs = "model.";
+  std::string theirs(words.model);
   theirs.append(layer).append(words.block);
   for (std::string_view stage : {"mixture.", "mlp."})
     if (ours.starts_with(stage)) {
@@ -57,6 +57,7 @@ inline std::string feed_forward_name(std::string_view ours, feed_forward_words c
                                  {"down", words.down},
                                  {"router", "gate.weight"},
                                  {"bias", words.bias},
+                                 {"table", words.table},
                                  {"shared_gate", "shared_expert_gate.weight"},
                                  // all a layer's experts in one tensor
                                  {"experts.gate_up", "experts.gate_up_proj"},
@@ -128,6 +129,18 @@ inline std::string minimax_m2_name(std::string_view ours) {
                                      .up = "w3.weight",
                                      .down = "w2.weight",
                                      .bias = "e_score_correction_bias"});
+}
+
+/// And of DeepSeek-V4's mixtures, of which hash layers have tables: "layers.1.mixture.experts.3.gate" is
+/// "layers.1.ffn.experts.3.w1.weight". What else its layers are made of has no name here.
+inline std::string deepseek_v4_name(std::string_view ours) {
+  return detail::feed_forward_name(ours, {.model = "",
+                                          .block = "ffn.",
+                                          .gate = "w1.weight",
+                                          .up = "w3.weight",
+                                          .down = "w2.weight",
+                                          .bias = "gate.bias",
+                                          .table = "gate.tid2eid"});
 }
 
 /// Reads a network's weights as a published model has them, as load_weights does, under other names.

@@ -14,13 +14,14 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
-/// Number formats of safetensors files.
+/// Number formats of safetensors files; others are what the library reads nothing of.
 enum class dtype {
   boolean,
   u8,
   i8,
   f8_e4m3,
   f8_e5m2,
+  f8_e8m0,
   u16,
   i16,
   f16,
@@ -30,25 +31,29 @@ enum class dtype {
   f32,
   u64,
   i64,
-  f64
+  f64,
+  other
 };
 
-/// A format's name in a file, and the bytes of one number.
+/// A format's name in a file, and the bytes of one number; of others both are unknown.
 struct dtype_facts {
   std::string_view name;
   std::int64_t bytes;
 };
 constexpr dtype_facts facts(dtype type) {
-  constexpr dtype_facts of[] = {{"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"F8_E4M3", 1}, {"F8_E5M2", 1},
-                                {"U16", 2},  {"I16", 2}, {"F16", 2}, {"BF16", 2},    {"U32", 4},
-                                {"I32", 4},  {"F32", 4}, {"U64", 8}, {"I64", 8},     {"F64", 8}};
+  constexpr dtype_facts of[] = {
+      {"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"F8_E4M3", 1}, {"F8_E5M2", 1}, {"F8_E8M0", 1},
+      {"U16", 2},  {"I16", 2}, {"F16", 2}, {"BF16", 2},    {"U32", 4},     {"I32", 4},
+      {"F32", 4},  {"U64", 8}, {"I64", 8}, {"F64", 8},     {"", 0}};
   return of[static_cast<int>(type)];
 }
 
-/// One tensor of a file: its bytes are [begin, end) of the file's data.
+/// One tensor of a file: its bytes are [begin, end) of the file's data, as many as its shape and dtype
+/// say, where that is known.
 struct tensor_entry {
   std::string name;
   finegrain::dtype type = finegrain::dtype::f32;
+  std::string word{};  // the file's for a dtype of others
   std::vector<std::int64_t> shape;
   std::int64_t begin = 0, end = 0;
 };
@@ -121,7 +126,7 @@ FINEGRAIN_LAZY class table_reader : json_reader {
     expect('{', "a tensor must be an object");
     members([&](std::string const& field) {
       if (field == "dtype") {
-        entry.type = type();
+        entry.type = type(entry.word);
       } else if (field == "shape") {
         entry.shape = numbers(16, "shape must be a list of numbers");
       } else if (field == "data_offsets") {
@@ -140,18 +145,20 @@ FINEGRAIN_LAZY class table_reader : json_reader {
       fail_at("cut short or damaged: the file ends before a tensor's data_offsets do", first);
     std::int64_t const bytes = tensor_bytes(entry.type, entry.shape);
     if (bytes < 0) fail_at("a tensor's shape is too large", first);
-    if (bytes != entry.end - entry.begin)
+    if (bytes != entry.end - entry.begin && entry.type != dtype::other)
       fail_at("a tensor's shape and dtype do not give the bytes that it has", first);
     places_.push_back(first);
     table_.tensors.push_back(std::move(entry));
   }
-  finegrain::dtype type() {
+  finegrain::dtype type(std::string& word) {
     std::size_t const first = at_;
-    std::string const name = string();
-    for (int i = 0; i <= static_cast<int>(dtype::f64); ++i)
+    std::string name = string();
+    if (name.empty()) fail_at("the dtype is empty", first);
+    for (int i = 0; i < static_cast<int>(dtype::other); ++i)
       if (facts(static_cast<finegrain::dtype>(i)).name == name)
         return static_cast<finegrain::dtype>(i);
-    fail_at("the dtype is unknown", first);
+    word = std::move(name);
+    return dtype::other;
   }
 
   // ---- the table as a whole --------------------------------------------------------------------

@@ -43,6 +43,9 @@ namespace detail {
 FINEGRAIN_LAZY inline std::string form(dtype type, std::vector<std::int64_t> const& shape) {
   return std::string(facts(type).name) + " [" + joined(shape, ", ") + "]";
 }
+FINEGRAIN_LAZY inline std::string form(tensor_entry const& entry) {
+  return entry.word + form(entry.type, entry.shape);
+}
 
 }  // namespace detail
 

@@ -29,6 +29,17 @@ inline float e4m3_number(std::uint8_t code) {
   return code & 128 ? -size : size;
 }
 
+/// The number of an e8m0 code, a power of two; one code is no number.
+inline double e8m0_number(std::uint8_t code) {
+  return code == 255 ? std::numeric_limits<double>::quiet_NaN() : std::ldexp(1, code - 127);
+}
+
+/// The number of an e2m1 code, the lower 4 bits.
+inline double e2m1_number(unsigned code) {
+  constexpr double sizes[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
+  return code & 8 ? -sizes[code & 7] : sizes[code & 7];
+}
+
 /// A number of any type as a double.
 template <class S>
 double to_double(S x) {
@@ -38,7 +49,12 @@ double to_double(S x) {
     return static_cast<double>(x);
 }
 
-/// put(i, x) with each of so many numbers, x a double.
+/// Numbers in a place of a tensor: integers of 8 bits, where they are read, are two e2m1 codes.
+constexpr std::int64_t numbers_in(dtype type) {
+  return type == dtype::u8 || type == dtype::i8 ? 2 : 1;
+}
+
+/// put(i, x) with each number of so many places, x a double.
 template <class Put>
 void each_number(dtype type, std::byte const* bytes, std::int64_t count, Put&& put) {
   auto const as = [&]<class T>(T number, auto&& value) {
@@ -53,12 +69,23 @@ void each_number(dtype type, std::byte const* bytes, std::int64_t count, Put&& p
     case dtype::f32: return as(float(), value);
     case dtype::f16: return as(fp16(), value);
     case dtype::bf16: return as(bf16(), value);
+    case dtype::i64: return as(std::int64_t(), value);
+    case dtype::i32: return as(std::int32_t(), value);
+    case dtype::f8_e8m0: return as(std::uint8_t(), e8m0_number);
+    case dtype::u8:
+    case dtype::i8:  // the lower bits' number first
+      for (std::int64_t i = 0; i < count; ++i) {
+        auto const codes = std::to_integer<unsigned>(bytes[i]);
+        put(2 * i, e2m1_number(codes));
+        put(2 * i + 1, e2m1_number(codes >> 4));
+      }
+      return;
     default: return as(std::uint8_t(), [](auto code) { return to_double(e4m3_number(code)); });
   }
 }
 inline bool is_number(dtype type) {
   return type == dtype::f64 || type == dtype::f32 || type == dtype::f16 || type == dtype::bf16 ||
-         type == dtype::f8_e4m3;
+         type == dtype::f8_e4m3 || type == dtype::f8_e8m0;
 }
 
 /// Which part of a tensor a weight is: all of it, or a matrix of an expert's in one that has those of
@@ -69,31 +96,42 @@ struct tensor_part {
 
 /// A weight in a file, and the one of a network that it is.
 struct stored_weight {
-  static constexpr std::int64_t side = 128;  // of a block that shares a scale
   weight_entry const* to = nullptr;
   placed_tensor const* numbers = nullptr;
-  placed_tensor const* scales = nullptr;  // of F8_E4M3: blocks() for each expert
+  placed_tensor const* scales = nullptr;  // of F8_E4M3 and FP4: blocks() for each expert
   tensor_part of{};
 
   /// Where it begins among its tensor's numbers.
   std::int64_t first() const { return (of.expert * of.parts + of.part) * to->rows * to->cols; }
-  /// The blocks of the matrices that stand together; what is left has a block too.
   struct grid {
     std::int64_t down, across;
   };
-  grid blocks() const { return {ceil_div(of.parts * to->rows, side), ceil_div(to->cols, side)}; }
+  /// The numbers that share a scale: 128 x 128 of F8_E4M3, 32 of a row of FP4.
+  grid block() const {
+    return numbers_in(numbers->entry->type) == 2 ? grid{1, 32} : grid{128, 128};
+  }
+  /// The blocks of the matrices that stand together; what is left has a block too.
+  grid blocks() const {
+    return {ceil_div(of.parts * to->rows, block().down), ceil_div(to->cols, block().across)};
+  }
   /// put(i, x) with each number, some at a time.
   template <class Put>
   void read(std::vector<std::byte>& room, Put&& put) const {
     std::vector<double> scale;
     std::int64_t const count = to->rows * to->cols;
     if (!scales) return each(*numbers, first(), count, room, put);
-    grid const shared = blocks();
+    grid const side = block(), shared = blocks();
     std::int64_t const all = shared.down * shared.across;
-    each(*scales, of.expert * all, all, room, [&](std::int64_t, double x) { scale.push_back(x); });
+    each(*scales, of.expert * all, all, room, [&](std::int64_t, double x) {
+      if (scales->entry->type == dtype::f8_e8m0 && std::isnan(x))
+        throw file_error("%.200s has a scale that is no number: %.150s",
+                         scales->entry->name.c_str(), scales->file->path().c_str());
+      scale.push_back(x);
+    });
     std::int64_t row = of.part * to->rows, col = 0;
     each(*numbers, first(), count, room, [&](std::int64_t i, double x) {
-      put(i, x * scale[static_cast<std::size_t>(row / side * shared.across + col / side)]);
+      put(i,
+          x * scale[static_cast<std::size_t>(row / side.down * shared.across + col / side.across)]);
       if (++col == to->cols) ++row, col = 0;
     });
   }
@@ -105,12 +143,13 @@ struct stored_weight {
                    std::vector<std::byte>& room, Put&& put) {
     constexpr std::int64_t most = 1 << 20;  // bytes, whole numbers of each type
     dtype const type = t.entry->type;
-    std::int64_t const size = facts(type).bytes;
+    std::int64_t const size = facts(type).bytes, together = numbers_in(type);
     room.resize(static_cast<std::size_t>(most));
-    for (std::int64_t i = 0; i < count; i += most / size) {
-      std::int64_t const some = std::min(most / size, count - i);
-      t.file->read(*t.entry, room.data(), (first + i) * size, some * size);
-      each_number(type, room.data(), some, [&](std::int64_t n, double x) { put(i + n, x); });
+    for (std::int64_t i = 0; i < count / together; i += most / size) {
+      std::int64_t const some = std::min(most / size, count / together - i);
+      t.file->read(*t.entry, room.data(), (first / together + i) * size, some * size);
+      each_number(type, room.data(), some,
+                  [&](std::int64_t n, double x) { put(i * together + n, x); });
     }
   }
 };
@@ -131,6 +170,14 @@ inline std::optional<std::pair<std::string, tensor_part>> among_experts(std::str
   if (ours == ".up") return {{all + "gate_up", {expert, 1, 2}}};
   if (ours == ".down") return {{all + "down", {expert, 0, 1}}};
   return {};
+}
+
+/// The scales beside a tensor: of "x.weight", V3's "x.weight_scale_inv" or V4's "x.scale"; or null.
+inline placed_tensor const* scales_of(tensor_files const& files, std::string const& theirs) {
+  std::string_view const weight = "weight";
+  placed_tensor const* const scales = files.find(theirs + "_scale_inv");
+  if (scales || !theirs.ends_with(weight)) return scales;
+  return files.find(theirs.substr(0, theirs.size() - weight.size()) + "scale");
 }
 
 /// What all names of a list, at least one, begin with, up to a dot.
@@ -175,11 +222,10 @@ std::vector<stored_weight> find_weights(tensor_files const& files,
     if (noted.insert(line).second) differences.push_back(std::move(line));
   };
   auto const compare = [&](placed_tensor const& t, std::vector<std::int64_t> const& shape,
-                           std::string const& here) {
-    if (is_number(t.entry->type) && t.entry->shape == shape) return;
-    differs(t.entry->name + " is " + form(t.entry->type, t.entry->shape) + " in the file, [" +
-            joined(shape, ", ") + "] of numbers" +
-            (here == t.entry->name ? " here" : " for " + here));
+                           std::string const& here, bool readable, char const* what = "numbers") {
+    if (readable && t.entry->shape == shape) return;
+    differs(t.entry->name + " is " + form(*t.entry) + " in the file, [" + joined(shape, ", ") +
+            "] of " + what + (here == t.entry->name ? " here" : " for " + here));
   };
   bool const has_text = files.any(text_place);
   auto const named = [&](std::string const& ours) {
@@ -218,17 +264,24 @@ std::vector<stored_weight> find_weights(tensor_files const& files,
       differs(theirs + (ours == theirs ? "" : ", here " + ours + ",") + " is missing");
       continue;
     }
-    compare(*weight.numbers, shape, ours);
-    if (weight.numbers->entry->type == dtype::f8_e4m3) {
-      std::string const scales = theirs + "_scale_inv";
-      known.insert(scales);
-      weight.scales = files.find(scales);
+    dtype const type = weight.numbers->entry->type;
+    if (type == dtype::f8_e4m3 || numbers_in(type) == 2) weight.scales = scales_of(files, theirs);
+    bool const fp4 = numbers_in(type) == 2 && entry.role == role::projection &&
+                     entry.cols % 2 == 0 && weight.scales &&
+                     weight.scales->entry->type == dtype::f8_e8m0;
+    bool const whole = entry.role == role::table && (type == dtype::i64 || type == dtype::i32);
+    if (fp4) shape.back() /= 2;
+    if (whole) shape = {entry.rows, entry.cols};
+    compare(*weight.numbers, shape, ours, fp4 || whole || is_number(type),
+            fp4 ? "two numbers each" : "numbers");
+    if (type == dtype::f8_e4m3 && (entry.role != role::projection || !weight.scales)) {
+      differs(theirs + " is F8_E4M3 without " + theirs + "_scale_inv");
+    } else if (weight.scales) {
       auto const [down, across] = weight.blocks();
       several.insert(several.end(), {down, across});
-      if (entry.role != role::projection || !weight.scales)
-        differs(theirs + " is F8_E4M3 without " + scales);
-      else
-        compare(*weight.scales, several, "the scales of " + ours);
+      compare(*weight.scales, several, "the scales of " + ours,
+              is_number(weight.scales->entry->type));
+      known.insert(weight.scales->entry->name);
     }
     found.push_back(weight);
   }
@@ -338,8 +391,9 @@ void save_weights(network<E, X> const& net, std::string const& path) {
 }
 
 /// Reads a network's weights from a file that holds exactly these, or from a trainer's checkpoint; in
-/// one file or several (tensor_files). Numbers may be F32, F64, BF16, F16, or F8_E4M3 with a scale for
-/// 128 x 128 of them beside each matrix, NAME_scale_inv, and are rounded once to the network's own.
+/// one file or several (tensor_files). Numbers may be F32, F64, BF16, F16, F8_E4M3 with a scale for
+/// 128 x 128 of them beside each matrix, NAME_scale_inv, or FP4, two e2m1 codes in a byte of I8 or U8, with
+/// an F8_E8M0 scale for 32 of a row [OCP Microscaling Formats 1.0], and are rounded once to the network's own.
 /// Throws file_error, or mismatch with the list of differences: what is missing, unknown or of another
 /// shape. The network is then as it was.
 template <Expr E, class X>
