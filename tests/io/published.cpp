@@ -136,6 +136,7 @@ TEST_CASE("every weight of a decoder has the name that DeepSeek publishes it und
   all_have_names(tiny::decoder{}, fg::deepseek_name);
   all_have_names(fg::decoder<fg::presets::deepseek_v2_lite>{}, fg::deepseek_name);
   all_have_names(fg::decoder<fg::presets::deepseek_v3>{}, fg::deepseek_name);
+  all_have_names(fg::decoder<fg::presets::glm_4_7_flash>{}, fg::deepseek_name);
   all_have_names(fg::decoder<fg::presets::olmoe_1b_7b>{}, fg::deepseek_name);
   all_have_names(fg::decoder<fg::presets::qwen3_30b_a3b>{}, fg::deepseek_name);
   all_have_names(fg::decoder<fg::presets::qwen1_5_moe_a2_7b>{}, fg::qwen2_moe_name);

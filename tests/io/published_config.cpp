@@ -188,6 +188,19 @@ std::string const glm_4_5 = R"({
   "rope_scaling": null, "rope_theta": 1000000, "routed_scaling_factor": 2.5,
   "tie_word_embeddings": false, "topk_group": 1, "use_qk_norm": true, "vocab_size": 151552})";
 
+std::string const glm_4_7_flash = R"({
+  "architectures": ["Glm4MoeLiteForCausalLM"], "attention_bias": false, "attention_dropout": 0.0,
+  "dtype": "bfloat16", "first_k_dense_replace": 1, "hidden_act": "silu", "hidden_size": 2048,
+  "intermediate_size": 10240, "kv_lora_rank": 512, "max_position_embeddings": 202752,
+  "model_type": "glm4_moe_lite", "moe_intermediate_size": 1536, "n_group": 1,
+  "n_routed_experts": 64, "n_shared_experts": 1, "norm_topk_prob": true,
+  "num_attention_heads": 20, "num_experts_per_tok": 4, "num_hidden_layers": 47,
+  "num_key_value_heads": 20, "num_nextn_predict_layers": 1, "partial_rotary_factor": 1.0,
+  "q_lora_rank": 768, "qk_nope_head_dim": 192, "qk_rope_head_dim": 64, "rms_norm_eps": 1e-05,
+  "rope_scaling": null, "rope_theta": 1000000, "routed_scaling_factor": 1.8,
+  "tie_word_embeddings": false, "topk_group": 1, "topk_method": "noaux_tc", "v_head_dim": 256,
+  "vocab_size": 154880})";
+
 std::string const minimax_m2 = R"({
   "attn_type_list": [1, 1, 1], "head_dim": 128, "hidden_act": "silu", "hidden_size": 3072,
   "intermediate_size": 1536, "max_position_embeddings": 196608, "model_type": "minimax_m2",
@@ -241,6 +254,7 @@ TEST_CASE("presets compute what the published configs of their models say") {
   CHECK(of<presets::kimi_k2>(with(kimi_k2, "\"scoring_func\": \"sigmoid\",", "")) == lines{});
   CHECK(of<presets::dots_llm1>(dots_llm1) == lines{});
   CHECK(of<presets::glm_4_5>(glm_4_5) == lines{});
+  CHECK(of<presets::glm_4_7_flash>(glm_4_7_flash) == lines{});
   CHECK(of<presets::minimax_m2>(minimax_m2) == lines{});
   CHECK(of<presets::qwen1_5_moe_a2_7b>(qwen1_5_moe) == lines{});
   CHECK(of<presets::qwen3_30b_a3b>(qwen3_30b) == lines{});
@@ -303,6 +317,9 @@ TEST_CASE("a number that is otherwise in a config is named with both values") {
   refused<presets::glm_4_5>(glm_4_5, "partial_rotary_factor", "0.5", "0.25");
   refused<presets::glm_4_5>(glm_4_5, "attention_bias", "true", "false");
   refused<presets::glm_4_5>(glm_4_5, "use_qk_norm", "true", "false");
+  refused<presets::glm_4_7_flash>(glm_4_7_flash, "qk_nope_head_dim", "192", "128");
+  refused<presets::glm_4_7_flash>(glm_4_7_flash, "routed_scaling_factor", "1.8", "2.5");
+  refused<presets::glm_4_7_flash>(glm_4_7_flash, "q_lora_rank", "768", "1536");
   refused<presets::minimax_m2>(minimax_m2, "rotary_dim", "64", "128");
   refused<presets::mixtral_8x7b>(mixtral, "num_local_experts", "8", "4");
   refused<presets::mixtral_8x7b>(mixtral, "rope_theta", "1000000.0", "\"1e+06\"", "1e+06");

@@ -106,12 +106,15 @@ static_assert(multiplied<k2> == 31'687'072'768 && prints(multiplied<k2>, 32, 0.5
 static_assert(total<presets::dots_llm1> == 142'774'373'888);
 static_assert(total<presets::glm_4_5> == 352'797'814'784);
 static_assert(total<presets::glm_4_5_air> == 106'852'245'504);
+static_assert(total<presets::glm_4_7_flash> == 29'943'390'976);
 static_assert(total<presets::minimax_m2> == 228'689'748'992);
 static_assert(prints(total<presets::dots_llm1>, 142, 1) &&
               prints(active<presets::dots_llm1>, 14, 0.6));
 static_assert(prints(total<presets::glm_4_5>, 355, 3) && prints(active<presets::glm_4_5>, 32, 2));
 static_assert(prints(total<presets::glm_4_5_air>, 106, 2) &&
               prints(active<presets::glm_4_5_air>, 12, 1.5));
+static_assert(prints(total<presets::glm_4_7_flash>, 30, 0.5) &&
+              prints(active<presets::glm_4_7_flash>, 3, 1));
 static_assert(prints(total<presets::minimax_m2>, 230, 2) &&
               prints(active<presets::minimax_m2>, 10, 1.1));
 

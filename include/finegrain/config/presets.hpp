@@ -235,6 +235,27 @@ inline constexpr architecture glm_4_5_air = checked(architecture{
     .epsilon = 1e-5,
 });
 
+/// GLM-4.7-Flash, whose attention is latent; its heads are wider than V3's.
+inline constexpr architecture glm_4_7_flash = checked(architecture{
+    .hidden = 2048,
+    .layers = 47,
+    .vocabulary = 154880,
+    .heads = 20,
+    .dense_layers = 1,
+    .dense_width = 10240,
+    .moe = {.hidden = 2048,
+            .width = 1536,
+            .routed = 64,
+            .top_k = 4,
+            .shared = 1,
+            .score = score::sigmoid,
+            .renormalise = true,
+            .scale = 1.8f,
+            .bias = true},
+    .latent = {.q_rank = 768, .kv_rank = 512, .nope = 192, .rope = 64, .value = 256, .theta = 1e6f},
+    .epsilon = 1e-5,
+});
+
 /// MiniMax-M2, M2.5 and M2.7: no shared experts; the chosen scores are divided by their bare sum.
 inline constexpr architecture minimax_m2 = checked(architecture{
     .hidden = 3072,
