@@ -195,10 +195,10 @@ __global__ void chance_kernel(std::int32_t* experts, float* weights, int tokens,
 enum class dropped { least_weight, last, least_weight_not_exempt };
 
 /// Of each of gridDim.x equal parts of the experts, all but the `room` first slots in the order of
-/// `how`. A block for each part: it alone writes its slots, and others tell by their expert, dropped
-/// or not, that they are not theirs.
+/// `how`. A block for each part: it alone writes its slots, and others, which may read them meanwhile
+/// (hence volatile), tell by their expert, dropped or not, that they are not theirs.
 template <class T>
-__global__ __launch_bounds__(512) void drop_kernel(std::int32_t* experts, float* weights,
+__global__ __launch_bounds__(512) void drop_kernel(std::int32_t volatile* experts, float* weights,
                                                    std::int64_t slots, int k, int size,
                                                    std::int64_t room, dropped how, double exempt,
                                                    sequence_starts starts,
