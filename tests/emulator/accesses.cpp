@@ -80,6 +80,11 @@ action with_types(how what, std::string_view type, u32 bytes) {
            : z == 8 ? with_register<u64>(what, bytes)
                   : nullptr;
 }
+ordering order_of(statement const& s, ordering otherwise) {
+  return s.has("acquire") || s.has("release") || s.has("acq_rel") ? ordering::fenced
+         : s.has("volatile") || s.has("relaxed")                  ? ordering::relaxed
+                                                                  : otherwise;
+}
 void decode_access(statement& s, bool is_store) {
   u32 const z = s.bytes();
   auto const numbers = statement::vector(s.operand(is_store));
@@ -93,6 +98,7 @@ void decode_access(statement& s, bool is_store) {
                                                        : how::load;
   instruction& i = s.emit(with_types(what, s.type(), bytes));
   i.where = address.where;
+  i.order = order_of(s, ordering::plain);
   i.number = address.number;
   i.wide = address.wide;
   i.at[8] = address.at[8];
@@ -144,6 +150,7 @@ void decode_update(statement& s) {
   bool const result = s.name() == "atom";
   instruction& i = s.emit(update_named(s, s.type()));
   i.where = s.where();
+  i.order = order_of(s, ordering::relaxed);
   if (result) i.at[0] = s.written(s.operand(0));
   s.address(i, s.operand(result), 8);
   i.at[1] = s.read(s.operand(result + 1), s.bytes());

@@ -107,9 +107,11 @@ u8* reach_aligned(warp& w, instruction const& i, int lane, space where, u64 addr
   if (where == space::shared)
     return reach_shared(w, *w.in, i, lane, address & 0xffffffff, bytes, how);
   if (where == space::local) return reach_local(w, i, lane, address & 0xffffffff, bytes, how);
-  if (array* const a = find_array(address); a && a->holds(address, bytes))
+  if (array* const a = find_array(address); a && a->holds(address, bytes)) {
+    touch_all(w, i, lane, *a, address, bytes, how);
     return with_shadow(w, i, lane, reinterpret_cast<u8*>(address), a->shadow_of(address), bytes,
                        how);
+  }
   if (where == space::generic) {
     block& b = *w.in;
     if (auto const at = address - reinterpret_cast<u64>(b.shared); at < b.shared_bytes)
@@ -160,15 +162,15 @@ block& block_at(warp& w, instruction const& i, int lane, u64 address) {
     fail(w, i, "has an address in a block that its cluster has not", lane);
   return *w.in->of->blocks[rank - 1];
 }
-void tell(std::array<u32, 32>& all, warp const& w) {
+void tell(times& all, warp const& w) {
   for (std::size_t x = 0; x < all.size(); ++x)
     all[x] = std::max(all[x], x == w.clock ? clock_now : w.known[x]);
 }
-void learn(warp& w, std::array<u32, 32> const& all) {
+void learn(warp& w, times const& all) {
   for (std::size_t x = 0; x < w.in->clocks; ++x) w.known[x] = std::max(w.known[x], all[x]);
 }
 void open(barrier& b) {
-  std::array<u32, 32> all = b.known;
+  times all = b.known;
   for (warp const* w : b.waiting) tell(all, *w);
   for (warp* w : b.waiting) {
     learn(*w, all);

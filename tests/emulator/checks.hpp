@@ -88,8 +88,8 @@ inline u64 address_of(warp& w, instruction const& i, int lane) {
 /// Has what was just written in shared memory be unwritten again: it is still on its way.
 void forget(block& b, u32 at, u32 bytes);
 /// Adds to what is known through a barrier what w did and knows until now; and lets w know all of it.
-void tell(std::array<u32, 32>& all, warp const& w);
-void learn(warp& w, std::array<u32, 32> const& all);
+void tell(times& all, warp const& w);
+void learn(warp& w, times const& all);
 /// Lets everyone go who waits at a barrier, knowing what the others did before.
 void open(barrier& b);
 

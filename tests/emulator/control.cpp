@@ -3,6 +3,7 @@
 #include <bit>
 
 #include "hopper.hpp"
+#include "memory.hpp"
 
 namespace emulator {
 namespace {
@@ -103,10 +104,15 @@ void add_control(decoders& all) {
   all["trap"] = [](statement& s) {
     s.emit([](warp& w, instruction const& i) { fail(w, i, "traps"); });
   };
-  // Memory has one order here and no cache; a grid begins when the one before it has ended; and
-  // registers are there for all.
-  all["griddepcontrol"] = all["setmaxnreg"] = [](statement& s) { s.emit(nothing); };
-  all["membar"] = all["fence"] = all["prefetch"] = [](statement& s) { s.emit(nothing); };
+  // Memory has no cache here, and registers are there for all. A fence matters to who counts on it.
+  all["setmaxnreg"] = all["prefetch"] = [](statement& s) { s.emit(nothing); };
+  all["membar"] = all["fence"] = [](statement& s) {
+    bool const far = s.has("gl") || s.has("gpu") || s.has("sys");
+    s.emit(far ? [](warp& w, instruction const&) { fence(w); } : nothing);
+  };
+  all["griddepcontrol"] = [](statement& s) {
+    s.emit(s.has("wait") ? [](warp& w, instruction const&) { w.in->of->waited = true; } : nothing);
+  };
 }
 
 }  // namespace emulator

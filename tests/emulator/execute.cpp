@@ -76,6 +76,7 @@ u64 advance(warp& w, u64 most) {
       choose(w);
       if (!w.now.mask) {
         for (pending_store const& s : w.stores) s.finish();
+        if (in_contest) settle_contests(w);
         w.is = warp::state::done;
         --w.in->alive;
         break;
@@ -91,6 +92,7 @@ u64 advance(warp& w, u64 most) {
     } else {
       i.run(w, i);
     }
+    if (in_contest) settle_contests(w);
     if (w.stays) {
       --w.now.next;
       w.now.waits = true;
@@ -135,6 +137,8 @@ void prepare(warp& w, block& b, kernel const& k, int index) {
   w.stored.fill(0);
   w.product_groups = 0;
   w.total_at = 0;
+  w.fenced = false;
+  w.seen.clear();
   w.clock = static_cast<std::size_t>(index) + b.first_clock;
   w.known.fill(b.began - 1);
   w.known.at(w.clock) = ~0u;
@@ -240,6 +244,7 @@ void run(launch const& l) {
     assemble(made);
     k = std::move(made);
   }
+  begin_launch();
   u64 const count = l.grid.count();
   if (l.together) {
     std::vector<std::unique_ptr<block>> owned;
@@ -250,6 +255,7 @@ void run(launch const& l) {
     for (u64 n = 0; n < count; ++n) {
       owned.push_back(std::make_unique<block>());
       blocks.push_back(owned.back().get());
+      alone[n].number = static_cast<u32>(n);
       prepare(*blocks.back(), l, n, alone[n]);
     }
     run_blocks(blocks);
@@ -262,7 +268,7 @@ void run(launch const& l) {
   u64 const clusters = count / l.clustered, turn = seed ? drawn(clusters) : 0;
   for (u64 n = 0; n < clusters; ++n) {
     u64 const first = (seed ? (turn + clusters - n) % clusters : n) * l.clustered;
-    cluster together;
+    cluster together{static_cast<u32>(first / l.clustered), !l.overlaps, {}, {}, {}};
     for (u32 rank = 0; rank < l.clustered; ++rank) prepare(blocks[rank], l, first + rank, together);
     run_blocks(together.blocks);
   }

@@ -19,9 +19,11 @@
 /// and interprets it, the 32 lanes of a warp at a time.
 ///
 /// It looks at what hardware does not: each access to memory is within an array and aligned, no
-/// byte is read that nobody wrote, and in shared memory a barrier stands between what one warp
-/// writes and another reads or writes. The first fault ends its kernel; the launch returns an error,
-/// and the program, whatever it made of that, exits with one. An instruction, a register or a
+/// byte is read that nobody wrote, and a barrier stands between what one warp writes and another
+/// reads or writes. Between blocks, in global memory, these are fences with an atomic operation
+/// between them, and a launch that may overlap the one ahead waits for it; two may write one place
+/// there in any order if both write the same. The first fault ends its kernel; the launch returns an
+/// error, and the program, whatever it made of that, exits with one. An instruction, a register or a
 /// function that it does not know is a fault too. Time, caches, fences between the proxies of 9.0
 /// and the order in which products sum it does not know.
 ///
@@ -54,6 +56,9 @@ struct cluster;
 struct instruction;
 using action = void (*)(warp&, instruction const&);
 
+/// How an access to global memory stands to those of others: atomic if it is not plain, and with a
+/// fence on both sides.
+enum class ordering : u8 { plain, relaxed, fenced };
 enum class space : u8 { generic, global, shared, local, parameter };
 
 /// What an instruction does, and where in a warp's registers its operands are. Constants and
@@ -66,6 +71,7 @@ struct instruction {
   u32 guard = 0;             // the predicate before it
   int target = 0;            // of a branch
   space where = space::generic;
+  ordering order = ordering::plain;
   u8 count = 1;           // of its operands, where that varies
   u8 size = 0;            // bytes of a register
   u8 mode = 0;            // of the instruction's own
@@ -132,6 +138,10 @@ struct module {
   std::map<u32, std::string_view> files;
 };
 
+/// Until when somebody knows what each warp of a cluster did, and of each cluster by its number.
+using times = std::array<u32, 32>;
+using knowledge = std::unordered_map<u32, times>;
+
 /// Lanes of a warp that stand at the same instruction.
 struct group {
   int next = 0;
@@ -181,7 +191,10 @@ struct warp {
   std::vector<pending_store> stores;
   int product_groups = 0;
   u32 total_at = 0;  // the register in which the barrier that it waits at leaves its total, or 0
-  std::array<u32, 32> known{};  // until when it knows what each warp did
+  times known{};     // of its cluster
+  bool fenced = false;
+  times at_fence{};  // what it knew at its last fence
+  knowledge seen;    // in atomic locations, which it knows from its next fence on
   std::vector<u8> register_store, local, local_written;
 
   template <class T>
@@ -226,14 +239,14 @@ struct history {
 struct barrier {
   u32 arrived = 0, total = 0;  // threads; and those of them with a predicate
   bool counted = false;
-  std::array<u32, 32> known{};  // from warps that arrived and went on
+  times known{};  // from warps that arrived and went on
   std::vector<warp*> waiting;
 };
 /// An mbarrier, found by its address in shared memory. What is promised is done when somebody asks.
 struct phase_barrier {
   u32 expected = 0, pending = 0, phase = 0;
   s64 bytes = 0;  // that are still to come
-  std::array<u32, 32> known{};
+  times known{};
   std::vector<std::function<void()>> promised;
 };
 
@@ -258,11 +271,14 @@ struct block {
 };
 /// Blocks that run together, and reach one another's shared memory.
 struct cluster {
+  u32 number = 0;
+  bool waited = true;  // for the launch ahead, where that may still run
+  knowledge others;
   std::vector<block*> blocks;
   barrier meeting;
 };
 
-/// Counts barriers passed and blocks begun: the time of what happens in shared memory.
+/// Counts barriers and fences passed and blocks begun: the time of what happens in memory.
 inline u32 clock_now = 1;
 
 /// A launch of a kernel, with its arguments as they lie in memory.
@@ -271,8 +287,9 @@ struct launch {
   dimensions grid, size;
   std::vector<u8> arguments;
   u32 dynamic_bytes;
-  bool together;      // all blocks at once: they may wait for one another
-  u32 clustered = 1;  // so many at once, as a cluster
+  bool together;          // all blocks at once: they may wait for one another
+  u32 clustered = 1;      // so many at once, as a cluster
+  bool overlaps = false;  // may begin before the launch ahead of it has ended
 };
 void run(launch const& l);
 

@@ -44,7 +44,8 @@ std::string fault_of(what which, bool written = true) {
 }  // namespace
 
 TEST_CASE("a kernel without a fault has none, and is right") {
-  for (what const which : {what::nothing, what::copies}) {
+  for (what const which :
+       {what::nothing, what::copies, what::last_block, what::blocks_write_the_same}) {
     numbers const to, from(true);
     run(which, to.data, from.data);
     CHECK(cudaGetLastError() == cudaSuccess);
@@ -68,6 +69,14 @@ TEST_CASE("faults are found, and said to be where they are") {
            {what::shared_unwritten, "reads shared memory that nobody wrote"},
            {what::copy_not_awaited, "reads shared memory that nobody wrote"},
            {what::alone_at_barrier, "waits at a barrier that others do not come to"},
+           {what::last_block_without_fences,
+            "reads global memory that block 0 wrote, without fences"},
+           {what::blocks_write_one_place,
+            "writes global memory that block 0 wrote, without fences"},
+           {what::block_writes_what_another_read,
+            "writes global memory that block 0 read, without fences"},
+           {what::warp_reads_too_early,
+            "reads global memory that warp 0 wrote, without a barrier between them"},
            {what::absent_lane, "takes a number of lane 20, which is not there"},
        }) {
     auto const found = fault_of(which);
@@ -87,6 +96,15 @@ TEST_CASE("faults of copies by the engine of 9.0 are found", "[.hopper]") {
              ContainsSubstring("reads shared memory that nobody wrote"));
   CHECK_THAT(fault_of(what::bulk_over_readers),
              ContainsSubstring("writes shared memory that warp 0 read, without a barrier"));
+}
+
+TEST_CASE("a launch that does not wait for the one ahead is found", "[.hopper]") {
+  numbers const to, from(true);
+  run(what::waits_for_launch, to.data, from.data);
+  CHECK(emulator::take_faults().empty());
+  CHECK(to.read() == from.read());
+  CHECK_THAT(fault_of(what::reads_before_launch_ahead_ended),
+             ContainsSubstring("reads global memory that the launch ahead wrote, without waiting"));
 }
 
 TEST_CASE("faults outside of kernels are found") {

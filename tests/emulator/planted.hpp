@@ -18,6 +18,14 @@ enum class what {
   alone_at_barrier,
   absent_lane,
   unknown,
+  last_block,  // and nothing wrong
+  last_block_without_fences,
+  blocks_write_the_same,  // and nothing wrong
+  blocks_write_one_place,
+  block_writes_what_another_read,
+  warp_reads_too_early,
+  waits_for_launch,  // of 9.0, and nothing wrong
+  reads_before_launch_ahead_ended,
   bulk_copies,  // of 9.0, and nothing wrong
   bulk_not_awaited,
   bulk_over_readers,

@@ -49,6 +49,7 @@ stream& of(void* s) {
 
 cudaError_t attempt(work const& now) {
   try {
+    ++works;
     now();
     return cudaSuccess;
   } catch (fault const& found) {
@@ -61,10 +62,11 @@ cudaError_t given(void* s, work what) {
 }
 
 cudaError_t launched(void const* function, dim3 grid, dim3 size, void** arguments,
-                     std::size_t dynamic_bytes, void* s, bool together, u32 clustered = 1) {
+                     std::size_t dynamic_bytes, void* s, bool together, u32 clustered = 1,
+                     bool overlaps = false) {
   known_kernel const& known = kernels()[function];
-  launch l{known.of, {grid.x, grid.y, grid.z}, {size.x, size.y, size.z}, {}, 0, together,
-           clustered};
+  launch l{known.of, {grid.x, grid.y, grid.z}, {size.x, size.y, size.z}, {}, 0, together, clustered,
+           overlaps};
   auto const refuse = [&](char const* why) {
     record(known.name + " " + why);
     return last_error = cudaErrorInvalidConfiguration;
@@ -161,6 +163,7 @@ void** __cudaRegisterFatBinary(void* wrapper) {
 }
 void __cudaRegisterFatBinaryEnd(void**) {}
 void __cudaUnregisterFatBinary(void**) {}
+void __cudaRegisterVar(void**, char*, char*, char const*, int, std::size_t, int, int) {}
 void __cudaRegisterFunction(void** handle, char const* function, char*, char const* name, int,
                             uint3*, uint3*, dim3*, dim3*, int*) {
   auto& all = reinterpret_cast<module*>(handle)->kernels;
@@ -208,15 +211,18 @@ cudaError_t cudaLaunchCooperativeKernel(void const* function, dim3 grid, dim3 si
 cudaError_t cudaLaunchKernelExC(cudaLaunchConfig_t const* c, void const* function,
                                 void** arguments) {
   u32 clustered = 1;
+  bool overlaps = false;
   for (unsigned n = 0; n < c->numAttrs; ++n) {
     auto const& one = c->attrs[n];
     if (one.id == cudaLaunchAttributeClusterDimension)
       clustered = one.val.clusterDim.x;
-    else if (one.id != cudaLaunchAttributeProgrammaticStreamSerialization)
+    else if (one.id == cudaLaunchAttributeProgrammaticStreamSerialization)
+      overlaps = one.val.programmaticStreamSerializationAllowed != 0;
+    else
       return cudaErrorNotSupported;
   }
   return launched(function, c->gridDim, c->blockDim, arguments, c->dynamicSmemBytes, c->stream,
-                  false, clustered);
+                  false, clustered, overlaps);
 }
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* a, void const* function) {
   *a = {};

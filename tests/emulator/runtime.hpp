@@ -10,6 +10,8 @@
 namespace emulator {
 
 using work = std::function<void()>;
+/// How many were done until now.
+inline u64 works = 0;
 /// Does it now, or when what the stream records is replayed; false if there was a fault.
 bool enqueue(void* stream, work what);
 /// The array that p is in, nothing for other memory of the host. A fault if it ends before.
