@@ -176,6 +176,7 @@
 #include "io/tensor_files.hpp"
 #include "io/weight_tensors.hpp"
 #include "io/checkpoint.hpp"
+#include "io/stored_weights.hpp"
 #include "io/weights.hpp"
 #include "io/config_reader.hpp"
 #include "io/published_config.hpp"

@@ -1,0 +1,309 @@
+// Weights as they stand in files: which tensor each one is, or is a part of, and the numbers in it.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <map>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "../base/bounds.hpp"
+#include "../base/number.hpp"
+#include "../plan/weights.hpp"
+#include "tensor_files.hpp"
+#include "weight_tensors.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+
+namespace detail {
+
+/// The number of an e4m3 code: no infinities, and a NaN of either sign.
+inline float e4m3_number(std::uint8_t code) {
+  if ((code & 127) == 127) return std::numeric_limits<float>::quiet_NaN();
+  std::uint32_t const exponent = code >> 3 & 15, fraction = code & 7;
+  float const size = exponent == 0 ? static_cast<float>(fraction) * 0x1p-9f
+                                   : std::bit_cast<float>((exponent + 120) << 23 | fraction << 20);
+  return code & 128 ? -size : size;
+}
+
+/// The number of an e8m0 code, a power of two; one code is no number.
+inline double e8m0_number(std::uint8_t code) {
+  return code == 255 ? std::numeric_limits<double>::quiet_NaN() : std::ldexp(1, code - 127);
+}
+
+/// The number of an e2m1 code, the lower 4 bits.
+inline double e2m1_number(unsigned code) {
+  constexpr double sizes[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
+  return code & 8 ? -sizes[code & 7] : sizes[code & 7];
+}
+
+/// A number of any type as a double.
+template <class S>
+double to_double(S x) {
+  if constexpr (sizeof(S) == 2)
+    return static_cast<double>(static_cast<float>(x));
+  else
+    return static_cast<double>(x);
+}
+
+/// Numbers in a place of a tensor: integers of 8 bits, where they are read, are two e2m1 codes.
+constexpr std::int64_t numbers_in(dtype type) {
+  return type == dtype::u8 || type == dtype::i8 ? 2 : 1;
+}
+
+/// put(i, x) with each number of so many places, x a double.
+template <class Put>
+void each_number(dtype type, std::byte const* bytes, std::int64_t count, Put&& put) {
+  auto const as = [&]<class T>(T number, auto&& value) {
+    for (std::int64_t i = 0; i < count; ++i) {
+      std::memcpy(&number, bytes + i * static_cast<std::int64_t>(sizeof number), sizeof number);
+      put(i, value(number));
+    }
+  };
+  auto const value = [](auto x) { return to_double(x); };
+  switch (type) {
+    case dtype::f64: return as(double(), value);
+    case dtype::f32: return as(float(), value);
+    case dtype::f16: return as(fp16(), value);
+    case dtype::bf16: return as(bf16(), value);
+    case dtype::i64: return as(std::int64_t(), value);
+    case dtype::i32: return as(std::int32_t(), value);
+    case dtype::f8_e8m0: return as(std::uint8_t(), e8m0_number);
+    case dtype::u8:
+    case dtype::i8:  // the lower bits' number first
+      for (std::int64_t i = 0; i < count; ++i) {
+        auto const codes = std::to_integer<unsigned>(bytes[i]);
+        put(2 * i, e2m1_number(codes));
+        put(2 * i + 1, e2m1_number(codes >> 4));
+      }
+      return;
+    default: return as(std::uint8_t(), [](auto code) { return to_double(e4m3_number(code)); });
+  }
+}
+inline bool is_number(dtype type) {
+  return type == dtype::f64 || type == dtype::f32 || type == dtype::f16 || type == dtype::bf16 ||
+         type == dtype::f8_e4m3 || type == dtype::f8_e8m0;
+}
+
+/// Which part of a tensor a weight is: all of it, or a matrix of an expert's in one that has those of
+/// all a layer's experts, [experts, parts * rows, cols].
+struct tensor_part {
+  std::int64_t expert = 0, part = 0, parts = 1;
+};
+
+/// A weight in a file, and the one of a network that it is.
+struct stored_weight {
+  weight_entry const* to = nullptr;
+  placed_tensor const* numbers = nullptr;
+  placed_tensor const* scales = nullptr;  // of F8_E4M3 and FP4: blocks() for each expert
+  tensor_part of{};
+
+  /// Where it begins among its tensor's numbers.
+  std::int64_t first() const { return (of.expert * of.parts + of.part) * to->rows * to->cols; }
+  struct grid {
+    std::int64_t down, across;
+  };
+  /// The numbers that share a scale: 128 x 128 of F8_E4M3, 32 of a row of FP4.
+  grid block() const {
+    return numbers_in(numbers->entry->type) == 2 ? grid{1, 32} : grid{128, 128};
+  }
+  /// The blocks of the matrices that stand together; what is left has a block too.
+  grid blocks() const {
+    return {ceil_div(of.parts * to->rows, block().down), ceil_div(to->cols, block().across)};
+  }
+  /// put(i, x) with each number, some at a time.
+  template <class Put>
+  void read(std::vector<std::byte>& room, Put&& put) const {
+    std::vector<double> scale;
+    std::int64_t const count = to->rows * to->cols;
+    if (!scales) return each(*numbers, first(), count, room, put);
+    grid const side = block(), shared = blocks();
+    std::int64_t const all = shared.down * shared.across;
+    each(*scales, of.expert * all, all, room, [&](std::int64_t, double x) {
+      if (scales->entry->type == dtype::f8_e8m0 && std::isnan(x))
+        throw file_error("%.200s has a scale that is no number: %.150s",
+                         scales->entry->name.c_str(), scales->file->path().c_str());
+      scale.push_back(x);
+    });
+    std::int64_t row = of.part * to->rows, col = 0;
+    each(*numbers, first(), count, room, [&](std::int64_t i, double x) {
+      put(i,
+          x * scale[static_cast<std::size_t>(row / side.down * shared.across + col / side.across)]);
+      if (++col == to->cols) ++row, col = 0;
+    });
+  }
+
+ private:
+  /// The same with so many numbers of a tensor, from the first-th on.
+  template <class Put>
+  static void each(placed_tensor const& t, std::int64_t first, std::int64_t count,
+                   std::vector<std::byte>& room, Put&& put) {
+    constexpr std::int64_t most = 1 << 20;  // bytes, whole numbers of each type
+    dtype const type = t.entry->type;
+    std::int64_t const size = facts(type).bytes, together = numbers_in(type);
+    room.resize(static_cast<std::size_t>(most));
+    for (std::int64_t i = 0; i < count / together; i += most / size) {
+      std::int64_t const some = std::min(most / size, count / together - i);
+      t.file->read(*t.entry, room.data(), (first / together + i) * size, some * size);
+      each_number(type, room.data(), some,
+                  [&](std::int64_t n, double x) { put(i * together + n, x); });
+    }
+  }
+};
+
+/// The tensor that an expert's weight may be a part of, in our words, and that part: of
+/// "experts.3.up", "experts.gate_up" and its second half for expert 3.
+inline std::optional<std::pair<std::string, tensor_part>> among_experts(std::string_view ours) {
+  std::string_view const word = "experts.";
+  std::size_t const at = ours.rfind(word);
+  if (at == ours.npos || (at > 0 && ours[at - 1] != '.')) return {};
+  std::string const all(ours.substr(0, at + word.size()));
+  ours.remove_prefix(all.size());
+  std::int64_t expert = 0;
+  auto const [end, error] = std::from_chars(ours.data(), ours.data() + ours.size(), expert);
+  if (error != std::errc()) return {};
+  ours.remove_prefix(static_cast<std::size_t>(end - ours.data()));
+  if (ours == ".gate") return {{all + "gate_up", {expert, 0, 2}}};
+  if (ours == ".up") return {{all + "gate_up", {expert, 1, 2}}};
+  if (ours == ".down") return {{all + "down", {expert, 0, 1}}};
+  return {};
+}
+
+/// The scales beside a tensor: of "x.weight", V3's "x.weight_scale_inv" or V4's "x.scale"; or null.
+inline placed_tensor const* scales_of(tensor_files const& files, std::string const& theirs) {
+  std::string_view const weight = "weight";
+  placed_tensor const* const scales = files.find(theirs + "_scale_inv");
+  if (scales || !theirs.ends_with(weight)) return scales;
+  return files.find(theirs.substr(0, theirs.size() - weight.size()) + "scale");
+}
+
+/// What all names of a list, at least one, begin with, up to a dot.
+inline std::string common_place(std::set<std::string> const& names) {
+  std::string const &first = *names.begin(), &last = *names.rbegin();
+  auto const end = std::mismatch(first.begin(), first.end(), last.begin(), last.end()).first;
+  std::string const common(first.begin(), end);
+  return common.substr(0, common.rfind('.') + 1);
+}
+
+/// Where a published model has its decoder: one of images or sound too has theirs beside it.
+inline constexpr std::string_view model_place = "model.", text_place = "model.language_model.";
+
+/// Whether a tensor is of a layer that predicts a token beyond the next, as V3 publishes one behind its
+/// others: none of the network's, and it has a matrix that no other layer has. Others have them apart.
+inline bool predicts_further(tensor_files const& files, std::set<std::string> const& known,
+                             std::string const& name) {
+  if (name.starts_with("mtp.")) return true;
+  for (std::string_view const place : {model_place, text_place}) {
+    std::string const layers = std::string(place) + "layers.";
+    std::size_t const end = name.find('.', layers.size());
+    if (!name.starts_with(layers) || end == name.npos) continue;
+    std::string const layer = name.substr(0, end + 1);
+    auto const ours = known.lower_bound(layer);
+    return (ours == known.end() || !ours->starts_with(layer)) &&
+           files.find(layer + "eh_proj.weight");
+  }
+  return false;
+}
+
+/// Finds each weight of a list; names are `name(place + the weight's)`. Tensors whose names begin with
+/// `scope`, or if there is none with what all found have in common, must be known. Throws mismatch.
+template <class Name>
+std::vector<stored_weight> find_weights(tensor_files const& files,
+                                        std::vector<weight_entry> const& entries,
+                                        std::string const& place, Name&& name,
+                                        char const* scope = nullptr) {
+  std::vector<stored_weight> found;
+  std::vector<std::string> differences;
+  std::set<std::string> known, noted;
+  auto const differs = [&](std::string line) {  // once: experts may stand in one tensor
+    if (noted.insert(line).second) differences.push_back(std::move(line));
+  };
+  auto const compare = [&](placed_tensor const& t, std::vector<std::int64_t> const& shape,
+                           std::string const& here, bool readable, char const* what = "numbers") {
+    if (readable && t.entry->shape == shape) return;
+    differs(t.entry->name + " is " + form(*t.entry) + " in the file, [" + joined(shape, ", ") +
+            "] of " + what + (here == t.entry->name ? " here" : " for " + here));
+  };
+  bool const has_text = files.any(text_place);
+  auto const named = [&](std::string const& ours) {
+    std::string theirs = name(place + ours);
+    if (has_text && theirs.starts_with(model_place) && !files.find(theirs))
+      theirs.replace(0, model_place.size(), text_place);
+    return theirs;
+  };
+  std::map<std::string, std::int64_t> experts;  // in each tensor that may have all of a layer's
+  for (weight_entry const& entry : entries)
+    if (auto const in = among_experts(entry.name)) {
+      std::int64_t& count = experts[in->first];
+      count = std::max(count, in->second.expert + 1);
+    }
+
+  for (weight_entry const& entry : entries) {
+    std::string theirs = named(entry.name), ours = entry.name;
+    if (theirs.empty()) {
+      differs(entry.name + " has no published name");
+      continue;
+    }
+    stored_weight weight{&entry, files.find(theirs)};
+    std::vector<std::int64_t> shape = tensor_shape(entry), several;
+    if (auto const in = among_experts(entry.name); in && !weight.numbers) {
+      std::string const all = named(in->first);
+      if ((weight.numbers = files.find(all))) {
+        theirs = all;
+        ours = in->first;
+        weight.of = in->second;
+        several = {experts[ours]};
+        shape = {several[0], weight.of.parts * entry.rows, entry.cols};
+      }
+    }
+    known.insert(theirs);
+    if (!weight.numbers) {
+      differs(theirs + (ours == theirs ? "" : ", here " + ours + ",") + " is missing");
+      continue;
+    }
+    dtype const type = weight.numbers->entry->type;
+    if (type == dtype::f8_e4m3 || numbers_in(type) == 2) weight.scales = scales_of(files, theirs);
+    bool const fp4 = numbers_in(type) == 2 && entry.role == role::projection &&
+                     entry.cols % 2 == 0 && weight.scales &&
+                     weight.scales->entry->type == dtype::f8_e8m0;
+    bool const whole = entry.role == role::table && (type == dtype::i64 || type == dtype::i32);
+    if (fp4) shape.back() /= 2;
+    if (whole) shape = {entry.rows, entry.cols};
+    compare(*weight.numbers, shape, ours, fp4 || whole || is_number(type),
+            fp4 ? "two numbers each" : "numbers");
+    if (type == dtype::f8_e4m3 && (entry.role != role::projection || !weight.scales)) {
+      differs(theirs + " is F8_E4M3 without " + theirs + "_scale_inv");
+    } else if (weight.scales) {
+      auto const [down, across] = weight.blocks();
+      several.insert(several.end(), {down, across});
+      compare(*weight.scales, several, "the scales of " + ours,
+              is_number(weight.scales->entry->type));
+      known.insert(weight.scales->entry->name);
+    }
+    found.push_back(weight);
+  }
+  std::string const begin = scope ? scope : known.empty() ? "" : common_place(known);
+  auto const is_beside = [&](std::string const& theirs) {  // of images, of sound
+    return has_text && theirs.starts_with(model_place) && !theirs.starts_with(text_place);
+  };
+  auto const is_left_out = [&](std::string const& theirs) {
+    return theirs.ends_with(".rotary_emb.inv_freq") ||
+           (!scope && (is_beside(theirs) || predicts_further(files, known, theirs)));
+  };
+  for (placed_tensor const& t : files.tensors())
+    if (std::string const& theirs = t.entry->name;
+        theirs.starts_with(begin) && !known.contains(theirs) && !is_left_out(theirs))
+      differs(theirs + " is unknown here");
+  if (!differences.empty()) throw mismatch(files.path(), std::move(differences));
+  return found;
+}
+
+}  // namespace detail
+
+}  // namespace finegrain::inline FINEGRAIN_ABI
