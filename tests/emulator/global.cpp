@@ -1,4 +1,7 @@
 // Faults in global memory: accesses of two blocks, two warps or two launches that nothing orders.
+// It finds no race that is none, and not all that are: what one warp sees behind a fence its whole
+// cluster counts as knowing, a wait for the launch ahead is one for those before it too, and
+// readers are remembered two at a time, atomic ones not at all.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cstring>
