@@ -136,7 +136,9 @@ u8* reach(warp& w, instruction const& i, int lane, space where, u64 address, u32
 }
 places reach_all(warp& w, instruction const& i, u32 mask, space where, addresses const& of,
                  u32 bytes, access how) {
-  runs const all(mask, where == space::local ? 0 : bytes, of);
+  // Arrays of threads are apart, and each atomic location tells what is known there.
+  bool const apart = where == space::local || i.order != ordering::plain;
+  runs const all(mask, apart ? 0 : bytes, of);
   if (where == space::shared) return reach_shared_all(w, i, mask, of, bytes, how, all);
   places to{};
   for (u32 l = 0, end = 0; l < lanes; l = end) {

@@ -89,6 +89,8 @@ void begin_launch() {
   began = ++clock_now;
   ahead = std::min(ahead, began);
   locations.clear();
+  contests.clear();  // of a launch that a fault ended
+  in_contest = false;
 }
 void settle_contests(warp& w) {
   in_contest = false;
