@@ -7,8 +7,8 @@
 #include <utility>
 #include <vector>
 
-#include "report.hpp"
 #include "statistics.hpp"
+#include "table.hpp"
 #include "text.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {

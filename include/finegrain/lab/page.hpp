@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "../io/atomic_file.hpp"
-#include "report.hpp"
 #include "svg.hpp"
+#include "table.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 

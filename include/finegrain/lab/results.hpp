@@ -16,9 +16,9 @@
 #include "heatmap.hpp"
 #include "intervals.hpp"
 #include "jsonl.hpp"
-#include "report.hpp"
 #include "routing.hpp"
 #include "statistics.hpp"
+#include "table.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 

@@ -1,6 +1,6 @@
 // One table in four forms.
 // SPDX-License-Identifier: Apache-2.0
-#include <finegrain/lab/report.hpp>
+#include <finegrain/lab/table.hpp>
 
 #include "../catch.hpp"
 
