@@ -39,7 +39,8 @@ TEST_CASE("Curves that share a colour are broken otherwise") {
   CHECK(lines(R"(stroke-linejoin="round" stroke="#555555" stroke-dasharray="2 3"/>)") == 1);
 }
 
-TEST_CASE("Pictures of nothing, of one point, of equal values and of NaN are well-formed") {
+TEST_CASE(
+    "Pictures of nothing, of one point, of equal values, of NaN and of infinity are well-formed") {
   CHECK(wellformed(picture::draw({})) == "");
   CHECK(wellformed(picture::draw({"", "", "", {{"a", {}}}})) == "");
   CHECK(wellformed(picture::draw({"", "", "", {{"a", {{0, 2}}}}})) == "");
@@ -47,6 +48,18 @@ TEST_CASE("Pictures of nothing, of one point, of equal values and of NaN are wel
   CHECK(wellformed(picture::draw({"", "", "", {{"a", {{0, none}, {1, none}}, {none, none}}}})) ==
         "");
   CHECK(wellformed(picture::draw({"", "", "", {{"a", {{0, 9}, {1, 8}}}}, {}, 5})) == "");
+  double const endless = std::numeric_limits<double>::infinity();
+  CHECK(wellformed(
+            picture::draw({"", "", "", {{"a", {{0, endless}, {1, 2}}}}, {{"l", endless}}})) == "");
+}
+
+TEST_CASE("A point at no place leaves the picture of the others as it is") {
+  double const endless = std::numeric_limits<double>::infinity();
+  auto const drawn = [](std::vector<picture::point> points) {
+    return picture::draw({"", "", "", {{"a", std::move(points)}}});
+  };
+  std::string const without = drawn({{0, 2}, {1, 3}});
+  for (double x : {endless, -endless, none}) CHECK(drawn({{0, 2}, {1, 3}, {x, 4}}) == without);
 }
 
 TEST_CASE("A curve whose end the picture does not show has a label in words, and room for it") {

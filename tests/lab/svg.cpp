@@ -52,6 +52,7 @@ TEST_CASE("A drawing is well-formed, and words in it are words") {
   double const nan = std::numeric_limits<double>::quiet_NaN();
   d.path({{0, nan}, {1, 1}, {nan, 2}, {3, 3}}, R"(fill="none")");
   d.dot({nan, 1}, 2, R"(fill="none")");
+  d.line({0, nan}, {1, 1}, R"(stroke="none")");
   CHECK(wellformed(d.svg()) == "");
   CHECK_THAT(d.svg(), ContainsSubstring("&lt;script&gt;&amp;amp;<"));
   CHECK_THAT(d.svg(), ContainsSubstring("d=\"M1 1L3 3\""));

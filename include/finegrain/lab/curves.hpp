@@ -24,10 +24,10 @@ struct curve {
     points.push_back({x, e.mean});
     if (e.has_interval()) half.push_back(e.half);
   }
-  /// The last point whose height is finite, or null.
+  /// The last point whose numbers are finite, or null.
   point const* end() const {
     for (std::size_t i = points.size(); i-- > 0;)
-      if (std::isfinite(points[i].y)) return &points[i];
+      if (std::isfinite(points[i].x) && std::isfinite(points[i].y)) return &points[i];
     return nullptr;
   }
 };
@@ -62,6 +62,7 @@ inline plot_frame frame_of(curve_plot const& plot, double left, double right, do
   };
   for (curve const& c : plot.curves)
     for (std::size_t i = 0; i < c.points.size(); ++i) {
+      if (!std::isfinite(c.points[i].x)) continue;
       double const half = i < c.half.size() && std::isfinite(c.half[i]) ? c.half[i] : 0;
       x0 = std::min(x0, c.points[i].x), x1 = std::max(x1, c.points[i].x);
       widen(c.points[i].y - half);

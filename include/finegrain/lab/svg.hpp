@@ -26,7 +26,9 @@ class drawing {
  public:
   drawing(double width, double height) : width_(width), height_(height) {}
 
+  /// From one point to the other; nothing, where one is not finite.
   void line(point a, point b, style const& how) {
+    if (!finite(a) || !finite(b)) return;
     body_ += "<line" + at("x1", a.x) + at("y1", a.y) + at("x2", b.x) + at("y2", b.y) + " " + how +
              "/>\n";
   }
@@ -47,14 +49,14 @@ class drawing {
   void path(std::vector<point> const& points, style const& how, bool closed = false) {
     std::string d;
     for (point p : points)
-      if (std::isfinite(p.x) && std::isfinite(p.y)) {
+      if (finite(p)) {
         d += d.empty() ? 'M' : 'L';
         d += number(p.x) + ' ' + number(p.y);
       }
     if (!d.empty()) body_ += "<path d=\"" + d + (closed ? "Z" : "") + "\" " + how + "/>\n";
   }
   void dot(point p, double radius, style const& how) {
-    if (std::isfinite(p.x) && std::isfinite(p.y))
+    if (finite(p))
       body_ += "<circle" + at("cx", p.x) + at("cy", p.y) + at("r", radius) + " " + how + "/>\n";
   }
   /// What is drawn from here to unclip() shows inside this box only. (A picture inside the picture:
@@ -93,6 +95,7 @@ class drawing {
   }
 
  private:
+  static bool finite(point p) { return std::isfinite(p.x) && std::isfinite(p.y); }
   static std::string number(double v) {
     std::string text = text::fixed(v, 2);
     text.erase(text.find_last_not_of('0') + 1);
