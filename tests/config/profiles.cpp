@@ -62,6 +62,7 @@ static_assert(forgets([](config c) { return profiles::deepseek_v3_hf(c); }));
 static_assert(forgets(profiles::deepseek_v3_official));
 static_assert(forgets(profiles::deepseek_v4));
 static_assert(forgets([](config c) { return profiles::deepseek_v4_hash(c, 100); }));
+static_assert(forgets(profiles::ernie_4_5));
 static_assert(forgets(profiles::mixtral));
 static_assert(forgets([](config c) { return profiles::qwen2_moe(c); }));
 static_assert(forgets([](config c) { return profiles::qwen3_moe(c); }));
@@ -101,6 +102,8 @@ static_assert(profiles::deepseek_v2_hf(scaled).scale == 16);
 static_assert(profiles::deepseek_v2_hf(scaled, true).scale == 1);
 static_assert(profiles::deepseek_v3_hf(scaled).scale == 16);
 
+static_assert(profiles::ernie_4_5(scaled).scale == 1);
+
 // V3's own inference has the bias in the model of 7168 alone, and without it other groups.
 constexpr config large = [] {
   config c = v3;
@@ -127,6 +130,7 @@ static_assert(knows_groups([](config c) { return profiles::megatron(c); }));
 static_assert(knows_groups([](config c) { return profiles::llama_cpp(c); }));
 static_assert(!knows_groups([](config c) { return profiles::deepseek_v1_hf(c); }));
 static_assert(!knows_groups(profiles::deepseek_v4));
+static_assert(!knows_groups(profiles::ernie_4_5));
 static_assert(!knows_groups(profiles::mixtral));
 static_assert(!knows_groups([](config c) { return profiles::qwen2_moe(c); }));
 static_assert(!knows_groups(profiles::switch_top1));

@@ -260,6 +260,19 @@ def deepseek_v4(x, w, c):
     return Choice(logits, scores, experts, weights * c.scale)
 
 
+def ernie_4_5(x, w, c):
+    """ERNIE 4.5, transformers' modeling_ernie4_5_moe.py: a bias beside softmax; f32.
+
+    Its last step, which casts weights to the model's numbers, is left out.
+    """
+    logits = linear(x, w["router"])
+    scores = logits.softmax(-1)
+    experts = best(scores + w["bias"], c.top_k, c.mask_best)
+    weights = scores.gather(1, experts)
+    weights = weights / weights.sum(-1, keepdim=True).clamp(min=1e-12)
+    return Choice(logits, scores, experts, weights, True)
+
+
 # ---- gates of papers
 
 

@@ -70,6 +70,7 @@ LAYERS = {
     # (a limit that no gate or up here is nearer to than bf16 tells apart)
     "deepseek_v4_limit": layer(f.deepseek_v4, 15, 3, 1, bias=True, scale=1.5, act_limit=0.4375),
     "deepseek_v4_hash": layer(f.deepseek_v4, 15, 3, 1, table=32, scale=1.5),
+    "ernie_4_5": layer(f.ernie_4_5, 15, 4, 2, bias=True),
     "switch": layer(f.paper, 15, 1),
     "gshard": layer(f.paper, 15, 2, norm=True),
     "gshard_without_chance": layer(f.paper, 15, 2, norm=True),
@@ -118,7 +119,8 @@ def cases():
         add(config, "of inputs to be rounded", 7, unit=4096)
     for config in ("softmax", "sigmoid", "deepseek_v3", "deepseek_v2", "mixtral", "expert_choice"):
         add(config, "of equal scores", 9, unit=2)
-    for config in ("deepseek_v3", "llama_cpp", "deepseek_v4", "megatron_sigmoid_groups"):
+    for config in ("deepseek_v3", "llama_cpp", "deepseek_v4", "megatron_sigmoid_groups",
+                   "ernie_4_5"):
         add(config, "of strong biases", 7, bias_span=192)
     add("cosine_norm", "beyond the temperature's bound", 7, temperature=5.0)
     add("sinkhorn", "outside training", 7, training=False)

@@ -77,6 +77,7 @@ constexpr known<X> published[] = {
     as<profiles::deepseek_v4(sized(15, 3, 1, 1.5)), X>("deepseek_v4"),
     as<profiles::deepseek_v4(within(0.4375f, sized(15, 3, 1, 1.5))), X>("deepseek_v4_limit"),
     as<profiles::deepseek_v4_hash(sized(15, 3, 1, 1.5), 32), X>("deepseek_v4_hash"),
+    as<profiles::ernie_4_5(sized(15, 4, 2)), X>("ernie_4_5"),
 };
 
 }  // namespace golden::of_published

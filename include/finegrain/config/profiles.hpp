@@ -157,6 +157,17 @@ constexpr config deepseek_v4_hash(config c, int vocabulary) {
   return deepseek_v4(c).by_id(vocabulary);
 }
 
+/// modeling_ernie4_5_moe.py: f32, softmax, a bias, no groups; a sum of at least 1e-12 divides; no scale.
+constexpr config ernie_4_5(config c) {
+  c = detail::begun_ungrouped(c);
+  c.bias = true;
+  c.renormalise = true;
+  c.epsilon = 0, c.floor = 1e-12f;
+  c.constant_weight = c.top_k == 1;
+  c.scale = 1;
+  return checked(c);
+}
+
 // ---- baselines of the paper's section 4 ---------------------------------------------------------
 
 /// Switch: one expert, weighed by its softmax; in training jitter, of the size that the request has.
