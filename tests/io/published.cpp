@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include <finegrain/config/presets.hpp>
+#include <finegrain/config/profiles.hpp>
 #include <finegrain/io/published.hpp>
 #include <finegrain/reference/reference.hpp>
 #include <map>
@@ -178,6 +179,39 @@ TEST_CASE("a layer is read under names other than DeepSeek's") {
   fg::load_published(to, here.path, "layers.3.mixture.", fg::qwen2_moe_name);
   CHECK(weights_of(to) == weights_of(from));
   CHECK_THROWS_AS(fg::load_published(to, here.path, "layers.3.mixture."), fg::mismatch);
+}
+
+TEST_CASE("a selection bias may be a matrix of one row, and of no other form") {
+  folder const here;
+  using shape = std::vector<std::int64_t>;
+  static constexpr fg::config c =
+      fg::profiles::ernie_4_5({.hidden = 6, .width = 4, .routed = 5, .top_k = 2, .shared = 1});
+  using mixture = fg::network<fg::mixture<c>, fg::reference>;
+  mixture const from({.deviation = 0.5, .seed = 1});
+  auto const write = [&](shape const& bias) {
+    tensors file;
+    for (auto const& entry : from.entries())
+      file.add(fg::ernie_4_5_name("layers.3.mixture." + entry.name), fg::dtype::f32,
+               entry.role == fg::role::selection_bias ? bias : shape{entry.rows, entry.cols},
+               [&](std::int64_t i) { return from.parameters()[std::size_t(entry.offset + i)]; });
+    file.write(here / "model.safetensors");
+  };
+  auto const read = [&](mixture& net) {
+    fg::load_published(net, here.path, "layers.3.mixture.", fg::ernie_4_5_name);
+  };
+  CHECK(fg::ernie_4_5_name("layers.3.mixture.bias") ==
+        "model.layers.3.mlp.moe_statics.e_score_correction_bias");
+  for (shape const& bias : {shape{1, 5}, shape{5}}) {
+    write(bias);
+    mixture net;
+    read(net);
+    CHECK(weights_of(net) == weights_of(from));
+  }
+  for (shape const& bias : {shape{5, 1}, shape{1, 1, 5}, shape{1, 6}}) {
+    write(bias);
+    mixture net;
+    CHECK_THROWS_WITH(read(net), ContainsSubstring("moe_statics.e_score_correction_bias is F32 ["));
+  }
 }
 
 TEST_CASE("weights are read from every number format, rounded once") {

@@ -107,6 +107,15 @@ std::string const deepseek_v3 = R"({
   "tie_word_embeddings": false, "topk_group": 4, "topk_method": "noaux_tc", "v_head_dim": 128,
   "vocab_size": 129280})";
 
+std::string const ernie_4_5 = R"({
+  "head_dim": 128, "hidden_act": "silu", "hidden_size": 2560, "intermediate_size": 12288,
+  "max_position_embeddings": 131072, "model_type": "ernie4_5_moe", "moe_intermediate_size": 1536,
+  "moe_k": 6, "moe_layer_end_index": 27, "moe_layer_interval": 1, "moe_layer_start_index": 1,
+  "moe_norm_min": 1e-12, "moe_num_experts": 64, "moe_num_shared_experts": 2,
+  "num_attention_heads": 20, "num_hidden_layers": 28, "num_key_value_heads": 4,
+  "rms_norm_eps": 1e-05, "rope_scaling": null, "rope_theta": 500000.0,
+  "tie_word_embeddings": true, "use_bias": false, "vocab_size": 103424})";
+
 /// Of V3's form.
 std::string const moonlight = R"({
   "attention_bias": false, "ep_size": 1, "first_k_dense_replace": 1, "hidden_act": "silu",
@@ -464,6 +473,26 @@ TEST_CASE("of DeepSeek-V4's config a mixture compares what is of mixtures") {
         lines{"swiglu_limit is 7 in the file, 10 here"});
   CHECK(differences<fg::mixture<flash>>(with(deepseek_v4_flash, "1.5", "2.5")) ==
         lines{"routed_scaling_factor is 2.5 in the file, 1.5 here"});
+}
+
+TEST_CASE(
+    "of ERNIE 4.5's config a mixture compares what is of mixtures, and attention is another") {
+  constexpr fg::config sizes{.hidden = 2560, .width = 1536, .routed = 64, .top_k = 6, .shared = 2};
+  using layer = fg::mixture<fg::profiles::ernie_4_5(sizes)>;
+  CHECK(differences<layer>(ernie_4_5) == lines{});
+  CHECK(differences<fg::mixture<sizes>>(ernie_4_5) ==
+        lines{"norm_topk_prob is true by default, false here"});
+  for (auto [words, others, line] :
+       {std::tuple{"\"moe_k\": 6", "\"moe_k\": 8", "moe_k is 8 in the file, 6 here"},
+        {"\"moe_num_experts\": 64", "\"moe_num_experts\": 32",
+         "moe_num_experts is 32 in the file, 64 here"},
+        {"\"moe_num_shared_experts\": 2", "\"moe_num_shared_experts\": 1",
+         "moe_num_shared_experts is 1 in the file, 2 here"},
+        {"1e-12", "1e-10", "moe_norm_min is 1e-10 in the file, 1e-12 here"}})
+    CHECK(differences<layer>(with(ernie_4_5, words, others)) == lines{line});
+  constexpr fg::attention_form form{.theta = 5e5};
+  CHECK(differences<fg::attention<2560, 20, 4, 128, form>>(ernie_4_5) ==
+        lines{"rope_interleave is true by default, false here"});
 }
 
 TEST_CASE("each stage compares what it knows, and profiles are what they are profiles of") {

@@ -131,6 +131,11 @@ inline std::string minimax_m2_name(std::string_view ours) {
                                      .bias = "e_score_correction_bias"});
 }
 
+/// And of ERNIE 4.5's: as DeepSeek's, but for the selection bias.
+inline std::string ernie_4_5_name(std::string_view ours) {
+  return detail::decoder_name(ours, {.bias = "moe_statics.e_score_correction_bias"});
+}
+
 /// And of DeepSeek-V4's mixtures, of which hash layers have tables: "layers.1.mixture.experts.3.gate" is
 /// "layers.1.ffn.experts.3.w1.weight". What else its layers are made of has no name here.
 inline std::string deepseek_v4_name(std::string_view ours) {

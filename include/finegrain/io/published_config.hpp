@@ -64,6 +64,8 @@ class config_comparison {
     if (Form.norm != head_norm::none) same({"rms_norm_eps"}, Form.epsilon);
     // Most families' word is of the output too, GLM's is not.
     same({"attention_bias"}, Form.bias && is_of({"glm4_moe"}));
+    same({"use_bias"}, false);
+    same_or(is_of({"ernie4_5_moe"}), {"rope_interleave"}, false);
     int const turned = turn_of(Form, HeadDim).dim;
     same({"rotary_dim"}, turned);
     if (find({"rotary_dim"}).second == nullptr) turned_part(double(turned) / HeadDim);
@@ -87,7 +89,7 @@ class config_comparison {
   }
   template <config C>
   void compare(shared_experts<C>) {
-    same({"n_shared_experts"}, C.shared);
+    same({"n_shared_experts", "moe_num_shared_experts"}, C.shared);
     same({"shared_expert_intermediate_size"}, C.shared * C.width);
     feed_forward(C.hidden, C.act);
   }
@@ -184,8 +186,8 @@ class config_comparison {
                                                          : "relu");
   }
   FINEGRAIN_LAZY void experts(config const& c) {
-    same({"n_routed_experts", "num_experts", "num_local_experts"}, c.routed);
-    same({"num_experts_per_tok"}, c.top_k);
+    same({"n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts"}, c.routed);
+    same({"num_experts_per_tok", "moe_k"}, c.top_k);
     same({"moe_intermediate_size", "intermediate_size"}, c.width);
     feed_forward(c.hidden, c.act);
 
@@ -193,10 +195,11 @@ class config_comparison {
     bool const sigmoid =
         is_of({"deepseek_v3", "kimi_k2", "glm4_moe", "glm4_moe_lite", "dots1", "minimax_m2"});
     bool const scaled = (sigmoid && !is_of({"minimax_m2"})) || is_of({"deepseek_v2"});
-    bool const normed = is_of({"mixtral", "minimax_m2", "qwen3_vl_moe_text", "qwen3_5_moe_text"});
+    bool const normed =
+        is_of({"mixtral", "minimax_m2", "qwen3_vl_moe_text", "qwen3_5_moe_text", "ernie4_5_moe"});
     bool const softmax =
         is_of({"deepseek", "deepseek_v2", "qwen2_moe", "qwen3_moe", "qwen3_vl_moe_text",
-               "qwen3_next", "qwen3_5_moe_text", "olmoe", "mixtral"});
+               "qwen3_next", "qwen3_5_moe_text", "olmoe", "mixtral", "ernie4_5_moe"});
     config_value const score_name = c.score == score::softmax   ? "softmax"
                                     : c.score == score::sigmoid ? "sigmoid"
                                                                 : "sqrtsoftplus";
@@ -204,6 +207,7 @@ class config_comparison {
         find({"scoring_func"}).second != "noaux_tc")  // dots.llm1's word
       same_or(softmax ? "softmax" : sigmoid ? "sigmoid" : score_name, {"scoring_func"}, score_name);
     if (c.top_k > 1) same_or(normed || c.renormalise, {"norm_topk_prob"}, c.renormalise);
+    if (c.renormalise) same({"moe_norm_min"}, c.floor);
     same_or((softmax || sigmoid) && !scaled ? 1 : c.scale, {"routed_scaling_factor"}, c.scale);
     if (c.selection == selection::top_k) groups(c, softmax ? "greedy" : sigmoid ? "noaux_tc" : "");
   }

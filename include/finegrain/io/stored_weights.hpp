@@ -275,6 +275,10 @@ std::vector<stored_weight> find_weights(tensor_files const& files,
     bool const whole = entry.role == role::table && (type == dtype::i64 || type == dtype::i32);
     if (fp4) shape.back() /= 2;
     if (whole) shape = {entry.rows, entry.cols};
+    // a gain or a bias may be a matrix of one row, as ERNIE 4.5's
+    if (auto const& theirs_shape = weight.numbers->entry->shape;
+        shape.size() == 1 && theirs_shape.size() == 2 && theirs_shape[0] == 1)
+      shape.insert(shape.begin(), 1);
     compare(*weight.numbers, shape, ours, fp4 || whole || is_number(type),
             fp4 ? "two numbers each" : "numbers");
     if (type == dtype::f8_e4m3 && (entry.role != role::projection || !weight.scales)) {
