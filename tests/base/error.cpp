@@ -31,6 +31,15 @@ TEST_CASE("a sentence too long for its place is cut, not overrun") {
   CHECK(kept == text.substr(0, kept.size()));
 }
 
+TEST_CASE("what a terminal would obey in a name is shown as ?, and letters stay") {
+  auto const shown = [](char const* name) { return std::string(fg::error("%s", name).what()); };
+  CHECK(shown("a\x1b[2J\n\x7f") == "a?[2J??");
+  CHECK(shown("\xc2\x80 \xc2\x9b[2J \xc2\x9f") == "?? ??[2J ??");  // U+0080, U+009B, U+009F
+  CHECK(shown("\xc2\xa0 \xc3\x9b \xe2\x82\x80") == "\xc2\xa0 \xc3\x9b \xe2\x82\x80");
+  CHECK(shown("\xc2") == "\xc2");
+  CHECK(shown("\xc2\n") == "\xc2?");
+}
+
 TEST_CASE("a copied exception keeps its sentence") {
   auto e = std::make_unique<fg::error>("number %d", 7);
   fg::error const copy = *e;

@@ -19,10 +19,15 @@ constexpr long long shown(N n) {
   return static_cast<long long>(n);
 }
 
-/// Names out of files may hold anything: what a terminal would obey is shown as ?.
+/// Names out of files may hold anything: what a terminal would obey is shown as ?, U+0080 to U+009F in
+/// UTF-8 too.
 inline void hide_controls(char* begin, char const* end) noexcept {
-  for (; begin != end; ++begin)
-    if (static_cast<unsigned char>(*begin) < 0x20 || *begin == 0x7f) *begin = '?';
+  auto const byte = [](char c) { return static_cast<unsigned char>(c); };
+  for (; begin != end; ++begin) {
+    bool const two = byte(*begin) == 0xc2 && begin + 1 != end && (byte(begin[1]) & 0xe0) == 0x80;
+    if (two) *begin++ = '?';
+    if (two || byte(*begin) < 0x20 || *begin == 0x7f) *begin = '?';
+  }
 }
 
 }  // namespace detail
