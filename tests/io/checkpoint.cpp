@@ -285,6 +285,18 @@ TEST_CASE("one missing, one unknown and one transposed tensor are each named") {
   CHECK(weights_of(other) == before);
 }
 
+TEST_CASE("a name with a zero byte does not hide the differences that come after it") {
+  folder const here;
+  network net({.deviation = 0.5});
+  std::vector<fg::tensor_view> tensors;
+  fg::list_tensors(net.entries(), "", net.parameters().data(), tensors);
+  tensors[0].name = std::string("a\0b", 3);
+  tensors[1].name = "surprise";
+  fg::write_safetensors(here / "w", tensors);
+  CHECK_THROWS_WITH(fg::load_weights(net, here / "w"),
+                    ContainsSubstring("a?b is unknown here; surprise is unknown here"));
+}
+
 TEST_CASE("a checkpoint cut short anywhere loads nothing") {
   folder const here;
   network net({.deviation = 0.5}), other({.deviation = 0.5, .seed = 9});

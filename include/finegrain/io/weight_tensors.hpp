@@ -20,11 +20,13 @@ struct mismatch : file_error {
   std::shared_ptr<std::vector<std::string> const> differences;
 
   FINEGRAIN_LAZY mismatch(std::string const& path, std::vector<std::string> list)
-      : file_error("%.150s holds another model (differences: %lld): %s", path.c_str(),
-                   detail::shown(list.size()), first_of(list).c_str()),
-        differences(std::make_shared<std::vector<std::string> const>(shown(std::move(list)))) {}
+      : mismatch(path, std::make_shared<std::vector<std::string> const>(shown(std::move(list)))) {}
 
  private:
+  mismatch(std::string const& path, std::shared_ptr<std::vector<std::string> const> list)
+      : file_error("%.150s holds another model (differences: %lld): %s", path.c_str(),
+                   detail::shown(list->size()), first_of(*list).c_str()),
+        differences(std::move(list)) {}
   static std::string first_of(std::vector<std::string> const& list) {
     std::string text;
     for (std::size_t i = 0; i < list.size() && text.size() < 300; ++i)
