@@ -337,6 +337,19 @@ TEST_CASE("a model in several files is read by its index, wherever that is named
   CHECK_THROWS_WITH(fg::load_published(to, here / "pipe.json"), ContainsSubstring("not a file"));
 }
 
+TEST_CASE("an index does not open a file under a name that ends before a zero byte") {
+  folder const here;
+  std::string map;
+  tensors const all(random_net(), fg::dtype::f32);
+  all.write(here / "a.safetensors");
+  for (auto const& tensor : all.list)
+    map += (map.empty() ? "\"" : ", \"") + tensor.name + "\": \"a.safetensors\\u0000\"";
+  put(here / "model.safetensors.index.json", "{\"weight_map\": {" + map + "}}");
+  network to;
+  CHECK_THROWS_WITH(fg::load_published(to, here.path),
+                    ContainsSubstring("the name of a file of an index has a zero byte, at byte "));
+}
+
 TEST_CASE("one layer is read out of a whole model") {
   folder const here;
   network from = random_net();

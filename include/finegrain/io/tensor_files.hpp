@@ -42,6 +42,8 @@ FINEGRAIN_LAZY class index_reader : json_reader {
         std::string file = string();
         if (file.find('/') != file.npos)
           fail_at("a file of an index must stand in the same folder", first);
+        if (file.find('\0') != file.npos)  // the system would open what is named by the rest
+          fail_at("the name of a file of an index has a zero byte", first);
         map_.emplace_back(std::move(tensor), std::move(file));
       });
     });
