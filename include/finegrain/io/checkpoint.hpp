@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -25,39 +27,38 @@ struct training_state {
 
 namespace detail {
 
-/// The lines of a text, without their indentation, columns one space apart.
+/// A line of a text, without its indentation, columns one space apart.
 struct text_line {
   std::size_t indentation = 0;
   std::string words;
   bool operator==(text_line const&) const = default;
 };
-FINEGRAIN_LAZY inline std::vector<text_line> lines_of(std::string const& text) {
-  std::vector<text_line> lines(1);
-  for (char const c : text) {
-    text_line& line = lines.back();
-    if (c == '\n')
-      lines.emplace_back();
-    else if (c == ' ' && line.words.empty())
+/// Takes the first line off a text; of an empty one, an empty line.
+FINEGRAIN_LAZY inline text_line take_line(std::string_view& text) {
+  text_line line;
+  std::size_t const end = std::min(text.find('\n'), text.size());
+  for (char const c : text.substr(0, end)) {
+    if (c == ' ' && line.words.empty())
       ++line.indentation;
     else if (c != ' ' || line.words.back() != ' ')
       line.words += c;
   }
-  return lines;
+  text.remove_prefix(std::min(end + 1, text.size()));
+  return line;
 }
 
-/// Where two descriptions differ, in a sentence: in the innermost stage. Empty if they do not.
-FINEGRAIN_LAZY inline std::string difference(std::string const& file, std::string const& here) {
-  auto theirs = lines_of(file), ours = lines_of(here);
-  theirs.resize(std::max(theirs.size(), ours.size()));
-  ours.resize(theirs.size());
-  std::size_t innermost = theirs.size();
-  for (std::size_t i = 0; i < theirs.size(); ++i)
-    if (theirs[i] != ours[i] &&
-        (innermost == theirs.size() || theirs[i].indentation > theirs[innermost].indentation))
-      innermost = i;
-  if (innermost == theirs.size()) return {};
-  return "the architecture has \"" + theirs[innermost].words + "\" in the file, \"" +
-         ours[innermost].words + "\" here";
+/// Where two descriptions differ, in a sentence: in the innermost stage. Empty if they do not. A file's
+/// may have any number of lines: none is kept that is not shown.
+FINEGRAIN_LAZY inline std::string difference(std::string_view file, std::string_view here) {
+  std::optional<std::pair<text_line, text_line>> innermost;
+  while (!file.empty() || !here.empty()) {
+    text_line theirs = take_line(file), ours = take_line(here);
+    if (theirs != ours && (!innermost || theirs.indentation > innermost->first.indentation))
+      innermost.emplace(std::move(theirs), std::move(ours));
+  }
+  if (!innermost) return {};
+  return "the architecture has \"" + innermost->first.words + "\" in the file, \"" +
+         innermost->second.words + "\" here";
 }
 
 /// Whether a file holds the weights of a list as save_weights writes them, and nothing else.
