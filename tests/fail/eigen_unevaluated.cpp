@@ -1,4 +1,4 @@
-// expect: this Eigen expression has no numbers in memory yet: add .eval()
+// expect: this Eigen expression has no numbers in memory yet: give it a name and a type
 // SPDX-License-Identifier: Apache-2.0
 #include <Eigen/Core>
 #include <finegrain/base/matrix.hpp>

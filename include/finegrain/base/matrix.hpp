@@ -62,6 +62,12 @@ concept EigenUnevaluated = !EigenDense<M> && requires(M & m) {
   requires NumberNear<typename std::remove_cvref_t<M>::Scalar, T>;
 };
 
+/// An Eigen matrix that ends with the call it is given to, its numbers too: no map, block or ref.
+template <class M>
+concept EigenTemporary = !std::is_reference_v<M> && requires(std::remove_const_t<M> m) {
+  m.conservativeResize(1, 1);
+};
+
 template <class>
 inline constexpr bool never = false;
 
@@ -70,9 +76,7 @@ template <class T, class M>
 constexpr T* begin_of(M&& m) {
   using number = eigen_number<M>;
   constexpr bool constant = std::is_const_v<number> && !std::is_const_v<T>;
-  constexpr bool temporary = !std::is_const_v<T> && !std::is_reference_v<M> && requires {
-    m.conservativeResize(1, 1);
-  };
+  constexpr bool temporary = !std::is_const_v<T> && EigenTemporary<M>;
   static_assert(eigen_row_major<M>,
                 "finegrain reads row-major matrices: give the Eigen type the option "
                 "Eigen::RowMajor (a column-major one would have to be copied)");
@@ -125,9 +129,10 @@ struct matrix {
   }
   template <detail::EigenUnevaluated<T> M>
   constexpr matrix(M&&) {  // NOLINT
-    static_assert(detail::never<M>,
-                  "this Eigen expression has no numbers in memory yet: add .eval(), or give it a "
-                  "name and a type");
+    static_assert(
+        detail::never<M>,
+        "this Eigen expression has no numbers in memory yet: give it a name and a type, or "
+        "add .eval() where nothing reads it after the call");
   }
   constexpr matrix(matrix const&) = default;
   constexpr matrix& operator=(matrix const&) & = default;

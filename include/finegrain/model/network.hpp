@@ -62,12 +62,19 @@ class network : public inference<network<E, X>, E, X> {
 
   // ---- training --------------------------------------------------------------------------------
 
-  /// As infer, and keeps what backward needs. x, and what the batch points to, must stay.
+  /// As infer, and keeps what backward needs, but for x and what the batch points to: backward reads them
+  /// again, and they must stay as they are.
   void forward(batch const& b, matrix<S const> x, matrix<S> y) {
     detail::check_call<X>(detail::form_of<E>, b, x, y, true);
     reserve(b.tokens, true);
     batch const staged = base::run(b, x, y, base::own_workspace(), true, nullptr);
     learned_.keep(staged, x, extent_of(b.tokens, true), uses_);
+  }
+  template <detail::EigenTemporary M>
+  void forward(batch const&, M&&, matrix<S>) {
+    static_assert(detail::never<M>,
+                  "forward: backward reads x again, and this x is gone by then: "
+                  "give it a name");
   }
   /// Gradients of the weights, and dx (T, in), from dy (T, out) of the last forward. Overwrites
   /// gradient(), or adds to it. dx may be left out.
