@@ -40,6 +40,13 @@ class frozen : public inference<frozen<E, X, F>, E, X> {
     place<X>::wait(base::on_);  // a pass may read codes ahead of the kernels behind which it starts
   }
 
+  template <class M>
+  void forward(batch const&, M&&, matrix<typename X::scalar>) const {
+    static_assert(detail::never<M>,
+                  "frozen: its weights learn no longer, and nothing is kept for backward: "
+                  "call it, or infer");
+  }
+
   /// Whether a format has no room for what is not finite.
   static constexpr bool quantised = std::min(bits(F.experts), bits(F.rest)) <= 8;
 
