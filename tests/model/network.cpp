@@ -21,6 +21,8 @@ TEMPLATE_TEST_CASE("shapes that do not fit are refused with both shapes", "", EX
   CHECK_THROWS_WITH(net(x, short_), "y is 3 x 16; this call needs 4 x 16");
   CHECK_THROWS_WITH(net(narrow, y), "x is 4 x 15; this call needs 4 x 16");
   CHECK_THROWS_WITH(net.infer({.tokens = 5}, x, y), "y is 4 x 16; this call needs 5 x 16");
+  CHECK_THROWS_WITH(net.forward({}, x, y),
+                    "x has 4 rows and the batch no tokens: say {.tokens = 4}");
   CHECK_THROWS_WITH(net.infer({.tokens = -1}, x, y), "a batch has 0 to 2147483647 tokens, not -1");
   CHECK_THROWS_WITH(net.infer({.tokens = 4}, fg::matrix<S const>(nullptr, 4, 16), y),
                     "x has no memory");

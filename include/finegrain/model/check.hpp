@@ -258,6 +258,9 @@ FINEGRAIN_ONE_COPY void check_call(call_form const& form, batch const& b,
                                    matrix<typename X::scalar const> x,
                                    matrix<typename X::scalar const> y, bool training,
                                    cache_of<X> const* cache = nullptr, bool picks = false) {
+  if (b.tokens == 0 && form.in != ids && x.rows > 0)
+    throw invalid_argument("x has %lld rows and the batch no tokens: say {.tokens = %lld}",
+                           shown(x.rows), shown(x.rows));
   if (b.tokens >= 0) check_shape("y", y, rows_made(b, y.rows, picks), form.out);
   check_input<X>(form, b, x, training, cache, picks);
   if (form.in != ids) check_apart("x", x, "y", y);
