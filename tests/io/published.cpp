@@ -764,6 +764,12 @@ TEST_CASE("what is missing, unknown or of another form is listed, and nothing is
               "model.layers.1.mlp.gate.bias is unknown here"});
 
   fg::network<fg::linear<4, 4>, executor> other;
-  CHECK(differences(other, path).front() == "weight has no published name");
+  CHECK_THROWS_WITH(fg::load_published(other, path),
+                    ContainsSubstring("no name is known for the weights of a network at \"\""));
+  layer part;
+  for (char const* place : {"", "layers.1.mixture", "model.layers.1.mlp."})
+    CHECK_THROWS_WITH(fg::load_published(part, path, place),
+                      ContainsSubstring(std::string("network at \"") + place + "\"") &&
+                          ContainsSubstring("as \"layers.3.mixture.\""));
   CHECK_THROWS_AS(fg::load_published(net, here / "nothing"), fg::file_error);
 }

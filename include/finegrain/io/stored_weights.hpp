@@ -212,7 +212,8 @@ inline bool predicts_further(tensor_files const& files, std::set<std::string> co
 }
 
 /// Finds each weight of a list; names are `name(place + the weight's)`. Tensors whose names begin with
-/// `scope`, or if there is none with what all found have in common, must be known. Throws mismatch.
+/// `scope`, or if there is none with what all found have in common, must be known. Throws mismatch, and
+/// invalid_argument where no weight has a name.
 template <class Name>
 std::vector<stored_weight> find_weights(tensor_files const& files,
                                         std::vector<weight_entry> const& entries,
@@ -221,6 +222,7 @@ std::vector<stored_weight> find_weights(tensor_files const& files,
   std::vector<stored_weight> found;
   std::vector<std::string> differences;
   std::set<std::string> known, noted;
+  std::size_t nameless = 0;
   auto const differs = [&](std::string line) {  // once: experts may stand in one tensor
     if (noted.insert(line).second) differences.push_back(std::move(line));
   };
@@ -248,6 +250,7 @@ std::vector<stored_weight> find_weights(tensor_files const& files,
     std::string theirs = named(entry.name), ours = entry.name;
     if (theirs.empty()) {
       differs(entry.name + " has no published name");
+      ++nameless;
       continue;
     }
     stored_weight weight{&entry, files.find(theirs)};
@@ -292,6 +295,12 @@ std::vector<stored_weight> find_weights(tensor_files const& files,
     }
     found.push_back(weight);
   }
+  if (nameless > 0 && nameless == entries.size())
+    throw invalid_argument(
+        "no name is known for the weights of a network at \"%.100s\": of a part of a decoder say "
+        "where it "
+        "stands there, in this library's names, as \"layers.3.mixture.\"",
+        place.c_str());
   std::string const begin = scope ? scope : known.empty() ? "" : common_place(known);
   auto const is_beside = [&](std::string const& theirs) {  // of images, of sound
     return has_text && theirs.starts_with(model_place) && !theirs.starts_with(text_place);
