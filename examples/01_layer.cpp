@@ -1,9 +1,9 @@
 // One DeepSeekMoE layer in an existing codebase: Eigen matrices go in and come out.
+// [example]
 #include <Eigen/Core>
 #include <cstdio>
 #include <finegrain/finegrain.hpp>
 
-// [example]
 namespace fg = finegrain;
 using rows = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
@@ -18,8 +18,8 @@ void your_model() {
   layer(x, y);  // inference: y = shared(x) + sum of gate_i(x) expert_i(x)
 
   rows dy = rows::Ones(128, moe.hidden), dx(128, moe.hidden);
-  layer.forward({.tokens = x.rows()}, x, y);  // training: as above, and keeps what backward needs
-  layer.backward(dy, dx);                     // dx, and every weight's gradient:
+  layer.forward({.tokens = x.rows()}, x, y);  // training: as above; x must stay as it is until
+  layer.backward(dy, dx);                     // here; dx, and every weight's gradient:
   fg::matrix<float> dgate = layer.gradient("experts.3.gate");  // (F, D), as layer.weight(...)
   std::printf("|dx| = %g, d gate[0][0] of expert 3 = %g\n", double(dx.norm()), double(dgate(0, 0)));
 }
