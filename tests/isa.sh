@@ -1,8 +1,9 @@
 #!/bin/sh
 # The kernels' tests for another instruction set than this machine's build:
 #
-#   tests/isa.sh x86-64-v3 | x86-64-v4 | x86-64-v4-vnni | aarch64
+#   tests/isa.sh x86-64-v3 | x86-64-v4 | x86-64-v4-vnni | x86-64-v4-bf16 | aarch64
 #
+# x86-64-v4-bf16 runs on any machine with VNNI: see isa/bf16_elsewhere.hpp.
 # aarch64 is cross-compiled and runs under qemu (Debian: g++-aarch64-linux-gnu, and qemu-user or
 # qemu-user-static).
 # Needs Catch2 2 where the compiler's own headers are. SPDX-License-Identifier: Apache-2.0
@@ -18,6 +19,15 @@ aarch64)
   ;;
 x86-64-v4-vnni)
   compile="${CXX:-c++} -march=x86-64-v4 -mavx512vnni"
+  run=
+  ;;
+x86-64-v4-bf16)
+  compile="${CXX:-c++} -march=x86-64-v4 -mavx512vnni"
+  if grep -q avx512_bf16 /proc/cpuinfo; then
+    compile="$compile -mavx512vbmi -mavx512bf16"
+  else
+    compile="$compile -mno-red-zone -include tests/isa/bf16_elsewhere.hpp"
+  fi
   run=
   ;;
 *)
