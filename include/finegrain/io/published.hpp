@@ -155,6 +155,9 @@ inline std::string deepseek_v4_name(std::string_view ours) {
 ///   load_published(layer, "deepseek-moe-16b-base", "layers.3.mixture.");
 ///   load_published(mixtral, "Mixtral-8x7B-v0.1", "", mixtral_name);
 ///
+/// Throws file_error, mismatch with the list of differences, and invalid_argument where no weight has a
+/// name at that place.
+///
 /// name(weight) is the tensor's name; an empty one says that it has none. A tensor that stands in the
 /// files among the weights and is unknown here is a difference too, but for those of layers for
 /// multi-token prediction, of images and of sound, which the model does not have. So is what

@@ -298,8 +298,7 @@ std::vector<stored_weight> find_weights(tensor_files const& files,
   if (nameless > 0 && nameless == entries.size())
     throw invalid_argument(
         "no name is known for the weights of a network at \"%.100s\": of a part of a decoder say "
-        "where it "
-        "stands there, in this library's names, as \"layers.3.mixture.\"",
+        "where it stands there, in this library's names, as \"layers.3.mixture.\"",
         place.c_str());
   std::string const begin = scope ? scope : known.empty() ? "" : common_place(known);
   auto const is_beside = [&](std::string const& theirs) {  // of images, of sound

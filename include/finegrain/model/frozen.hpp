@@ -43,8 +43,8 @@ class frozen : public inference<frozen<E, X, F>, E, X> {
   template <class M>
   void forward(batch const&, M&&, matrix<typename X::scalar>) const {
     static_assert(detail::never<M>,
-                  "frozen: its weights learn no longer, and nothing is kept for backward: "
-                  "call it, or infer");
+                  "frozen: its weights learn no longer, and nothing is kept for backward: call it, "
+                  "or infer");
   }
 
   /// Whether a format has no room for what is not finite.

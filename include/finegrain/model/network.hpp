@@ -73,8 +73,7 @@ class network : public inference<network<E, X>, E, X> {
   template <detail::EigenTemporary M>
   void forward(batch const&, M&&, matrix<S>) {
     static_assert(detail::never<M>,
-                  "forward: backward reads x again, and this x is gone by then: "
-                  "give it a name");
+                  "forward: backward reads x again, and this x is gone by then: give it a name");
   }
   /// Gradients of the weights, and dx (T, in), from dy (T, out) of the last forward. Overwrites
   /// gradient(), or adds to it. dx may be left out.
