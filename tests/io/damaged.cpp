@@ -10,6 +10,7 @@
 
 #include "../catch.hpp"
 #include "../folder.hpp"
+#include "learned.hpp"
 
 namespace fg = finegrain;
 
@@ -120,18 +121,7 @@ std::string damaged(std::string file, damage& with) {
   return file;
 }
 
-/// All that loading may change.
-struct state {
-  network net{{.deviation = 0.5, .seed = 2}};
-  std::vector<float> first = std::vector<float>(net.parameters().size(), 1), second = first;
-
-  std::vector<float> bits() const {
-    std::vector<float> all(net.parameters().begin(), net.parameters().end());
-    all.insert(all.end(), first.begin(), first.end());
-    all.insert(all.end(), second.begin(), second.end());
-    return all;
-  }
-};
+using state = learned<network>;
 
 /// Tries damaged files: make(damage) puts one on the disk, load(state) reads it. A file that is
 /// refused has changed nothing.
@@ -139,16 +129,16 @@ void attempt(std::uint64_t seed, auto&& make, auto&& load) {
   damage with{std::mt19937_64(seed)};
   int loaded = 0, refused = 0;
   state here;
-  std::vector<float> before = here.bits();
+  std::vector<float> before = here.numbers();
   for (int i = 0; i < damages; ++i) {
     make(with);
     try {
       load(here);
       ++loaded;
-      before = here.bits();
+      before = here.numbers();
     } catch (fg::error const& e) {  // of the file, or that a weight is not finite
       ++refused;
-      auto const now = here.bits();
+      auto const now = here.numbers();
       if (std::strlen(e.what()) < 10 ||
           std::memcmp(now.data(), before.data(), now.size() * sizeof(float)) != 0) {
         CAPTURE(i, e.what());

@@ -2,46 +2,24 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <atomic>
 #include <cstddef>
-#include <cstdlib>
 #include <cstring>
 #include <finegrain/io/checkpoint.hpp>
 #include <finegrain/io/published.hpp>
 #include <finegrain/reference/reference.hpp>
-#include <new>
 
+#include "../allocations.hpp"
 #include "../catch.hpp"
 #include "../folder.hpp"
+#include "learned.hpp"
 
-// Every allocation of the program passes here: the bytes that were asked for are counted.
+// The bytes that were asked for are counted.
 namespace {
 
 std::atomic<std::size_t> allocated{0};
 
-void* allocate(std::size_t bytes, std::size_t border) {
-  allocated += bytes;
-  std::size_t const size = (bytes + border - 1) / border * border;
-  if (void* const at = std::aligned_alloc(border, size > 0 ? size : border)) return at;
-  throw std::bad_alloc();
-}
+void allocating(std::size_t bytes) { allocated += bytes; }
 
 }  // namespace
-
-// (Not inlined: g++ would otherwise compare malloc's and new's names and warn.)
-[[gnu::noinline]] void* operator new(std::size_t bytes) {
-  return allocate(bytes, alignof(std::max_align_t));
-}
-[[gnu::noinline]] void* operator new(std::size_t bytes, std::align_val_t border) {
-  return allocate(bytes, static_cast<std::size_t>(border));
-}
-[[gnu::noinline]] void* operator new(std::size_t bytes, std::nothrow_t const&) noexcept {
-  return std::malloc(bytes);  // the standard library's and the test framework's
-}
-[[gnu::noinline]] void operator delete(void* at) noexcept { std::free(at); }
-[[gnu::noinline]] void operator delete(void* at, std::size_t) noexcept { std::free(at); }
-[[gnu::noinline]] void operator delete(void* at, std::align_val_t) noexcept { std::free(at); }
-[[gnu::noinline]] void operator delete(void* at, std::size_t, std::align_val_t) noexcept {
-  std::free(at);
-}
 
 namespace fg = finegrain;
 
@@ -188,18 +166,7 @@ std::string with_header(std::string const& file, std::string const& header) {
   return other.append(header).append(file, 8 + header_of(file).size());
 }
 
-/// A network and its moments, in an array.
-struct run {
-  network net{{.deviation = 0.5, .seed = 2}};
-  std::vector<float> first = std::vector<float>(net.parameters().size(), 1), second = first;
-
-  std::vector<float> numbers() const {
-    std::vector<float> all(net.parameters().begin(), net.parameters().end());
-    all.insert(all.end(), first.begin(), first.end());
-    all.insert(all.end(), second.begin(), second.end());
-    return all;
-  }
-};
+using run = learned<network>;
 
 /// load(run) mutants of a text that make(mutant) puts into files: what is refused changes nothing.
 count load_each(std::string const& text, std::size_t every, auto&& make, auto&& load) {

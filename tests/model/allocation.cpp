@@ -2,50 +2,29 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <atomic>
 #include <cstddef>
-#include <cstdlib>
 #include <finegrain/io/published_config.hpp>
 #include <finegrain/io/weights.hpp>
 #include <finegrain/model/generate.hpp>
 #include <finegrain/train/trainer.hpp>
-#include <new>
 
+#include "../allocations.hpp"
 #include "../catch.hpp"
 #include "../folder.hpp"
 #include "../tiny.hpp"
 #include "executors.hpp"
 
-// Every allocation of the program passes here: they are counted, and one can be made to fail.
+// Allocations are counted, and one can be made to fail.
 namespace {
 
 std::atomic<std::int64_t> allocations{0};
 std::atomic<std::int64_t> failing{-1};  // the allocation that fails, from now; -1: none
 
-void* allocate(std::size_t bytes, std::size_t border) {
+void allocating(std::size_t) {
   ++allocations;
   if (failing >= 0 && failing-- == 0) throw std::bad_alloc();
-  std::size_t const size = (bytes + border - 1) / border * border;
-  if (void* const at = std::aligned_alloc(border, size > 0 ? size : border)) return at;
-  throw std::bad_alloc();
 }
 
 }  // namespace
-
-// (Not inlined: g++ would otherwise compare malloc's and new's names and warn.)
-[[gnu::noinline]] void* operator new(std::size_t bytes) {
-  return allocate(bytes, alignof(std::max_align_t));
-}
-[[gnu::noinline]] void* operator new(std::size_t bytes, std::align_val_t border) {
-  return allocate(bytes, static_cast<std::size_t>(border));
-}
-[[gnu::noinline]] void* operator new(std::size_t bytes, std::nothrow_t const&) noexcept {
-  return std::malloc(bytes);  // the test framework's; the library uses none
-}
-[[gnu::noinline]] void operator delete(void* at) noexcept { std::free(at); }
-[[gnu::noinline]] void operator delete(void* at, std::size_t) noexcept { std::free(at); }
-[[gnu::noinline]] void operator delete(void* at, std::align_val_t) noexcept { std::free(at); }
-[[gnu::noinline]] void operator delete(void* at, std::size_t, std::align_val_t) noexcept {
-  std::free(at);
-}
 
 namespace fg = finegrain;
 
