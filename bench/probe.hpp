@@ -8,6 +8,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <finegrain/cpu/amx_tile.hpp>
 #include <finegrain/cpu/executor.hpp>
 #include <finegrain/cpu/simd.hpp>
 #include <memory>
@@ -102,15 +103,30 @@ BENCH_LOOP(f32_loop, "vfmadd231ps", "vpxord")
 #else
 BENCH_LOOP(f32_loop, "vfmadd231ps", "vpxor")
 #endif
-#if defined(__AVX512BF16__)
+#if defined(FINEGRAIN_HAS_AMX)
+#define BENCH_BF16 (4 * 2 * 16 * 16 * 32)
+#elif defined(__AVX512BF16__)
 BENCH_LOOP(bf16_loop, "vdpbf16ps", "vpxord")
-#define BENCH_BF16
+#define BENCH_BF16 (2 * sums * register_bytes / 2)
 #endif
 #if defined(__AVX512VNNI__)
 BENCH_LOOP(int16_loop, "vpdpwssd", "vpxord")
 #define BENCH_INT16
 #endif
 #undef BENCH_LOOP
+#endif
+
+#if defined(FINEGRAIN_HAS_AMX)
+/// Four sums of registers for matrices, which hide its latency; of zeros, which take as long.
+inline void bf16_loop(std::int64_t steps, int const&) {
+  fg::simd::amx_tile const tile(32);
+  for (; steps > 0; --steps) {
+    fg::amx::add_product<0, 4, 6>();
+    fg::amx::add_product<1, 4, 7>();
+    fg::amx::add_product<2, 5, 6>();
+    fg::amx::add_product<3, 5, 7>();
+  }
+}
 #endif
 
 /// Operations a second of a loop on all threads for about 10 ms; one step of the loop
@@ -155,7 +171,7 @@ inline double peak_flops(fg::cpu const& on) {
 /// The same for products of bf16 summed in f32; 0 where no instruction does it.
 inline double peak_bf16([[maybe_unused]] fg::cpu const& on) {
 #if defined(BENCH_BF16)
-  return rate_of(on, bf16_loop, 2 * sums * register_bytes / 2, 0x3f803f80);
+  return rate_of(on, bf16_loop, BENCH_BF16, 0x3f803f80);
 #else
   return 0;
 #endif

@@ -43,7 +43,7 @@
 #define FINEGRAIN_VECTOR_BYTES 64
 #if !defined(__AVX512BW__)
 #define FINEGRAIN_ISA avx512_f
-#else  // Skylake's servers; then Cascade Lake has VNNI, Ice Lake VBMI too, Zen 4 and Sapphire Rapids all.
+#else  // Skylake's servers; then Cascade Lake has VNNI, Ice Lake VBMI too, Zen 4 bf16, Sapphire Rapids all. \
        // The name is put together where it stands, so that its parts stay defined.
 #if defined(__AVX512VNNI__)
 #define FINEGRAIN_VNNI _vnni
@@ -60,9 +60,16 @@
 #else
 #define FINEGRAIN_BF16
 #endif
-#define FINEGRAIN_JOINED(a, b, c, d) a##b##c##d
-#define FINEGRAIN_JOIN(a, b, c, d) FINEGRAIN_JOINED(a, b, c, d)
-#define FINEGRAIN_ISA FINEGRAIN_JOIN(avx512, FINEGRAIN_VNNI, FINEGRAIN_VBMI, FINEGRAIN_BF16)
+#if defined(__AVX512BF16__) && defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__linux__)
+#define FINEGRAIN_HAS_AMX 1
+#define FINEGRAIN_AMX _amx
+#else
+#define FINEGRAIN_AMX
+#endif
+#define FINEGRAIN_JOINED(a, b, c, d, e) a##b##c##d##e
+#define FINEGRAIN_JOIN(a, b, c, d, e) FINEGRAIN_JOINED(a, b, c, d, e)
+#define FINEGRAIN_ISA \
+  FINEGRAIN_JOIN(avx512, FINEGRAIN_VNNI, FINEGRAIN_VBMI, FINEGRAIN_BF16, FINEGRAIN_AMX)
 #endif
 #elif defined(__AVX2__) && defined(__FMA__)
 #define FINEGRAIN_ISA avx2

@@ -30,6 +30,7 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
 
   /// Quantises the weights, count x (rows, cols) each.
   void fill(cpu const& on, stack<float const> first, stack<float const> second = {}) const {
+    if constexpr (unit<products>::deep > 1) require_matrix_registers();
     std::int64_t const sharing = std::max<std::int64_t>(1, code::outputs / width());  // panels
     std::int64_t const groups = ceil_div(size(), sharing);
     on.threads(count * groups, [&](std::int64_t task, int) {
@@ -51,8 +52,10 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
     static constexpr format decoded = parts > 1 ? format::f32 : products;
     static constexpr std::int64_t some = at_once / parts;
     /// Rows that meet the codes themselves: number by number, a tile's multiply-adds leave time to decode.
+    /// Registers for matrices take no codes.
     static constexpr int few = [] {
       if constexpr (Integers<products>) return unit<products>::few;
+      if constexpr (unit<products>::deep > 1) return 0;
       return by_number<F> ? tile_rows : 4;
     }();
     /// Numbers along k whose products are summed before they are scaled; 0: all of them.

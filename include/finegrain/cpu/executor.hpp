@@ -8,6 +8,7 @@
 #include "../base/matrix.hpp"
 #include "../base/number.hpp"
 #include "../base/parallel.hpp"
+#include "amx.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
@@ -47,11 +48,13 @@ struct cpu {
   weight_copy copy = {};  // a trainer lends it for a pass
 
   cpu() = default;
-  /// Throws invalid_argument when products are neither f32 nor bf16.
+  /// Throws invalid_argument when products are neither f32 nor bf16; error where they are bf16 and take
+  /// registers that the system does not give.
   cpu(parallel threads, format products = format::f32)  // NOLINT(*-explicit*)
       : threads(threads), products(products) {
     if (products != format::f32 && products != format::bf16)
       throw invalid_argument("the cpu executor multiplies in f32 or in bf16");
+    if (products == format::bf16) require_matrix_registers();
   }
   explicit cpu(format products) : cpu(default_threads(), products) {}
   cpu(int) = delete;  // threads are somebody's: thread_pool pool{8}; cpu on{pool};

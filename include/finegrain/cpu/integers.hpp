@@ -54,7 +54,7 @@ template <int Bits, int Range, int Numbers>
 struct pairs_of_integers : unit<format::bf16> {
   static constexpr bool always = FINEGRAIN_VECTOR_BYTES == 64;
   static constexpr int few = always ? 28 : 9;
-  static constexpr int parts = 1, kept = 2, zero = 1 << (Bits - 1), range = Range;
+  static constexpr int deep = 1, parts = 1, kept = 2, zero = 1 << (Bits - 1), range = Range;
   static constexpr std::int64_t block = Numbers / numbers;
   static constexpr std::int64_t of_block = 2;
   static constexpr int sum_bits = std::bit_width(Numbers * zero - 1u) + Range;

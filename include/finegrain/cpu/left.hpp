@@ -11,7 +11,7 @@ namespace simd {
 /// Units that hold so many numbers along k; of two numbers as many as codes come at a time, or vectors.
 template <format F>
 constexpr std::int64_t units_of(std::int64_t numbers) {
-  constexpr std::int64_t some = std::max(lanes, 8);
+  constexpr std::int64_t some = std::max({lanes, 8, 2 * unit<format::bf16>::deep});
   return F == format::f32 ? numbers : ceil_div(numbers, some) * (some / 2);
 }
 
@@ -45,13 +45,14 @@ void multiply_panels(strips<F> const& a, B const& b, piece const& now, int count
 template <format F>
 class left_rows {
  public:
-  static constexpr int most_rows = 240 / tile_rows * tile_rows;
+  static constexpr int most_rows = 240 / strips<F>::most * strips<F>::most;
 
   /// Rows that it is wise to take at a time: panels are read, packed or decoded once for them.
   static constexpr int most(std::int64_t K) {
     constexpr std::int64_t enough = 3 << 18;
-    std::int64_t const most = enough / strips<F>::size(tile_rows, units_of<F>(K)) * tile_rows;
-    return static_cast<int>(std::clamp<std::int64_t>(most, tile_rows, most_rows));
+    constexpr int strip = strips<F>::most;
+    std::int64_t const most = enough / strips<F>::size(strip, units_of<F>(K)) * strip;
+    return static_cast<int>(std::clamp<std::int64_t>(most, strip, most_rows));
   }
   /// Numbers of room for so many rows, or for as many as are taken at a time.
   static constexpr std::int64_t size(std::int64_t rows, std::int64_t K) {

@@ -95,11 +95,13 @@ void pack_rows(N const* const* rows, std::int64_t n, std::int64_t count, float* 
     } else {
       float block[lanes][lanes];
       float const* units[lanes];
+      std::int64_t const count = product_units<F>(ks), there = ceil_div(ks, unit<F>::numbers);
       for (int r = 0; r < lanes; ++r) {
         units[r] = block[r];
         if (r < n) unit<F>::take(from[r], ks, block[r]);
+        if (there < count) std::fill(block[r] + there, block[r] + count, 0.0f);
       }
-      transpose(units, n, ceil_div(ks, unit<F>::numbers), to, panel_width);
+      transpose(units, n, count, to, panel_width);
     }
     for (std::int64_t r = 0; r < n; ++r) from[r] += stretch;
   }
@@ -192,7 +194,7 @@ struct straight {
   void pack(std::int64_t first_panel, std::int64_t last, std::int64_t k0, std::int64_t count,
             float* to, std::int64_t distance) const {
     constexpr int n = unit<F>::numbers;
-    std::int64_t const units = ceil_div(count, n);
+    std::int64_t const units = product_units<F>(count);
     bool const whole = last * panel_width <= cols;
     if constexpr (F == format::bf16)
       if (copied()) return pack_rounded(first_panel, last, k0, count, to, distance);
@@ -257,8 +259,9 @@ struct straight {
   /// The same from the copy in bf16.
   void pack_rounded(std::int64_t first_panel, std::int64_t last, std::int64_t k0,
                     std::int64_t count, float* to, std::int64_t distance) const {
-    for (std::int64_t k = 0; k < count; k += 2, to += panel_width) {
-      bf16 const* const even = rounded_row(k0 + k);
+    std::int64_t const all = product_units<format::bf16>(count) * 2;
+    for (std::int64_t k = 0; k < all; k += 2, to += panel_width) {
+      bf16 const* const even = k < count ? rounded_row(k0 + k) : nullptr;
       bf16 const* const odd = k + 1 < count ? rounded_row(k0 + k + 1) : nullptr;
       for (std::int64_t p = first_panel; p < last; ++p) {
         float* const out = to + (p - first_panel) * distance * panel_width;
@@ -266,9 +269,9 @@ struct straight {
         for (int j = 0; j < vectors; ++j) {
           std::int64_t const c = p * panel_width + j * lanes;
           std::int64_t const left = std::clamp<std::int64_t>(cols - c, 0, lanes);
-          store(out + j * lanes,
-                left == 0 ? vec{}
-                          : unit<format::bf16>::join(even + c, odd ? odd + c : nullptr, left));
+          store(out + j * lanes, left == 0 || !even ? vec{}
+                                                    : unit<format::bf16>::join(
+                                                          even + c, odd ? odd + c : nullptr, left));
         }
       }
     }

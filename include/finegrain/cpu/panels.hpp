@@ -34,6 +34,7 @@ struct panels : panel_shape {
 
   /// Copies the weights, count x (rows, cols) each.
   void fill(cpu const& on, stack<float const> first, stack<float const> second = {}) const {
+    if constexpr (unit<products>::deep > 1) require_matrix_registers();
     on.threads(count * size(), [&](std::int64_t task, int) {
       std::int64_t const i = task / size(), p = task % size();
       transposed const b = sides == 2 ? transposed(first[i], second[i]) : transposed(first[i]);
@@ -54,8 +55,10 @@ struct panels : panel_shape {
     float const* data;
     std::int64_t units;  // of k in all
 
-    /// Longer registers take longer pieces, of one length: during each the next is fetched.
+    /// Longer registers take longer pieces, of one length: during each the next is fetched. Those for
+    /// matrices take all: what they read comes from the second-level cache in time.
     std::int64_t pass(int, std::int64_t) const {
+      if (unit<F>::deep > 1) return std::max<std::int64_t>(units, 1);
       return registers == 32 ? ceil_div(units, (units - 1) / (2 * depth) + 1) : depth;
     }
 

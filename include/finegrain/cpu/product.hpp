@@ -49,7 +49,7 @@ void multiply(row_list a, int rows, std::int64_t K, B const& b, std::int64_t fir
   for (block now = block_at(first, 0), next; now.count > 0; now = next) {
     next = after(now);
     block const later = after(next);
-    std::int64_t const units = ceil_div(now.count, unit<F>::numbers);
+    std::int64_t const units = product_units<F>(now.count);
     if (now.first == first) left.pack_rows(a, now.k, now.count);
     if (!pieces || (now.first == first && now.k == 0))
       b.template pack<F>(now.first, now.last, now.k, now.count, here, depth + 1);
@@ -146,16 +146,17 @@ void multiply_block(row_list a, std::int64_t K, B const& b, std::int64_t first, 
 template <format F>
 void outer_product(row_list a, std::int64_t first, row_list b, std::int64_t K, matrix<float> dw,
                    gradients mode, room& room, float* right, std::int64_t size) {
-  constexpr std::int64_t step = depth * unit<F>::numbers, group = 2 * block_panels;
+  constexpr std::int64_t step = depth * unit<F>::numbers, strip_rows = strips<F>::most;
+  constexpr std::int64_t group = std::min<std::int64_t>(
+      2 * block_panels, block_rows * block_cols / (2 * strip_rows * panel_width));
   constexpr std::int64_t width = group * panel_width;
-  static_assert(2 * tile_rows * width <= block_rows * block_cols);
-  float *here = room.sums, *there = room.sums + tile_rows * width;
+  float *here = room.sums, *there = room.sums + strip_rows * width;
   leaving last;  // a strip's sums, while the next strip is multiplied
   if (K == 0 && mode == gradients::overwrite)
     for (std::int64_t r = 0; r < dw.rows; ++r) std::fill_n(dw.row(r), dw.cols, 0.0f);
   straight const source{b, dw.cols};
   for (std::int64_t k0 = 0; k0 < K; k0 += step) {
-    std::int64_t const count = std::min(step, K - k0), units = ceil_div(count, unit<F>::numbers);
+    std::int64_t const count = std::min(step, K - k0), units = product_units<F>(count);
     gradients const how = k0 == 0 ? mode : gradients::accumulate;
     std::int64_t const panel = units * panel_width, most = size / panel;  // panels
     for (std::int64_t p = 0; p < source.panels(); p += most) {

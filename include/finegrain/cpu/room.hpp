@@ -4,7 +4,7 @@
 
 #include <algorithm>
 
-#include "simd.hpp"
+#include "unit.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
@@ -14,6 +14,9 @@ inline constexpr std::int64_t line = 16;                    // floats in a cache
 inline constexpr int vectors = 2;                           // side by side in a tile of a product
 inline constexpr int panel_width = vectors * lanes;         // columns of a packed panel
 inline constexpr int tile_rows = registers == 32 ? 14 : 6;  // sums, B and one of A fill registers
+/// Rows of A in a strip: of a tile, which registers for matrices let be higher.
+template <format F>
+inline constexpr int strip_rows = unit<F>::deep > 1 ? 32 : tile_rows;
 inline constexpr int depth = 256;  // k's at a time: a panel and a tile's rows stay in L1
 inline constexpr int at_once = std::min(depth, 4096 / panel_width);  // of f32 in 16 kB: half an L1
 inline constexpr int block_rows = 96;  // rows that share one packing of B
@@ -29,6 +32,16 @@ struct room {
   alignas(64) float left[left_size];                // A: strips, in any format
   alignas(64) float right[right_size];              // B: (panel, k, column)
   alignas(64) float sums[block_rows * block_cols];  // (panel, row, column): the product
+};
+
+/// What a tile's sums begin at.
+enum class sink {
+  fresh,  // they begin at 0
+  go_on,  // they begin where they were
+};
+/// Where the next of several tiles has its rows, its panel and its sums, from those of the last.
+struct tile_step {
+  std::int64_t rows, panel, sums;
 };
 
 }  // namespace simd

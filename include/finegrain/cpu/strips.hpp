@@ -1,7 +1,8 @@
 // strips: rows of A as many at a time as a tile has, unit by unit, and tiles that run along them.
 //
 // A strip is read from end to end, as a panel is, and one call runs many tiles. Calls, and rows that
-// lie apart, took a fifth of a sum of 48 products.
+// lie apart, took a fifth of a sum of 48 products. Where a tile takes several units of a row at a time,
+// so many stand side by side: row by row, and then the same of the units that follow.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -14,23 +15,44 @@ namespace simd {
 /// Rows of A, some units of each, in strips of two heights, the higher ones first.
 template <format F>
 class strips {
+  static constexpr int deep = unit<F>::deep;
+
  public:
+  /// Rows of a strip at most.
+  static constexpr int most = strip_rows<F>;
   /// Numbers of room for so many rows and units.
   static constexpr std::int64_t size(std::int64_t rows, std::int64_t units) {
-    return rows * row_size(units) + ceil_div(rows, tile_rows) * gap;
+    return rows * row_size(units) + ceil_div(rows, most) * gap;
   }
 
+  /// Units are a multiple of those that a tile takes at a time. Registers for matrices take no less time
+  /// for fewer rows: there all strips but the last are whole.
   strips(float* room, int rows, std::int64_t units)
       : room_(room),
         rows_(rows),
-        count_(ceil_div(rows, tile_rows)),
-        height_(ceil_div(rows, count_)),
-        high_(rows - count_ * (height_ - 1)),
+        count_(ceil_div(rows, most)),
+        height_(deep > 1 ? std::min(rows, most) : ceil_div(rows, count_)),
+        low_(deep > 1 ? rows - (count_ - 1) * height_ : height_ - 1),
+        high_(deep > 1 ? rows / height_ : rows - count_ * low_),
         units_(units) {}
 
   /// Numbers [k, k + count) of rows of A; k is a multiple of `lanes`.
   void pack_rows(row_list a, std::int64_t k, std::int64_t count) const {
     each([&](int top, int height, float* to) {
+      if constexpr (deep > 1) {
+        constexpr std::int64_t some = deep * unit<F>::numbers;
+        for (int r = 0; r < height; ++r) {
+          float const* from = a[top + r] + k;
+          float* row = to + r * deep;
+          std::int64_t left = count;
+          for (; left >= some; left -= some, from += some, row += height * deep)
+            unit<F>::take(from, some, row);
+          if (left == 0) continue;
+          std::fill_n(row, deep, 0.0f);
+          unit<F>::take(from, left, row);
+        }
+        return;
+      }
       if (height == 1) return unit<F>::keep(a[top] + k, count, to);
       in_groups(height, [&](int r, int n) {
         // Lanes behind the last row are stored where the next unit is stored later, so that they may
@@ -57,21 +79,33 @@ class strips {
   /// of the next strip's rows may stand, which a product of so many units as there are does not read.
   void pack_columns(row_list a, std::int64_t first, std::int64_t count) const {
     constexpr int n = unit<F>::numbers;
-    for (std::int64_t k = 0; k < count; k += n) {
-      float const* from[n];
-      for (int i = 0; i < n; ++i) from[i] = k + i < count ? a[k + i] + first : nullptr;
+    auto const numbers_at = [&](std::int64_t k, int row, vec(&numbers)[n]) {
+      for (int i = 0; i < n; ++i) {
+        float const* const from = k + i < count ? a[k + i] + first + row : nullptr;
+        numbers[i] = !from                  ? vec{}
+                     : row + lanes <= rows_ ? load(from)
+                                            : load_first(from, rows_ - row);
+      }
+    };
+    for (std::int64_t k = 0; k < count; k += n * deep)
       each([&](int top, int height, float* to) {
-        in_groups(height, [&](int r, int) {
+        in_groups(height, [&](int r, [[maybe_unused]] int rows) {
           vec numbers[n];
-          for (int i = 0; i < n; ++i)
-            numbers[i] = !from[i] ? vec{}
-                         : top + r + lanes <= rows_
-                             ? load(from[i] + top + r)
-                             : load_first(from[i] + top + r, rows_ - top - r);
-          keep_unit(numbers, height, to + unit_at(k) * height + r);
+          if constexpr (deep == 1) {
+            numbers_at(k, top + r, numbers);
+            keep_unit(numbers, height, to + unit_at(k) * height + r);
+          } else {
+            vec units[lanes];
+            for (int u = 0; u < deep; ++u) {
+              numbers_at(k + u * n, top + r, numbers);
+              units[u] = unit<F>::join(numbers);
+            }
+            transpose(units);
+            for (int i = 0; i < rows; ++i)
+              store(to + unit_at(k) * height + (r + i) * deep, units[i]);
+          }
         });
       });
-    }
   }
 
   /// Numbers [k, k + count) of every row, up to `lanes` of them: of row r the first of row(r), behind
@@ -79,6 +113,12 @@ class strips {
   template <class Row>
   FINEGRAIN_INLINE void put(std::int64_t k, std::int64_t count, Row const& row) const {
     each([&](int top, int height, float* strip) __attribute__((always_inline)) {
+      if constexpr (deep > 1) {
+        std::int64_t const u = k / unit<F>::numbers, group = u / deep * deep;
+        float* const to = strip + group * height + (u - group);
+        for (int r = 0; r < height; ++r) unit<F>::take(row(top + r), to + r * deep);
+        return;
+      }
       float* const to = strip + unit_at(k) * height;
       in_groups(
           height, [&](int r, int n) __attribute__((always_inline)) {
@@ -89,10 +129,10 @@ class strips {
           });
     });
   }
-  /// Units from number `count` of each row on become 0.
+  /// Units from number `count` of each row on become 0, with those that stand beside them.
   void end(std::int64_t count) const {
     each([&](int, int height, float* to) {
-      std::int64_t const begin = count / unit<F>::numbers;
+      std::int64_t const begin = count / unit<F>::numbers / deep * deep;
       std::fill(to + begin * unit<F>::kept * height, to + units_ * unit<F>::kept * height, 0.0f);
     });
   }
@@ -128,7 +168,7 @@ class strips {
         go(wishes<decltype(next(0))>([&](int t) { return next(first + t); }));
     };
     run(0, high_, height_);
-    run(high_, count_ - high_, height_ - 1);
+    run(high_, count_ - high_, low_);
   }
 
   int rows() const { return rows_; }
@@ -138,7 +178,7 @@ class strips {
   template <class Function>
   FINEGRAIN_INLINE void each(Function&& f) const {
     for (int t = 0; t < count_; ++t) {
-      int const height = height_ - (t >= high_);
+      int const height = t < high_ ? height_ : low_;
       if constexpr (requires(float* p) { f(0, height, p, p); })
         f(top(t), height, at(t, height), blocks_at(t, height));
       else
@@ -164,7 +204,7 @@ class strips {
   /// Behind a strip's units, and behind its blocks: vectors are stored where the last of their lanes
   /// are not wanted.
   static constexpr std::int64_t gap = 32;
-  static_assert(2 * lanes <= gap);
+  static_assert(2 * lanes <= gap && (deep == 1 || deep == lanes));
 
   /// Whether rows that are finished are pairs of integers.
   bool in_pairs() const {
@@ -173,7 +213,7 @@ class strips {
     else
       return false;
   }
-  int top(int t) const { return t * height_ - std::max(t - high_, 0); }
+  int top(int t) const { return t * height_ - std::max(t - high_, 0) * (height_ - low_); }
   float* strip(int t) const { return room_ + top(t) * row_size(units_) + t * gap; }
   float* at(int t, int height) const {
     int const size = in_pairs() ? unit<F>::parts : unit<F>::kept;
@@ -212,7 +252,7 @@ class strips {
   }
 
   float* room_;
-  int rows_, count_, height_, high_;
+  int rows_, count_, height_, low_, high_;
   std::int64_t units_, skipped_ = 0;
 };
 

@@ -3,13 +3,14 @@
 // Tiles of up to 14 rows (6 where there are 16 registers) run over a panel of two vectors' columns,
 // k by k; A lies in strips (strips.hpp), unit by unit, or row by row. Each sum is one chain over
 // k = 0, 1, 2, ..., whatever the tile, its neighbours or the number of rows: that is why a token's
-// result does not depend on its batch.
+// result does not depend on its batch. Tiles in registers for matrices are in amx_tile.hpp.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <array>
 #include <utility>
 
+#include "amx_tile.hpp"
 #include "integers.hpp"
 #include "operands.hpp"
 
@@ -85,16 +86,6 @@ FINEGRAIN_INLINE void fetching(std::byte const* at, std::int64_t bytes, std::int
     f(flow<together>{at, pace(together)});
 }
 
-/// What a tile's sums begin at.
-enum class sink {
-  fresh,  // they begin at 0
-  go_on,  // they begin where they were
-};
-/// Where the next of several tiles has its rows, its panel and its sums, from those of the last.
-struct tile_step {
-  std::int64_t rows, panel, sums;
-};
-
 /// What a caller wants fetched (`ahead`), or copied too, while its tile t runs. It refers to the
 /// caller's function, so that tiles are compiled once and not for every caller.
 template <class Next>
@@ -147,13 +138,18 @@ void run_tiles(float const* a, std::int64_t units, float const* panel, sink to, 
 template <format F, int Apart = in_strips, class Next>
 void run_tiles(int rows, float const* a, std::int64_t units, float const* panel, sink to,
                float* sums, std::int64_t stride, tile_step step, int count, Next& next) {
-  using function = void (*)(float const*, std::int64_t, float const*, sink, float*, std::int64_t,
-                            tile_step, int, Next&);
-  static constexpr auto height = []<int... R>(std::integer_sequence<int, R...>) {
-    return std::array<function, tile_rows>{run_tiles<F, Apart, R + 1, Next>...};
+  if constexpr (unit<F>::deep > 1) {
+    run_matrix_tiles(rows, a, units, panel, to, sums, stride, step, count, next);
+  } else {
+    using function = void (*)(float const*, std::int64_t, float const*, sink, float*, std::int64_t,
+                              tile_step, int, Next&);
+    static constexpr auto height = []<int... R>(std::integer_sequence<int, R...>) {
+      return std::array<function, tile_rows>{run_tiles<F, Apart, R + 1, Next>...};
+    }
+    (std::make_integer_sequence<int, tile_rows>());
+    height[static_cast<std::size_t>(rows - 1)](a, units, panel, to, sums, stride, step, count,
+                                               next);
   }
-  (std::make_integer_sequence<int, tile_rows>());
-  height[static_cast<std::size_t>(rows - 1)](a, units, panel, to, sums, stride, step, count, next);
 }
 
 /// sums(panel, row, column) = or += a strip of so few rows . panels that stand `distance` numbers apart.
@@ -231,14 +227,18 @@ template <format F, format P, class Flow>
 void scaled_tile(int rows, float const* strip, float const* blocks, std::int64_t units,
                  std::int64_t block, float const* panel, float const* scales, float* sums,
                  Flow& next) {
-  using function = void (*)(float const*, float const*, std::int64_t, std::int64_t, float const*,
-                            float const*, float*, Flow&);
-  static constexpr auto height = []<int... R>(std::integer_sequence<int, R...>) {
-    return std::array<function, tile_rows>{scaled_tile<F, P, R + 1, Flow>...};
+  if constexpr (unit<F>::deep > 1) {
+    scaled_matrix_tile(rows, strip, units, block, panel, scales, sums, next);
+  } else {
+    using function = void (*)(float const*, float const*, std::int64_t, std::int64_t, float const*,
+                              float const*, float*, Flow&);
+    static constexpr auto height = []<int... R>(std::integer_sequence<int, R...>) {
+      return std::array<function, tile_rows>{scaled_tile<F, P, R + 1, Flow>...};
+    }
+    (std::make_integer_sequence<int, tile_rows>());
+    height[static_cast<std::size_t>(rows - 1)](strip, blocks, units, block, panel, scales, sums,
+                                               next);
   }
-  (std::make_integer_sequence<int, tile_rows>());
-  height[static_cast<std::size_t>(rows - 1)](strip, blocks, units, block, panel, scales, sums,
-                                             next);
 }
 
 }  // namespace simd

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "../base/bounds.hpp"
 #include "../base/number.hpp"
 #include "simd.hpp"
 
@@ -14,6 +15,8 @@ namespace simd {
 /// How numbers of a format stand along k in units, one unit in each lane of a vector:
 ///
 ///   numbers                       of them in a unit
+///   deep                          units of a row of A that stand side by side, and that a tile takes at a
+///                                   time: where there are registers for matrices, as many as they hold
 ///   parts                         multiply-adds that a unit takes: so many floats hold one of A's
 ///   kept                          floats that hold one of A's where tiles share what was decoded, and
 ///                                   while rows are put together
@@ -29,9 +32,16 @@ namespace simd {
 template <format F>
 struct unit;
 
+/// Units that a product takes for so many numbers: behind the last, zeros.
+template <format F>
+constexpr std::int64_t product_units(std::int64_t numbers) {
+  constexpr std::int64_t together = unit<F>::numbers * unit<F>::deep;
+  return ceil_div(numbers, together) * unit<F>::deep;
+}
+
 template <>
 struct unit<format::f32> {
-  static constexpr int numbers = 1, parts = 1, kept = 1;
+  static constexpr int numbers = 1, deep = 1, parts = 1, kept = 1;
   FINEGRAIN_INLINE static vec part(vec b, int) { return b; }
   FINEGRAIN_INLINE static void multiply_add(vec a, vec b, vec& sum) { add_product(a, b, sum); }
   static void take(float const* from, std::int64_t count, float* to) {
@@ -54,6 +64,11 @@ struct unit<format::f32> {
 template <>
 struct unit<format::bf16> {
   static constexpr int numbers = 2;
+#if defined(FINEGRAIN_HAS_AMX)
+  static constexpr int deep = 16;
+#else
+  static constexpr int deep = 1;
+#endif
 #if defined(__AVX512BF16__)
   static constexpr int parts = 1, kept = 1;
   FINEGRAIN_INLINE static vec part(vec b, int) { return b; }
