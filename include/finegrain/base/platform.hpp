@@ -43,8 +43,9 @@
 #define FINEGRAIN_VECTOR_BYTES 64
 #if !defined(__AVX512BW__)
 #define FINEGRAIN_ISA avx512_f
-#else  // Skylake's servers; then Cascade Lake has VNNI, Ice Lake VBMI too, Zen 4 bf16, Sapphire Rapids all. \
-       // The name is put together where it stands, so that its parts stay defined.
+#else
+// Skylake's servers; then Cascade Lake has VNNI, Ice Lake VBMI too, Zen 4 bf16, Sapphire Rapids AMX. The
+// name is put together where it stands, so that its parts stay defined.
 #if defined(__AVX512VNNI__)
 #define FINEGRAIN_VNNI _vnni
 #else
