@@ -1,15 +1,19 @@
 #!/bin/sh
 # The kernels' tests for another instruction set than this machine's build:
 #
-#   tests/isa.sh x86-64-v3 | x86-64-v4 | x86-64-v4-vnni | x86-64-v4-bf16 | aarch64
+#   tests/isa.sh x86-64-v3 | x86-64-v4 | x86-64-v4-vnni | aarch64
+#   tests/isa.sh x86-64-v4-bf16 | x86-64-v4-amx [elsewhere]
 #
-# x86-64-v4-bf16 runs on any machine with VNNI: see isa/bf16_elsewhere.hpp.
+# x86-64-v4-bf16 and x86-64-v4-amx run on any machine with VNNI, what it lacks made of other instructions: see
+# isa/bf16_elsewhere.hpp and isa/amx_elsewhere.hpp. With `elsewhere` that is so on a machine that has them too.
 # aarch64 is cross-compiled and runs under qemu (Debian: g++-aarch64-linux-gnu, and qemu-user or
 # qemu-user-static).
 # Needs Catch2 2 where the compiler's own headers are. SPDX-License-Identifier: Apache-2.0
 set -eu
 cd "$(dirname "$0")/.."
 isa=$1
+elsewhere=${2:-}
+has() { [ ! "$elsewhere" ] && grep -qw "$1" /proc/cpuinfo; }
 build=build/isa/$isa
 mkdir -p "$build/include"
 case $isa in
@@ -21,12 +25,19 @@ x86-64-v4-vnni)
   compile="${CXX:-c++} -march=x86-64-v4 -mavx512vnni"
   run=
   ;;
-x86-64-v4-bf16)
+x86-64-v4-bf16 | x86-64-v4-amx)
   compile="${CXX:-c++} -march=x86-64-v4 -mavx512vnni"
-  if grep -q avx512_bf16 /proc/cpuinfo; then
+  if has avx512_bf16; then
     compile="$compile -mavx512vbmi -mavx512bf16"
   else
     compile="$compile -mno-red-zone -include tests/isa/bf16_elsewhere.hpp"
+  fi
+  if [ "$isa" = x86-64-v4-amx ]; then
+    if has amx_bf16; then
+      compile="$compile -mamx-tile -mamx-bf16"
+    else
+      compile="$compile -include tests/isa/amx_elsewhere.hpp"
+    fi
   fi
   run=
   ;;

@@ -10,10 +10,6 @@
 #include "../base/error.hpp"
 
 #if defined(FINEGRAIN_HAS_AMX)
-#if defined( \
-    FINEGRAIN_AMX_ELSEWHERE)  // by tests, on machines without it: the same of a thread's memory
-#include FINEGRAIN_AMX_ELSEWHERE
-#else
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -28,6 +24,10 @@ struct alignas(64) shape {
   std::uint8_t rows[16] = {};
 };
 
+// Defined by tests, on machines without them: a namespace that has all of the following.
+#if defined(FINEGRAIN_AMX_ELSEWHERE)
+using namespace FINEGRAIN_AMX_ELSEWHERE;
+#else
 /// Asks the system for the registers, for all threads of the process: whether it has let them.
 inline bool allowed() {
   constexpr int request_permission = 0x1023, tile_data = 18;
@@ -58,11 +58,11 @@ template <int Sum, int A, int B>
 FINEGRAIN_INLINE void add_product() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(Sum), "i"(A), "i"(B));
 }
+#endif
 
 }  // namespace amx
 }  // namespace FINEGRAIN_ISA
 }  // namespace finegrain::inline FINEGRAIN_ABI
-#endif
 #endif
 
 namespace finegrain::inline FINEGRAIN_ABI {
