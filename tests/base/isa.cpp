@@ -52,7 +52,10 @@ TEST_CASE("an instruction set runs where the system says that the processor has 
   CHECK(fg::runs_isa("x86-64-v4") == v4);
   bool const vnni = v4 && all("avx512_vnni");
   CHECK(fg::runs_isa("x86-64-v4-vnni") == vnni);
-  CHECK(fg::runs_isa("x86-64-v4-bf16") == (vnni && all("avx512_bf16 avx512vbmi")));
+  bool const bf16 = vnni && all("avx512_bf16 avx512vbmi");
+  CHECK(fg::runs_isa("x86-64-v4-bf16") == bf16);
+  bool const amx = bf16 && all("amx_tile amx_bf16 amx_int8") && fg::ask_for_matrix_registers();
+  CHECK(fg::runs_isa("x86-64-v4-amx") == amx);
 }
 #endif
 

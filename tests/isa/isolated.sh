@@ -13,13 +13,14 @@ wrong() {
   echo "$*"
   failed=1
 }
-# Instructions of AVX in all its forms, among them of AVX-512, among them of its VNNI, bf16 and VBMI.
+# Instructions of AVX in all its forms, among them of AVX-512, among them of its VNNI, bf16 and VBMI; of AMX.
 count() { # FILE
   objdump -d --no-show-raw-insn "$1" | awk '
     /^ *[0-9a-f]+:\tv/ { ++vex }
     /%zmm|%[xy]mm(1[6-9]|2[0-9]|3[01])|%k[0-7]/ { ++evex }
     /\t(vpdp|vdpbf16ps|vcvtne2?ps2bf16|vperm[it]2?b)/ { ++later }
-    END { print vex + 0, evex + 0, later + 0 }'
+    /\t(tile|tdp|ldtilecfg|sttilecfg)/ { ++amx }
+    END { print vex + 0, evex + 0, later + 0, amx + 0 }'
 }
 
 all=0
@@ -34,15 +35,16 @@ for variant in "$variants"/*.o; do
   # To run before main or after it: nothing.
   [ -z "$(readelf -SW "$variant" | grep -E '\.(init_array|fini_array|ctors|dtors)')" ] ||
     wrong "$isa runs by itself"
-  read -r vex evex later <<END
+  read -r vex evex later amx <<END
 $(count "$variant")
 END
   case $isa in
   x86-64) [ "$vex" = 0 ] ;;
   x86-64-v3) [ "$vex" != 0 ] && [ "$evex" = 0 ] ;;
   x86-64-v4) [ "$evex" != 0 ] && [ "$later" = 0 ] ;;
-  x86-64-v4-vnni | x86-64-v4-bf16) [ "$evex" != 0 ] ;;
+  x86-64-v4-vnni | x86-64-v4-bf16 | x86-64-v4-amx) [ "$evex" != 0 ] ;;
   esac || wrong "$isa has $vex instructions of AVX, $evex of AVX-512, $later of its VNNI, bf16 and VBMI"
+  [ "$isa" = x86-64-v4-amx ] || [ "$amx" = 0 ] || wrong "$isa has $amx instructions of AMX"
   all=$((all + vex))
 done
 

@@ -59,22 +59,26 @@ inline int x86_levels() noexcept {
   if (!all(seventh.c, bits(11))) return 3;  // AVX512 VNNI
   // AVX512 VBMI, BF16
   if (!all(seventh.c, bits(1)) || seventh.a < 1 || !all(cpuid(7, 1).a, bits(5))) return 4;
-  return 5;
+  // AMX BF16, TILE, INT8; its registers and their shapes
+  if (!all(seventh.d, bits(22, 24, 25)) || !saves(bits(17, 18))) return 5;
+  return 6;
 }
 #endif
 }  // namespace detail
 
 /// Whether this machine and its system run what was compiled for `isa`, one of the names that
 /// `finegrain_for_each_isa` knows: x86-64, x86-64-v3 (AVX2, FMA), x86-64-v4 (AVX-512), x86-64-v4-vnni
-/// (with its products of integers), x86-64-v4-bf16 (with its bf16 and VBMI too), and baseline, which is
-/// what the compiler takes by itself on other machines.
+/// (with its products of integers), x86-64-v4-bf16 (with its bf16 and VBMI too), x86-64-v4-amx (with AMX's
+/// registers for matrices too, for which the process asks the system then), and baseline, which is what
+/// the compiler takes by itself on other machines.
 inline bool runs_isa(std::string_view isa) noexcept {
 #if defined(__x86_64__)
-  constexpr std::string_view names[] = {"x86-64", "x86-64-v3", "x86-64-v4", "x86-64-v4-vnni",
-                                        "x86-64-v4-bf16"};
+  constexpr std::string_view amx = "x86-64-v4-amx";
+  constexpr std::string_view names[] = {"x86-64",         "x86-64-v3",      "x86-64-v4",
+                                        "x86-64-v4-vnni", "x86-64-v4-bf16", amx};
   int const levels = detail::x86_levels();
   for (int i = 0; i < levels; ++i)
-    if (isa == names[i]) return true;
+    if (isa == names[i]) return isa != amx || ask_for_matrix_registers();
 #endif
   return isa == "baseline";
 }

@@ -20,6 +20,10 @@
 
 #if defined(__linux__)
 #include <sys/mman.h>
+#if defined(__x86_64__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 #endif
 
 #define FINEGRAIN_VERSION "0.1.0"
@@ -115,6 +119,17 @@ inline constexpr std::size_t large_page = std::size_t{1} << 21;
 inline void ask_for_large_pages([[maybe_unused]] void* data, [[maybe_unused]] std::size_t bytes) {
 #if defined(__linux__)
   ::madvise(data, bytes, MADV_HUGEPAGE);  // without such pages small ones do, slower
+#endif
+}
+
+/// Asks the system for AMX's registers, for all threads of the process: whether it gives them.
+inline bool ask_for_matrix_registers() noexcept {
+#if defined(__linux__) && defined(__x86_64__)
+  constexpr int request_permission = 0x1023, tile_data = 18;
+  static bool const given = ::syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+  return given;
+#else
+  return false;
 #endif
 }
 

@@ -10,9 +10,6 @@
 #include "../base/error.hpp"
 
 #if defined(FINEGRAIN_HAS_AMX)
-#include <sys/syscall.h>
-#include <unistd.h>
-
 namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 namespace amx {
@@ -28,12 +25,8 @@ struct alignas(64) shape {
 #if defined(FINEGRAIN_AMX_ELSEWHERE)
 using namespace FINEGRAIN_AMX_ELSEWHERE;
 #else
-/// Asks the system for the registers, for all threads of the process: whether it has let them.
-inline bool allowed() {
-  constexpr int request_permission = 0x1023, tile_data = 18;
-  static bool const let = ::syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
-  return let;
-}
+/// Whether the system gives the registers to this process, which it then has.
+inline bool allowed() { return ask_for_matrix_registers(); }
 /// All registers become 0.
 FINEGRAIN_INLINE void begin(shape const& s) { asm volatile("ldtilecfg %0" : : "m"(s)); }
 /// Nothing is left that the system would keep for this thread.
