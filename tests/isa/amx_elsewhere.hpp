@@ -3,7 +3,7 @@
 //
 //   c++ -march=x86-64-v4 -mavx512vnni -mavx512vbmi -mavx512bf16 -include tests/isa/amx_elsewhere.hpp ...
 //
-// Compiled for a machine without AMX it takes AMX's place in cpu/amx.hpp. What the processor would refuse
+// Included ahead of the library it takes AMX's place in cpu/amx.hpp. What the processor would refuse
 // ends the program in a sentence. SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -12,7 +12,7 @@
 #include <cstdlib>
 #include <cstring>
 
-#if !defined(__AMX_TILE__)
+#if !defined(FINEGRAIN_HAS_AMX)
 #define __AMX_TILE__ 1
 #define __AMX_BF16__ 1
 #define FINEGRAIN_AMX_ELSEWHERE ::amx_elsewhere

@@ -16,7 +16,7 @@ struct answer {
 inline char const* compiled_for() {
 #if !defined(__x86_64__)
   return "baseline";
-#elif defined(__AMX_TILE__)
+#elif defined(FINEGRAIN_HAS_AMX)
   return "x86-64-v4-amx";
 #elif defined(__AVX512BF16__)
   return "x86-64-v4-bf16";

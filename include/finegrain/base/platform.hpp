@@ -65,7 +65,9 @@
 #else
 #define FINEGRAIN_BF16
 #endif
-#if defined(__AVX512BF16__) && defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__linux__)
+// clang 14 has another name for both features.
+#if defined(__AVX512BF16__) && defined(__linux__) && \
+    (defined(__AMX_TILE__) && defined(__AMX_BF16__) || defined(__AMXBF16__))
 #define FINEGRAIN_HAS_AMX 1
 #define FINEGRAIN_AMX _amx
 #else

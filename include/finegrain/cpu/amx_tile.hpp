@@ -29,9 +29,10 @@ struct amx_tile {
     for (int rows = 0; rows <= 2 * high; ++rows) {
       int const above = std::min(rows, high), below = rows - above;
       int const of[] = {above, above, below, below, above, below, high, high};
+      amx::shape& shape = all[static_cast<std::size_t>(rows)];
       for (int i = 0; i < 8; ++i) {
-        all[rows].rows[i] = static_cast<std::uint8_t>(of[i]);
-        all[rows].bytes[i] = of[i] > 0 ? row : 0;
+        shape.rows[i] = static_cast<std::uint8_t>(of[i]);
+        shape.bytes[i] = of[i] > 0 ? row : 0;
       }
     }
     return all;
