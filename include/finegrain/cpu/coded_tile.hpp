@@ -21,7 +21,7 @@ struct code_layout {
   static constexpr std::int64_t step_bytes = panel_width * 4, scale_bytes = panel_width * 2;
   std::int64_t K;  // numbers along k
 
-  constexpr std::int64_t steps() const { return units_of<format::bf16>(K) / step_units; }
+  constexpr std::int64_t steps() const { return units_of<code::products>(K) / step_units; }
   /// At least one, though a matrix may have no columns, and then has no block.
   constexpr std::int64_t block_steps() const {
     return code::block == 0 ? std::max<std::int64_t>(steps(), 1) : code::block / step_numbers;

@@ -11,7 +11,7 @@ namespace simd {
 /// Units that hold so many numbers along k; of two numbers as many as codes come at a time, or vectors.
 template <format F>
 constexpr std::int64_t units_of(std::int64_t numbers) {
-  constexpr std::int64_t some = std::max({lanes, 8, 2 * unit<format::bf16>::deep});
+  constexpr std::int64_t some = std::max({lanes, 8, unit<F>::numbers * unit<F>::deep});
   return F == format::f32 ? numbers : ceil_div(numbers, some) * (some / 2);
 }
 
