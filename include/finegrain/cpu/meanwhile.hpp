@@ -27,17 +27,18 @@ struct ahead {
   }
 };
 /// Memory that is read next as it stands, from end to end, which tiles fetch into the first-level
-/// cache: `pace` bytes further at every so many units of k. One fetch between two units' multiply-adds
-/// takes no time, where some at a time wait for one another.
+/// cache, or the second (2): `pace` bytes further at every so many units of k. One fetch between two
+/// units' multiply-adds takes no time, where some at a time wait for one another.
 template <int Every>
 struct flow {
   static constexpr int every = Every;
   std::byte const* at;
   std::int64_t pace;
 
+  template <int Near = 3>
   FINEGRAIN_INLINE void fetch() {
     constexpr int lines = panel_width > 16 ? panel_width / 16 : 1;  // of a unit of B
-    for (int i = 0; i < lines; ++i) __builtin_prefetch(at + i * (pace / lines), 0, 3);
+    for (int i = 0; i < lines; ++i) __builtin_prefetch(at + i * (pace / lines), 0, Near);
     at += pace;
   }
 };

@@ -56,13 +56,15 @@ struct panels : panel_shape {
     std::int64_t units;  // of k in all
 
     /// Longer registers take longer pieces, of one length: during each the next is fetched. Those for
-    /// matrices take all: what they read comes from the second-level cache in time.
-    std::int64_t pass(int, std::int64_t) const {
+    /// matrices read B and A from the second-level cache in time; when more than two strips do, a piece
+    /// of B that stays in the first leaves room for what comes from memory.
+    std::int64_t pass(int rows, std::int64_t) const {
+      if (unit<F>::deep > 1 && rows > 2 * strips<F>::most) return depth / 2;
       if (unit<F>::deep > 1) return std::max<std::int64_t>(units, 1);
       return registers == 32 ? ceil_div(units, (units - 1) / (2 * depth) + 1) : depth;
     }
 
-    /// Many tiles share the fetching of what comes then. A tile alone reads at the pace of memory: it
+    /// Tiles share the fetching of what comes then. A vector's tile alone reads at the pace of memory: it
     /// fetches 4 kB ahead, and one row of one part leaves even that to the machine.
     void run(strips<F> const& a, piece const& now, int count, bool, float* sums,
              piece const& then) const {
@@ -70,7 +72,7 @@ struct panels : panel_shape {
       sink const to = now.k == 0 ? sink::fresh : sink::go_on;
       if (count > 1) return few_rows(a, now.units, panel, to, count, sums);
       auto const run = [&](auto next) { a.multiply(now.units, panel, to, sums, next); };
-      if (a.count() == 1)
+      if (unit<F>::deep == 1 && a.count() == 1)
         run(flow<1>{bytes(panel + 1024), a.rows() * unit<F>::parts > 1 ? unit_bytes : 0});
       else
         fetching(bytes(at(then.panel, then.k)), then.units * unit_bytes, a.count() * now.units,

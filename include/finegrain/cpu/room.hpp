@@ -19,7 +19,9 @@ template <format F>
 inline constexpr int strip_rows = unit<F>::deep > 1 ? 32 : tile_rows;
 inline constexpr int depth = 256;  // k's at a time: a panel and a tile's rows stay in L1
 inline constexpr int at_once = std::min(depth, 4096 / panel_width);  // of f32 in 16 kB: half an L1
-inline constexpr int block_rows = 96;  // rows that share one packing of B
+/// Rows that share one packing of B. Beside registers for matrices, packing takes longer than products,
+/// and a second-level cache holds 2 MB.
+inline constexpr int block_rows = unit<format::bf16>::deep > 1 ? 192 : 96;
 inline constexpr int block_cols = 128;
 inline constexpr int block_panels = block_cols / panel_width;
 /// A's strips, of two parts for each unit, what blocks have, and a line or two behind each strip.
