@@ -79,7 +79,7 @@ struct amx_tile {
                             Meanwhile& meanwhile) const {
     for (std::int64_t k = 0; k < units; k += deep) {
       if constexpr (requires { meanwhile.every; })
-        for (int i = 0; i < deep; i += Meanwhile::every) meanwhile.template fetch<2>();
+        meanwhile.fetch_far(deep);
       else
         meanwhile.fetch(k);
       if constexpr (requires { meanwhile.also; }) meanwhile.also.some();

@@ -27,19 +27,24 @@ struct ahead {
   }
 };
 /// Memory that is read next as it stands, from end to end, which tiles fetch into the first-level
-/// cache, or the second (2): `pace` bytes further at every so many units of k. One fetch between two
-/// units' multiply-adds takes no time, where some at a time wait for one another.
+/// cache: `pace` bytes further at every so many units of k. One fetch between two units' multiply-adds
+/// takes no time, where some at a time wait for one another.
 template <int Every>
 struct flow {
   static constexpr int every = Every;
   std::byte const* at;
   std::int64_t pace;
 
-  template <int Near = 3>
   FINEGRAIN_INLINE void fetch() {
     constexpr int lines = panel_width > 16 ? panel_width / 16 : 1;  // of a unit of B
-    for (int i = 0; i < lines; ++i) __builtin_prefetch(at + i * (pace / lines), 0, Near);
+    for (int i = 0; i < lines; ++i) __builtin_prefetch(at + i * (pace / lines), 0, 3);
     at += pace;
+  }
+  /// For several units, into the second-level cache.
+  FINEGRAIN_INLINE void fetch_far(std::int64_t units) {
+    std::byte const* const end = at + units * pace;
+    for (; at < end; at += line * 4) __builtin_prefetch(at, 0, 2);
+    at = end;
   }
 };
 /// Rows of numbers that a tile copies into panels beside its multiply-adds, some at each cache line of
