@@ -3,6 +3,7 @@
 #pragma once
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
@@ -217,6 +218,15 @@ class machine {
     on_.threads(total >> 21, [&](std::int64_t i, int) {
       std::fill_n(memory_.floats() + (i << 19), std::int64_t{1} << 19, 1.0f);
     });
+  }
+  /// Reads twice what the last cache holds, or all of the buffer, so that little else is left there:
+  /// contenders that share weights would find what the one before had to read from memory.
+  void forget() {
+    static std::int64_t const cache = ::sysconf(_SC_LEVEL3_CACHE_SIZE);
+    for (std::int64_t read = 0; read < std::min(2 * cache, total); read += slice) {
+      place_ = (place_ + slice) % total;
+      keep(static_cast<float>(read_rate(on_, memory_.floats() + place_ / 4, slice)));
+    }
   }
   limits measure() {
     place_ = (place_ + slice) % total;

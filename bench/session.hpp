@@ -149,15 +149,14 @@ class session {
   static std::size_t clean(std::vector<sample> const& all) {
     return std::size_t(std::count_if(all.begin(), all.end(), [](sample s) { return s.clean; }));
   }
-  sample call(contender const& c, std::int64_t round) const {
+  sample call(contender const& c, std::int64_t round) {
     if (c.before) c.before();
+    machine_.forget();
     quiet_watch const watch;
     double const seconds = seconds_of([&] { c.run(round); });
     bool const clean = watch.clean();
-    if (c.lingers) {
-      std::this_thread::sleep_for(std::chrono::milliseconds(250));
-      for (int i = 0; i < 5; ++i) static_cast<void>(peak_flops(on_));  // cores that slept are slow
-    }
+    if (c.lingers)  // cores that sleep meanwhile are slow, and so is their memory
+      for (double waited = 0; waited < 0.25;) waited += seconds_of([&] { machine_.measure(); });
     return {seconds, clean};
   }
 

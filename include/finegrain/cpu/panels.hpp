@@ -64,16 +64,18 @@ struct panels : panel_shape {
       return registers == 32 ? ceil_div(units, (units - 1) / (2 * depth) + 1) : depth;
     }
 
-    /// Tiles share the fetching of what comes then. A vector's tile alone reads at the pace of memory: it
-    /// fetches 4 kB ahead, and one row of one part leaves even that to the machine.
+    /// Many tiles share the fetching of what comes then. A tile alone reads at the pace of memory: it
+    /// fetches 4 kB ahead, and one row of one part leaves even that to the machine, but for the long
+    /// steps of registers for matrices.
     void run(strips<F> const& a, piece const& now, int count, bool, float* sums,
              piece const& then) const {
       float const* const panel = at(now.panel, now.k);
       sink const to = now.k == 0 ? sink::fresh : sink::go_on;
       if (count > 1) return few_rows(a, now.units, panel, to, count, sums);
       auto const run = [&](auto next) { a.multiply(now.units, panel, to, sums, next); };
-      if (unit<F>::deep == 1 && a.count() == 1)
-        run(flow<1>{bytes(panel + 1024), a.rows() * unit<F>::parts > 1 ? unit_bytes : 0});
+      constexpr bool always = unit<F>::deep > 1;
+      if (a.count() == 1)
+        run(flow<1>{bytes(panel + 1024), always || a.rows() * unit<F>::parts > 1 ? unit_bytes : 0});
       else
         fetching(bytes(at(then.panel, then.k)), then.units * unit_bytes, a.count() * now.units,
                  run);
