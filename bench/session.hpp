@@ -9,7 +9,6 @@
 #include <finegrain/lab/text.hpp>
 #include <functional>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "probe.hpp"

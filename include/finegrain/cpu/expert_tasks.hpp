@@ -72,9 +72,11 @@ struct expert_room {
     auto const size = [&]<format... F>() {
       return std::max({simd::left_rows<F>::size(tokens, K)...});
     };
-    return size.template
-    operator()<format::f32, format::bf16, simd::codec<format::int8>::products,
-               simd::codec<format::int8_block>::products, simd::codec<format::int4>::products>();
+    std::int64_t const most =
+        size.template operator()<format::f32, format::bf16, simd::codec<format::int8>::products,
+                                 simd::codec<format::int8_block>::products,
+                                 simd::codec<format::int4>::products>();
+    return ceil_div(most, simd::line) * simd::line;  // what follows begins with a cache line
   }
   float* left_of(int worker) const { return data + worker * size(); }
   float* hidden_of(int worker) const { return left_of(worker) + left; }

@@ -95,13 +95,13 @@ void pack_rows(N const* const* rows, std::int64_t n, std::int64_t count, float* 
     } else {
       float block[lanes][lanes];
       float const* units[lanes];
-      std::int64_t const count = product_units<F>(ks), there = ceil_div(ks, unit<F>::numbers);
+      std::int64_t const there = ceil_div(ks, unit<F>::numbers), all = product_units<F>(ks);
       for (int r = 0; r < lanes; ++r) {
         units[r] = block[r];
         if (r < n) unit<F>::take(from[r], ks, block[r]);
-        if (there < count) std::fill(block[r] + there, block[r] + count, 0.0f);
+        if (there < all) std::fill(block[r] + there, block[r] + all, 0.0f);
       }
-      transpose(units, n, count, to, panel_width);
+      transpose(units, n, all, to, panel_width);
     }
     for (std::int64_t r = 0; r < n; ++r) from[r] += stretch;
   }

@@ -146,11 +146,11 @@ void multiply_block(row_list a, std::int64_t K, B const& b, std::int64_t first, 
 template <format F>
 void outer_product(row_list a, std::int64_t first, row_list b, std::int64_t K, matrix<float> dw,
                    gradients mode, room& room, float* right, std::int64_t size) {
-  constexpr std::int64_t step = depth * unit<F>::numbers, strip_rows = strips<F>::most;
+  constexpr std::int64_t step = depth * unit<F>::numbers, most_high = strips<F>::most;
   constexpr std::int64_t group = std::min<std::int64_t>(
-      2 * block_panels, block_rows * block_cols / (2 * strip_rows * panel_width));
+      2 * block_panels, block_rows * block_cols / (2 * most_high * panel_width));
   constexpr std::int64_t width = group * panel_width;
-  float *here = room.sums, *there = room.sums + strip_rows * width;
+  float *here = room.sums, *there = room.sums + most_high * width;
   leaving last;  // a strip's sums, while the next strip is multiplied
   if (K == 0 && mode == gradients::overwrite)
     for (std::int64_t r = 0; r < dw.rows; ++r) std::fill_n(dw.row(r), dw.cols, 0.0f);
