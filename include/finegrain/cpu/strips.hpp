@@ -79,25 +79,26 @@ class strips {
   /// of the next strip's rows may stand, which a product of so many units as there are does not read.
   void pack_columns(row_list a, std::int64_t first, std::int64_t count) const {
     constexpr int n = unit<F>::numbers;
-    auto const numbers_at = [&](std::int64_t k, int row, vec(&numbers)[n]) {
-      for (int i = 0; i < n; ++i) {
-        float const* const from = k + i < count ? a[k + i] + first + row : nullptr;
-        numbers[i] = !from                  ? vec{}
-                     : row + lanes <= rows_ ? load(from)
-                                            : load_first(from, rows_ - row);
-      }
-    };
-    for (std::int64_t k = 0; k < count; k += n * deep)
+    for (std::int64_t k = 0; k < count; k += n * deep) {
+      float const* from[n * deep];
+      for (int i = 0; i < n * deep; ++i) from[i] = k + i < count ? a[k + i] + first : nullptr;
       each([&](int top, int height, float* to) {
         in_groups(height, [&](int r, [[maybe_unused]] int rows) {
+          auto const numbers_of = [&](float const* const* of, vec(&numbers)[n]) {
+            for (int i = 0; i < n; ++i)
+              numbers[i] = !of[i] ? vec{}
+                           : top + r + lanes <= rows_
+                               ? load(of[i] + top + r)
+                               : load_first(of[i] + top + r, rows_ - top - r);
+          };
           vec numbers[n];
           if constexpr (deep == 1) {
-            numbers_at(k, top + r, numbers);
+            numbers_of(from, numbers);
             keep_unit(numbers, height, to + unit_at(k) * height + r);
           } else {
             vec units[lanes];
             for (int u = 0; u < deep; ++u) {
-              numbers_at(k + u * n, top + r, numbers);
+              numbers_of(from + u * n, numbers);
               units[u] = unit<F>::join(numbers);
             }
             transpose(units);
@@ -106,6 +107,7 @@ class strips {
           }
         });
       });
+    }
   }
 
   /// Numbers [k, k + count) of every row, up to `lanes` of them: of row r the first of row(r), behind
