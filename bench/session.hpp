@@ -154,7 +154,7 @@ class session {
     quiet_watch const watch;
     double const seconds = seconds_of([&] { c.run(round); });
     bool const clean = watch.clean();
-    if (c.lingers)  // cores that sleep meanwhile are slow, and so is their memory
+    if (c.lingers)  // cores that sleep meanwhile are slow
       for (double waited = 0; waited < 0.25;) waited += seconds_of([&] { machine_.measure(); });
     return {seconds, clean};
   }
