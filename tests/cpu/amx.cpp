@@ -81,7 +81,7 @@ TEST_CASE("tiles in registers for matrices have the bits that the manual says") 
         sums = expected;
         if (to == simd::sink::fresh) expected.assign(expected.size(), 0.0f);
         add_elsewhere(rows, a.data(), units, panel.data(), expected.data());
-        simd::flow<1> nothing{};
+        simd::streams nothing{};
         simd::run_matrix_tiles(rows, a.data(), units, panel.data(), to, sums.data(), width, {}, 1,
                                nothing);
         for (std::size_t i = 0; i < expected.size(); ++i) {

@@ -79,6 +79,10 @@ void load(void const* from, std::int64_t stride) {
     std::memcpy(mine.registers[To][r], static_cast<char const*>(from) + r * stride,
                 static_cast<std::size_t>(to.bytes));
 }
+template <int To>
+void load_once(void const* from, std::int64_t stride) {
+  load<To>(from, stride);
+}
 template <int From>
 void store(void* to, std::int64_t stride) {
   extent const from(From);

@@ -37,6 +37,11 @@ template <int To>
 FINEGRAIN_INLINE void load(void const* from, std::int64_t stride) {
   asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride), "i"(To) : "memory");
 }
+/// The same of rows that leave the first-level cache to others.
+template <int To>
+FINEGRAIN_INLINE void load_once(void const* from, std::int64_t stride) {
+  asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride), "i"(To) : "memory");
+}
 template <int From>
 FINEGRAIN_INLINE void store(void* to, std::int64_t stride) {
   asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(to), "r"(stride), "i"(From) : "memory");

@@ -7,6 +7,8 @@
 #pragma once
 
 #include <array>
+#include <type_traits>
+#include <utility>
 
 #include "amx.hpp"
 #include "meanwhile.hpp"
@@ -49,53 +51,77 @@ struct amx_tile {
 
   bool both() const { return rows > high; }
 
-  /// Sums, rows of which are `stride` numbers apart.
-  FINEGRAIN_INLINE void start(sink to, float const* sums, std::int64_t stride) const {
-    if (to == sink::fresh) {
-      amx::zero<0>(), amx::zero<1>();
-      if (both()) amx::zero<2>(), amx::zero<3>();
-    } else {
-      amx::load<0>(sums, stride * 4), amx::load<1>(sums + lanes, stride * 4);
-      sums += high * stride;
-      if (both()) amx::load<2>(sums, stride * 4), amx::load<3>(sums + lanes, stride * 4);
+  /// What registers of sums do before a tile's first products: the last tile's leave, and this tile's
+  /// are there. One after the other, while others are added to: all at once, products wait.
+  struct turn {
+    float* last;         // where the last tile's go, if there was one
+    float const* begin;  // what this tile's begin at; null: at 0
+    std::int64_t stride;
+
+    template <int I>
+    FINEGRAIN_INLINE void operator()(std::integral_constant<int, I>) const {
+      if (last) store<I>(last, stride);
+      if (begin)
+        amx::load<I>(begin + place<I>(stride), stride * 4);
+      else
+        amx::zero<I>();
     }
-  }
+  };
+  /// The sums of the last tile.
   FINEGRAIN_INLINE void finish(float* sums, std::int64_t stride) const {
-    amx::store<0>(sums, stride * 4), amx::store<1>(sums + lanes, stride * 4);
-    sums += high * stride;
-    if (both()) amx::store<2>(sums, stride * 4), amx::store<3>(sums + lanes, stride * 4);
+    store<0>(sums, stride), store<1>(sums, stride);
+    if (both()) store<2>(sums, stride), store<3>(sums, stride);
   }
-  /// sums += a . panel of some units, a multiple of 16. Behind them a stands then.
+
+  /// sums += a . panel of some units, a multiple of 16 but not 0. Behind them a stands then.
   template <class Meanwhile>
-  FINEGRAIN_INLINE void add(float const*& a, std::int64_t units, float const* panel,
-                            Meanwhile& meanwhile) const {
-    both() ? add<true>(a, units, panel, meanwhile) : add<false>(a, units, panel, meanwhile);
+  FINEGRAIN_INLINE void add(turn const& first, float const*& a, std::int64_t units,
+                            float const* panel, Meanwhile& meanwhile) const {
+    both() ? add<true>(first, a, units, panel, meanwhile)
+           : add<false>(first, a, units, panel, meanwhile);
     if constexpr (requires { meanwhile.also; }) meanwhile.also.rest();
   }
 
  private:
+  /// Where register I of sums has its first, rows `stride` apart.
+  template <int I>
+  static constexpr std::int64_t place(std::int64_t stride) {
+    return I / 2 * high * stride + I % 2 * lanes;
+  }
+  template <int I>
+  FINEGRAIN_INLINE static void store(float* sums, std::int64_t stride) {
+    amx::store<I>(sums + place<I>(stride), stride * 4);
+  }
+
   template <bool Both, class Meanwhile>
-  FINEGRAIN_INLINE void add(float const*& a, std::int64_t units, float const* panel,
-                            Meanwhile& meanwhile) const {
-    for (std::int64_t k = 0; k < units; k += deep) {
+  FINEGRAIN_INLINE void add(turn const& first, float const*& a, std::int64_t units,
+                            float const* panel, Meanwhile& meanwhile) const {
+    std::int64_t k = 0;
+    auto const step = [&](auto const& before) __attribute__((always_inline)) {
       if constexpr (requires { meanwhile.every; })
-        meanwhile.fetch_far(deep);
+        meanwhile.fetch();
       else
         meanwhile.fetch(k);
       if constexpr (requires { meanwhile.also; }) meanwhile.also.some();
       amx::load<6>(panel, 2 * row);
-      amx::load<4>(a, row);
+      amx::load_once<4>(a, row);
+      before(std::integral_constant<int, 0>{});
       amx::add_product<0, 4, 6>();
       amx::load<7>(panel + lanes, 2 * row);
+      before(std::integral_constant<int, 1>{});
       amx::add_product<1, 4, 7>();
       if constexpr (Both) {
-        amx::load<5>(a + high * lanes, row);
+        amx::load_once<5>(a + high * lanes, row);
+        before(std::integral_constant<int, 2>{});
         amx::add_product<2, 5, 6>();
+        before(std::integral_constant<int, 3>{});
         amx::add_product<3, 5, 7>();
       }
       a += rows * deep;
       panel += deep * panel_width;
-    }
+    };
+    step(first);
+    for (k = deep; k < units; k += deep) step([](auto) {});
   }
 };
 
@@ -104,39 +130,47 @@ template <class Next>
 void run_matrix_tiles(int rows, float const* a, std::int64_t units, float const* panel, sink to,
                       float* sums, std::int64_t stride, tile_step step, int count, Next& next) {
   amx_tile const tile(rows);
+  float* last = nullptr;
   for (int t = 0; t < count; ++t, a += step.rows, panel += step.panel, sums += step.sums) {
     float const* from = a;
-    tile.start(to, sums, stride);
+    amx_tile::turn const first{last, to == sink::go_on ? sums : nullptr, stride};
     if constexpr (requires { next.every; }) {
-      tile.add(from, units, panel, next);
+      tile.add(first, from, units, panel, next);
     } else {
       auto meanwhile = next(t);
-      tile.add(from, units, panel, meanwhile);
+      tile.add(first, from, units, panel, meanwhile);
     }
-    tile.finish(sums, stride);
+    last = sums;
   }
+  tile.finish(last, stride);
 }
 
-/// As scaled_tile.
+/// As scaled_tile. A block's sums are scaled while the next block is multiplied.
 template <class Flow>
 void scaled_matrix_tile(int rows, float const* strip, std::int64_t units, std::int64_t block,
                         float const* panel, float const* scales, float* sums, Flow& next) {
-  alignas(64) float mine[2 * amx_tile::high * panel_width];
+  alignas(64) float room[2][2 * amx_tile::high * panel_width];
+  float *mine = room[0], *last = nullptr;
   amx_tile const tile(rows);
-  for (; units > 0; units -= block, panel += block * panel_width, scales += panel_width) {
-    tile.start(sink::fresh, nullptr, 0);
-    tile.add(strip, std::min(units, block), panel, next);
-    tile.finish(mine, panel_width);
+  auto const scaled = [&](float const* block_sums) {
     for (int j = 0; j < vectors; ++j) {
       vec const scale = load(scales + j * lanes);
       for (int r = 0; r < rows; ++r) {
         float* const to = sums + r * panel_width + j * lanes;
         vec total = load(to);
-        add_product(load(mine + r * panel_width + j * lanes), scale, total);
-        store(to, total);
+        add_product(load(block_sums + r * panel_width + j * lanes), scale, total);
+        simd::store(to, total);
       }
     }
+    scales += panel_width;
+  };
+  for (; units > 0; units -= block, panel += block * panel_width) {
+    tile.add({last, nullptr, panel_width}, strip, std::min(units, block), panel, next);
+    if (last) scaled(last);
+    last = std::exchange(mine, mine == room[0] ? room[1] : room[0]);
   }
+  tile.finish(last, panel_width);
+  scaled(last);
 }
 
 #endif

@@ -73,12 +73,13 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
                  std::make_integer_sequence<int, std::min(few, tile_rows)>());
       } else {
         constexpr std::int64_t unit_bytes = code_layout<F>::step_bytes / units_of_codes<F>;
-        fetching(data + then.panel * layout.panel_bytes() + layout.at(then.k / units_of_codes<F>),
-                 then.units * unit_bytes, now.units * parts * a.count(), [&](auto next) {
-                   for (std::int64_t u = 0; u < now.units; u += some)
-                     decoded_rows(a.after(u), {now.panel, now.k + u, std::min(some, now.units - u)},
-                                  panel, sums, next);
-                 });
+        fetching<decoded>(
+            data + then.panel * layout.panel_bytes() + layout.at(then.k / units_of_codes<F>),
+            then.units * unit_bytes, now.units * parts * a.count(), [&](auto next) {
+              for (std::int64_t u = 0; u < now.units; u += some)
+                decoded_rows(a.after(u), {now.panel, now.k + u, std::min(some, now.units - u)},
+                             panel, sums, next);
+            });
       }
       if constexpr (code::block == 0)
         for (int i = 0; last && i < count; ++i)

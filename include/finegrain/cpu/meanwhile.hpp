@@ -40,11 +40,28 @@ struct flow {
     for (int i = 0; i < lines; ++i) __builtin_prefetch(at + i * (pace / lines), 0, 3);
     at += pace;
   }
-  /// For several units, into the second-level cache.
-  FINEGRAIN_INLINE void fetch_far(std::int64_t units) {
-    std::byte const* const end = at + units * pace;
-    for (; at < end; at += line * 4) __builtin_prefetch(at, 0, 2);
-    at = end;
+};
+/// Memory that is read next as it stands, which tiles that take long steps fetch into the second-level
+/// cache: `ways` parts of it side by side, a line of each in turn. In every page that is read from end to
+/// end the machine fetches further by itself; one page alone leaves it less far ahead than memory is
+/// away, and what waits for memory keeps tiles from what is in the caches.
+struct streams {
+  static constexpr int every = unit<format::bf16>::deep;  // units
+  static constexpr std::int64_t line_bytes = line * 4;
+  std::byte const* at;
+  std::int64_t pace;  // bytes at every step
+  int ways = 1;
+  std::int64_t apart = 0;  // bytes from way to way
+  std::int64_t due = 0;
+  int way = 0;
+
+  FINEGRAIN_INLINE void fetch() {
+    for (due += pace; due >= line_bytes; due -= line_bytes) {
+      __builtin_prefetch(at + way * apart, 0, 2);
+      if (++way < ways) continue;
+      way = 0;
+      at += line_bytes;
+    }
   }
 };
 /// Rows of numbers that a tile copies into panels beside its multiply-adds, some at each cache line of

@@ -59,7 +59,7 @@ struct panels : panel_shape {
     /// matrices read B and A from the second-level cache in time; when more than two strips do, a piece
     /// of B that stays in the first leaves room for what comes from memory.
     std::int64_t pass(int rows, std::int64_t) const {
-      if (unit<F>::deep > 1 && rows > 2 * strips<F>::most) return depth / 2;
+      if (unit<F>::deep > 1 && rows > 2 * strips<F>::most) return depth;
       if (unit<F>::deep > 1) return std::max<std::int64_t>(units, 1);
       return registers == 32 ? ceil_div(units, (units - 1) / (2 * depth) + 1) : depth;
     }
@@ -73,12 +73,13 @@ struct panels : panel_shape {
       sink const to = now.k == 0 ? sink::fresh : sink::go_on;
       if (count > 1) return few_rows(a, now.units, panel, to, count, sums);
       auto const run = [&](auto next) { a.multiply(now.units, panel, to, sums, next); };
-      constexpr bool always = unit<F>::deep > 1;
-      if (a.count() == 1)
-        run(flow<1>{bytes(panel + 1024), always || a.rows() * unit<F>::parts > 1 ? unit_bytes : 0});
+      if (a.count() > 1)
+        fetching<F>(bytes(at(then.panel, then.k)), then.units * unit_bytes, a.count() * now.units,
+                    run);
+      else if constexpr (unit<F>::deep > 1)
+        run(streams{bytes(panel + 1024), streams::every * unit_bytes});
       else
-        fetching(bytes(at(then.panel, then.k)), then.units * unit_bytes, a.count() * now.units,
-                 run);
+        run(flow<1>{bytes(panel + 1024), a.rows() * unit<F>::parts > 1 ? unit_bytes : 0});
     }
     float const* at(std::int64_t p, std::int64_t k) const {
       return data + (p * units + k) * panel_width;

@@ -75,15 +75,21 @@ FINEGRAIN_INLINE void add_stretch(float const*& a, std::int64_t units, float con
   if constexpr (requires { meanwhile.also; }) meanwhile.also.rest();
 }
 
-/// f(flow) with a flow of so many bytes while tiles go through `units` units of k, or of nothing.
-template <class Function>
+/// f(next) with what fetches so many bytes, or nothing, while tiles go through `units` units of k.
+template <format F, class Function>
 FINEGRAIN_INLINE void fetching(std::byte const* at, std::int64_t bytes, std::int64_t units,
                                Function&& f) {
-  auto const pace = [&](int every) { return ceil_div(bytes * every, units); };
-  if (pace(together) > 4 * std::int64_t{line})
-    f(flow<1>{at, pace(1)});
-  else
-    f(flow<together>{at, pace(together)});
+  if constexpr (unit<F>::deep > 1) {
+    constexpr int ways = 8;
+    constexpr std::int64_t lines = ways * streams::line_bytes;
+    f(streams{at, ceil_div(bytes * streams::every, units), ways, bytes / lines * lines / ways});
+  } else {
+    auto const pace = [&](int every) { return ceil_div(bytes * every, units); };
+    if (pace(together) > 4 * std::int64_t{line})
+      f(flow<1>{at, pace(1)});
+    else
+      f(flow<together>{at, pace(together)});
+  }
 }
 
 /// What a caller wants fetched (`ahead`), or copied too, while its tile t runs. It refers to the
