@@ -34,7 +34,7 @@ x86-64-v4-bf16 | x86-64-v4-amx)
   fi
   if [ "$isa" = x86-64-v4-amx ]; then
     if has amx_bf16; then
-      compile="$compile -mamx-tile -mamx-bf16"
+      compile="$compile -mamx-tile -mamx-bf16 -mamx-int8"
     else
       compile="$compile -include tests/isa/amx_elsewhere.hpp"
     fi

@@ -1,4 +1,4 @@
-// AMX's registers for bf16 in a thread's memory, after Intel's manual: to run kernels on machines without
+// AMX's registers in a thread's memory, after Intel's manual: to run kernels on machines without
 // them, and to compare the machine's with.
 //
 //   c++ -march=x86-64-v4 -mavx512vnni -mavx512vbmi -mavx512bf16 -include tests/isa/amx_elsewhere.hpp ...
@@ -15,6 +15,7 @@
 #if !defined(FINEGRAIN_HAS_AMX)
 #define __AMX_TILE__ 1
 #define __AMX_BF16__ 1
+#define __AMX_INT8__ 1
 #define FINEGRAIN_AMX_ELSEWHERE ::amx_elsewhere
 #endif
 
@@ -145,6 +146,36 @@ void add_product() {
     std::memset(mine.registers[Sum][r], 0, 64);
     std::memcpy(mine.registers[Sum][r], &total, static_cast<std::size_t>(sum.bytes));
   }
+}
+
+/// TDPBSSD, and TDPBUSD.
+template <int Sum, int A, int B, class Left>
+void add_products_of_bytes() {
+  static_assert(Sum != A && Sum != B && A != B, "a product's registers are three");
+  extent const sum(Sum), a(A), b(B);
+  demand(sum.bytes % 4 == 0 && a.bytes % 4 == 0 && b.bytes % 4 == 0, "a row has whole words");
+  demand(sum.rows == a.rows, "a product has not as many rows as its left side");
+  demand(sum.bytes == b.bytes, "a product has not as many columns as its right side");
+  demand(a.bytes / 4 == b.rows, "a product's sides have not as many words along k");
+  for (int r = 0; r < sum.rows; ++r)
+    for (int c = 0; c < sum.bytes; c += 4) {
+      std::uint32_t total;
+      std::memcpy(&total, mine.registers[Sum][r] + c, 4);
+      for (int k = 0; k < a.bytes; ++k) {
+        int const x = static_cast<Left>(mine.registers[A][r][k]);
+        int const y = static_cast<std::int8_t>(mine.registers[B][k / 4][c + k % 4]);
+        total += static_cast<std::uint32_t>(x * y);
+      }
+      std::memcpy(mine.registers[Sum][r] + c, &total, 4);
+    }
+}
+template <int Sum, int A, int B>
+void add_bytes() {
+  add_products_of_bytes<Sum, A, B, std::int8_t>();
+}
+template <int Sum, int A, int B>
+void add_unsigned_bytes() {
+  add_products_of_bytes<Sum, A, B, std::uint8_t>();
 }
 
 }  // namespace amx_elsewhere

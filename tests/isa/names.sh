@@ -35,7 +35,7 @@ done >names.txt <<END
 -march=x86-64-v4 -mavx512vnni
 -march=x86-64-v4 -mavx512vbmi -mavx512bf16
 -march=x86-64-v4 -mavx512vnni -mavx512vbmi -mavx512bf16
--march=x86-64-v4 -mavx512vnni -mavx512vbmi -mavx512bf16 -mamx-tile -mamx-bf16
+-march=x86-64-v4 -mavx512vnni -mavx512vbmi -mavx512bf16 -mamx-tile -mamx-bf16 -mamx-int8
 END
 cat names.txt
 awk '!NF || NF < 4 { print "not understood: " $0; failed = 1 }

@@ -65,9 +65,9 @@
 #else
 #define FINEGRAIN_BF16
 #endif
-// clang 14 has another name for both features.
-#if defined(__AVX512BF16__) && defined(__linux__) && \
-    (defined(__AMX_TILE__) && defined(__AMX_BF16__) || defined(__AMXBF16__))
+// clang 14 has other names for these features.
+#if defined(__AVX512BF16__) && defined(__AVX512VNNI__) && defined(__linux__) && \
+    (defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AMX_INT8__) || defined(__AMXBF16__) && defined(__AMXINT8__))
 #define FINEGRAIN_HAS_AMX 1
 #define FINEGRAIN_AMX _amx
 #else

@@ -2,7 +2,8 @@
 //
 // Four registers hold a tile's sums, two of rows above one another, two of columns side by side; the
 // other four pass the operands, of 16 units of k at a time: a panel's as they stand, a strip's row by row.
-// Sums of 16 units begin at 0 and are added to the tile's, whatever its rows.
+// Sums of 16 units begin at 0 and are added to the tile's, whatever its rows. Tiles of integers are in
+// amx_integers.hpp.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -17,6 +18,10 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 namespace simd {
+
+/// scaled_tile for numbers of a format, where there are such registers: (rows), then a call a strip.
+template <format F>
+struct scaled_matrix_tile;
 
 #if defined(FINEGRAIN_HAS_AMX)
 
@@ -69,8 +74,12 @@ struct amx_tile {
   };
   /// The sums of the last tile.
   FINEGRAIN_INLINE void finish(float* sums, std::int64_t stride) const {
+    both() ? finish<true>(sums, stride) : finish<false>(sums, stride);
+  }
+  template <bool Both>
+  FINEGRAIN_INLINE static void finish(float* sums, std::int64_t stride) {
     store<0>(sums, stride), store<1>(sums, stride);
-    if (both()) store<2>(sums, stride), store<3>(sums, stride);
+    if constexpr (Both) store<2>(sums, stride), store<3>(sums, stride);
   }
 
   /// sums += a . panel of some units, a multiple of 16 but not 0. Behind them a stands then.
@@ -145,33 +154,37 @@ void run_matrix_tiles(int rows, float const* a, std::int64_t units, float const*
   tile.finish(last, stride);
 }
 
-/// As scaled_tile. A block's sums are scaled while the next block is multiplied.
-template <class Flow>
-void scaled_matrix_tile(int rows, float const* strip, std::int64_t units, std::int64_t block,
-                        float const* panel, float const* scales, float* sums, Flow& next) {
-  alignas(64) float room[2][2 * amx_tile::high * panel_width];
-  float *mine = room[0], *last = nullptr;
-  amx_tile const tile(rows);
-  auto const scaled = [&](float const* block_sums) {
-    for (int j = 0; j < vectors; ++j) {
-      vec const scale = load(scales + j * lanes);
-      for (int r = 0; r < rows; ++r) {
-        float* const to = sums + r * panel_width + j * lanes;
-        vec total = load(to);
-        add_product(load(block_sums + r * panel_width + j * lanes), scale, total);
-        simd::store(to, total);
+/// A block's sums are scaled while the next is multiplied.
+template <>
+struct scaled_matrix_tile<format::bf16> : amx_tile {
+  using amx_tile::amx_tile;
+
+  template <class Flow>
+  void operator()(float const* strip, float const*, std::int64_t units, std::int64_t block,
+                  float const* panel, float const* scales, float* sums, Flow& next) const {
+    alignas(64) float room[2][2 * high * panel_width];
+    float *mine = room[0], *last = nullptr;
+    auto const scale = [&](float const* block_sums) {
+      for (int j = 0; j < vectors; ++j) {
+        vec const by = simd::load(scales + j * lanes);
+        for (int r = 0; r < rows; ++r) {
+          float* const to = sums + r * panel_width + j * lanes;
+          vec total = simd::load(to);
+          simd::add_product(simd::load(block_sums + r * panel_width + j * lanes), by, total);
+          simd::store(to, total);
+        }
       }
+      scales += panel_width;
+    };
+    for (; units > 0; units -= block, panel += block * panel_width) {
+      add({last, nullptr, panel_width}, strip, std::min(units, block), panel, next);
+      if (last) scale(last);
+      last = std::exchange(mine, mine == room[0] ? room[1] : room[0]);
     }
-    scales += panel_width;
-  };
-  for (; units > 0; units -= block, panel += block * panel_width) {
-    tile.add({last, nullptr, panel_width}, strip, std::min(units, block), panel, next);
-    if (last) scaled(last);
-    last = std::exchange(mine, mine == room[0] ? room[1] : room[0]);
+    finish(last, panel_width);
+    scale(last);
   }
-  tile.finish(last, panel_width);
-  scaled(last);
-}
+};
 
 #endif
 

@@ -30,7 +30,7 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
 
   /// Quantises the weights, count x (rows, cols) each.
   void fill(cpu const& on, stack<float const> first, stack<float const> second = {}) const {
-    if constexpr (unit<products>::deep > 1) require_matrix_registers();
+    if constexpr (in_matrices<products>) require_matrix_registers();
     std::int64_t const sharing = std::max<std::int64_t>(1, code::outputs / width());  // panels
     std::int64_t const groups = ceil_div(size(), sharing);
     on.threads(count * groups, [&](std::int64_t task, int) {
@@ -46,11 +46,12 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
     /// What codes are decoded into: units, or where a product would take those apart, floats. So many
     /// units at a time stay in the first-level cache, with a tile's rows.
     static constexpr int parts = [] {
-      if constexpr (Integers<products>) return unit<products>::always ? 1 : unit<products>::kept;
+      if constexpr (Integers<products>) return unit<products>::finished;
       return unit<products>::kept;
     }();
+    static constexpr bool bytes = Integers<products> && in_matrices<products>;
     static constexpr format decoded = parts > 1 ? format::f32 : products;
-    static constexpr std::int64_t some = at_once / parts;
+    static constexpr std::int64_t some = bytes && code::bits == 8 ? depth : at_once / parts;
     /// Rows that meet the codes themselves: number by number, a tile's multiply-adds leave time to decode.
     /// Registers for matrices take no codes.
     static constexpr int few = [] {
@@ -75,7 +76,7 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
         constexpr std::int64_t unit_bytes = code_layout<F>::step_bytes / units_of_codes<F>;
         fetching<decoded>(
             data + then.panel * layout.panel_bytes() + layout.at(then.k / units_of_codes<F>),
-            then.units * unit_bytes, now.units * parts * a.count(), [&](auto next) {
+            then.units * unit_bytes, a.count(), now.units * parts, [&](auto next) {
               for (std::int64_t u = 0; u < now.units; u += some)
                 decoded_rows(a.after(u), {now.panel, now.k + u, std::min(some, now.units - u)},
                              panel, sums, next);
@@ -119,30 +120,44 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
                                      next);
       } else {
         if (now.k == 0) std::fill_n(sums, a.rows() * panel_width, 0.0f);
-        a.each([&](int top, int height, float const* strip, float const* blocks) {
-          scaled_tile<decoded, products>(
-              height, strip, blocks, units, block / unit<decoded>::numbers, room,
-              room + depth * panel_width, sums + top * panel_width, next);
-        });
+        a.template multiply_scaled<decoded>(
+            units, block / unit<decoded>::numbers, room,
+            bytes && code::block == 0 ? nullptr : room + depth * panel_width, sums, next);
       }
     }
     /// Steps [begin, end) as a product takes them, and their scales.
     FINEGRAIN_ONE_COPY void decode(std::byte const* panel, std::int64_t begin,
                                    std::int64_t end) const {
       constexpr int n = units_of_codes<F>;
+      constexpr int rows = bytes ? n / 2 : n * parts;  // of the panel, of a step
+      constexpr std::int64_t behind = [] {  // a block's values times 16, where both stand
+        if constexpr (bytes)
+          return unit<products>::joined ? unit<products>::words * panel_width : 0;
+        else
+          return 0;
+      }();
       [[maybe_unused]] decoder<F> const tables;
       float* to = room;
       float* scales = room + depth * panel_width;
-      if constexpr (code::block == 0 && block > 0)
+      if constexpr (code::block == 0 && block > 0 && !bytes)
         std::fill_n(scales, ceil_div((end - begin) * layout.step_numbers, block) * panel_width,
                     1.0f);
       for (std::int64_t s = begin; s < end;) {
         std::int64_t const b = s / layout.block_steps();
         std::int64_t const stop = std::min(end, (b + 1) * layout.block_steps());
         std::byte const* codes = panel + layout.at(s);
-        for (; s < stop; ++s, codes += layout.step_bytes, to += n * parts * panel_width)
+        for (; s < stop; ++s, codes += layout.step_bytes, to += rows * panel_width)
           for (int j = 0; j < vectors; ++j) {
             ivec const c = load_codes(codes + j * std::int64_t{sizeof(ivec)});
+            if constexpr (bytes) {
+              FINEGRAIN_UNROLL
+              for (int i = 0; i < n / 2; ++i) {
+                float* const at = to + i * panel_width + j * lanes;
+                if constexpr (unit<products>::joined) store(at, decoder<F>::bytes_times_16(c, i));
+                store(at + behind, decoder<F>::bytes(c, i));
+              }
+              continue;
+            }
             [[maybe_unused]] vec units[n];
             if constexpr (!by_number<F>) tables.units(c, units);
             FINEGRAIN_UNROLL
@@ -157,6 +172,7 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
               store(to + i * panel_width + j * lanes, part);
             }
           }
+        to += behind;
         if constexpr (code::block > 0) {
           vec by[vectors];
           load_scales<F>(panel + layout.scales_at(b), by);

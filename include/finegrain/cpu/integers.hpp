@@ -36,7 +36,12 @@ inline constexpr bool as_integers = true;
 /// of what floats hold. Codes are values + zero, for which a block's sums start at -zero times the sum of
 /// the row's integers. A block's sum is at most 2^sum_bits times the scale.
 ///
-/// Registers of 64 bytes multiply integers at the rate of floats, or twice that: there all rows are pairs.
+/// Registers of 64 bytes multiply integers at the rate of floats, or twice that: there all rows are pairs;
+/// but where there are registers for matrices, which multiply bytes with signs, only few are. More rows are
+/// two bytes of each integer. Codes of 4 bits are in two bytes as well, one of them 16 times the value, so
+/// that both bytes' products are one sum: of that, integers have four bits less. For codes of 8 bits there
+/// are two sums, the lower byte without a sign. Bytes of `words` of four numbers stand side by side in a
+/// row: the higher ones, then the lower ones, which are in a line of their own if a line is full.
 ///
 /// Of 32 bytes, only the few rows are that meet codes as they are decoded. Where more share what was
 /// decoded, A's rows hold the same integers as floats, times the scale, and codes become floats where they
@@ -47,18 +52,25 @@ inline constexpr bool as_integers = true;
 ///                       its sums start at, and the scale
 ///   few                 rows that meet codes as they are decoded, as pairs
 ///   always              whether more rows are pairs too
-///   finish(...)         makes pairs, or floats, of a strip that holds all numbers of its rows
+///   in_bytes, words     whether they are bytes; words of the higher ones that a register holds of a row
+///   joined              whether both bytes' products are one sum
+///   finished            floats that hold a unit of theirs
+///   finish(...)         makes pairs, bytes or floats of a strip that holds all numbers of its rows
 ///
 /// Numbers are put into strips as they are, and finished once all of a row are there.
 template <int Bits, int Range, int Numbers>
 struct pairs_of_integers : unit<format::bf16> {
-  static constexpr bool always = FINEGRAIN_VECTOR_BYTES == 64;
-  static constexpr int few = always ? 28 : 9;
+  static constexpr bool in_bytes = matrix_registers;
+  static constexpr bool always = FINEGRAIN_VECTOR_BYTES == 64 && !in_bytes;
+  static constexpr int few = in_bytes ? (Bits == 4 ? 9 : 5) : always ? 28 : 9;
   static constexpr int deep = 1, parts = 1, kept = 2, zero = 1 << (Bits - 1), range = Range;
   static constexpr std::int64_t block = Numbers / numbers;
   static constexpr std::int64_t of_block = 2;
+  static constexpr bool joined = in_bytes && Bits == 4;
+  static constexpr int words = std::min(Numbers / 4, 16), finished = always || in_bytes ? 1 : kept;
+  static_assert(!joined || (words == 8 && Range < 12));
   static constexpr int sum_bits = std::bit_width(Numbers * zero - 1u) + Range;
-  static_assert(Range < 15 && sum_bits <= (always ? 30 : 24));
+  static_assert(Range < 15 && sum_bits <= (FINEGRAIN_VECTOR_BYTES == 64 ? 30 : 24));
 
   FINEGRAIN_INLINE static vec part(vec b, int) { return b; }
   /// sum += products, where both are integers.
@@ -85,14 +97,17 @@ struct pairs_of_integers : unit<format::bf16> {
     floats[1] = numbers[1];
   }
 
-  /// Rounds so many units of a strip's rows: to integers in pairs, where the strip begins, or to floats
-  /// where they stand.
+  /// Rounds so many units of a strip's rows: to integers in pairs or to their bytes, where the strip
+  /// begins, or to floats where they stand.
   static void finish(float* strip, std::int64_t units, int height, bool in_pairs, float* blocks) {
     for (std::int64_t k = 0; k < units; k += block, blocks += of_block * height) {
       std::int64_t const n = std::min(block, units - k);
       float* const from = strip + k * kept * height;
       if (!in_pairs) {
-        if constexpr (!always) round_rows(from, n * numbers, height, blocks);
+        if constexpr (in_bytes)
+          byte_rows(from, n, height, strip + k * height, blocks);
+        else if constexpr (!always)
+          round_rows(from, n * numbers, height, blocks);
       } else if (height == 1)
         pair_row(from, n, strip + k, blocks);
       else
@@ -167,6 +182,52 @@ struct pairs_of_integers : unit<format::bf16> {
     store(blocks, start(sum));
     store(blocks + height, s.by);
   }
+  /// An integer's bytes, in the lower bits.
+  struct two_bytes {
+    ivec higher, lower;
+    explicit two_bytes(ivec x) {
+      if constexpr (joined) {
+        higher = (x + 8) >> 4;
+        higher = higher > 127 ? ivec{} + 127 : higher;
+        lower = x - (higher << 4);
+      } else {
+        higher = x >> 8;
+        lower = x;
+      }
+    }
+  };
+  /// Codes of a unit and of that half a step of codes later are side by side.
+  static void byte_rows(float const* from, std::int64_t units, int height, float* to,
+                        float* blocks) {
+    constexpr int step = 16 / Bits, line = 16;
+    scale const s(largest_of(from, units * numbers, height));
+    ivec made[block * numbers] = {};
+    for (std::int64_t i = 0; i < units * numbers; ++i)
+      made[i] = reinterpret_cast<ivec>(s.shifted(load(from + i * height))) -
+                std::bit_cast<std::int32_t>(shift);
+    for (int unit = 0; unit < units; unit += 2 * words, to += 2 * words * height) {
+      vec higher[lanes], lower[lanes];
+      for (int w = 0; w < words; ++w) {
+        ivec const* const first = made + numbers * (unit + 2 * w / step * step + w % (step / 2));
+        ivec high{}, low{};
+        FINEGRAIN_UNROLL
+        for (int i = 0; i < 4; ++i) {
+          two_bytes const of(first[i % 2 * step + i / 2]);
+          high |= (of.higher & 255) << (8 * i);
+          low |= (of.lower & 255) << (8 * i);
+        }
+        higher[w] = reinterpret_cast<vec>(high);
+        (words < line ? higher[words + w] : lower[w]) = reinterpret_cast<vec>(low);
+      }
+      store_rows(higher, height, to);
+      if constexpr (words == line) store_rows(lower, height, to + line * height);
+    }
+    store(blocks + height, s.by);
+  }
+  FINEGRAIN_INLINE static void store_rows(vec (&columns)[lanes], int height, float* to) {
+    transpose(columns);
+    for (int r = 0; r < height; ++r) store(to + r * lanes, columns[r]);
+  }
   static void round_rows(float* from, std::int64_t count, int height, float* blocks) {
     constexpr int together = 32 / Bits;
     scale const s(largest_of(from, count, height));
@@ -202,7 +263,7 @@ template <>
 struct unit<format::int8_block> : pairs_of_integers<8, 14, 32> {};
 #endif
 template <>
-struct unit<format::int4> : pairs_of_integers<4, 14, 32> {};
+struct unit<format::int4> : pairs_of_integers<4, matrix_registers ? 11 : 14, 32> {};
 #else
 inline constexpr bool as_integers = false;
 #endif

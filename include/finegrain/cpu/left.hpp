@@ -74,7 +74,8 @@ class left_rows {
   /// put(p, sums) with the product with each panel p of [begin, end) of B: sums (rows, panel_width).
   template <class B, class Put>
   void multiply(B const& b, std::int64_t begin, std::int64_t end, Put&& put) const {
-    alignas(64) float sums[most_rows * panel_width];
+    // amx_integers.hpp keeps off the last 12 bits of their addresses
+    alignas(4096) float sums[most_rows * panel_width];
     for (std::int64_t p = begin, count; p < end; p += count) {
       count = std::min<std::int64_t>(B::abreast(rows_.rows()), end - p);
       multiply_panels(rows_, b, {p, 0, units_}, static_cast<int>(count), true, sums,

@@ -74,7 +74,7 @@ struct panels : panel_shape {
       if (count > 1) return few_rows(a, now.units, panel, to, count, sums);
       auto const run = [&](auto next) { a.multiply(now.units, panel, to, sums, next); };
       if (a.count() > 1)
-        fetching<F>(bytes(at(then.panel, then.k)), then.units * unit_bytes, a.count() * now.units,
+        fetching<F>(bytes(at(then.panel, then.k)), then.units * unit_bytes, a.count(), now.units,
                     run);
       else if constexpr (unit<F>::deep > 1)
         run(streams{bytes(panel + 1024), streams::every * unit_bytes});

@@ -16,7 +16,9 @@ inline constexpr int panel_width = vectors * lanes;         // columns of a pack
 inline constexpr int tile_rows = registers == 32 ? 14 : 6;  // sums, B and one of A fill registers
 /// Rows of A in a strip: of a tile, which registers for matrices let be higher.
 template <format F>
-inline constexpr int strip_rows = unit<F>::deep > 1 ? 32 : tile_rows;
+inline constexpr int strip_rows = unit<F>::deep > 1 ? 32
+                                  : in_matrices<F>  ? 16
+                                                    : tile_rows;
 inline constexpr int depth = 256;  // k's at a time: a panel and a tile's rows stay in L1
 inline constexpr int at_once = std::min(depth, 4096 / panel_width);  // of f32 in 16 kB: half an L1
 /// Rows that share one packing of B. Beside registers for matrices, packing takes longer than products,

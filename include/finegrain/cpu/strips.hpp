@@ -31,9 +31,9 @@ class strips {
       : room_(room),
         rows_(rows),
         count_(ceil_div(rows, most)),
-        height_(deep > 1 ? std::min(rows, most) : ceil_div(rows, count_)),
-        low_(deep > 1 ? rows - (count_ - 1) * height_ : height_ - 1),
-        high_(deep > 1 ? rows / height_ : rows - count_ * low_),
+        height_(in_matrices<F> ? std::min(rows, most) : ceil_div(rows, count_)),
+        low_(in_matrices<F> ? rows - (count_ - 1) * height_ : height_ - 1),
+        high_(in_matrices<F> ? rows / height_ : rows - count_ * low_),
         units_(units) {}
 
   /// Numbers [k, k + count) of rows of A; k is a multiple of `lanes`.
@@ -157,20 +157,25 @@ class strips {
   /// flow, or next(t) during tile t.
   template <format Of = F, class Next>
   void multiply(std::int64_t units, float const* panel, sink to, float* sums, Next&& next) const {
-    auto const run = [&](int first, int count, int height) {
-      if (count == 0) return;
+    each_height([&](int first, int count, int height) {
       auto const go = [&](auto&& meanwhile) {
         run_tiles<Of>(height, at(first, height), units, panel, to, sums + top(first) * panel_width,
-                      panel_width, {height * row_size(units_) + gap, 0, height * panel_width},
-                      count, meanwhile);
+                      panel_width, step(height), count, meanwhile);
       };
       if constexpr (requires { next.every; })
         go(next);
       else
         go(wishes<decltype(next(0))>([&](int t) { return next(first + t); }));
-    };
-    run(0, high_, height_);
-    run(high_, count_ - high_, low_);
+    });
+  }
+  /// The same of blocks of so many units, each of which has scales; added to the sums.
+  template <format Of, class Flow>
+  void multiply_scaled(std::int64_t units, std::int64_t block, float const* panel,
+                       float const* scales, float* sums, Flow& next) const {
+    each_height([&](int first, int count, int height) {
+      scaled_tiles<Of, F>(height, at(first, height), blocks_at(first, height), units, block, panel,
+                          scales, sums + top(first) * panel_width, step(height), count, next);
+    });
   }
 
   int rows() const { return rows_; }
@@ -179,13 +184,14 @@ class strips {
   /// f(first row, height, numbers) for every strip; or with what its blocks have.
   template <class Function>
   FINEGRAIN_INLINE void each(Function&& f) const {
-    for (int t = 0; t < count_; ++t) {
-      int const height = t < high_ ? height_ : low_;
-      if constexpr (requires(float* p) { f(0, height, p, p); })
-        f(top(t), height, at(t, height), blocks_at(t, height));
-      else
-        f(top(t), height, at(t, height));
-    }
+    each_height([&](int first, int count, int height) __attribute__((always_inline)) {
+      for (int t = first; t < first + count; ++t) {
+        if constexpr (requires(float* p) { f(0, height, p, p); })
+          f(top(t), height, at(t, height), blocks_at(t, height));
+        else
+          f(top(t), height, at(t, height));
+      }
+    });
   }
 
  private:
@@ -200,8 +206,16 @@ class strips {
     else
       return 0;
   }
+  /// A row's units; of bytes at least a register's words.
+  static constexpr std::int64_t numbers_size(std::int64_t units) {
+    std::int64_t const size = units * unit<F>::kept;
+    if constexpr (Integers<F> && in_matrices<F>)
+      return std::max<std::int64_t>(size, 2 * unit<F>::words);
+    else
+      return size;
+  }
   static constexpr std::int64_t row_size(std::int64_t units) {
-    return units * unit<F>::kept + blocks_size(units);
+    return numbers_size(units) + blocks_size(units);
   }
   /// Behind a strip's units, and behind its blocks: vectors are stored where the last of their lanes
   /// are not wanted.
@@ -215,14 +229,24 @@ class strips {
     else
       return false;
   }
+  /// f(first strip, how many, height) for strips of each height.
+  template <class Function>
+  FINEGRAIN_INLINE void each_height(Function&& f) const {
+    if (high_ > 0) f(0, high_, height_);
+    if (high_ < count_) f(high_, count_ - high_, low_);
+  }
+  tile_step step(int height) const {
+    return {height * row_size(units_) + gap, 0, height * panel_width};
+  }
   int top(int t) const { return t * height_ - std::max(t - high_, 0) * (height_ - low_); }
   float* strip(int t) const { return room_ + top(t) * row_size(units_) + t * gap; }
   float* at(int t, int height) const {
-    int const size = in_pairs() ? unit<F>::parts : unit<F>::kept;
+    int size = unit<F>::kept;
+    if constexpr (Integers<F>) size = in_pairs() ? unit<F>::parts : unit<F>::finished;
     return strip(t) + skipped_ * size * height;
   }
   float* blocks_at(int t, int height) const {
-    return strip(t) + (units_ * unit<F>::kept + blocks_size(skipped_)) * height + gap / 2;
+    return strip(t) + (numbers_size(units_) + blocks_size(skipped_)) * height + gap / 2;
   }
 
   /// f(r, n) for every `lanes` rows of a strip, the last ones first.

@@ -10,7 +10,7 @@
 #include <array>
 #include <utility>
 
-#include "amx_tile.hpp"
+#include "amx_integers.hpp"
 #include "integers.hpp"
 #include "operands.hpp"
 
@@ -75,13 +75,15 @@ FINEGRAIN_INLINE void add_stretch(float const*& a, std::int64_t units, float con
   if constexpr (requires { meanwhile.also; }) meanwhile.also.rest();
 }
 
-/// f(next) with what fetches so many bytes, or nothing, while tiles go through `units` units of k.
+/// f(next) with what fetches so many bytes, or nothing, while each of some tiles goes through `units`
+/// units of k. What one tile reads it waits for, and then machines fetch further by themselves.
 template <format F, class Function>
-FINEGRAIN_INLINE void fetching(std::byte const* at, std::int64_t bytes, std::int64_t units,
-                               Function&& f) {
-  if constexpr (unit<F>::deep > 1) {
-    constexpr int ways = 8;
-    constexpr std::int64_t lines = ways * streams::line_bytes;
+FINEGRAIN_INLINE void fetching(std::byte const* at, std::int64_t bytes, int tiles,
+                               std::int64_t units, Function&& f) {
+  units *= tiles;
+  if constexpr (in_matrices<F>) {
+    int const ways = tiles > 1 ? 8 : 1;
+    std::int64_t const lines = ways * streams::line_bytes;
     f(streams{at, ceil_div(bytes * streams::every, units), ways, bytes / lines * lines / ways});
   } else {
     auto const pace = [&](int every) { return ceil_div(bytes * every, units); };
@@ -229,12 +231,17 @@ void scaled_tile(float const* strip, [[maybe_unused]] float const* blocks, std::
   }
   next = mine;
 }
+/// `count` of them one after the other.
 template <format F, format P, class Flow>
-void scaled_tile(int rows, float const* strip, float const* blocks, std::int64_t units,
-                 std::int64_t block, float const* panel, float const* scales, float* sums,
-                 Flow& next) {
-  if constexpr (unit<F>::deep > 1) {
-    scaled_matrix_tile(rows, strip, units, block, panel, scales, sums, next);
+void scaled_tiles(int rows, float const* strip, float const* blocks, std::int64_t units,
+                  std::int64_t block, float const* panel, float const* scales, float* sums,
+                  tile_step step, int count, Flow& next) {
+  auto const each = [&](auto const& run) {
+    for (; count > 0; --count, strip += step.rows, blocks += step.rows, sums += step.sums)
+      run(strip, blocks, units, block, panel, scales, sums, next);
+  };
+  if constexpr (in_matrices<F>) {
+    each(scaled_matrix_tile<F>(rows));
   } else {
     using function = void (*)(float const*, float const*, std::int64_t, std::int64_t, float const*,
                               float const*, float*, Flow&);
@@ -242,8 +249,7 @@ void scaled_tile(int rows, float const* strip, float const* blocks, std::int64_t
       return std::array<function, tile_rows>{scaled_tile<F, P, R + 1, Flow>...};
     }
     (std::make_integer_sequence<int, tile_rows>());
-    height[static_cast<std::size_t>(rows - 1)](strip, blocks, units, block, panel, scales, sums,
-                                               next);
+    each(height[static_cast<std::size_t>(rows - 1)]);
   }
 }
 

@@ -32,6 +32,15 @@ namespace simd {
 template <format F>
 struct unit;
 
+/// Whether there are registers for matrices; and whether tiles of many rows are in them.
+#if defined(FINEGRAIN_HAS_AMX)
+inline constexpr bool matrix_registers = true;
+#else
+inline constexpr bool matrix_registers = false;
+#endif
+template <format F>
+inline constexpr bool in_matrices = matrix_registers&& F != format::f32;
+
 /// Units that a product takes for so many numbers: behind the last, zeros.
 template <format F>
 constexpr std::int64_t product_units(std::int64_t numbers) {
@@ -64,11 +73,7 @@ struct unit<format::f32> {
 template <>
 struct unit<format::bf16> {
   static constexpr int numbers = 2;
-#if defined(FINEGRAIN_HAS_AMX)
-  static constexpr int deep = 16;
-#else
-  static constexpr int deep = 1;
-#endif
+  static constexpr int deep = matrix_registers ? 16 : 1;
 #if defined(__AVX512BF16__)
   static constexpr int parts = 1, kept = 1;
   FINEGRAIN_INLINE static vec part(vec b, int) { return b; }

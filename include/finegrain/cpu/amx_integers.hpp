@@ -1,0 +1,137 @@
+// amx_integers: tiles of up to 16 rows of integers and a panel of codes, in registers for matrices.
+//
+// Integers of rows and values of codes are bytes (integers.hpp), four of them along k a word. Sums are
+// exact, so that they are those of pairs.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "amx_tile.hpp"
+#include "integers.hpp"
+
+namespace finegrain::inline FINEGRAIN_ABI {
+inline namespace FINEGRAIN_ISA {
+namespace simd {
+
+#if defined(FINEGRAIN_HAS_AMX)
+
+/// Tiles of up to 16 rows of integers, which are bytes. Two registers hold their sums, or those of the
+/// higher bytes' products, and two those of the lower ones'.
+template <format F>
+requires(Integers<F>) struct scaled_matrix_tile<F> {
+ private:
+  using number = unit<F>;
+  static constexpr bool joined = number::joined;
+  static constexpr int high = amx_tile::high, words = number::words;
+  static constexpr int deep = joined ? 2 * words : words;  // words that a register takes of a row
+  static constexpr std::int64_t row = 64, panel_row = panel_width * 4;  // bytes
+  static constexpr std::int64_t sums_size = (joined ? 1 : 2) * high * panel_width;
+
+  static constexpr auto shapes = [] {
+    std::array<amx::shape, high + 1> all;
+    for (int rows = 1; rows <= high; ++rows)
+      for (int i = 0; i < 8; ++i) {
+        amx::shape& shape = all[static_cast<std::size_t>(rows)];
+        shape.rows[i] = static_cast<std::uint8_t>(i < 6 ? rows : deep);
+        shape.bytes[i] = i == 4 || i == 5 ? deep * 4 : row;
+      }
+    return all;
+  }();
+
+  int rows_;
+
+ public:
+  explicit scaled_matrix_tile(int rows) : rows_(rows) {
+    require_matrix_registers();
+    amx::begin(shapes[static_cast<std::size_t>(rows)]);
+  }
+  ~scaled_matrix_tile() { amx::end(); }
+  scaled_matrix_tile(scaled_matrix_tile const&) = delete;
+
+  /// Without scales, columns have none. A block's sums leave while the next is
+  /// multiplied, and become floats then.
+  template <class Flow>
+  void operator()(float const* strip, float const* blocks, std::int64_t units, std::int64_t,
+                  float const* panel, float const* scales, float* sums, Flow& next) const {
+    scales ? run<true>(strip, blocks, units, panel, scales, sums, next)
+           : run<false>(strip, blocks, units, panel, scales, sums, next);
+  }
+
+ private:
+  template <bool Scaled, class Flow>
+  void run(float const* strip, float const* blocks, std::int64_t units, float const* panel,
+           float const* scales, float* sums, Flow& next) const {
+    // Where sums are not, by the last 12 bits of addresses: what is stored at one, loads of others that
+    // have the same bits wait for.
+    alignas(4096) float room[2 * high * panel_width];
+    float* const mine =
+        room + (joined && (reinterpret_cast<std::uintptr_t>(sums) & 2048) == 0 ? sums_size : 0);
+    float const* lower = strip + (words < 16 ? words : rows_ * 16);
+    float* last = nullptr;
+    for (; units > 0; units -= number::block) {
+      std::int64_t const end = std::min<std::int64_t>(units, number::block);
+      step(strip, lower, panel, amx_tile::turn{last, nullptr, panel_width}, next);
+      for (std::int64_t k = 2 * words; k < end; k += 2 * words)
+        step(
+            strip, lower, panel, [](auto) {}, next);
+      if (last) add_floats<Scaled>(last, blocks, scales, sums);
+      last = mine;
+    }
+    amx_tile::finish<!joined>(last, panel_width);
+    add_floats<Scaled>(last, blocks, scales, sums);
+  }
+
+  template <class Before, class Flow>
+  FINEGRAIN_INLINE void step(float const*& strip, float const*& lower, float const*& panel,
+                             Before const& before, Flow& next) const {
+    for (int i = 0; i < words; i += 8) next.fetch();
+    amx::load<6>(panel, panel_row);
+    amx::load<4>(strip, row);
+    before(std::integral_constant<int, 0>{});
+    amx::add_bytes<0, 4, 6>();
+    amx::load<7>(panel + lanes, panel_row);
+    before(std::integral_constant<int, 1>{});
+    amx::add_bytes<1, 4, 7>();
+    if constexpr (!joined) {
+      amx::load<5>(lower, row);
+      before(std::integral_constant<int, 2>{});
+      amx::add_unsigned_bytes<2, 5, 6>();
+      before(std::integral_constant<int, 3>{});
+      amx::add_unsigned_bytes<3, 5, 7>();
+    }
+    strip += 2 * words * rows_;
+    lower += 2 * words * rows_;
+    panel += deep * panel_width;
+  }
+  template <bool Scaled>
+  FINEGRAIN_INLINE void add_floats(float const* from, float const*& blocks, float const*& scales,
+                                   float* sums) const {
+    vec by[vectors] = {};
+    if constexpr (Scaled) by[0] = load(scales), by[1] = load(scales + lanes), scales += panel_width;
+    int const rows = rows_;
+    for (int r = 0; r < rows; ++r) {
+      vec const scale = broadcast(blocks[rows + r]);
+      FINEGRAIN_UNROLL
+      for (int j = 0; j < vectors; ++j) {
+        float const* const at = from + r * panel_width + j * lanes;
+        ivec sum = reinterpret_cast<ivec>(load(at));
+        if constexpr (!joined)
+          sum = (sum << 8) + reinterpret_cast<ivec>(load(at + high * panel_width));
+        float* const to = sums + r * panel_width + j * lanes;
+        vec const number = __builtin_convertvector(sum, vec);
+        vec total = load(to);
+        if constexpr (Scaled)
+          add_product(number * scale, by[j], total);
+        else
+          add_product(number, scale, total);  // which is a power of 2
+        store(to, total);
+      }
+    }
+    blocks += number::of_block * rows_;
+  }
+};
+
+#endif
+
+}  // namespace simd
+}  // namespace FINEGRAIN_ISA
+}  // namespace finegrain::inline FINEGRAIN_ABI
