@@ -165,6 +165,7 @@
 #include "cuda/limits.hpp"
 
 #include "model/check.hpp"
+#include "model/input.hpp"
 #include "model/inference.hpp"
 #include "model/learned.hpp"
 #include "model/network.hpp"

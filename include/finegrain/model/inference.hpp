@@ -11,6 +11,7 @@
 #include "../plan/compose.hpp"
 #include "../plan/stages.hpp"
 #include "check.hpp"
+#include "input.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -90,6 +91,7 @@ class inference : public workplace<X> {
   using executor = X;
   using S = typename X::scalar;
   static constexpr int in = in_width<E>(), out = out_width<E>();
+  using input = network_input<S, in == ids>;
   /// Whether infer makes wanted rows of y alone, or none.
   static constexpr bool picks_rows = PicksRows<plan<X, E>>;
 
@@ -101,14 +103,8 @@ class inference : public workplace<X> {
     return saved_bytes<X, E>(e) + scratch_bytes<X, E>(e) + place<X>::staging_bytes(e.tokens);
   }
 
-  /// y (T, out) from x (T, in), as one batch. Throws invalid_argument when the shapes do not fit.
-  void operator()(matrix<S const> x, matrix<S> y) requires(in != ids) {
-    infer({.tokens = x.rows}, x, y);
-  }
-  /// y (T, out) from T token ids.
-  void operator()(id_list tokens, matrix<S> y) requires(in == ids) {
-    infer({.tokens = static_cast<std::int64_t>(tokens.size()), .ids = tokens}, {}, y);
-  }
+  /// y (T, out) from x, as one batch. Throws invalid_argument when the shapes do not fit.
+  void operator()(input x, matrix<S> y) { infer(x.batch(), x.numbers(), y); }
   /// The same for a batch of several sequences, with requests to the routers, or with a cache of
   /// each sequence's earlier tokens, which then grows by this batch. Of a batch that wants some rows
   /// alone, y has those; and none need be made, where y is (0, out) and this picks_rows.

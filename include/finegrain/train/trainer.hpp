@@ -6,7 +6,6 @@
 #include <cstdint>
 #include <span>
 #include <string>
-#include <type_traits>
 #include <vector>
 
 #include "../io/checkpoint.hpp"
@@ -44,8 +43,7 @@ class trainer {
   using E = typename Network::expression;
   using N = typename finegrain::optimizer<executor>::N;  // scalar of the weights that learn
   static constexpr int in = Network::in, out = Network::out;
-  /// Token ids for a network that begins with an embedding; else numbers (T, in).
-  using input = std::conditional_t<in == ids, id_list, matrix<S const>>;
+  using input = typename Network::input;
 
   /// Throws invalid_argument when the settings make no sense, std::bad_alloc.
   explicit trainer(Network& net, adamw optimizer = {}, training settings = {})
@@ -64,13 +62,13 @@ class trainer {
   trainer(trainer const&) = delete;  // it stays where it is: its last step's log may be its own
 
   /// One step on one sequence.
-  step_report step(input x, id_list targets) { return step(batch_of(x), numbers(x), targets); }
+  step_report step(input x, id_list targets) { return step(x.batch(), x.numbers(), targets); }
   step_report step(input x, matrix<S const> targets) {
-    return step(batch_of(x), numbers(x), targets);
+    return step(x.batch(), x.numbers(), targets);
   }
   /// One step on several sequences: batch.ids, batch.starts. A log in the batch is filled in place
   /// of the trainer's own.
-  step_report step(batch b, id_list targets) requires(in == ids) { return step(b, {}, targets); }
+  step_report step(batch b, id_list targets) { return step(b, no_numbers(), targets); }
   step_report step(batch b, matrix<S const> x, id_list targets) {
     enqueue(b, x, targets);
     return report();
@@ -82,9 +80,9 @@ class trainer {
 
   /// A step that nobody waits for, unless biases move by quantiles. A batch's log is filled in by
   /// report(), and must be there until then.
-  void enqueue(input x, id_list targets) { enqueue(batch_of(x), numbers(x), targets); }
-  void enqueue(input x, matrix<S const> targets) { enqueue(batch_of(x), numbers(x), targets); }
-  void enqueue(batch b, id_list targets) requires(in == ids) { enqueue(b, {}, targets); }
+  void enqueue(input x, id_list targets) { enqueue(x.batch(), x.numbers(), targets); }
+  void enqueue(input x, matrix<S const> targets) { enqueue(x.batch(), x.numbers(), targets); }
+  void enqueue(batch b, id_list targets) { enqueue(b, no_numbers(), targets); }
   void enqueue(batch b, matrix<S const> x, id_list targets) {
     ask_rule(steps_);
     enqueue_on(b, x, cross_entropy_loss(b, targets));
@@ -112,8 +110,8 @@ class trainer {
   /// The optimiser's numbers and the settings are those of now. A later pass with more tokens moves
   /// the memory that it runs in, and then it must be recorded again. Throws invalid_argument where
   /// the host would have to take part.
-  recorded record(batch b, id_list targets) requires(in == ids && !place<executor>::here) {
-    return record(b, {}, targets);
+  recorded record(batch b, id_list targets) requires(!place<executor>::here) {
+    return record(b, no_numbers(), targets);
   }
   recorded record(batch b, matrix<S const> x, id_list targets) requires(!place<executor>::here) {
     check_recordable(x.data, "x");
@@ -130,13 +128,11 @@ class trainer {
   /// Several batches of one step: gather each, then finish. Gradients are averaged; losses over the
   /// batch count the choices of the step's earlier ones too; biases move by the counts of all. A
   /// step() in between, or a load(), forgets what was gathered.
-  step_report gather(input x, id_list targets) { return gather(batch_of(x), numbers(x), targets); }
+  step_report gather(input x, id_list targets) { return gather(x.batch(), x.numbers(), targets); }
   step_report gather(input x, matrix<S const> targets) {
-    return gather(batch_of(x), numbers(x), targets);
+    return gather(x.batch(), x.numbers(), targets);
   }
-  step_report gather(batch b, id_list targets) requires(in == ids) {
-    return gather(b, {}, targets);
-  }
+  step_report gather(batch b, id_list targets) { return gather(b, no_numbers(), targets); }
   step_report gather(batch b, matrix<S const> x, id_list targets) {
     ask_rule(steps_);
     return gather_on(b, x, cross_entropy_loss(b, targets));
@@ -155,11 +151,11 @@ class trainer {
 
   /// The loss without training, as the network stands: of as many experts a token as in training, none
   /// dropped.
-  double evaluate(input x, id_list targets) { return evaluate(batch_of(x), numbers(x), targets); }
+  double evaluate(input x, id_list targets) { return evaluate(x.batch(), x.numbers(), targets); }
   double evaluate(input x, matrix<S const> targets) {
-    return evaluate(batch_of(x), numbers(x), targets);
+    return evaluate(x.batch(), x.numbers(), targets);
   }
-  double evaluate(batch b, id_list targets) requires(in == ids) { return evaluate(b, {}, targets); }
+  double evaluate(batch b, id_list targets) { return evaluate(b, no_numbers(), targets); }
   double evaluate(batch b, matrix<S const> x, id_list targets) {
     return evaluate_on(b, x, cross_entropy_loss(b, targets));
   }
@@ -205,17 +201,12 @@ class trainer {
   training& settings() { return settings_; }
 
  private:
-  static batch batch_of(input x) {
-    if constexpr (in == ids)
-      return {.tokens = static_cast<std::int64_t>(x.size()), .ids = x};
-    else
-      return {.tokens = x.rows};
-  }
-  static matrix<S const> numbers([[maybe_unused]] input x) {
-    if constexpr (in == ids)
-      return {};
-    else
-      return x;
+  /// What a network reads beside a batch whose token ids are all of it.
+  static matrix<S const> no_numbers() {
+    static_assert(in == ids,
+                  "trainer: this network reads numbers, which stand between batch and targets; a "
+                  "batch alone is for one that begins with an embedding");
+    return {};
   }
 
   /// For the step after so many.

@@ -1,0 +1,16 @@
+// expect: trainer: this network reads numbers, which stand between batch and targets
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/cpu/cpu.hpp>
+#include <finegrain/train/trainer.hpp>
+#include <vector>
+
+namespace fg = finegrain;
+
+void run(fg::trainer<fg::network<fg::linear<8, 8>, fg::cpu>>& train,
+         std::vector<std::int32_t> const& ids, fg::matrix<float const> x) {
+#ifdef FIXED
+  train.step({.tokens = 4, .ids = ids}, x, ids);
+#else
+  train.step({.tokens = 4, .ids = ids}, ids);
+#endif
+}
