@@ -143,6 +143,18 @@ TEST_CASE("what has one plan has one clock, and what ends in a loss one for all 
   CHECK(times.rows[0].both.calls == 0);
 }
 
+TEST_CASE("explain says for which instruction set and for how many threads") {
+  using E = fg::linear<16, 16>;
+  auto const first_line = [](std::string const& text) { return text.substr(0, text.find('\n')); };
+  std::string const compiled = std::string("compiled for ") + fg::cpu::isa;
+  CHECK(first_line(fg::explain<E, fg::cpu>(4)) == compiled + ", 1 thread");
+  CHECK(first_line(fg::explain<E, fg::cpu>(4, 2)) == compiled + ", 2 threads");
+#if defined(__AVX2__) && defined(__FMA__) && !defined(__AVX512F__)
+  CHECK(fg::cpu::isa == std::string("avx2"));
+#endif
+  CHECK_THAT(first_line(fg::explain<E, fg::reference>(4)), ContainsSubstring("GFLOP"));
+}
+
 TEST_CASE("explain puts what was measured beside the limit") {
   using E = decltype(fg::linear<16, 16>{} | fg::mlp<16, 8>{});
   fg::timings times;

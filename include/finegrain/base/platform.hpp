@@ -95,6 +95,8 @@
 #define FINEGRAIN_VECTOR_BYTES 16
 #endif
 
+#define FINEGRAIN_QUOTED(name) #name
+#define FINEGRAIN_TEXT(name) FINEGRAIN_QUOTED(name)
 #define FINEGRAIN_PRINTF(text, first) __attribute__((format(printf, text, first)))
 #define FINEGRAIN_INLINE inline __attribute__((always_inline))
 #define FINEGRAIN_RESTRICT __restrict__

@@ -43,6 +43,7 @@ struct weight_copy {
 /// inline function.
 struct cpu {
   using scalar = float;
+  static constexpr char const* isa = FINEGRAIN_TEXT(FINEGRAIN_ISA);
   parallel threads = default_threads();
   format products = format::f32;
   weight_copy copy = {};  // a trainer lends it for a pass

@@ -163,8 +163,9 @@ std::vector<explained> explain_nodes(extent e, timings const& times = {}) {
 /// what the stages hand to one another. Given a machine's limits, each line also says how long a forward
 /// pass takes at least. Given the timings of timed<E, X> over batches of so many tokens, it
 /// says how long the mean call took, and the least is that of what was run: a call's forward pass, and
-/// twice that for its backward pass. Throws invalid_argument if the timings are another expression's.
-/// Includes of a backend decide what is there: include it first.
+/// twice that for its backward pass. The first line is of an executor that is compiled for one of several
+/// instruction sets: for which, and for how many threads the costs are. Throws invalid_argument if the
+/// timings are another expression's. Includes of a backend decide what is there: include it first.
 template <Expr E, class X>
 std::string explain(extent e, machine_limits limits = {}, timings const& times = {}) {
   auto const nodes = explain_nodes<E, X>(e, times);
@@ -213,7 +214,12 @@ std::string explain(extent e, machine_limits limits = {}, timings const& times =
                       " %");
     }
   }
-  return detail::in_columns(rows);
+  std::string const table = detail::in_columns(rows);
+  if constexpr (requires { X::isa; })
+    return "compiled for " + std::string(X::isa) + ", " + std::to_string(e.workers) +
+           (e.workers == 1 ? " thread\n" : " threads\n") + table;
+  else
+    return table;
 }
 /// The same for a training pass; `kept` is bf16 for a cpu that multiplies in bf16.
 template <Expr E, class X>
