@@ -452,7 +452,7 @@ TEST_CASE("experts that stand in one tensor are read out of it, a whole model's 
     "num_hidden_layers": 2, "layer_types": ["linear_attention", "full_attention"]}})");
   fused_network whole;
   CHECK_THROWS_WITH(fg::load_published(whole, here.path, "", fg::qwen2_moe_name),
-                    ContainsSubstring("layer_types.0 is linear_attention in the file"));
+                    ContainsSubstring("layer_types.0 is linear_attention in config.json"));
   fused_layer layer;
   auto const random = weights_of(layer);
   fg::load_published(layer, here.path, "layers.1.mixture.", fg::qwen2_moe_name);

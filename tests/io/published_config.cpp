@@ -247,7 +247,7 @@ void refused(std::string const& config, std::string_view name, std::string_view 
   std::string const changed = with(config, begin + std::string(theirs), begin + std::string(other));
   std::string const value(other.starts_with('"') ? other.substr(1, other.size() - 2) : other);
   std::string const here(ours.empty() ? theirs : ours);
-  CHECK(of<A>(changed) == lines{std::string(name) + " is " + value + " in the file, " +
+  CHECK(of<A>(changed) == lines{std::string(name) + " is " + value + " in config.json, " +
                                 (here == "null" ? "which no stage here has" : here + " here")});
 }
 
@@ -341,29 +341,29 @@ TEST_CASE("a config that says what no stage here computes is refused") {
   refused<presets::mixtral_8x7b>(mixtral, "sliding_window", "null", "4096");
   CHECK(of<presets::qwen1_5_moe_a2_7b>(
             with(qwen1_5_moe, "\"use_sliding_window\": false", "\"use_sliding_window\": true")) ==
-        lines{"sliding_window is 32768 in the file, which no stage here has"});
+        lines{"sliding_window is 32768 in config.json, which no stage here has"});
   CHECK(of<presets::deepseek_v2>(and_also(deepseek_v2, "\"rope_interleave\": false")) ==
-        lines{"rope_interleave is false in the file, true here"});
+        lines{"rope_interleave is false in config.json, true here"});
   auto const also = [](char const* member, char const* line) {
     CHECK(of<presets::mixtral_8x7b>(and_also(mixtral, member)) == lines{line});
   };
-  also(R"("partial_rotary_factor": 0.5)", "partial_rotary_factor is 0.5 in the file, 1 here");
-  also(R"("rotary_dim": 64)", "rotary_dim is 64 in the file, 128 here");
-  also(R"("index_topk": 2048)", "index_topk is 2048 in the file, which no stage here has");
+  also(R"("partial_rotary_factor": 0.5)", "partial_rotary_factor is 0.5 in config.json, 1 here");
+  also(R"("rotary_dim": 64)", "rotary_dim is 64 in config.json, 128 here");
+  also(R"("index_topk": 2048)", "index_topk is 2048 in config.json, which no stage here has");
   also(R"("llama_4_scaling_beta": 0.1)",
-       "llama_4_scaling_beta is 0.1 in the file, which no stage here has");
+       "llama_4_scaling_beta is 0.1 in config.json, which no stage here has");
   also(R"("attn_logit_softcapping": 50.0)",
-       "attn_logit_softcapping is 50 in the file, which no stage here has");
+       "attn_logit_softcapping is 50 in config.json, which no stage here has");
   also(R"("final_logit_softcapping": 30)",
-       "final_logit_softcapping is 30 in the file, which no stage here has");
-  also(R"("swiglu_limit": Infinity)", "swiglu_limit is Infinity in the file, 0 here");
+       "final_logit_softcapping is 30 in config.json, which no stage here has");
+  also(R"("swiglu_limit": Infinity)", "swiglu_limit is Infinity in config.json, 0 here");
   also(R"("layer_types": ["full_attention", "sliding_attention"])",
-       "layer_types.1 is sliding_attention in the file, full_attention here");
-  also(R"("norm_topk_prob": false)", "norm_topk_prob is false in the file, true here");
-  also(R"("scoring_func": "sigmoid")", "scoring_func is sigmoid in the file, softmax here");
-  also(R"("topk_method": "another")", "topk_method is another in the file, greedy here");
+       "layer_types.1 is sliding_attention in config.json, full_attention here");
+  also(R"("norm_topk_prob": false)", "norm_topk_prob is false in config.json, true here");
+  also(R"("scoring_func": "sigmoid")", "scoring_func is sigmoid in config.json, softmax here");
+  also(R"("topk_method": "another")", "topk_method is another in config.json, greedy here");
   also(R"("rope_scaling": {"rope_type": "llama3", "factor": 8.0})",
-       "rope_scaling.rope_type is llama3 in the file, default here");
+       "rope_scaling.rope_type is llama3 in config.json, default here");
 }
 
 TEST_CASE("of a model of images too, the text's config is compared") {
@@ -376,10 +376,10 @@ TEST_CASE("of a model of images too, the text's config is compared") {
     CHECK(of<presets::deepseek_v3>(around(deepseek_v3)) == lines{});
     CHECK(of<presets::qwen3_30b_a3b>(
               around(with(qwen3_30b, "\"num_experts\": 128", "\"num_experts\": 64"))) ==
-          lines{"num_experts is 64 in the file, 128 here"});
+          lines{"num_experts is 64 in config.json, 128 here"});
     CHECK(of<presets::deepseek_v3>(around(with(deepseek_v3, "\"scoring_func\": \"sigmoid\"",
                                                "\"scoring_func\": \"softmax\""))) ==
-          lines{"scoring_func is softmax in the file, sigmoid here"});
+          lines{"scoring_func is softmax in config.json, sigmoid here"});
   }
 }
 
@@ -390,7 +390,7 @@ TEST_CASE("positions are as newer configs have them too, slowed or not") {
            R"("rope_parameters": {"rope_theta": 1000000.0, "rope_type": "default"})");
   CHECK(of<presets::qwen3_30b_a3b>(newer) == lines{});
   CHECK(of<presets::qwen3_30b_a3b>(with(newer, "1000000.0", "10000000")) ==
-        lines{"rope_parameters.rope_theta is 1e+07 in the file, 1e+06 here"});
+        lines{"rope_parameters.rope_theta is 1e+07 in config.json, 1e+06 here"});
 
   static constexpr fg::architecture longer = [] {
     fg::architecture a = presets::qwen3_30b_a3b;
@@ -398,22 +398,23 @@ TEST_CASE("positions are as newer configs have them too, slowed or not") {
     return fg::checked(a);
   }();
   CHECK(of<longer>(qwen3_30b) == lines{"rope_scaling.type is null by default, yarn here"});
-  CHECK(of<longer>(newer) == lines{"rope_parameters.rope_type is default in the file, yarn here"});
+  CHECK(of<longer>(newer) ==
+        lines{"rope_parameters.rope_type is default in config.json, yarn here"});
   std::string const slowed =
       with(qwen3_30b, R"("rope_scaling": null)",
            R"("rope_scaling": {"factor": 4.0, "original_max_position_embeddings": 32768,
                "rope_type": "yarn"})");
   CHECK(of<longer>(slowed) == lines{});
   CHECK(of<presets::qwen3_30b_a3b>(slowed) ==
-        lines{"rope_scaling.rope_type is yarn in the file, default here"});
+        lines{"rope_scaling.rope_type is yarn in config.json, default here"});
   CHECK(of<longer>(with(slowed, R"("original_max_position_embeddings": 32768,)", "")) ==
         lines{"rope_scaling.original_max_position_embeddings is 40960 by default, 32768 here"});
   CHECK(of<longer>(with(slowed, R"("factor": 4.0,)", R"("beta_slow": 2, "truncate": false,)")) ==
         lines{"rope_scaling.factor is null by default, 4 here",
-              "rope_scaling.beta_slow is 2 in the file, 1 here",
-              "rope_scaling.truncate is false in the file, true here"});
+              "rope_scaling.beta_slow is 2 in config.json, 1 here",
+              "rope_scaling.truncate is false in config.json, true here"});
   CHECK(of<longer>(with(slowed, "4.0", "4, \"attention_factor\": 1.5")) ==
-        lines{"rope_scaling.attention_factor is 1.5 in the file, which no stage here has"});
+        lines{"rope_scaling.attention_factor is 1.5 in config.json, which no stage here has"});
 }
 
 TEST_CASE("what a family always does is compared where its config has no word for it") {
@@ -453,9 +454,9 @@ TEST_CASE("what a family always does is compared where its config has no word fo
                 "topk_method is noaux_tc by default, greedy here"});
   // Groups that limit nothing.
   CHECK(of<unlimited>(with(deepseek_v3, "\"topk_group\": 4", "\"topk_group\": 8")) ==
-        lines{"scoring_func is sigmoid in the file, softmax here"});
+        lines{"scoring_func is sigmoid in config.json, softmax here"});
   CHECK(of<presets::deepseek_v3>(with(deepseek_v3, "\"topk_group\": 4", "\"topk_group\": 8")) ==
-        lines{"topk_group is 8 in the file, 4 here"});
+        lines{"topk_group is 8 in config.json, 4 here"});
 }
 
 TEST_CASE("of DeepSeek-V4's config a mixture compares what is of mixtures") {
@@ -470,9 +471,9 @@ TEST_CASE("of DeepSeek-V4's config a mixture compares what is of mixtures") {
   CHECK(differences<fg::mixture<flash.by_id(129280)>>(deepseek_v4_flash) == lines{});
   CHECK(differences<fg::mixture<flash>>(
             with(deepseek_v4_flash, R"("swiglu_limit": 10.0)", R"("swiglu_limit": 7)")) ==
-        lines{"swiglu_limit is 7 in the file, 10 here"});
+        lines{"swiglu_limit is 7 in config.json, 10 here"});
   CHECK(differences<fg::mixture<flash>>(with(deepseek_v4_flash, "1.5", "2.5")) ==
-        lines{"routed_scaling_factor is 2.5 in the file, 1.5 here"});
+        lines{"routed_scaling_factor is 2.5 in config.json, 1.5 here"});
 }
 
 TEST_CASE(
@@ -483,12 +484,12 @@ TEST_CASE(
   CHECK(differences<fg::mixture<sizes>>(ernie_4_5) ==
         lines{"norm_topk_prob is true by default, false here"});
   for (auto [words, others, line] :
-       {std::tuple{"\"moe_k\": 6", "\"moe_k\": 8", "moe_k is 8 in the file, 6 here"},
+       {std::tuple{"\"moe_k\": 6", "\"moe_k\": 8", "moe_k is 8 in config.json, 6 here"},
         {"\"moe_num_experts\": 64", "\"moe_num_experts\": 32",
-         "moe_num_experts is 32 in the file, 64 here"},
+         "moe_num_experts is 32 in config.json, 64 here"},
         {"\"moe_num_shared_experts\": 2", "\"moe_num_shared_experts\": 1",
-         "moe_num_shared_experts is 1 in the file, 2 here"},
-        {"1e-12", "1e-10", "moe_norm_min is 1e-10 in the file, 1e-12 here"}})
+         "moe_num_shared_experts is 1 in config.json, 2 here"},
+        {"1e-12", "1e-10", "moe_norm_min is 1e-10 in config.json, 1e-12 here"}})
     CHECK(differences<layer>(with(ernie_4_5, words, others)) == lines{line});
   constexpr fg::attention_form form{.theta = 5e5};
   CHECK(differences<fg::attention<2560, 20, 4, 128, form>>(ernie_4_5) ==
@@ -502,24 +503,24 @@ TEST_CASE("each stage compares what it knows, and profiles are what they are pro
         lines{});
   CHECK(differences<layer>(
             with(mixtral, "\"num_experts_per_tok\": 2", "\"num_experts_per_tok\": 1")) ==
-        lines{"num_experts_per_tok is 1 in the file, 2 here"});
+        lines{"num_experts_per_tok is 1 in config.json, 2 here"});
   constexpr fg::config wider{
       .hidden = 4096, .width = 14336, .routed = 16, .top_k = 2, .renormalise = true};
   CHECK(differences<fg::mixture<wider, fg::linear<4096, 16>>>(mixtral) ==
-        lines{"num_local_experts is 8 in the file, 16 here"});
+        lines{"num_local_experts is 8 in config.json, 16 here"});
   CHECK(differences<fg::mlp<4096, 8>>(with(mixtral, "silu", "gelu")) ==
-        lines{"hidden_act is gelu in the file, silu here"});
+        lines{"hidden_act is gelu in config.json, silu here"});
   using bounded = fg::mlp<4096, 8, fg::glu{fg::activation::swiglu, 7}>;
   std::string const limited = and_also(mixtral, R"("swiglu_limit": 7.0)");
   CHECK(differences<bounded>(limited) == lines{});
   CHECK(differences<bounded>(and_also(limited, R"("swiglu_limits": [7.0, 7, 0])")) ==
-        lines{"swiglu_limits.2 is 0 in the file, 7 here"});
+        lines{"swiglu_limits.2 is 0 in config.json, 7 here"});
   CHECK(differences<bounded>(with(limited, "\"mixtral\"", "\"gpt_oss\"")) ==
-        lines{"swiglu_limit of gpt_oss's own SwiGLU is 7 in the file, which no stage here has"});
+        lines{"swiglu_limit of gpt_oss's own SwiGLU is 7 in config.json, which no stage here has"});
   CHECK(differences<bounded>(mixtral) == lines{"swiglu_limit is 0 by default, 7 here"});
   CHECK(differences<fg::linear<3, 4>>(mixtral) == lines{});
   CHECK(differences<fg::rmsnorm<4096>>(mixtral) ==
-        lines{"rms_norm_eps is 1e-05 in the file, 1e-06 here"});
+        lines{"rms_norm_eps is 1e-05 in config.json, 1e-06 here"});
 }
 
 TEST_CASE("what is no config is refused in a sentence") {
@@ -590,7 +591,7 @@ TEST_CASE("weights are read where the config beside them says the same, or one t
   auto const is_as_before = [&] {
     return std::equal(before.begin(), before.end(), net.parameters().begin());
   };
-  std::string const theta = "rope_theta is 5 in the file, 10000 here";
+  std::string const theta = "rope_theta is 5 in config.json, 10000 here";
   put(here / "config.json", "{\"rope_theta\": 5}");
   put(here / "right.json", "{\"rope_theta\": 10000}");
   for (std::string const& path : {here.path, here / "model.safetensors"}) {
@@ -601,6 +602,9 @@ TEST_CASE("weights are read where the config beside them says the same, or one t
   CHECK_NOTHROW(fg::load_published<reader>(here.path, "", fg::deepseek_name, {}, ""));
   CHECK_NOTHROW(
       fg::load_published<reader>(here.path, "", fg::deepseek_name, {}, here / "right.json"));
+  put(here / "wrong.json", "{\"rope_theta\": 5}");
+  CHECK_THROWS_WITH(fg::load_published(net, here.path, "", fg::deepseek_name, here / "wrong.json"),
+                    ContainsSubstring("rope_theta is 5 in wrong.json, 10000 here"));
   CHECK_THROWS_AS(fg::load_published(net, here.path, "", fg::deepseek_name, here / "none.json"),
                   fg::file_error);
   CHECK(is_as_before());
@@ -612,4 +616,27 @@ TEST_CASE("weights are read where the config beside them says the same, or one t
   CHECK_NOTHROW(fg::load_published(layer, here.path, "layers.1.mixture."));
   put(here / "config.json", "{\"num_experts_per_tok\": 3}");
   CHECK_THROWS_AS(fg::load_published(layer, here.path, "layers.1.mixture."), fg::mismatch);
+}
+
+TEST_CASE("what differs in a config and what in the tensors beside it is said in one error") {
+  using network = fg::network<tiny::decoder, fg::basic_reference<float>>;
+  using reader = fg::frozen<tiny::decoder, fg::cpu, fg::format::f32>;
+  folder const here;
+  network net({.deviation = 0.5, .seed = 1});
+  std::vector<float> numbers(net.parameters().begin(), net.parameters().end());
+  std::vector<fg::tensor_view> tensors;
+  for (auto const& entry : net.entries())
+    if (entry.name != "rmsnorm.gain")
+      tensors.push_back({fg::deepseek_name(entry.name), fg::dtype::f32, fg::tensor_shape(entry),
+                         numbers.data() + entry.offset});
+  fg::write_safetensors(here / "model.safetensors", tensors);
+  put(here / "config.json", "{\"rope_theta\": 5}");
+  std::string const both =
+      "/model.safetensors holds another model (differences: 2): rope_theta is 5 in config.json, "
+      "10000 here; model.norm.weight, here rmsnorm.gain, is missing";
+  CHECK_THROWS_WITH(fg::load_published(net, here.path), ContainsSubstring(both));
+  CHECK_THROWS_WITH(fg::load_published<reader>(here.path), ContainsSubstring(both));
+  CHECK(std::equal(numbers.begin(), numbers.end(), net.parameters().begin()));
+  // A wrong call is said before what the files have.
+  CHECK_THROWS_AS(fg::load_published(net, here.path, "nowhere."), fg::invalid_argument);
 }

@@ -92,10 +92,12 @@ requires(detail::is_frozen<N>) N
     load_published(std::string const& path, std::string const& place = {},
                    Name&& name = deepseek_name, typename N::executor on = {},
                    std::optional<std::string> const& config = {}) {
+  using E = typename N::expression;
   tensor_files const files(path);
-  detail::check_config<typename N::expression>(files, config);
-  auto const entries = list_weights<typename N::expression>();
-  return detail::frozen_from<N>(std::move(on), detail::find_weights(files, entries, place, name));
+  auto const entries = list_weights<E>();
+  return detail::frozen_from<N>(std::move(on),
+                                detail::find_weights(files, entries, place, name,
+                                                     detail::config_differences<E>(files, config)));
 }
 
 /// A frozen network whose weights are read as load_weights reads them.

@@ -6,6 +6,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "published_config.hpp"
 #include "weights.hpp"
@@ -96,11 +97,14 @@ inline std::string decoder_name(std::string_view ours, feed_forward_words const&
   return name_in(block, ours, "model." + std::string(layer));
 }
 
-/// Compares an expression with the config that was asked for, or with the one that stands beside files.
+/// What the config that was asked for, or the one that stands beside files, says otherwise than an
+/// expression.
 template <Expr E>
-void check_config(tensor_files const& files, std::optional<std::string> const& config) {
+std::vector<std::string> config_differences(tensor_files const& files,
+                                            std::optional<std::string> const& config) {
   std::string const path = config.value_or(files.folder() + "config.json");
-  if (config ? !path.empty() : exists(path)) check_published<E>(path);
+  if (config ? path.empty() : !exists(path)) return {};
+  return config_differences<E>(path);
 }
 
 }  // namespace detail
@@ -169,8 +173,8 @@ template <Expr E, class X, class Name = std::string (*)(std::string_view)>
 void load_published(network<E, X>& net, std::string const& path, std::string const& place = {},
                     Name&& name = deepseek_name, std::optional<std::string> const& config = {}) {
   tensor_files const files(path);
-  detail::check_config<E>(files, config);
-  detail::read_weights(net, detail::find_weights(files, net.entries(), place, name));
+  detail::read_weights(net, detail::find_weights(files, net.entries(), place, name,
+                                                 detail::config_differences<E>(files, config)));
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

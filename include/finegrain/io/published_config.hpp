@@ -24,7 +24,8 @@ namespace detail {
 class config_comparison {
  public:
   FINEGRAIN_LAZY explicit config_comparison(std::string const& path)
-      : values_(of_text_model(config_reader<>(text_of(path, 1), path.c_str()).read())),
+      : in_file_("in " + path.substr(path.rfind('/') + 1)),
+        values_(of_text_model(config_reader<>(text_of(path, 1), path.c_str()).read())),
         family_(find({"model_type"}).second.text()) {}
 
   /// One line for each.
@@ -117,21 +118,21 @@ class config_comparison {
   void same_or(config_value const& absent, names all, config_value const& ours) {
     auto const [name, theirs] = find(all);
     if (theirs == nullptr)
-      note(name, absent, ours, " by default, ");
+      note(name, absent, ours, "by default");
     else
-      note(name, theirs, ours);
+      note(name, theirs, ours, in_file_);
   }
   /// The same for everything in a list, whose name ends in a dot.
   void all_in(std::string_view list, config_value const& ours) {
     for (auto at = values_.lower_bound(list); at != values_.end() && at->first.starts_with(list);
          ++at)
-      note(at->first, at->second, ours);
+      note(at->first, at->second, ours, in_file_);
   }
   void note(std::string_view name, config_value const& theirs, config_value const& ours,
-            char const* where = " in the file, ") {
+            std::string const& where) {
     if (theirs == ours) return;
     std::string line(name);
-    line += " is " + theirs.text() + where;
+    line += " is " + theirs.text() + " " + where + ", ";
     line += ours == nullptr ? "which no stage here has" : ours.text() + " here";
     if (noted_.insert(line).second) differences_.push_back(std::move(line));
   }
@@ -176,7 +177,8 @@ class config_comparison {
   FINEGRAIN_LAZY void feed_forward(int hidden, glu act) {
     same({"hidden_size"}, hidden);
     if (is_of({"gpt_oss", "minimax_m3"}))
-      note("swiglu_limit of " + family_ + "'s own SwiGLU", find({"swiglu_limit"}).second, nullptr);
+      note("swiglu_limit of " + family_ + "'s own SwiGLU", find({"swiglu_limit"}).second, nullptr,
+           in_file_);
     else
       same_or(0, {"swiglu_limit"}, double(act.limit));
     for (char const* list : {"swiglu_limits.", "expert_swiglu_limit_list."})
@@ -229,6 +231,7 @@ class config_comparison {
     same({"topk_group"}, c.group_limit);
   }
 
+  std::string in_file_;  // "in config.json"
   config_values values_;
   std::string family_;
   std::vector<std::string> differences_;
@@ -237,6 +240,14 @@ class config_comparison {
   bool begins_ = false, ends_ = false;  // as a whole model does
 };
 
+/// What the config of a published model says otherwise than an expression.
+template <Expr E>
+std::vector<std::string> config_differences(std::string const& config) {
+  config_comparison comparison(config);
+  leaves<E>::visit([&](auto stage) { comparison.compare(stage); });
+  return comparison.differences();
+}
+
 }  // namespace detail
 
 /// Compares an expression with the config.json of a published model: its numbers, and what models of
@@ -244,9 +255,7 @@ class config_comparison {
 /// differences.
 template <Expr E>
 void check_published(std::string const& config) {
-  detail::config_comparison comparison(config);
-  detail::leaves<E>::visit([&](auto stage) { comparison.compare(stage); });
-  auto differences = comparison.differences();
+  auto differences = detail::config_differences<E>(config);
   if (!differences.empty()) throw mismatch(config, std::move(differences));
 }
 

@@ -212,15 +212,15 @@ inline bool predicts_further(tensor_files const& files, std::set<std::string> co
 }
 
 /// Finds each weight of a list; names are `name(place + the weight's)`. Tensors whose names begin with
-/// `scope`, or if there is none with what all found have in common, must be known. Throws mismatch, and
-/// invalid_argument where no weight has a name.
+/// `scope`, or if there is none with what all found have in common, must be known. Throws mismatch, also
+/// where there were differences before, and invalid_argument where no weight has a name.
 template <class Name>
 std::vector<stored_weight> find_weights(tensor_files const& files,
                                         std::vector<weight_entry> const& entries,
                                         std::string const& place, Name&& name,
+                                        std::vector<std::string> differences,
                                         char const* scope = nullptr) {
   std::vector<stored_weight> found;
-  std::vector<std::string> differences;
   std::set<std::string> known, noted;
   std::size_t nameless = 0;
   auto const differs = [&](std::string line) {  // once: experts may stand in one tensor

@@ -14,8 +14,8 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
-/// A file that holds something else than was to be loaded: what differs, one line for each tensor.
-/// The sentence of the error shows the first few.
+/// A file that holds something else than was to be loaded: what differs, one line for each tensor,
+/// and of a published model for each number of its config. The sentence of the error shows the first few.
 struct mismatch : file_error {
   std::shared_ptr<std::vector<std::string> const> differences;
 

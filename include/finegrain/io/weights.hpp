@@ -73,7 +73,7 @@ inline std::vector<stored_weight> find_own(tensor_files const& files,
   auto const& all = files.tensors();
   char const* const place = !all.empty() && is_checkpoint(*all[0].file) ? checkpoint_weights : "";
   return find_weights(
-      files, entries, place, [](std::string n) { return n; }, place);
+      files, entries, place, [](std::string n) { return n; }, {}, place);
 }
 
 }  // namespace detail
