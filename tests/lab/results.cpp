@@ -57,6 +57,18 @@ TEST_CASE("The summary has means, paired differences, costs, and what is not kno
   CHECK_THAT(csv, ContainsSubstring("gzip,3.500,"));
 }
 
+TEST_CASE("The summary's caption says what its columns are, and no others") {
+  std::string const all = example().summary().markdown(),
+                    some = example().summary(false).markdown();
+  for (char const* words : {"\n\nbits/byte: of held-out text", "difference: from A, seed by seed",
+                            "active: ", "FLOPs: ", "max/mean load: ", "load entropy: "}) {
+    CHECK_THAT(all, ContainsSubstring(words));
+    CHECK_THAT(some, ContainsSubstring(words));
+  }
+  CHECK_THAT(all, ContainsSubstring("tokens/s: in training"));
+  CHECK_THAT(some, !ContainsSubstring("tokens/s"));
+}
+
 TEST_CASE("Values are every evaluation's, in numbers that read back as they were") {
   fg::record dense;
   dense.set("run", "d0").set("step", 2.0).set("tokens", 10.0).set("validation", 0.1 + 0.2);

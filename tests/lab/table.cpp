@@ -37,6 +37,15 @@ TEST_CASE("HTML has a head and a body, and escapes what it would read as tags") 
         "<tr><td>x &amp; y</td><td>1</td></tr>\n</tbody>\n</table>\n");
 }
 
+TEST_CASE("A caption stands below in Markdown and HTML, and nowhere else") {
+  fg::table t({"model", "bits"}, "bits: a < b");
+  t.add({"x", "1"});
+  CHECK(t.markdown() == "| model | bits |\n| ----- | ---: |\n| x     |    1 |\n\nbits: a < b\n");
+  CHECK_THAT(t.html(), ContainsSubstring("<table>\n<caption>bits: a &lt; b</caption>\n<thead>\n"));
+  for (std::string const& cells : {t.plain(), t.csv(), t.latex()})
+    CHECK(cells.find("a < b") == std::string::npos);
+}
+
 TEST_CASE("CSV quotes commas and quotes") {
   CHECK(example().csv() == "model,bits/byte\n1+7/63,2.50 ± 0.01\na|b_c,\"3,\"\"x\"\"\"\n");
 }

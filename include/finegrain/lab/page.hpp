@@ -97,7 +97,8 @@ class page {
       "th:first-child, td:first-child { text-align: left; }\n"
       "tbody tr:hover { background: #f2f6fa; }\n"
       "figure { margin: 1.4rem 0; } figure svg { width: 100%; height: auto; }\n"
-      "figcaption { font-size: .86rem; color: #5a6572; }\n";
+      "caption { caption-side: bottom; text-align: left; padding-top: .5rem; }\n"
+      "caption, figcaption { font-size: .86rem; color: #5a6572; }\n";
 
   std::string title_;
   std::vector<part> parts_;

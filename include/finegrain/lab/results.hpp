@@ -80,7 +80,8 @@ struct study_results {
       return row;
     };
     table t(cells({"model", std::string("bits/") + unit, "difference", "parameters", "active",
-                   "FLOPs/token", "tokens/s", "max/mean load", "load entropy"}));
+                   "FLOPs/token", "tokens/s", "max/mean load", "load entropy"}),
+            caption(speed));
     for (model_results const& m : models) {
       bool const first = &m == &models.front();
       auto const difference =
@@ -211,6 +212,15 @@ struct study_results {
   }
 
  private:
+  /// What the summary's columns are.
+  std::string caption(bool speed) const {
+    return "bits/" + unit + ": of held-out text, the mean of seeds (± its 95 % interval); " +
+           "difference: from " + (models.empty() ? "the first" : models[0].model.name) +
+           ", seed by seed; active: parameters that a token uses; FLOPs: forward; " +
+           (speed ? "tokens/s: in training; " : "") +
+           "max/mean load: of the busiest expert of any layer, over its layer's mean; load "
+           "entropy: over that of equal loads, mean of layers.";
+  }
   /// The first measured value after the start: what lies above tells nothing of the models apart.
   static double first_below(picture::curve const& c) { return c.points[1].y + 0.1; }
 };

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "../base/error.hpp"
@@ -12,10 +13,12 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
-/// Cells of text (UTF-8). The first column stands left, the others right.
+/// Cells of text (UTF-8). The first column stands left, the others right. A caption, which says what the
+/// columns are, stands below in Markdown and HTML; the other forms are of cells alone.
 class table {
  public:
-  explicit table(std::vector<std::string> header) : rows_{std::move(header)} {}
+  explicit table(std::vector<std::string> header, std::string caption = {})
+      : rows_{std::move(header)}, caption_(std::move(caption)) {}
 
   void add(std::vector<std::string> row) {
     if (row.size() != rows_[0].size())
@@ -25,9 +28,10 @@ class table {
   }
 
   std::string markdown() const {
-    return lines("| ", " | ", " |", [](std::string_view cell) {
+    std::string const cells = lines("| ", " | ", " |", [](std::string_view cell) {
       return replaced(cell, {{"|", "\\|"}, {"\n", " "}});
     });
+    return caption_.empty() ? cells : cells + "\n" + caption_ + "\n";
   }
   /// Aligned columns, for a terminal.
   std::string plain() const {
@@ -47,12 +51,11 @@ class table {
   /// A table element.
   std::string html() const {
     std::string out = "<table>\n";
+    if (!caption_.empty()) out += "<caption>" + escaped(caption_) + "</caption>\n";
     for (std::size_t r = 0; r < rows_.size(); ++r) {
       out += r == 0 ? "<thead>\n<tr>" : "<tr>";
       for (std::string const& cell : rows_[r])
-        out += (r == 0 ? "<th>" : "<td>") +
-               replaced(cell, {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}}) +
-               (r == 0 ? "</th>" : "</td>");
+        out += (r == 0 ? "<th>" : "<td>") + escaped(cell) + (r == 0 ? "</th>" : "</td>");
       out += r == 0 ? "</tr>\n</thead>\n<tbody>\n" : "</tr>\n";
     }
     return out + "</tbody>\n</table>\n";
@@ -85,6 +88,9 @@ class table {
       i += hit == changes.end() ? 1 : hit->from.size();
     }
     return out;
+  }
+  static std::string escaped(std::string_view text) {
+    return replaced(text, {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}});
   }
   static std::string latex_cell(std::string_view cell) {
     return replaced(cell, {{"\\", "\\textbackslash{}"},
@@ -136,6 +142,7 @@ class table {
   }
 
   std::vector<std::vector<std::string>> rows_;
+  std::string caption_;
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI
