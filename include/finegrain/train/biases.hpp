@@ -7,8 +7,8 @@
 #include <span>
 #include <vector>
 
+#include "../expr/cost.hpp"
 #include "../plan/batch.hpp"
-#include "../plan/routing.hpp"
 #include "../plan/weights.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -21,8 +21,6 @@ struct bias_update {
   double speed = 0;       // gamma; V3: 0.001, then 0
   bool centre = false;    // and then their mean is taken off: no choice changes
   bool quantile = false;  // in place of speed
-
-  friend constexpr bool operator==(bias_update const&, bias_update const&) = default;
 };
 
 /// Where a router's selection biases are among the weights; -1: it has none.
