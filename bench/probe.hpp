@@ -110,9 +110,11 @@ BENCH_LOOP(f32_loop, "vfmadd231ps", "vpxor")
 BENCH_LOOP(bf16_loop, "vdpbf16ps", "vpxord")
 #define BENCH_BF16 (2 * sums * register_bytes / 2)
 #endif
-#if defined(__AVX512VNNI__)
+#if defined(FINEGRAIN_HAS_AMX)
+#define BENCH_INT16 BENCH_BF16
+#elif defined(__AVX512VNNI__)
 BENCH_LOOP(int16_loop, "vpdpwssd", "vpxord")
-#define BENCH_INT16
+#define BENCH_INT16 (2 * sums * register_bytes / 2)
 #endif
 #undef BENCH_LOOP
 #endif
@@ -126,6 +128,16 @@ inline void bf16_loop(std::int64_t steps, int const&) {
     fg::amx::add_product<1, 4, 7>();
     fg::amx::add_product<2, 5, 6>();
     fg::amx::add_product<3, 5, 7>();
+  }
+}
+/// The same of 16-bit integers, which are two bytes.
+inline void int16_loop(std::int64_t steps, int const&) {
+  fg::simd::amx_tile const tile(32);
+  for (; steps > 0; --steps) {
+    fg::amx::add_bytes<0, 4, 6>();
+    fg::amx::add_bytes<1, 4, 7>();
+    fg::amx::add_unsigned_bytes<2, 5, 6>();
+    fg::amx::add_unsigned_bytes<3, 5, 7>();
   }
 }
 #endif
@@ -180,7 +192,7 @@ inline double peak_bf16([[maybe_unused]] fg::cpu const& on) {
 /// The same for products of 16-bit integers summed in 32 bits.
 inline double peak_int16([[maybe_unused]] fg::cpu const& on) {
 #if defined(BENCH_INT16)
-  return rate_of(on, int16_loop, 2 * sums * register_bytes / 2, 0x00010001);
+  return rate_of(on, int16_loop, BENCH_INT16, 0x00010001);
 #else
   return 0;
 #endif
