@@ -66,6 +66,7 @@ void add_elsewhere(int rows, float const* a, std::int64_t units, float const* pa
 TEST_CASE("tiles in registers for matrices have the bits that the manual says") {
   if (!fg::amx::allowed()) {
     CHECK_THROWS_AS(fg::cpu(fg::format::bf16), fg::error);
+    CHECK_THROWS_AS(fg::require_matrix_registers(), fg::error);
     return;
   }
   std::int64_t const units = 3 * deep;

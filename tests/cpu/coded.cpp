@@ -107,6 +107,15 @@ numbers taken(numbers const& a, int K) {
   return made;
 }
 
+/// The bits that integers keep of their block's largest number, which docs/design.md gives.
+#if defined(FINEGRAIN_HAS_AMX)
+static_assert(simd::unit<int8>::range == 14 && simd::unit<int4>::range == 11);
+#elif FINEGRAIN_VECTOR_BYTES == 64 && defined(__AVX512BW__)
+static_assert(simd::unit<int8>::range == 14 && simd::unit<int4>::range == 14);
+#elif FINEGRAIN_VECTOR_BYTES == 32
+static_assert(simd::unit<int8>::range == 12 && simd::unit<int4>::range == 14);
+#endif
+
 TEMPLATE_TEST_CASE_SIG("a product is that of the weights that the format keeps", "", EVERY_FORMAT) {
   for (auto [T, K, N] : {std::array<int, 3>{1, 1, 1},
                          {1, 1029, 150},
@@ -114,6 +123,8 @@ TEMPLATE_TEST_CASE_SIG("a product is that of the weights that the format keeps",
                          {4, 32, 32},
                          {5, 130, 150},
                          {14, 1029, 33},
+                         {20, 5, 33},
+                         {40, 16, 40},
                          {30, 853, 16},
                          {113, 515, 48}}) {
     INFO("T " << T << ", K " << K << ", N " << N);

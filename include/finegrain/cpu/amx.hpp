@@ -75,13 +75,16 @@ FINEGRAIN_INLINE void add_unsigned_bytes() {
 namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 
-/// Throws error where products of bf16 take registers that the system does not give.
+/// Throws error where products of bf16, or of quantised weights, take registers that the system does not
+/// give.
 inline void require_matrix_registers() {
 #if defined(FINEGRAIN_HAS_AMX)
   if (!amx::allowed())
     throw error(
-        "products of bf16 are compiled for AMX here, whose registers the system does not give this "
-        "process: compile with -mno-amx-tile, or choose an instruction set when the program runs");
+        "products of bf16 and of quantised weights are compiled for AMX here, whose registers the "
+        "system does not give this process: compile with -mno-amx-tile, or choose an instruction "
+        "set "
+        "when the program runs");
 #endif
 }
 

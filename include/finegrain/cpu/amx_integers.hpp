@@ -1,7 +1,9 @@
 // amx_integers: tiles of up to 16 rows of integers and a panel of codes, in registers for matrices.
 //
-// Integers of rows and values of codes are bytes (integers.hpp), four of them along k a word. Sums are
-// exact, so that they are those of pairs.
+// Integers of rows and values of codes are bytes (integers.hpp), four of them along k a word. A panel has a
+// row of words for every four numbers; where both bytes' products are one sum, a block has those of 16
+// times the values first, which meet the higher bytes. Behind the last code there is what was there
+// before: bytes of rows are 0 there. Sums are exact, so that they are those of pairs.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -37,7 +39,7 @@ requires(Integers<F>) struct scaled_matrix_tile<F> {
     return all;
   }();
 
-  int rows_;
+  int const rows_;
 
  public:
   explicit scaled_matrix_tile(int rows) : rows_(rows) {
@@ -60,8 +62,8 @@ requires(Integers<F>) struct scaled_matrix_tile<F> {
   template <bool Scaled, class Flow>
   void run(float const* strip, float const* blocks, std::int64_t units, float const* panel,
            float const* scales, float* sums, Flow& next) const {
-    // Where sums are not, by the last 12 bits of addresses: what is stored at one, loads of others that
-    // have the same bits wait for.
+    // If it has room, where sums are not by the last 12 bits of addresses: what is stored at one, loads of
+    // others that have the same bits wait for.
     alignas(4096) float room[2 * high * panel_width];
     float* const mine =
         room + (joined && (reinterpret_cast<std::uintptr_t>(sums) & 2048) == 0 ? sums_size : 0);
@@ -83,7 +85,8 @@ requires(Integers<F>) struct scaled_matrix_tile<F> {
   template <class Before, class Flow>
   FINEGRAIN_INLINE void step(float const*& strip, float const*& lower, float const*& panel,
                              Before const& before, Flow& next) const {
-    for (int i = 0; i < words; i += 8) next.fetch();
+    static_assert(Flow::every == 16);
+    for (int i = 0; i < words; i += 8) next.fetch();  // for 16 units each
     amx::load<6>(panel, panel_row);
     amx::load<4>(strip, row);
     before(std::integral_constant<int, 0>{});

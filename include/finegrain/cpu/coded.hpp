@@ -43,15 +43,23 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
   /// One matrix's panels, as multiply_panels reads them.
   struct source {
     static constexpr std::int64_t pass(int, std::int64_t) { return depth; }
-    /// What codes are decoded into: units, or where a product would take those apart, floats. So many
-    /// units at a time stay in the first-level cache, with a tile's rows.
+    /// What codes are decoded into: units, or where a product would take those apart, floats; or bytes.
     static constexpr int parts = [] {
       if constexpr (Integers<products>) return unit<products>::finished;
       return unit<products>::kept;
     }();
     static constexpr bool bytes = Integers<products> && in_matrices<products>;
     static constexpr format decoded = parts > 1 ? format::f32 : products;
+    /// Units at a time that stay in the first-level cache, with a tile's rows.
     static constexpr std::int64_t some = bytes && code::bits == 8 ? depth : at_once / parts;
+    static_assert([] {
+      if constexpr (
+          bytes)  // pieces are whole blocks; where values are there twice, scales have those too
+        return some % unit<products>::block == 0 && depth % unit<products>::block == 0 &&
+               (!unit<products>::joined || code::block == unit<products>::block * 2);
+      else
+        return true;
+    }());
     /// Rows that meet the codes themselves: number by number, a tile's multiply-adds leave time to decode.
     /// Registers for matrices take no codes.
     static constexpr int few = [] {
@@ -130,7 +138,7 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
                                    std::int64_t end) const {
       constexpr int n = units_of_codes<F>;
       constexpr int rows = bytes ? n / 2 : n * parts;  // of the panel, of a step
-      constexpr std::int64_t behind = [] {  // a block's values times 16, where both stand
+      constexpr std::int64_t behind = [] {  // floats from a block's values times 16 to its values
         if constexpr (bytes)
           return unit<products>::joined ? unit<products>::words * panel_width : 0;
         else

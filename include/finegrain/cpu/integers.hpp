@@ -1,4 +1,4 @@
-// integers: codes times rows of A in 16 bits, with AVX2 and AVX-512.
+// integers: codes times rows of A in 16 bits, with AVX2 and AVX-512, or in two bytes, with AMX.
 //
 // Two products and their sum are one instruction there, and two codes are spread to 16 bits in one; to
 // make floats of them takes as long as four multiply-adds on a Zen 1. Sums of integers are exact.
@@ -37,11 +37,11 @@ inline constexpr bool as_integers = true;
 /// the row's integers. A block's sum is at most 2^sum_bits times the scale.
 ///
 /// Registers of 64 bytes multiply integers at the rate of floats, or twice that: there all rows are pairs;
-/// but where there are registers for matrices, which multiply bytes with signs, only few are. More rows are
-/// two bytes of each integer. Codes of 4 bits are in two bytes as well, one of them 16 times the value, so
-/// that both bytes' products are one sum: of that, integers have four bits less. For codes of 8 bits there
-/// are two sums, the lower byte without a sign. Bytes of `words` of four numbers stand side by side in a
-/// row: the higher ones, then the lower ones, which are in a line of their own if a line is full.
+/// but where there are registers for matrices, which multiply bytes, only few are. More rows are two bytes
+/// of each integer. Codes of 4 bits are in two bytes as well, one of them 16 times the value, so that both
+/// bytes' products are one sum, for which integers go to 2^11, not 2^14. For codes of 8 bits there are two
+/// sums, the lower byte without a sign. Bytes of `words` of four numbers stand side by side in a row: the
+/// higher ones, then the lower ones, which are in a line of their own if a line is full.
 ///
 /// Of 32 bytes, only the few rows are that meet codes as they are decoded. Where more share what was
 /// decoded, A's rows hold the same integers as floats, times the scale, and codes become floats where they
@@ -187,8 +187,8 @@ struct pairs_of_integers : unit<format::bf16> {
     ivec higher, lower;
     explicit two_bytes(ivec x) {
       if constexpr (joined) {
-        higher = (x + 8) >> 4;
-        higher = higher > 127 ? ivec{} + 127 : higher;
+        higher = x >> 4;
+        higher = higher > 127 ? ivec{} + 127 : higher;  // of 2^11 alone
         lower = x - (higher << 4);
       } else {
         higher = x >> 8;

@@ -75,7 +75,7 @@ class left_rows {
   template <class B, class Put>
   void multiply(B const& b, std::int64_t begin, std::int64_t end, Put&& put) const {
     // amx_integers.hpp keeps off the last 12 bits of their addresses
-    alignas(4096) float sums[most_rows * panel_width];
+    alignas(matrix_registers ? 4096 : 64) float sums[most_rows * panel_width];
     for (std::int64_t p = begin, count; p < end; p += count) {
       count = std::min<std::int64_t>(B::abreast(rows_.rows()), end - p);
       multiply_panels(rows_, b, {p, 0, units_}, static_cast<int>(count), true, sums,

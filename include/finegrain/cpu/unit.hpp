@@ -16,7 +16,8 @@ namespace simd {
 ///
 ///   numbers                       of them in a unit
 ///   deep                          units of a row of A that stand side by side, and that a tile takes at a
-///                                   time: where there are registers for matrices, as many as they hold
+///                                   time: where there are registers for matrices, as many as they hold;
+///                                   of integers 1, which are put side by side once all are there
 ///   parts                         multiply-adds that a unit takes: so many floats hold one of A's
 ///   kept                          floats that hold one of A's where tiles share what was decoded, and
 ///                                   while rows are put together
