@@ -117,15 +117,26 @@ class arithmetic {
   unsigned before_;
 };
 
-/// TDPBF16PS.
+/// What a product's registers have, which must fit one another.
+struct extents {
+  extent sum, a, b;
+};
 template <int Sum, int A, int B>
-void add_product() {
+extents product() {
   static_assert(Sum != A && Sum != B && A != B, "a product's registers are three");
-  extent const sum(Sum), a(A), b(B);
+  extents const all{extent(Sum), extent(A), extent(B)};
+  auto const& [sum, a, b] = all;
   demand(sum.bytes % 4 == 0 && a.bytes % 4 == 0 && b.bytes % 4 == 0, "a row has whole units");
   demand(sum.rows == a.rows, "a product has not as many rows as its left side");
   demand(sum.bytes == b.bytes, "a product has not as many columns as its right side");
   demand(a.bytes / 4 == b.rows, "a product's sides have not as many units along k");
+  return all;
+}
+
+/// TDPBF16PS.
+template <int Sum, int A, int B>
+void add_product() {
+  auto const [sum, a, b] = product<Sum, A, B>();
   arithmetic const as_there;
   for (int r = 0; r < sum.rows; ++r) {
     floats even{}, odd{}, total;
@@ -151,12 +162,7 @@ void add_product() {
 /// TDPBSSD, and TDPBUSD.
 template <int Sum, int A, int B, class Left>
 void add_products_of_bytes() {
-  static_assert(Sum != A && Sum != B && A != B, "a product's registers are three");
-  extent const sum(Sum), a(A), b(B);
-  demand(sum.bytes % 4 == 0 && a.bytes % 4 == 0 && b.bytes % 4 == 0, "a row has whole words");
-  demand(sum.rows == a.rows, "a product has not as many rows as its left side");
-  demand(sum.bytes == b.bytes, "a product has not as many columns as its right side");
-  demand(a.bytes / 4 == b.rows, "a product's sides have not as many words along k");
+  auto const [sum, a, b] = product<Sum, A, B>();
   for (int r = 0; r < sum.rows; ++r)
     for (int c = 0; c < sum.bytes; c += 4) {
       std::uint32_t total;
