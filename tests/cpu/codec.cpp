@@ -97,6 +97,12 @@ TEMPLATE_TEST_CASE_SIG("decoders make units of every code in every place", "", E
             auto const integers =
                 std::bit_cast<std::uint32_t>(float(simd::decoder<F>::integers(word, u)[lane]));
             wrong += (integers >> (16 * half) & 0xffff) != code;
+            // a byte of a word of them
+            int const at = 8 * (2 * half + u / (n / 2));
+            auto const byte = [&](simd::vec v) {
+              return std::bit_cast<std::uint32_t>(float(v[lane])) >> at & 255;
+            };
+            wrong += byte(simd::decoder<F>::words(word, u % (n / 2))) != code;
           }
         }
   }

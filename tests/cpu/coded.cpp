@@ -96,10 +96,11 @@ numbers taken(numbers const& a, int K) {
         std::int64_t const end = std::min<std::int64_t>(K, k + block);
         float most = 0;
         for (auto i = k; i < end; ++i) most = std::max(most, std::abs(row[i]));
-        float const step = std::ldexp(1.0f, std::ilogb(most) + 1 - unit::range);
+        float step = std::ldexp(1.0f, std::ilogb(most) + 1 - unit::range), inverse = 1 / step;
+        if (unit::range == 7) step = most / 127, inverse = 127 / most;  // bytes
         for (auto i = k; i < end; ++i)
           made[std::size_t(row - a.begin() + i)] =
-              most == 0 ? 0 : std::nearbyint(row[i] / step) * step;
+              most == 0 ? 0 : float(std::nearbyint(double(row[i]) * inverse)) * step;
       }
   } else {
     std::transform(a.begin(), a.end(), made.begin(), bf16_of);
@@ -108,8 +109,8 @@ numbers taken(numbers const& a, int K) {
 }
 
 /// The bits that integers keep of their block's largest number, which docs/design.md gives.
-#if defined(FINEGRAIN_HAS_AMX)
-static_assert(simd::unit<int8>::range == 14 && simd::unit<int4>::range == 11);
+#if FINEGRAIN_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
+static_assert(simd::unit<int8>::range == 7 && simd::unit<int4>::range == 7);
 #elif FINEGRAIN_VECTOR_BYTES == 64 && defined(__AVX512BW__)
 static_assert(simd::unit<int8>::range == 14 && simd::unit<int4>::range == 14);
 #elif FINEGRAIN_VECTOR_BYTES == 32

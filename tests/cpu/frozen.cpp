@@ -88,6 +88,9 @@ TEMPLATE_TEST_CASE_SIG("products of whole numbers that a format holds are exact"
     auto frozen = fg::quantize<F>(net);
     numbers x(std::size_t(T * K)), y(std::size_t(T * N), poison);
     for (std::size_t i = 0; i < x.size(); ++i) x[i] = float(int(i * 7 % 11) - 5);
+    for (int t = 0; t < T; ++t)
+      for (int k = 0; k < K; k += 32)  // the largest byte: all others are whole, too
+        x[std::size_t(t * K + k)] = k % 64 == 0 ? 127 : -127;
     frozen(view(std::as_const(x), T, K), view(y, T, N));
     int wrong = 0;
     for (int t = 0; t < T; ++t)
@@ -150,7 +153,7 @@ TEST_CASE("quantised stages come as near the specification as their formats allo
         CHECK(off > bound / 40);
       };
       check.template operator()<bf16>(0.01 * one);
-      check.template operator()<int8_block>(0.02 * one);
+      check.template operator()<int8_block>(0.03 * one);
       check.template operator()<int8>(0.03 * one);
       check.template operator()<fp8>(0.07 * one);
       check.template operator()<int4>(0.25 * one);

@@ -159,29 +159,21 @@ void add_product() {
   }
 }
 
-/// TDPBSSD, and TDPBUSD.
-template <int Sum, int A, int B, class Left>
-void add_products_of_bytes() {
+/// TDPBSUD.
+template <int Sum, int A, int B>
+void add_bytes() {
   auto const [sum, a, b] = product<Sum, A, B>();
   for (int r = 0; r < sum.rows; ++r)
     for (int c = 0; c < sum.bytes; c += 4) {
       std::uint32_t total;
       std::memcpy(&total, mine.registers[Sum][r] + c, 4);
       for (int k = 0; k < a.bytes; ++k) {
-        int const x = static_cast<Left>(mine.registers[A][r][k]);
-        int const y = static_cast<std::int8_t>(mine.registers[B][k / 4][c + k % 4]);
+        int const x = static_cast<std::int8_t>(mine.registers[A][r][k]);
+        int const y = mine.registers[B][k / 4][c + k % 4];
         total += static_cast<std::uint32_t>(x * y);
       }
       std::memcpy(mine.registers[Sum][r] + c, &total, 4);
     }
-}
-template <int Sum, int A, int B>
-void add_bytes() {
-  add_products_of_bytes<Sum, A, B, std::int8_t>();
-}
-template <int Sum, int A, int B>
-void add_unsigned_bytes() {
-  add_products_of_bytes<Sum, A, B, std::uint8_t>();
 }
 
 }  // namespace amx_elsewhere

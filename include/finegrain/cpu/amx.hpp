@@ -56,14 +56,10 @@ template <int Sum, int A, int B>
 FINEGRAIN_INLINE void add_product() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(Sum), "i"(A), "i"(B));
 }
-/// The same of bytes, b's rows in words of four: those of b have signs, those of a have them or not.
+/// The same of bytes, b's rows in words of four: those of a have signs, those of b have none.
 template <int Sum, int A, int B>
 FINEGRAIN_INLINE void add_bytes() {
-  asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(Sum), "i"(A), "i"(B));
-}
-template <int Sum, int A, int B>
-FINEGRAIN_INLINE void add_unsigned_bytes() {
-  asm volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(Sum), "i"(A), "i"(B));
+  asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(Sum), "i"(A), "i"(B));
 }
 #endif
 

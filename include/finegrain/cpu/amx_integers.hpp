@@ -1,9 +1,8 @@
 // amx_integers: tiles of up to 16 rows of integers and a panel of codes, in registers for matrices.
 //
-// Integers of rows and values of codes are bytes (integers.hpp), four of them along k a word. A panel has a
-// row of words for every four numbers; where both bytes' products are one sum, a block has those of 16
-// times the values first, which meet the higher bytes. Behind the last code there is what was there
-// before: bytes of rows are 0 there. Sums are exact, so that they are those of pairs.
+// Integers of rows and codes are bytes (integers.hpp), four of them along k a word. A panel has a row of
+// words for every four numbers. Behind the last code there is what was there before: bytes of rows are 0
+// there. Sums are exact, so that they are those of few rows.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -16,25 +15,23 @@ namespace simd {
 
 #if defined(FINEGRAIN_HAS_AMX)
 
-/// Tiles of up to 16 rows of integers, which are bytes. Two registers hold their sums, or those of the
-/// higher bytes' products, and two those of the lower ones'.
+/// Tiles of up to 16 rows of integers, whose sums two registers hold.
 template <format F>
 requires(Integers<F>) struct scaled_matrix_tile<F> {
  private:
   using number = unit<F>;
-  static constexpr bool joined = number::joined;
   static constexpr int high = amx_tile::high, words = number::words;
-  static constexpr int deep = joined ? 2 * words : words;  // words that a register takes of a row
-  static constexpr std::int64_t row = 64, panel_row = panel_width * 4;  // bytes
-  static constexpr std::int64_t sums_size = (joined ? 1 : 2) * high * panel_width;
+  static constexpr std::int64_t row = words * 4;  // bytes
+  static constexpr std::int64_t panel_row = panel_width * 4;
+  static constexpr std::int64_t sums_size = high * panel_width;
 
   static constexpr auto shapes = [] {
     std::array<amx::shape, high + 1> all;
     for (int rows = 1; rows <= high; ++rows)
       for (int i = 0; i < 8; ++i) {
         amx::shape& shape = all[static_cast<std::size_t>(rows)];
-        shape.rows[i] = static_cast<std::uint8_t>(i < 6 ? rows : deep);
-        shape.bytes[i] = i == 4 || i == 5 ? deep * 4 : row;
+        shape.rows[i] = static_cast<std::uint8_t>(i < 6 ? rows : words);
+        shape.bytes[i] = i == 4 || i == 5 ? row : panel_row / 2;
       }
     return all;
   }();
@@ -66,25 +63,24 @@ requires(Integers<F>) struct scaled_matrix_tile<F> {
     // others that have the same bits wait for.
     alignas(4096) float room[2 * high * panel_width];
     float* const mine =
-        room + (joined && (reinterpret_cast<std::uintptr_t>(sums) & 2048) == 0 ? sums_size : 0);
-    float const* lower = strip + (words < 16 ? words : rows_ * 16);
+        room + ((reinterpret_cast<std::uintptr_t>(sums) & 2048) == 0 ? sums_size : 0);
     float* last = nullptr;
     for (; units > 0; units -= number::block) {
       std::int64_t const end = std::min<std::int64_t>(units, number::block);
-      step(strip, lower, panel, amx_tile::turn{last, nullptr, panel_width}, next);
+      step(strip, panel, amx_tile::turn{last, nullptr, panel_width}, next);
       for (std::int64_t k = 2 * words; k < end; k += 2 * words)
         step(
-            strip, lower, panel, [](auto) {}, next);
+            strip, panel, [](auto) {}, next);
       if (last) add_floats<Scaled>(last, blocks, scales, sums);
       last = mine;
     }
-    amx_tile::finish<!joined>(last, panel_width);
+    amx_tile::finish<false>(last, panel_width);
     add_floats<Scaled>(last, blocks, scales, sums);
   }
 
   template <class Before, class Flow>
-  FINEGRAIN_INLINE void step(float const*& strip, float const*& lower, float const*& panel,
-                             Before const& before, Flow& next) const {
+  FINEGRAIN_INLINE void step(float const*& strip, float const*& panel, Before const& before,
+                             Flow& next) const {
     static_assert(Flow::every == 16);
     for (int i = 0; i < words; i += 8) next.fetch();  // for 16 units each
     amx::load<6>(panel, panel_row);
@@ -94,38 +90,24 @@ requires(Integers<F>) struct scaled_matrix_tile<F> {
     amx::load<7>(panel + lanes, panel_row);
     before(std::integral_constant<int, 1>{});
     amx::add_bytes<1, 4, 7>();
-    if constexpr (!joined) {
-      amx::load<5>(lower, row);
-      before(std::integral_constant<int, 2>{});
-      amx::add_unsigned_bytes<2, 5, 6>();
-      before(std::integral_constant<int, 3>{});
-      amx::add_unsigned_bytes<3, 5, 7>();
-    }
-    strip += 2 * words * rows_;
-    lower += 2 * words * rows_;
-    panel += deep * panel_width;
+    strip += words * rows_;
+    panel += words * panel_width;
   }
   template <bool Scaled>
   FINEGRAIN_INLINE void add_floats(float const* from, float const*& blocks, float const*& scales,
                                    float* sums) const {
-    vec by[vectors] = {};
+    vec by[vectors] = {vec{} + 1.0f, vec{} + 1.0f};
     if constexpr (Scaled) by[0] = load(scales), by[1] = load(scales + lanes), scales += panel_width;
     int const rows = rows_;
     for (int r = 0; r < rows; ++r) {
-      vec const scale = broadcast(blocks[rows + r]);
+      ivec const start = reinterpret_cast<ivec>(every_lane<F>(blocks[r]));
       FINEGRAIN_UNROLL
       for (int j = 0; j < vectors; ++j) {
         float const* const at = from + r * panel_width + j * lanes;
-        ivec sum = reinterpret_cast<ivec>(load(at));
-        if constexpr (!joined)
-          sum = (sum << 8) + reinterpret_cast<ivec>(load(at + high * panel_width));
         float* const to = sums + r * panel_width + j * lanes;
-        vec const number = __builtin_convertvector(sum, vec);
         vec total = load(to);
-        if constexpr (Scaled)
-          add_product(number * scale, by[j], total);
-        else
-          add_product(number, scale, total);  // which is a power of 2
+        ivec const sum = reinterpret_cast<ivec>(load(at)) + start;
+        number::add_floats(reinterpret_cast<vec>(sum), blocks[rows + r], by[j], total);
         store(to, total);
       }
     }

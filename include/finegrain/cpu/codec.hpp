@@ -139,16 +139,10 @@ struct decoder {
     auto const lowered = reinterpret_cast<words>(codes) >> (bits * u);
     return reinterpret_cast<vec>(bits * (u + 1) == 16 ? lowered : lowered & all);
   }
-  /// Values of units i and i + units_of_codes / 2, each a byte; or 16 times that.
-  FINEGRAIN_INLINE static vec bytes(ivec codes, int i) {
-    if constexpr (codec<F>::bits == 8) return reinterpret_cast<vec>(codes ^ -0x7f7f7f80);
-    using signed_bytes = signed char __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES)));
-    ivec const alone = (codes >> (4 * i)) & 0x0f0f0f0f;
-    return reinterpret_cast<vec>(reinterpret_cast<signed_bytes>(alone) -
-                                 static_cast<signed char>(8));
-  }
-  FINEGRAIN_INLINE static vec bytes_times_16(ivec codes, int i) {
-    return reinterpret_cast<vec>(((codes << (4 - 4 * i)) & -0x0f0f0f10) ^ -0x7f7f7f80);
+  /// Codes of units i and i + units_of_codes / 2, each a byte.
+  FINEGRAIN_INLINE static vec words(ivec codes, int i) {
+    if constexpr (codec<F>::bits == 8) return reinterpret_cast<vec>(codes);
+    return reinterpret_cast<vec>((codes >> (4 * i)) & 0x0f0f0f0f);
   }
 };
 

@@ -43,20 +43,34 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
   /// One matrix's panels, as multiply_panels reads them.
   struct source {
     static constexpr std::int64_t pass(int, std::int64_t) { return depth; }
-    /// What codes are decoded into: units, or where a product would take those apart, floats; or bytes.
+    /// What codes are decoded into: words of them; units; or floats, where a product would take units apart.
+    static constexpr bool words = Integers<products> && as_bytes;
     static constexpr int parts = [] {
-      if constexpr (Integers<products>) return unit<products>::finished;
+      if constexpr (Integers<products>)
+        return as_bytes || unit<products>::always ? 1 : unit<products>::kept;
       return unit<products>::kept;
     }();
-    static constexpr bool bytes = Integers<products> && in_matrices<products>;
     static constexpr format decoded = parts > 1 ? format::f32 : products;
+    /// Codes of 8 bits with one scale are words where they stand; registers for matrices read whole ones.
+    static constexpr bool in_place(std::int64_t units) {
+      if constexpr (words)
+        return code::bits == 8 && code::block == 0 &&
+               (!in_matrices<products> || units % (2 * unit<products>::words) == 0);
+      return false;
+    }
+    /// Rows of a panel that units are decoded into, each as long as a tile's step.
+    static constexpr std::int64_t rows_of(std::int64_t units) {
+      return words ? units / 2 : units * parts;
+    }
+    /// The same as tiles count them, in units where they are in registers for matrices.
+    static constexpr std::int64_t steps_of(std::int64_t units) {
+      return in_matrices<decoded> ? units : rows_of(units);
+    }
     /// Units at a time that stay in the first-level cache, with a tile's rows.
-    static constexpr std::int64_t some = bytes && code::bits == 8 ? depth : at_once / parts;
+    static constexpr std::int64_t some = words ? depth : at_once / parts;
     static_assert([] {
-      if constexpr (
-          bytes)  // pieces are whole blocks; where values are there twice, scales have those too
-        return some % unit<products>::block == 0 && depth % unit<products>::block == 0 &&
-               (!unit<products>::joined || code::block == unit<products>::block * 2);
+      if constexpr (words)  // pieces are whole blocks
+        return some % unit<products>::block == 0;
       else
         return true;
     }());
@@ -84,7 +98,7 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
         constexpr std::int64_t unit_bytes = code_layout<F>::step_bytes / units_of_codes<F>;
         fetching<decoded>(
             data + then.panel * layout.panel_bytes() + layout.at(then.k / units_of_codes<F>),
-            then.units * unit_bytes, a.count(), now.units * parts, [&](auto next) {
+            then.units * unit_bytes, a.count(), steps_of(now.units), [&](auto next) {
               for (std::int64_t u = 0; u < now.units; u += some)
                 decoded_rows(a.after(u), {now.panel, now.k + u, std::min(some, now.units - u)},
                              panel, sums, next);
@@ -121,35 +135,27 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
     void decoded_rows(strips<products> const& a, piece const& now, std::byte const* panel,
                       float* sums, Flow& next) const {
       constexpr int n = units_of_codes<F>;
-      std::int64_t const units = now.units * parts;
-      decode(panel, now.k / n, (now.k + now.units) / n);
+      bool const there = in_place(now.units);
+      if (!there) decode(panel, now.k / n, (now.k + now.units) / n);
       if constexpr (block == 0) {
-        a.template multiply<decoded>(units, room, now.k == 0 ? sink::fresh : sink::go_on, sums,
-                                     next);
+        a.template multiply<decoded>(now.units * parts, room,
+                                     now.k == 0 ? sink::fresh : sink::go_on, sums, next);
       } else {
         if (now.k == 0) std::fill_n(sums, a.rows() * panel_width, 0.0f);
         a.template multiply_scaled<decoded>(
-            units, block / unit<decoded>::numbers, room,
-            bytes && code::block == 0 ? nullptr : room + depth * panel_width, sums, next);
+            steps_of(now.units), rows_of(block / 2),
+            there ? reinterpret_cast<float const*>(panel + layout.at(now.k / n)) : room,
+            code::block == 0 ? nullptr : room + depth * panel_width, sums, next);
       }
     }
     /// Steps [begin, end) as a product takes them, and their scales.
     FINEGRAIN_ONE_COPY void decode(std::byte const* panel, std::int64_t begin,
                                    std::int64_t end) const {
       constexpr int n = units_of_codes<F>;
-      constexpr int rows = bytes ? n / 2 : n * parts;  // of the panel, of a step
-      constexpr std::int64_t behind = [] {  // floats from a block's values times 16 to its values
-        if constexpr (bytes)
-          return unit<products>::joined ? unit<products>::words * panel_width : 0;
-        else
-          return 0;
-      }();
+      constexpr int rows = static_cast<int>(rows_of(n));  // of the panel, of a step
       [[maybe_unused]] decoder<F> const tables;
       float* to = room;
       float* scales = room + depth * panel_width;
-      if constexpr (code::block == 0 && block > 0 && !bytes)
-        std::fill_n(scales, ceil_div((end - begin) * layout.step_numbers, block) * panel_width,
-                    1.0f);
       for (std::int64_t s = begin; s < end;) {
         std::int64_t const b = s / layout.block_steps();
         std::int64_t const stop = std::min(end, (b + 1) * layout.block_steps());
@@ -157,13 +163,10 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
         for (; s < stop; ++s, codes += layout.step_bytes, to += rows * panel_width)
           for (int j = 0; j < vectors; ++j) {
             ivec const c = load_codes(codes + j * std::int64_t{sizeof(ivec)});
-            if constexpr (bytes) {
+            if constexpr (words) {
               FINEGRAIN_UNROLL
-              for (int i = 0; i < n / 2; ++i) {
-                float* const at = to + i * panel_width + j * lanes;
-                if constexpr (unit<products>::joined) store(at, decoder<F>::bytes_times_16(c, i));
-                store(at + behind, decoder<F>::bytes(c, i));
-              }
+              for (int i = 0; i < rows; ++i)
+                store(to + i * panel_width + j * lanes, decoder<F>::words(c, i));
               continue;
             }
             [[maybe_unused]] vec units[n];
@@ -180,7 +183,6 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
               store(to + i * panel_width + j * lanes, part);
             }
           }
-        to += behind;
         if constexpr (code::block > 0) {
           vec by[vectors];
           load_scales<F>(panel + layout.scales_at(b), by);

@@ -73,12 +73,23 @@ inline constexpr bool by_number = Integers<codec<F>::products> ||
                                   (unit<format::bf16>::parts > 1 &&
                                    requires { decoder<F>::part(ivec{}, 0, 0); });
 
+/// Multiply-adds of a step's codes with a row.
+template <format F>
+inline constexpr int parts_of_step = [] {
+  using u = unit<codec<F>::products>;
+  if constexpr (Integers<codec<F>::products>)
+    return static_cast<int>(u::steps(units_of_codes<F>));
+  else
+    return units_of_codes<F> * u::parts;
+}();
 /// What the i-th multiply-add of a step takes of its codes, and a vector of what it takes of A: integers,
 /// which must not go through floats' arithmetic, or floats.
 template <format F>
 FINEGRAIN_INLINE vec part_of(ivec codes, int i) {
   using u = unit<codec<F>::products>;
-  if constexpr (Integers<codec<F>::products>)
+  if constexpr (Integers<codec<F>::products> && as_bytes)
+    return decoder<F>::words(codes, i);
+  else if constexpr (Integers<codec<F>::products>)
     return decoder<F>::integers(codes, i);
   else
     return decoder<F>::part(codes, i / u::parts, i % u::parts);
@@ -134,7 +145,7 @@ template <format F, int Panels>
 FINEGRAIN_INLINE void add_numbers(float const* a, std::byte const* codes, std::int64_t distance,
                                   vec (&sum)[1][Panels * vectors]) {
   using u = unit<codec<F>::products>;
-  constexpr int all = units_of_codes<F> * u::parts, some = std::min(all, 4);
+  constexpr int all = parts_of_step<F>, some = std::min(all, 4);
   FINEGRAIN_UNROLL
   for (int first = 0; first < all; first += some) {
     vec x[some];
@@ -176,14 +187,14 @@ FINEGRAIN_INLINE void add_codes(float const* a, std::byte const* codes, std::int
                                 std::int64_t steps, [[maybe_unused]] std::byte const* behind,
                                 vec (&sum)[Rows][Panels * vectors],
                                 [[maybe_unused]] decoder<F> const& decode) {
-  using u = unit<codec<F>::products>;
-  constexpr int numbers = units_of_codes<F> * u::parts;
+  constexpr int numbers = parts_of_step<F>;
   for (; steps > 0; --steps, codes += code_layout<F>::step_bytes, a += numbers * Rows) {
     if constexpr (by_number<F>) {
       std::byte const* soon = codes + fetched_ahead / Panels;
       soon += soon < behind ? 0 : (Panels - 1) * distance;
       FINEGRAIN_UNROLL
-      for (int p = 0; p < Panels; ++p) __builtin_prefetch(soon + p * distance, 0, 3);
+      for (int p = 0; p < Panels; ++p)
+        __builtin_prefetch(soon + p * distance, 0, FINEGRAIN_VECTOR_BYTES == 64 ? 2 : 3);
     }
     if constexpr (by_number<F> && Rows == 1)
       add_numbers<F, Panels>(a, codes, distance, sum);
@@ -226,7 +237,7 @@ FINEGRAIN_ONE_COPY void coded_tile(float const* a, [[maybe_unused]] float const*
     }
     add_codes<F, Rows, Panels>(a, codes, distance, steps, behind, sum, decode);
     begin += steps;
-    a += steps * units_of_codes<F> * unit<P>::parts * Rows;
+    a += steps * parts_of_step<F> * Rows;
     codes += steps * layout.step_bytes;
     asm("" : "+r"(sums));  // or compilers keep totals in registers that are not there
     FINEGRAIN_UNROLL
@@ -237,14 +248,16 @@ FINEGRAIN_ONE_COPY void coded_tile(float const* a, [[maybe_unused]] float const*
       for (int j = p * vectors; j < (p + 1) * vectors; ++j) {
         FINEGRAIN_UNROLL
         for (int r = 0; r < Rows; ++r) {
-          vec here = sum[r][j];
-          if constexpr (integers) here = unit<P>::floats(here, blocks[Rows + r]);
-          if constexpr (scaled || integers) {
-            vec total = load(sum_at(r, j));
-            add_product(here, scale[j % vectors], total);
-            here = total;
+          if constexpr (!integers && !scaled) {
+            store(sum_at(r, j), sum[r][j]);
+            continue;
           }
-          store(sum_at(r, j), here);
+          vec total = load(sum_at(r, j));
+          if constexpr (integers)
+            unit<P>::add_floats(sum[r][j], blocks[Rows + r], scale[j % vectors], total);
+          else
+            add_product(sum[r][j], scale[j % vectors], total);
+          store(sum_at(r, j), total);
         }
       }
     }

@@ -1,7 +1,7 @@
-// integers: codes times rows of A in 16 bits, with AVX2 and AVX-512, or in two bytes, with AMX.
+// integers: codes times rows of A in bytes, with VNNI and AMX, or in 16 bits, with AVX2 and AVX-512.
 //
-// Two products and their sum are one instruction there, and two codes are spread to 16 bits in one; to
-// make floats of them takes as long as four multiply-adds on a Zen 1. Sums of integers are exact.
+// Four products of bytes and their sum are one instruction there, or two of 16 bits; to make floats of codes
+// takes as long as four multiply-adds on a Zen 1. Sums of integers are exact.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -30,54 +30,65 @@ FINEGRAIN_INLINE vec every_lane(float unit) {
 
 #if FINEGRAIN_VECTOR_BYTES == 32 || (FINEGRAIN_VECTOR_BYTES == 64 && defined(__AVX512BW__))
 inline constexpr bool as_integers = true;
+/// Whether bytes are multiplied, four products and their sum an instruction.
+#if FINEGRAIN_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
+inline constexpr bool as_bytes = true;
+#else
+inline constexpr bool as_bytes = false;
+#endif
 
-/// Two integers of 16 bits. Of a row of A, `Numbers` at a time share a scale, a power of 2, and are
-/// rounded to multiples of it up to 2^Range; they become NaN if one of them is not finite, or near the end
-/// of what floats hold. Codes are values + zero, for which a block's sums start at -zero times the sum of
-/// the row's integers. A block's sum is at most 2^sum_bits times the scale.
+/// Columns of codes that have a scale for each block of k, or one.
+enum class scaled { in_blocks, at_once };
+
+/// Of a row of A, `Numbers` at a time share a scale, and are rounded to multiples of it: integers up to
+/// 2^Range, for which the scale is a power of 2; or, of a byte, up to 127. They become NaN if one of them is
+/// not finite, or near the end of what floats hold. Codes are values + zero, for which a block's sums start
+/// at -zero times the sum of the row's integers. A block's sum is at most 2^sum_bits times the scale.
 ///
-/// Registers of 64 bytes multiply integers at the rate of floats, or twice that: there all rows are pairs;
-/// but where there are registers for matrices, which multiply bytes, only few are. More rows are two bytes
-/// of each integer. Codes of 4 bits are in two bytes as well, one of them 16 times the value, so that both
-/// bytes' products are one sum, for which integers go to 2^11, not 2^14. For codes of 8 bits there are two
-/// sums, the lower byte without a sign. Bytes of `words` of four numbers stand side by side in a row: the
-/// higher ones, then the lower ones, which are in a line of their own if a line is full.
+/// Where bytes are multiplied, integers are bytes, four to a word. Tiles in registers for matrices take a
+/// row's words side by side, `words` at a time, and values of codes; few rows, and all elsewhere, are held
+/// word by word, and meet codes as they are. Registers of 64 bytes without such products take pairs of
+/// integers, for few rows and for many.
 ///
-/// Of 32 bytes, only the few rows are that meet codes as they are decoded. Where more share what was
+/// Of 32 bytes, only the few rows are pairs that meet codes as they are decoded. Where more share what was
 /// decoded, A's rows hold the same integers as floats, times the scale, and codes become floats where they
 /// stand in 32 bits: 2^place times what they are, for which A's numbers are as much smaller. No sum of a
 /// block is more than 2^24 times the scale, whatever was added so far: floats hold it exactly, as integers do.
 ///
 ///   block, of_block     units of a row that share a scale, and what a row has for each of them: what
 ///                       its sums start at, and the scale
-///   few                 rows that meet codes as they are decoded, as pairs
-///   always              whether more rows are pairs too
-///   in_bytes, words     whether they are bytes; words of the higher ones that a register holds of a row
-///   joined              whether both bytes' products are one sum
-///   finished            floats that hold a unit of theirs
-///   finish(...)         makes pairs, bytes or floats of a strip that holds all numbers of its rows
+///   few                 rows that meet codes as they are decoded
+///   always              whether more rows are held as they are
+///   in_registers        whether more rows are for registers for matrices
+///   steps(units)        multiply-adds of so many units: words, or pairs
+///   finished(units, few)   floats that hold so many units of a row
+///   finish(...)         makes words, pairs or floats of a strip that holds all numbers of its rows
 ///
 /// Numbers are put into strips as they are, and finished once all of a row are there.
-template <int Bits, int Range, int Numbers>
-struct pairs_of_integers : unit<format::bf16> {
-  static constexpr bool in_bytes = matrix_registers;
-  static constexpr bool always = FINEGRAIN_VECTOR_BYTES == 64 && !in_bytes;
-  static constexpr int few = in_bytes ? (Bits == 4 ? 9 : 5) : always ? 28 : 9;
+template <int Bits, int Range, int Numbers, scaled Columns = scaled::in_blocks>
+struct integers_of_rows : unit<format::bf16> {
+  static constexpr bool in_registers = matrix_registers;
+  static constexpr bool always = FINEGRAIN_VECTOR_BYTES == 64 && !in_registers;
+  static constexpr int few = in_registers ? (Bits == 4 ? 9 : 5) : always ? 28 : 9;
   static constexpr int deep = 1, parts = 1, kept = 2, zero = 1 << (Bits - 1), range = Range;
   static constexpr std::int64_t block = Numbers / numbers;
   static constexpr std::int64_t of_block = 2;
-  static constexpr bool joined = in_bytes && Bits == 4;
-  static constexpr int words = std::min(Numbers / 4, 16), finished = always || in_bytes ? 1 : kept;
-  static_assert(!joined || (words == 8 && Range < 12));
+  static constexpr int words = std::min(Numbers / 4, 16);
   static constexpr int sum_bits = std::bit_width(Numbers * zero - 1u) + Range;
-  static_assert(Range < 15 && sum_bits <= (FINEGRAIN_VECTOR_BYTES == 64 ? 30 : 24));
+  static_assert((as_bytes ? Range == 7 : Range > 7 && Range < 15) &&
+                sum_bits <= (FINEGRAIN_VECTOR_BYTES == 64 ? 30 : 24));
+
+  static constexpr std::int64_t steps(std::int64_t units) { return as_bytes ? units / 2 : units; }
+  static constexpr std::int64_t finished(std::int64_t units, bool few_rows) {
+    return as_bytes || always || few_rows ? steps(units) : units * kept;
+  }
 
   FINEGRAIN_INLINE static vec part(vec b, int) { return b; }
-  /// sum += products, where both are integers.
+  /// sum += products of integers: of bytes, b's without a sign, or of pairs.
   FINEGRAIN_INLINE static void multiply_add(vec a, vec b, vec& sum) {
-#if defined(__AVX512VNNI__)
+#if FINEGRAIN_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
     vec to = sum;  // as in add_product
-    asm("vpdpwssd %2, %1, %0" : "+v"(to) : "v"(a), "v"(b));
+    asm("vpdpbusd %1, %2, %0" : "+v"(to) : "v"(a), "v"(b));
     sum = to;
 #else
     uvec products;
@@ -85,9 +96,14 @@ struct pairs_of_integers : unit<format::bf16> {
     sum = reinterpret_cast<vec>(reinterpret_cast<uvec>(sum) + products);
 #endif
   }
-  /// A block's sums as floats.
-  FINEGRAIN_INLINE static vec floats(vec sum, float scale) {
-    return __builtin_convertvector(reinterpret_cast<ivec>(sum), vec) * scale;
+  /// total += a block's sums times the row's scale and the columns'; if those have one each for all of k, they
+  /// are met later.
+  FINEGRAIN_INLINE static void add_floats(vec sum, float scale, vec columns, vec& total) {
+    vec const number = __builtin_convertvector(reinterpret_cast<ivec>(sum), vec);
+    if constexpr (Columns == scaled::in_blocks)
+      add_product(number * scale, columns, total);
+    else
+      add_product(number, broadcast(scale), total);
   }
   static void keep(float const* from, std::int64_t count, float* to) {
     std::copy_n(from, count, to);
@@ -97,21 +113,21 @@ struct pairs_of_integers : unit<format::bf16> {
     floats[1] = numbers[1];
   }
 
-  /// Rounds so many units of a strip's rows: to integers in pairs or to their bytes, where the strip
-  /// begins, or to floats where they stand.
-  static void finish(float* strip, std::int64_t units, int height, bool in_pairs, float* blocks) {
+  /// Rounds so many units of a strip's rows: to words, pairs or bytes, where the strip begins, or to floats
+  /// where they stand.
+  static void finish(float* strip, std::int64_t units, int height, bool few_rows, float* blocks) {
     for (std::int64_t k = 0; k < units; k += block, blocks += of_block * height) {
       std::int64_t const n = std::min(block, units - k);
       float* const from = strip + k * kept * height;
-      if (!in_pairs) {
-        if constexpr (in_bytes)
-          byte_rows(from, n, height, strip + k * height, blocks);
+      float* const to = strip + finished(k, few_rows) * height;
+      if (few_rows || always) {
+        height == 1 ? one_row(from, n, to, blocks) : some_rows(from, n, height, to, blocks);
+      } else {
+        if constexpr (in_registers)
+          rows_for_registers(from, n, height, to, blocks);
         else if constexpr (!always)
           round_rows(from, n * numbers, height, blocks);
-      } else if (height == 1)
-        pair_row(from, n, strip + k, blocks);
-      else
-        pair_rows(from, n, height, strip + k * height, blocks);
+      }
     }
   }
   /// Of number k of those whose codes are in one lane.
@@ -127,11 +143,15 @@ struct pairs_of_integers : unit<format::bf16> {
   struct scale {
     vec by, inverse;
     FINEGRAIN_INLINE explicit scale(ivec largest) {
-      ivec const power = larger(largest & 0x7f800000, ivec{} + (40 << 23));
-      vec const p = reinterpret_cast<vec>(power);
-      by = power < ((254 + Range - sum_bits) << 23) ? p * (2.0f / (1 << Range))
-                                                    : vec{} + __builtin_nanf("");
-      inverse = reinterpret_cast<vec>((254 << 23) - power) * float(1 << (Range - 1));
+      ivec const most = larger(largest, ivec{} + (40 << 23)), power = most & 0x7f800000;
+      if constexpr (Range > 7) {
+        by = reinterpret_cast<vec>(power) * (2.0f / (1 << Range));
+        inverse = reinterpret_cast<vec>((254 << 23) - power) * float(1 << (Range - 1));
+      } else {
+        by = reinterpret_cast<vec>(most) / 127.0f;
+        inverse = 127.0f / reinterpret_cast<vec>(most);
+      }
+      by = power < ((254 + Range - sum_bits) << 23) ? by : vec{} + __builtin_nanf("");
     }
     /// x as an integer, in the lower bits of x + shift.
     FINEGRAIN_INLINE vec shifted(vec x) const {
@@ -156,77 +176,73 @@ struct pairs_of_integers : unit<format::bf16> {
     return most;
   }
 
-  static void pair_row(float const* from, std::int64_t units, float* to, float* blocks) {
-    scale const s(largest(largest_of(from, units * numbers / lanes, lanes)) - ivec{});
-    vec sum{};
-    for (std::int64_t i = 0; i < units; i += lanes) {
-      bool const both = i + lanes / 2 < units;
-      vec const a = s.shifted(load(from + 2 * i));
-      vec const b = both ? s.shifted(load(from + 2 * i + lanes)) : vec{} + shift;
-      sum += (a - shift) + (b - shift);
-      store(to + i, pair(detail::pick<even>(a, b), detail::pick<odd>(a, b)));
-    }
-    blocks[0] = start(vec{} + total(sum))[0];
-    blocks[1] = s.by[0];
+  /// The bytes of a unit, and of that whose codes are half a step later, each a pair of integers.
+  FINEGRAIN_INLINE static vec word(vec first, vec second) {
+    uvec const a = reinterpret_cast<uvec>(first), b = reinterpret_cast<uvec>(second);
+    return reinterpret_cast<vec>((a & 0xff00ffu) | ((b & 0xff00ffu) << 8));
   }
-  static void pair_rows(float const* from, std::int64_t units, int height, float* to,
-                        float* blocks) {
+  static constexpr int half_step = 8 / Bits;  // units
+  /// The first of the two units of a word.
+  static constexpr std::int64_t first_of(std::int64_t w) {
+    return w / half_step * 2 * half_step + w % half_step;
+  }
+  /// Of two vectors of pairs, units whose codes are in the lower half of a step; in the upper half.
+  static constexpr int lower_half(int j) { return j / half_step * 2 * half_step + j % half_step; }
+  static constexpr int upper_half(int j) { return lower_half(j) + half_step; }
+
+  /// Pairs of so many units of rows, and what their block has.
+  static void pairs_of(float const* from, std::int64_t units, int height, vec* made,
+                       float* blocks) {
     scale const s(largest_of(from, units * numbers, height));
-    vec sum{}, made[block];  // vectors end where numbers of the next block may stand
+    vec sum{};
     for (std::int64_t i = 0; i < units; ++i, from += numbers * height) {
       vec const first = s.shifted(load(from)), second = s.shifted(load(from + height));
       sum += (first - shift) + (second - shift);
       made[i] = pair(first, second);
     }
-    for (std::int64_t i = 0; i < units; ++i) store(to + i * height, made[i]);
     store(blocks, start(sum));
     store(blocks + height, s.by);
   }
-  /// An integer's bytes, in the lower bits.
-  struct two_bytes {
-    ivec higher, lower;
-    explicit two_bytes(ivec x) {
-      if constexpr (joined) {
-        higher = x >> 4;
-        higher = higher > 127 ? ivec{} + 127 : higher;  // of 2^11 alone
-        lower = x - (higher << 4);
-      } else {
-        higher = x >> 8;
-        lower = x;
+  static void one_row(float const* from, std::int64_t units, float* to, float* blocks) {
+    scale const s(largest(largest_of(from, units * numbers / lanes, lanes)) - ivec{});
+    vec sum{};
+    auto const pairs = [&](std::int64_t i) __attribute__((always_inline)) {  // units [i, i + lanes)
+      vec const a = i < units ? s.shifted(load(from + 2 * i)) : vec{} + shift;
+      vec const b = i + lanes / 2 < units ? s.shifted(load(from + 2 * i + lanes)) : vec{} + shift;
+      sum += (a - shift) + (b - shift);
+      return pair(detail::pick<even>(a, b), detail::pick<odd>(a, b));
+    };
+    if constexpr (as_bytes) {
+      for (std::int64_t i = 0; i < units; i += 2 * lanes) {
+        vec const p = pairs(i), q = pairs(i + lanes);
+        store(to + i / 2, word(detail::pick<lower_half>(p, q), detail::pick<upper_half>(p, q)));
       }
+    } else {
+      for (std::int64_t i = 0; i < units; i += lanes) store(to + i, pairs(i));
     }
-  };
-  /// Codes of a unit and of that half a step of codes later are side by side.
-  static void byte_rows(float const* from, std::int64_t units, int height, float* to,
-                        float* blocks) {
-    constexpr int step = 16 / Bits, line = 16;
-    scale const s(largest_of(from, units * numbers, height));
-    ivec made[block * numbers] = {};
-    for (std::int64_t i = 0; i < units * numbers; ++i)
-      made[i] = reinterpret_cast<ivec>(s.shifted(load(from + i * height))) -
-                std::bit_cast<std::int32_t>(shift);
-    for (int unit = 0; unit < units; unit += 2 * words, to += 2 * words * height) {
-      vec higher[lanes], lower[lanes];
-      for (int w = 0; w < words; ++w) {
-        ivec const* const first = made + numbers * (unit + 2 * w / step * step + w % (step / 2));
-        ivec high{}, low{};
-        FINEGRAIN_UNROLL
-        for (int i = 0; i < 4; ++i) {
-          two_bytes const of(first[i % 2 * step + i / 2]);
-          high |= (of.higher & 255) << (8 * i);
-          low |= (of.lower & 255) << (8 * i);
-        }
-        higher[w] = reinterpret_cast<vec>(high);
-        (words < line ? higher[words + w] : lower[w]) = reinterpret_cast<vec>(low);
-      }
-      store_rows(higher, height, to);
-      if constexpr (words == line) store_rows(lower, height, to + line * height);
-    }
-    store(blocks + height, s.by);
+    blocks[0] = start(vec{} + total(sum))[0];
+    blocks[1] = s.by[0];
   }
-  FINEGRAIN_INLINE static void store_rows(vec (&columns)[lanes], int height, float* to) {
-    transpose(columns);
-    for (int r = 0; r < height; ++r) store(to + r * lanes, columns[r]);
+  static void some_rows(float const* from, std::int64_t units, int height, float* to,
+                        float* blocks) {
+    vec made[block];  // vectors end where numbers of the next block may stand
+    pairs_of(from, units, height, made, blocks);
+    for (std::int64_t i = 0; i < steps(units); ++i)
+      store(to + i * height,
+            as_bytes ? word(made[first_of(i)], made[first_of(i) + half_step]) : made[i]);
+  }
+  /// The same, a row's words side by side, as many as a register holds of it; behind the last are zeros.
+  static void rows_for_registers(float const* from, std::int64_t units, int height, float* to,
+                                 float* blocks) {
+    vec made[block]{};
+    pairs_of(from, units, height, made, blocks);
+    for (std::int64_t w = 0; w < steps(units); w += words, to += words * height) {
+      vec columns[lanes]{};
+      for (int i = 0; i < words; ++i)
+        columns[i] = word(made[first_of(w + i)], made[first_of(w + i) + half_step]);
+      transpose(columns);
+      for (int r = 0; r < height; ++r) store(to + r * words, columns[r]);
+    }
   }
   static void round_rows(float* from, std::int64_t count, int height, float* blocks) {
     constexpr int together = 32 / Bits;
@@ -255,15 +271,15 @@ struct pairs_of_integers : unit<format::bf16> {
 };
 #if FINEGRAIN_VECTOR_BYTES == 32
 template <>
-struct unit<format::int8> : pairs_of_integers<8, 12, 32> {};
+struct unit<format::int8> : integers_of_rows<8, 12, 32> {};
 #else
 template <>
-struct unit<format::int8> : pairs_of_integers<8, 14, 128> {};
+struct unit<format::int8> : integers_of_rows<8, as_bytes ? 7 : 14, 128, scaled::at_once> {};
 template <>
-struct unit<format::int8_block> : pairs_of_integers<8, 14, 32> {};
+struct unit<format::int8_block> : integers_of_rows<8, as_bytes ? 7 : 14, 32> {};
 #endif
 template <>
-struct unit<format::int4> : pairs_of_integers<4, matrix_registers ? 11 : 14, 32> {};
+struct unit<format::int4> : integers_of_rows<4, as_bytes ? 7 : 14, 32> {};
 #else
 inline constexpr bool as_integers = false;
 #endif

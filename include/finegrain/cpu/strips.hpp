@@ -142,7 +142,7 @@ class strips {
   void finish() const {
     if constexpr (Integers<F>)
       each([&](int, int height, float* strip, float* blocks) {
-        unit<F>::finish(strip, units_, height, in_pairs(), blocks);
+        unit<F>::finish(strip, units_, height, are_few(), blocks);
       });
   }
 
@@ -222,10 +222,10 @@ class strips {
   static constexpr std::int64_t gap = 32;
   static_assert(2 * lanes <= gap && (deep == 1 || deep == lanes));
 
-  /// Whether rows that are finished are pairs of integers.
-  bool in_pairs() const {
+  /// Whether rows that are finished meet codes as they are decoded.
+  bool are_few() const {
     if constexpr (Integers<F>)
-      return unit<F>::always || rows_ <= unit<F>::few;
+      return rows_ <= unit<F>::few;
     else
       return false;
   }
@@ -241,9 +241,9 @@ class strips {
   int top(int t) const { return t * height_ - std::max(t - high_, 0) * (height_ - low_); }
   float* strip(int t) const { return room_ + top(t) * row_size(units_) + t * gap; }
   float* at(int t, int height) const {
-    int size = unit<F>::kept;
-    if constexpr (Integers<F>) size = in_pairs() ? unit<F>::parts : unit<F>::finished;
-    return strip(t) + skipped_ * size * height;
+    std::int64_t before = skipped_ * unit<F>::kept;
+    if constexpr (Integers<F>) before = unit<F>::finished(skipped_, are_few());
+    return strip(t) + before * height;
   }
   float* blocks_at(int t, int height) const {
     return strip(t) + (numbers_size(units_) + blocks_size(skipped_)) * height + gap / 2;

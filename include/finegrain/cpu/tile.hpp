@@ -194,14 +194,14 @@ void tile_abreast(float const* strip, std::int64_t units, float const* panel, st
   }
 }
 
-/// sums += strip . panel, block by block of `block` units: a block's sums, times its scales, are
-/// added. They begin at 0, or at what blocks of the rows have for it, one row's after the other.
+/// sums += strip . panel, block by block of `block` units: a block's sums, times its scales if there are
+/// any, are added. They begin at 0, or at what blocks of the rows have for it, one row's after the other.
 template <format F, format P, int Rows, class Flow>
 void scaled_tile(float const* strip, [[maybe_unused]] float const* blocks, std::int64_t units,
                  std::int64_t block, float const* panel, float const* scales, float* sums,
                  Flow& next) {
   Flow mine = next;
-  for (; units > 0; units -= block, scales += panel_width) {
+  for (; units > 0; units -= block) {
     vec sum[Rows][vectors];
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
@@ -209,25 +209,23 @@ void scaled_tile(float const* strip, [[maybe_unused]] float const* blocks, std::
       for (int j = 0; j < vectors; ++j) sum[r][j] = Integers<P> ? every_lane<F>(blocks[r]) : vec{};
     }
     add_stretch<F, in_strips, Rows>(strip, std::min(units, block), panel, sum, mine);
-    if constexpr (Integers<F>) {
-      FINEGRAIN_UNROLL
-      for (int r = 0; r < Rows; ++r) {
-        FINEGRAIN_UNROLL
-        for (int j = 0; j < vectors; ++j) sum[r][j] = unit<F>::floats(sum[r][j], blocks[Rows + r]);
-      }
-    }
-    if constexpr (Integers<P>) blocks += unit<P>::of_block * Rows;
-    vec const s0 = load(scales), s1 = load(scales + lanes);
+    vec by[vectors] = {vec{} + 1.0f, vec{} + 1.0f};
+    if (scales) by[0] = load(scales), by[1] = load(scales + lanes), scales += panel_width;
     float* to = sums;
     asm("" : "+r"(to));  // or compilers keep totals in registers that are not there
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
-      vec t0 = load(to + r * panel_width), t1 = load(to + r * panel_width + lanes);
-      add_product(sum[r][0], s0, t0);
-      add_product(sum[r][1], s1, t1);
-      store(to + r * panel_width, t0);
-      store(to + r * panel_width + lanes, t1);
+      FINEGRAIN_UNROLL
+      for (int j = 0; j < vectors; ++j) {
+        vec total = load(to + r * panel_width + j * lanes);
+        if constexpr (Integers<F>)
+          unit<F>::add_floats(sum[r][j], blocks[Rows + r], by[j], total);
+        else
+          add_product(sum[r][j], by[j], total);
+        store(to + r * panel_width + j * lanes, total);
+      }
     }
+    if constexpr (Integers<P>) blocks += unit<P>::of_block * Rows;
   }
   next = mine;
 }
