@@ -111,10 +111,10 @@ BENCH_LOOP(bf16_loop, "vdpbf16ps", "vpxord")
 #define BENCH_BF16 (2 * sums * register_bytes / 2)
 #endif
 #if defined(FINEGRAIN_HAS_AMX)
-#define BENCH_INT16 BENCH_BF16
+#define BENCH_INT8 (2 * BENCH_BF16)
 #elif defined(__AVX512VNNI__)
-BENCH_LOOP(int16_loop, "vpdpwssd", "vpxord")
-#define BENCH_INT16 (2 * sums * register_bytes / 2)
+BENCH_LOOP(int8_loop, "vpdpbusd", "vpxord")
+#define BENCH_INT8 (2 * sums * register_bytes)
 #endif
 #undef BENCH_LOOP
 #endif
@@ -130,14 +130,14 @@ inline void bf16_loop(std::int64_t steps, int const&) {
     fg::amx::add_product<3, 5, 7>();
   }
 }
-/// The same of 16-bit integers, which are two bytes.
-inline void int16_loop(std::int64_t steps, int const&) {
+/// The same of bytes.
+inline void int8_loop(std::int64_t steps, int const&) {
   fg::simd::amx_tile const tile(32);
   for (; steps > 0; --steps) {
     fg::amx::add_bytes<0, 4, 6>();
     fg::amx::add_bytes<1, 4, 7>();
-    fg::amx::add_unsigned_bytes<2, 5, 6>();
-    fg::amx::add_unsigned_bytes<3, 5, 7>();
+    fg::amx::add_bytes<2, 5, 6>();
+    fg::amx::add_bytes<3, 5, 7>();
   }
 }
 #endif
@@ -189,10 +189,10 @@ inline double peak_bf16([[maybe_unused]] fg::cpu const& on) {
   return 0;
 #endif
 }
-/// The same for products of 16-bit integers summed in 32 bits.
-inline double peak_int16([[maybe_unused]] fg::cpu const& on) {
-#if defined(BENCH_INT16)
-  return rate_of(on, int16_loop, BENCH_INT16, 0x00010001);
+/// The same for products of bytes summed in 32 bits.
+inline double peak_int8([[maybe_unused]] fg::cpu const& on) {
+#if defined(BENCH_INT8)
+  return rate_of(on, int8_loop, BENCH_INT8, 0x01010101);
 #else
   return 0;
 #endif
@@ -220,7 +220,7 @@ inline double read_rate(fg::cpu const& on, float const* memory, std::int64_t byt
 
 /// Operations a second of each kind, and bytes a second from memory. 0: there is no such limit.
 struct limits {
-  double f32 = 0, bf16 = 0, int16 = 0, read = 0;
+  double f32 = 0, bf16 = 0, int8 = 0, read = 0;
 };
 
 /// Measures the limits again and again; memory is read in slices of a buffer far above any cache.
@@ -242,7 +242,7 @@ class machine {
   }
   limits measure() {
     place_ = (place_ + slice) % total;
-    return {peak_flops(on_), peak_bf16(on_), peak_int16(on_),
+    return {peak_flops(on_), peak_bf16(on_), peak_int8(on_),
             read_rate(on_, memory_.floats() + place_ / 4, slice)};
   }
 

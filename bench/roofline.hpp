@@ -40,7 +40,7 @@ class roofline_panel {
         curves_[name].push_back({tokens, rate});
         low = std::min(low, rate);
       }
-    for (double limits::*m : {&limits::f32, &limits::bf16, &limits::int16, &limits::read}) {
+    for (double limits::*m : {&limits::f32, &limits::bf16, &limits::int8, &limits::read}) {
       std::vector<double> values;
       for (figure const& f : figures) values.push_back(f.limits.*m);
       limits_.*m = median(values);

@@ -24,8 +24,8 @@ struct dtype {
 };
 inline constexpr dtype f32{"f32", 4, &limits::f32}, bf16{"bf16", 2, &limits::bf16},
     mixed{"mixed", 4, &limits::bf16},  // f32 weights, products in bf16
-    fp8{"fp8", 8.125 / 8, &limits::bf16}, int8{"int8", 1, &limits::int16},
-    int8_block{"int8_block", 8.5 / 8, &limits::int16}, int4{"int4", 4.5 / 8, &limits::int16};
+    fp8{"fp8", 8.125 / 8, &limits::bf16}, int8{"int8", 1, &limits::int8},
+    int8_block{"int8_block", 8.5 / 8, &limits::int8}, int4{"int4", 4.5 / 8, &limits::int8};
 
 /// Someone who computes a layer. `run(i)` is one call, on the i-th of the line's routings.
 struct contender {
@@ -83,7 +83,7 @@ class session {
   static std::string limit_of(figure const& f) {
     if (f.reading) return "reading";
     double limits::*const peak = f.limits.*f.type->peak > 0 ? f.type->peak : &limits::f32;
-    return peak == &limits::f32 ? "f32 peak" : peak == &limits::bf16 ? "bf16 peak" : "int16 peak";
+    return peak == &limits::f32 ? "f32 peak" : peak == &limits::bf16 ? "bf16 peak" : "int8 peak";
   }
 
   /// Measures everyone in turn, with the limits between, until all have the clean samples that are
@@ -187,7 +187,7 @@ class session {
       for (sample const& s : all) values.push_back(get(s));
       return median(values);
     };
-    for (double limits::*l : {&limits::f32, &limits::bf16, &limits::int16, &limits::read})
+    for (double limits::*l : {&limits::f32, &limits::bf16, &limits::int8, &limits::read})
       f.limits.*l = median_of([l](sample const& s) { return s.limits.*l; });
     f.median = median_of([](sample const& s) { return s.seconds; });
     f.best = std::min_element(all.begin(), all.end(), [](auto const& a, auto const& b) {
@@ -203,9 +203,9 @@ class session {
   void print(std::size_t begin) {
     limits const& l = figures_[begin].limits;
     task const& t = figures_[begin].task;
-    std::printf("\n%s, %s, T = %lld: f32 %.0f, bf16 %.0f, int16 %.0f G/s, reading %.1f GB/s\n",
+    std::printf("\n%s, %s, T = %lld: f32 %.0f, bf16 %.0f, int8 %.0f G/s, reading %.1f GB/s\n",
                 t.config.c_str(), t.phase.c_str(), static_cast<long long>(t.tokens), l.f32 * 1e-9,
-                l.bf16 * 1e-9, l.int16 * 1e-9, l.read * 1e-9);
+                l.bf16 * 1e-9, l.int8 * 1e-9, l.read * 1e-9);
     for (std::size_t i = begin; i < figures_.size(); ++i) {
       figure const& f = figures_[i];
       fg::record peers;
@@ -225,7 +225,7 @@ class session {
       r.set("limit", limit_of(f)).set("fraction", f.fraction);
       r.set("samples", double(f.samples)).set("clean", double(f.clean));
       r.set("f32_flops", f.limits.f32).set("bf16_flops", f.limits.bf16);
-      r.set("int16_ops", f.limits.int16).set("read_bytes", f.limits.read);
+      r.set("int8_ops", f.limits.int8).set("read_bytes", f.limits.read);
       std::string text = r.line();
       text.pop_back();
       write(text + ", \"peers\": " + peers.line() + "}");
