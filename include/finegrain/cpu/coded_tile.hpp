@@ -50,7 +50,8 @@ inline constexpr std::int64_t summed_steps = [] {
 }();
 
 /// Bytes, of all panels side by side. Who decodes number by number has no room for the waits that the
-/// machine's own fetching leaves.
+/// machine's own fetching leaves. One row or two of long registers want lines as fast as memory has them: the
+/// first-level cache awaits too few at a time for that.
 inline constexpr std::int64_t fetched_ahead = 4096;
 
 FINEGRAIN_INLINE ivec load_codes(std::byte const* from) {
@@ -193,8 +194,14 @@ FINEGRAIN_INLINE void add_codes(float const* a, std::byte const* codes, std::int
       std::byte const* soon = codes + fetched_ahead / Panels;
       soon += soon < behind ? 0 : (Panels - 1) * distance;
       FINEGRAIN_UNROLL
-      for (int p = 0; p < Panels; ++p)
-        __builtin_prefetch(soon + p * distance, 0, FINEGRAIN_VECTOR_BYTES == 64 ? 2 : 3);
+      for (int p = 0; p < Panels; ++p) {
+        if constexpr (FINEGRAIN_VECTOR_BYTES == 64 && Panels > 1) {
+          __builtin_prefetch(soon + p * distance, 0, 2);
+        } else {
+          for (int i = 0; i < code_layout<F>::step_bytes; i += 64)
+            __builtin_prefetch(soon + p * distance + i, 0, 3);
+        }
+      }
     }
     if constexpr (by_number<F> && Rows == 1)
       add_numbers<F, Panels>(a, codes, distance, sum);
