@@ -44,10 +44,10 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
   struct source {
     static constexpr std::int64_t pass(int, std::int64_t) { return depth; }
     /// What codes are decoded into: words of them; units; or floats, where a product would take units apart.
-    static constexpr bool words = Integers<products> && as_bytes;
+    static constexpr bool words = Integers<products> && byte_products;
     static constexpr int parts = [] {
       if constexpr (Integers<products>)
-        return as_bytes || unit<products>::always ? 1 : unit<products>::kept;
+        return byte_products || unit<products>::always ? 1 : unit<products>::kept;
       return unit<products>::kept;
     }();
     static constexpr format decoded = parts > 1 ? format::f32 : products;

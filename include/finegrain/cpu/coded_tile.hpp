@@ -88,7 +88,7 @@ inline constexpr int parts_of_step = [] {
 template <format F>
 FINEGRAIN_INLINE vec part_of(ivec codes, int i) {
   using u = unit<codec<F>::products>;
-  if constexpr (Integers<codec<F>::products> && as_bytes)
+  if constexpr (Integers<codec<F>::products> && byte_products)
     return decoder<F>::words(codes, i);
   else if constexpr (Integers<codec<F>::products>)
     return decoder<F>::integers(codes, i);

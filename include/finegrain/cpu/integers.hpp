@@ -28,14 +28,15 @@ FINEGRAIN_INLINE vec every_lane(float unit) {
     return broadcast(unit);
 }
 
-#if FINEGRAIN_VECTOR_BYTES == 32 || (FINEGRAIN_VECTOR_BYTES == 64 && defined(__AVX512BW__))
-inline constexpr bool as_integers = true;
 /// Whether bytes are multiplied, four products and their sum an instruction.
 #if FINEGRAIN_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
-inline constexpr bool as_bytes = true;
+inline constexpr bool byte_products = true;
 #else
-inline constexpr bool as_bytes = false;
+inline constexpr bool byte_products = false;
 #endif
+
+#if FINEGRAIN_VECTOR_BYTES == 32 || (FINEGRAIN_VECTOR_BYTES == 64 && defined(__AVX512BW__))
+inline constexpr bool as_integers = true;
 
 /// Columns of codes that have a scale for each block of k, or one.
 enum class scaled { in_blocks, at_once };
@@ -75,12 +76,14 @@ struct integers_of_rows : unit<format::bf16> {
   static constexpr std::int64_t of_block = 2;
   static constexpr int words = std::min(Numbers / 4, 16);
   static constexpr int sum_bits = std::bit_width(Numbers * zero - 1u) + Range;
-  static_assert((as_bytes ? Range == 7 : Range > 7 && Range < 15) &&
+  static_assert((byte_products ? Range == 7 : Range > 7 && Range < 15) &&
                 sum_bits <= (FINEGRAIN_VECTOR_BYTES == 64 ? 30 : 24));
 
-  static constexpr std::int64_t steps(std::int64_t units) { return as_bytes ? units / 2 : units; }
+  static constexpr std::int64_t steps(std::int64_t units) {
+    return byte_products ? units / 2 : units;
+  }
   static constexpr std::int64_t finished(std::int64_t units, bool few_rows) {
-    return as_bytes || always || few_rows ? steps(units) : units * kept;
+    return byte_products || always || few_rows ? steps(units) : units * kept;
   }
 
   FINEGRAIN_INLINE static vec part(vec b, int) { return b; }
@@ -212,7 +215,7 @@ struct integers_of_rows : unit<format::bf16> {
       sum += (a - shift) + (b - shift);
       return pair(detail::pick<even>(a, b), detail::pick<odd>(a, b));
     };
-    if constexpr (as_bytes) {
+    if constexpr (byte_products) {
       for (std::int64_t i = 0; i < units; i += 2 * lanes) {
         vec const p = pairs(i), q = pairs(i + lanes);
         store(to + i / 2, word(detail::pick<lower_half>(p, q), detail::pick<upper_half>(p, q)));
@@ -229,7 +232,7 @@ struct integers_of_rows : unit<format::bf16> {
     pairs_of(from, units, height, made, blocks);
     for (std::int64_t i = 0; i < steps(units); ++i)
       store(to + i * height,
-            as_bytes ? word(made[first_of(i)], made[first_of(i) + half_step]) : made[i]);
+            byte_products ? word(made[first_of(i)], made[first_of(i) + half_step]) : made[i]);
   }
   /// The same, a row's words side by side, as many as a register holds of it; behind the last are zeros.
   static void rows_for_registers(float const* from, std::int64_t units, int height, float* to,
@@ -274,12 +277,12 @@ template <>
 struct unit<format::int8> : integers_of_rows<8, 12, 32> {};
 #else
 template <>
-struct unit<format::int8> : integers_of_rows<8, as_bytes ? 7 : 14, 128, scaled::at_once> {};
+struct unit<format::int8> : integers_of_rows<8, byte_products ? 7 : 14, 128, scaled::at_once> {};
 template <>
-struct unit<format::int8_block> : integers_of_rows<8, as_bytes ? 7 : 14, 32> {};
+struct unit<format::int8_block> : integers_of_rows<8, byte_products ? 7 : 14, 32> {};
 #endif
 template <>
-struct unit<format::int4> : integers_of_rows<4, as_bytes ? 7 : 14, 32> {};
+struct unit<format::int4> : integers_of_rows<4, byte_products ? 7 : 14, 32> {};
 #else
 inline constexpr bool as_integers = false;
 #endif
