@@ -3,7 +3,8 @@
 //
 //   bench_formats [--text FILE] [--steps N]
 //
-// The layer has the 16B's widths; its error is that of y, relative, in the mean square. The model is
+// The layer has the 16B's widths; its error is that of y, relative, in the mean square; and that of rows with one
+// number a hundred times the others. The model is
 // the finest rung of the demo's ladder, trained as the demo does; its loss is on validation text.
 // Experts are in the format and the rest in f32, or all is in it. The decoder has 285 M parameters, which no
 // cache holds; a token is decoded alone, without others before it. Writes out/bench/formats.md too.
@@ -35,8 +36,11 @@ constexpr fg::architecture large{
 
 class layer {
  public:
-  layer() : net_(fg::initialisation{.seed = 1}), x_(tokens * wide.hidden), y_(x_.size()) {
-    for (std::size_t i = 0; i < x_.size(); ++i) x_[i] = float(fg::random_normal(2, i));
+  /// The first number of each of x's rows is so many times as large as the others are.
+  explicit layer(float first)
+      : net_(fg::initialisation{.seed = 1}), x_(tokens * wide.hidden), y_(x_.size()) {
+    for (std::size_t i = 0; i < x_.size(); ++i)
+      x_[i] = float(fg::random_normal(2, i)) * (i % wide.hidden == 0 ? first : 1);
     net_(view(x_), view(y_));
   }
   template <format F>
@@ -122,15 +126,15 @@ int main(int count, char** words) try {
   long long const steps = given.number("--steps", 1500);
   given.done();
 
-  layer random;
+  layer random(1), uneven(100);
   reader trained(fg::corpus::read({file}), steps);
   double const exact = trained.bits();
   std::string table =
-      "| format | bits a weight | error of a random layer | validation bits/byte: experts in it | "
-      "change | all in it | change |\n"
-      "|---|---|---|---|---|---|---|\n";
+      "| format | bits a weight | error of a random layer | one input 100 times the others | "
+      "validation bits/byte: experts in it | change | all in it | change |\n"
+      "|---|---|---|---|---|---|---|---|\n";
   char line[200];
-  std::snprintf(line, sizeof line, "| f32 | 32 | 0 | %.4f | | %.4f | |\n", exact, exact);
+  std::snprintf(line, sizeof line, "| f32 | 32 | 0 | 0 | %.4f | | %.4f | |\n", exact, exact);
   table += line;
   auto const row = [&]<format F>(char const* name, std::integral_constant<format, F>) {
     double const experts = trained.bits<F, format::f32>(), all = trained.bits<F, F>();
@@ -138,9 +142,9 @@ int main(int count, char** words) try {
     fg::arena counting;
     static_cast<void>(fg::frozen_weights<fg::cpu, F, fg::mixture<wide>>(counting));
     double const router = 4.0 * wide.routed * wide.hidden;
-    std::snprintf(line, sizeof line, "| %s | %.2f | %.4f | %.4f | %+.4f | %.4f | %+.4f |\n", name,
-                  8 * (double(counting.used()) - router) / weights, random.error<F>(), experts,
-                  experts - exact, all, all - exact);
+    std::snprintf(line, sizeof line, "| %s | %.2f | %.4f | %.4f | %.4f | %+.4f | %.4f | %+.4f |\n",
+                  name, 8 * (double(counting.used()) - router) / weights, random.error<F>(),
+                  uneven.error<F>(), experts, experts - exact, all, all - exact);
     table += line;
   };
   row("bf16", std::integral_constant<format, format::bf16>());
@@ -150,7 +154,7 @@ int main(int count, char** words) try {
   row("int4, a scale for 32", std::integral_constant<format, format::int4>());
   double const two = trained.bits<format::int4, format::int8_block>();
   std::snprintf(line, sizeof line,
-                "| experts in int4, the rest in int8, a scale for 32 | | | | | %.4f | %+.4f |\n",
+                "| experts in int4, the rest in int8, a scale for 32 | | | | | | %.4f | %+.4f |\n",
                 two, two - exact);
   table += line;
 
