@@ -100,13 +100,13 @@ requires(Integers<F>) struct scaled_matrix_tile<F> {
     if constexpr (Scaled) by[0] = load(scales), by[1] = load(scales + lanes), scales += panel_width;
     int const rows = rows_;
     for (int r = 0; r < rows; ++r) {
-      ivec const start = reinterpret_cast<ivec>(every_lane<F>(blocks[r]));
+      uvec const start = reinterpret_cast<uvec>(every_lane<F>(blocks[r]));  // any, of a NaN
       FINEGRAIN_UNROLL
       for (int j = 0; j < vectors; ++j) {
         float const* const at = from + r * panel_width + j * lanes;
         float* const to = sums + r * panel_width + j * lanes;
         vec total = load(to);
-        ivec const sum = reinterpret_cast<ivec>(load(at)) + start;
+        uvec const sum = reinterpret_cast<uvec>(load(at)) + start;
         number::add_floats(reinterpret_cast<vec>(sum), blocks[rows + r], by[j], total);
         store(to, total);
       }
