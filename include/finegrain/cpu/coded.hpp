@@ -94,7 +94,7 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
       if (a.rows() <= few) {
         few_rows(a, now, count, panel, sums,
                  std::make_integer_sequence<int, std::min(few, tile_rows)>());
-      } else {
+      } else if constexpr (few < any_rows) {
         constexpr std::int64_t unit_bytes = code_layout<F>::step_bytes / units_of_codes<F>;
         fetching<decoded>(
             data + then.panel * layout.panel_bytes() + layout.at(then.k / units_of_codes<F>),

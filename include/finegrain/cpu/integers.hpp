@@ -28,6 +28,8 @@ FINEGRAIN_INLINE vec every_lane(float unit) {
     return broadcast(unit);
 }
 
+/// However many rows.
+inline constexpr int any_rows = INT32_MAX;
 /// Whether bytes are multiplied, four products and their sum an instruction.
 #if FINEGRAIN_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
 inline constexpr bool byte_products = true;
@@ -58,7 +60,8 @@ enum class scaled { in_blocks, at_once };
 ///
 ///   block, of_block     units of a row that share a scale, and what a row has for each of them: what
 ///                       its sums start at, and the scale
-///   few                 rows that meet codes as they are decoded
+///   few                 rows that meet codes as they are decoded: of words any, if columns have scales in
+///                       blocks (docs/tried.md has by how much each is faster)
 ///   always              whether more rows are held as they are
 ///   in_registers        whether more rows are for registers for matrices
 ///   steps(units)        multiply-adds of so many units: words, or pairs
@@ -70,7 +73,11 @@ template <int Bits, int Range, int Numbers, scaled Columns = scaled::in_blocks>
 struct integers_of_rows : unit<format::bf16> {
   static constexpr bool in_registers = matrix_registers;
   static constexpr bool always = FINEGRAIN_VECTOR_BYTES == 64 && !in_registers;
-  static constexpr int few = in_registers ? (Bits == 4 ? 9 : 5) : always ? 28 : 9;
+  static constexpr int few = in_registers                   ? (Bits == 4 ? 9 : 5)
+                             : !always                      ? 9
+                             : !byte_products               ? 28
+                             : Columns == scaled::in_blocks ? any_rows
+                                                            : 14;
   static constexpr int deep = 1, parts = 1, kept = 2, zero = 1 << (Bits - 1), range = Range;
   static constexpr std::int64_t block = Numbers / numbers;
   static constexpr std::int64_t of_block = 2;
