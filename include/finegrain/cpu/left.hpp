@@ -138,7 +138,8 @@ struct packing {
   /// come next: behind a row's end stand others, that have been read.
   template <int Rows>
   void in_place(float const* a, piece const& now, float* sums, piece const& then) const {
-    constexpr std::int64_t soon = 8 * line;
+    constexpr bool wide = FINEGRAIN_VECTOR_BYTES == 64;  // fetches as rows of codes do
+    constexpr std::int64_t soon = (wide ? 16 : 8) * line;
     std::int64_t const stride = b.first.stride;
     for (int j = 0; j < vectors; ++j, sums += lanes) {
       float const* const from = b.vector(now.panel, j);
@@ -153,7 +154,7 @@ struct packing {
         FINEGRAIN_UNROLL
         for (int c = 0; c < lanes; ++c) {
           row[c] = from + c * stride;
-          __builtin_prefetch(later + c * stride, 0, 3);
+          __builtin_prefetch(later + c * stride, 0, wide ? 2 : 3);
         }
         vec column[lanes];
         transpose(row, k, column);
