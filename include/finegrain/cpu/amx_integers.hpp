@@ -46,19 +46,10 @@ requires(Integers<F>) struct scaled_matrix_tile<F> {
   ~scaled_matrix_tile() { amx::end(); }
   scaled_matrix_tile(scaled_matrix_tile const&) = delete;
 
-  /// Without scales, columns have none. A block's sums leave while the next is
-  /// multiplied, and become floats then.
+  /// A block's sums leave while the next is multiplied, and become floats then.
   template <class Flow>
   void operator()(float const* strip, float const* blocks, std::int64_t units, std::int64_t,
                   float const* panel, float const* scales, float* sums, Flow& next) const {
-    scales ? run<true>(strip, blocks, units, panel, scales, sums, next)
-           : run<false>(strip, blocks, units, panel, scales, sums, next);
-  }
-
- private:
-  template <bool Scaled, class Flow>
-  void run(float const* strip, float const* blocks, std::int64_t units, float const* panel,
-           float const* scales, float* sums, Flow& next) const {
     // If it has room, where sums are not by the last 12 bits of addresses: what is stored at one, loads of
     // others that have the same bits wait for.
     alignas(4096) float room[2 * high * panel_width];
@@ -71,13 +62,14 @@ requires(Integers<F>) struct scaled_matrix_tile<F> {
       for (std::int64_t k = 2 * words; k < end; k += 2 * words)
         step(
             strip, panel, [](auto) {}, next);
-      if (last) add_floats<Scaled>(last, blocks, scales, sums);
+      if (last) add_floats(last, blocks, scales, sums);
       last = mine;
     }
     amx_tile::finish<false>(last, panel_width);
-    add_floats<Scaled>(last, blocks, scales, sums);
+    add_floats(last, blocks, scales, sums);
   }
 
+ private:
   template <class Before, class Flow>
   FINEGRAIN_INLINE void step(float const*& strip, float const*& panel, Before const& before,
                              Flow& next) const {
@@ -93,11 +85,10 @@ requires(Integers<F>) struct scaled_matrix_tile<F> {
     strip += words * rows_;
     panel += words * panel_width;
   }
-  template <bool Scaled>
   FINEGRAIN_INLINE void add_floats(float const* from, float const*& blocks, float const*& scales,
                                    float* sums) const {
     vec by[vectors] = {vec{} + 1.0f, vec{} + 1.0f};
-    if constexpr (Scaled) by[0] = load(scales), by[1] = load(scales + lanes), scales += panel_width;
+    if (scales) by[0] = load(scales), by[1] = load(scales + lanes), scales += panel_width;
     int const rows = rows_;
     for (int r = 0; r < rows; ++r) {
       uvec const start = reinterpret_cast<uvec>(every_lane<F>(blocks[r]));  // any, of a NaN

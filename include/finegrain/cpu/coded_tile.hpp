@@ -50,8 +50,8 @@ inline constexpr std::int64_t summed_steps = [] {
 }();
 
 /// Bytes, of all panels side by side. Who decodes number by number has no room for the waits that the
-/// machine's own fetching leaves. One row or two of long registers want lines as fast as memory has them: the
-/// first-level cache awaits too few at a time for that.
+/// machine's own fetching leaves. For one row or two in registers of 64 bytes it is the second level
+/// that is fetched into, which docs/tried.md has figures of.
 inline constexpr std::int64_t fetched_ahead = 4096;
 
 FINEGRAIN_INLINE ivec load_codes(std::byte const* from) {

@@ -63,7 +63,6 @@ enum class scaled { in_blocks, at_once };
 ///   few                 rows that meet codes as they are decoded: of words any, if columns have scales in
 ///                       blocks (docs/tried.md has by how much each is faster)
 ///   always              whether more rows are held as they are
-///   in_registers        whether more rows are for registers for matrices
 ///   steps(units)        multiply-adds of so many units: words, or pairs
 ///   finished(units, few)   floats that hold so many units of a row
 ///   finish(...)         makes words, pairs or floats of a strip that holds all numbers of its rows
@@ -71,9 +70,8 @@ enum class scaled { in_blocks, at_once };
 /// Numbers are put into strips as they are, and finished once all of a row are there.
 template <int Bits, int Range, int Numbers, scaled Columns = scaled::in_blocks>
 struct integers_of_rows : unit<format::bf16> {
-  static constexpr bool in_registers = matrix_registers;
-  static constexpr bool always = FINEGRAIN_VECTOR_BYTES == 64 && !in_registers;
-  static constexpr int few = in_registers                   ? (Bits == 4 ? 9 : 5)
+  static constexpr bool always = FINEGRAIN_VECTOR_BYTES == 64 && !matrix_registers;
+  static constexpr int few = matrix_registers               ? (Bits == 4 ? 9 : 5)
                              : !always                      ? 9
                              : !byte_products               ? 28
                              : Columns == scaled::in_blocks ? any_rows
@@ -133,7 +131,7 @@ struct integers_of_rows : unit<format::bf16> {
       if (few_rows || always) {
         height == 1 ? one_row(from, n, to, blocks) : some_rows(from, n, height, to, blocks);
       } else {
-        if constexpr (in_registers)
+        if constexpr (matrix_registers)
           rows_for_registers(from, n, height, to, blocks);
         else if constexpr (!always)
           round_rows(from, n * numbers, height, blocks);
