@@ -8,10 +8,6 @@
 #include "../base/math.hpp"
 #include "integers.hpp"
 
-#if FINEGRAIN_VECTOR_BYTES == 64 && defined(__AVX512VBMI__)
-#include <immintrin.h>
-#endif
-
 namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 namespace simd {
@@ -150,7 +146,7 @@ struct decoder {
 /// Byte by byte: the low and the high half of a magnitude's bf16, and the sign.
 template <>
 struct decoder<format::fp8> {
-  __m512i low[2], high[2];
+  ivec low[2], high[2];
 
   decoder() {
     alignas(64) static constexpr auto halves = [] {
@@ -163,20 +159,31 @@ struct decoder<format::fp8> {
       return t;
     }();
     for (int i = 0; i < 2; ++i) {
-      low[i] = _mm512_load_si512(halves[0].data() + 64 * i);
-      high[i] = _mm512_load_si512(halves[1].data() + 64 * i);
+      __builtin_memcpy(&low[i], halves[0].data() + 64 * i, sizeof low[i]);
+      __builtin_memcpy(&high[i], halves[1].data() + 64 * i, sizeof high[i]);
     }
   }
   FINEGRAIN_INLINE void units(ivec codes, vec (&to)[2]) const {
-    __m512i const c = reinterpret_cast<__m512i>(codes);
-    __m512i const l = _mm512_permutex2var_epi8(low[0], c, low[1]);
-    __m512i const magnitude = _mm512_permutex2var_epi8(high[0], c, high[1]);
-    __m512i const sign = _mm512_set1_epi8(-128), evens = _mm512_set1_epi16(0x00ff);
-    __m512i const h = _mm512_ternarylogic_epi32(magnitude, c, sign, 0xf8);  // m | (c & sign)
-    to[0] =
-        reinterpret_cast<vec>(_mm512_ternarylogic_epi32(_mm512_slli_epi16(h, 8), l, evens, 0xf8));
-    to[1] = reinterpret_cast<vec>(
-        _mm512_ternarylogic_epi32(h, _mm512_srli_epi16(l, 8), evens, 0xd8));  // evens ? l : h
+    using shorts = std::uint16_t __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES)));
+    ivec const sign = ivec{} + static_cast<int>(0x80808080), evens = ivec{} + 0x00ff00ff;
+    ivec const l = find(low, codes), h = logic<0xf8>(find(high, codes), codes, sign);
+    ivec const up = reinterpret_cast<ivec>(reinterpret_cast<shorts>(h) << 8);
+    ivec const down = reinterpret_cast<ivec>(reinterpret_cast<shorts>(l) >> 8);
+    to[0] = reinterpret_cast<vec>(logic<0xf8>(up, l, evens));
+    to[1] = reinterpret_cast<vec>(logic<0xd8>(h, down, evens));
+  }
+
+ private:
+  /// Bytes of a table of 128 at the low 7 bits of each byte.
+  FINEGRAIN_INLINE static ivec find(ivec const (&table)[2], ivec at) {
+    asm("vpermi2b %2, %1, %0" : "+v"(at) : "v"(table[0]), "v"(table[1]));
+    return at;
+  }
+  /// Bit by bit what Table, of eight bits, has at the number a b c: 0xf8 a | (b & c), 0xd8 c ? b : a.
+  template <int Table>
+  FINEGRAIN_INLINE static ivec logic(ivec a, ivec b, ivec c) {
+    asm("vpternlogd %3, %2, %1, %0" : "+v"(a) : "v"(b), "v"(c), "i"(Table));
+    return a;
   }
 };
 #endif
