@@ -90,7 +90,7 @@ numbers taken(numbers const& a, int K) {
   using unit = simd::unit<simd::panels<F>::products>;
   numbers made(a.size());
   if constexpr (simd::Integers<simd::panels<F>::products>) {
-    std::int64_t const block = unit::block * unit::numbers;
+    std::int64_t const block = unit::block_units * unit::numbers;
     for (auto row = a.begin(); row != a.end(); row += K)
       for (std::int64_t k = 0; k < K; k += block) {
         std::int64_t const end = std::min<std::int64_t>(K, k + block);

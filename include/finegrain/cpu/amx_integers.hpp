@@ -20,7 +20,7 @@ template <format F>
 requires(Integers<F>) struct scaled_matrix_tile<F> {
  private:
   using number = unit<F>;
-  static constexpr int high = amx_tile::high, words = number::words;
+  static constexpr int high = amx_tile::high, words = number::register_words;
   static constexpr std::int64_t row = words * 4;  // bytes
   static constexpr std::int64_t panel_row = panel_width * 4;
   static constexpr std::int64_t sums_size = high * panel_width;
@@ -56,8 +56,8 @@ requires(Integers<F>) struct scaled_matrix_tile<F> {
     float* const mine =
         room + ((reinterpret_cast<std::uintptr_t>(sums) & 2048) == 0 ? sums_size : 0);
     float* last = nullptr;
-    for (; units > 0; units -= number::block) {
-      std::int64_t const end = std::min<std::int64_t>(units, number::block);
+    for (; units > 0; units -= number::block_units) {
+      std::int64_t const end = std::min<std::int64_t>(units, number::block_units);
       step(strip, panel, amx_tile::turn{last, nullptr, panel_width}, next);
       for (std::int64_t k = 2 * words; k < end; k += 2 * words)
         step(
@@ -98,11 +98,11 @@ requires(Integers<F>) struct scaled_matrix_tile<F> {
         float* const to = sums + r * panel_width + j * lanes;
         vec total = load(to);
         uvec const sum = reinterpret_cast<uvec>(load(at)) + start;
-        number::add_floats(reinterpret_cast<vec>(sum), blocks[rows + r], by[j], total);
+        number::add_scaled(reinterpret_cast<vec>(sum), blocks[rows + r], by[j], total);
         store(to, total);
       }
     }
-    blocks += number::of_block * rows_;
+    blocks += number::block_floats * rows_;
   }
 };
 

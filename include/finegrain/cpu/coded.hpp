@@ -47,7 +47,7 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
     static constexpr bool words = Integers<products> && byte_products;
     static constexpr int parts = [] {
       if constexpr (Integers<products>)
-        return byte_products || unit<products>::always ? 1 : unit<products>::kept;
+        return unit<products>::many_as_integers ? 1 : unit<products>::kept;
       return unit<products>::kept;
     }();
     static constexpr format decoded = parts > 1 ? format::f32 : products;
@@ -55,7 +55,7 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
     static constexpr bool in_place(std::int64_t units) {
       if constexpr (words)
         return code::bits == 8 && code::block == 0 &&
-               (!in_matrices<products> || units % (2 * unit<products>::words) == 0);
+               (!in_matrices<products> || units % (2 * unit<products>::register_words) == 0);
       return false;
     }
     /// Rows of a panel that units are decoded into, each as long as a tile's step.
@@ -70,7 +70,7 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
     static constexpr std::int64_t some = words ? depth : at_once / parts;
     static_assert([] {
       if constexpr (words)  // pieces are whole blocks
-        return some % unit<products>::block == 0;
+        return some % unit<products>::block_units == 0;
       else
         return true;
     }());

@@ -44,7 +44,7 @@ struct code_layout {
 template <format F>
 inline constexpr std::int64_t summed_steps = [] {
   if constexpr (Integers<codec<F>::products>)
-    return unit<codec<F>::products>::block / code_layout<F>::step_units;
+    return unit<codec<F>::products>::block_units / code_layout<F>::step_units;
   else
     return std::int64_t{codec<F>::block / code_layout<F>::step_numbers};
 }();
@@ -79,7 +79,7 @@ template <format F>
 inline constexpr int parts_of_step = [] {
   using u = unit<codec<F>::products>;
   if constexpr (Integers<codec<F>::products>)
-    return static_cast<int>(u::steps(units_of_codes<F>));
+    return static_cast<int>(u::multiply_adds(units_of_codes<F>));
   else
     return units_of_codes<F> * u::parts;
 }();
@@ -261,14 +261,14 @@ FINEGRAIN_ONE_COPY void coded_tile(float const* a, [[maybe_unused]] float const*
           }
           vec total = load(sum_at(r, j));
           if constexpr (integers)
-            unit<P>::add_floats(sum[r][j], blocks[Rows + r], scale[j % vectors], total);
+            unit<P>::add_scaled(sum[r][j], blocks[Rows + r], scale[j % vectors], total);
           else
             add_product(sum[r][j], scale[j % vectors], total);
           store(sum_at(r, j), total);
         }
       }
     }
-    if constexpr (integers) blocks += unit<P>::of_block * Rows;
+    if constexpr (integers) blocks += unit<P>::block_floats * Rows;
     codes += scaled ? layout.scale_bytes : 0;
   }
 }

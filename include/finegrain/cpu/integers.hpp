@@ -1,7 +1,24 @@
-// integers: codes times rows of A in bytes, with VNNI and AMX, or in 16 bits, with AVX2 and AVX-512.
+// integers: rows of A rounded to integers, whose products with codes are integers too.
 //
-// Four products of bytes and their sum are one instruction there, or two of 16 bits; to make floats of codes
-// takes as long as four multiply-adds on a Zen 1. Sums of integers are exact.
+// To make floats of codes takes as long as two to four multiply-adds. Where there are instructions
+// for it, the other operand is rounded instead: of a row of A, a block of numbers along k to
+// integers that share a scale. Products of these with codes are summed exactly, in integers of 32
+// bits or in floats that hold them, and the block's sum times its scales is added to the total. So
+// a row has the same bits whichever way it is multiplied:
+//
+//                few rows, as codes are decoded      more rows, once a block of codes is
+//   AVX2         pairs, vpmaddwd                     floats, and the codes are floats too
+//   AVX-512      pairs, vpmaddwd                     pairs, vpmaddwd
+//   with VNNI    bytes, vpdpbusd                     bytes, vpdpbusd
+//   with AMX     bytes, vpdpbusd                     bytes, tdpbsud (amx_integers.hpp)
+//
+// A pair is a unit: two integers of 16 bits. A word is four bytes, of two units. Which numbers
+// along k share 32 bits of a row follows from where codes stand in a lane (codec.hpp); the highest
+// bits first:
+//
+//   codes of 8 bits    3 | 1 | 2 | 0          codes of 4 bits    7 5 3 1 | 6 4 2 0
+//   pairs                  1 | 0,  3 | 2      pairs                  1 | 0,  3 | 2,  5 | 4,  7 | 6
+//   a word             3 | 1 | 2 | 0          words          5 | 1 | 4 | 0,  7 | 3 | 6 | 2
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -13,13 +30,14 @@ namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 namespace simd {
 
-/// Products of integers: `unit<F>::block` units of a row of A share a scale.
+/// Formats of products of integers.
 template <format F>
 concept Integers = requires {
-  unit<F>::block;
+  unit<F>::block_units;
 };
 
-/// The same unit in every lane, as products in F take it: integers must not go through floats' arithmetic.
+/// The same 32 bits of a row in every lane, as products in F take them: integers must not go
+/// through floats' arithmetic.
 template <format F>
 FINEGRAIN_INLINE vec every_lane(float unit) {
   if constexpr (Integers<F>)
@@ -28,9 +46,12 @@ FINEGRAIN_INLINE vec every_lane(float unit) {
     return broadcast(unit);
 }
 
+/// Where the code of number k begins in the 32 bits of a lane, which codec.hpp has a picture of.
+constexpr int bit_of_code(int bits, int k) { return bits * (k / 2) + 16 * (k % 2); }
+
 /// However many rows.
 inline constexpr int any_rows = INT32_MAX;
-/// Whether bytes are multiplied, four products and their sum an instruction.
+/// Whether integers are bytes, else pairs.
 #if FINEGRAIN_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
 inline constexpr bool byte_products = true;
 #else
@@ -43,56 +64,50 @@ inline constexpr bool as_integers = true;
 /// Columns of codes that have a scale for each block of k, or one.
 enum class scaled { in_blocks, at_once };
 
-/// Of a row of A, `Numbers` at a time share a scale, and are rounded to multiples of it: integers up to
-/// 2^Range, for which the scale is a power of 2; or, of a byte, up to 127. They become NaN if one of them is
-/// not finite, or near the end of what floats hold. Codes are values + zero, for which a block's sums start
-/// at -zero times the sum of the row's integers. A block's sum is at most 2^sum_bits times the scale.
+/// The unit of products with codes of `Bits` bits: `Numbers` along k of a row of A are a block.
+/// They are rounded to multiples of its scale, to integers up to 2^Range, and the scale is a power
+/// of 2; or, of a byte, up to 127. A number that is not finite, or near the end of what floats
+/// hold, makes the scale NaN.
 ///
-/// Where bytes are multiplied, integers are bytes, four to a word. Tiles in registers for matrices take a
-/// row's words side by side, `words` at a time, and values of codes; few rows, and all elsewhere, are held
-/// word by word, and meet codes as they are. Registers of 64 bytes without such products take pairs of
-/// integers, for few rows and for many.
+/// Codes are value + zero, so a block's sum starts at -zero times the sum of the row's integers. It
+/// is at most 2^sum_bits, whatever was added so far.
 ///
-/// Of 32 bytes, only the few rows are pairs that meet codes as they are decoded. Where more share what was
-/// decoded, A's rows hold the same integers as floats, times the scale, and codes become floats where they
-/// stand in 32 bits: 2^place times what they are, for which A's numbers are as much smaller. No sum of a
-/// block is more than 2^24 times the scale, whatever was added so far: floats hold it exactly, as integers do.
+/// Strips are filled with a row's numbers, two floats a unit, and finished once all of the row are
+/// there.
 ///
-///   block, of_block     units of a row that share a scale, and what a row has for each of them: what
-///                       its sums start at, and the scale
-///   few                 rows that meet codes as they are decoded: of words any, if columns have scales in
-///                       blocks (docs/tried.md has by how much each is faster)
-///   always              whether more rows are held as they are
-///   steps(units)        multiply-adds of so many units: words, or pairs
-///   finished(units, few)   floats that hold so many units of a row
-///   finish(...)         makes words, pairs or floats of a strip that holds all numbers of its rows
-///
-/// Numbers are put into strips as they are, and finished once all of a row are there.
+///   block_units                 units in a block
+///   block_floats                what a row has for each block: what its sums start at, and the scale
+///   few                         rows that meet codes as they are decoded
+///   multiply_adds(units)        that so many units of a row take: their pairs, or words
+///   finished(units, few_rows)   floats of a strip that so many units of a row then take
+///   finish(...)                 rounds a strip
 template <int Bits, int Range, int Numbers, scaled Columns = scaled::in_blocks>
 struct integers_of_rows : unit<format::bf16> {
-  static constexpr bool always = FINEGRAIN_VECTOR_BYTES == 64 && !matrix_registers;
-  static constexpr int few = matrix_registers               ? (Bits == 4 ? 9 : 5)
-                             : !always                      ? 9
-                             : !byte_products               ? 28
-                             : Columns == scaled::in_blocks ? any_rows
-                                                            : 14;
   static constexpr int deep = 1, parts = 1, kept = 2, zero = 1 << (Bits - 1), range = Range;
-  static constexpr std::int64_t block = Numbers / numbers;
-  static constexpr std::int64_t of_block = 2;
-  static constexpr int words = std::min(Numbers / 4, 16);
+  static constexpr std::int64_t block_units = Numbers / numbers, block_floats = 2;
   static constexpr int sum_bits = std::bit_width(Numbers * zero - 1u) + Range;
   static_assert((byte_products ? Range == 7 : Range > 7 && Range < 15) &&
                 sum_bits <= (FINEGRAIN_VECTOR_BYTES == 64 ? 30 : 24));
+  /// Whether more rows than few are integers too, else floats, which hold every sum up to 2^24.
+  static constexpr bool many_as_integers = FINEGRAIN_VECTOR_BYTES == 64;
+  /// docs/tried.md has by how much each way is faster.
+  static constexpr int few = matrix_registers               ? (Bits == 4 ? 9 : 5)
+                             : !many_as_integers            ? 9
+                             : !byte_products               ? 28
+                             : Columns == scaled::in_blocks ? any_rows
+                                                            : 14;
+  /// Of a row in one of the registers for matrices.
+  static constexpr int register_words = std::min(Numbers / 4, 16);
 
-  static constexpr std::int64_t steps(std::int64_t units) {
+  static constexpr std::int64_t multiply_adds(std::int64_t units) {
     return byte_products ? units / 2 : units;
   }
   static constexpr std::int64_t finished(std::int64_t units, bool few_rows) {
-    return byte_products || always || few_rows ? steps(units) : units * kept;
+    return many_as_integers || few_rows ? multiply_adds(units) : units * kept;
   }
 
   FINEGRAIN_INLINE static vec part(vec b, int) { return b; }
-  /// sum += products of integers: of bytes, b's without a sign, or of pairs.
+  /// sum += a . b in each lane: of words, b's bytes without a sign, or of pairs.
   FINEGRAIN_INLINE static void multiply_add(vec a, vec b, vec& sum) {
 #if FINEGRAIN_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
     vec to = sum;  // as in add_product
@@ -104,9 +119,9 @@ struct integers_of_rows : unit<format::bf16> {
     sum = reinterpret_cast<vec>(reinterpret_cast<uvec>(sum) + products);
 #endif
   }
-  /// total += a block's sums times the row's scale and the columns'; if those have one each for all of k, they
-  /// are met later.
-  FINEGRAIN_INLINE static void add_floats(vec sum, float scale, vec columns, vec& total) {
+  /// total += a block's sum times the row's scale and the columns'. Columns that have one scale for
+  /// all of k meet it later.
+  FINEGRAIN_INLINE static void add_scaled(vec sum, float scale, vec columns, vec& total) {
     vec const number = __builtin_convertvector(reinterpret_cast<ivec>(sum), vec);
     if constexpr (Columns == scaled::in_blocks)
       add_product(number * scale, columns, total);
@@ -121,45 +136,45 @@ struct integers_of_rows : unit<format::bf16> {
     floats[1] = numbers[1];
   }
 
-  /// Rounds so many units of a strip's rows: to words, pairs or bytes, where the strip begins, or to floats
-  /// where they stand.
+  /// Rounds so many units of a strip's rows, block by block: to pairs or words, which move towards
+  /// the strip's begin, or to floats where they stand.
   static void finish(float* strip, std::int64_t units, int height, bool few_rows, float* blocks) {
-    for (std::int64_t k = 0; k < units; k += block, blocks += of_block * height) {
-      std::int64_t const n = std::min(block, units - k);
+    for (std::int64_t k = 0; k < units; k += block_units, blocks += block_floats * height) {
+      std::int64_t const n = std::min(block_units, units - k);
       float* const from = strip + k * kept * height;
       float* const to = strip + finished(k, few_rows) * height;
-      if (few_rows || always) {
-        height == 1 ? one_row(from, n, to, blocks) : some_rows(from, n, height, to, blocks);
-      } else {
-        if constexpr (matrix_registers)
-          rows_for_registers(from, n, height, to, blocks);
-        else if constexpr (!always)
-          round_rows(from, n * numbers, height, blocks);
-      }
+      if (few_rows || (many_as_integers && !matrix_registers))
+        height == 1 ? round_row(from, n, to, blocks) : round_rows(from, n, height, to, blocks);
+      else if constexpr (matrix_registers)
+        round_for_registers(from, n, height, to, blocks);
+      else if constexpr (!many_as_integers)
+        round_to_floats(from, n * numbers, height, blocks);
     }
   }
-  /// Of number k of those whose codes are in one lane.
+  /// Codes become floats where they stand: that of number k as 2^place times what it is, and the
+  /// row's number is made as much smaller. The highest is shifted down, for it has the sign's bit.
   static constexpr int place(int k) {
-    int const at = Bits * (k / 2) + 16 * (k % 2);
+    int const at = bit_of_code(Bits, k);
     return at + Bits < 32 ? at : 0;
   }
 
  private:
   static constexpr float shift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-  /// Of numbers the largest of which has these bits, its sign aside. Below 2^-87 all are rounded to
-  /// multiples of one number; from 2^(127 + Range - sum_bits) on, where sums may be no float, it is NaN.
-  struct scale {
-    vec by, inverse;
-    FINEGRAIN_INLINE explicit scale(ivec largest) {
+  /// How numbers are rounded of which the largest has these bits, its sign aside. Below 2^-87 all
+  /// are rounded to multiples of one number; from 2^(127 + Range - sum_bits) on, where sums may be
+  /// no float, the scale is NaN.
+  struct rounding {
+    vec scale, inverse;
+    FINEGRAIN_INLINE explicit rounding(ivec largest) {
       ivec const most = larger(largest, ivec{} + (40 << 23)), power = most & 0x7f800000;
-      if constexpr (Range > 7) {
-        by = reinterpret_cast<vec>(power) * (2.0f / (1 << Range));
-        inverse = reinterpret_cast<vec>((254 << 23) - power) * float(1 << (Range - 1));
-      } else {
-        by = reinterpret_cast<vec>(most) / 127.0f;
+      if constexpr (byte_products) {
+        scale = reinterpret_cast<vec>(most) / 127.0f;
         inverse = 127.0f / reinterpret_cast<vec>(most);
+      } else {
+        scale = reinterpret_cast<vec>(power) * (2.0f / (1 << Range));
+        inverse = reinterpret_cast<vec>((254 << 23) - power) * float(1 << (Range - 1));
       }
-      by = power < ((254 + Range - sum_bits) << 23) ? by : vec{} + __builtin_nanf("");
+      scale = power < ((254 + Range - sum_bits) << 23) ? scale : vec{} + __builtin_nanf("");
     }
     /// x as an integer, in the lower bits of x + shift.
     FINEGRAIN_INLINE vec shifted(vec x) const {
@@ -168,115 +183,128 @@ struct integers_of_rows : unit<format::bf16> {
       return y;
     }
   };
-  FINEGRAIN_INLINE static vec pair(vec first, vec second) {
-    return reinterpret_cast<vec>((reinterpret_cast<ivec>(first) & 0xffff) |
-                                 (reinterpret_cast<ivec>(second) << 16));
-  }
-  FINEGRAIN_INLINE static vec start(vec sum) {
-    return reinterpret_cast<vec>(__builtin_convertvector(sum * float(-zero), ivec));
-  }
-  /// The largest of so many vectors, lane by lane, as bits: of floats that are not numbers these are
-  /// larger than of infinity.
+  /// The largest of so many vectors, lane by lane, as bits: of floats that are not numbers these
+  /// are larger than of infinity.
   FINEGRAIN_INLINE static ivec largest_of(float const* from, std::int64_t count, int distance) {
     ivec most{};
     for (std::int64_t i = 0; i < count; ++i)
       most = larger(most, reinterpret_cast<ivec>(load(from + i * distance)) & INT32_MAX);
     return most;
   }
+  /// What a block's sums start at, from the sum of the row's integers.
+  FINEGRAIN_INLINE static vec start(vec sum) {
+    return reinterpret_cast<vec>(__builtin_convertvector(sum * float(-zero), ivec));
+  }
 
-  /// The bytes of a unit, and of that whose codes are half a step later, each a pair of integers.
+  /// Of integers in the lower bits.
+  FINEGRAIN_INLINE static vec pair(vec first, vec second) {
+    return reinterpret_cast<vec>((reinterpret_cast<ivec>(first) & 0xffff) |
+                                 (reinterpret_cast<ivec>(second) << 16));
+  }
+  /// Of a unit's pair, and of the pair whose codes are half a step later.
   FINEGRAIN_INLINE static vec word(vec first, vec second) {
     uvec const a = reinterpret_cast<uvec>(first), b = reinterpret_cast<uvec>(second);
     return reinterpret_cast<vec>((a & 0xff00ffu) | ((b & 0xff00ffu) << 8));
   }
-  static constexpr int half_step = 8 / Bits;  // units
-  /// The first of the two units of a word.
-  static constexpr std::int64_t first_of(std::int64_t w) {
-    return w / half_step * 2 * half_step + w % half_step;
+  /// The units of word i.
+  static constexpr int half_step = 8 / Bits;
+  template <class Index>
+  static constexpr Index first_unit(Index i) {
+    return i / half_step * 2 * half_step + i % half_step;
   }
-  /// Of two vectors of pairs, units whose codes are in the lower half of a step; in the upper half.
-  static constexpr int lower_half(int j) { return j / half_step * 2 * half_step + j % half_step; }
-  static constexpr int upper_half(int j) { return lower_half(j) + half_step; }
+  template <class Index>
+  static constexpr Index second_unit(Index i) {
+    return first_unit(i) + half_step;
+  }
 
-  /// Pairs of so many units of rows, and what their block has.
-  static void pairs_of(float const* from, std::int64_t units, int height, vec* made,
-                       float* blocks) {
-    scale const s(largest_of(from, units * numbers, height));
-    vec sum{};
-    for (std::int64_t i = 0; i < units; ++i, from += numbers * height) {
-      vec const first = s.shifted(load(from)), second = s.shifted(load(from + height));
-      sum += (first - shift) + (second - shift);
-      made[i] = pair(first, second);
-    }
-    store(blocks, start(sum));
-    store(blocks + height, s.by);
-  }
-  static void one_row(float const* from, std::int64_t units, float* to, float* blocks) {
-    scale const s(largest(largest_of(from, units * numbers / lanes, lanes)) - ivec{});
+  /// A block of one row. Its numbers stand side by side, and so do its pairs or words.
+  static void round_row(float const* from, std::int64_t units, float* to, float* blocks) {
+    rounding const by(largest(largest_of(from, units * numbers / lanes, lanes)) - ivec{});
     vec sum{};
     auto const pairs = [&](std::int64_t i) __attribute__((always_inline)) {  // units [i, i + lanes)
-      vec const a = i < units ? s.shifted(load(from + 2 * i)) : vec{} + shift;
-      vec const b = i + lanes / 2 < units ? s.shifted(load(from + 2 * i + lanes)) : vec{} + shift;
+      vec const a = i < units ? by.shifted(load(from + 2 * i)) : vec{} + shift;
+      vec const b = i + lanes / 2 < units ? by.shifted(load(from + 2 * i + lanes)) : vec{} + shift;
       sum += (a - shift) + (b - shift);
       return pair(detail::pick<even>(a, b), detail::pick<odd>(a, b));
     };
     if constexpr (byte_products) {
       for (std::int64_t i = 0; i < units; i += 2 * lanes) {
         vec const p = pairs(i), q = pairs(i + lanes);
-        store(to + i / 2, word(detail::pick<lower_half>(p, q), detail::pick<upper_half>(p, q)));
+        store(to + i / 2, word(detail::pick<first_unit>(p, q), detail::pick<second_unit>(p, q)));
       }
     } else {
       for (std::int64_t i = 0; i < units; i += lanes) store(to + i, pairs(i));
     }
     blocks[0] = start(vec{} + total(sum))[0];
-    blocks[1] = s.by[0];
+    blocks[1] = by.scale[0];
   }
-  static void some_rows(float const* from, std::int64_t units, int height, float* to,
-                        float* blocks) {
-    vec made[block];  // vectors end where numbers of the next block may stand
-    pairs_of(from, units, height, made, blocks);
-    for (std::int64_t i = 0; i < steps(units); ++i)
+  /// The pairs of a block of some rows, one a lane, and what the block has.
+  static void make_pairs(float const* from, std::int64_t units, int height, vec* pairs,
+                         float* blocks) {
+    rounding const by(largest_of(from, units * numbers, height));
+    vec sum{};
+    for (std::int64_t i = 0; i < units; ++i, from += numbers * height) {
+      vec const first = by.shifted(load(from)), second = by.shifted(load(from + height));
+      sum += (first - shift) + (second - shift);
+      pairs[i] = pair(first, second);
+    }
+    store(blocks, start(sum));
+    store(blocks + height, by.scale);
+  }
+  /// A block of some rows, which stand as they did.
+  static void round_rows(float const* from, std::int64_t units, int height, float* to,
+                         float* blocks) {
+    vec pairs[block_units];  // vectors end where numbers of the next block may stand
+    make_pairs(from, units, height, pairs, blocks);
+    for (std::int64_t i = 0; i < multiply_adds(units); ++i)
       store(to + i * height,
-            byte_products ? word(made[first_of(i)], made[first_of(i) + half_step]) : made[i]);
+            byte_products ? word(pairs[first_unit(i)], pairs[second_unit(i)]) : pairs[i]);
   }
-  /// The same, a row's words side by side, as many as a register holds of it; behind the last are zeros.
-  static void rows_for_registers(float const* from, std::int64_t units, int height, float* to,
-                                 float* blocks) {
-    vec made[block]{};
-    pairs_of(from, units, height, made, blocks);
-    for (std::int64_t w = 0; w < steps(units); w += words, to += words * height) {
-      vec columns[lanes]{};
-      for (int i = 0; i < words; ++i)
-        columns[i] = word(made[first_of(w + i)], made[first_of(w + i) + half_step]);
-      transpose(columns);
-      for (int r = 0; r < height; ++r) store(to + r * words, columns[r]);
+  /// The same, a row's words side by side, as many as a register holds of it; behind the last are
+  /// zeros.
+  static void round_for_registers(float const* from, std::int64_t units, int height, float* to,
+                                  float* blocks) {
+    vec pairs[block_units]{};
+    make_pairs(from, units, height, pairs, blocks);
+    for (std::int64_t i = 0; i < multiply_adds(units);
+         i += register_words, to += register_words * height) {
+      vec words[lanes]{};
+      for (int j = 0; j < register_words; ++j)
+        words[j] = word(pairs[first_unit(i + j)], pairs[second_unit(i + j)]);
+      transpose(words);
+      for (int r = 0; r < height; ++r) store(to + r * register_words, words[r]);
     }
   }
-  static void round_rows(float* from, std::int64_t count, int height, float* blocks) {
-    constexpr int together = 32 / Bits;
-    scale const s(largest_of(from, count, height));
+  /// A block of some rows as floats: the scale is in each.
+  static void round_to_floats(float* from, std::int64_t count, int height, float* blocks) {
+    constexpr int step = 32 / Bits;  // numbers whose codes are in one lane
+    rounding const by(largest_of(from, count, height));
     ivec lane;
     for (int j = 0; j < lanes; ++j) lane[j] = j;
-    vec by[together], sum{}, made[block * numbers];
+    vec scale[step], sum{}, made[block_units * numbers];
     FINEGRAIN_UNROLL
-    for (int k = 0; k < together; ++k) by[k] = s.by * std::bit_cast<float>((127 - place(k)) << 23);
-    for (std::int64_t i = 0; i < count; i += together) {
+    for (int k = 0; k < step; ++k)
+      scale[k] = by.scale * std::bit_cast<float>((127 - place(k)) << 23);  // * 2^-place
+    for (std::int64_t i = 0; i < count; i += step) {
       FINEGRAIN_UNROLL
-      for (int k = 0; k < together; ++k) {
-        vec const integer = s.shifted(load(from + (i + k) * height)) - shift;
+      for (int k = 0; k < step; ++k) {
+        vec const integer = by.shifted(load(from + (i + k) * height)) - shift;
         sum += integer;
-        made[i + k] = integer * by[k];
+        made[i + k] = integer * scale[k];
       }
     }
-    // Vectors overlap: to load one just after its neighbour was stored would take ten times as long.
-    // Behind the last row of the last, the next block's numbers stand.
+    // Vectors overlap: to load one just after its neighbour was stored would take ten times as
+    // long. Behind the last row of the last, the next block's numbers stand.
     float* const last = from + (count - 1) * height;
     vec const behind = load(last);
     for (std::int64_t i = 0; i < count; ++i) store(from + i * height, made[i]);
     store(last, lane < height ? made[count - 1] : behind);
-    store(blocks, sum * s.by * float(-zero));
+    store(blocks, sum * by.scale * float(-zero));
   }
 };
+
+/// Integers of pairs have 14 bits, but for what floats must hold: sums of 32 products with codes of
+/// 8 bits.
 #if FINEGRAIN_VECTOR_BYTES == 32
 template <>
 struct unit<format::int8> : integers_of_rows<8, 12, 32> {};

@@ -202,7 +202,7 @@ class strips {
   /// What a row's blocks have.
   static constexpr std::int64_t blocks_size(std::int64_t units) {
     if constexpr (Integers<F>)
-      return ceil_div(units, unit<F>::block) * unit<F>::of_block;
+      return ceil_div(units, unit<F>::block_units) * unit<F>::block_floats;
     else
       return 0;
   }
@@ -210,7 +210,7 @@ class strips {
   static constexpr std::int64_t numbers_size(std::int64_t units) {
     std::int64_t const size = units * unit<F>::kept;
     if constexpr (Integers<F> && in_matrices<F>)
-      return std::max<std::int64_t>(size, 2 * unit<F>::words);
+      return std::max<std::int64_t>(size, 2 * unit<F>::register_words);
     else
       return size;
   }

@@ -219,13 +219,13 @@ void scaled_tile(float const* strip, [[maybe_unused]] float const* blocks, std::
       for (int j = 0; j < vectors; ++j) {
         vec total = load(to + r * panel_width + j * lanes);
         if constexpr (Integers<F>)
-          unit<F>::add_floats(sum[r][j], blocks[Rows + r], by[j], total);
+          unit<F>::add_scaled(sum[r][j], blocks[Rows + r], by[j], total);
         else
           add_product(sum[r][j], by[j], total);
         store(to + r * panel_width + j * lanes, total);
       }
     }
-    if constexpr (Integers<P>) blocks += unit<P>::of_block * Rows;
+    if constexpr (Integers<P>) blocks += unit<P>::block_floats * Rows;
   }
   next = mine;
 }
