@@ -104,6 +104,7 @@
 #include "cpu/experts.hpp"
 #include "cpu/panels.hpp"
 #include "cpu/codec.hpp"
+#include "cpu/code_layout.hpp"
 #include "cpu/coded_tile.hpp"
 #include "cpu/coded.hpp"
 #include "cpu/frozen_experts.hpp"

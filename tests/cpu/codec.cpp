@@ -68,7 +68,7 @@ float decoded(std::uint32_t code, [[maybe_unused]] int k) {
 }
 
 TEMPLATE_TEST_CASE_SIG("decoders make units of every code in every place", "", EVERY_FORMAT) {
-  constexpr int n = simd::units_of_codes<F>, bits = simd::codec<F>::bits;
+  constexpr int n = simd::step_units<F>, bits = simd::codec<F>::bits;
   simd::decoder<F> const decode;
   std::uint32_t state = 1;
   int wrong = 0;
@@ -95,14 +95,14 @@ TEMPLATE_TEST_CASE_SIG("decoders make units of every code in every place", "", E
           wrong += got != decoded<F>(code, 2 * u + half);
           if constexpr (simd::Integers<simd::codec<F>::products>) {
             auto const integers =
-                std::bit_cast<std::uint32_t>(float(simd::decoder<F>::integers(word, u)[lane]));
+                std::bit_cast<std::uint32_t>(float(simd::decoder<F>::pair(word, u)[lane]));
             wrong += (integers >> (16 * half) & 0xffff) != code;
             // a byte of a word of them
             int const at = 8 * (2 * half + u / (n / 2));
             auto const byte = [&](simd::vec v) {
               return std::bit_cast<std::uint32_t>(float(v[lane])) >> at & 255;
             };
-            wrong += byte(simd::decoder<F>::words(word, u % (n / 2))) != code;
+            wrong += byte(simd::decoder<F>::word(word, u % (n / 2))) != code;
           }
         }
   }

@@ -1,4 +1,4 @@
-// codec: what the codes of a quantised format mean, and how they become units of a product.
+// codec: what the codes of a quantised format mean, and how they become what products take.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -19,17 +19,17 @@ concept Quantised =
 
 /// A quantised format. A number is scale * value(code); bf16 holds every value.
 ///
-///   bits            of a code
-///   block           numbers along k that share a scale; 0: all of them
-///   outputs         channels that share it
-///   scale(most)     for numbers of which `most` is the largest, with its sign
-///   code(x)         the code nearest to x, a number without its scale
-///   value(code)                     of one
-///   values(top, shifted)            of a vector of them, in the top bits of 32, which were shifted up
-///                                   by so many, as multiples of
-///   times                           this power of 2
-///   zero                            instead, where products are of integers: value(code) is code - zero
-///   products                        what they are multiplied in
+///   bits                  of a code
+///   block                 numbers along k that share a scale; 0: all of them
+///   outputs               channels that share it
+///   products              the format that they are multiplied in
+///   scale(most)           for numbers of which `most` is the largest, with its sign
+///   code(x)               the code nearest to x, a number without its scale
+///   value(code)           of one
+///   zero                  where products are of integers: value(code) is code - zero
+///   values(top, shift)    where they are of floats: value / times of a vector's codes, which are in
+///                         the top bits, shifted up by so many
+///   times                 a power of 2
 template <format F>
 struct codec;
 
@@ -44,10 +44,11 @@ struct codec<format::int8> {
   static constexpr float value(std::uint32_t code) {
     return static_cast<float>(code) - (as_integers ? 128.0f : code < 128 ? 0.0f : 256.0f);
   }
-  /// The top byte where it stands: to shift it down, too, would take as long as all else on some machines.
+  /// The top byte where it stands: to shift it down, too, would take as long as all else on some
+  /// machines. Below it other codes are, unless it was the lowest.
   static constexpr float times = as_integers ? 1 : 0x1p-24f;
-  FINEGRAIN_INLINE static vec values(ivec top, int shifted) {
-    return __builtin_convertvector(shifted < 24 ? top & -0x1000000 : top, vec);
+  FINEGRAIN_INLINE static vec values(ivec top, int shift) {
+    return __builtin_convertvector(shift < 24 ? top & -0x1000000 : top, vec);
   }
 };
 template <>
@@ -100,50 +101,58 @@ struct codec<format::fp8> {
   }
 };
 
-/// Codes stand in 32 bits a lane: of unit u, the first number's code from bit bits * u on, and the
-/// second's 16 bits higher.
+/// A step of k: the codes in the 32 bits of a lane. A unit's two codes are 16 bits apart, as its
+/// numbers are, so that a unit is made of both at once, and all units alike. Number k begins at
+/// bit_of_code:
+///
+///   bits      31 ... 24 | 23 ... 16 | 15 ...  8 |  7 ...  0
+///   of 8          3     |     1     |     2     |     0
+///   of 4        7    5  |   3    1  |   6    4  |   2    0
 template <format F>
-inline constexpr int units_of_codes = 16 / codec<F>::bits;
+inline constexpr int step_units = 16 / codec<F>::bits;
 template <format F>
-inline constexpr int numbers_of_codes = 2 * units_of_codes<F>;
+inline constexpr int step_numbers = 2 * step_units<F>;
 
-/// Makes bf16 units of codes, or floats: the i-th part of unit u. Codes of products of integers become
-/// so where they stand, but for the last: 2^place times the value + zero.
+/// What products take of a step's codes:
+///
+///   units(codes, to)    all units, of bf16
+///   number(codes, k)    number k as a float; where products are of integers, 2^place(k) * the code
+///   pair(codes, u)      unit u as integers of 16 bits
+///   word(codes, i)      a byte each of units i and i + step_units / 2
 template <format F>
 struct decoder {
-  FINEGRAIN_INLINE static vec part(ivec codes, int u, int i) {
+  FINEGRAIN_INLINE void units(ivec codes, vec (&to)[step_units<F>]) const {
+    FINEGRAIN_UNROLL
+    for (int u = 0; u < step_units<F>; ++u) {
+      auto const first = __builtin_bit_cast(uvec, number(codes, 2 * u));
+      auto const second = __builtin_bit_cast(uvec, number(codes, 2 * u + 1));
+      to[u] = __builtin_bit_cast(vec, (first >> 16) | second);  // whose lower halves are 0
+    }
+  }
+  FINEGRAIN_INLINE static vec number(ivec codes, int k) {
     constexpr int bits = codec<F>::bits;
-    int const at = bits * u + 16 * i, shift = 32 - bits - at;
+    int const at = bit_of_code(bits, k), shift = 32 - bits - at;
     if constexpr (!Integers<codec<F>::products>) return codec<F>::values(codes << shift, shift);
     ivec const alone = shift == 0 ? reinterpret_cast<ivec>(reinterpret_cast<uvec>(codes) >> at)
                                   : codes & (((1 << bits) - 1) << at);
     return __builtin_convertvector(alone, vec);
   }
-  FINEGRAIN_INLINE void units(ivec codes, vec (&to)[units_of_codes<F>]) const {
-    FINEGRAIN_UNROLL
-    for (int u = 0; u < units_of_codes<F>; ++u) {
-      auto const first = __builtin_bit_cast(uvec, part(codes, u, 0));
-      auto const second = __builtin_bit_cast(uvec, part(codes, u, 1));
-      to[u] = __builtin_bit_cast(vec, (first >> 16) | second);  // whose lower halves are 0
-    }
-  }
-  /// A unit of integers, each code in its 16 bits.
-  FINEGRAIN_INLINE static vec integers(ivec codes, int u) {
-    using words = std::uint16_t __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES)));
+  FINEGRAIN_INLINE static vec pair(ivec codes, int u) {
+    using halves = std::uint16_t __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES)));
     constexpr int bits = codec<F>::bits;
     constexpr std::uint16_t all = (1 << bits) - 1;
-    auto const lowered = reinterpret_cast<words>(codes) >> (bits * u);
+    auto const lowered = reinterpret_cast<halves>(codes) >> (bits * u);
     return reinterpret_cast<vec>(bits * (u + 1) == 16 ? lowered : lowered & all);
   }
-  /// Codes of units i and i + units_of_codes / 2, each a byte.
-  FINEGRAIN_INLINE static vec words(ivec codes, int i) {
+  FINEGRAIN_INLINE static vec word(ivec codes, int i) {
     if constexpr (codec<F>::bits == 8) return reinterpret_cast<vec>(codes);
     return reinterpret_cast<vec>((codes >> (4 * i)) & 0x0f0f0f0f);
   }
 };
 
 #if FINEGRAIN_VECTOR_BYTES == 64 && defined(__AVX512VBMI__)
-/// Byte by byte: the low and the high half of a magnitude's bf16, and the sign.
+/// Units alone. A magnitude's bf16 is two bytes, each found in a table of 128, for a vector's codes
+/// at once.
 template <>
 struct decoder<format::fp8> {
   ivec low[2], high[2];
@@ -164,11 +173,11 @@ struct decoder<format::fp8> {
     }
   }
   FINEGRAIN_INLINE void units(ivec codes, vec (&to)[2]) const {
-    using shorts = std::uint16_t __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES)));
+    using halves = std::uint16_t __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES)));
     ivec const sign = ivec{} + static_cast<int>(0x80808080), evens = ivec{} + 0x00ff00ff;
     ivec const l = find(low, codes), h = logic<0xf8>(find(high, codes), codes, sign);
-    ivec const up = reinterpret_cast<ivec>(reinterpret_cast<shorts>(h) << 8);
-    ivec const down = reinterpret_cast<ivec>(reinterpret_cast<shorts>(l) >> 8);
+    ivec const up = reinterpret_cast<ivec>(reinterpret_cast<halves>(h) << 8);
+    ivec const down = reinterpret_cast<ivec>(reinterpret_cast<halves>(l) >> 8);
     to[0] = reinterpret_cast<vec>(logic<0xf8>(up, l, evens));
     to[1] = reinterpret_cast<vec>(logic<0xd8>(h, down, evens));
   }
@@ -179,7 +188,7 @@ struct decoder<format::fp8> {
     asm("vpermi2b %2, %1, %0" : "+v"(at) : "v"(table[0]), "v"(table[1]));
     return at;
   }
-  /// Bit by bit what Table, of eight bits, has at the number a b c: 0xf8 a | (b & c), 0xd8 c ? b : a.
+  /// Bit by bit what Table, of eight bits, has at the number abc: 0xf8 a | (b & c), 0xd8 c ? b : a.
   template <int Table>
   FINEGRAIN_INLINE static ivec logic(ivec a, ivec b, ivec c) {
     asm("vpternlogd %3, %2, %1, %0" : "+v"(a) : "v"(b), "v"(c), "i"(Table));

@@ -1,8 +1,7 @@
-// coded: weights copied once into panels of codes and scales, and products with them.
+// coded: weights quantised once into panels of codes and scales, and products with them.
 //
-// Numbers of x are taken as bf16, or as integers (integers.hpp). A few rows meet the codes as they are
-// decoded (coded_tile); for more, codes are decoded into a panel that all tiles share. Either way it is
-// the same sums.
+// A few rows meet the codes as they are decoded (coded_tile.hpp). For more rows a block of codes is
+// decoded first, into a panel as any other's that all tiles share. Either way it is the same sums.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -10,10 +9,173 @@
 
 #include "../base/math.hpp"
 #include "coded_tile.hpp"
+#include "panels.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 namespace simd {
+
+/// One matrix's panels of codes, as multiply_panels reads them.
+template <format F>
+struct coded_matrix {
+  using code = codec<F>;
+  static constexpr format products = code::products;
+  static constexpr bool integers = Integers<products>, words = integers && byte_products;
+
+  std::byte const* data;
+  code_layout<F> layout;
+  float* room;  // right_room numbers: a decoded panel, and its scales
+
+  static constexpr std::int64_t pass(int, std::int64_t) { return depth; }
+  static constexpr int abreast(int rows) { return by_operand<F> ? enough_panels(rows) : 1; }
+
+  void run(strips<products> const& a, piece const& now, int count, bool last, float* sums,
+           piece const& then) const {
+    std::byte const* const panel = data + now.panel * layout.panel_bytes();
+    if (a.rows() <= few) {
+      few_rows(a, now, count, panel, sums,
+               std::make_integer_sequence<int, std::min(few, tile_rows)>());
+    } else if constexpr (few < any_rows) {
+      constexpr std::int64_t unit_bytes = code_layout<F>::step_bytes / step_units<F>;
+      fetching<decoded>(
+          data + then.panel * layout.panel_bytes() + layout.step_at(then.k / step_units<F>),
+          then.units * unit_bytes, a.count(), tile_units(now.units), [&](auto next) {
+            for (std::int64_t u = 0; u < now.units; u += decoded_units)
+              more_rows(a.after(u), {now.panel, now.k + u, std::min(decoded_units, now.units - u)},
+                        panel, sums, next);
+          });
+    }
+    if constexpr (code::block == 0)
+      for (int i = 0; last && i < count; ++i)
+        scale(panel + i * layout.panel_bytes(), a.rows(), sums + i * a.rows() * panel_width);
+  }
+
+ private:
+  /// Rows that meet the codes as they are decoded: operand by operand, a tile's multiply-adds leave
+  /// time for that. Registers for matrices take no codes.
+  static constexpr int few = [] {
+    if constexpr (integers) return unit<products>::few;
+    if constexpr (unit<products>::deep > 1) return 0;
+    return by_operand<F> ? tile_rows : 4;
+  }();
+  /// What codes are decoded to: units; words, of two units each; or floats, `parts` for a unit,
+  /// where a product would take it apart.
+  static constexpr int parts = [] {
+    if constexpr (integers) return unit<products>::many_as_integers ? 1 : unit<products>::kept;
+    return unit<products>::kept;
+  }();
+  static constexpr format decoded = parts > 1 ? format::f32 : products;
+  /// Rows of the decoded panel for so many units.
+  static constexpr std::int64_t panel_rows(std::int64_t units) {
+    return words ? units / 2 : units * parts;
+  }
+  /// The same as tiles count.
+  static constexpr std::int64_t tile_units(std::int64_t units) {
+    return in_matrices<decoded> ? units : panel_rows(units);
+  }
+  /// Units at a time whose decoded panel stays in the first-level cache, with a tile's rows.
+  static constexpr std::int64_t decoded_units = words ? depth : at_once / parts;
+  /// Units whose products are summed before they are scaled; 0: all.
+  static constexpr std::int64_t block_units = summed_steps<F> * step_units<F>;
+  static_assert(!integers || decoded_units % std::max<std::int64_t>(block_units, 1) == 0,
+                "pieces of integers are whole blocks");
+
+  template <int... R>
+  void few_rows(strips<products> const& a, piece const& now, int count, std::byte const* panel,
+                float* sums, std::integer_sequence<int, R...>) const {
+    decoder<F> const tables;
+    std::int64_t const begin = now.k / step_units<F>;
+    std::int64_t const end = begin + now.units / step_units<F>;
+    a.each([&](int top, int height, float const* strip, float const* blocks) {
+      std::int64_t done = 0;  // panels
+      auto const run = [&]<int Rows, int Panels>() {
+        for (; height == Rows && count - done >= Panels; done += Panels)
+          coded_tile<F, Rows, Panels>(strip, blocks, layout, panel + done * layout.panel_bytes(),
+                                      begin, end, sums + (done * a.rows() + top) * panel_width,
+                                      tables);
+      };
+      if constexpr (abreast(1) == 4) run.template operator()<1, 4>();
+      if constexpr (abreast(1) >= 2) run.template operator()<1, 2>();
+      if constexpr (abreast(2) == 2) run.template operator()<2, 2>();
+      (run.template operator()<R + 1, 1>(), ...);
+    });
+  }
+
+  /// The same of up to decoded_units, for all tiles.
+  template <class Flow>
+  void more_rows(strips<products> const& a, piece const& now, std::byte const* panel, float* sums,
+                 Flow& next) const {
+    constexpr int n = step_units<F>;
+    bool const there = are_words(now.units);
+    if (!there) decode(panel, now.k / n, (now.k + now.units) / n);
+    if constexpr (block_units == 0) {
+      a.template multiply<decoded>(panel_rows(now.units), room,
+                                   now.k == 0 ? sink::fresh : sink::go_on, sums, next);
+    } else {
+      if (now.k == 0) std::fill_n(sums, a.rows() * panel_width, 0.0f);
+      a.template multiply_scaled<decoded>(
+          tile_units(now.units), panel_rows(block_units),
+          there ? reinterpret_cast<float const*>(panel + layout.step_at(now.k / n)) : room,
+          code::block == 0 ? nullptr : scales(), sums, next);
+    }
+  }
+  /// Whether codes are words where they stand: of 8 bits, with no scales among them. Registers for
+  /// matrices read whole ones.
+  static constexpr bool are_words(std::int64_t units) {
+    if constexpr (words)
+      return code::bits == 8 && code::block == 0 &&
+             (!in_matrices<products> || units % (2 * unit<products>::register_words) == 0);
+    return false;
+  }
+  /// Steps [begin, end) as a product takes them, and their blocks' scales.
+  FINEGRAIN_ONE_COPY void decode(std::byte const* panel, std::int64_t begin,
+                                 std::int64_t end) const {
+    constexpr int rows = static_cast<int>(panel_rows(step_units<F>));
+    [[maybe_unused]] decoder<F> const tables;
+    float* to = room;
+    float* to_scales = scales();
+    for (std::int64_t s = begin; s < end;) {
+      std::int64_t const b = s / layout.block_steps();
+      std::int64_t const stop = std::min(end, (b + 1) * layout.block_steps());
+      std::byte const* codes = panel + layout.step_at(s);
+      for (; s < stop; ++s, codes += layout.step_bytes, to += rows * panel_width)
+        for (int j = 0; j < vectors; ++j) {
+          ivec const c = load_codes(codes + j * std::int64_t{sizeof(ivec)});
+          [[maybe_unused]] vec units[step_units<F>];
+          if constexpr (!by_operand<F>) tables.units(c, units);
+          FINEGRAIN_UNROLL
+          for (int i = 0; i < rows; ++i) {
+            vec row;
+            if constexpr (!by_operand<F>)
+              row = unit<products>::part(units[i / parts], i % parts);
+            else if constexpr (decoded == format::f32)
+              row = decoder<F>::number(c, i);
+            else
+              row = operand<F>(c, i);
+            store(to + i * panel_width + j * lanes, row);
+          }
+        }
+      if constexpr (code::block > 0) {
+        vec by[vectors];
+        load_scales<F>(panel + layout.scales_at(b), by);
+        for (int j = 0; j < vectors; ++j) store(to_scales + j * lanes, by[j]);
+        to_scales += panel_width;
+      }
+    }
+  }
+  float* scales() const { return room + depth * panel_width; }
+
+  /// Products with codes whose scale is one for all of k.
+  void scale(std::byte const* panel, int rows, float* sums) const {
+    vec by[vectors];
+    load_scales<F>(panel + layout.scales_at(0), by);
+    for (int j = 0; j < vectors; ++j)
+      for (int r = 0; r < rows; ++r) {
+        float* const at = sums + r * panel_width + j * lanes;
+        store(at, load(at) * by[j]);
+      }
+  }
+};
 
 /// As panels of numbers, of codes.
 template <format F>
@@ -28,6 +190,16 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
       : panel_shape{count, rows, cols, sides},
         data(memory.take<std::byte>(count * matrix_bytes())) {}
 
+  coded_matrix<F> matrix(std::int64_t i, float* room) const {
+    return {data + i * matrix_bytes(), {cols}, room};
+  }
+  /// One matrix alone.
+  panels only(std::int64_t i) const {
+    panels one = *this;
+    one.data += i * matrix_bytes(), one.count = 1;
+    return one;
+  }
+
   /// Quantises the weights, count x (rows, cols) each.
   void fill(cpu const& on, stack<float const> first, stack<float const> second = {}) const {
     if constexpr (in_matrices<products>) require_matrix_registers();
@@ -40,190 +212,19 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
     });
   }
 
-  /// One matrix's panels, as multiply_panels reads them.
-  struct source {
-    static constexpr std::int64_t pass(int, std::int64_t) { return depth; }
-    /// What codes are decoded into: words of them; units; or floats, where a product would take units apart.
-    static constexpr bool words = Integers<products> && byte_products;
-    static constexpr int parts = [] {
-      if constexpr (Integers<products>)
-        return unit<products>::many_as_integers ? 1 : unit<products>::kept;
-      return unit<products>::kept;
-    }();
-    static constexpr format decoded = parts > 1 ? format::f32 : products;
-    /// Codes of 8 bits with one scale are words where they stand; registers for matrices read whole ones.
-    static constexpr bool in_place(std::int64_t units) {
-      if constexpr (words)
-        return code::bits == 8 && code::block == 0 &&
-               (!in_matrices<products> || units % (2 * unit<products>::register_words) == 0);
-      return false;
-    }
-    /// Rows of a panel that units are decoded into, each as long as a tile's step.
-    static constexpr std::int64_t rows_of(std::int64_t units) {
-      return words ? units / 2 : units * parts;
-    }
-    /// The same as tiles count them, in units where they are in registers for matrices.
-    static constexpr std::int64_t steps_of(std::int64_t units) {
-      return in_matrices<decoded> ? units : rows_of(units);
-    }
-    /// Units at a time that stay in the first-level cache, with a tile's rows.
-    static constexpr std::int64_t some = words ? depth : at_once / parts;
-    static_assert([] {
-      if constexpr (words)  // pieces are whole blocks
-        return some % unit<products>::block_units == 0;
-      else
-        return true;
-    }());
-    /// Rows that meet the codes themselves: number by number, a tile's multiply-adds leave time to decode.
-    /// Registers for matrices take no codes.
-    static constexpr int few = [] {
-      if constexpr (Integers<products>) return unit<products>::few;
-      if constexpr (unit<products>::deep > 1) return 0;
-      return by_number<F> ? tile_rows : 4;
-    }();
-    /// Numbers along k whose products are summed before they are scaled; 0: all of them.
-    static constexpr std::int64_t block = summed_steps<F> * code_layout<F>::step_numbers;
-    static constexpr int abreast(int rows) { return by_number<F> ? enough_panels(rows) : 1; }
-    std::byte const* data;
-    code_layout<F> layout;
-    float* room;  // right_room numbers
-
-    void run(strips<products> const& a, piece const& now, int count, bool last, float* sums,
-             piece const& then) const {
-      std::byte const* const panel = data + now.panel * layout.panel_bytes();
-      if (a.rows() <= few) {
-        few_rows(a, now, count, panel, sums,
-                 std::make_integer_sequence<int, std::min(few, tile_rows)>());
-      } else if constexpr (few < any_rows) {
-        constexpr std::int64_t unit_bytes = code_layout<F>::step_bytes / units_of_codes<F>;
-        fetching<decoded>(
-            data + then.panel * layout.panel_bytes() + layout.at(then.k / units_of_codes<F>),
-            then.units * unit_bytes, a.count(), steps_of(now.units), [&](auto next) {
-              for (std::int64_t u = 0; u < now.units; u += some)
-                decoded_rows(a.after(u), {now.panel, now.k + u, std::min(some, now.units - u)},
-                             panel, sums, next);
-            });
-      }
-      if constexpr (code::block == 0)
-        for (int i = 0; last && i < count; ++i)
-          scale(panel + i * layout.panel_bytes(), a.rows(), sums + i * a.rows() * panel_width);
-    }
-
-   private:
-    template <int... R>
-    void few_rows(strips<products> const& a, piece const& now, int count, std::byte const* panel,
-                  float* sums, std::integer_sequence<int, R...>) const {
-      decoder<F> const tables;
-      std::int64_t const begin = now.k / units_of_codes<F>;
-      std::int64_t const end = begin + now.units / units_of_codes<F>;
-      a.each([&](int top, int height, float const* strip, float const* blocks) {
-        std::int64_t done = 0;  // panels
-        auto const run = [&]<int Rows, int Panels>() {
-          for (; height == Rows && count - done >= Panels; done += Panels)
-            coded_tile<F, Rows, Panels>(strip, blocks, layout, panel + done * layout.panel_bytes(),
-                                        begin, end, sums + (done * a.rows() + top) * panel_width,
-                                        tables);
-        };
-        if constexpr (abreast(1) == 4) run.template operator()<1, 4>();
-        if constexpr (abreast(1) >= 2) run.template operator()<1, 2>();
-        if constexpr (abreast(2) == 2) run.template operator()<2, 2>();
-        (run.template operator()<R + 1, 1>(), ...);
-      });
-    }
-    /// The same of up to `some` units, which are decoded once for all tiles.
-    template <class Flow>
-    void decoded_rows(strips<products> const& a, piece const& now, std::byte const* panel,
-                      float* sums, Flow& next) const {
-      constexpr int n = units_of_codes<F>;
-      bool const there = in_place(now.units);
-      if (!there) decode(panel, now.k / n, (now.k + now.units) / n);
-      if constexpr (block == 0) {
-        a.template multiply<decoded>(now.units * parts, room,
-                                     now.k == 0 ? sink::fresh : sink::go_on, sums, next);
-      } else {
-        if (now.k == 0) std::fill_n(sums, a.rows() * panel_width, 0.0f);
-        a.template multiply_scaled<decoded>(
-            steps_of(now.units), rows_of(block / 2),
-            there ? reinterpret_cast<float const*>(panel + layout.at(now.k / n)) : room,
-            code::block == 0 ? nullptr : room + depth * panel_width, sums, next);
-      }
-    }
-    /// Steps [begin, end) as a product takes them, and their scales.
-    FINEGRAIN_ONE_COPY void decode(std::byte const* panel, std::int64_t begin,
-                                   std::int64_t end) const {
-      constexpr int n = units_of_codes<F>;
-      constexpr int rows = static_cast<int>(rows_of(n));  // of the panel, of a step
-      [[maybe_unused]] decoder<F> const tables;
-      float* to = room;
-      float* scales = room + depth * panel_width;
-      for (std::int64_t s = begin; s < end;) {
-        std::int64_t const b = s / layout.block_steps();
-        std::int64_t const stop = std::min(end, (b + 1) * layout.block_steps());
-        std::byte const* codes = panel + layout.at(s);
-        for (; s < stop; ++s, codes += layout.step_bytes, to += rows * panel_width)
-          for (int j = 0; j < vectors; ++j) {
-            ivec const c = load_codes(codes + j * std::int64_t{sizeof(ivec)});
-            if constexpr (words) {
-              FINEGRAIN_UNROLL
-              for (int i = 0; i < rows; ++i)
-                store(to + i * panel_width + j * lanes, decoder<F>::words(c, i));
-              continue;
-            }
-            [[maybe_unused]] vec units[n];
-            if constexpr (!by_number<F>) tables.units(c, units);
-            FINEGRAIN_UNROLL
-            for (int i = 0; i < n * parts; ++i) {
-              vec part;
-              if constexpr (!by_number<F>)
-                part = unit<products>::part(units[i / parts], i % parts);
-              else if constexpr (parts > 1)
-                part = decoder<F>::part(c, i / parts, i % parts);
-              else
-                part = decoder<F>::integers(c, i);
-              store(to + i * panel_width + j * lanes, part);
-            }
-          }
-        if constexpr (code::block > 0) {
-          vec by[vectors];
-          load_scales<F>(panel + layout.scales_at(b), by);
-          for (int j = 0; j < vectors; ++j) store(scales + j * lanes, by[j]);
-          scales += panel_width;
-        }
-      }
-    }
-    void scale(std::byte const* panel, int rows, float* sums) const {
-      vec by[vectors];
-      load_scales<F>(panel + layout.scales_at(0), by);
-      for (int j = 0; j < vectors; ++j)
-        for (int r = 0; r < rows; ++r) {
-          float* const at = sums + r * panel_width + j * lanes;
-          store(at, load(at) * by[j]);
-        }
-    }
-  };
-  source matrix(std::int64_t i, float* room) const {
-    return {data + i * matrix_bytes(), {cols}, room};
-  }
-  /// One matrix alone.
-  panels only(std::int64_t i) const {
-    panels one = *this;
-    one.data += i * matrix_bytes(), one.count = 1;
-    return one;
-  }
-
  private:
   constexpr code_layout<F> layout() const { return {cols}; }
   constexpr std::int64_t matrix_bytes() const { return size() * layout().panel_bytes(); }
 
-  /// Vector j of panels [p, last), whose rows may share scales.
+  /// Vector j of panels [p, last) of matrix i, whose rows may share scales.
   void pack(finegrain::matrix<float const> w, int j, std::int64_t i, std::int64_t p,
             std::int64_t last) const {
     auto const at = layout();
     std::int64_t const top = p * width() + (sides == 1 ? j * lanes : 0);
     for (std::int64_t b = 0; b < at.blocks(); ++b) {
-      std::int64_t const step = b * at.block_steps(), k = step * at.step_numbers;
+      std::int64_t const step = b * at.block_steps(), k = step * step_numbers<F>;
       std::int64_t const stop = std::min(at.steps(), step + at.block_steps());
-      std::int64_t const ks = std::min(cols, stop * at.step_numbers) - k;
+      std::int64_t const ks = std::min(cols, stop * step_numbers<F>) - k;
       float common = 0;
       if constexpr (code::outputs > 1)  // of both vectors' rows: the whole square
         for (std::int64_t r = p * width(); r < std::min(rows, p * width() + code::outputs); ++r)
@@ -240,13 +241,12 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
           std::memcpy(panel + at.scales_at(b) + (lane * vectors + j) * 2, &half, 2);
           for (std::int64_t s = step; s < stop; ++s) {
             std::uint32_t word = 0;
-            for (int n = 0; n < at.step_numbers; ++n) {
-              std::int64_t const c = (s - step) * at.step_numbers + n;
+            for (int n = 0; n < step_numbers<F>; ++n) {
+              std::int64_t const c = (s - step) * step_numbers<F> + n;
               bool const there = numbers && c < ks && scale != 0;
-              word |= code::code(there ? numbers[c] / scale : 0.0f)
-                      << (code::bits * (n / 2) + 16 * (n % 2));
+              word |= code::code(there ? numbers[c] / scale : 0.0f) << bit_of_code(code::bits, n);
             }
-            std::memcpy(panel + at.at(s) + (j * lanes + lane) * 4, &word, 4);
+            std::memcpy(panel + at.step_at(s) + (j * lanes + lane) * 4, &word, 4);
           }
         }
       }

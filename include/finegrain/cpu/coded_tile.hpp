@@ -1,122 +1,75 @@
-// coded_tile: products of a few rows with codes, which are decoded as they are met.
+// coded_tile: products of a few rows with panels of codes, which are decoded as they are met.
 //
-// Within a block that shares a scale, products with the codes' values are summed in one chain; the
-// block's sum times its scale is added to the total.
+// For each step of k (codec.hpp) and vector of columns, 32 bits a lane are loaded and made the
+// operands of a few multiply-adds, each with every row. Within a block products are summed in one
+// chain; the block's sum times its scale is added to the total.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "codec.hpp"
-#include "panels.hpp"
+#include "code_layout.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 namespace simd {
 
-/// Where things stand in a panel: block after block of k, in each the codes, k by k two vectors of
-/// them, and then panel_width scales: as bf16 units, the first vector's in the lower halves.
-template <format F>
-struct code_layout {
-  using code = codec<F>;
-  static constexpr int step_units = units_of_codes<F>, step_numbers = numbers_of_codes<F>;
-  static constexpr std::int64_t step_bytes = panel_width * 4, scale_bytes = panel_width * 2;
-  std::int64_t K;  // numbers along k
-
-  constexpr std::int64_t steps() const { return units_of<code::products>(K) / step_units; }
-  /// At least one, though a matrix may have no columns, and then has no block.
-  constexpr std::int64_t block_steps() const {
-    return code::block == 0 ? std::max<std::int64_t>(steps(), 1) : code::block / step_numbers;
-  }
-  constexpr std::int64_t blocks() const { return ceil_div(steps(), block_steps()); }
-  constexpr std::int64_t panel_bytes() const {
-    return steps() * step_bytes + blocks() * scale_bytes;
-  }
-  /// The bytes before a step's codes.
-  constexpr std::int64_t at(std::int64_t step) const {
-    return step * step_bytes + step / block_steps() * scale_bytes;
-  }
-  /// The bytes before a block's scales.
-  constexpr std::int64_t scales_at(std::int64_t block) const {
-    return std::min(steps(), (block + 1) * block_steps()) * step_bytes + block * scale_bytes;
-  }
-};
-
-/// Steps whose products are summed before they are scaled, by the weights' scale or a row's; 0: all.
+/// Steps whose products are summed before they are scaled, by the weights' or a row's; 0: all.
 template <format F>
 inline constexpr std::int64_t summed_steps = [] {
   if constexpr (Integers<codec<F>::products>)
-    return unit<codec<F>::products>::block_units / code_layout<F>::step_units;
+    return unit<codec<F>::products>::block_units / step_units<F>;
   else
-    return std::int64_t{codec<F>::block / code_layout<F>::step_numbers};
+    return std::int64_t{codec<F>::block / step_numbers<F>};
 }();
 
-/// Bytes, of all panels side by side. Who decodes number by number has no room for the waits that the
-/// machine's own fetching leaves. For one row or two in registers of 64 bytes it is the second level
-/// that is fetched into, which docs/tried.md has figures of.
-inline constexpr std::int64_t fetched_ahead = 4096;
-
-FINEGRAIN_INLINE ivec load_codes(std::byte const* from) {
-  ivec codes;
-  __builtin_memcpy(&codes, from, sizeof codes);
-  return codes;
-}
-/// Scales of both vectors of a panel, for sums of the codes' values as decoders make them.
+/// Whether operands are made of codes one by one; else all of a step's units, which the product may
+/// take apart.
 template <format F>
-FINEGRAIN_INLINE void load_scales(std::byte const* from, vec (&to)[vectors]) {
-  ivec const units = load_codes(from);
-  to[0] = reinterpret_cast<vec>(units << 16), to[1] = reinterpret_cast<vec>(units & -65536);
-  if constexpr (codec<F>::times != 1)
-    for (vec& scale : to) scale *= codec<F>::times;
-}
+inline constexpr bool by_operand = Integers<codec<F>::products> ||
+                                   (unit<format::bf16>::parts > 1 &&
+                                    requires { decoder<F>::number(ivec{}, 0); });
 
-/// Whether codes become floats or integers one by one, or units that a product takes apart.
+/// Multiply-adds of a step with a row.
 template <format F>
-inline constexpr bool by_number = Integers<codec<F>::products> ||
-                                  (unit<format::bf16>::parts > 1 &&
-                                   requires { decoder<F>::part(ivec{}, 0, 0); });
-
-/// Multiply-adds of a step's codes with a row.
-template <format F>
-inline constexpr int parts_of_step = [] {
+inline constexpr int step_multiply_adds = [] {
   using u = unit<codec<F>::products>;
   if constexpr (Integers<codec<F>::products>)
-    return static_cast<int>(u::multiply_adds(units_of_codes<F>));
+    return static_cast<int>(u::multiply_adds(step_units<F>));
   else
-    return units_of_codes<F> * u::parts;
+    return step_units<F> * u::parts;
 }();
-/// What the i-th multiply-add of a step takes of its codes, and a vector of what it takes of A: integers,
-/// which must not go through floats' arithmetic, or floats.
+/// What the i-th of them takes of the codes.
 template <format F>
-FINEGRAIN_INLINE vec part_of(ivec codes, int i) {
-  using u = unit<codec<F>::products>;
-  if constexpr (Integers<codec<F>::products> && byte_products)
-    return decoder<F>::words(codes, i);
-  else if constexpr (Integers<codec<F>::products>)
-    return decoder<F>::integers(codes, i);
+FINEGRAIN_INLINE vec operand(ivec codes, int i) {
+  if constexpr (!Integers<codec<F>::products>)
+    return decoder<F>::number(codes, i);
+  else if constexpr (byte_products)
+    return decoder<F>::word(codes, i);
   else
-    return decoder<F>::part(codes, i / u::parts, i % u::parts);
-}
-/// A step's codes for vector j of panels `distance` bytes apart.
-FINEGRAIN_INLINE std::byte const* codes_at(std::byte const* codes, std::int64_t distance, int j) {
-  return codes + j / vectors * distance + j % vectors * std::int64_t{sizeof(ivec)};
+    return decoder<F>::pair(codes, i);
 }
 
-/// sum += a . number At of each code, decoded alone.
-template <format F, int Rows, int Panels, int At>
-FINEGRAIN_INLINE void add_number(float const* a, std::byte const*& codes, std::int64_t distance,
-                                 vec (&sum)[Rows][Panels * vectors]) {
+/// A step's codes for vector j of panels `distance` bytes apart.
+FINEGRAIN_INLINE ivec load_step(std::byte const* codes, std::int64_t distance, int j) {
+  return load_codes(codes + j / vectors * distance + j % vectors * std::int64_t{sizeof(ivec)});
+}
+
+/// sum += a . operand I of a step.
+template <format F, int Rows, int Panels, int I>
+FINEGRAIN_INLINE void add_operand(float const* a, std::byte const*& codes, std::int64_t distance,
+                                  vec (&sum)[Rows][Panels * vectors]) {
   using u = unit<codec<F>::products>;
   asm("" : "+r"(codes));  // or compilers keep codes in registers, and sums in memory
   constexpr int width = Panels * vectors;
-  auto const number = [&](int j) __attribute__((always_inline)) {
-    return part_of<F>(load_codes(codes_at(codes, distance, j)), At);
+  auto const column = [&](int j) __attribute__((always_inline)) {
+    return operand<F>(load_step(codes, distance, j), I);
   };
   auto const row = [&](int r) __attribute__((always_inline)) {
-    return every_lane<codec<F>::products>(a[At * Rows + r]);
+    return every_lane<codec<F>::products>(a[I * Rows + r]);
   };
   if constexpr (Rows > width) {  // the fewer of the two stay in registers
     vec w[width];
     FINEGRAIN_UNROLL
-    for (int j = 0; j < width; ++j) w[j] = number(j);
+    for (int j = 0; j < width; ++j) w[j] = column(j);
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
       vec const x = row(r);
@@ -129,24 +82,25 @@ FINEGRAIN_INLINE void add_number(float const* a, std::byte const*& codes, std::i
     for (int r = 0; r < Rows; ++r) x[r] = row(r);
     FINEGRAIN_UNROLL
     for (int j = 0; j < width; ++j) {
-      vec const w = number(j);
+      vec const w = column(j);
       FINEGRAIN_UNROLL
       for (int r = 0; r < Rows; ++r) u::multiply_add(x[r], w, sum[r][j]);
     }
   }
 }
-template <format F, int Rows, int Panels, int... At>
-FINEGRAIN_INLINE void add_numbers(float const* a, std::byte const*& codes, std::int64_t distance,
-                                  vec (&sum)[Rows][Panels * vectors],
-                                  std::integer_sequence<int, At...>) {
-  (add_number<F, Rows, Panels, At>(a, codes, distance, sum), ...);
+/// sum += a . a step, operand by operand.
+template <format F, int Rows, int Panels, int... I>
+FINEGRAIN_INLINE void add_step(float const* a, std::byte const*& codes, std::int64_t distance,
+                               vec (&sum)[Rows][Panels * vectors],
+                               std::integer_sequence<int, I...>) {
+  (add_operand<F, Rows, Panels, I>(a, codes, distance, sum), ...);
 }
-/// The same for one row: four of its numbers stay in registers, and a code is loaded once for them.
+/// The same of one row: four of its numbers stay in registers, and codes are loaded once for them.
 template <format F, int Panels>
-FINEGRAIN_INLINE void add_numbers(float const* a, std::byte const* codes, std::int64_t distance,
-                                  vec (&sum)[1][Panels * vectors]) {
+FINEGRAIN_INLINE void add_step(float const* a, std::byte const* codes, std::int64_t distance,
+                               vec (&sum)[1][Panels * vectors]) {
   using u = unit<codec<F>::products>;
-  constexpr int all = parts_of_step<F>, some = std::min(all, 4);
+  constexpr int all = step_multiply_adds<F>, some = std::min(all, 4);
   FINEGRAIN_UNROLL
   for (int first = 0; first < all; first += some) {
     vec x[some];
@@ -154,23 +108,23 @@ FINEGRAIN_INLINE void add_numbers(float const* a, std::byte const* codes, std::i
     for (int i = 0; i < some; ++i) x[i] = every_lane<codec<F>::products>(a[first + i]);
     FINEGRAIN_UNROLL
     for (int j = 0; j < Panels * vectors; ++j) {
-      ivec const c = load_codes(codes_at(codes, distance, j));
+      ivec const c = load_step(codes, distance, j);
       FINEGRAIN_UNROLL
-      for (int i = 0; i < some; ++i) u::multiply_add(x[i], part_of<F>(c, first + i), sum[0][j]);
+      for (int i = 0; i < some; ++i) u::multiply_add(x[i], operand<F>(c, first + i), sum[0][j]);
     }
   }
 }
-/// sum += a . the numbers of each code, decoded unit by unit.
+/// The same with units that are made of all codes before.
 template <format F, int Rows, int Panels>
 FINEGRAIN_INLINE void add_units(float const* a, std::byte const* codes, std::int64_t distance,
                                 vec (&sum)[Rows][Panels * vectors], decoder<F> const& decode) {
   using u = unit<codec<F>::products>;
-  constexpr int n = units_of_codes<F>, width = Panels * vectors;
-  vec units[width][n], w[width];
+  constexpr int width = Panels * vectors;
+  vec units[width][step_units<F>], w[width];
   FINEGRAIN_UNROLL
-  for (int j = 0; j < width; ++j) decode.units(load_codes(codes_at(codes, distance, j)), units[j]);
+  for (int j = 0; j < width; ++j) decode.units(load_step(codes, distance, j), units[j]);
   FINEGRAIN_UNROLL
-  for (int i = 0; i < n * u::parts; ++i) {
+  for (int i = 0; i < step_multiply_adds<F>; ++i) {
     FINEGRAIN_UNROLL
     for (int j = 0; j < width; ++j) w[j] = u::part(units[j][i / u::parts], i % u::parts);
     FINEGRAIN_UNROLL
@@ -181,39 +135,51 @@ FINEGRAIN_INLINE void add_units(float const* a, std::byte const* codes, std::int
     }
   }
 }
-/// sum += a . the values of so many steps of codes, of panels `distance` bytes apart, the first of which
-/// ends at `behind`. What is fetched ahead goes on there with the panels behind them all.
-template <format F, int Rows, int Panels>
-FINEGRAIN_INLINE void add_codes(float const* a, std::byte const* codes, std::int64_t distance,
-                                std::int64_t steps, [[maybe_unused]] std::byte const* behind,
-                                vec (&sum)[Rows][Panels * vectors],
-                                [[maybe_unused]] decoder<F> const& decode) {
-  constexpr int numbers = parts_of_step<F>;
-  for (; steps > 0; --steps, codes += code_layout<F>::step_bytes, a += numbers * Rows) {
-    if constexpr (by_number<F>) {
-      std::byte const* soon = codes + fetched_ahead / Panels;
-      soon += soon < behind ? 0 : (Panels - 1) * distance;
-      FINEGRAIN_UNROLL
-      for (int p = 0; p < Panels; ++p) {
-        if constexpr (FINEGRAIN_VECTOR_BYTES == 64 && Panels > 1) {
-          __builtin_prefetch(soon + p * distance, 0, 2);
-        } else {
-          for (int i = 0; i < code_layout<F>::step_bytes; i += 64)
-            __builtin_prefetch(soon + p * distance + i, 0, 3);
-        }
-      }
+
+/// Bytes, of all panels side by side. A loop that decodes operand by operand has no room for the
+/// waits that the machine's own fetching leaves.
+inline constexpr std::int64_t fetched_ahead = 4096;
+/// Of panels `distance` bytes apart, the first of which ends at `end`; what comes after it are the
+/// panels behind them all. For one row or two in registers of 64 bytes it is the second level that
+/// is fetched into, which docs/tried.md has figures of.
+template <format F, int Panels>
+FINEGRAIN_INLINE void fetch_steps(std::byte const* codes, std::int64_t distance,
+                                  std::byte const* end) {
+  std::byte const* soon = codes + fetched_ahead / Panels;
+  soon += soon < end ? 0 : (Panels - 1) * distance;
+  FINEGRAIN_UNROLL
+  for (int p = 0; p < Panels; ++p) {
+    if constexpr (FINEGRAIN_VECTOR_BYTES == 64 && Panels > 1) {
+      __builtin_prefetch(soon + p * distance, 0, 2);
+    } else {
+      for (int i = 0; i < code_layout<F>::step_bytes; i += 64)
+        __builtin_prefetch(soon + p * distance + i, 0, 3);
     }
-    if constexpr (by_number<F> && Rows == 1)
-      add_numbers<F, Panels>(a, codes, distance, sum);
-    else if constexpr (by_number<F>)
-      add_numbers<F, Rows, Panels>(a, codes, distance, sum,
-                                   std::make_integer_sequence<int, numbers>());
-    else
-      add_units<F, Rows, Panels>(a, codes, distance, sum, decode);
   }
 }
 
-/// sums(Rows, panel_width) of each of so many panels = or += a . the values of steps [begin, end).
+/// sum += a . so many steps of panels, the first of which ends at `end`.
+template <format F, int Rows, int Panels>
+FINEGRAIN_INLINE void add_steps(float const* a, std::byte const* codes, std::int64_t distance,
+                                std::int64_t steps, [[maybe_unused]] std::byte const* end,
+                                vec (&sum)[Rows][Panels * vectors],
+                                [[maybe_unused]] decoder<F> const& decode) {
+  for (; steps > 0; --steps) {
+    if constexpr (by_operand<F>) fetch_steps<F, Panels>(codes, distance, end);
+    if constexpr (by_operand<F> && Rows == 1)
+      add_step<F, Panels>(a, codes, distance, sum);
+    else if constexpr (by_operand<F>)
+      add_step<F, Rows, Panels>(a, codes, distance, sum,
+                                std::make_integer_sequence<int, step_multiply_adds<F>>());
+    else
+      add_units<F, Rows, Panels>(a, codes, distance, sum, decode);
+    codes += code_layout<F>::step_bytes;
+    a += step_multiply_adds<F> * Rows;
+  }
+}
+
+/// sums(panel, row, column) = or += a(Rows, K) . the steps [begin, end) of so many panels. `blocks`
+/// is what integers of rows have for each block.
 template <format F, int Rows, int Panels>
 FINEGRAIN_ONE_COPY void coded_tile(float const* a, [[maybe_unused]] float const* blocks,
                                    code_layout<F> const& layout, std::byte const* panel,
@@ -224,8 +190,8 @@ FINEGRAIN_ONE_COPY void coded_tile(float const* a, [[maybe_unused]] float const*
   constexpr bool scaled = codec<F>::block > 0, integers = Integers<P>;
   std::int64_t const distance = layout.panel_bytes();
   std::int64_t const block_steps = summed_steps<F> > 0 ? summed_steps<F> : layout.steps();
-  std::byte const* const behind = panel + distance;
-  std::byte const* codes = panel + layout.at(begin);
+  std::byte const* const end_of_first = panel + distance;
+  std::byte const* codes = panel + layout.step_at(begin);
   auto const sum_at = [&](int r, int j) {
     return sums + (j / vectors * Rows + r) * panel_width + j % vectors * lanes;
   };
@@ -238,13 +204,13 @@ FINEGRAIN_ONE_COPY void coded_tile(float const* a, [[maybe_unused]] float const*
       FINEGRAIN_UNROLL
       for (int j = 0; j < width; ++j)
         if constexpr (integers)
-          sum[r][j] = every_lane<codec<F>::products>(blocks[r]);
+          sum[r][j] = every_lane<P>(blocks[r]);
         else
           sum[r][j] = scaled ? vec{} : load(sum_at(r, j));
     }
-    add_codes<F, Rows, Panels>(a, codes, distance, steps, behind, sum, decode);
+    add_steps<F, Rows, Panels>(a, codes, distance, steps, end_of_first, sum, decode);
     begin += steps;
-    a += steps * parts_of_step<F> * Rows;
+    a += steps * step_multiply_adds<F> * Rows;
     codes += steps * layout.step_bytes;
     asm("" : "+r"(sums));  // or compilers keep totals in registers that are not there
     FINEGRAIN_UNROLL
