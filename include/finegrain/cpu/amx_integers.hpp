@@ -1,8 +1,8 @@
 // amx_integers: tiles of up to 16 rows of integers and a panel of codes, in registers for matrices.
 //
-// Integers of rows and codes are bytes (integers.hpp), four of them along k a word. A panel has a row of
-// words for every four numbers. Behind the last code there is what was there before: bytes of rows are 0
-// there. Sums are exact, so that they are those of few rows.
+// Integers of rows and codes are bytes (integers.hpp), four of them along k a word. A panel has a
+// row of words for every four numbers. Behind the last code there is what was there before: bytes
+// of rows are 0 there. Sums are exact, so that they are those of few rows.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -15,14 +15,13 @@ namespace simd {
 
 #if defined(FINEGRAIN_HAS_AMX)
 
-/// Tiles of up to 16 rows of integers, whose sums two registers hold.
+/// Registers 0 and 1 of amx_tile's have the sums, 4 a strip's words, 6 and 7 a panel's.
 template <format F>
 requires(Integers<F>) struct scaled_matrix_tile<F> {
  private:
   using number = unit<F>;
   static constexpr int high = amx_tile::high, words = number::register_words;
-  static constexpr std::int64_t row = words * 4;  // bytes
-  static constexpr std::int64_t panel_row = panel_width * 4;
+  static constexpr std::int64_t row_bytes = words * 4, panel_row_bytes = panel_width * 4;
   static constexpr std::int64_t sums_size = high * panel_width;
 
   static constexpr auto shapes = [] {
@@ -31,7 +30,7 @@ requires(Integers<F>) struct scaled_matrix_tile<F> {
       for (int i = 0; i < 8; ++i) {
         amx::shape& shape = all[static_cast<std::size_t>(rows)];
         shape.rows[i] = static_cast<std::uint8_t>(i < 6 ? rows : words);
-        shape.bytes[i] = i == 4 || i == 5 ? row : panel_row / 2;
+        shape.bytes[i] = i == 4 || i == 5 ? row_bytes : panel_row_bytes / 2;
       }
     return all;
   }();
@@ -47,18 +46,18 @@ requires(Integers<F>) struct scaled_matrix_tile<F> {
   scaled_matrix_tile(scaled_matrix_tile const&) = delete;
 
   /// A block's sums leave while the next is multiplied, and become floats then.
-  template <class Flow>
+  template <Flow Next>
   void operator()(float const* strip, float const* blocks, std::int64_t units, std::int64_t,
-                  float const* panel, float const* scales, float* sums, Flow& next) const {
-    // If it has room, where sums are not by the last 12 bits of addresses: what is stored at one, loads of
-    // others that have the same bits wait for.
+                  float const* panel, float const* scales, float* sums, Next& next) const {
+    // If it has room, where sums are not by the last 12 bits of addresses: what is stored at one,
+    // loads of others that have the same bits wait for.
     alignas(4096) float room[2 * high * panel_width];
     float* const mine =
         room + ((reinterpret_cast<std::uintptr_t>(sums) & 2048) == 0 ? sums_size : 0);
     float* last = nullptr;
     for (; units > 0; units -= number::block_units) {
       std::int64_t const end = std::min<std::int64_t>(units, number::block_units);
-      step(strip, panel, amx_tile::turn{last, nullptr, panel_width}, next);
+      step(strip, panel, amx_tile::handover{last, nullptr, panel_width}, next);
       for (std::int64_t k = 2 * words; k < end; k += 2 * words)
         step(
             strip, panel, [](auto) {}, next);
@@ -70,16 +69,16 @@ requires(Integers<F>) struct scaled_matrix_tile<F> {
   }
 
  private:
-  template <class Before, class Flow>
+  template <class Before, Flow Next>
   FINEGRAIN_INLINE void step(float const*& strip, float const*& panel, Before const& before,
-                             Flow& next) const {
-    static_assert(Flow::every == 16);
+                             Next& next) const {
+    static_assert(Next::every == 16);
     for (int i = 0; i < words; i += 8) next.fetch();  // for 16 units each
-    amx::load<6>(panel, panel_row);
-    amx::load<4>(strip, row);
+    amx::load<6>(panel, panel_row_bytes);
+    amx::load<4>(strip, row_bytes);
     before(std::integral_constant<int, 0>{});
     amx::add_bytes<0, 4, 6>();
-    amx::load<7>(panel + lanes, panel_row);
+    amx::load<7>(panel + lanes, panel_row_bytes);
     before(std::integral_constant<int, 1>{});
     amx::add_bytes<1, 4, 7>();
     strip += words * rows_;

@@ -1,9 +1,15 @@
 // amx_tile: tiles of up to 32 rows of A and a panel of B, in registers for matrices.
 //
-// Four registers hold a tile's sums, two of rows above one another, two of columns side by side; the
-// other four pass the operands, of 16 units of k at a time: a panel's as they stand, a strip's row by row.
-// Sums of 16 units begin at 0 and are added to the tile's, whatever its rows. Tiles of integers are in
-// amx_integers.hpp.
+// Of eight registers four hold the tile's sums, and four pass the operands, 16 units of k at a
+// time:
+//
+//                        panel, 2 x 16 columns
+//                            6     7
+//     strip, 16 rows   4     0     1
+//            16 rows   5     2     3
+//
+// Sums of 16 units begin at 0 and are added to the tile's, whatever its rows. Tiles of integers are
+// in amx_integers.hpp.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -19,27 +25,29 @@ namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 namespace simd {
 
-/// scaled_tile for numbers of a format, where there are such registers: (rows), then a call a strip.
+/// As scaled_tile, of a format in registers for matrices: made for so many rows, then called for
+/// each strip.
 template <format F>
 struct scaled_matrix_tile;
 
 #if defined(FINEGRAIN_HAS_AMX)
 
-/// The registers of a tile: its sums; two of A, one above the other; two of B, side by side.
+/// The registers of a tile, which are configured as long as it lives.
 struct amx_tile {
-  static constexpr int high = 16;  // rows of a register
-  static constexpr std::int64_t row = lanes * 4, deep = unit<format::bf16>::deep;  // bytes; units
+  static constexpr int high = 16;                                 // rows of a register
+  static constexpr std::int64_t row_bytes = lanes * 4;            // of each
+  static constexpr std::int64_t deep = unit<format::bf16>::deep;  // units of k at a time
   static_assert(strip_rows<format::bf16> == 2 * high && panel_width == 2 * lanes && lanes == 16);
 
   static constexpr auto shapes = [] {
     std::array<amx::shape, 2 * high + 1> all;
     for (int rows = 0; rows <= 2 * high; ++rows) {
       int const above = std::min(rows, high), below = rows - above;
-      int const of[] = {above, above, below, below, above, below, high, high};
+      int const heights[] = {above, above, below, below, above, below, high, high};
       amx::shape& shape = all[static_cast<std::size_t>(rows)];
       for (int i = 0; i < 8; ++i) {
-        shape.rows[i] = static_cast<std::uint8_t>(of[i]);
-        shape.bytes[i] = of[i] > 0 ? row : 0;
+        shape.rows[i] = static_cast<std::uint8_t>(heights[i]);
+        shape.bytes[i] = heights[i] > 0 ? row_bytes : 0;
       }
     }
     return all;
@@ -54,11 +62,13 @@ struct amx_tile {
   ~amx_tile() { amx::end(); }
   amx_tile(amx_tile const&) = delete;
 
+  /// Whether there are rows below, in registers 5, 2 and 3.
   bool both() const { return rows > high; }
 
-  /// What registers of sums do before a tile's first products: the last tile's leave, and this tile's
-  /// are there. One after the other, while others are added to: all at once, products wait.
-  struct turn {
+  /// What each register of sums does before a tile's first products: the last tile's leave, and
+  /// this tile's are there. One after the other, while others are added to: all at once, products
+  /// wait.
+  struct handover {
     float* last;         // where the last tile's go, if there was one
     float const* begin;  // what this tile's begin at; null: at 0
     std::int64_t stride;
@@ -84,7 +94,7 @@ struct amx_tile {
 
   /// sums += a . panel of some units, a multiple of 16 but not 0. Behind them a stands then.
   template <class Meanwhile>
-  FINEGRAIN_INLINE void add(turn const& first, float const*& a, std::int64_t units,
+  FINEGRAIN_INLINE void add(handover const& first, float const*& a, std::int64_t units,
                             float const* panel, Meanwhile& meanwhile) const {
     both() ? add<true>(first, a, units, panel, meanwhile)
            : add<false>(first, a, units, panel, meanwhile);
@@ -103,24 +113,24 @@ struct amx_tile {
   }
 
   template <bool Both, class Meanwhile>
-  FINEGRAIN_INLINE void add(turn const& first, float const*& a, std::int64_t units,
+  FINEGRAIN_INLINE void add(handover const& first, float const*& a, std::int64_t units,
                             float const* panel, Meanwhile& meanwhile) const {
     std::int64_t k = 0;
     auto const step = [&](auto const& before) __attribute__((always_inline)) {
-      if constexpr (requires { meanwhile.every; })
+      if constexpr (Flow<Meanwhile>)
         meanwhile.fetch();
       else
         meanwhile.fetch(k);
       if constexpr (requires { meanwhile.also; }) meanwhile.also.some();
-      amx::load<6>(panel, 2 * row);
-      amx::load_once<4>(a, row);
+      amx::load<6>(panel, 2 * row_bytes);
+      amx::load_once<4>(a, row_bytes);
       before(std::integral_constant<int, 0>{});
       amx::add_product<0, 4, 6>();
-      amx::load<7>(panel + lanes, 2 * row);
+      amx::load<7>(panel + lanes, 2 * row_bytes);
       before(std::integral_constant<int, 1>{});
       amx::add_product<1, 4, 7>();
       if constexpr (Both) {
-        amx::load_once<5>(a + high * lanes, row);
+        amx::load_once<5>(a + high * lanes, row_bytes);
         before(std::integral_constant<int, 2>{});
         amx::add_product<2, 5, 6>();
         before(std::integral_constant<int, 3>{});
@@ -142,8 +152,8 @@ void run_matrix_tiles(int rows, float const* a, std::int64_t units, float const*
   float* last = nullptr;
   for (int t = 0; t < count; ++t, a += step.rows, panel += step.panel, sums += step.sums) {
     float const* from = a;
-    amx_tile::turn const first{last, to == sink::go_on ? sums : nullptr, stride};
-    if constexpr (requires { next.every; }) {
+    amx_tile::handover const first{last, to == sink::go_on ? sums : nullptr, stride};
+    if constexpr (Flow<Next>) {
       tile.add(first, from, units, panel, next);
     } else {
       auto meanwhile = next(t);
@@ -159,9 +169,9 @@ template <>
 struct scaled_matrix_tile<format::bf16> : amx_tile {
   using amx_tile::amx_tile;
 
-  template <class Flow>
+  template <Flow Next>
   void operator()(float const* strip, float const*, std::int64_t units, std::int64_t block,
-                  float const* panel, float const* scales, float* sums, Flow& next) const {
+                  float const* panel, float const* scales, float* sums, Next& next) const {
     alignas(64) float room[2][2 * high * panel_width];
     float *mine = room[0], *last = nullptr;
     auto const scale = [&](float const* block_sums) {

@@ -102,9 +102,9 @@ struct coded_matrix {
   }
 
   /// The same of up to decoded_units, for all tiles.
-  template <class Flow>
+  template <Flow Next>
   void more_rows(strips<products> const& a, piece const& now, std::byte const* panel, float* sums,
-                 Flow& next) const {
+                 Next& next) const {
     constexpr int n = step_units<F>;
     bool const there = are_words(now.units);
     if (!there) decode(panel, now.k / n, (now.k + now.units) / n);

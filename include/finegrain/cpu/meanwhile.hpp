@@ -1,4 +1,8 @@
 // meanwhile: what a tile does beside its multiply-adds: fetching, copying, storing.
+//
+// Either a flow, that goes on from tile to tile: the tile calls fetch() at every so many units of k. Or
+// what one tile is given: it calls fetch(k) at each cache line of k that it passes, and, of what has an
+// `also`, also.some() there and also.rest() at the end.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -11,6 +15,11 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 namespace simd {
+
+template <class M>
+concept Flow = requires(M& m) {
+  m.every;
+};
 
 /// Numbers that will be read next, which a product fetches while it computes: at each cache line of
 /// k that it passes, one line of every row, into the second-level cache.

@@ -162,16 +162,16 @@ class strips {
         run_tiles<Of>(height, at(first, height), units, panel, to, sums + top(first) * panel_width,
                       panel_width, step(height), count, meanwhile);
       };
-      if constexpr (requires { next.every; })
+      if constexpr (Flow<Next>)
         go(next);
       else
         go(wishes<decltype(next(0))>([&](int t) { return next(first + t); }));
     });
   }
   /// The same of blocks of so many units, each of which has scales; added to the sums.
-  template <format Of, class Flow>
+  template <format Of, Flow Next>
   void multiply_scaled(std::int64_t units, std::int64_t block, float const* panel,
-                       float const* scales, float* sums, Flow& next) const {
+                       float const* scales, float* sums, Next& next) const {
     each_height([&](int first, int count, int height) {
       scaled_tiles<Of, F>(height, at(first, height), blocks_at(first, height), units, block, panel,
                           scales, sums + top(first) * panel_width, step(height), count, next);

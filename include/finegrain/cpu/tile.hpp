@@ -42,8 +42,7 @@ FINEGRAIN_INLINE void add_unit(float const* a, float const* panel, vec (&sum)[Ro
     }
   }
 }
-/// The same of some units, behind which both operands then stand. What is to be done meanwhile is
-/// `ahead`, `ahead_and_moving`, or a flow.
+/// The same of some units, behind which both operands then stand.
 template <format F, int Apart, int Rows, class Meanwhile>
 FINEGRAIN_INLINE void add_stretch(float const*& a, std::int64_t units, float const*& panel,
                                   vec (&sum)[Rows][vectors], Meanwhile& meanwhile) {
@@ -52,7 +51,7 @@ FINEGRAIN_INLINE void add_stretch(float const*& a, std::int64_t units, float con
     a += Apart == in_strips ? Rows * unit<F>::parts : unit<F>::parts;
     panel += panel_width;
   };
-  if constexpr (requires { meanwhile.every; }) {
+  if constexpr (Flow<Meanwhile>) {
     static_assert(together % Meanwhile::every == 0);
     for (; units >= together; units -= together) {
       FINEGRAIN_UNROLL
@@ -119,7 +118,7 @@ void run_tiles(float const* a, std::int64_t units, float const* panel, sink to, 
   for (int t = 0; t < count; ++t) {
     float const *from = a, *b = panel;
     auto meanwhile = [&] {  // asked before there are sums: a call would put them in memory
-      if constexpr (requires { next.every; })
+      if constexpr (Flow<Next>)
         return next;  // a copy, in registers
       else
         return next(t);
@@ -132,7 +131,7 @@ void run_tiles(float const* a, std::int64_t units, float const* panel, sink to, 
         sum[r][j] = to == sink::go_on ? load(sums + r * stride + j * lanes) : vec{};
     }
     add_stretch<F, Apart, Rows>(from, units, b, sum, meanwhile);
-    if constexpr (requires { next.every; }) next = meanwhile;
+    if constexpr (Flow<Next>) next = meanwhile;
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
       FINEGRAIN_UNROLL
@@ -196,11 +195,11 @@ void tile_abreast(float const* strip, std::int64_t units, float const* panel, st
 
 /// sums += strip . panel, block by block of `block` units: a block's sums, times its scales if there are
 /// any, are added. They begin at 0, or at what blocks of the rows have for it, one row's after the other.
-template <format F, format P, int Rows, class Flow>
+template <format F, format P, int Rows, Flow Next>
 void scaled_tile(float const* strip, [[maybe_unused]] float const* blocks, std::int64_t units,
                  std::int64_t block, float const* panel, float const* scales, float* sums,
-                 Flow& next) {
-  Flow mine = next;
+                 Next& next) {
+  Next mine = next;
   for (; units > 0; units -= block) {
     vec sum[Rows][vectors];
     FINEGRAIN_UNROLL
@@ -230,10 +229,10 @@ void scaled_tile(float const* strip, [[maybe_unused]] float const* blocks, std::
   next = mine;
 }
 /// `count` of them one after the other.
-template <format F, format P, class Flow>
+template <format F, format P, Flow Next>
 void scaled_tiles(int rows, float const* strip, float const* blocks, std::int64_t units,
                   std::int64_t block, float const* panel, float const* scales, float* sums,
-                  tile_step step, int count, Flow& next) {
+                  tile_step step, int count, Next& next) {
   auto const each = [&](auto const& run) {
     for (; count > 0; --count, strip += step.rows, blocks += step.rows, sums += step.sums)
       run(strip, blocks, units, block, panel, scales, sums, next);
@@ -242,9 +241,9 @@ void scaled_tiles(int rows, float const* strip, float const* blocks, std::int64_
     each(scaled_matrix_tile<F>(rows));
   } else {
     using function = void (*)(float const*, float const*, std::int64_t, std::int64_t, float const*,
-                              float const*, float*, Flow&);
+                              float const*, float*, Next&);
     static constexpr auto height = []<int... R>(std::integer_sequence<int, R...>) {
-      return std::array<function, tile_rows>{scaled_tile<F, P, R + 1, Flow>...};
+      return std::array<function, tile_rows>{scaled_tile<F, P, R + 1, Next>...};
     }
     (std::make_integer_sequence<int, tile_rows>());
     each(height[static_cast<std::size_t>(rows - 1)]);
