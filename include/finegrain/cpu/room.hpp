@@ -1,4 +1,11 @@
 // room: how large tiles, panels and blocks of a product are, and the memory that one task needs.
+//
+// A block of A's rows and B's columns is multiplied `depth` units of k at a time. A tile is a strip of
+// the ones times a panel of the others:
+//
+//                panel   panel   ...        panel_width columns each; up to block_panels a block
+//       strip    tile    tile    ...        up to strip_rows rows each; block_rows a block
+//       strip    tile    tile    ...
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -1,8 +1,7 @@
 // strips: rows of A as many at a time as a tile has, unit by unit, and tiles that run along them.
 //
 // A strip is read from end to end, as a panel is, and one call runs many tiles. Calls, and rows that
-// lie apart, took a fifth of a sum of 48 products. Where a tile takes several units of a row at a time,
-// so many stand side by side: row by row, and then the same of the units that follow.
+// lie apart, took a fifth of a sum of 48 products.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -12,7 +11,13 @@ namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 namespace simd {
 
-/// Rows of A, some units of each, in strips of two heights, the higher ones first.
+/// Rows of A, some units of each, in strips of two heights, the higher ones first: where tiles have up
+/// to 14 rows, 29 are 10, 10 and 9. In memory a strip of rows a, b, c goes unit by unit; where a tile
+/// takes several of a row at a time (`deep`), by so many; and behind integers is what blocks have:
+///
+///   a0 b0 c0  a1 b1 c1  a2 b2 c2 ...
+///   a0 a1 ... a15  b0 b1 ... b15  c0 c1 ... c15  a16 a17 ...
+///   a0 b0 c0  a1 b1 c1 ...  | starts a b c, scales a b c | of the next block ...
 template <format F>
 class strips {
   static constexpr int deep = unit<F>::deep;
@@ -32,8 +37,8 @@ class strips {
         rows_(rows),
         count_(ceil_div(rows, most)),
         height_(in_matrices<F> ? std::min(rows, most) : ceil_div(rows, count_)),
-        low_(in_matrices<F> ? rows - (count_ - 1) * height_ : height_ - 1),
-        high_(in_matrices<F> ? rows / height_ : rows - count_ * low_),
+        low_height_(in_matrices<F> ? rows - (count_ - 1) * height_ : height_ - 1),
+        high_count_(in_matrices<F> ? rows / height_ : rows - count_ * low_height_),
         units_(units) {}
 
   /// Numbers [k, k + count) of rows of A; k is a multiple of `lanes`.
@@ -146,7 +151,7 @@ class strips {
       });
   }
 
-  /// The same strips from unit k on, of rows that are finished.
+  /// The same strips from unit k on; of integers, of rows that are finished.
   strips after(std::int64_t k) const {
     strips rest = *this;
     rest.skipped_ += k;
@@ -181,7 +186,7 @@ class strips {
   int rows() const { return rows_; }
   float const* first() const { return at(0, height_); }
   int count() const { return count_; }
-  /// f(first row, height, numbers) for every strip; or with what its blocks have.
+  /// f(first row, height, units) for every strip; or with what its blocks have.
   template <class Function>
   FINEGRAIN_INLINE void each(Function&& f) const {
     each_height([&](int first, int count, int height) __attribute__((always_inline)) {
@@ -232,13 +237,16 @@ class strips {
   /// f(first strip, how many, height) for strips of each height.
   template <class Function>
   FINEGRAIN_INLINE void each_height(Function&& f) const {
-    if (high_ > 0) f(0, high_, height_);
-    if (high_ < count_) f(high_, count_ - high_, low_);
+    if (high_count_ > 0) f(0, high_count_, height_);
+    if (high_count_ < count_) f(high_count_, count_ - high_count_, low_height_);
   }
   tile_step step(int height) const {
     return {height * row_size(units_) + gap, 0, height * panel_width};
   }
-  int top(int t) const { return t * height_ - std::max(t - high_, 0) * (height_ - low_); }
+  /// The first row of strip t, and where it stands, from its unit `skipped_` on.
+  int top(int t) const {
+    return t * height_ - std::max(t - high_count_, 0) * (height_ - low_height_);
+  }
   float* strip(int t) const { return room_ + top(t) * row_size(units_) + t * gap; }
   float* at(int t, int height) const {
     std::int64_t before = skipped_ * unit<F>::kept;
@@ -278,7 +286,8 @@ class strips {
   }
 
   float* room_;
-  int rows_, count_, height_, low_, high_;
+  int rows_, count_;                      // rows; strips
+  int height_, low_height_, high_count_;  // of high_count_ strips; of the others
   std::int64_t units_, skipped_ = 0;
 };
 

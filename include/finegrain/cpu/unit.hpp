@@ -14,18 +14,18 @@ namespace simd {
 
 /// How numbers of a format stand along k in units, one unit in each lane of a vector:
 ///
-///   numbers                       of them in a unit
-///   deep                          units of a row of A that stand side by side, and that a tile takes at a
-///                                   time: where there are registers for matrices, as many as they hold;
-///                                   of integers 1, which are put side by side once all are there
-///   parts                         multiply-adds that a unit takes: so many floats hold one of A's
-///   kept                          floats that hold one of A's where tiles share what was decoded, and
-///                                   while rows are put together
+///   numbers                       in a unit
+///   parts                         multiply-adds that it takes
+///   kept                          floats that it is in a strip of A's rows: its parts; of integers its
+///                                 numbers, until the rows are finished
+///   deep                          units of a row that stand side by side in a strip, and that a tile takes
+///                                 at a time: as many as registers for matrices hold, or 1; integers are
+///                                 put side by side as they are finished
 ///   part(b, i)                    what the i-th of them takes of a vector of B's units
 ///   multiply_add(a, b, sum)       each lane's sum += the product of parts of a and b
 ///   take(from, count, to)         ceil(count / numbers) units from so many floats, 0 behind the last
 ///   take(vec, to)                 the same for a vector
-///   keep(from, count, to)         the same as A's rows keep them, each in `kept` floats
+///   keep(from, count, to)         the same as strips keep them, each in `kept` floats
 ///   keep(numbers, floats)         the same of a unit's numbers of as many rows as there are lanes
 ///   join(parts)                   units of lanes' numbers: part i has the i-th of each
 ///   take(bf16 const*, ...), join(bf16 const*, ...)   the same from bf16, where it has units
