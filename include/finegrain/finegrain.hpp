@@ -97,6 +97,7 @@
 #include "cpu/left.hpp"
 #include "cpu/strips.hpp"
 #include "cpu/product.hpp"
+#include "cpu/outer_product.hpp"
 #include "cpu/linear.hpp"
 #include "cpu/route.hpp"
 #include "cpu/dispatch.hpp"

@@ -1,7 +1,7 @@
 // Products: the same sums whatever the shapes, and no number read that is not there.
 // SPDX-License-Identifier: Apache-2.0
 #include <array>
-#include <finegrain/cpu/product.hpp>
+#include <finegrain/cpu/outer_product.hpp>
 #include <memory>
 
 #include "../catch.hpp"

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "executor.hpp"
-#include "product.hpp"
+#include "outer_product.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
