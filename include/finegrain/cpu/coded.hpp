@@ -177,7 +177,7 @@ struct coded_matrix {
   }
 };
 
-/// As panels of numbers, of codes.
+/// Panels of codes.
 template <format F>
 requires(Quantised<F>) struct panels<F> : panel_shape {
   using code = codec<F>;

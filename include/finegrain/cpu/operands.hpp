@@ -107,6 +107,18 @@ void pack_rows(N const* const* rows, std::int64_t n, std::int64_t count, float* 
   }
 }
 
+// B of a product (transposed, straight) is a number of panels, of which `multiply` takes some and some of
+// k at a time:
+//
+//   group                      panels that are packed at a time
+//   pack<F>(first, last, k0, count, to, distance)
+//                              packs numbers [k0, k0 + count) of k of panels [first, last), `distance`
+//                              units apart
+//   in_pieces<F>               whether that is done part by part, by pack_part, while the panels before
+//                              are multiplied
+//   ahead(first, last, k0, count, part, parts)
+//                              what a tile fetches of what is packed next
+
 /// B = W^T for weights stored [out][in]: column n of B is row n of W. Or two of one shape side by
 /// side, gate and up: the first half of a panel's vectors from the one, the second from the other.
 struct transposed {
@@ -119,12 +131,11 @@ struct transposed {
   std::int64_t width() const { return second.data ? panel_width / 2 : panel_width; }
   std::int64_t panels() const { return ceil_div(first.rows, width()); }
 
-  /// Panels that are packed at a time: one, and the weights are read in long rows. To turn over a few
-  /// numbers of each would take longer.
+  /// The weights are read in long rows: to turn over a few numbers of each would take longer.
   static constexpr int group = 1;
   template <format>
   static constexpr bool in_pieces = false;
-  /// Numbers [k0, k0 + count) of k, of one panel. k0 is a multiple of a vector's units.
+  /// k0 is a multiple of a vector's units.
   template <format F>
   void pack(std::int64_t panel, std::int64_t, std::int64_t k0, std::int64_t count, float* to,
             std::int64_t) const {
@@ -141,7 +152,7 @@ struct transposed {
   /// Whether no row of a panel is missing; and the first row of a panel's vector.
   bool whole(std::int64_t panel) const { return (panel + 1) * width() <= first.rows; }
   float const* vector(std::int64_t panel, int j) const { return side(j).row(row(panel, j)); }
-  /// A part of what pack would read, by rows of W.
+  /// By rows of W.
   simd::ahead ahead(std::int64_t panel, std::int64_t, std::int64_t k0, std::int64_t count, int part,
                     int parts) const {
     std::int64_t const begin = panel_width * part / parts, end = panel_width * (part + 1) / parts;
@@ -184,12 +195,10 @@ struct straight {
                      : second.rounded + (k - split) * second.stride;
   }
 
-  /// Panels that are packed at a time: a row of B gives each its part. Where that is but copying, it is
-  /// done while the panels before are multiplied.
+  /// A row of B gives each of them its part. Where that is but copying, it is done in pieces.
   static constexpr int group = block_panels;
   template <format F>
   static constexpr bool in_pieces = F == format::f32;
-  /// Rows [k0, k0 + count); panels stand `distance` units apart.
   template <format F>
   void pack(std::int64_t first_panel, std::int64_t last, std::int64_t k0, std::int64_t count,
             float* to, std::int64_t distance) const {
@@ -242,7 +251,7 @@ struct straight {
             all,
             ceil_div(all, std::max<std::int64_t>(units / line, 1))};
   }
-  /// A part of what pack would read, by rows.
+  /// By rows of B.
   simd::ahead ahead(std::int64_t first_panel, std::int64_t last, std::int64_t k0,
                     std::int64_t count, int part, int parts) const {
     std::int64_t const begin = first_panel * panel_width, k = k0 + count * part / parts;

@@ -21,7 +21,67 @@ struct panel_shape {
   constexpr std::int64_t size() const { return ceil_div(rows, width()); }
 };
 
-/// Of numbers: a panel goes k by k, a unit of each row. What is missing at the ends is 0.
+/// One matrix's panels of numbers, as multiply_panels reads them: they go k by k, a unit of each row.
+/// What is missing at the ends is 0.
+template <format F>
+struct packed_matrix {
+  static constexpr std::int64_t unit_bytes = panel_width * 4;
+  /// Where there are 32 registers, pairs are read no faster from several panels at a time.
+  static constexpr int abreast(int rows) {
+    return registers == 32 && F == format::bf16 ? 1 : enough_panels(rows);
+  }
+  float const* data;
+  std::int64_t units;  // of k in all
+
+  /// Longer registers take longer pieces, of one length: during each the next is fetched. Those for
+  /// matrices read B and A from the second-level cache in time; when more than two strips do, a piece
+  /// of B that stays in the first leaves room for what comes from memory.
+  std::int64_t pass(int rows, std::int64_t) const {
+    if (unit<F>::deep > 1 && rows > 2 * strips<F>::most) return depth;
+    if (unit<F>::deep > 1) return std::max<std::int64_t>(units, 1);
+    return registers == 32 ? ceil_div(units, (units - 1) / (2 * depth) + 1) : depth;
+  }
+
+  /// Many tiles share the fetching of what comes then. A tile alone reads at the pace of memory: it
+  /// fetches 4 kB ahead, and one row of one part leaves even that to the machine, but for the long
+  /// steps of registers for matrices.
+  void run(strips<F> const& a, piece const& now, int count, bool, float* sums,
+           piece const& then) const {
+    float const* const panel = at(now.panel, now.k);
+    sink const to = now.k == 0 ? sink::fresh : sink::go_on;
+    if (count > 1) return few_rows(a, now.units, panel, to, count, sums);
+    auto const run = [&](auto next) { a.multiply(now.units, panel, to, sums, next); };
+    if (a.count() > 1)
+      fetching<F>(bytes(at(then.panel, then.k)), then.units * unit_bytes, a.count(), now.units,
+                  run);
+    else if constexpr (unit<F>::deep > 1)
+      run(streams{bytes(panel + 1024), streams::every * unit_bytes});
+    else
+      run(flow<1>{bytes(panel + 1024), a.rows() * unit<F>::parts > 1 ? unit_bytes : 0});
+  }
+  float const* at(std::int64_t p, std::int64_t k) const {
+    return data + (p * units + k) * panel_width;
+  }
+  static std::byte const* bytes(float const* p) { return reinterpret_cast<std::byte const*>(p); }
+
+ private:
+  void few_rows(strips<F> const& a, std::int64_t some, float const* panel, sink to, int count,
+                float* sums) const {
+    auto const run = [&]<int Rows, int Panels>() {
+      for (; a.rows() == Rows && count >= Panels; count -= Panels) {
+        tile_abreast<F, Rows, Panels>(a.first(), some, panel, units * panel_width, to, sums);
+        panel += Panels * units * panel_width;
+        sums += Panels * Rows * panel_width;
+      }
+    };
+    run.template operator()<1, 4>();
+    run.template operator()<1, 2>();
+    run.template operator()<1, 1>();
+    run.template operator()<2, 2>();
+  }
+};
+
+/// Panels of numbers.
 template <format F>
 struct panels : panel_shape {
   static constexpr format products = F;  // what they are multiplied in
@@ -45,64 +105,7 @@ struct panels : panel_shape {
     });
   }
 
-  /// One matrix's panels, as multiply_panels reads them.
-  struct source {
-    static constexpr std::int64_t unit_bytes = panel_width * 4;
-    /// Where there are 32 registers, pairs are read no faster from several panels at a time.
-    static constexpr int abreast(int rows) {
-      return registers == 32 && F == format::bf16 ? 1 : enough_panels(rows);
-    }
-    float const* data;
-    std::int64_t units;  // of k in all
-
-    /// Longer registers take longer pieces, of one length: during each the next is fetched. Those for
-    /// matrices read B and A from the second-level cache in time; when more than two strips do, a piece
-    /// of B that stays in the first leaves room for what comes from memory.
-    std::int64_t pass(int rows, std::int64_t) const {
-      if (unit<F>::deep > 1 && rows > 2 * strips<F>::most) return depth;
-      if (unit<F>::deep > 1) return std::max<std::int64_t>(units, 1);
-      return registers == 32 ? ceil_div(units, (units - 1) / (2 * depth) + 1) : depth;
-    }
-
-    /// Many tiles share the fetching of what comes then. A tile alone reads at the pace of memory: it
-    /// fetches 4 kB ahead, and one row of one part leaves even that to the machine, but for the long
-    /// steps of registers for matrices.
-    void run(strips<F> const& a, piece const& now, int count, bool, float* sums,
-             piece const& then) const {
-      float const* const panel = at(now.panel, now.k);
-      sink const to = now.k == 0 ? sink::fresh : sink::go_on;
-      if (count > 1) return few_rows(a, now.units, panel, to, count, sums);
-      auto const run = [&](auto next) { a.multiply(now.units, panel, to, sums, next); };
-      if (a.count() > 1)
-        fetching<F>(bytes(at(then.panel, then.k)), then.units * unit_bytes, a.count(), now.units,
-                    run);
-      else if constexpr (unit<F>::deep > 1)
-        run(streams{bytes(panel + 1024), streams::every * unit_bytes});
-      else
-        run(flow<1>{bytes(panel + 1024), a.rows() * unit<F>::parts > 1 ? unit_bytes : 0});
-    }
-    float const* at(std::int64_t p, std::int64_t k) const {
-      return data + (p * units + k) * panel_width;
-    }
-    static std::byte const* bytes(float const* p) { return reinterpret_cast<std::byte const*>(p); }
-
-   private:
-    void few_rows(strips<F> const& a, std::int64_t some, float const* panel, sink to, int count,
-                  float* sums) const {
-      auto const run = [&]<int Rows, int Panels>() {
-        for (; a.rows() == Rows && count >= Panels; count -= Panels) {
-          tile_abreast<F, Rows, Panels>(a.first(), some, panel, units * panel_width, to, sums);
-          panel += Panels * units * panel_width;
-          sums += Panels * Rows * panel_width;
-        }
-      };
-      run.template operator()<1, 4>();
-      run.template operator()<1, 2>();
-      run.template operator()<1, 1>();
-      run.template operator()<2, 2>();
-    }
-  };
-  source matrix(std::int64_t i, float*) const {
+  packed_matrix<F> matrix(std::int64_t i, float*) const {
     return {data + i * matrix_size(), units_of<F>(cols)};
   }
   /// One matrix alone.
