@@ -133,15 +133,21 @@ struct leaving {
   FINEGRAIN_INLINE void move(std::int64_t n) {
     left -= n;
     mine -= n;
+    float const* p = from;  // not the members: a store could be to one of them
+    float* q = to;
+    std::int64_t c = column;
+    std::int64_t const end = columns, p_step = from_stride - columns * lanes,
+                       q_step = to_stride - columns * lanes;
     for (; n > 0; --n) {
-      stream(to, load(from));
-      from += lanes;
-      to += lanes;
-      if (++column < columns) continue;
-      column = 0;
-      from += from_stride - columns * lanes;
-      to += to_stride - columns * lanes;
+      stream(q, load(p));
+      p += lanes;
+      q += lanes;
+      if (++c < end) continue;
+      c = 0;
+      p += p_step;
+      q += q_step;
     }
+    from = p, to = q, column = c;
   }
 };
 /// A tile's part of what leaves.
