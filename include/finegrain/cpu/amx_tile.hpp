@@ -115,12 +115,8 @@ struct amx_tile {
   template <bool Both, class Meanwhile>
   FINEGRAIN_INLINE void add(handover const& first, float const*& a, std::int64_t units,
                             float const* panel, Meanwhile& meanwhile) const {
-    std::int64_t k = 0;
     auto const step = [&](auto const& before) __attribute__((always_inline)) {
-      if constexpr (Flow<Meanwhile>)
-        meanwhile.fetch();
-      else
-        meanwhile.fetch(k);
+      for (int i = 0; i < deep; i += Meanwhile::every) meanwhile.fetch();
       if constexpr (requires { meanwhile.also; }) meanwhile.also.some();
       amx::load<6>(panel, 2 * row_bytes);
       amx::load_once<4>(a, row_bytes);
@@ -140,7 +136,7 @@ struct amx_tile {
       panel += deep * panel_width;
     };
     step(first);
-    for (k = deep; k < units; k += deep) step([](auto) {});
+    for (std::int64_t k = deep; k < units; k += deep) step([](auto) {});
   }
 };
 

@@ -122,8 +122,10 @@ struct packing {
       std::fill(room + there * panel_width, room + now.units * panel_width, 0.0f);
     a.multiply(now.units, room, now.k == 0 ? sink::fresh : sink::go_on, sums, [&](int t) {
       if (then.units == 0) return ahead{};
-      return b.ahead(then.panel, then.panel + 1, then.k * n,
-                     std::min(then.units * n, K - then.k * n), t, a.count());
+      return b
+          .ahead(then.panel, then.panel + 1, then.k * n, std::min(then.units * n, K - then.k * n),
+                 t, a.count())
+          .during(now.units);
     });
   }
 

@@ -1,8 +1,8 @@
-// meanwhile: what a tile does beside its multiply-adds: fetching, copying, storing.
+// meanwhile: what a tile does beside its multiply-adds: fetching, packing, storing.
 //
-// Either a flow, that goes on from tile to tile: the tile calls fetch() at every so many units of k. Or
-// what one tile is given: it calls fetch(k) at each cache line of k that it passes, and, of what has an
-// `also`, also.some() there and also.rest() at the end.
+// At every so many units of k a tile calls fetch(), either of a flow, that goes on from tile to tile, or
+// of what it is given for itself. That may have an `also`: the tile calls also.some() at each cache line
+// of k that it passes, and also.rest() at the end.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -18,26 +18,37 @@ namespace simd {
 
 template <class M>
 concept Flow = requires(M& m) {
-  m.every;
+  m.fetch();
 };
 
-/// Numbers that will be read next, which a product fetches while it computes: at each cache line of
-/// k that it passes, one line of every row, into the second-level cache.
+/// Rows of numbers that will be read next, which a tile fetches into the second-level cache, row by row.
+/// One fetch between two units' multiply-adds takes no time, where some at a time wait for one another.
 struct ahead {
+  static constexpr int every = together;  // units
   float const* first = nullptr;
   std::int64_t stride = 0;  // from row to row
   std::int64_t rows = 0;
-  std::int64_t length = 0;  // of k: behind it, nothing more
+  std::int64_t length = 0;            // of a row
+  std::int64_t pace = 0, column = 0;  // lines at a time; the next one's place
 
-  FINEGRAIN_INLINE void fetch(std::int64_t k) const {
-    if (k >= length) return;
-    float const* p = first + k;
-    for (std::int64_t i = 0; i < rows; ++i, p += stride) __builtin_prefetch(p, 0, 2);
+  /// The same while a tile goes through so many units.
+  ahead during(std::int64_t units) const {
+    ahead same = *this;
+    same.pace = ceil_div(rows * ceil_div(length, line) * every, std::max<std::int64_t>(units, 1));
+    return same;
+  }
+  FINEGRAIN_INLINE void fetch() {
+    for (std::int64_t i = 0; i < pace && rows > 0; ++i) {
+      __builtin_prefetch(first + column, 0, 2);
+      if ((column += line) < length) continue;
+      column = 0;
+      first += stride;
+      --rows;
+    }
   }
 };
 /// Memory that is read next as it stands, from end to end, which tiles fetch into the first-level
-/// cache: `pace` bytes further at every so many units of k. One fetch between two units' multiply-adds
-/// takes no time, where some at a time wait for one another.
+/// cache: `pace` bytes further at a time.
 template <int Every>
 struct flow {
   static constexpr int every = Every;
@@ -73,39 +84,61 @@ struct streams {
     }
   }
 };
-/// Rows of numbers that a tile copies into panels beside its multiply-adds, some at each cache line of
-/// k that it passes: a panel's part of a row, then the next panel's, `distance` on, and so row by row.
-/// Between multiply-adds that takes less time than at once.
+/// Rows of numbers that a tile packs into panels beside its multiply-adds, some units of them at each
+/// cache line of k that it passes: a panel's part of them, then the next panel's, `distance` on, and so
+/// unit by unit. Between multiply-adds that takes less time than at once.
+template <format F>
 struct moving {
   float const* from = nullptr;
+  bf16 const* rounded = nullptr;  // or these, where F takes them as they are
   float* to = nullptr;
   std::int64_t stride = 0, distance = 0;
   int panels = 1, panel = 0;
-  std::int64_t left = 0;  // parts of rows
+  std::int64_t left = 0;  // parts of units
   std::int64_t pace = 0;  // of them at a time
 
   FINEGRAIN_INLINE void some() { move(std::min(pace, left)); }
   FINEGRAIN_INLINE void rest() { move(left); }
 
  private:
+  static constexpr int numbers = unit<F>::numbers;
+
   FINEGRAIN_INLINE void move(std::int64_t n) {
     left -= n;
+    if constexpr (F == format::bf16)
+      if (rounded) return move(n, rounded);
+    move(n, from);
+  }
+  template <class N>
+  FINEGRAIN_INLINE void move(std::int64_t n, N const*& at) {
     for (; n > 0; --n) {
-      vec const a = load(from), b = load(from + lanes);
-      store(to, a);
-      store(to + lanes, b);
-      from += panel_width;
+      vec units[vectors];
+      FINEGRAIN_UNROLL
+      for (int j = 0; j < vectors; ++j) units[j] = unit_of(at + j * lanes);
+      FINEGRAIN_UNROLL
+      for (int j = 0; j < vectors; ++j) store(to + j * lanes, units[j]);
+      at += panel_width;
       to += distance;
       if (++panel < panels) continue;
       panel = 0;
-      from += stride - panels * panel_width;
+      at += numbers * stride - panels * panel_width;
       to += panel_width - panels * distance;
     }
   }
+  FINEGRAIN_INLINE vec unit_of(float const* at) const {
+    vec part[numbers];
+    FINEGRAIN_UNROLL
+    for (int i = 0; i < numbers; ++i) part[i] = load(at + i * stride);
+    return unit<F>::join(part);
+  }
+  FINEGRAIN_INLINE vec unit_of(bf16 const* at) const {
+    return unit<F>::join(at, at + stride, lanes);
+  }
 };
-/// What is fetched, and what is copied.
+/// What is fetched, and what is packed.
+template <format F>
 struct ahead_and_moving : ahead {
-  moving also;
+  moving<F> also;
 };
 
 /// Rows of sums that go past the caches beside the multiply-adds of several tiles, some at each cache line of
@@ -157,9 +190,11 @@ struct leaving_part {
   FINEGRAIN_INLINE void some() { all->move(std::min(all->pace, all->mine)); }
   FINEGRAIN_INLINE void rest() { all->move(all->mine); }
 };
-/// What is fetched, and what leaves.
-struct ahead_and_leaving : ahead {
+/// What leaves; nothing is fetched.
+struct only_leaving {
+  static constexpr int every = together;
   leaving_part also;
+  FINEGRAIN_INLINE void fetch() {}
 };
 
 }  // namespace simd

@@ -195,10 +195,11 @@ struct straight {
                      : second.rounded + (k - split) * second.stride;
   }
 
-  /// A row of B gives each of them its part. Where that is but copying, it is done in pieces.
+  /// A row of B gives each of them its part. Where that is but an instruction or two, it is done in
+  /// pieces.
   static constexpr int group = block_panels;
   template <format F>
-  static constexpr bool in_pieces = F == format::f32;
+  static constexpr bool in_pieces = unit<F>::parts == 1 && unit<F>::deep == 1;
   template <format F>
   void pack(std::int64_t first_panel, std::int64_t last, std::int64_t k0, std::int64_t count,
             float* to, std::int64_t distance) const {
@@ -226,30 +227,35 @@ struct straight {
       }
     }
   }
-  /// A part of what pack<f32> does, by rows of B: done, or to be done by a tile `units` deep.
-  moving pack_part(std::int64_t first_panel, std::int64_t last, std::int64_t k0, std::int64_t count,
-                   int part, int parts, std::int64_t units, float* to,
-                   std::int64_t distance) const {
-    std::int64_t const begin = count * part / parts, end = count * (part + 1) / parts;
+  /// A part of what pack does, by units: done, or to be done by a tile `deep` units deep.
+  template <format F>
+  moving<F> pack_part(std::int64_t first_panel, std::int64_t last, std::int64_t k0,
+                      std::int64_t count, int part, int parts, std::int64_t deep, float* to,
+                      std::int64_t distance) const {
+    constexpr std::int64_t n = unit<F>::numbers;
+    std::int64_t const all = product_units<F>(count), begin = all * part / parts,
+                       end = all * (part + 1) / parts;
     if (begin == end) return {};
-    std::int64_t const k = k0 + begin;
+    std::int64_t const k = k0 + begin * n, rows = std::min(end * n, count) - begin * n;
     to += begin * panel_width;
     row_list const& list = k < split ? first : second;
-    bool const one = k >= split || k0 + end <= split;
-    if (!one || list.index || last * panel_width > cols) {
-      pack<format::f32>(first_panel, last, k, end - begin, to, distance);
+    bool const one = k >= split || k + rows <= split;
+    if (!one || list.index || last * panel_width > cols || rows % n > 0) {
+      pack<F>(first_panel, last, k, rows, to, distance);
       return {};
     }
     int const panels = static_cast<int>(last - first_panel);
-    std::int64_t const all = (end - begin) * panels;
-    return {row(k) + first_panel * panel_width,
+    std::int64_t const left = (end - begin) * panels;
+    std::int64_t const column = first_panel * panel_width;
+    return {row(k) + column,
+            copied() ? rounded_row(k) + column : nullptr,
             to,
             list.stride,
             distance * panel_width,
             panels,
             0,
-            all,
-            ceil_div(all, std::max<std::int64_t>(units / line, 1))};
+            left,
+            ceil_div(left, std::max<std::int64_t>(deep / line, 1))};
   }
   /// By rows of B.
   simd::ahead ahead(std::int64_t first_panel, std::int64_t last, std::int64_t k0,

@@ -56,17 +56,15 @@ void outer_product(row_list a, std::int64_t first, row_list b, std::int64_t K, m
               for (++tile; fetched * tiles < count * tile; ++fetched)
                 for (std::int64_t row = top + block_rows; row < next_end; row += line)
                   __builtin_prefetch(a[k0 + fetched] + first + row, 0, 2);
+              if (how == gradients::accumulate)
+                for (int row = 0; row < height; ++row)
+                  for (std::int64_t k = 0; k < panel_width; k += line)
+                    __builtin_prefetch(to.row(row) + i * panel_width + k, 0, 2);
               last.begin();
-              ahead_and_leaving now;  // by braces, nvcc 13.0 crashes
-              now.also.all = &last;
-              if (how == gradients::accumulate) {
-                now.first = to.data + i * panel_width, now.stride = to.stride;
-                now.rows = height, now.length = panel_width;
-              }
-              return now;
+              return only_leaving{{&last}};
             };
             last.spread(panels, units);
-            wishes<ahead_and_leaving> meanwhile(next);
+            wishes<only_leaving> meanwhile(next);
             run_tiles<F>(height, strip, units, right + (q - p) * panel, sink::fresh, here, width,
                          {0, panel, panel_width}, static_cast<int>(panels), meanwhile);
             if (how == gradients::overwrite && leaving::fits(to)) {

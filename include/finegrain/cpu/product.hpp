@@ -60,12 +60,13 @@ void multiply(row_list a, int rows, std::int64_t K, B const& b, std::int64_t fir
           sums + (p - first) * rows * panel_width, [&](int t) {
             int const part = static_cast<int>(p - now.first) * tiles + t;
             if constexpr (pieces)
-              return ahead_and_moving{
-                  part + 1 < parts ? fetch(next, part + 1, parts) : fetch(later, 0, parts),
-                  b.pack_part(next.first, next.last, next.k, next.count, part, parts, units, there,
-                              depth + 1)};
+              return ahead_and_moving<F>{
+                  (part + 1 < parts ? fetch(next, part + 1, parts) : fetch(later, 0, parts))
+                      .during(units),
+                  b.template pack_part<F>(next.first, next.last, next.k, next.count, part, parts,
+                                          units, there, depth + 1)};
             else
-              return fetch(next, part, parts);
+              return fetch(next, part, parts).during(units);
           });
     if (pieces) std::swap(here, there);
   }

@@ -18,10 +18,6 @@ namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 namespace simd {
 
-/// Units of k between two looks at where the loop ends: short rows of registers leave little else to
-/// do in one.
-inline constexpr int together = registers == 32 ? 1 : 4;
-
 /// How a tile's rows of A stand: of each part of k side by side, which is a strip; or, so many numbers
 /// apart, each from end to end.
 inline constexpr int in_strips = 0;
@@ -51,27 +47,25 @@ FINEGRAIN_INLINE void add_stretch(float const*& a, std::int64_t units, float con
     a += Apart == in_strips ? Rows * unit<F>::parts : unit<F>::parts;
     panel += panel_width;
   };
-  if constexpr (Flow<Meanwhile>) {
-    static_assert(together % Meanwhile::every == 0);
-    for (; units >= together; units -= together) {
+  static_assert(together % Meanwhile::every == 0);
+  constexpr bool has_also = requires { meanwhile.also; };
+  auto const steps = [&](std::int64_t & left, std::int64_t behind) __attribute__((always_inline)) {
+    for (; left >= behind + together; left -= together) {
       FINEGRAIN_UNROLL
       for (int j = 0; j < together; ++j) {
         if (j % Meanwhile::every == 0) meanwhile.fetch();
         step();
       }
     }
-  } else {
-    for (std::int64_t k = 0; units >= line; units -= line, k += line) {
-      meanwhile.fetch(k);
-      if constexpr (requires { meanwhile.also; }) meanwhile.also.some();
-      for (std::int64_t i = 0; i < line; i += together) {
-        FINEGRAIN_UNROLL
-        for (int j = 0; j < together; ++j) step();
-      }
+  };
+  if constexpr (has_also)
+    while (units >= line) {
+      meanwhile.also.some();
+      steps(units, units - line);
     }
-  }
+  steps(units, 0);
   for (; units > 0; --units) step();
-  if constexpr (requires { meanwhile.also; }) meanwhile.also.rest();
+  if constexpr (has_also) meanwhile.also.rest();
 }
 
 /// f(next) with what fetches so many bytes, or nothing, while each of some tiles goes through `units`
