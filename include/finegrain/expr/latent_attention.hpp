@@ -13,6 +13,7 @@ namespace finegrain::inline FINEGRAIN_ABI {
 template <int D, int Heads, latent N>
 struct latent_attention : stage<D> {
   static_assert((checked(N), true));
+  static_assert(D >= 1, "latent_attention: the width must be at least 1");
   static_assert(Heads >= 1, "latent_attention: there must be at least one head");
   static constexpr char const* name = "attention";
   static constexpr double theta = double(N.theta);

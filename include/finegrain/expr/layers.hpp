@@ -19,6 +19,7 @@ struct norm_epsilon {
 /// becomes 0.
 template <int D, norm_epsilon Epsilon = 1e-6>
 struct rmsnorm : stage<D> {
+  static_assert(D >= 1, "rmsnorm: the width must be at least 1");
   static_assert(Epsilon.value >= 1e-37 && Epsilon.value < 1,
                 "rmsnorm: epsilon must lie between 1e-37 and 1");
   static constexpr char const* name = "rmsnorm";
@@ -34,6 +35,7 @@ struct rmsnorm : stage<D> {
 /// y = x W^T, no bias.
 template <int In, int Out>
 struct linear : stage<In, Out> {
+  static_assert(In >= 1 && Out >= 1, "linear: both widths must be at least 1");
   static constexpr char const* name = "linear";
   template <class T>
   struct weights {
@@ -47,10 +49,11 @@ struct linear : stage<In, Out> {
 /// Causal self-attention with rotary positions (half-split): Heads query heads of HeadDim numbers
 /// share KvHeads key and value heads. Biases, norms of queries and keys, and by how much positions
 /// turn are as Form says.
-template <int D, int Heads, int KvHeads = Heads, int HeadDim = D / Heads,
+template <int D, int Heads, int KvHeads = Heads, int HeadDim = Heads == 0 ? 0 : D / Heads,
           attention_form Form = attention_form{}>
 struct attention : stage<D> {
   static_assert((checked(Form), true));
+  static_assert(D >= 1, "attention: the width must be at least 1");
   static_assert(Heads >= 1 && KvHeads >= 1 && Heads % KvHeads == 0,
                 "attention: the query heads must divide evenly among the key and value heads");
   static_assert(HeadDim >= 2 && HeadDim % 2 == 0,
@@ -249,6 +252,7 @@ struct mixture : named {
 /// Row `id` of a table: token ids in, D numbers out.
 template <int V, int D>
 struct embedding : stage<ids, D> {
+  static_assert(V >= 1 && D >= 1, "embedding: rows and width must be at least 1");
   static constexpr char const* name = "embedding";
   static constexpr bool multiplies = false;
   template <class T>
@@ -262,6 +266,7 @@ struct embedding : stage<ids, D> {
 /// Logits over V tokens: x W^T.
 template <int D, int V>
 struct head : stage<D, V> {
+  static_assert(D >= 1 && V >= 1, "head: width and tokens must be at least 1");
   static constexpr char const* name = "head";
   template <class T>
   struct weights {

@@ -1,0 +1,12 @@
+// expect: attention: the query heads must divide evenly among the key and value heads
+// SPDX-License-Identifier: Apache-2.0
+#include <finegrain/expr/layers.hpp>
+
+namespace fg = finegrain;
+
+#ifdef FIXED
+constexpr auto model = fg::attention<8, 1>{};
+#else
+constexpr auto model = fg::attention<8, 0>{};
+#endif
+static_assert(fg::out_width<decltype(model)>() >= fg::ids);
