@@ -90,6 +90,21 @@ TEMPLATE_TEST_CASE("a run's f32 weights are rounded to 16 bits, selection biases
   CHECK(back.weight("head.weight")(3, 5) == float(TestType(from.weight("head.weight")(3, 5))));
 }
 
+TEMPLATE_TEST_CASE("doubles are rounded to 16 bits once, not to f32 before", "", fg::bf16,
+                   fg::fp16) {
+  folder const here;
+  doubles from({.deviation = 0.5, .seed = 1});
+  network<halves<TestType>> to;
+  bool const is_bf16 = std::is_same_v<TestType, fg::bf16>;
+  double const step = is_bf16 ? 0x1p-7 : 0x1p-10, tie = 1 + step / 2, none = 0x1p-200;
+  double const numbers[] = {tie + 0x1p-40, -tie - 0x1p-40, tie, tie + step - 0x1p-40, none, -none};
+  double const nearest[] = {1 + step, -1 - step, 1, 1 + step, 0, 0};
+  std::copy_n(numbers, 6, from.weight("head.weight").data);
+  fg::save_weights(from, here / "w");
+  fg::load_weights(to, here / "w");
+  for (int i = 0; i < 6; ++i) CHECK(double(float(to.weight("head.weight").data[i])) == nearest[i]);
+}
+
 TEST_CASE("a number that the network's cannot hold is named, and nothing is loaded") {
   folder const here;
   floats from({.deviation = 0.5, .seed = 1});

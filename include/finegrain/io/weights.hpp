@@ -2,7 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <bit>
 #include <cmath>
+#include <cstdint>
 #include <exception>
 #include <span>
 
@@ -12,6 +14,19 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 
 namespace detail {
+
+/// The nearest number of S, ties to even. To 16 bits on the way through f32, which would round what is
+/// close to a tie to it, what f32 has no room for is left in its last bit.
+template <class S>
+S nearest(double x) {
+  auto y = static_cast<float>(x);
+  if (sizeof(S) < 4 && static_cast<double>(y) != x && x == x) {
+    auto bits = std::bit_cast<std::uint32_t>(y);
+    bits -= std::abs(static_cast<double>(y)) > std::abs(x);
+    y = std::bit_cast<float>(bits | 1);
+  }
+  return sizeof(S) < 4 ? from_double<S>(static_cast<double>(y)) : from_double<S>(x);
+}
 
 /// Reads a weight to its place in an array of a network's weights, in numbers of type S: to the bit if it
 /// stands in these. Throws file_error if it cannot be read, or is too large for them.
@@ -26,7 +41,7 @@ void read_weight(stored_weight const& weight, std::vector<std::byte>& room, S* t
                            weight.to->rows * weight.to->cols * size);
   double too_large = 0;
   weight.read(room, [&](std::int64_t i, double x) {
-    to[i] = from_double<S>(x);
+    to[i] = nearest<S>(x);
     if (std::isfinite(x) && !std::isfinite(to_double(to[i]))) too_large = x;
     if constexpr (sizeof(S) == 2)
       if (in_two) summed<S>::write(static_cast<float>(x), to[i], to[rest + i]);
