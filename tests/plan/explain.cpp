@@ -50,6 +50,14 @@ TEST_CASE("explain's costs are the constexpr ones") {
   CHECK_THAT((fg::explain<E, toy::executor>(64)), ContainsSubstring("0.008"));
 }
 
+TEST_CASE("nothing is explained of a pass that cannot be") {
+  using E = toy::square<1000>;
+  CHECK_NOTHROW((fg::explain<E, toy::executor>(0)));
+  CHECK_THROWS_WITH((fg::explain<E, toy::executor>(-1)),
+                    "a pass has no less than 0 tokens and 1 thread, not -1 and 1");
+  CHECK_THROWS_AS((fg::explain<E, toy::executor>(1, 0)), fg::invalid_argument);
+}
+
 TEST_CASE("given a machine's limits, explain says how long a pass takes at least") {
   constexpr fg::plan_cost cost{.flops = 3'000'000, .weight_bytes = 8'000};
   static_assert(fg::machine_limits{1e9, 1e9}.least_seconds(cost) == 3e-3);   // computing

@@ -152,6 +152,9 @@ FINEGRAIN_LAZY inline std::string in_columns(std::vector<std::vector<std::string
 /// The lines of `explain`, for a program to read.
 template <Expr E, class X>
 std::vector<explained> explain_nodes(extent e, timings const& times = {}) {
+  if (e.tokens < 0 || e.workers < 1)
+    throw invalid_argument("a pass has no less than 0 tokens and 1 thread, not %lld and %d",
+                           detail::shown(e.tokens), e.workers);
   detail::explanation<X> lines(e, times);
   lines.add(E{}, 0, false);
   return lines.finish(E{});
@@ -165,7 +168,8 @@ std::vector<explained> explain_nodes(extent e, timings const& times = {}) {
 /// says how long the mean call took, and the least is that of what was run: a call's forward pass, and
 /// twice that for its backward pass. The first line is of an executor that is compiled for one of several
 /// instruction sets: for which, and for how many threads the costs are. Throws invalid_argument if the
-/// timings are another expression's. Includes of a backend decide what is there: include it first.
+/// timings are another expression's, and for less than no tokens or one thread. Includes of a backend
+/// decide what is there: include it first.
 template <Expr E, class X>
 std::string explain(extent e, machine_limits limits = {}, timings const& times = {}) {
   auto const nodes = explain_nodes<E, X>(e, times);
