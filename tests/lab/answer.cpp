@@ -16,5 +16,6 @@ TEST_CASE("An answer reads back from its line") {
   CHECK(b.mean() == 2.5);
   CHECK(b.total_load() == fg::number_table{{6, 8}, {10, 12}});
   CHECK(b.by_domain(1) == fg::number_table{{3, 4}, {7, 8}});
+  CHECK_THROWS_WITH(b.by_domain(2), "there is no router 2: the model has 2");
   CHECK(fg::means({a, a}) == std::vector<double>{2.5, 2.5});
 }

@@ -37,10 +37,15 @@ struct answer {
         for (std::size_t e = 0; e < sum[l].size(); ++e) sum[l][e] += load[d][l][e];
     return sum;
   }
-  /// One layer's counts [domain][expert].
+  /// One layer's counts [domain][expert], of the layers that have a router. Throws invalid_argument.
   number_table by_domain(std::size_t layer) const {
     number_table out;
-    for (number_table const& domain : load) out.push_back(domain.at(layer));
+    for (number_table const& domain : load) {
+      if (layer >= domain.size())
+        throw invalid_argument("there is no router %lld: the model has %lld", detail::shown(layer),
+                               detail::shown(domain.size()));
+      out.push_back(domain[layer]);
+    }
     return out;
   }
 
