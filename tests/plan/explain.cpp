@@ -54,7 +54,7 @@ TEST_CASE("nothing is explained of a pass that cannot be") {
   using E = toy::square<1000>;
   CHECK_NOTHROW((fg::explain<E, toy::executor>(0)));
   CHECK_THROWS_WITH((fg::explain<E, toy::executor>(-1)),
-                    "a pass has no less than 0 tokens and 1 thread, not -1 and 1");
+                    "a pass takes 0 tokens or more and 1 thread or more, not -1 and 1");
   CHECK_THROWS_AS((fg::explain<E, toy::executor>(1, 0)), fg::invalid_argument);
 }
 

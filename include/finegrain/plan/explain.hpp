@@ -153,7 +153,7 @@ FINEGRAIN_LAZY inline std::string in_columns(std::vector<std::vector<std::string
 template <Expr E, class X>
 std::vector<explained> explain_nodes(extent e, timings const& times = {}) {
   if (e.tokens < 0 || e.workers < 1)
-    throw invalid_argument("a pass has no less than 0 tokens and 1 thread, not %lld and %d",
+    throw invalid_argument("a pass takes 0 tokens or more and 1 thread or more, not %lld and %d",
                            detail::shown(e.tokens), e.workers);
   detail::explanation<X> lines(e, times);
   lines.add(E{}, 0, false);
