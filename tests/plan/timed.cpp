@@ -3,6 +3,7 @@
 #include <finegrain/plan/timed.hpp>
 
 #include <algorithm>
+#include <finegrain/model/frozen.hpp>
 #include <finegrain/plan/explain.hpp>
 #include <finegrain/train/trainer.hpp>
 #include <vector>
@@ -141,6 +142,26 @@ TEST_CASE("what has one plan has one clock, and what ends in a loss one for all 
   train.evaluate({.tokens = 32, .ids = text.inputs(), .times = &times}, text.targets());
   CHECK(times.rows[0].forward.calls == 1);
   CHECK(times.rows[0].both.calls == 0);
+}
+
+TEST_CASE("a frozen network's weights cost what it holds") {
+  using E = fg::mlp<256, 512>;
+  constexpr fg::extent e{.tokens = 1, .workers = 1};
+  static_assert(fg::cost_of<E, fg::cpu>(e).weight_bytes == 3 * 256 * 512 * 4);
+  static_assert(fg::cost_of<E, fg::cpu, fg::format::bf16>(e).weight_bytes == 3 * 256 * 512 * 2);
+  static_assert(fg::cost_of<E, fg::cpu, fg::format::int4>(e).weight_bytes ==
+                fg::frozen<E, fg::cpu, fg::format::int4>::weight_bytes());
+  // of experts that are not all read, their share
+  constexpr fg::config c{.hidden = 64, .width = 32, .routed = 16, .top_k = 4};
+  using layer = fg::mixture<c>;
+  std::int64_t const all = fg::frozen<layer, fg::cpu, fg::format::bf16>::weight_bytes();
+  auto const read = [](std::int64_t tokens) {
+    return fg::cost_of<layer, fg::cpu, fg::format::bf16>({.tokens = tokens}).weight_bytes;
+  };
+  CHECK(read(1) > all / 4);
+  CHECK(read(1) < all / 3);
+  CHECK(read(4) == all);
+  CHECK_THAT((fg::explain<E, fg::cpu, fg::format::bf16>(e)), ContainsSubstring("0.786"));
 }
 
 TEST_CASE("explain says for which instruction set and for how many threads") {

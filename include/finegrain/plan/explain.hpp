@@ -8,6 +8,7 @@
 
 #include "../base/math.hpp"
 #include "../expr/describe.hpp"
+#include "frozen.hpp"
 #include "timed.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -32,16 +33,38 @@ struct machine_limits {
   }
 };
 
-/// What E costs on X, for one batch of this extent.
-template <Expr E, class X>
+namespace detail {
+
+/// Bytes of E's weights: as a network's, or as those of one that is frozen in F.
+template <Expr E, class X, formats... F>
+constexpr std::int64_t stored_bytes() {
+  if constexpr (sizeof...(F) == 0) {
+    return parameters(E{}) * static_cast<std::int64_t>(sizeof(typename X::scalar));
+  } else {
+    arena counting;
+    (static_cast<void>(frozen_weights<X, F, E>(counting)), ...);
+    return counting.used();
+  }
+}
+
+}  // namespace detail
+
+/// What E costs on X, for one batch of this extent: of a network, or of one that is frozen in F. Of
+/// experts that are not all read, bytes are their share of a stage's numbers.
+template <Expr E, class X, formats... F>
 constexpr plan_cost cost_of(extent e) {
-  std::int64_t numbers = 0;
+  static_assert(sizeof...(F) <= 1, "cost_of: a network is frozen in one set of formats");
+  std::int64_t bytes = 0;
   detail::leaves<E>::visit([&]<Expr L>(L leaf) {
-    std::int64_t const used = L::multiplies ? active_parameters(leaf) : L::out;
-    numbers += std::min(parameters(leaf), used * e.tokens);
+    std::int64_t const all = parameters(leaf), stored = detail::stored_bytes<L, X, F...>();
+    std::int64_t const used = (L::multiplies ? active_parameters(leaf) : L::out) * e.tokens;
+    if (used >= all)
+      bytes += stored;
+    else
+      bytes += static_cast<std::int64_t>(static_cast<double>(stored) / static_cast<double>(all) *
+                                         static_cast<double>(used));
   });
-  return {flops(E{}, e.tokens), numbers * static_cast<std::int64_t>(sizeof(typename X::scalar)),
-          saved_bytes<X, E>(e), scratch_bytes<X, E>(e)};
+  return {flops(E{}, e.tokens), bytes, saved_bytes<X, E>(e), scratch_bytes<X, E>(e)};
 }
 
 /// A line of an explanation: a node, and the plan that computes it.
@@ -55,7 +78,7 @@ struct explained {
 
 namespace detail {
 
-template <class X>
+template <class X, formats... F>
 class explanation {
  public:
   explanation(extent e, timings const& times) : extent_(e), times_(times) {}
@@ -101,7 +124,7 @@ class explanation {
     if (!times_.rows.empty() && times_.rows.size() != row_)
       throw invalid_argument("the timings have %lld rows and the expression has %lld",
                              detail::shown(times_.rows.size()), detail::shown(row_));
-    lines_.push_back({"total", 0, "total", cost_of<E, X>(extent_), times_of(0)});
+    lines_.push_back({"total", 0, "total", cost_of<E, X, F...>(extent_), times_of(0)});
     return std::move(lines_);
   }
 
@@ -113,8 +136,8 @@ class explanation {
       lines_.push_back({name, depth, "", {}, {}});
       return false;
     }
-    lines_.push_back(
-        {name, depth, composes<X, E> ? "composed" : own, cost_of<E, X>(extent_), times_of(row_++)});
+    lines_.push_back({name, depth, composes<X, E> ? "composed" : own, cost_of<E, X, F...>(extent_),
+                      times_of(row_++)});
     return !composes<X, E>;
   }
   timings::row times_of(std::size_t row) const {
@@ -150,12 +173,12 @@ FINEGRAIN_LAZY inline std::string in_columns(std::vector<std::vector<std::string
 }  // namespace detail
 
 /// The lines of `explain`, for a program to read.
-template <Expr E, class X>
+template <Expr E, class X, formats... F>
 std::vector<explained> explain_nodes(extent e, timings const& times = {}) {
   if (e.tokens < 0 || e.workers < 1)
     throw invalid_argument("a pass takes 0 tokens or more and 1 thread or more, not %lld and %d",
                            detail::shown(e.tokens), e.workers);
-  detail::explanation<X> lines(e, times);
+  detail::explanation<X, F...> lines(e, times);
   lines.add(E{}, 0, false);
   return lines.finish(E{});
 }
@@ -163,16 +186,17 @@ std::vector<explained> explain_nodes(extent e, timings const& times = {}) {
 /// The plans that executor X has for expression E, as a tree: fused (one plan for a pattern or a
 /// name), composed (of its parts' plans) or a stage's own, each with what a pass over one text of
 /// so many tokens costs. A sequence's stages stand one below the other; the last line is the whole, with
-/// what the stages hand to one another. Given a machine's limits, each line also says how long a forward
+/// what the stages hand to one another. Of a network that is frozen, say in which formats:
+/// explain<E, cpu, format::int4>(frozen.extent_of(T)). Given a machine's limits, each line also says how long a forward
 /// pass takes at least. Given the timings of timed<E, X> over batches of so many tokens, it
 /// says how long the mean call took, and the least is that of what was run: a call's forward pass, and
 /// twice that for its backward pass. The first line is of an executor that is compiled for one of several
 /// instruction sets: for which, and for how many threads the costs are. Throws invalid_argument if the
 /// timings are another expression's, and for less than no tokens or one thread. Includes of a backend
 /// decide what is there: include it first.
-template <Expr E, class X>
+template <Expr E, class X, formats... F>
 std::string explain(extent e, machine_limits limits = {}, timings const& times = {}) {
-  auto const nodes = explain_nodes<E, X>(e, times);
+  auto const nodes = explain_nodes<E, X, F...>(e, times);
   bool const limited = limits.flops > 0 && limits.bytes > 0, timed = !times.rows.empty();
   std::vector<std::vector<std::string>> rows{
       {"", "plan", "GFLOP", "weights MB", "saved MB", "scratch MB"}};
