@@ -142,6 +142,14 @@ TEST_CASE("what is computed otherwise is told, though weights are the same") {
   CHECK(fg::details(fg::routed_experts<other>{})
             .ends_with("softmax, renormalised, epsilon 0, floor 0.25"));
   CHECK(fg::details(fg::shared_experts<other>{}).ends_with("of 4, times 2"));
+  constexpr auto times = [](float x) {
+    return fg::config{
+        .hidden = 8, .width = 4, .routed = 6, .top_k = 2, .shared = 1, .shared_scale = x};
+  };
+  CHECK(fg::details(fg::shared_experts<times(0.7f)>{}).ends_with(", times 0.7"));
+  CHECK(fg::details(fg::shared_experts<times(2.500001f)>{}).ends_with(", times 2.500001"));
+  CHECK_THAT(line(fg::rmsnorm<8, 1.0000001e-5>{}, "rmsnorm"),
+             ContainsSubstring("epsilon 1.0000001e-05"));
   using limited = fg::mlp<8, 4, fg::glu{fg::activation::geglu, 10}>;
   CHECK(fg::details(fg::mlp<8, 4>{}) == "swiglu of 4");
   CHECK(fg::details(limited{}) == "geglu within 10 of 4");

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,11 +24,17 @@ std::string details(E) {
 }
 
 namespace detail {
-/// `words` and a number, where it is not the usual one.
+/// `words` and a number, where it is not the usual one: in six digits, or as many more as tell it from
+/// others, of f32 if it is one of these.
 inline std::string unless(double usual, char const* words, double x) {
-  char text[64];
-  std::snprintf(text, sizeof text, "%s %g", words, x);
-  return x == usual ? std::string() : text;
+  if (x == usual) return {};
+  char text[32];
+  for (int digits = 6; digits <= 17; ++digits) {
+    std::snprintf(text, sizeof text, "%.*g", digits, x);
+    double const y = std::strtod(text, nullptr);
+    if (y == x || static_cast<double>(static_cast<float>(y)) == x) break;
+  }
+  return std::string(words) + " " + text;
 }
 /// Positions that turn slower, where they do.
 inline std::string slowed(yarn const& y) {
