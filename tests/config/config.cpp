@@ -178,6 +178,14 @@ TEST_CASE("limits themselves are allowed") {
         })).empty());
 }
 
+TEST_CASE("shared experts are one mlp, whose width is a number") {
+  auto const wide = [](int width) {
+    return complaint(with([&](fg::config& c) { c.shared = 1 << 16, c.width = width; }));
+  };
+  CHECK(wide((1 << 15) - 1).empty());
+  CHECK(wide(1 << 15) == "finegrain::config: shared experts together must be narrower than 2^31");
+}
+
 TEST_CASE("checked gives back the config that it was given") { CHECK(&fg::checked(base) == &base); }
 
 namespace {

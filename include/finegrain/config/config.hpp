@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+
 #include "../base/error.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -117,6 +119,7 @@ constexpr config const& checked(config const& c) {
   if (c.routed < 1) throw invalid_config("finegrain::config: routed, the number of routed experts, must be at least 1");
   if (c.top_k < 1 || c.top_k > c.routed) throw invalid_config("finegrain::config: top_k must lie between 1 and routed");
   if (c.shared < 0) throw invalid_config("finegrain::config: shared, the number of shared experts, must not be negative");
+  if (std::int64_t{c.shared} * c.width > INT32_MAX) throw invalid_config("finegrain::config: shared experts together must be narrower than 2^31");
   if (c.groups < 1) throw invalid_config("finegrain::config: groups must be at least 1");
   if (c.routed % c.groups != 0) throw invalid_config("finegrain::config: groups must divide the routed experts into equal parts");
   if (c.group_limit < 1 || c.group_limit > c.groups) throw invalid_config("finegrain::config: group_limit must lie between 1 and groups");
