@@ -6,7 +6,7 @@
 //
 // Writes OUT.jsonl, OUT.md and, of forward passes, OUT.svg. Every sample stands beside samples of the
 // machine's limits; samples in which others used the cores are taken again. A star marks a line
-// without a clean sample. Medians.
+// without three clean ones. Medians.
 // SPDX-License-Identifier: Apache-2.0
 #include <unistd.h>
 

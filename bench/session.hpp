@@ -57,6 +57,9 @@ struct figure {
   bench::limits limits = {};      // medians
   std::size_t samples = 0, clean = 0;
   bool ours = false;
+
+  /// Whether the medians are of clean samples alone: one or two say less than all of them.
+  bool undisturbed() const { return clean >= 3; }
 };
 
 /// The least time that a task can take, and whether that is for reading.
@@ -181,7 +184,7 @@ class session {
   static figure judge(task const& t, contender const& c, std::vector<sample> all) {
     figure f{.task = t, .by = c.name, .type = c.type, .samples = all.size(), .clean = clean(all)};
     f.ours = c.ours();
-    if (f.clean > 0) std::erase_if(all, [](sample s) { return !s.clean; });
+    if (f.undisturbed()) std::erase_if(all, [](sample s) { return !s.clean; });
     auto const median_of = [&](auto&& get) {
       std::vector<double> values;
       for (sample const& s : all) values.push_back(get(s));
@@ -218,7 +221,7 @@ class session {
           times += "  " + other.by + " is " + fg::text::fixed(other.rate / f.rate, 2) + "x";
       }
       std::printf("  %-10s  %-17s %9.1f tokens/s%c %6.1f %% of %-9s%s\n", f.type->name,
-                  f.by.c_str(), f.rate, f.clean > 0 ? ' ' : '*', 100 * f.fraction,
+                  f.by.c_str(), f.rate, f.undisturbed() ? ' ' : '*', 100 * f.fraction,
                   limit_of(f).c_str(), times.c_str());
       fg::record r = start_of(t, f.by, f.type->name);
       r.set("median", f.median).set("min", f.best).set("value", f.rate).set("unit", "tokens/s");

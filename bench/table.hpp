@@ -35,7 +35,7 @@ inline std::string markdown(std::vector<figure> const& figures) {
     std::snprintf(line, sizeof line, "| %s | %s | %lld | %s | %s | %.0f%s | %.0f %% of %s |",
                   f.task.config.c_str(), f.task.phase.c_str(),
                   static_cast<long long>(f.task.tokens), f.type->name,
-                  f.by == "finegrain" ? "as stored" : "frozen", f.rate, f.clean > 0 ? "" : "*",
+                  f.by == "finegrain" ? "as stored" : "frozen", f.rate, f.undisturbed() ? "" : "*",
                   100 * f.fraction, session::limit_of(f).c_str());
     text += line;
     for (char const* peer : peers) {
