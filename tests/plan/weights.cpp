@@ -50,6 +50,24 @@ TEST_CASE("names are unique, and places neither overlap nor leave the array") {
   CHECK(entries.back().offset + entries.back().rows * entries.back().cols <= fg::weights_size<E>());
 }
 
+struct second : fg::named {
+  static constexpr char const* name = "rmsnorm_2";
+  static constexpr auto expr = fg::rmsnorm<12>{};
+};
+
+TEST_CASE("a stage that is called as another would be leaves it another name") {
+  auto const names = [](auto e) {
+    std::vector<std::string> all;
+    for (auto const& entry : fg::list_weights<decltype(e)>()) all.push_back(entry.name);
+    return all;
+  };
+  constexpr fg::rmsnorm<12> norm;
+  CHECK(names(norm | second{} | norm) ==
+        std::vector<std::string>{"rmsnorm.gain", "rmsnorm_2.gain", "rmsnorm_3.gain"});
+  CHECK(names(norm | norm | second{}) ==
+        std::vector<std::string>{"rmsnorm.gain", "rmsnorm_2.gain", "rmsnorm_2_2.gain"});
+}
+
 TEST_CASE("the listed places are where the views point") {
   std::vector<float> numbers(static_cast<std::size_t>(fg::weights_size<E>()));
   auto const views = fg::bind_weights<E, float>(numbers.data());

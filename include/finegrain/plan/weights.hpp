@@ -74,12 +74,17 @@ FINEGRAIN_LAZY class weight_lister {
   weight_lister() = default;
   FINEGRAIN_ONE_COPY ~weight_lister() = default;
 
+  /// A part is called part, part_2, part_3, ...: another may be called so by itself.
   void enter(char const* part) {
-    int const earlier = count(part);
-    push(part, earlier == 0 ? part : std::string(part) + "_" + std::to_string(earlier + 1));
+    auto const numbered = [part](int n) {
+      return n == 1 ? std::string(part) : std::string(part) + "_" + std::to_string(n);
+    };
+    int n = count(&named_part::part, part) + 1;
+    while (count(&named_part::name, numbered(n)) > 0) ++n;
+    push(part, numbered(n));
   }
   void enter_next(char const* part) {
-    push(part, std::string(part) + "." + std::to_string(count(part)));
+    push(part, std::string(part) + "." + std::to_string(count(&named_part::part, part)));
   }
   void leave() {
     path_.resize(scopes_.back().length);
@@ -105,15 +110,18 @@ FINEGRAIN_LAZY class weight_lister {
   }
 
  private:
-  /// How many parts of this name the innermost scope has had.
-  int count(char const* part) {
+  struct named_part {
+    std::string part, name;
+  };
+  /// How many parts the innermost scope has had with this.
+  int count(std::string named_part::*what, std::string const& is) const {
     int earlier = 0;
     for (std::size_t i = scopes_.empty() ? 0 : scopes_.back().parts; i < parts_.size(); ++i)
-      earlier += parts_[i] == part;
+      earlier += parts_[i].*what == is;
     return earlier;
   }
   void push(char const* part, std::string const& name) {
-    parts_.emplace_back(part);
+    parts_.push_back({part, name});
     scopes_.push_back({path_.size(), parts_.size()});
     path_ += name + ".";
   }
@@ -122,8 +130,8 @@ FINEGRAIN_LAZY class weight_lister {
     std::size_t length, parts;  // of path_ and parts_ outside of it
   };
   std::string path_;
-  std::vector<scope> scopes_;       // that are open
-  std::vector<std::string> parts_;  // that they have had, one scope's behind another's
+  std::vector<scope> scopes_;      // that are open
+  std::vector<named_part> parts_;  // that they have had, one scope's behind another's
   std::int64_t offset_ = 0;
 };
 
