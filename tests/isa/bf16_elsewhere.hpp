@@ -3,11 +3,9 @@
 //
 //   c++ -march=x86-64-v4 -mavx512vnni -mno-red-zone -include tests/isa/bf16_elsewhere.hpp ...
 //
-// Kernels write bf16's instructions in assembly: here the assembler takes these words for macros, which
+// Kernels write these instructions in assembly: here the assembler takes these words for macros, which
 // keep all registers, and what they need on the stack. SPDX-License-Identifier: Apache-2.0
 #pragma once
-
-#include <immintrin.h>
 
 #define __AVX512BF16__ 1
 #define __AVX512VBMI__ 1
@@ -19,6 +17,8 @@ bf16_sign: .long 0x80000000
 bf16_last: .long 1
 bf16_half: .long 0x7fff
 bf16_quiet: .long 0x400000
+vbmi_index: .long 0x007f007f
+vbmi_byte: .long 0x00ff00ff
   .popsection
 
   .macro bf16_begin a, b, c
@@ -90,15 +90,28 @@ bf16_quiet: .long 0x400000
   vmovups %ymm0, 32(%rsp)
   bf16_end 0, \c
   .endm
-)");
 
-/// Bytes of a, then of b, by the lower 7 bits of an index.
-inline __m512i permuted_bytes(__m512i a, __m512i index, __m512i b) {
-  alignas(64) unsigned char all[128], at[64], to[64];
-  _mm512_store_si512(all, a);
-  _mm512_store_si512(all + 64, b);
-  _mm512_store_si512(at, index);
-  for (int i = 0; i < 64; ++i) to[i] = all[at[i] & 127];
-  return _mm512_load_si512(to);
-}
-#define _mm512_permutex2var_epi8 permuted_bytes
+  .macro vbmi_find # bytes of 0(%rsp), then 64(%rsp), at the lower byte of each word of zmm0, in zmm1
+  vpandd vbmi_index(%rip){1to16}, %zmm0, %zmm0
+  vpsrlw $1, %zmm0, %zmm1
+  vmovups (%rsp), %zmm2
+  vpermi2w 64(%rsp), %zmm2, %zmm1
+  vpsllw $15, %zmm0, %zmm0
+  vpsrlw $12, %zmm0, %zmm0
+  vpsrlvw %zmm0, %zmm1, %zmm1
+  vpandd vbmi_byte(%rip){1to16}, %zmm1, %zmm1
+  .endm
+  .macro vpermi2b b, a, c # bytes of a, then of b, at the lower 7 bits of those of c
+  bf16_begin \a, \b, \c
+  vmovups 128(%rsp), %zmm0
+  vbmi_find
+  vmovups %zmm1, 448(%rsp)
+  vmovups 128(%rsp), %zmm0
+  vpsrlw $8, %zmm0, %zmm0
+  vbmi_find
+  vpsllw $8, %zmm1, %zmm1
+  vpord 448(%rsp), %zmm1, %zmm1
+  vmovups %zmm1, 128(%rsp)
+  bf16_end 128, \c
+  .endm
+)");

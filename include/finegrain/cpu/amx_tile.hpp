@@ -73,13 +73,13 @@ struct amx_tile {
     float const* begin;  // what this tile's begin at; null: at 0
     std::int64_t stride;
 
-    template <int I>
-    FINEGRAIN_INLINE void operator()(std::integral_constant<int, I>) const {
-      if (last) store<I>(last, stride);
+    template <int R>
+    FINEGRAIN_INLINE void operator()(std::integral_constant<int, R>) const {
+      if (last) store<R>(last, stride);
       if (begin)
-        amx::load<I>(begin + place<I>(stride), stride * 4);
+        amx::load<R>(begin + place<R>(stride), stride * 4);
       else
-        amx::zero<I>();
+        amx::zero<R>();
     }
   };
   /// The sums of the last tile.
@@ -102,14 +102,14 @@ struct amx_tile {
   }
 
  private:
-  /// Where register I of sums has its first, rows `stride` apart.
-  template <int I>
+  /// Where register R of sums has its first, rows `stride` apart.
+  template <int R>
   static constexpr std::int64_t place(std::int64_t stride) {
-    return I / 2 * high * stride + I % 2 * lanes;
+    return R / 2 * high * stride + R % 2 * lanes;
   }
-  template <int I>
+  template <int R>
   FINEGRAIN_INLINE static void store(float* sums, std::int64_t stride) {
-    amx::store<I>(sums + place<I>(stride), stride * 4);
+    amx::store<R>(sums + place<R>(stride), stride * 4);
   }
 
   template <bool Both, class Meanwhile>

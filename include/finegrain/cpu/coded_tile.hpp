@@ -53,18 +53,18 @@ FINEGRAIN_INLINE ivec load_step(std::byte const* codes, std::int64_t distance, i
   return load_codes(codes + j / vectors * distance + j % vectors * std::int64_t{sizeof(ivec)});
 }
 
-/// sum += a . operand I of a step.
-template <format F, int Rows, int Panels, int I>
+/// sum += a . operand At of a step.
+template <format F, int Rows, int Panels, int At>
 FINEGRAIN_INLINE void add_operand(float const* a, std::byte const*& codes, std::int64_t distance,
                                   vec (&sum)[Rows][Panels * vectors]) {
   using u = unit<codec<F>::products>;
   asm("" : "+r"(codes));  // or compilers keep codes in registers, and sums in memory
   constexpr int width = Panels * vectors;
   auto const column = [&](int j) __attribute__((always_inline)) {
-    return operand<F>(load_step(codes, distance, j), I);
+    return operand<F>(load_step(codes, distance, j), At);
   };
   auto const row = [&](int r) __attribute__((always_inline)) {
-    return every_lane<codec<F>::products>(a[I * Rows + r]);
+    return every_lane<codec<F>::products>(a[At * Rows + r]);
   };
   if constexpr (Rows > width) {  // the fewer of the two stay in registers
     vec w[width];
@@ -89,11 +89,11 @@ FINEGRAIN_INLINE void add_operand(float const* a, std::byte const*& codes, std::
   }
 }
 /// sum += a . a step, operand by operand.
-template <format F, int Rows, int Panels, int... I>
+template <format F, int Rows, int Panels, int... At>
 FINEGRAIN_INLINE void add_step(float const* a, std::byte const*& codes, std::int64_t distance,
                                vec (&sum)[Rows][Panels * vectors],
-                               std::integer_sequence<int, I...>) {
-  (add_operand<F, Rows, Panels, I>(a, codes, distance, sum), ...);
+                               std::integer_sequence<int, At...>) {
+  (add_operand<F, Rows, Panels, At>(a, codes, distance, sum), ...);
 }
 /// The same of one row: four of its numbers stay in registers, and codes are loaded once for them.
 template <format F, int Panels>
