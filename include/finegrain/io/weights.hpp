@@ -15,8 +15,8 @@ namespace finegrain::inline FINEGRAIN_ABI {
 
 namespace detail {
 
-/// The nearest number of S, ties to even. To 16 bits on the way through f32, which would round what is
-/// close to a tie to it, what f32 has no room for is left in its last bit.
+/// The nearest number of S, ties to even. 16 bits are made of f32, which alone would round what is close
+/// to a tie to that tie: where it could not hold x, its last bit is set (rounding to odd).
 template <class S>
 S nearest(double x) {
   auto y = static_cast<float>(x);
@@ -43,8 +43,7 @@ void read_weight(stored_weight const& weight, std::vector<std::byte>& room, S* t
   weight.read(room, [&](std::int64_t i, double x) {
     to[i] = nearest<S>(x);
     if (std::isfinite(x) && !std::isfinite(to_double(to[i]))) too_large = x;
-    if constexpr (sizeof(S) == 2)
-      if (in_two) summed<S>::write(static_cast<float>(x), to[i], to[rest + i]);
+    if (in_two) to[rest + i] = nearest<S>(x - to_double(to[i]));
   });
   if (too_large != 0)
     throw file_error("%.200s has %g, and %s has no number so large: %.150s",
