@@ -151,6 +151,9 @@ TEST_CASE("a frozen network's weights cost what it holds") {
   static_assert(fg::cost_of<E, fg::cpu, fg::format::bf16>(e).weight_bytes == 3 * 256 * 512 * 2);
   static_assert(fg::cost_of<E, fg::cpu, fg::format::int4>(e).weight_bytes ==
                 fg::frozen<E, fg::cpu, fg::format::int4>::weight_bytes());
+  using blend = decltype(fg::blend(E{}, fg::linear<256, 256>{}));
+  static_assert(fg::cost_of<blend, fg::cpu, fg::format::int4>(e).weight_bytes ==
+                fg::frozen<blend, fg::cpu, fg::format::int4>::weight_bytes());
   // of experts that are not all read, their share
   constexpr fg::config c{.hidden = 64, .width = 32, .routed = 16, .top_k = 4};
   using layer = fg::mixture<c>;

@@ -65,11 +65,14 @@ template <Expr A, Expr B>
 struct leaves<then<A, B>> : leaves_of_two<A, B> {};
 template <Expr A, Expr B>
 struct leaves<sum<A, B>> : leaves_of_two<A, B> {};
+/// What a blend is mixed by: a linear stage, but for what a frozen network makes of one.
+template <int In>
+struct mix : linear<In, 2> {};
 template <Expr A, Expr B>
 struct leaves<blended<A, B>> {
   template <class F>
   static constexpr void visit(F&& f) {
-    f(linear<in_width<A>(), 2>{});  // the mix
+    f(mix<in_width<A>()>{});
     leaves_of_two<A, B>::visit(f);
   }
 };

@@ -192,7 +192,7 @@ std::vector<explained> explain_nodes(extent e, timings const& times = {}) {
 /// says how long the mean call took, and the least is that of what was run: a call's forward pass, and
 /// twice that for its backward pass. The first line is of an executor that is compiled for one of several
 /// instruction sets: for which, and for how many threads the costs are. Throws invalid_argument if the
-/// timings are another expression's, and for less than no tokens or one thread. Includes of a backend
+/// timings are another expression's, and for fewer than 0 tokens or 1 thread. Includes of a backend
 /// decide what is there: include it first.
 template <Expr E, class X, formats... F>
 std::string explain(extent e, machine_limits limits = {}, timings const& times = {}) {
