@@ -16,13 +16,15 @@ namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 namespace simd {
 
+/// What goes on from tile to tile; else a tile is asked for what it is given, by `wishes`.
 template <class M>
 concept Flow = requires(M& m) {
   m.fetch();
 };
 
 /// Rows of numbers that will be read next, which a tile fetches into the second-level cache, row by row.
-/// One fetch between two units' multiply-adds takes no time, where some at a time wait for one another.
+/// One fetch between two units' multiply-adds takes no time, where some at a time wait for one another;
+/// of more than four the rest is left to the machine. A step of registers for matrices has 16 units.
 struct ahead {
   static constexpr int every = together;  // units
   float const* first = nullptr;
@@ -34,7 +36,9 @@ struct ahead {
   /// The same while a tile goes through so many units.
   ahead during(std::int64_t units) const {
     ahead same = *this;
-    same.pace = ceil_div(rows * ceil_div(length, line) * every, std::max<std::int64_t>(units, 1));
+    std::int64_t const lines = rows * ceil_div(length, line);
+    same.pace =
+        std::min<std::int64_t>(ceil_div(lines * every, std::max<std::int64_t>(units, 1)), 4);
     return same;
   }
   FINEGRAIN_INLINE void fetch() {

@@ -227,10 +227,10 @@ struct straight {
       }
     }
   }
-  /// A part of what pack does, by units: done, or to be done by a tile `deep` units deep.
+  /// A part of what pack does, by units: done, or to be done by a tile of so many units.
   template <format F>
   moving<F> pack_part(std::int64_t first_panel, std::int64_t last, std::int64_t k0,
-                      std::int64_t count, int part, int parts, std::int64_t deep, float* to,
+                      std::int64_t count, int part, int parts, std::int64_t units, float* to,
                       std::int64_t distance) const {
     constexpr std::int64_t n = unit<F>::numbers;
     std::int64_t const all = product_units<F>(count), begin = all * part / parts,
@@ -255,7 +255,7 @@ struct straight {
             panels,
             0,
             left,
-            ceil_div(left, std::max<std::int64_t>(deep / line, 1))};
+            ceil_div(left, std::max<std::int64_t>(units / line, 1))};
   }
   /// By rows of B.
   simd::ahead ahead(std::int64_t first_panel, std::int64_t last, std::int64_t k0,

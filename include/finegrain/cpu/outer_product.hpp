@@ -43,7 +43,7 @@ void outer_product(row_list a, std::int64_t first, row_list b, std::int64_t K, m
         std::int64_t const rows = std::min<std::int64_t>(block_rows, dw.rows - top);
         strips<F> const left(room.left, static_cast<int>(rows), depth);
         left.pack_columns(a.after(k0), first + top, count);
-        // Among them the block's tiles fetch the rows of a that the next block is packed from.
+        // All the block's tiles together fetch the rows of a that the next block is packed from.
         std::int64_t const next_end = std::min(top + 2 * block_rows, dw.rows);
         std::int64_t const tiles = left.count() * (end - p);
         std::int64_t fetched = top + block_rows < dw.rows ? 0 : count, tile = 0;

@@ -49,8 +49,8 @@ FINEGRAIN_INLINE void add_stretch(float const*& a, std::int64_t units, float con
   };
   static_assert(together % Meanwhile::every == 0);
   constexpr bool has_also = requires { meanwhile.also; };
-  auto const steps = [&](std::int64_t & left, std::int64_t behind) __attribute__((always_inline)) {
-    for (; left >= behind + together; left -= together) {
+  auto const go_on = [&](std::int64_t behind) __attribute__((always_inline)) {
+    for (; units >= behind + together; units -= together) {
       FINEGRAIN_UNROLL
       for (int j = 0; j < together; ++j) {
         if (j % Meanwhile::every == 0) meanwhile.fetch();
@@ -61,9 +61,9 @@ FINEGRAIN_INLINE void add_stretch(float const*& a, std::int64_t units, float con
   if constexpr (has_also)
     while (units >= line) {
       meanwhile.also.some();
-      steps(units, units - line);
+      go_on(units - line);
     }
-  steps(units, 0);
+  go_on(0);
   for (; units > 0; --units) step();
   if constexpr (has_also) meanwhile.also.rest();
 }
@@ -87,7 +87,7 @@ FINEGRAIN_INLINE void fetching(std::byte const* at, std::int64_t bytes, int tile
   }
 }
 
-/// What a caller wants fetched (`ahead`), or copied too, while its tile t runs. It refers to the
+/// What a caller wants done (`ahead`, `ahead_and_moving`, `only_leaving`) while its tile t runs. It refers to the
 /// caller's function, so that tiles are compiled once and not for every caller.
 template <class Next>
 class wishes {

@@ -45,8 +45,8 @@ inline constexpr bool in_matrices = matrix_registers&& F != format::f32;
 /// Units that a product takes for so many numbers: behind the last, zeros.
 template <format F>
 constexpr std::int64_t product_units(std::int64_t numbers) {
-  constexpr std::int64_t together = unit<F>::numbers * unit<F>::deep;
-  return ceil_div(numbers, together) * unit<F>::deep;
+  constexpr std::int64_t step = unit<F>::numbers * unit<F>::deep;
+  return ceil_div(numbers, step) * unit<F>::deep;
 }
 
 template <>
