@@ -54,7 +54,8 @@ template <int D, int Heads, int KvHeads = Heads, int HeadDim = Heads == 0 ? 0 : 
 struct attention : stage<D> {
   static_assert((checked(Form), true));
   static_assert(D >= 1, "attention: the width must be at least 1");
-  static_assert(Heads >= 1 && KvHeads >= 1 && Heads % KvHeads == 0,
+  static_assert(Heads >= 1, "attention: there must be at least one head");
+  static_assert(KvHeads >= 1 && Heads % KvHeads == 0,
                 "attention: the query heads must divide evenly among the key and value heads");
   static_assert(HeadDim >= 2 && HeadDim % 2 == 0,
                 "attention: rotary positions turn pairs, so HeadDim must be even");

@@ -43,7 +43,7 @@ void read_weight(stored_weight const& weight, std::vector<std::byte>& room, S* t
   weight.read(room, [&](std::int64_t i, double x) {
     to[i] = nearest<S>(x);
     if (std::isfinite(x) && !std::isfinite(to_double(to[i]))) too_large = x;
-    if (in_two) to[rest + i] = nearest<S>(x - to_double(to[i]));
+    if (in_two) to[rest + i] = nearest<S>(x - to_double(to[i]));  // as summed::write, of a double
   });
   if (too_large != 0)
     throw file_error("%.200s has %g, and %s has no number so large: %.150s",

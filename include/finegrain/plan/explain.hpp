@@ -183,14 +183,14 @@ std::vector<explained> explain_nodes(extent e, timings const& times = {}) {
   return lines.finish(E{});
 }
 
-/// The plans that executor X has for expression E, as a tree: fused (one plan for a pattern or a
-/// name), composed (of its parts' plans) or a stage's own, each with what a pass over one text of
-/// so many tokens costs. A sequence's stages stand one below the other; the last line is the whole, with
-/// what the stages hand to one another. Of a network that is frozen, say in which formats:
-/// explain<E, cpu, format::int4>(frozen.extent_of(T)). Given a machine's limits, each line also says how long a forward
-/// pass takes at least. Given the timings of timed<E, X> over batches of so many tokens, it
-/// says how long the mean call took, and the least is that of what was run: a call's forward pass, and
-/// twice that for its backward pass. The first line is of an executor that is compiled for one of several
+/// The plans that executor X has for expression E, as a tree: fused (one plan for a pattern or a name),
+/// composed (of its parts' plans) or a stage's own, each with what a pass over one text of so many
+/// tokens costs. A sequence's stages stand one below the other; the last line is the whole, with what
+/// the stages hand to one another. Of a network that is frozen, say in which formats: explain<E, cpu,
+/// format::int4>(frozen.extent_of(T)). Given a machine's limits, each line also says how long a forward
+/// pass takes at least. Given the timings of timed<E, X> over batches of so many tokens, it says how
+/// long the mean call took, and the least is that of what was run: a call's forward pass, and twice
+/// that for its backward pass. The first line is of an executor that is compiled for one of several
 /// instruction sets: for which, and for how many threads the costs are. Throws invalid_argument if the
 /// timings are another expression's, and for fewer than 0 tokens or 1 thread. Includes of a backend
 /// decide what is there: include it first.
