@@ -16,7 +16,7 @@ namespace simd {
 template <format F>
 inline constexpr std::int64_t summed_steps = [] {
   if constexpr (Integers<codec<F>::products>)
-    return unit<codec<F>::products>::block_units / step_units<F>;
+    return unit<codec<F>::products>::sum_units / step_units<F>;
   else
     return std::int64_t{codec<F>::block / step_numbers<F>};
 }();
@@ -53,8 +53,8 @@ FINEGRAIN_INLINE ivec load_step(std::byte const* codes, std::int64_t distance, i
   return load_codes(codes + j / vectors * distance + j % vectors * std::int64_t{sizeof(ivec)});
 }
 
-/// sum += a . operand At of a step.
-template <format F, int Rows, int Panels, int At>
+/// sum += a . operand At of a step, of some of a strip's rows.
+template <format F, int Height, int Rows, int Panels, int At>
 FINEGRAIN_INLINE void add_operand(float const* a, std::byte const*& codes, std::int64_t distance,
                                   vec (&sum)[Rows][Panels * vectors]) {
   using u = unit<codec<F>::products>;
@@ -64,7 +64,7 @@ FINEGRAIN_INLINE void add_operand(float const* a, std::byte const*& codes, std::
     return operand<F>(load_step(codes, distance, j), At);
   };
   auto const row = [&](int r) __attribute__((always_inline)) {
-    return every_lane<codec<F>::products>(a[At * Rows + r]);
+    return every_lane<codec<F>::products>(a[At * Height + r]);
   };
   if constexpr (Rows > width) {  // the fewer of the two stay in registers
     vec w[width];
@@ -89,11 +89,11 @@ FINEGRAIN_INLINE void add_operand(float const* a, std::byte const*& codes, std::
   }
 }
 /// sum += a . a step, operand by operand.
-template <format F, int Rows, int Panels, int... At>
+template <format F, int Height, int Rows, int Panels, int... At>
 FINEGRAIN_INLINE void add_step(float const* a, std::byte const*& codes, std::int64_t distance,
                                vec (&sum)[Rows][Panels * vectors],
                                std::integer_sequence<int, At...>) {
-  (add_operand<F, Rows, Panels, At>(a, codes, distance, sum), ...);
+  (add_operand<F, Height, Rows, Panels, At>(a, codes, distance, sum), ...);
 }
 /// The same of one row: four of its numbers stay in registers, and codes are loaded once for them.
 template <format F, int Panels>
@@ -158,60 +158,63 @@ FINEGRAIN_INLINE void fetch_steps(std::byte const* codes, std::int64_t distance,
   }
 }
 
-/// sum += a . so many steps of panels, the first of which ends at `end`.
-template <format F, int Rows, int Panels>
+/// sum += a . so many steps of panels, the first of which ends at `end`, of some of a strip's rows.
+template <format F, int Height, int Rows, int Panels>
 FINEGRAIN_INLINE void add_steps(float const* a, std::byte const* codes, std::int64_t distance,
                                 std::int64_t steps, [[maybe_unused]] std::byte const* end,
                                 vec (&sum)[Rows][Panels * vectors],
                                 [[maybe_unused]] decoder<F> const& decode) {
   for (; steps > 0; --steps) {
     if constexpr (by_operand<F>) fetch_steps<F, Panels>(codes, distance, end);
-    if constexpr (by_operand<F> && Rows == 1)
+    if constexpr (by_operand<F> && Height == 1)
       add_step<F, Panels>(a, codes, distance, sum);
     else if constexpr (by_operand<F>)
-      add_step<F, Rows, Panels>(a, codes, distance, sum,
-                                std::make_integer_sequence<int, step_multiply_adds<F>>());
+      add_step<F, Height, Rows, Panels>(a, codes, distance, sum,
+                                        std::make_integer_sequence<int, step_multiply_adds<F>>());
     else
       add_units<F, Rows, Panels>(a, codes, distance, sum, decode);
     codes += code_layout<F>::step_bytes;
-    a += step_multiply_adds<F> * Rows;
+    a += step_multiply_adds<F> * Height;
   }
 }
 
-/// sums(panel, row, column) = or += a(Rows, K) . the steps [begin, end) of so many panels. `blocks`
-/// is what integers of rows have for each block.
-template <format F, int Rows, int Panels>
-FINEGRAIN_ONE_COPY void coded_tile(float const* a, [[maybe_unused]] float const* blocks,
-                                   code_layout<F> const& layout, std::byte const* panel,
-                                   std::int64_t begin, std::int64_t end, float* sums,
-                                   decoder<F> const& decode) {
+/// Sums whose products with a row's block of integers share its scale.
+template <format F>
+inline constexpr int block_sums = [] {
+  if constexpr (Integers<codec<F>::products>) return unit<codec<F>::products>::block_sums;
+  return 1;
+}();
+
+/// sums(panel, row, column) += a . up to a block's steps, of some of a strip's rows; behind which the
+/// codes that come next are returned.
+template <format F, int Height, int Rows, int Panels>
+FINEGRAIN_INLINE std::byte const* add_block(float const* a, [[maybe_unused]] float const* blocks,
+                                            std::byte const* codes, std::int64_t distance,
+                                            std::byte const* end_of_first, std::int64_t steps,
+                                            std::int64_t sum_steps, float* sums,
+                                            decoder<F> const& decode) {
   constexpr format P = codec<F>::products;
   constexpr int width = Panels * vectors;
   constexpr bool scaled = codec<F>::block > 0, integers = Integers<P>;
-  std::int64_t const distance = layout.panel_bytes();
-  std::int64_t const block_steps = summed_steps<F> > 0 ? summed_steps<F> : layout.steps();
-  std::byte const* const end_of_first = panel + distance;
-  std::byte const* codes = panel + layout.step_at(begin);
-  auto const sum_at = [&](int r, int j) {
-    return sums + (j / vectors * Rows + r) * panel_width + j % vectors * lanes;
+  auto const total_at = [&](int r, int j) {
+    return sums + (j / vectors * Height + r) * panel_width + j % vectors * lanes;
   };
-  if (begin == 0) std::fill_n(sums, Panels * Rows * panel_width, 0.0f);
-  while (begin < end) {
-    std::int64_t const steps = std::min(end - begin, block_steps);
+  [[maybe_unused]] vec block[Rows][width]{};
+  for (int i = 0; i < block_sums<F> && steps > 0; ++i, steps -= sum_steps) {
+    std::int64_t const some = std::min(steps, sum_steps);
     vec sum[Rows][width];
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
       FINEGRAIN_UNROLL
       for (int j = 0; j < width; ++j)
         if constexpr (integers)
-          sum[r][j] = every_lane<P>(blocks[r]);
+          sum[r][j] = every_lane<P>(blocks[i * Height + r]);
         else
-          sum[r][j] = scaled ? vec{} : load(sum_at(r, j));
+          sum[r][j] = scaled ? vec{} : load(total_at(r, j));
     }
-    add_steps<F, Rows, Panels>(a, codes, distance, steps, end_of_first, sum, decode);
-    begin += steps;
-    a += steps * step_multiply_adds<F> * Rows;
-    codes += steps * layout.step_bytes;
+    add_steps<F, Height, Rows, Panels>(a, codes, distance, some, end_of_first, sum, decode);
+    a += some * step_multiply_adds<F> * Height;
+    codes += some * code_layout<F>::step_bytes;
     asm("" : "+r"(sums));  // or compilers keep totals in registers that are not there
     FINEGRAIN_UNROLL
     for (int p = 0; p < Panels; ++p) {
@@ -221,21 +224,66 @@ FINEGRAIN_ONE_COPY void coded_tile(float const* a, [[maybe_unused]] float const*
       for (int j = p * vectors; j < (p + 1) * vectors; ++j) {
         FINEGRAIN_UNROLL
         for (int r = 0; r < Rows; ++r) {
-          if constexpr (!integers && !scaled) {
-            store(sum_at(r, j), sum[r][j]);
-            continue;
+          if constexpr (1 < block_sums<F>) {
+            unit<P>::add_scaled(sum[r][j], scale[j % vectors], block[r][j]);
+          } else if constexpr (!integers && !scaled) {
+            store(total_at(r, j), sum[r][j]);
+          } else {
+            vec total = load(total_at(r, j));
+            if constexpr (integers)
+              unit<P>::add_scaled(sum[r][j], blocks[Height + r], scale[j % vectors], total);
+            else
+              add_product(sum[r][j], scale[j % vectors], total);
+            store(total_at(r, j), total);
           }
-          vec total = load(sum_at(r, j));
-          if constexpr (integers)
-            unit<P>::add_scaled(sum[r][j], blocks[Rows + r], scale[j % vectors], total);
-          else
-            add_product(sum[r][j], scale[j % vectors], total);
-          store(sum_at(r, j), total);
         }
       }
     }
-    if constexpr (integers) blocks += unit<P>::block_floats * Rows;
-    codes += scaled ? layout.scale_bytes : 0;
+    codes += scaled ? code_layout<F>::scale_bytes : 0;
+  }
+  if constexpr (1 < block_sums<F>) {
+    asm("" : "+r"(sums));
+    FINEGRAIN_UNROLL
+    for (int r = 0; r < Rows; ++r) {
+      vec const by = broadcast(blocks[block_sums<F> * Height + r]);
+      FINEGRAIN_UNROLL
+      for (int j = 0; j < width; ++j) {
+        vec total = load(total_at(r, j));
+        add_product(block[r][j], by, total);
+        store(total_at(r, j), total);
+      }
+    }
+  }
+  return codes;
+}
+
+/// sums(panel, row, column) = or += a(Rows, K) . the steps [begin, end) of so many panels. `blocks`
+/// is what integers of rows have for each block.
+template <format F, int Rows, int Panels>
+FINEGRAIN_ONE_COPY void coded_tile(float const* a, [[maybe_unused]] float const* blocks,
+                                   code_layout<F> const& layout, std::byte const* panel,
+                                   std::int64_t begin, std::int64_t end, float* sums,
+                                   decoder<F> const& decode) {
+  // Beside a block's sums of integers registers hold its total of half the rows, which take turns.
+  constexpr int first = 1 < block_sums<F> && Rows > tile_rows / 2 ? (Rows + 1) / 2 : Rows;
+  std::int64_t const distance = layout.panel_bytes();
+  std::int64_t const sum_steps = summed_steps<F> > 0 ? summed_steps<F> : layout.steps();
+  std::byte const* const end_of_first = panel + distance;
+  std::byte const* codes = panel + layout.step_at(begin);
+  if (begin == 0) std::fill_n(sums, Panels * Rows * panel_width, 0.0f);
+  while (begin < end) {
+    std::int64_t const steps = std::min(end - begin, sum_steps * block_sums<F>);
+    auto const add = [&]<int Some>(int row) __attribute__((always_inline)) {
+      return add_block<F, Rows, Some, Panels>(a + row, blocks + row, codes, distance, end_of_first,
+                                              steps, sum_steps, sums + row * panel_width, decode);
+    };
+    std::byte const* const next = add.template operator()<first>(0);
+    if constexpr (first < Rows) add.template operator()<Rows - first>(first);
+    codes = next;
+    begin += steps;
+    a += steps * step_multiply_adds<F> * Rows;
+    if constexpr (Integers<codec<F>::products>)
+      blocks += unit<codec<F>::products>::block_floats * Rows;
   }
 }
 

@@ -61,43 +61,49 @@ inline constexpr bool byte_products = false;
 #if FINEGRAIN_VECTOR_BYTES == 32 || (FINEGRAIN_VECTOR_BYTES == 64 && defined(__AVX512BW__))
 inline constexpr bool as_integers = true;
 
-/// Columns of codes that have a scale for each block of k, or one.
-enum class scaled { in_blocks, at_once };
+/// Columns of codes that have a scale for each sum of integers, or one.
+enum class scaled { in_sums, at_once };
 
 /// The unit of products with codes of `Bits` bits: `Numbers` along k of a row of A are a block.
 /// They are rounded to multiples of its scale, to integers up to 2^Range, and the scale is a power
 /// of 2; or, of a byte, up to 127. A number that is not finite, or near the end of what floats
 /// hold, makes the scale NaN.
 ///
-/// Codes are value + zero, so a block's sum starts at -zero times the sum of the row's integers. It
-/// is at most 2^sum_bits, whatever was added so far.
+/// Products of `Summed` numbers are a sum of integers, of which a block has one or more:
+///
+///   total += row's scale of a block * (columns' scales * sum + columns' scales * sum + ...)
+///
+/// Codes are value + zero, so a sum starts at -zero times the sum of the row's integers. It is at
+/// most 2^sum_bits, whatever was added so far.
 ///
 /// Strips are filled with a row's numbers, two floats a unit, and finished once all of the row are
 /// there.
 ///
-///   block_units                 units in a block
-///   block_floats                what a row has for each block: what its sums start at, and the scale
+///   block_units, sum_units      units in a block, and in a sum
+///   block_sums                  sums in a block
+///   block_floats                what a row has for each block: what each sum starts at, and the scale
 ///   few                         rows that meet codes as they are decoded
 ///   multiply_adds(units)        that so many units of a row take: their pairs, or words
 ///   finished(units, few_rows)   floats of a strip that so many units of a row then take
 ///   finish(...)                 rounds a strip
-template <int Bits, int Range, int Numbers, scaled Columns = scaled::in_blocks>
+template <int Bits, int Range, int Numbers, int Summed = Numbers, scaled Columns = scaled::in_sums>
 struct integers_of_rows : unit<format::bf16> {
   static constexpr int deep = 1, parts = 1, kept = 2, zero = 1 << (Bits - 1), range = Range;
-  static constexpr std::int64_t block_units = Numbers / numbers, block_floats = 2;
-  static constexpr int sum_bits = std::bit_width(Numbers * zero - 1u) + Range;
+  static constexpr std::int64_t block_units = Numbers / numbers, sum_units = Summed / numbers;
+  static constexpr int block_sums = Numbers / Summed, block_floats = block_sums + 1;
+  static constexpr int sum_bits = std::bit_width(Summed * zero - 1u) + Range;
   static_assert((byte_products ? Range == 7 : Range > 7 && Range < 15) &&
                 sum_bits <= (FINEGRAIN_VECTOR_BYTES == 64 ? 30 : 24));
   /// Whether more rows than few are integers too, else floats, which hold every sum up to 2^24.
   static constexpr bool many_as_integers = FINEGRAIN_VECTOR_BYTES == 64;
   /// docs/tried.md has by how much each way is faster.
-  static constexpr int few = matrix_registers               ? (Bits == 4 ? 9 : 5)
-                             : !many_as_integers            ? 9
-                             : !byte_products               ? 28
-                             : Columns == scaled::in_blocks ? any_rows
-                                                            : 14;
+  static constexpr int few = matrix_registers             ? (Bits == 4 ? 9 : 5)
+                             : !many_as_integers          ? 9
+                             : !byte_products             ? 28
+                             : Columns == scaled::in_sums ? any_rows
+                                                          : 14;
   /// Of a row in one of the registers for matrices.
-  static constexpr int register_words = std::min(Numbers / 4, 16);
+  static constexpr int register_words = std::min(Summed / 4, 16);
 
   static constexpr std::int64_t multiply_adds(std::int64_t units) {
     return byte_products ? units / 2 : units;
@@ -119,14 +125,19 @@ struct integers_of_rows : unit<format::bf16> {
     sum = reinterpret_cast<vec>(reinterpret_cast<uvec>(sum) + products);
 #endif
   }
-  /// total += a block's sum times the row's scale and the columns'. Columns that have one scale for
+  /// total += a block's one sum times the row's scale and the columns'. Columns that have one scale for
   /// all of k meet it later.
   FINEGRAIN_INLINE static void add_scaled(vec sum, float scale, vec columns, vec& total) {
+    static_assert(block_sums == 1);
     vec const number = __builtin_convertvector(reinterpret_cast<ivec>(sum), vec);
-    if constexpr (Columns == scaled::in_blocks)
+    if constexpr (Columns == scaled::in_sums)
       add_product(number * scale, columns, total);
     else
       add_product(number, broadcast(scale), total);
+  }
+  /// The same of one of a block's sums, which meet the row's scale together.
+  FINEGRAIN_INLINE static void add_scaled(vec sum, vec columns, vec& block) {
+    add_product(__builtin_convertvector(reinterpret_cast<ivec>(sum), vec), columns, block);
   }
   static void keep(float const* from, std::int64_t count, float* to) {
     std::copy_n(from, count, to);
@@ -142,13 +153,12 @@ struct integers_of_rows : unit<format::bf16> {
     for (std::int64_t k = 0; k < units; k += block_units, blocks += block_floats * height) {
       std::int64_t const n = std::min(block_units, units - k);
       float* const from = strip + k * kept * height;
-      float* const to = strip + finished(k, few_rows) * height;
-      if (few_rows || (many_as_integers && !matrix_registers))
-        height == 1 ? round_row(from, n, to, blocks) : round_rows(from, n, height, to, blocks);
-      else if constexpr (matrix_registers)
-        round_for_registers(from, n, height, to, blocks);
-      else if constexpr (!many_as_integers)
-        round_to_floats(from, n * numbers, height, blocks);
+      rounding const by(height == 1 ? largest(largest_of(from, n * numbers / lanes, lanes)) - ivec{}
+                                    : largest_of(from, n * numbers, height));
+      for (std::int64_t u = 0, i = 0; u < n; u += sum_units, ++i)
+        round(by, from + u * kept * height, std::min(sum_units, n - u), height, few_rows,
+              strip + finished(k + u, few_rows) * height, blocks + i * height);
+      store(blocks + block_sums * height, by.scale);
     }
   }
   /// Codes become floats where they stand: that of number k as 2^place times what it is, and the
@@ -191,7 +201,7 @@ struct integers_of_rows : unit<format::bf16> {
       most = larger(most, reinterpret_cast<ivec>(load(from + i * distance)) & INT32_MAX);
     return most;
   }
-  /// What a block's sums start at, from the sum of the row's integers.
+  /// What a sum of products starts at, from that of the row's integers.
   FINEGRAIN_INLINE static vec start(vec sum) {
     return reinterpret_cast<vec>(__builtin_convertvector(sum * float(-zero), ivec));
   }
@@ -217,9 +227,20 @@ struct integers_of_rows : unit<format::bf16> {
     return first_unit(i) + half_step;
   }
 
-  /// A block of one row. Its numbers stand side by side, and so do its pairs or words.
-  static void round_row(float const* from, std::int64_t units, float* to, float* blocks) {
-    rounding const by(largest(largest_of(from, units * numbers / lanes, lanes)) - ivec{});
+  /// So many units of some rows, and what the sum of their products starts at.
+  static void round(rounding const& by, float* from, std::int64_t units, int height, bool few_rows,
+                    float* to, float* starts) {
+    if (few_rows || (many_as_integers && !matrix_registers))
+      height == 1 ? round_row(by, from, units, to, starts)
+                  : round_rows(by, from, units, height, to, starts);
+    else if constexpr (matrix_registers)
+      round_for_registers(by, from, units, height, to, starts);
+    else if constexpr (!many_as_integers)
+      round_to_floats(by, from, units * numbers, height, starts);
+  }
+  /// Of one row. Its numbers stand side by side, and so do its pairs or words.
+  static void round_row(rounding const& by, float const* from, std::int64_t units, float* to,
+                        float* starts) {
     vec sum{};
     auto const pairs = [&](std::int64_t i) __attribute__((always_inline)) {  // units [i, i + lanes)
       vec const a = i < units ? by.shifted(load(from + 2 * i)) : vec{} + shift;
@@ -235,37 +256,34 @@ struct integers_of_rows : unit<format::bf16> {
     } else {
       for (std::int64_t i = 0; i < units; i += lanes) store(to + i, pairs(i));
     }
-    blocks[0] = start(vec{} + total(sum))[0];
-    blocks[1] = by.scale[0];
+    starts[0] = start(vec{} + total(sum))[0];
   }
-  /// The pairs of a block of some rows, one a lane, and what the block has.
-  static void make_pairs(float const* from, std::int64_t units, int height, vec* pairs,
-                         float* blocks) {
-    rounding const by(largest_of(from, units * numbers, height));
+  /// Pairs of some rows, one a lane.
+  static void make_pairs(rounding const& by, float const* from, std::int64_t units, int height,
+                         vec* pairs, float* starts) {
     vec sum{};
     for (std::int64_t i = 0; i < units; ++i, from += numbers * height) {
       vec const first = by.shifted(load(from)), second = by.shifted(load(from + height));
       sum += (first - shift) + (second - shift);
       pairs[i] = pair(first, second);
     }
-    store(blocks, start(sum));
-    store(blocks + height, by.scale);
+    store(starts, start(sum));
   }
-  /// A block of some rows, which stand as they did.
-  static void round_rows(float const* from, std::int64_t units, int height, float* to,
-                         float* blocks) {
-    vec pairs[block_units];  // vectors end where numbers of the next block may stand
-    make_pairs(from, units, height, pairs, blocks);
+  /// Of some rows, which stand as they did.
+  static void round_rows(rounding const& by, float const* from, std::int64_t units, int height,
+                         float* to, float* starts) {
+    vec pairs[sum_units];  // vectors end where numbers of the next sum may stand
+    make_pairs(by, from, units, height, pairs, starts);
     for (std::int64_t i = 0; i < multiply_adds(units); ++i)
       store(to + i * height,
             byte_products ? word(pairs[first_unit(i)], pairs[second_unit(i)]) : pairs[i]);
   }
   /// The same, a row's words side by side, as many as a register holds of it; behind the last are
   /// zeros.
-  static void round_for_registers(float const* from, std::int64_t units, int height, float* to,
-                                  float* blocks) {
-    vec pairs[block_units]{};
-    make_pairs(from, units, height, pairs, blocks);
+  static void round_for_registers(rounding const& by, float const* from, std::int64_t units,
+                                  int height, float* to, float* starts) {
+    vec pairs[sum_units]{};
+    make_pairs(by, from, units, height, pairs, starts);
     for (std::int64_t i = 0; i < multiply_adds(units);
          i += register_words, to += register_words * height) {
       vec words[lanes]{};
@@ -275,13 +293,13 @@ struct integers_of_rows : unit<format::bf16> {
       for (int r = 0; r < height; ++r) store(to + r * register_words, words[r]);
     }
   }
-  /// A block of some rows as floats: the scale is in each.
-  static void round_to_floats(float* from, std::int64_t count, int height, float* blocks) {
+  /// Of some rows as floats: the scale is in each.
+  static void round_to_floats(rounding const& by, float* from, std::int64_t count, int height,
+                              float* starts) {
     constexpr int step = 32 / Bits;  // numbers whose codes are in one lane
-    rounding const by(largest_of(from, count, height));
     ivec lane;
     for (int j = 0; j < lanes; ++j) lane[j] = j;
-    vec scale[step], sum{}, made[block_units * numbers];
+    vec scale[step], sum{}, made[sum_units * numbers];
     FINEGRAIN_UNROLL
     for (int k = 0; k < step; ++k)
       scale[k] = by.scale * std::bit_cast<float>((127 - place(k)) << 23);  // * 2^-place
@@ -294,28 +312,30 @@ struct integers_of_rows : unit<format::bf16> {
       }
     }
     // Vectors overlap: to load one just after its neighbour was stored would take ten times as
-    // long. Behind the last row of the last, the next block's numbers stand.
+    // long. Behind the last row of the last, the next sum's numbers stand.
     float* const last = from + (count - 1) * height;
     vec const behind = load(last);
     for (std::int64_t i = 0; i < count; ++i) store(from + i * height, made[i]);
     store(last, lane < height ? made[count - 1] : behind);
-    store(blocks, sum * by.scale * float(-zero));
+    store(starts, sum * by.scale * float(-zero));
   }
 };
 
 /// Integers of pairs have 14 bits, but for what floats must hold: sums of 32 products with codes of
-/// 8 bits.
+/// 8 bits. Beside codes of 4 bits, which are off by ten times as much, bytes share a scale in fours of
+/// sums, and these meet it together.
+inline constexpr int range_of_rows = byte_products ? 7 : 14;
 #if FINEGRAIN_VECTOR_BYTES == 32
 template <>
 struct unit<format::int8> : integers_of_rows<8, 12, 32> {};
 #else
 template <>
-struct unit<format::int8> : integers_of_rows<8, byte_products ? 7 : 14, 128, scaled::at_once> {};
+struct unit<format::int8> : integers_of_rows<8, range_of_rows, 128, 128, scaled::at_once> {};
 template <>
-struct unit<format::int8_block> : integers_of_rows<8, byte_products ? 7 : 14, 32> {};
+struct unit<format::int8_block> : integers_of_rows<8, range_of_rows, 32> {};
 #endif
 template <>
-struct unit<format::int4> : integers_of_rows<4, byte_products ? 7 : 14, 32> {};
+struct unit<format::int4> : integers_of_rows<4, range_of_rows, byte_products ? 128 : 32, 32> {};
 #else
 inline constexpr bool as_integers = false;
 #endif
