@@ -41,14 +41,40 @@ struct coded {
   }
   /// (T, panels * panel_width) of matrix i.
   numbers product(std::int64_t i, fg::matrix<float const> a) const {
-    auto const K = a.cols, columns = panels.size() * simd::panel_width;
-    numbers room(std::size_t(left::size(a.rows, K)), poison);
+    return product(i, a.rows, a.cols, [&](float* room, std::int64_t t, int n) {
+      return left(room, a.middle_rows(t, n), n, a.cols);
+    });
+  }
+  /// The same of rows that are rounded before, each alone.
+  numbers product_of_rounded(std::int64_t i, fg::matrix<float const> a) const {
+    using rounded = simd::rounded_rows<simd::panels<F>::products>;
+    auto const size = rounded::size(a.cols);
+    numbers room(std::size_t(left::size(1, a.cols))), all(std::size_t(a.rows * size), poison);
+    std::vector<std::int32_t> places;  // the last row first
+    for (std::int64_t t = 0; t < a.rows; ++t) {
+      std::fill(room.begin(), room.end(), poison);
+      places.push_back(std::int32_t(a.rows - 1 - t));
+      left(room.data(), a.middle_rows(t, 1), 1, a.cols)
+          .rows()
+          .leave(all.data() + places.back() * size);
+    }
+    fg::matrix<float const> const rows{all.data(), a.rows, size, size};
+    return product(i, a.rows, a.cols, [&](float* to, std::int64_t t, int n) {
+      return left(to, rounded{simd::row_list(rows, places.data() + t)}, n, a.cols);
+    });
+  }
+
+ private:
+  template <class Left>
+  numbers product(std::int64_t i, std::int64_t T, std::int64_t K, Left const& rows) const {
+    auto const columns = panels.size() * simd::panel_width;
+    numbers room(std::size_t(left::size(T, K)), poison);
     numbers right(std::size_t(simd::right_room), poison);
-    numbers y(std::size_t(a.rows * columns), poison);
+    numbers y(std::size_t(T * columns), poison);
     std::int64_t const most = left::most(K);
-    for (std::int64_t t = 0; t < a.rows; t += most) {
-      int const n = int(std::min(most, a.rows - t));
-      left const a_rows(room.data(), a.middle_rows(t, n), n, K);
+    for (std::int64_t t = 0; t < T; t += most) {
+      int const n = int(std::min(most, T - t));
+      left const a_rows = rows(room.data(), t, n);
       a_rows.multiply(panels.matrix(i, right.data()), 0, panels.size(),
                       [&](std::int64_t p, float const* sums) {
                         for (int r = 0; r < n; ++r)
@@ -111,6 +137,8 @@ numbers taken(numbers const& a, int K) {
 /// The bits that integers keep of their block's largest number, which docs/design.md gives.
 #if FINEGRAIN_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
 static_assert(simd::unit<int8>::range == 7 && simd::unit<int4>::range == 7);
+static_assert(simd::unit<int8>::block_units == 64 && simd::unit<int8_block>::block_units == 16 &&
+              simd::unit<int4>::block_units == 64);
 #elif FINEGRAIN_VECTOR_BYTES == 64 && defined(__AVX512BW__)
 static_assert(simd::unit<int8>::range == 14 && simd::unit<int4>::range == 14);
 #elif FINEGRAIN_VECTOR_BYTES == 32
@@ -199,6 +227,19 @@ TEMPLATE_TEST_CASE_SIG(
         bool const own = i / stride == std::size_t(T - 1);
         REQUIRE(same(y[i], !own ? expected[i] : lost ? NAN : odd * float(int(n % 3) - 1)));
       }
+    }
+  }
+}
+
+TEMPLATE_TEST_CASE_SIG("rows that are rounded before have the same product", "", EVERY_FORMAT) {
+  if constexpr (simd::rounded_rows<simd::panels<F>::products>::wanted) {
+    int const K = GENERATE(1, 40, 774, 1777), N = 50;
+    numbers const w = random_numbers(N * K, 2);
+    coded<F> const b(1, N, K, 1, w.data());
+    for (int const T : {1, 2, 9, 14, 15, 29, 40, 300}) {
+      numbers a = random_numbers(T * K, 1);
+      a[std::size_t(T / 2 * K)] = INFINITY;
+      REQUIRE(same(b.product_of_rounded(0, view(a, T, K)), b.product(0, view(a, T, K))));
     }
   }
 }

@@ -57,6 +57,7 @@ constexpr std::int64_t kept_units(std::int64_t width, format kept) {
 /// forward; sums, or all of a weight gradient's B, backward.
 struct expert_room {
   std::int64_t left = 0, hidden = 0, sums = 0;  // numbers
+  matrix<float> rounded = {};                   // (T, size of a rounded row)
   static_assert(simd::depth >= simd::block_rows);
   float* data = nullptr;
 
@@ -65,18 +66,26 @@ struct expert_room {
       : left(rows(e.tokens, std::max(D, F))),
         hidden(rows(e.tokens, F)),
         sums(e.training ? simd::depth * (std::max(D, F) + simd::panel_width) : 0),
+        rounded(memory.matrix<float>(e.training ? 0 : e.tokens, rounded_size(D))),
         data(memory.take<float>(e.workers * size())) {}
 
   constexpr std::int64_t size() const { return std::max(left + hidden + simd::right_room, sums); }
   static constexpr std::int64_t rows(std::int64_t tokens, std::int64_t K) {
-    auto const size = [&]<format... F>() {
-      return std::max({simd::left_rows<F>::size(tokens, K)...});
-    };
     std::int64_t const most =
-        size.template operator()<format::f32, format::bf16, simd::codec<format::int8>::products,
-                                 simd::codec<format::int8_block>::products,
-                                 simd::codec<format::int4>::products>();
+        most_of([&]<format F>() { return simd::left_rows<F>::size(tokens, K); });
     return ceil_div(most, simd::line) * simd::line;  // what follows begins with a cache line
+  }
+  static constexpr std::int64_t rounded_size(std::int64_t K) {
+    return most_of([&]<format F>() { return simd::rounded_rows<F>::size(K); });
+  }
+  /// The most that size<F>() says of formats that products are in.
+  template <class Size>
+  static constexpr std::int64_t most_of(Size const& size) {
+    return std::max({size.template operator()<format::f32>(),
+                     size.template operator()<format::bf16>(),
+                     size.template operator()<simd::codec<format::int8>::products>(),
+                     size.template operator()<simd::codec<format::int8_block>::products>(),
+                     size.template operator()<simd::codec<format::int4>::products>()});
   }
   float* left_of(int worker) const { return data + worker * size(); }
   float* hidden_of(int worker) const { return left_of(worker) + left; }

@@ -137,6 +137,18 @@ void experts_forward(cpu const& on, glu act, std::span<expert_group const> group
     total += g.slots * inner_panels(g);
   }
 
+  using rounded = rounded_rows<Weights::products>;
+  if constexpr (rounded::wanted)
+    finegrain::detail::for_rows<8>(on, x.rows, [&](std::int64_t t, int worker) {
+      left(room.left_of(worker), row_list(x).after(t), 1, x.cols).rows().leave(room.rounded.row(t));
+    });
+  auto const rows_of = [&](expert_group const& g, std::int64_t first) {
+    if constexpr (rounded::wanted)
+      return rounded{g.rows_of(room.rounded, first)};
+    else
+      return g.rows_of(x, first);
+  };
+
   auto const make_out = [&](expert_group const& g, expert_task const& task, left const& hidden,
                             std::int64_t begin, std::int64_t end, int worker) {
     auto const b = weights.down(g, task.expert, room.right_of(worker));
@@ -155,7 +167,7 @@ void experts_forward(cpu const& on, glu act, std::span<expert_group const> group
     expert_group const& g = groups[static_cast<std::size_t>(task.group)];
     int const rows = static_cast<int>(task.rows);
     bool const whole = task.end - task.begin == inner_panels(g);
-    left const a(room.left_of(worker), g.rows_of(x, task.first), rows, x.cols);
+    left const a(room.left_of(worker), rows_of(g, task.first), rows, x.cols);
     left const hidden(room.hidden_of(worker), rows, g.width());
     auto const b = weights.gate_up(g, task.expert, room.right_of(worker));
     a.multiply(b, task.begin, task.end, [&](std::int64_t p, float const* sums) {

@@ -41,6 +41,21 @@ void multiply_panels(strips<F> const& a, B const& b, piece const& now, int count
   }
 }
 
+/// Rows of A that are rounded to integers once, where several products take each.
+template <format F>
+struct rounded_rows {
+  static constexpr bool wanted = [] {
+    if constexpr (Integers<F>) return unit<F>::many_as_integers;
+    return false;
+  }();
+  /// Numbers of room for one of K numbers.
+  static constexpr std::int64_t size(std::int64_t K) {
+    if constexpr (wanted) return strips<F>::finished_size(units_of<F>(K));
+    return 0;
+  }
+  row_list rows;
+};
+
 /// Rows of A in strips over all of k. From the last-level cache they come as fast as tiles want them.
 template <format F>
 class left_rows {
@@ -67,6 +82,11 @@ class left_rows {
   left_rows(float* room, row_list a, int rows, std::int64_t K) : left_rows(room, rows, K) {
     rows_.pack_rows(a, 0, K);
     rows_.finish();
+  }
+  left_rows(float* room, rounded_rows<F> const& a, int rows,
+            std::int64_t K) requires(rounded_rows<F>::wanted)
+      : units_(units_of<F>(K)), rows_(room, rows, units_) {
+    rows_.pack_finished(a.rows);
   }
   /// Where rows are put; who puts them there finishes them.
   strips<F> const& rows() const { return rows_; }

@@ -151,6 +151,33 @@ class strips {
       });
   }
 
+  /// Numbers that a row's integers and what its blocks have take, end to end.
+  static constexpr std::int64_t finished_size(std::int64_t units) {
+    return words_size(units) + blocks_size(units);
+  }
+  /// Copies them, of the one row that there is.
+  void leave(float* to) const {
+    std::int64_t const words = unit<F>::multiply_adds(units_);
+    std::copy_n(at(0, 1), words, to);
+    std::fill(to + words, to + words_size(units_), 0.0f);
+    std::copy_n(blocks_at(0, 1), blocks_size(units_), to + words_size(units_));
+  }
+  /// Rows that each left so.
+  void pack_finished(row_list a) const {
+    each([&](int top, int height, float* strip, float* blocks) {
+      if constexpr (in_matrices<F>)
+        if (!are_few()) {
+          constexpr std::int64_t words = unit<F>::register_words;
+          for (std::int64_t i = 0; i < words_size(units_); i += words)
+            for (int r = 0; r < height; ++r, strip += words)
+              std::copy_n(a[top + r] + i, words, strip);
+          return put_side_by_side(a, top, height, words_size(units_), blocks_size(units_), blocks);
+        }
+      put_side_by_side(a, top, height, 0, unit<F>::multiply_adds(units_), strip);
+      put_side_by_side(a, top, height, words_size(units_), blocks_size(units_), blocks);
+    });
+  }
+
   /// The same strips from unit k on; of integers, of rows that are finished.
   strips after(std::int64_t k) const {
     strips rest = *this;
@@ -211,6 +238,11 @@ class strips {
     else
       return 0;
   }
+  /// A row's integers, as many as registers for matrices read.
+  static constexpr std::int64_t words_size(std::int64_t units) {
+    constexpr std::int64_t some = in_matrices<F> ? unit<F>::register_words : 1;
+    return ceil_div(unit<F>::multiply_adds(units), some) * some;
+  }
   /// A row's units; of bytes at least a register's words.
   static constexpr std::int64_t numbers_size(std::int64_t units) {
     std::int64_t const size = units * unit<F>::kept;
@@ -262,6 +294,30 @@ class strips {
   FINEGRAIN_INLINE static void in_groups(int height, Function&& f) {
     for (int r = (height - 1) / lanes * lanes; r >= 0; r -= lanes)
       f(r, std::min<int>(lanes, height - r));
+  }
+  /// Numbers [begin, begin + count) of rows of a from `top` on: those of one place side by side. Behind
+  /// the last there is room for a vector.
+  static void put_side_by_side(row_list a, int top, int height, std::int64_t begin,
+                               std::int64_t count, float* to) {
+    if (height == 1) {
+      std::copy_n(a[top] + begin, count, to);
+      return;
+    }
+    in_groups(height, [&](int r, int n) {
+      float const* from[lanes];
+      for (int j = 0; j < lanes; ++j) from[j] = a[top + r + std::min(j, n - 1)] + begin;
+      for (std::int64_t i = 0; i < count; i += lanes) {
+        std::int64_t const some = std::min<std::int64_t>(lanes, count - i);
+        vec columns[lanes];
+        if (some == lanes) {
+          transpose(from, i, columns);
+        } else {
+          for (int j = 0; j < lanes; ++j) columns[j] = load_first(from[j] + i, some);
+          transpose(columns);
+        }
+        for (std::int64_t j = 0; j < some; ++j) store(to + (i + j) * height + r, columns[j]);
+      }
+    });
   }
   /// A unit of rows side by side.
   FINEGRAIN_INLINE static void keep_unit(vec const (&numbers)[unit<F>::numbers], int height,
