@@ -55,12 +55,30 @@ struct second : fg::named {
   static constexpr auto expr = fg::rmsnorm<12>{};
 };
 
+struct dotted : fg::named {
+  static constexpr char const* name = "layers.0";
+  static constexpr auto expr = fg::residual(fg::rmsnorm<12>{});
+};
+
+std::vector<std::string> names(auto e) {
+  std::vector<std::string> all;
+  for (auto const& entry : fg::list_weights<decltype(e)>()) all.push_back(entry.name);
+  return all;
+}
+
+TEST_CASE("weights that would share a name get a number, as stages do") {
+  constexpr fg::rmsnorm<12> norm;
+  constexpr auto mixed = fg::blend(norm, norm);
+  CHECK(names(fg::blend(mixed, norm) | mixed) ==
+        std::vector<std::string>{"mix", "mix_2", "rmsnorm.gain", "rmsnorm_2.gain", "rmsnorm_3.gain",
+                                 "mix_3", "rmsnorm_4.gain", "rmsnorm_5.gain"});
+  CHECK(names(fg::repeat<2>(mixed))[3] == "layers.1.mix");
+  CHECK(
+      names(dotted{} | fg::repeat<1>(norm) | norm) ==
+      std::vector<std::string>{"layers.0.rmsnorm.gain", "layers.0.rmsnorm.gain_2", "rmsnorm.gain"});
+}
+
 TEST_CASE("a stage that is called as another would be leaves it another name") {
-  auto const names = [](auto e) {
-    std::vector<std::string> all;
-    for (auto const& entry : fg::list_weights<decltype(e)>()) all.push_back(entry.name);
-    return all;
-  };
   constexpr fg::rmsnorm<12> norm;
   CHECK(names(norm | second{} | norm) ==
         std::vector<std::string>{"rmsnorm.gain", "rmsnorm_2.gain", "rmsnorm_3.gain"});

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <utility>
 #include <vector>
@@ -135,6 +136,27 @@ FINEGRAIN_LAZY class weight_lister {
   std::int64_t offset_ = 0;
 };
 
+/// A weight that is called as an earlier one is gets a number, as parts do: the second of two blends'
+/// `mix`, or what a stage `layers.0` has beside a repeat's. (By sorting: there may be 100,000.)
+FINEGRAIN_LAZY void tell_apart(std::vector<weight_entry>& entries) {
+  std::vector<weight_entry*> sorted, again;
+  for (weight_entry& w : entries) sorted.push_back(&w);
+  std::sort(sorted.begin(), sorted.end(), [](weight_entry const* a, weight_entry const* b) {
+    int const order = a->name.compare(b->name);
+    return order < 0 || (order == 0 && a < b);
+  });
+  for (std::size_t i = 1; i < sorted.size(); ++i)
+    if (sorted[i]->name == sorted[i - 1]->name) again.push_back(sorted[i]);
+  for (weight_entry* w : again) {
+    std::string numbered;
+    auto const is_taken = [&](weight_entry const& other) { return other.name == numbered; };
+    int n = 2;
+    do numbered = w->name + "_" + std::to_string(n++);
+    while (std::any_of(entries.begin(), entries.end(), is_taken));
+    w->name = numbered;
+  }
+}
+
 }  // namespace detail
 
 /// Numbers in the array that holds an expression's weights: parameters, fixed ones, and padding.
@@ -157,6 +179,7 @@ template <Expr E>
 std::vector<weight_entry> list_weights() {
   detail::weight_lister<> list;
   static_cast<void>(weights<E, char>(list));
+  detail::tell_apart(list.entries);
   return std::move(list.entries);
 }
 
