@@ -1,4 +1,4 @@
-// expect: attention: the query heads must divide evenly among the key and value heads
+// expect: attention: there must be at least one head
 // SPDX-License-Identifier: Apache-2.0
 #include <finegrain/expr/layers.hpp>
 

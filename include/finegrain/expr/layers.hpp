@@ -46,10 +46,11 @@ struct linear : stage<In, Out> {
   };
 };
 
-/// Causal self-attention with rotary positions (half-split): Heads query heads of HeadDim numbers
-/// share KvHeads key and value heads. Biases, norms of queries and keys, and by how much positions
-/// turn are as Form says.
-template <int D, int Heads, int KvHeads = Heads, int HeadDim = Heads == 0 ? 0 : D / Heads,
+/// Causal self-attention with rotary positions (half-split): Heads query heads of HeadDim numbers (an
+/// equal part of D, unless it is given) share KvHeads key and value heads. Biases, norms of queries
+/// and keys, and by how much positions turn are as Form says.
+template <int D, int Heads, int KvHeads = Heads,
+          int HeadDim = Heads == 0 || D % Heads != 0 ? 0 : D / Heads,
           attention_form Form = attention_form{}>
 struct attention : stage<D> {
   static_assert((checked(Form), true));
@@ -57,7 +58,10 @@ struct attention : stage<D> {
   static_assert(Heads >= 1, "attention: there must be at least one head");
   static_assert(KvHeads >= 1 && Heads % KvHeads == 0,
                 "attention: the query heads must divide evenly among the key and value heads");
-  static_assert(HeadDim >= 2 && HeadDim % 2 == 0,
+  static_assert(
+      Heads < 1 || HeadDim != 0,
+      "attention: the width must divide evenly among the query heads, or HeadDim be given");
+  static_assert(HeadDim >= 0 && HeadDim % 2 == 0,
                 "attention: rotary positions turn pairs, so HeadDim must be even");
   static_assert(Form.rotary <= HeadDim, "attention: Form.rotary must be at most HeadDim");
   static constexpr char const* name = "attention";
