@@ -143,6 +143,11 @@ class study {
          }});
     return {*this, list};
   }
+  template <Expr E, class... A>
+  void add(std::string const&, A const&...) {
+    static_assert(detail::never<E>,
+                  "study: a model is a network, not an expression: add<network<E, cpu>>(name)");
+  }
   study_settings const& settings() const { return settings_; }
   /// The names of a mixture's texts.
   std::vector<std::string> const& domains() const { return text_.domains(); }

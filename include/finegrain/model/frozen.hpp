@@ -20,7 +20,7 @@ inline invalid_argument not_finite(std::string const& weight) {
 ///
 ///   frozen<model, cpu, format::bf16> fast(net);
 ///   fast(x, y);
-template <Expr E, class X, formats F>
+template <Expr E, Executor X, formats F>
 class frozen : public inference<frozen<E, X, F>, E, X> {
   using base = inference<frozen<E, X, F>, E, X>;
 
@@ -89,6 +89,11 @@ class frozen : public inference<frozen<E, X, F>, E, X> {
 template <format F, format Rest = F, Expr E, class X>
 frozen<E, X, formats(F, Rest)> quantize(network<E, X> const& net) {
   return frozen<E, X, formats(F, Rest)>(net);
+}
+template <format F, format Rest = F, Expr E, class X, formats Stored>
+frozen<E, X, formats(F, Rest)> quantize(frozen<E, X, Stored> const&) {
+  static_assert(detail::never<E>,
+                "quantize: this network is frozen already: quantize the one that it was made of");
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -25,7 +25,7 @@ namespace finegrain::inline FINEGRAIN_ABI {
 /// and for training: forward(batch, x, y); backward(dy, dx); then parameters() and gradient(). Or
 /// learn(batch, x, loss), which is both and the loss between them. It can be moved, not copied; a call
 /// of what was moved from throws invalid_argument.
-template <Expr E, class X>
+template <Expr E, Executor X>
 class network : public inference<network<E, X>, E, X> {
   using base = inference<network<E, X>, E, X>;
   using base::on_, base::workspace_, base::uses_;

@@ -14,6 +14,13 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
+/// What computes expressions: cpu, cuda, basic_reference<T>, or one of your own. It says in which
+/// numbers.
+template <class X>
+concept Executor = requires {
+  typename X::scalar;
+};
+
 /// Memory of the host, shared by the executor's threads. Executors of other memory specialise this.
 template <class X>
 struct place {
