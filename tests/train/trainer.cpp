@@ -5,7 +5,6 @@
 #include <finegrain/train/trainer.hpp>
 #include <numeric>
 #include <stdexcept>
-#include <tuple>
 
 #include "../catch.hpp"
 #include "../folder.hpp"
@@ -68,6 +67,17 @@ TEST_CASE("a step follows AdamW on the mean's gradient, cut to the clip") {
     for (std::size_t i = 0; i < 2; ++i)
       CHECK(net.parameters()[i] == Approx(-0.25 * scale * gradient[i] / 1e9).epsilon(1e-7));
   }
+}
+
+TEST_CASE("settings may be given without an optimiser, which then is the default") {
+  network net({.deviation = 0.1}), twin({.deviation = 0.1});
+  fg::trainer train{net, fg::training{.clip = 0.5}};
+  fg::trainer both{twin, fg::adamw{}, fg::training{.clip = 0.5}};
+  CHECK(train.settings().clip == 0.5);
+  tiny::text const text(16);
+  train.step(text.inputs(), text.targets());
+  both.step(text.inputs(), text.targets());
+  CHECK(weights_of(net) == weights_of(twin));
 }
 
 TEST_CASE("numbers can be sorted into classes") {
@@ -249,14 +259,12 @@ TEST_CASE("batches of a step, each weighed by its targets, are one batch") {
   targets[3] = targets[50] = -1;
   double const norm =
       plain.step({.tokens = 60, .ids = text.inputs(), .starts = starts}, targets).gradient_norm;
-  fg::id_list const all = targets;
-  for (auto [first, count, counted] : {std::tuple{0, 44, 43.0}, {44, 16, 15.0}}) {
+  auto const gather = [&](std::size_t first, std::size_t count, double counted) {
     train.settings().loss_scale = counted;
-    auto const some = [&](fg::id_list of) {
-      return of.subspan(std::size_t(first), std::size_t(count));
-    };
-    train.gather({.tokens = count, .ids = some(text.inputs())}, some(all));
-  }
+    train.gather(text.inputs().subspan(first, count), fg::id_list(targets).subspan(first, count));
+  };
+  gather(0, 44, 43);
+  gather(44, 16, 15);
   train.settings().loss_scale = 58.0 / 2;
   CHECK(train.finish() == Approx(norm).epsilon(1e-5));
   auto const got = weights_of(parts), expected = weights_of(whole);

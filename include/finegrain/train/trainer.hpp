@@ -3,9 +3,11 @@
 #pragma once
 
 #include <cmath>
+#include <concepts>
 #include <cstdint>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "../io/checkpoint.hpp"
@@ -59,6 +61,8 @@ class trainer {
     check(settings_, routers_);
     state_.prepare(net.on(), settings_.rounding, settings_.update);
   }
+  template <std::same_as<training> Settings>  // braces alone are an optimiser's numbers
+  explicit trainer(Network& net, Settings settings) : trainer(net, {}, std::move(settings)) {}
   trainer(trainer const&) = delete;  // it stays where it is: its last step's log may be its own
 
   /// One step on one sequence.
