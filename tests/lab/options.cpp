@@ -30,6 +30,10 @@ TEST_CASE("What nobody asked for, and values that are missing or no numbers, are
   auto unknown = given({"--stepz", "20"});
   unknown.number("--steps", 10);
   CHECK_THROWS_WITH(unknown.done(), ContainsSubstring("--stepz") && ContainsSubstring("--steps"));
+  CHECK_THROWS_WITH(
+      given({"--steps", "20", "--out", "there", "--steps", "30"}).number("--steps", 1),
+      "--steps is given twice");
+  CHECK(given({"--out", "--steps", "--steps", "30"}).number("--steps", 1) == 30);
   CHECK_THROWS_AS(given({"--steps"}).number("--steps", 1), fg::invalid_argument);
   CHECK_THROWS_AS(given({"--steps", "2x"}).number("--steps", 1), fg::invalid_argument);
   CHECK_THROWS_AS(given({"--steps", "-2"}).number("--steps", 1), fg::invalid_argument);

@@ -18,14 +18,19 @@ class options {
 
   std::string text(std::string const& name, std::string otherwise) {
     known_ += known_.empty() ? name : ", " + name;
-    for (std::size_t i = 0; i < words_.size(); i += 2)
-      if (words_[i] == name) {
-        if (i + 1 == words_.size()) throw invalid_argument("%s needs a value", name.c_str());
-        std::string const found = words_[i + 1];
-        words_.erase(words_.begin() + static_cast<std::ptrdiff_t>(i),
-                     words_.begin() + static_cast<std::ptrdiff_t>(i) + 2);
-        return found;
+    bool found = false;
+    for (std::size_t i = 0; i < words_.size();) {
+      if (words_[i] != name) {
+        i += 2;
+        continue;
       }
+      if (i + 1 == words_.size()) throw invalid_argument("%s needs a value", name.c_str());
+      if (found) throw invalid_argument("%s is given twice", name.c_str());
+      found = true;
+      otherwise = words_[i + 1];
+      words_.erase(words_.begin() + static_cast<std::ptrdiff_t>(i),
+                   words_.begin() + static_cast<std::ptrdiff_t>(i) + 2);
+    }
     return otherwise;
   }
   long long number(std::string const& name, long long otherwise) {
