@@ -176,6 +176,7 @@
 
 #include "io/file.hpp"
 #include "io/atomic_file.hpp"
+#include "io/utf8.hpp"
 #include "io/json_reader.hpp"
 #include "io/tensor_table.hpp"
 #include "io/safetensors.hpp"

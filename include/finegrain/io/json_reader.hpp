@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "../base/error.hpp"
+#include "utf8.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace detail {
@@ -163,20 +164,11 @@ class json_reader {
       more(12), more(6), more(0);
     }
   }
-  /// The whole text is UTF-8: no overlong forms, no surrogates, nothing above U+10FFFF.
+  /// The whole text is UTF-8.
   void check_utf8() const {
     for (std::size_t i = 0; i < text_.size();) {
-      auto const byte = [&](std::size_t k) {
-        return i + k < text_.size() ? static_cast<unsigned char>(text_[i + k]) : 0u;
-      };
-      unsigned const c = byte(0);
-      std::size_t const length = c < 0x80 ? 1 : c < 0xc2 ? 0 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
-      unsigned const least = c == 0xe0 ? 0xa0 : c == 0xf0 ? 0x90 : 0x80;  // of the second byte
-      unsigned const most = c == 0xed ? 0x9f : c == 0xf4 ? 0x8f : 0xbf;
-      bool valid = length > 0 && c <= 0xf4;
-      if (length > 1) valid &= byte(1) >= least && byte(1) <= most;
-      for (std::size_t k = 2; k < length; ++k) valid &= (byte(k) & 0xc0) == 0x80;
-      if (!valid) fail_at("the text is not UTF-8", i);
+      std::size_t const length = detail::character_length(text_.substr(i));
+      if (length == 0) fail_at("the text is not UTF-8", i);
       i += length;
     }
   }

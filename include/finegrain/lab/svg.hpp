@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "../io/utf8.hpp"
 #include "text.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI::picture {
@@ -77,19 +78,25 @@ class drawing {
            body_ + "</svg>\n";
   }
 
+  /// Words as XML may have them: without controls, and U+FFFD in the place of what is no character.
   static std::string escaped(std::string_view text) {
     std::string out;
-    for (char c : text) {
-      if (c == '&')
+    while (!text.empty()) {
+      std::size_t const length = detail::character_length(text);
+      std::string_view const c = text.substr(0, std::max<std::size_t>(length, 1));
+      if (length == 0 || c == "\xef\xbf\xbe" || c == "\xef\xbf\xbf")
+        out += "\xef\xbf\xbd";
+      else if (c == "&")
         out += "&amp;";
-      else if (c == '<')
+      else if (c == "<")
         out += "&lt;";
-      else if (c == '>')
+      else if (c == ">")
         out += "&gt;";
-      else if (c == '"')
+      else if (c == "\"")
         out += "&quot;";
-      else if (static_cast<unsigned char>(c) >= 0x20)
+      else if (static_cast<unsigned char>(c[0]) >= 0x20)
         out += c;
+      text.remove_prefix(c.size());
     }
     return out;
   }
