@@ -22,6 +22,12 @@ TEST_CASE("A signal is a flag while an interruption lives, and then what it was 
   }
   std::raise(SIGTERM);
   CHECK(caught == 1);
+  {
+    fg::interruption const stop;
+    CHECK_FALSE(stop);
+    std::raise(SIGTERM);  // after the last look
+  }
+  CHECK(caught == 2);
   CHECK_FALSE(fg::interruption());
   std::signal(SIGTERM, before);
 }

@@ -524,6 +524,24 @@ TEST_CASE("A model whose training was interrupted is not asked before it is trai
   CHECK(study.ask("a").size() == 2);
 }
 
+TEST_CASE(
+    "A study that is interrupted in its last evaluation is done, and says that it is to stop") {
+  folder const dir;
+  auto how = settings(dir.path);
+  how.seeds = 1;
+  int evaluations = 0;
+  fg::study study(text(), how, nullptr);
+  study.add<tiny<base>>("a").measure("evaluations", [&](tiny<base>&) {
+    if (++evaluations == 4) std::raise(SIGINT);
+    return double(evaluations);
+  });
+  CHECK(!study.run());
+  CHECK(evaluations == 4);
+  CHECK(study.ask("a").size() == 1);
+  CHECK(study.run());
+  CHECK(evaluations == 4);
+}
+
 TEST_CASE("A folder belongs to one study at a time, and what cannot be done is said") {
   folder const dir;
   fg::study const first(text(), settings(dir.path), nullptr);

@@ -9,13 +9,14 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 
 /// While one of these lives, the first SIGINT or SIGTERM only sets a flag; a second one ends the
-/// program as usual. The handlers that were there before come back at the end.
+/// program as usual. The handlers that were there before come back at the end, and get a signal that
+/// nobody has seen: it came after the last look at this.
 class interruption {
  public:
   interruption() {
     wished() = 0;
     struct sigaction on = {};
-    on.sa_handler = [](int) { wished() = 1; };
+    on.sa_handler = [](int signal) { wished() = signal; };
     on.sa_flags = static_cast<int>(SA_RESETHAND | SA_RESTART);
     ::sigemptyset(&on.sa_mask);
     ::sigaction(SIGINT, &on, &before_[0]);
@@ -24,11 +25,15 @@ class interruption {
   ~interruption() {
     ::sigaction(SIGINT, &before_[0], nullptr);
     ::sigaction(SIGTERM, &before_[1], nullptr);
+    if (!seen_ && wished() != 0) ::raise(wished());
   }
   interruption(interruption const&) = delete;
   interruption& operator=(interruption const&) = delete;
 
-  explicit operator bool() const { return wished() != 0; }
+  explicit operator bool() const {
+    seen_ = wished() != 0;
+    return seen_;
+  }
 
  private:
   static std::sig_atomic_t volatile& wished() {
@@ -36,6 +41,7 @@ class interruption {
     return flag;
   }
   struct sigaction before_[2];
+  mutable bool seen_ = false;
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -163,16 +163,17 @@ class study {
       for (int seed = 0; seed < settings_.seeds; ++seed)
         if (find(run_of(e, seed), settings_.steps) == nullptr)
           left_.expect(step_work(e) * double(settings_.steps));
-    for (entry const& e : models_)
-      for (int seed = 0; seed < settings_.seeds; ++seed) {
-        if (find(run_of(e, seed), settings_.steps) != nullptr) continue;
-        if (!train(e, seed, stop)) {
-          progress_.say("stopped, and saved in " + settings_.pool +
-                        "; the same command goes on from here");
-          return false;
-        }
-      }
-    return true;
+    auto const train_all = [&] {
+      for (entry const& e : models_)
+        for (int seed = 0; seed < settings_.seeds; ++seed)
+          if (find(run_of(e, seed), settings_.steps) == nullptr)
+            if (stop || !train(e, seed, stop)) return false;
+      return !stop;  // in the last evaluation, too, it is not for what the program does next
+    };
+    if (train_all()) return true;
+    progress_.say("stopped, and saved in " + settings_.pool +
+                  "; the same command goes on from here");
+    return false;
   }
 
   /// What the log holds on the models and runs of this study.
@@ -317,6 +318,7 @@ class study {
 
     windows batch;
     timer whole, saved;
+    bool stopped = false;  // looked at once a step, so that what stops it is saved
     for (pace speed;;) {
       if (settings_.evaluates_at(model->steps()) && !find(run, model->steps())) {
         log_.append(measure(*model, e, seed));
@@ -324,7 +326,7 @@ class study {
         speed = {};
       }
       if (model->steps() == settings_.steps) break;
-      if (stop) return false;
+      if (stopped) return false;
 
       timer const step;
       text_.draw(start, model->steps(), settings_.sequences, settings_.length, batch);
@@ -332,7 +334,8 @@ class study {
       speed.tokens += double(report.tokens);
       speed.seconds += step.seconds();
       tell(e, seed, model->steps(), report.loss / std::numbers::ln2, speed);
-      if (settings_.evaluates_at(model->steps()) || stop || saved.seconds() > 60) {
+      stopped = bool(stop);
+      if (settings_.evaluates_at(model->steps()) || stopped || saved.seconds() > 60) {
         model->save(checkpoint_of(run));
         saved.restart();
       }
