@@ -127,11 +127,11 @@ TEST_CASE("every weight of a decoder has the name that DeepSeek publishes it und
       {"", ""}};
   for (auto const& [ours, theirs] : names) CHECK(fg::deepseek_name(ours) == theirs);
   auto const all_have_names = []<class E>(E, auto name) {
-    std::set<std::string> names;
+    std::set<std::string> published;
     for (auto const& entry : fg::list_weights<E>()) {
       CAPTURE(entry.name);
       CHECK_FALSE(name(entry.name).empty());
-      CHECK(names.insert(name(entry.name)).second);
+      CHECK(published.insert(name(entry.name)).second);
     }
   };
   all_have_names(tiny::decoder{}, fg::deepseek_name);
