@@ -279,7 +279,19 @@ TEST_CASE("F8_E4M3 numbers are read times the scale of their 128 x 128 block") {
         lines{"x.weight_scale_inv is F32 [3, 2] in the file, [2, 3] of numbers for the "
               "scales of weight"});
   file.remove("x.weight_scale_inv");
-  CHECK(refused() == lines{"x.weight is F8_E4M3 without x.weight_scale_inv"});
+  std::string const without =
+      "x.weight is F8_E4M3 without scales: there is no x.weight_scale_inv or x.scale";
+  CHECK(refused() == lines{without});
+  file.add("x.weight_scale", fg::dtype::f32, {rows, 1}, [](std::int64_t) { return 1; });
+  CHECK(refused() == lines{without, "x.weight_scale is unknown here"});  // others' scales of rows
+
+  tensors gains;
+  gains.add("gain", fg::dtype::f8_e4m3, {8}, [](std::int64_t) { return 56; });
+  gains.write(here / "m.safetensors");
+  fg::network<fg::rmsnorm<8>, executor> norm;
+  CHECK_THROWS_WITH(fg::load_published(norm, here / "m.safetensors", "",
+                                       [](std::string const& ours) { return ours; }),
+                    ContainsSubstring("gain is F8_E4M3, which is read of matrices alone"));
 }
 
 TEST_CASE("a model in several files is read by its index, wherever that is named") {

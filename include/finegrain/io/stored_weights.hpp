@@ -175,12 +175,19 @@ inline std::optional<std::pair<std::string, tensor_part>> among_experts(std::str
   return {};
 }
 
-/// The scales beside a tensor: of "x.weight", V3's "x.weight_scale_inv" or V4's "x.scale"; or null.
-inline placed_tensor const* scales_of(tensor_files const& files, std::string const& theirs) {
+/// What a tensor's scales may be called: of "x.weight", V3's "x.weight_scale_inv" or V4's "x.scale".
+inline std::vector<std::string> names_of_scales(std::string const& theirs) {
   std::string_view const weight = "weight";
-  placed_tensor const* const scales = files.find(theirs + "_scale_inv");
-  if (scales || !theirs.ends_with(weight)) return scales;
-  return files.find(theirs.substr(0, theirs.size() - weight.size()) + "scale");
+  std::vector<std::string> names{theirs + "_scale_inv"};
+  if (theirs.ends_with(weight))
+    names.push_back(theirs.substr(0, theirs.size() - weight.size()) + "scale");
+  return names;
+}
+/// The scales beside a tensor, or null.
+inline placed_tensor const* scales_of(tensor_files const& files, std::string const& theirs) {
+  for (std::string const& name : names_of_scales(theirs))
+    if (auto const* const scales = files.find(name)) return scales;
+  return nullptr;
 }
 
 /// What all names of a list, at least one, begin with, up to a dot.
@@ -284,8 +291,12 @@ std::vector<stored_weight> find_weights(tensor_files const& files,
       shape.insert(shape.begin(), 1);
     compare(*weight.numbers, shape, ours, fp4 || whole || is_number(type),
             fp4 ? "two numbers each" : "numbers");
-    if (type == dtype::f8_e4m3 && (entry.role != role::projection || !weight.scales)) {
-      differs(theirs + " is F8_E4M3 without " + theirs + "_scale_inv");
+    if (type == dtype::f8_e4m3 && entry.role != role::projection) {
+      differs(theirs + " is F8_E4M3, which is read of matrices alone");
+    } else if (type == dtype::f8_e4m3 && !weight.scales) {
+      auto const names = names_of_scales(theirs);
+      differs(theirs + " is F8_E4M3 without scales: there is no " + names[0] +
+              (names.size() > 1 ? " or " + names[1] : ""));
     } else if (weight.scales) {
       auto const [down, across] = weight.blocks();
       several.insert(several.end(), {down, across});
