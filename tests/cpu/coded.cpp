@@ -287,6 +287,52 @@ TEMPLATE_TEST_CASE_SIG("numbers of any size have the same bits alone and among m
   }
 }
 
+/// From 2^ so many on a number makes NaN: docs/design.md.
+template <fg::format F>
+constexpr int end_of_numbers = F == int4                                   ? 119
+                               : FINEGRAIN_VECTOR_BYTES == 64 && F == int8 ? 113
+                                                                           : 115;
+
+TEMPLATE_TEST_CASE_SIG("a number near the end of what floats hold makes its product or none at all",
+                       "", EVERY_FORMAT) {
+  constexpr bool rounded = simd::Integers<simd::panels<F>::products>;
+  int const K = 160, N = 40;
+  numbers const w = random_numbers(N * K, 1, 0.1), exact = kept<F>(w, N, K);
+  coded<F> const b(1, N, K, 1, w.data());
+  for (int const T : {1, 5, 12, 40}) {
+    numbers const plain = random_numbers(T * K, 2);
+    numbers const expected = b.product(0, view(plain, T, K));
+    auto const stride = expected.size() / std::size_t(T), last = std::size_t(T - 1);
+    for (int power = 100; power < 128; ++power)
+      for (float const least : {std::ldexp(1.0f, power), -std::ldexp(1.0f, power)})
+        for (float const large : {std::nextafter(least, 0.0f), least, 1.5f * least}) {
+          INFO("T " << T << ", " << large);
+          numbers a = plain;
+          a[last * K + 40] = large;
+          numbers const y = b.product(0, view(std::as_const(a), T, K));
+          numbers const row = taken<F>({a.end() - K, a.end()}, K);
+          bool const none = rounded && std::abs(large) >= std::ldexp(1.0f, end_of_numbers<F>);
+          int wrong = 0;
+          for (std::size_t i = 0; i < last * stride; ++i)
+            wrong += i % stride < N && y[i] != expected[i];
+          for (std::size_t n = 0; n < N; ++n) {
+            double sum = 0, size = 0;
+            for (std::size_t k = 0; k < K; ++k) {
+              double const one = double(row[k]) * double(exact[n * K + k]);
+              sum += one;
+              size += std::abs(one);
+            }
+            float const made = y[last * stride + n];
+            if (rounded)
+              wrong += none ? !std::isnan(made) : !(std::abs(double(made) - sum) <= 2e-6 * size);
+            else  // sums of codes overflow before their scale makes them smaller
+              wrong += std::isfinite(made) && !(std::abs(double(made) - sum) <= 2e-6 * size);
+          }
+          REQUIRE(wrong == 0);
+        }
+  }
+}
+
 TEMPLATE_TEST_CASE_SIG("a worker has room for the rows of every format", "", EVERY_FORMAT) {
   using left = typename coded<F>::left;
   int small = 0;
