@@ -1,5 +1,6 @@
 # Every ```cpp block of the README is quoted from an example: the lines between `// [example]` and
-# `// [/example]`, moved to the margin. Run as: cmake -D project=<folder> -P quotes.cmake
+# `// [/example]`, moved to the margin. And every caption of a picture in docs/studies is in its study's
+# program, or in what all have in common. Run as: cmake -D project=<folder> -P quotes.cmake
 # SPDX-License-Identifier: Apache-2.0
 cmake_minimum_required(VERSION 3.23)
 
@@ -55,4 +56,28 @@ while(TRUE)
 endwhile()
 if(quoted EQUAL 0)
   message(SEND_ERROR "README.md quotes no example")
+endif()
+
+file(GLOB pages ${project}/docs/studies/*/README.md)
+file(READ ${project}/examples/studies/small.hpp common)
+set(captions 0)
+foreach(page ${pages})
+  cmake_path(GET page PARENT_PATH study)
+  cmake_path(GET study FILENAME study)
+  file(READ ${project}/examples/studies/${study}.cpp program)
+  file(READ ${page} text)
+  while(TRUE)
+    cut("\n![" "](")
+    if(part STREQUAL "")
+      break()
+    endif()
+    string(FIND "${program}${common}" "\"${part}\"" found)
+    if(found LESS 0)
+      message(SEND_ERROR "docs/studies/${study} has a caption that its program has not:\n${part}")
+    endif()
+    math(EXPR captions "${captions} + 1")
+  endwhile()
+endforeach()
+if(captions EQUAL 0)
+  message(SEND_ERROR "docs/studies has no captions")
 endif()
