@@ -116,9 +116,12 @@ struct moving {
   template <class N>
   FINEGRAIN_INLINE void move(std::int64_t n, N const*& at) {
     for (; n > 0; --n) {
+      N const* rows[numbers];
+      FINEGRAIN_UNROLL
+      for (int i = 0; i < numbers; ++i) rows[i] = at + i * stride;
       vec units[vectors];
       FINEGRAIN_UNROLL
-      for (int j = 0; j < vectors; ++j) units[j] = unit_of(at + j * lanes);
+      for (int j = 0; j < vectors; ++j) units[j] = unit_of<F>(rows, j * lanes, lanes);
       FINEGRAIN_UNROLL
       for (int j = 0; j < vectors; ++j) store(to + j * lanes, units[j]);
       at += panel_width;
@@ -128,15 +131,6 @@ struct moving {
       at += numbers * stride - panels * panel_width;
       to += panel_width - panels * distance;
     }
-  }
-  FINEGRAIN_INLINE vec unit_of(float const* at) const {
-    vec part[numbers];
-    FINEGRAIN_UNROLL
-    for (int i = 0; i < numbers; ++i) part[i] = load(at + i * stride);
-    return unit<F>::join(part);
-  }
-  FINEGRAIN_INLINE vec unit_of(bf16 const* at) const {
-    return unit<F>::join(at, at + stride, lanes);
   }
 };
 /// What is fetched, and what is packed.

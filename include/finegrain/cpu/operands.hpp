@@ -188,12 +188,16 @@ struct straight {
   std::int64_t split = INT64_MAX;
 
   std::int64_t panels() const { return ceil_div(cols, panel_width); }
-  float const* row(std::int64_t k) const { return k < split ? first[k] : second[k - split]; }
-  bool copied() const { return first.rounded && (split == INT64_MAX || second.rounded); }
-  bf16 const* rounded_row(std::int64_t k) const {
-    return k < split ? first.rounded + k * first.stride
-                     : second.rounded + (k - split) * second.stride;
+  template <class N = float>
+  N const* row(std::int64_t k) const {
+    row_list const& list = k < split ? first : second;
+    if (k >= split) k -= split;
+    if constexpr (std::is_same_v<N, bf16>)
+      return list.rounded + k * list.stride;
+    else
+      return list[k];
   }
+  bool copied() const { return first.rounded && (split == INT64_MAX || second.rounded); }
 
   /// A row of B gives each of them its part. Where that is but an instruction or two, it is done in
   /// pieces.
@@ -203,29 +207,9 @@ struct straight {
   template <format F>
   void pack(std::int64_t first_panel, std::int64_t last, std::int64_t k0, std::int64_t count,
             float* to, std::int64_t distance) const {
-    constexpr int n = unit<F>::numbers;
-    std::int64_t const units = product_units<F>(count);
-    bool const whole = last * panel_width <= cols;
     if constexpr (F == format::bf16)
-      if (copied()) return pack_rounded(first_panel, last, k0, count, to, distance);
-    for (std::int64_t u = 0; u < units; ++u) {
-      float const* from[n];
-      for (int i = 0; i < n; ++i) from[i] = u * n + i < count ? row(k0 + u * n + i) : nullptr;
-      for (std::int64_t p = first_panel; p < last; ++p) {
-        float* const out = to + ((p - first_panel) * distance + u) * panel_width;
-        FINEGRAIN_UNROLL
-        for (int j = 0; j < vectors; ++j) {
-          std::int64_t const c = p * panel_width + j * lanes;
-          std::int64_t const left = whole ? lanes : std::clamp<std::int64_t>(cols - c, 0, lanes);
-          vec part[n];
-          for (int i = 0; i < n; ++i)
-            part[i] = !from[i]        ? vec{}
-                      : left == lanes ? load(from[i] + c)
-                                      : load_first(from[i] + c, left);
-          store(out + j * lanes, unit<F>::join(part));
-        }
-      }
-    }
+      if (copied()) return pack_rows<F, bf16>(first_panel, last, k0, count, to, distance);
+    pack_rows<F, float>(first_panel, last, k0, count, to, distance);
   }
   /// A part of what pack does, by units: done, or to be done by a tile of so many units.
   template <format F>
@@ -248,7 +232,7 @@ struct straight {
     std::int64_t const left = (end - begin) * panels;
     std::int64_t const column = first_panel * panel_width;
     return {row(k) + column,
-            copied() ? rounded_row(k) + column : nullptr,
+            copied() ? row<bf16>(k) + column : nullptr,
             to,
             list.stride,
             distance * panel_width,
@@ -264,29 +248,30 @@ struct straight {
     row_list const& list = k < split ? first : second;
     if (list.index) return {};
     if (copied())
-      return halves_ahead(rounded_row(k) + begin, list.stride, k0 + count * (part + 1) / parts - k,
+      return halves_ahead(row<bf16>(k) + begin, list.stride, k0 + count * (part + 1) / parts - k,
                           (std::min(last * panel_width, cols) - begin) / 2);
     return {row(k) + begin, list.stride, k0 + count * (part + 1) / parts - k,
             std::min(last * panel_width, cols) - begin};
   }
 
  private:
-  /// The same from the copy in bf16.
-  void pack_rounded(std::int64_t first_panel, std::int64_t last, std::int64_t k0,
-                    std::int64_t count, float* to, std::int64_t distance) const {
-    std::int64_t const all = product_units<format::bf16>(count) * 2;
-    for (std::int64_t k = 0; k < all; k += 2, to += panel_width) {
-      bf16 const* const even = k < count ? rounded_row(k0 + k) : nullptr;
-      bf16 const* const odd = k + 1 < count ? rounded_row(k0 + k + 1) : nullptr;
+  /// The same from the numbers, or from their copy in bf16.
+  template <format F, class N>
+  void pack_rows(std::int64_t first_panel, std::int64_t last, std::int64_t k0, std::int64_t count,
+                 float* to, std::int64_t distance) const {
+    constexpr int n = unit<F>::numbers;
+    std::int64_t const units = product_units<F>(count);
+    bool const whole = last * panel_width <= cols;
+    for (std::int64_t u = 0; u < units; ++u) {
+      N const* from[n];
+      for (int i = 0; i < n; ++i) from[i] = u * n + i < count ? row<N>(k0 + u * n + i) : nullptr;
       for (std::int64_t p = first_panel; p < last; ++p) {
-        float* const out = to + (p - first_panel) * distance * panel_width;
+        float* const out = to + ((p - first_panel) * distance + u) * panel_width;
         FINEGRAIN_UNROLL
         for (int j = 0; j < vectors; ++j) {
           std::int64_t const c = p * panel_width + j * lanes;
-          std::int64_t const left = std::clamp<std::int64_t>(cols - c, 0, lanes);
-          store(out + j * lanes, left == 0 || !even ? vec{}
-                                                    : unit<format::bf16>::join(
-                                                          even + c, odd ? odd + c : nullptr, left));
+          std::int64_t const left = whole ? lanes : std::clamp<std::int64_t>(cols - c, 0, lanes);
+          store(out + j * lanes, unit_of<F>(from, c, left));
         }
       }
     }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "../base/bounds.hpp"
 #include "../base/number.hpp"
@@ -184,6 +185,25 @@ struct unit<format::bf16> {
   }
 #endif
 };
+
+/// A unit of each of a vector's columns, up to `left` of them, of rows of numbers, or of numbers in bf16;
+/// a row that is missing has zeros.
+template <format F, class N>
+FINEGRAIN_INLINE vec unit_of(N const* const (&rows)[unit<F>::numbers], std::int64_t column,
+                             std::int64_t left) {
+  if constexpr (std::is_same_v<N, bf16>) {
+    if (!rows[0] || left <= 0) return vec{};
+    return unit<F>::join(rows[0] + column, rows[1] ? rows[1] + column : nullptr, left);
+  } else {
+    vec part[unit<F>::numbers];
+    FINEGRAIN_UNROLL
+    for (int i = 0; i < unit<F>::numbers; ++i)
+      part[i] = !rows[i]        ? vec{}
+                : left >= lanes ? load(rows[i] + column)
+                                : load_first(rows[i] + column, left);
+    return unit<F>::join(part);
+  }
+}
 
 }  // namespace simd
 }  // namespace FINEGRAIN_ISA
