@@ -52,7 +52,7 @@
 #include "plan/init.hpp"
 #include "plan/routing.hpp"
 #include "plan/logits.hpp"
-#include "plan/weigh.hpp"
+#include "plan/combine_weights.hpp"
 #include "plan/assign.hpp"
 #include "plan/balance.hpp"
 #include "plan/report.hpp"

@@ -3,8 +3,8 @@
 #pragma once
 
 #include "../base/math.hpp"
+#include "../plan/combine_weights.hpp"
 #include "../plan/report.hpp"
-#include "../plan/weigh.hpp"
 #include "executor.hpp"
 #include "linear.hpp"
 #include "norm.hpp"

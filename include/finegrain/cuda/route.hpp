@@ -3,8 +3,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../plan/combine_weights.hpp"
 #include "../plan/routing.hpp"
-#include "../plan/weigh.hpp"
 #include "dispatch_kernels.hpp"
 #include "report.hpp"
 #include "supported.hpp"

@@ -3,8 +3,8 @@
 #pragma once
 
 #include "../base/math.hpp"
+#include "../plan/combine_weights.hpp"
 #include "../plan/report.hpp"
-#include "../plan/weigh.hpp"
 #include "linear.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {

@@ -1,4 +1,4 @@
-// weigh: the weights of a token's chosen experts, from its scores. For every executor.
+// combine weights: those of the experts that a token chose, from its scores. For every executor.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
