@@ -4,7 +4,7 @@
 #pragma once
 
 #include <finegrain/base/random.hpp>
-#include <finegrain/cuda/dispatch.hpp>
+#include <finegrain/cuda/row_map.hpp>
 #include <vector>
 
 #include "memory.hpp"
@@ -53,7 +53,7 @@ inline routing all_at(int T, int R, int e) {
           std::vector<float>(static_cast<std::size_t>(T), 0.75f)};
 }
 
-/// A row_map's arrays on the host, as dispatch.hpp describes them. `tiles` and the rows hold what
+/// A row_map's arrays on the host, as row_map.hpp describes them. `tiles` and the rows hold what
 /// is written only: tile_count and offsets[R] of them.
 struct host_map {
   int tile = 0;

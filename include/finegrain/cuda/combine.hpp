@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "dispatch.hpp"
+#include "row_map.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {

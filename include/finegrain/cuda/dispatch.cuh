@@ -3,7 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "dispatch_kernels.hpp"
+#include "dispatch.hpp"
 #include "overlap.cuh"
 #include "router_tile.cuh"
 

@@ -5,7 +5,7 @@
 
 #include "../config/config.hpp"
 #include "../plan/extent.hpp"
-#include "dispatch.hpp"
+#include "row_map.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {

@@ -5,7 +5,7 @@
 
 #include "../plan/combine_weights.hpp"
 #include "../plan/routing.hpp"
-#include "dispatch_kernels.hpp"
+#include "dispatch.hpp"
 #include "report.hpp"
 #include "supported.hpp"
 

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "../dispatch.hpp"
+#include "../row_map.hpp"
 #include "../tile/place.hpp"
 #include "../tile/tma.cuh"
 #include "../tile/wgmma.cuh"
