@@ -128,7 +128,7 @@
 #include "cuda/buffer.hpp"
 #include "cuda/blas.hpp"
 #include "cuda/clock.hpp"
-#include "cuda/cache.hpp"
+#include "cuda/cached_rows.hpp"
 #include "cuda/kv_cache.hpp"
 #include "cuda/executor.hpp"
 #include "cuda/linear.hpp"

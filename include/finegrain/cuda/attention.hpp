@@ -4,7 +4,7 @@
 
 #include "../base/bounds.hpp"
 #include "../plan/extent.hpp"
-#include "cache.hpp"
+#include "cached_rows.hpp"
 #include "rotary.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {

@@ -10,7 +10,7 @@
 #include "../plan/plan.hpp"
 #include "blas.hpp"
 #include "buffer.hpp"
-#include "cache.hpp"
+#include "cached_rows.hpp"
 #include "clock.hpp"
 #include "elementwise.hpp"
 #include "kv_cache.hpp"

@@ -1,5 +1,5 @@
-// The cache of generation on the device, and what a pass tells kernels of it: it needs batches, which
-// kernels do without.
+// device_cache: the cache of generation on the device, and what a pass tells kernels of it: it needs
+// batches, which kernels do without.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -9,7 +9,7 @@
 #include "attention.cuh"
 #include "attention/latent.cuh"
 #include "bias.cuh"
-#include "cache.cuh"
+#include "cached_rows.cuh"
 #include "combine.cuh"
 #include "dispatch.cuh"
 #include "elementwise.cuh"

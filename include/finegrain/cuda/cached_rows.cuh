@@ -1,8 +1,8 @@
-// The cache of generation on the device: rows of new tokens are found, and copied to their places.
+// cached_rows: rows of new tokens are found, and copied to their places in a cache.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "cache.hpp"
+#include "cached_rows.hpp"
 #include "rotary.cuh"
 #include "vector.cuh"
 

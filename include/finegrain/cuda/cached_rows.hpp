@@ -1,4 +1,4 @@
-// Rows of a cache on the device: where new tokens' go, and how they get there.
+// cached_rows: where rows of new tokens go in a cache, and how they get there.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
