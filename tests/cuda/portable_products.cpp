@@ -3,7 +3,7 @@
 #include <cmath>
 #include <cstring>
 #include <finegrain/cuda/portable/products.hpp>
-#include <finegrain/cuda/tile/place.hpp>
+#include <finegrain/cuda/tile/block_place.hpp>
 #include <finegrain/reference/experts.hpp>
 #include <functional>
 

@@ -6,7 +6,7 @@
 #include "decode/ring.cuh"
 #include "decode/unit.cuh"
 #include "gated.cuh"
-#include "tile/place.hpp"
+#include "tile/block_place.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {

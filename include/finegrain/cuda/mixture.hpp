@@ -4,6 +4,7 @@
 
 #include "mixture_pass.hpp"
 #include "normed.hpp"
+#include "supported.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {

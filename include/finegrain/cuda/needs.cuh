@@ -24,6 +24,7 @@
 #include "route_few.cuh"
 #include "routing/load.cuh"
 #include "routing/rules.cuh"
+#include "supported.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {

@@ -7,7 +7,6 @@
 #include "../plan/routing.hpp"
 #include "dispatch.hpp"
 #include "report.hpp"
-#include "supported.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "../tile/place.hpp"
+#include "../tile/block_place.hpp"
 #include "backward.hpp"
 #include "backward_rows.cuh"
 #include "backward_weights.cuh"

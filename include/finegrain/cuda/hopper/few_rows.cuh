@@ -5,8 +5,8 @@
 
 #include "../gated.cuh"
 #include "../overlap.cuh"
+#include "../tile/block_place.hpp"
 #include "../tile/number.cuh"
-#include "../tile/place.hpp"
 #include "../tile/wgmma.cuh"
 #include "few_rows.hpp"
 #include "launch.cuh"

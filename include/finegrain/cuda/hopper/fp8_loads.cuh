@@ -3,7 +3,7 @@
 #pragma once
 
 #include "../fp8.hpp"
-#include "../tile/place.hpp"
+#include "../tile/block_place.hpp"
 #include "../tile/wgmma.cuh"
 #include "tile_ring.cuh"
 

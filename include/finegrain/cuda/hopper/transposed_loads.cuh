@@ -3,7 +3,7 @@
 #pragma once
 
 #include "../row_map.hpp"
-#include "../tile/place.hpp"
+#include "../tile/block_place.hpp"
 #include "../tile/tma.cuh"
 #include "../tile/wgmma.cuh"
 

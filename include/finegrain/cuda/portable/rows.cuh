@@ -6,8 +6,8 @@
 #include "../gated.cuh"
 #include "../products.hpp"
 #include "../tile/block.cuh"
+#include "../tile/block_place.hpp"
 #include "../tile/launch.cuh"
-#include "../tile/place.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {

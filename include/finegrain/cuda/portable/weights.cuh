@@ -5,8 +5,8 @@
 #include "../architectures.cuh"
 #include "../products.hpp"
 #include "../tile/block.cuh"
+#include "../tile/block_place.hpp"
 #include "../tile/launch.cuh"
-#include "../tile/place.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {

@@ -1,4 +1,4 @@
-// Which tile of a matrix a block works at.
+// block_place: which tile of a matrix a block works at.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
