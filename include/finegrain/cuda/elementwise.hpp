@@ -1,4 +1,4 @@
-// Kernels over single numbers and rows: sums, conversions, and the blend of two outputs.
+// Kernels over numbers and rows: sums, conversions, the blend of two outputs, columns of heads.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -1,4 +1,4 @@
-// Random weights, made on the device.
+// start_weights: how a network on the device gets its first weights.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

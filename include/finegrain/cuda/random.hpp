@@ -1,4 +1,4 @@
-// Random weights made on the device, the same numbers as the host's.
+// random_numbers: fills weights on the device with random numbers, the same as the host's.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

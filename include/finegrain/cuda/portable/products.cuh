@@ -1,4 +1,4 @@
-// portable_products: the experts' products with mma.sync, for compute capability 8.0 and later.
+// portable_products: the shape of the blocks that each product is cut into, by row_map::tile.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -68,7 +68,7 @@ struct kind_numbers {
   T* noise = nullptr;        // (R, D)
 };
 
-/// What they keep for backward.
+/// What routers of these kinds keep for backward.
 struct kind_state {
   float* projected = nullptr;     // (T, P) of a cosine router
   float* spread = nullptr;        // (T, R) of a noisy one: the deviation's softplus^-1
