@@ -131,6 +131,7 @@
 #include "cuda/cached_rows.hpp"
 #include "cuda/kv_cache.hpp"
 #include "cuda/executor.hpp"
+#include "cuda/place.hpp"
 #include "cuda/linear.hpp"
 #include "cuda/row_map.hpp"
 #include "cuda/products.hpp"

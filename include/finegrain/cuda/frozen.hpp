@@ -6,7 +6,7 @@
 #include "../plan/frozen.hpp"
 #include "coded.hpp"
 #include "coded_linear.hpp"
-#include "executor.hpp"
+#include "place.hpp"
 #include "experts.hpp"
 #include "fp8.hpp"
 

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "../plan/init.hpp"
-#include "executor.hpp"
+#include "place.hpp"
 #include "random.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {

@@ -13,6 +13,7 @@
 #include "attention.hpp"
 #include "elementwise.hpp"
 #include "executor.hpp"
+#include "kv_cache.hpp"
 #include "linear.hpp"
 #include "norm.hpp"
 #include "project.hpp"

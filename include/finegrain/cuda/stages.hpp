@@ -7,7 +7,7 @@
 #include "../plan/stages.hpp"
 #include "elementwise.hpp"
 #include "embed.hpp"
-#include "executor.hpp"
+#include "place.hpp"
 #include "latent_attention.hpp"
 #include "linear.hpp"
 #include "loss.hpp"

@@ -11,8 +11,7 @@
 
 #include "../cuda/adamw.hpp"
 #include "../cuda/elementwise.hpp"
-#include "../cuda/executor.hpp"
-#include "../plan/place.hpp"
+#include "../cuda/place.hpp"
 #include "device_update.hpp"
 #include "optimizer.hpp"
 
