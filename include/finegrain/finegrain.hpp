@@ -148,6 +148,7 @@
 #include "cuda/coded.hpp"
 #include "cuda/fp8.hpp"
 #include "cuda/coded_linear.hpp"
+#include "cuda/frozen_experts.hpp"
 #include "cuda/frozen.hpp"
 #include "cuda/mixture_memory.hpp"
 #include "cuda/mixture_pass.hpp"

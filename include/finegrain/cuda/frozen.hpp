@@ -4,75 +4,25 @@
 
 #include "../expr/latent_attention.hpp"
 #include "../plan/frozen.hpp"
-#include "coded.hpp"
 #include "coded_linear.hpp"
+#include "frozen_experts.hpp"
 #include "place.hpp"
-#include "experts.hpp"
-#include "fp8.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
-namespace device {
 
-/// The weights of a group of experts in format F.
-template <format F>
-struct frozen_experts {
-  static constexpr format number = F;
-  coded_family codes;
-  int count = 0, hidden = 0, width = 0;
-
-  constexpr frozen_experts(arena& memory, int count, int hidden, int width)
-      : codes(memory, F, count, hidden, width), count(count), hidden(hidden), width(width) {}
-  template <class T, class W>
-  void fill(basic_cuda<T> const& on, W const& w) const {
-    coded_experts<T, F>::pack(w.gate.data, w.up.data, w.down.data, count, hidden, width, codes,
-                              on.stream);
-  }
-};
-template <class W>
-concept Frozen = std::is_base_of_v<frozen_experts<W::number>, W>;
-
-/// In the place of `experts` for a pass through a frozen layer.
+/// Fills a frozen stage's weight: the codes of numbers, or the numbers as they are.
 template <class T, format F>
-struct frozen_layer {
-  static constexpr bool has_fp8 = F == format::fp8 && std::is_same_v<T, bf16>;
+void freeze(basic_cuda<T> const& on, std::type_identity_t<matrix<T const>> from,
+            device::coded_weight<F> const& to) {
+  device::coded_linear<T, F>::pack(from.data, to, on.stream);
+}
+template <class T>
+void freeze(basic_cuda<T> const& on, std::type_identity_t<matrix<T const>> from,
+            std::type_identity_t<matrix<T>> to) {
+  place<basic_cuda<T>>::copy(on, from.data, to.size(), to.data);
+}
 
-  format activations = format::bf16;
-  coded_family routed{}, shared{};
-
-  void up_forward(expert_products<T> const& p, instructions use, CUstream_st* stream) const {
-    if constexpr (has_fp8)
-      if (takes_fp8(p, use)) {
-        auto const [r, s] = rows_of(p);
-        fp8_products<T>::quantize(p, r, s, stream);
-        return fp8_products<T>::up_forward(p, r, s, stream);
-      }
-    coded_experts<T, F>::up_forward(p, routed, shared, stream);
-  }
-  void down_forward(expert_products<T> const& p, instructions use, CUstream_st* stream) const {
-    if constexpr (has_fp8)
-      if (takes_fp8(p, use)) {
-        auto const [r, s] = rows_of(p);
-        return fp8_products<T>::down_forward(p, r, s, stream);
-      }
-    coded_experts<T, F>::down_forward(p, routed, shared, stream);
-  }
-  void down_combine(expert_products<T> const& p, T const* add, T* y, CUstream_st* stream) const {
-    coded_experts<T, F>::down_combine(p, routed, shared, add, y, stream);
-  }
-
- private:
-  bool takes_fp8(expert_products<T> const& p, instructions use) const {
-    bool const few = p.routed.width == 0 && p.rows.tokens <= most_streamed;
-    return activations == format::fp8 && use == instructions::all && p.rows.tile == 128 && !few &&
-           fp8_fits(p) && fp8_products<T>::available();
-  }
-  std::pair<fp8_family, fp8_family> rows_of(expert_products<T> const& p) const {
-    fp8_family r, s;
-    if (p.routed.width > 0) r = fp8_rows_of(routed, p.routed, p.rows.max_rows(), p.hidden);
-    if (p.shared.width > 0) s = fp8_rows_of(shared, p.shared, p.rows.tokens, p.hidden);
-    return {r, s};
-  }
-};
+namespace device {
 
 /// The weights of routed experts, of expression E: codes, and all else as it is.
 template <class T, format F, config C, Expr E>
@@ -91,19 +41,18 @@ struct frozen_routed : frozen_experts<F> {
   void fill(basic_cuda<T> const& on, T const* numbers) const {
     auto const w = bind_weights<E, T const>(numbers);
     frozen_experts<F>::fill(on, w);
-    auto const copy = [&on](auto from, matrix<T> to, std::int64_t count) {
-      place<basic_cuda<T>>::copy(on, from.data, count, to.data);
-    };
-    copy(w.router, router, router.size());
-    copy(w.bias, bias, room_of(w.bias)), copy(w.table, table, room_of(w.table));
-    copy(w.project, project, project.size());
-    copy(w.temperature, temperature, temperature.size());
+    freeze(on, w.router, router), freeze(on, w.project, project);
+    freeze(on, w.temperature, temperature);
+    freeze_summed(on, w.bias, bias), freeze_summed(on, w.table, table);
   }
 
  private:
   /// Numbers of a selection bias or a table, with what rounding left of them (`summed`).
   static constexpr std::int64_t room_of(matrix<T const> m) {
     return m.size() > 0 ? finegrain::detail::room(m.size(), role::selection_bias) : 0;
+  }
+  static void freeze_summed(basic_cuda<T> const& on, matrix<T const> from, matrix<T> to) {
+    place<basic_cuda<T>>::copy(on, from.data, room_of(from), to.data);
   }
 };
 
@@ -115,7 +64,7 @@ struct frozen_product {
 
   constexpr explicit frozen_product(arena& memory) : weight(memory, Out, In) {}
   void fill(basic_cuda<T> const& on, T const* numbers) const {
-    coded_linear<T, F>::pack(numbers, weight, on.stream);
+    freeze(on, {numbers, Out, In}, weight);
   }
 };
 
@@ -150,15 +99,11 @@ requires(device::is_coded(
         key_norm(memory.matrix<T>(E::normed, E::norm_width(KvHeads))) {}
   void fill(basic_cuda<T> const& on, T const* numbers) const {
     auto const w = bind_weights<E, T const>(numbers);
-    auto const copy = [&](matrix<T const> from, matrix<T> to) {
-      place<basic_cuda<T>>::copy(on, from.data, to.size(), to.data);
-    };
-    copy(w.query_bias, query_bias), copy(w.key_bias, key_bias), copy(w.value_bias, value_bias);
-    copy(w.query_norm, query_norm), copy(w.key_norm, key_norm);
-    auto const pack = [&](matrix<T const> from, device::coded_weight<F.rest> const& to) {
-      device::coded_linear<T, F.rest>::pack(from.data, to, on.stream);
-    };
-    pack(w.query, query), pack(w.key, key), pack(w.value, value), pack(w.output, output);
+    freeze(on, w.query, query), freeze(on, w.query_bias, query_bias);
+    freeze(on, w.key, key), freeze(on, w.key_bias, key_bias);
+    freeze(on, w.value, value), freeze(on, w.value_bias, value_bias);
+    freeze(on, w.query_norm, query_norm), freeze(on, w.key_norm, key_norm);
+    freeze(on, w.output, output);
   }
 };
 
@@ -181,15 +126,10 @@ requires(device::is_coded(
         kv_a_norm(memory.matrix<T>(1, N.kv_rank)) {}
   void fill(basic_cuda<T> const& on, T const* numbers) const {
     auto const w = bind_weights<E, T const>(numbers);
-    auto const pack = [&](matrix<T const> from, device::coded_weight<F.rest> const& to) {
-      device::coded_linear<T, F.rest>::pack(from.data, to, on.stream);
-    };
-    auto const copy = [&](matrix<T const> from, matrix<T> to) {
-      place<basic_cuda<T>>::copy(on, from.data, to.size(), to.data);
-    };
-    pack(w.q_proj, q_proj), pack(w.q_a, q_a), pack(w.q_b, q_b);
-    pack(w.kv_a, kv_a), pack(w.output, output);
-    copy(w.kv_b, kv_b), copy(w.q_a_norm, q_a_norm), copy(w.kv_a_norm, kv_a_norm);
+    freeze(on, w.q_proj, q_proj), freeze(on, w.q_a, q_a);
+    freeze(on, w.q_a_norm, q_a_norm), freeze(on, w.q_b, q_b);
+    freeze(on, w.kv_a, kv_a), freeze(on, w.kv_a_norm, kv_a_norm);
+    freeze(on, w.kv_b, kv_b), freeze(on, w.output, output);
   }
 };
 
@@ -212,7 +152,7 @@ requires(device::is_coded(F.experts)) struct frozen_weights<basic_cuda<T>, F, sh
   void fill(basic_cuda<T> const& on, T const* numbers) const {
     auto const w = bind_weights<shared_experts<C>, T const>(numbers);
     device::frozen_experts<F.experts>::fill(on, w);
-    place<basic_cuda<T>>::copy(on, w.shared_gate.data, w.shared_gate.size(), shared_gate.data);
+    freeze(on, w.shared_gate, shared_gate);
   }
 };
 template <class T, formats F, config C>
@@ -234,8 +174,7 @@ requires(
         own(bind_weights<Router, T const>(own_numbers.data)) {}
   void fill(basic_cuda<T> const& on, T const* numbers) const {
     device::frozen_routed<T, F.experts, C, E>::fill(on, numbers);
-    place<basic_cuda<T>>::copy(on, numbers + weights_size<E>() - own_size, own_size,
-                               own_numbers.data);
+    freeze(on, {numbers + weights_size<E>() - own_size, 1, own_size}, own_numbers);
   }
 };
 

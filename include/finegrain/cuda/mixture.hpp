@@ -65,10 +65,10 @@ struct mixture_plan {
     if (on.activations != format::bf16 && on.activations != format::fp8)
       throw invalid_argument("the activations of frozen experts are bf16 or fp8");
     if constexpr (Frozen<part>) {
-      if (on.activations == format::fp8 && !frozen_layer<T, part::number>::has_fp8)
+      if (on.activations == format::fp8 && !frozen_products<T, part::number>::has_fp8)
         throw invalid_argument(
             "activations in fp8 are for experts frozen in fp8, of bf16 networks");
-      frozen_layer<T, part::number> v{.activations = on.activations};
+      frozen_products<T, part::number> v{.activations = on.activations};
       if constexpr (Shared) v.shared = shared_part(w).codes;
       if constexpr (Routed) v.routed = routed_part(w).codes;
       return v;
