@@ -151,6 +151,7 @@
 #include "cuda/frozen_experts.hpp"
 #include "cuda/frozen.hpp"
 #include "cuda/mixture_memory.hpp"
+#include "cuda/router_pass.hpp"
 #include "cuda/mixture_pass.hpp"
 #include "cuda/mixture.hpp"
 #include "cuda/own_router.hpp"

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "frozen.hpp"
 #include "mixture_pass.hpp"
 #include "normed.hpp"
 #include "supported.hpp"
