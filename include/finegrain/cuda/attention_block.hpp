@@ -27,8 +27,8 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim, Form>> {
   static constexpr heads shape{Heads, KvHeads, HeadDim};
   static constexpr int q_width = Heads * HeadDim, kv_width = KvHeads * HeadDim;
   static constexpr int all_width = q_width + 2 * kv_width;
-  static constexpr std::int64_t few = 16;   // new tokens that share out a cache's keys
-  static constexpr std::int64_t some = 64;  // of several sequences, that do at a time
+  static constexpr std::int64_t most_decoded = 16;  // new tokens of one sequence for attend::decode
+  static constexpr std::int64_t decoded_at_once = 64;  // of several sequences, for decode_each
 
   /// Of queries, keys and values, side by side or apart.
   struct head_rows {
@@ -68,7 +68,7 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim, Form>> {
           dmixed(memory.matrix<T>(e.training ? e.tokens : 0, q_width)),
           delta(memory.take<float>(e.training ? e.tokens * Heads : 0)),
           parts(memory.take<float>(
-              e.training ? 0 : device::decode_room(shape, std::min(e.tokens, some)))),
+              e.training ? 0 : device::decode_room(shape, std::min(e.tokens, decoded_at_once)))),
           sums(memory.take<float>(e.training ? most_sums(e.tokens) : 0)),
           numbers(memory.take<T>(std::max(device::decoded_numbers(e, q_width, D),
                                           device::decoded_numbers(e, D, q_width)))) {}
@@ -80,8 +80,7 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim, Form>> {
                       gradients mode = gradients::overwrite) {
     scratch const t(p.scratch, p.extent);
     auto const at = device::places_of(p.batch, p.extent.tokens, p.past());
-    auto const parts = s.qkv.parts();
-    matrix<T> const q = parts[0], k = parts[1], v = parts[2];
+    auto const [q, k, v] = s.qkv.parts();
     matrix<T> const made_q = E::normed ? s.norms.query : q, made_k = E::normed ? s.norms.key : k;
     if constexpr (Form.bias) {
       device::bias<T>::begin(w.query_bias.data, made_q, p.on.stream);
@@ -108,7 +107,7 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim, Form>> {
     earlier const past = p.past();
     if (past.rows && !past.none())
       attend_each(p, past, q, keys, values, s, t);
-    else if (p.cache && !past.rows && x.rows <= few)
+    else if (p.cache && !past.rows && x.rows <= most_decoded)
       device::attend<T>::decode(shape, at, q, keys, values, s.mixed, s.log_weight, t.parts,
                                 p.on.stream);
     else  // several sequences that all begin need not go through the cache
@@ -153,8 +152,8 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim, Form>> {
   static void attend_each(pass<X> const& p, earlier const& past, matrix<T const> q,
                           matrix<T const> keys, matrix<T const> values, saved const& s,
                           scratch const& t) {
-    for (std::int64_t first = 0; first < q.rows; first += some) {
-      std::int64_t const n = std::min(some, q.rows - first);
+    for (std::int64_t first = 0; first < q.rows; first += decoded_at_once) {
+      std::int64_t const n = std::min(decoded_at_once, q.rows - first);
       device::attend<T>::decode_each(
           shape, {n, past.rows + first, past.capacity}, q.middle_rows(first, n), keys, values,
           s.mixed.middle_rows(first, n), s.log_weight + first * Heads, t.parts, p.on.stream);
