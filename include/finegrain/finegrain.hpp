@@ -142,7 +142,7 @@
 #include "cuda/combine.hpp"
 #include "cuda/norm.hpp"
 #include "cuda/bias.hpp"
-#include "cuda/normed.hpp"
+#include "cuda/normed_residual.hpp"
 #include "cuda/rules.hpp"
 #include "cuda/routing/kinds.hpp"
 #include "cuda/coded.hpp"

@@ -8,7 +8,7 @@
 #include "../plan/attention.hpp"
 #include "attention.hpp"
 #include "bias.hpp"
-#include "normed.hpp"
+#include "normed_residual.hpp"
 #include "stages.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -192,17 +192,17 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim, Form>> {
 };
 
 /// x + attention(rmsnorm(x)): the norm, which reads x, begins the sum, to which attention's last
-/// product is added; in backward the norm adds the residual's gradient.
+/// product is added.
 template <class T, int D, norm_epsilon Epsilon, int Heads, int KvHeads, int HeadDim,
           attention_form Form>
 struct plan<basic_cuda<T>,
-            residual_of<then<rmsnorm<D, Epsilon>, attention<D, Heads, KvHeads, HeadDim, Form>>>> {
+            residual_of<then<rmsnorm<D, Epsilon>, attention<D, Heads, KvHeads, HeadDim, Form>>>>
+    : device::normed_residual<T, D,
+                              plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim, Form>>> {
   using X = basic_cuda<T>;
   using stage = plan<X, attention<D, Heads, KvHeads, HeadDim, Form>>;
-
-  using memory = device::normed<T, D, stage>;
-  using saved = typename memory::saved;
-  using scratch = typename memory::scratch;
+  using block = device::normed_residual<T, D, stage>;
+  using typename block::saved, typename block::scratch;
 
   template <class W>
   static void forward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T> y) {
@@ -210,15 +210,6 @@ struct plan<basic_cuda<T>,
     device::norm<T>::add_forward(x, {}, w.a.a.gain.data, static_cast<float>(Epsilon.value), y,
                                  s.rows, s.inverse_rms, p.on.stream);
     stage::forward(p, w.a.b, s.inner, s.rows, y, gradients::accumulate);
-  }
-  template <class W, class V>
-  static void backward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T const> dy,
-                       V const& dw, matrix<T> dx) {
-    scratch const t(p.scratch, p.extent);
-    p.scratch = t.rest;
-    stage::backward(p, w.a.b, s.inner, s.rows, dy, dw.a.b, t.drows);
-    device::norm<T>::backward(x, w.a.a.gain.data, s.inverse_rms, t.drows, dy, t.sums,
-                              dw.a.a.gain.data, p.gradients, dx, p.on.stream);
   }
 };
 

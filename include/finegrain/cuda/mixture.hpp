@@ -4,7 +4,7 @@
 
 #include "frozen.hpp"
 #include "mixture_pass.hpp"
-#include "normed.hpp"
+#include "normed_residual.hpp"
 #include "supported.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -109,15 +109,14 @@ struct plan<basic_cuda<T>, mlp<D, F, Act>>
           T, config{.hidden = D, .width = F, .routed = 1, .top_k = 1, .shared = 1, .act = Act},
           true, false> {};
 
-/// x + mixture(rmsnorm(x)): the residual is added in the combine, and in backward in the norm.
+/// x + mixture(rmsnorm(x)): the residual is added in the combine.
 template <class T, int D, norm_epsilon Epsilon, config C>
-struct plan<basic_cuda<T>, residual_of<then<rmsnorm<D, Epsilon>, mixture<C>>>> {
+struct plan<basic_cuda<T>, residual_of<then<rmsnorm<D, Epsilon>, mixture<C>>>>
+    : device::normed_residual<T, D, plan<basic_cuda<T>, mixture<C>>> {
   using X = basic_cuda<T>;
   using layer = plan<X, mixture<C>>;
-
-  using memory = device::normed<T, D, layer>;
-  using saved = typename memory::saved;
-  using scratch = typename memory::scratch;
+  using block = device::normed_residual<T, D, layer>;
+  using typename block::saved, typename block::scratch;
 
   template <class W>
   static void forward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T> y) {
@@ -131,13 +130,8 @@ struct plan<basic_cuda<T>, residual_of<then<rmsnorm<D, Epsilon>, mixture<C>>>> {
   template <class W, class V>
   static void backward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T const> dy,
                        V const& dw, matrix<T> dx) {
-    layer::check_dense(dy, "dy"), layer::check_dense(dx, "dx");
-    scratch const t(p.scratch, p.extent);
-    p.scratch = t.rest;
-    layer::pass_of(p, w.a.b, s.inner, s.rows.data, device::experts<T>{})
-        .backward(dy.data, layer::template views<T>(dw.a.b), nullptr, t.drows.data);
-    device::norm<T>::backward(x, w.a.a.gain.data, s.inverse_rms, t.drows, dy, t.sums,
-                              dw.a.a.gain.data, p.gradients, dx, p.on.stream);
+    layer::check_dense(dx, "dx");
+    block::backward(p, w, s, x, dy, dw, dx);
   }
 };
 

@@ -1,16 +1,19 @@
-// What a residual stage behind a norm keeps and needs beside the stage's own memory.
+// normed_residual: what x + stage(rmsnorm(x)) keeps and needs on the device, and its backward.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "../base/buffer.hpp"
+#include "../plan/plan.hpp"
+#include "executor.hpp"
 #include "norm.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 
-/// Memory of x + stage(rmsnorm(x)), D wide.
+/// D wide; Stage is the stage's plan.
 template <class T, int D, class Stage>
-struct normed {
+struct normed_residual {
+  using X = basic_cuda<T>;
+
   struct saved {
     matrix<T> rows;      // (T, D) of the norm
     float* inverse_rms;  // (T)
@@ -31,6 +34,17 @@ struct normed {
       static_cast<void>(typename Stage::scratch(memory, e));
     }
   };
+
+  /// The norm adds the residual's gradient to its own.
+  template <class W, class V>
+  static void backward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T const> dy,
+                       V const& dw, matrix<T> dx) {
+    scratch const t(p.scratch, p.extent);
+    p.scratch = t.rest;
+    Stage::backward(p, w.a.b, s.inner, s.rows, dy, dw.a.b, t.drows);
+    norm<T>::backward(x, w.a.a.gain.data, s.inverse_rms, t.drows, dy, t.sums, dw.a.a.gain.data,
+                      p.gradients, dx, p.on.stream);
+  }
 };
 
 }  // namespace device
