@@ -199,24 +199,18 @@ numbers random_weights(std::uint64_t& seed) {
   return w;
 }
 
-/// The worst of y, dx and every weight's gradient; and that what must be equal is.
+/// How far off y is, with a gradient and without, dx, and the worst of all weights' gradients.
 struct comparison {
   double y = 0, dx = 0, dw = 0;
   std::string worst;
 };
 
-template <fg::Expr E, class T = bf16>
-comparison compare(std::int64_t tokens, std::uint64_t seed, fg::batch const& b,
-                   fg::gradients mode = fg::gradients::overwrite,
-                   fg::device::instructions use = fg::device::instructions::all) {
-  device_layer<E, T> fast;
-  exact_layer<E> exact;
-  fast.on.use = use;
+/// A training pass of both, of random x and dy; and that what must be the same again is.
+template <fg::Expr E, class T>
+comparison compare(device_layer<E, T>& fast, exact_layer<E>& exact, std::int64_t tokens,
+                   std::uint64_t seed, fg::batch const& b, fg::gradients mode) {
   fast.mode = exact.mode = mode;
-  if (mode == fg::gradients::accumulate) exact.before = fast.before = 0.25f;
-  numbers const w = rounded<T>(random_weights<E>(seed));
-  fast.set_weights(w);
-  exact.set_weights(w);
+  exact.before = fast.before = mode == fg::gradients::accumulate ? 0.25f : poison;
   numbers const x = rounded<T>(random_numbers(tokens * exact.in, ++seed)),
                 dy = rounded<T>(random_numbers(tokens * exact.out, ++seed));
   fast.train(x, dy, b);
@@ -237,9 +231,21 @@ comparison compare(std::int64_t tokens, std::uint64_t seed, fg::batch const& b,
     CHECK(same(dw, fast.read_dw()));
   }
   // what is not trained has other tiles, and no chance, noise and the like
-  double const inference = off(exact.forward(x, b), fast.forward(x, b));
-  CHECK(inference < 0.01);
+  made.y = std::max(made.y, off(exact.forward(x, b), fast.forward(x, b)));
   return made;
+}
+/// The same of new ones, with random weights.
+template <fg::Expr E, class T = bf16>
+comparison compare(std::int64_t tokens, std::uint64_t seed, fg::batch const& b,
+                   fg::gradients mode = fg::gradients::overwrite,
+                   fg::device::instructions use = fg::device::instructions::all) {
+  device_layer<E, T> fast;
+  exact_layer<E> exact;
+  fast.on.use = use;
+  numbers const w = rounded<T>(random_weights<E>(seed));
+  fast.set_weights(w);
+  exact.set_weights(w);
+  return compare(fast, exact, tokens, seed, b, mode);
 }
 
 }  // namespace under_test
