@@ -125,7 +125,7 @@ struct input_part {
 
 template <class T>
 struct kinds {
-  // ---- forward, in this order ----
+  // ---- forward: the choice, in this order ----
 
   /// Keeps the seed of this pass for backward: the router-th word of the request's seed, with which
   /// `step`, unless it is null, is mixed as a trainer does on the host.
@@ -136,6 +136,12 @@ struct kinds {
                      kind_numbers<T const> const& w, T const* x, router_state const& state,
                      kind_state const& saved, kind_scratch<T> const& t, std::int64_t tokens,
                      CUstream_st* stream);
+  /// Around a user's rule: state.scores, from logits, which it reads; and of its experts those that may
+  /// stay.
+  static void scores(routing_rules const& c, router_state const& state, std::int64_t tokens,
+                     CUstream_st* stream);
+  static void distinct(routing_rules const& c, router_state const& state, std::int64_t tokens,
+                       CUstream_st* stream);
   /// Ahead of choice::choose: t.keys that Sinkhorn has balanced, or the experts that chose tokens.
   static void prepare(routing_rules const& c, router_kinds const& kinds, router_state const& state,
                       kind_scratch<T> const& t, std::int64_t tokens, CUstream_st* stream);
@@ -143,11 +149,9 @@ struct kinds {
   static void drop(routing_rules const& c, router_kinds const& kinds, router_state const& state,
                    kind_state const& saved, sequence_starts starts, row_map const& rows,
                    std::int32_t* block_counts, CUstream_st* stream);
-  /// state.scores from logits; and, of a rule's experts, those that may stay.
-  static void scores(routing_rules const& c, router_state const& state, std::int64_t tokens,
-                     CUstream_st* stream);
-  static void distinct(routing_rules const& c, router_state const& state, std::int64_t tokens,
-                       CUstream_st* stream);
+
+  // ---- forward: losses and the report ----
+
   /// t.rule (R): how many times each expert was chosen in this batch, over the mean.
   static void chosen(routing_rules const& c, balance_terms const& loss, router_state const& state,
                      kind_scratch<T> const& t, std::int64_t tokens, CUstream_st* stream);
