@@ -13,6 +13,7 @@ namespace device {
 template <class T, config C, bool Shared, bool Routed>
 struct mixture_plan {
   using X = basic_cuda<T>;
+  static constexpr config layer = C;  // which passes refer to
   static_assert(!unsupported(C),
                 "on cuda, hidden and width are multiples of 8, and routed is 1024 at most: see "
                 "cuda/supported.hpp");
@@ -58,7 +59,6 @@ struct mixture_plan {
     if (reinterpret_cast<std::uintptr_t>(m.data) % 16 != 0)
       throw invalid_argument("on cuda %s must start on a border of 16 bytes", what);
   }
-  static constexpr config layer = C;
   /// What makes forward's products: of weights as stored, or of frozen ones.
   template <class W>
   static auto experts_of(X const& on, W const& w) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../plan/own_router.hpp"
+#include "elementwise.hpp"
 #include "mixture.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
