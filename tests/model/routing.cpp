@@ -1,5 +1,6 @@
 // A network's routers: what a call may ask of them, and the log of what they did.
 // SPDX-License-Identifier: Apache-2.0
+#include <climits>
 #include <cmath>
 #include <numeric>
 
@@ -26,6 +27,7 @@ TEMPLATE_TEST_CASE("what a router cannot do is refused", "", EXECUTORS) {
   refused({.top_k = 3}, true);  // one more than configured only where nothing is trained
   refused({.top_k = -1, .mask_best = -1});
   refused({.mask_best = 5});
+  refused({.mask_best = INT_MAX});
   refused({.mask_best = -1});
   refused({.balance = {.expert = -1}}, true);
   refused({.balance = {.expert = NAN}}, true);

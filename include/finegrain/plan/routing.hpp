@@ -141,7 +141,7 @@ inline void check_request(config const& c, routing_request const& request, bool 
                            request.top_k);
   if (request.mask_best != 0 && !by_tokens)
     throw invalid_argument("only where tokens choose can their best experts be excluded");
-  if (request.mask_best < 0 || request.mask_best + k > choice)
+  if (request.mask_best < 0 || request.mask_best > choice - k)
     throw invalid_argument("with the best %d of %d experts excluded, %d cannot be chosen",
                            request.mask_best, choice, k);
   auto const number = [](double x) { return x >= 0 && x <= 1e30; };
