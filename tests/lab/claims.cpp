@@ -1,5 +1,6 @@
 // Claims: what intervals say to them.
 // SPDX-License-Identifier: Apache-2.0
+#include <cmath>
 #include <finegrain/lab/claims.hpp>
 
 #include "../catch.hpp"
@@ -40,6 +41,7 @@ TEST_CASE("Claims are a table; numbers have signs and intervals") {
   CHECK_THAT(csv, ContainsSubstring("a < b,−0.500 ± 0.000,holds\n"));
   CHECK(fg::signed_text({0.5, 0.25, 2}, 2) == "+0.50 ± 0.25");
   CHECK(fg::signed_text({}) == "–");
+  CHECK(fg::signed_text({NAN, NAN, 2}) == "nan");
   CHECK(fg::mean_text({2.5, 0.25, 2}, 1) == "2.5 ± 0.2");
   CHECK(fg::mean_text({}) == "–");
 }

@@ -53,6 +53,26 @@ TEST_CASE(
             picture::draw({"", "", "", {{"a", {{0, endless}, {1, 2}}}}, {{"l", endless}}})) == "");
 }
 
+TEST_CASE("A picture is as high as what it shows, however small or large that is") {
+  auto const drawn = [](double from, double to) {
+    std::string svg = picture::draw({"", "", "", {{"a", {{0, from}, {1, to}}}}});
+    CHECK(wellformed(svg) == "");
+    std::size_t const line = svg.find("<circle");  // a dot for each point
+    auto const y = [&](std::size_t at) { return std::stod(svg.substr(svg.find("cy=\"", at) + 4)); };
+    REQUIRE(line != svg.npos);
+    return std::pair(y(line) - y(svg.find("<circle", line + 1)), svg);
+  };
+  double const whole = drawn(1, 5).first;
+  for (double size : {1e-200, 1e-9, 1e-3, 1e5, 1e20, 1e250}) {
+    auto const [rise, svg] = drawn(size, 5 * size);
+    CHECK(rise == Approx(whole).margin(0.1));
+    if (size < 1e-3 || size > 1e5) CHECK_THAT(svg, ContainsSubstring(size < 1 ? ">5e-" : ">5e+"));
+  }
+  for (double same : {-1e300, -2.0, 0.0, 1e-9, 3.0, 1e20, 1e300})
+    CHECK(drawn(same, same).first == 0);
+  CHECK_THAT(drawn(1e-9, 1e-9).second, ContainsSubstring(">1e-09<"));
+}
+
 TEST_CASE("A point at no place leaves the picture of the others as it is") {
   double const endless = std::numeric_limits<double>::infinity();
   auto const drawn = [](std::vector<picture::point> points) {

@@ -1,6 +1,7 @@
 // Matrices as pictures.
 // SPDX-License-Identifier: Apache-2.0
 #include <finegrain/lab/grid.hpp>
+#include <limits>
 
 #include "../catch.hpp"
 #include "wellformed.hpp"
@@ -20,6 +21,8 @@ TEST_CASE("Signed colours are white at 0, blue above and orange below") {
   CHECK(picture::signed_colour(1) == picture::heat_colour(1));
   CHECK(picture::signed_colour(-1) == "#b04c00");
   CHECK(picture::signed_colour(-5) == "#b04c00");
+  CHECK(picture::signed_colour(std::numeric_limits<double>::quiet_NaN()) ==
+        picture::heat_colour(0));
 }
 
 TEST_CASE("Pictures of nothing and of what is no number are well-formed") {

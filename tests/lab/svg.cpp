@@ -42,6 +42,24 @@ TEST_CASE("Numbers so large that no round ones lie between them have no ticks") 
     }
 }
 
+TEST_CASE("A number beside an axis is told from the next tick, whatever its size") {
+  CHECK(picture::scale{0, 5e-9, 0, 1}.words(3e-9, 6) == "3e-09");
+  CHECK(picture::scale{1e20, 5e20, 0, 1}.words(1.5e20, 6, 2) == "1.5e+20");
+  CHECK(picture::scale{0, 3e7, 0, 1}.words(1.5e7, 6) == "15000000");
+  CHECK(picture::scale{0, 3e9, 0, 1}.words(1.5e9, 6) == "1.5e+09");
+  CHECK(picture::scale{0, 5e-9, 0, 1}.words(0, 6) == "0");
+  for (double low : {-3.7, 0.0, 1e-9, 1e-200, 12345.6, -1e17, 1e100})
+    for (double length : {1e-9, 0.3, 99.0, 1e12, 1e200}) {
+      picture::scale const s{low, low + length, 0, 1};
+      auto const ticks = s.ticks(6);
+      for (std::size_t i = 1; i < ticks.size(); ++i) {
+        CAPTURE(low, length, s.words(ticks[i], 6));
+        CHECK(s.words(ticks[i], 6) != s.words(ticks[i - 1], 6));
+      }
+    }
+  CHECK(picture::scale{1e20, 1e20, 0, 1}.tick_digits() > 0);  // none, and no error
+}
+
 TEST_CASE("A drawing is well-formed, and words in it are words") {
   picture::drawing d(100, 50);
   d.line({0, 0}, {1, 1}, R"(stroke="#444")");

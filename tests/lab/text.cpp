@@ -13,6 +13,10 @@ TEST_CASE("Numbers are rounded to what is asked") {
   CHECK(text::fixed(-0.5, 0) == "-0");
   CHECK(text::fixed(std::numeric_limits<double>::quiet_NaN(), 2) == "nan");
   CHECK(text::fixed(1e300, 2) == "1e+300");
+  CHECK(text::fixed(1.5e-70, 71) == "1.5e-70");  // longer than what it is written to
+  CHECK(text::fixed(1e29, 40) == "1e+29");
+  CHECK(text::significant(1.54e-9, 2) == "1.5e-09");
+  CHECK(text::significant(1250.25, 6) == "1250.25");
   CHECK(text::shortest(0.1) == "0.1");
   CHECK(text::shortest(-std::nan("")) == "nan");
   CHECK(text::rounded(-0.0) == "0");

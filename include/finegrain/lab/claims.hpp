@@ -58,10 +58,12 @@ inline std::string mean_text(estimate const& e, int digits = 3) {
   return e.has_interval() ? out + " ± " + text::fixed(e.half, digits) : out;
 }
 
-/// A difference with its sign and interval: −0.044 ± 0.010; a dash where nothing was measured.
+/// A difference with its sign and interval: −0.044 ± 0.010; a dash where nothing was measured,
+/// nan where a value is none.
 inline std::string signed_text(estimate const& e, int digits = 3) {
   if (e.count == 0) return "–";
   std::string out = text::fixed(e.mean, digits);
+  if (std::isnan(e.mean)) return out;
   out = out[0] == '-' ? "−" + out.substr(1) : "+" + out;
   return e.has_interval() ? out + " ± " + text::fixed(e.half, digits) : out;
 }

@@ -53,6 +53,12 @@ struct plot_frame {
   scale x, y;
 };
 
+/// How far a picture of one height goes above and below it: so that it tells what height that is.
+inline double half_room(double height) {
+  double const size = std::fabs(height);
+  return size > 1e-300 ? std::max(std::min(size, 1.0) / 2, size / 1000) : 0.5;
+}
+
 inline plot_frame frame_of(curve_plot const& plot, double left, double right, double top,
                            double bottom) {
   double x0 = std::numeric_limits<double>::infinity(), x1 = -x0,
@@ -69,17 +75,19 @@ inline plot_frame frame_of(curve_plot const& plot, double left, double right, do
       widen(c.points[i].y + half);
     }
   for (level const& l : plot.levels) widen(l.y);
-  if (!(low < high)) low = std::isfinite(low) ? low - 0.5 : 0, high = low + 1;
-  high = std::max(std::min(high, plot.highest), low + 1e-6);
+  if (!std::isfinite(low)) low = 0, high = 1;
+  high = std::min(high, plot.highest);
+  if (!(low < high)) high = low + half_room(low), low -= half_room(low);
   double const room = 0.04 * (high - low);
   if (!(x0 <= x1)) x0 = 0, x1 = 1;
-  return {{x0, x1 > x0 ? x1 : x0 + 1, left, right}, {low - room, high + room, bottom, top}};
+  if (x0 == x1) x1 += std::max(1.0, half_room(x0));
+  return {{x0, x1, left, right}, {low - room, high + room, bottom, top}};
 }
 
 inline void draw_axes(drawing& d, curve_plot const& plot, plot_frame const& f) {
   for (double y : f.y.ticks(6)) {
     d.line({f.x.from, f.y(y)}, {f.x.to, f.y(y)}, R"(stroke="#e8e8e8")");
-    d.text({f.x.from - 8, f.y(y) + 4}, text::fixed(y, f.y.tick_digits(6)), R"(text-anchor="end")");
+    d.text({f.x.from - 8, f.y(y) + 4}, f.y.words(y, 6), R"(text-anchor="end")");
   }
   for (double x : f.x.ticks(6)) {
     if (plot.whole && x != std::floor(x)) continue;
@@ -104,8 +112,7 @@ struct edge_label {
 };
 
 /// The label of a curve where it ends; where the picture does not show that, words say why.
-inline edge_label label_of(curve const& c, scale const& y, int digits, std::string colour,
-                           std::string dash) {
+inline edge_label label_of(curve const& c, scale const& y, std::string colour, std::string dash) {
   point const* const end = c.end();
   if (!end)
     return {c.name + (c.points.empty() ? " (no values)" : " (not finite)"),
@@ -117,7 +124,7 @@ inline edge_label label_of(curve const& c, scale const& y, int digits, std::stri
   bool const above = end->y > y.high;
   return {c.name + (above ? " (above)" : "") +
               (std::isfinite(c.points.back().y) ? "" : " (then not finite)"),
-          above ? text::rounded(end->y) : text::fixed(end->y, digits),
+          above ? text::rounded(end->y) : y.words(end->y, 6, 2),
           std::move(colour),
           std::move(dash),
           y(std::min(end->y, y.high)),
@@ -200,12 +207,11 @@ inline std::string draw(curve_plot const& plot) {
     return detail::frame_of(plot, 60, width - names, 58, height - 54);
   };
   scale const y = frame(0).y;
-  int const digits = std::max(2, y.tick_digits(6));
   std::vector<detail::edge_label> labels;
   for (level const& l : plot.levels)
-    labels.push_back(detail::label_of({l.name, {{0, l.y}}}, y, digits, "#888888", ""));
+    labels.push_back(detail::label_of({l.name, {{0, l.y}}}, y, "#888888", ""));
   for (std::size_t i = 0; i < plot.curves.size(); ++i)
-    labels.push_back(detail::label_of(plot.curves[i], y, digits, series_colour(i), series_dash(i)));
+    labels.push_back(detail::label_of(plot.curves[i], y, series_colour(i), series_dash(i)));
   std::size_t longest = 0, number = detail::usual_value;
   for (detail::edge_label const& l : labels) {
     longest = std::max(longest, text::width(l.name));

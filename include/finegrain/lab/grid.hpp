@@ -19,9 +19,9 @@ struct grid {
   double square = 0;  // cells are squares of so many pixels, in place of rows of full width
 };
 
-/// White in the middle, blue towards 1, orange towards -1.
+/// White in the middle, as what is no number is, blue towards 1, orange towards -1.
 inline std::string signed_colour(double v) {
-  if (v >= 0) return heat_colour(v);
+  if (!(v < 0)) return heat_colour(v);
   return colour_between({251, 249, 247}, {176, 76, 0}, std::min(-v, 1.0));
 }
 

@@ -45,7 +45,7 @@ inline std::string draw(interval_plot const& plot) {
   d.heading(plot.title, "mean, 95 % interval where there are seeds, and each seed");
   for (double tick : x.ticks(6)) {
     d.line({x(tick), top}, {x(tick), bottom}, R"(stroke="#e8e8e8")");
-    d.text({x(tick), bottom + 18}, text::fixed(tick, x.tick_digits(6)), R"(text-anchor="middle")");
+    d.text({x(tick), bottom + 18}, x.words(tick, 6), R"(text-anchor="middle")");
   }
   d.line({x(0), top - 6}, {x(0), bottom + 4}, R"(stroke="#444")");
   d.text({(left + right) / 2, bottom + 40}, plot.x_axis, R"(text-anchor="middle" fill="#555")");

@@ -134,10 +134,21 @@ struct scale {
   }
   /// Digits after the point that tell the ticks apart.
   int tick_digits(int count = 5) const {
-    return std::max(0, static_cast<int>(-std::floor(std::log10(tick_step(count)) + 1e-9)));
+    double const digits = -power_of(tick_step(count));
+    return digits > 0 ? static_cast<int>(std::min(digits, 400.0)) : 0;  // 0 of NaN too
+  }
+  /// A number with the digits that tell ticks apart, or with so many if these are more; in powers of
+  /// ten where there is no room for that beside an axis.
+  std::string words(double v, int count = 5, int digits = 0) const {
+    std::string plain = text::fixed(v, std::max(tick_digits(count), digits));
+    double const above = power_of(std::fabs(v)) - power_of(tick_step(count));
+    if (plain.size() <= 8 || above >= 17) return plain;
+    return text::significant(v, 1 + static_cast<int>(std::max(0.0, above)) + digits);
   }
 
  private:
+  /// The power of ten that a number above 0 begins with.
+  static double power_of(double v) { return std::floor(std::log10(v) + 1e-9); }
   double tick_step(int count) const {
     double const rough = (high - low) / count, power = std::pow(10, std::floor(std::log10(rough)));
     double const lead = rough / power;

@@ -8,19 +8,32 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <system_error>
 
 #include "../base/platform.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI::text {
 
-/// With so many digits after the point: fixed(2.5, 2) is "2.50".
+/// With so many digits after the point: fixed(2.5, 2) is "2.50". What would be very long is in powers
+/// of ten.
 inline std::string fixed(double value, int digits) {
   char text[64];
   if (!std::isfinite(value)) return std::isnan(value) ? "nan" : value > 0 ? "inf" : "-inf";
-  auto const end = std::fabs(value) < 1e30 ? std::to_chars(text, text + sizeof text, value,
-                                                           std::chars_format::fixed, digits)
-                                           : std::to_chars(text, text + sizeof text, value);
-  return {text, end.ptr};
+  if (std::fabs(value) < 1e30) {
+    auto const end =
+        std::to_chars(text, text + sizeof text, value, std::chars_format::fixed, digits);
+    if (end.ec == std::errc{}) return {text, end.ptr};
+  }
+  return {text, std::to_chars(text, text + sizeof text, value).ptr};
+}
+
+/// With so many significant digits, 17 at most, and in powers of ten where that is shorter:
+/// significant(1.5e-9, 2) is "1.5e-09".
+inline std::string significant(double value, int digits) {
+  char text[64];
+  return {text, std::to_chars(text, text + sizeof text, value, std::chars_format::general,
+                              digits < 17 ? digits : 17)
+                    .ptr};
 }
 
 /// The shortest text that reads back as the same bits; NaN has no sign.
