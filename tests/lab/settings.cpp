@@ -90,8 +90,8 @@ TEST_CASE("Settings' text has what decides bits, and not where or how often") {
   t.routing.balance.rule = &silent;
   CHECK_THROWS_WITH(
       fg::settings_text(a, t),
-      ContainsSubstring("a balance rule of your own must say in settings() what it holds"));
+      ContainsSubstring("your own balance rule must say in settings() what it holds"));
   CHECK_THROWS_WITH(
       fg::request_text({.rule = &chooser}),
-      ContainsSubstring("a routing rule of your own must say in settings() what it holds"));
+      ContainsSubstring("your own routing rule must say in settings() what it holds"));
 }

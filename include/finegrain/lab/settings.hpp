@@ -56,7 +56,7 @@ class number_lines {
     std::string const own = rule->settings();
     if (own.empty())
       throw invalid_argument(
-          "a study knows a run by what decides its bits: a %s of your own must say in settings() "
+          "a study knows a run by what decides its bits: your own %s must say in settings() "
           "what it holds",
           name);
     text_ += "\n" + (name + (" " + std::string(typeid(*rule).name()) + " " + own));
