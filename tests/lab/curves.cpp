@@ -124,6 +124,23 @@ TEST_CASE("Labels at the edge stand apart, in order, inside, and near where they
   CHECK(labels[4].y == Approx(300));
 }
 
+TEST_CASE("A picture has room for all names, however many and long") {
+  picture::curve_plot plot;
+  std::string const name(60, 'n');
+  for (int i = 0; i < 50; ++i) plot.curves.push_back({name + std::to_string(i), {{0, 3}, {1, 2}}});
+  std::string const svg = picture::draw(plot);
+  CHECK(wellformed(svg) == "");
+  auto const number = [&](char const* key, std::size_t from) {
+    return std::stod(svg.substr(svg.find(key, from) + std::string(key).size()));
+  };
+  double const width = number("width=\"", 0), height = number("height=\"", 0);
+  for (std::size_t at = svg.find("<text"); at != svg.npos; at = svg.find("<text", at + 1)) {
+    CHECK(number("y=\"", at) < height);
+    if (svg.compare(svg.find('>', at) + 1, 60, name) == 0)
+      CHECK(number("x=\"", at) + 62 * picture::detail::character < width);
+  }
+}
+
 TEST_CASE("A number at the edge has the digits that tell it apart, and room before its name") {
   auto const x_of = [](std::string const& svg, std::string const& words) {
     std::size_t const at = svg.find(">" + words + "<");

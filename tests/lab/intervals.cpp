@@ -19,6 +19,14 @@ TEST_CASE("A picture of intervals is well-formed and says each mean with its sig
     CHECK_THAT(svg, ContainsSubstring(words));
 }
 
+TEST_CASE("A picture of intervals has room for long names") {
+  std::string const name(60, 'n');
+  std::string const svg = picture::draw(picture::interval_plot{"", "", {{name, 1, 1, {}}}});
+  CHECK(std::stod(svg.substr(svg.find("width=\"") + 7)) > 780);
+  std::size_t const at = svg.rfind("<text", svg.find(name));
+  CHECK(std::stod(svg.substr(svg.find("x=\"", at) + 3)) > 60 * 6.6);
+}
+
 TEST_CASE("Pictures of no rows, and of what is no number, are well-formed") {
   CHECK(wellformed(picture::draw(picture::interval_plot{})) == "");
   CHECK(wellformed(picture::draw(picture::interval_plot{"", "", {{"a", none, none, {none}}}})) ==

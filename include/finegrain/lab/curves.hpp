@@ -103,6 +103,7 @@ inline void draw_axes(drawing& d, curve_plot const& plot, plot_frame const& f) {
 }
 
 inline constexpr double character = 6.6;       // a label's, in width
+inline constexpr double apart = 15;            // labels, in height
 inline constexpr std::size_t usual_value = 4;  // characters of a label's number: 2.50
 
 /// A name at the right edge, at the height that it belongs to or as near as there is room.
@@ -132,7 +133,6 @@ inline edge_label label_of(curve const& c, scale const& y, std::string colour, s
 }
 
 inline void spread(std::vector<edge_label>& labels, double top, double bottom) {
-  constexpr double apart = 15;
   std::stable_sort(labels.begin(), labels.end(),
                    [](edge_label const& a, edge_label const& b) { return a.wanted < b.wanted; });
   // Clusters that would overlap stand around the middle of what their members want.
@@ -199,14 +199,12 @@ inline void draw_curve(drawing& d, curve const& c, plot_frame const& f, std::siz
 
 }  // namespace detail
 
-/// The picture as SVG.
+/// The picture as SVG: larger than usual where its names need that.
 inline std::string draw(curve_plot const& plot) {
-  constexpr double width = 780, height = 450;
-  drawing d(width, height);
-  auto const frame = [&](double names) {
-    return detail::frame_of(plot, 60, width - names, 58, height - 54);
-  };
-  scale const y = frame(0).y;
+  constexpr double left = 60, top = 58, least = 420;  // of the curves' width
+  std::size_t const count = plot.curves.size() + plot.levels.size();
+  double const bottom = std::max(396.0, top + detail::apart * static_cast<double>(count));
+  scale const y = detail::frame_of(plot, left, left + least, top, bottom).y;
   std::vector<detail::edge_label> labels;
   for (level const& l : plot.levels)
     labels.push_back(detail::label_of({l.name, {{0, l.y}}}, y, "#888888", ""));
@@ -219,8 +217,10 @@ inline std::string draw(curve_plot const& plot) {
   }
   double const more = detail::character * static_cast<double>(number - detail::usual_value);
   double const names =
-      std::clamp(75 + detail::character * static_cast<double>(longest), 165.0, 300.0) + more;
-  auto const f = frame(std::min(names, width / 2));
+      std::max(75 + detail::character * static_cast<double>(longest), 165.0) + more;
+  double const width = std::max(780.0, left + least + names);
+  drawing d(width, bottom + 54);
+  auto const f = detail::frame_of(plot, left, width - names, top, bottom);
   detail::draw_axes(d, plot, f);
   d.clip({f.x.from, f.y.to}, f.x.to - f.x.from + 4, f.y.from - f.y.to);
   for (level const& l : plot.levels)

@@ -29,18 +29,19 @@ inline std::string signed_colour(double v) {
 /// makes them signed. Cells that are not too small tell their number.
 inline std::string draw_grids(std::string const& title, std::string const& note,
                               std::vector<grid> const& grids, double low, double high) {
-  constexpr double right = 640, top = 64;
+  constexpr double top = 64;
   std::size_t longest = 0;
   for (grid const& g : grids) {
     std::size_t rows = 0;
     for (auto const& name : g.rows) rows = std::max(rows, text::width(name) + 2);
     longest = std::max(longest, text::width(g.name) + rows);
   }
-  double const left = std::clamp(20 + 7.2 * static_cast<double>(longest), 150.0, 300.0);
+  double const left = std::max(20 + 7.2 * static_cast<double>(longest), 150.0);
+  double const right = std::max(640.0, left + 340);
   auto const row_of = [](grid const& g) { return g.square > 0 ? g.square : 18; };
   double height = top;
   for (grid const& g : grids) height += row_of(g) * static_cast<double>(g.cells.size()) + 26;
-  drawing d(780, std::max(height + 10, top + 150));
+  drawing d(right + 140, std::max(height + 10, top + 150));
   d.heading(title, note);
   auto const colour = [&](double v) {
     return low < 0 ? signed_colour(v / (v < 0 ? -low : high))
@@ -65,7 +66,7 @@ inline std::string draw_grids(std::string const& title, std::string const& note,
     y += 26;
   }
   auto const value = [&](double share) { return low + (high - low) * share; };
-  colour_bar(d, {690, top}, [&](double share) { return colour(value(share)); },
+  colour_bar(d, {right + 50, top}, [&](double share) { return colour(value(share)); },
              {text::fixed(low, 1), text::fixed(value(0.5), 1), text::fixed(high, 1)});
   return d.svg();
 }

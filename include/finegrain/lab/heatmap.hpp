@@ -21,13 +21,14 @@ struct load_map {
 /// The picture as SVG. A cell's colour is the expert's load over its layer's mean; experts stand
 /// in order of load, the busiest first, since their numbers mean nothing.
 inline std::string draw_load(std::string const& title, std::vector<load_map> const& maps) {
-  constexpr double right = 590, row = 18, top = 64, most = 3;
+  constexpr double row = 18, top = 64, most = 3;
   std::size_t longest = 0;
   for (load_map const& m : maps) longest = std::max(longest, text::width(m.name));
-  double const left = std::clamp(75 + 7.2 * static_cast<double>(longest), 150.0, 300.0);
+  double const left = std::max(75 + 7.2 * static_cast<double>(longest), 150.0);
+  double const right = std::max(590.0, left + 290);
   double height = top;
   for (load_map const& m : maps) height += row * static_cast<double>(m.layers.size()) + 26;
-  drawing d(780, std::max(height + 10, top + 150));
+  drawing d(right + 190, std::max(height + 10, top + 150));
   d.heading(title, "each layer's experts, the busiest first; load over the layer's mean");
   double y = top;
   for (load_map const& m : maps) {
@@ -53,7 +54,7 @@ inline std::string draw_load(std::string const& title, std::vector<load_map> con
       d.text({right + 10, first + 13 + row}, "variation " + text::fixed(b.variation, 2));
     y += 26;
   }
-  colour_bar(d, {706, top}, heat_colour, {"0", "1 (even)", "2", "3 or more"});
+  colour_bar(d, {right + 116, top}, heat_colour, {"0", "1 (even)", "2", "3 or more"});
   return d.svg();
 }
 

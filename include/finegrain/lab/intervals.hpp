@@ -26,7 +26,11 @@ struct interval_plot {
 
 /// The picture as SVG. Zero is always shown; a row whose interval is clear of it is filled.
 inline std::string draw(interval_plot const& plot) {
-  constexpr double width = 780, row = 30, top = 66, left = 190, right = 620;
+  constexpr double row = 30, top = 66;
+  std::size_t longest = 0;
+  for (interval_row const& r : plot.rows) longest = std::max(longest, text::width(r.name));
+  double const left = std::max(190.0, 24 + 6.6 * static_cast<double>(longest));
+  double const right = left + 430, width = right + 160;
   double const bottom = top + row * static_cast<double>(std::max<std::size_t>(plot.rows.size(), 1));
   double low = 0, high = 0;
   auto const widen = [&](double x) {
