@@ -39,6 +39,15 @@ TEST_CASE("A page is HTML with its pictures inside, and needs no other file") {
   for (char const* word : {"src=", "href=", "id="}) CHECK(html.find(word) == html.npos);
 }
 
+TEST_CASE("Lines of a text are words apart in HTML, and names of pictures may have spaces") {
+  fg::page page("Two\nlines");
+  page.text("one\ntwo\tthree");
+  page.picture("<svg/>", "seed by seed", "");
+  CHECK_THAT(page.html(), ContainsSubstring("<p>one two three</p>"));
+  CHECK_THAT(page.html(), ContainsSubstring("<h1>Two lines</h1>"));
+  CHECK_THAT(page.markdown(), ContainsSubstring("![](<seed by seed.svg>)"));
+}
+
 TEST_CASE("A page is written as files") {
   folder const dir;
   example().write(dir.path);

@@ -41,7 +41,7 @@ class page {
       if (p.what == kind::heading) out += "## " + p.words + "\n";
       if (p.what == kind::text) out += p.words + "\n";
       if (p.what == kind::table) out += p.cells.markdown();
-      if (p.what == kind::picture) out += "![" + p.words + "](" + p.name + ".svg)\n";
+      if (p.what == kind::picture) out += "![" + p.words + "](" + place(p.name + ".svg") + ")\n";
     }
     return out;
   }
@@ -74,6 +74,10 @@ class page {
   }
 
  private:
+  /// As Markdown points to a file: one whose name has a space stands in brackets.
+  static std::string place(std::string const& file) {
+    return file.find_first_of(" ()") == file.npos ? file : "<" + file + ">";
+  }
   enum class kind { heading, text, table, picture };
   struct part {
     kind what;

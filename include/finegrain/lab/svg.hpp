@@ -94,6 +94,8 @@ class drawing {
         out += "&gt;";
       else if (c == "\"")
         out += "&quot;";
+      else if (c == "\n" || c == "\t" || c == "\r")
+        out += ' ';  // it stood between words
       else if (static_cast<unsigned char>(c[0]) >= 0x20)
         out += c;
       text.remove_prefix(c.size());
