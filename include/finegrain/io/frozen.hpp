@@ -109,4 +109,22 @@ requires(detail::is_frozen<N>) N
   return detail::frozen_from<N>(std::move(on), detail::find_own(files, entries));
 }
 
+// A frozen network where one of weights that learn is asked for.
+template <class N>
+requires(detail::is_frozen<N>) void save_weights(N const&, std::string const&) {
+  static_assert(
+      detail::never<N>,
+      "save_weights: codes are not written to files: save the network that they were made of");
+}
+template <class N>
+requires(detail::is_frozen<N>) void load_weights(N const&, std::string const&) {
+  static_assert(detail::never<N>,
+                "load_weights: a frozen network is made of a file anew: load_weights<N>(path)");
+}
+template <class N, class... Rest>
+requires(detail::is_frozen<N>) void load_published(N const&, std::string const&, Rest&&...) {
+  static_assert(detail::never<N>,
+                "load_published: a frozen network is made of files anew: load_published<N>(path)");
+}
+
 }  // namespace finegrain::inline FINEGRAIN_ABI
