@@ -1,5 +1,6 @@
 // Laws of expr/describe.hpp.
 // SPDX-License-Identifier: Apache-2.0
+#include <clocale>
 #include <finegrain/config/presets.hpp>
 #include <finegrain/expr/decoder.hpp>
 #include <finegrain/expr/describe.hpp>
@@ -158,6 +159,20 @@ TEST_CASE("what is computed otherwise is told, though weights are the same") {
           .factor = 4, .original = 64, .fast = 16, .slow = 2, .mscale = 0.5f, .mscale_all = 1}};
   CHECK(fg::details(fg::attention<8, 2, 2, 4, slowed>{})
             .ends_with(", yarn 4, original 64, fast 16, slow 2, mscale 0.5, mscale_all 1"));
+}
+
+TEST_CASE("numbers are told alike in every locale: checkpoints are told apart by them") {
+  struct usual {
+    std::string name = std::setlocale(LC_NUMERIC, nullptr);
+    ~usual() { std::setlocale(LC_NUMERIC, name.c_str()); }
+  } const restored;
+  constexpr fg::config scaled{
+      .hidden = 8, .width = 8, .routed = 4, .top_k = 2, .renormalise = true, .scale = 2.5f};
+  auto const told = fg::describe(fg::routed_experts<scaled>{});
+  CHECK_THAT(told, ContainsSubstring("times 2.5"));
+  for (char const* name : {"de_DE.UTF-8", "de_DE", "fr_FR.UTF-8", "pt_BR.UTF-8", "ru_RU.UTF-8"})
+    if (std::setlocale(LC_NUMERIC, name))  // one that writes 2,5, if this machine has any
+      CHECK(fg::describe(fg::routed_experts<scaled>{}) == told);
 }
 
 TEST_CASE("a whole model fits a screen or two, and its first line has the totals") {

@@ -3,8 +3,7 @@
 #pragma once
 
 #include <algorithm>
-#include <cstdio>
-#include <cstdlib>
+#include <charconv>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,16 +24,18 @@ std::string details(E) {
 
 namespace detail {
 /// `words` and a number, where it is not the usual one: in six digits, or as many more as tell it from
-/// others, of f32 if it is one of these.
+/// others, of f32 if it is one of these. The same in every locale, since files are told apart by it.
 inline std::string unless(double usual, char const* words, double x) {
   if (x == usual) return {};
   char text[32];
+  char* end = text;
   for (int digits = 6; digits <= 17; ++digits) {
-    std::snprintf(text, sizeof text, "%.*g", digits, x);
-    double const y = std::strtod(text, nullptr);
+    end = std::to_chars(text, text + sizeof text, x, std::chars_format::general, digits).ptr;
+    double y = 0;
+    std::from_chars(text, end, y);
     if (y == x || static_cast<double>(static_cast<float>(y)) == x) break;
   }
-  return std::string(words) + " " + text;
+  return std::string(words) + " " + std::string(text, end);
 }
 /// Positions that turn slower, where they do.
 inline std::string slowed(yarn const& y) {
