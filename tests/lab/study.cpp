@@ -445,6 +445,23 @@ TEST_CASE("A mixture's texts are validated one by one") {
   }
 }
 
+TEST_CASE("A text that is divided otherwise is asked again, in its new parts") {
+  folder const dir;
+  std::string const all(text().text().substr(0, text().text().size() / 32 * 32));
+  std::string_view const whole = all, half = whole.substr(0, all.size() / 2);
+  auto const ask = [&](fg::corpus const& of) {
+    auto how = settings(dir.path);
+    how.validation = 16;
+    fg::study study(of, how, nullptr);
+    study.add<tiny<base>>("a");
+    REQUIRE(study.run());
+    return study.ask("a")[0].bits.size();
+  };
+  CHECK(ask(fg::corpus(all)) == 1);
+  CHECK(ask(fg::corpus::mixture({"a", "b"}, {half, whole.substr(half.size())})) == 2);
+  CHECK(ask(fg::corpus(all)) == 1);
+}
+
 TEST_CASE("A text of token ids is learnt as its bytes are, and its losses are of tokens") {
   folder const dir;
   fg::study bytes(text(), settings(dir / "bytes"), nullptr);

@@ -209,7 +209,9 @@ class study {
     for (int seed = 0; seed < settings_.seeds; ++seed) {
       record const* known = nullptr;
       for (record const& r : asked_.records())
-        if (r.text("run") == run_of(e, seed) && r.text("request") == question) known = &r;
+        if (r.text("run") == run_of(e, seed) && r.text("request") == question &&
+            std::ssize(r.numbers("bits")) == text_.texts())  // equal tokens, divided otherwise
+          known = &r;
       if (!known) {
         asked_.append(validate(*made(e, seed, trained), text_, settings_, how)
                           .line(record().set("run", run_of(e, seed)).set("request", question)));
