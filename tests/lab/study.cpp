@@ -233,7 +233,7 @@ TEST_CASE("Another setting, seed, text or model is another run, and the folder h
   with([](auto& s) { s.training.clip = 2; });
   with([](auto& s) { s.training.routing.balance.expert = 0.1; });
   with([](auto& s) { s.training.schedule.warmup = 2; });
-  with([](auto& s) { s.training.schedule.decay = fg::decay::steps; });
+  with([](auto& s) { s.training.schedule = {.steps = 100, .decay = fg::decay::steps}; });
   count(how, fg::corpus(std::string(text().text()) + "x"));
   for (auto const products : {fg::format::f32, fg::format::bf16}) {
     fg::study study(text(), how, nullptr);
@@ -355,6 +355,22 @@ TEST_CASE("A model may be trained otherwise than the others: another run") {
   fg::study alone(text(), faster, nullptr);
   alone.add<tiny<base>>("d");
   CHECK(alone.results().of("d").model.runs == study.results().of("d").model.runs);
+}
+
+TEST_CASE("A model that cannot be trained as it is to be is refused as it is added") {
+  folder const dir;
+  fg::study study(text(), settings(dir.path), nullptr);
+  auto const refused = [&](fg::training const& how, char const* words) {
+    CHECK_THROWS_WITH(study.add<tiny<base>>("a", how), ContainsSubstring(words));
+  };
+  refused({.schedule = {.decay = fg::decay::cosine}}, "needs more steps");
+  refused({.clip = -1}, "the norm to cut gradients to");
+  refused({.bias = {.speed = 0.1}}, "no router here has selection biases");
+  refused({.routing = {.top_k = 99}}, "a token can be sent to");
+  refused({.routing = {.jitter = 0.1}}, "jitter");
+  refused({.groups = {{"nothing"}}}, "no weight that is trained has a name like");
+  CHECK_THROWS_AS(study.add<tiny<base>>("a", {}, fg::adamw{.lr = -1}), fg::invalid_argument);
+  CHECK_NOTHROW(study.add<tiny<base>>("a"));
 }
 
 TEST_CASE("A study has one model of each name, and none without") {

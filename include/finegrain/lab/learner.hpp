@@ -102,6 +102,18 @@ class learner_of final : public learner {
     log_ = Network::make_log();
   }
 
+  /// Throws invalid_argument where such a network cannot be trained so: before hours of others are.
+  static void check(adamw optimizer, training how) {
+    using E = typename Network::expression;
+    if (how.rule) how.rule->set(0, optimizer, how);
+    checked(optimizer);
+    auto const entries = list_weights<E>();
+    finegrain::check(how, routers_of<E>(entries));
+    static_cast<void>(trained_ranges(entries, how.groups));
+    finegrain::detail::check_routing<typename Network::executor>(
+        finegrain::detail::router_configs<E>::list, {.routing = how.routing}, true);
+  }
+
   std::int64_t steps() const override { return train_.steps(); }
   step_report step(windows const& w) override { return stepper_.step(train_, w); }
   double evaluate(windows const& w, routing_request const& how = {}) override {

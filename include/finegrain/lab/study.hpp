@@ -116,6 +116,7 @@ class study {
       throw invalid_argument(
           "a study has one model of each name, which is not empty: \"%.200s\" cannot be added",
           name.c_str());
+    learner_of<Network>::check(optimizer, how);
     study_settings own = settings_;
     own.optimizer = optimizer;
     bool const mixed = extent_on(on, 1, true).kept == format::bf16;
