@@ -140,21 +140,26 @@ FINEGRAIN_INLINE void add_units(float const* a, std::byte const* codes, std::int
 /// waits that the machine's own fetching leaves.
 inline constexpr std::int64_t fetched_ahead = 4096;
 /// Of panels `distance` bytes apart, the first of which ends at `end`; what comes after it are the
-/// panels behind them all. For one row or two in registers of 64 bytes it is the second level that
-/// is fetched into, which docs/tried.md has figures of.
+/// panels behind them all. In registers of 64 bytes it is the second level that is fetched into: of one
+/// row or two alone, of more rows from twice as far away, and from nearer into the first. Figures are in
+/// docs/tried.md.
 template <format F, int Panels>
 FINEGRAIN_INLINE void fetch_steps(std::byte const* codes, std::int64_t distance,
                                   std::byte const* end) {
-  std::byte const* soon = codes + fetched_ahead / Panels;
-  soon += soon < end ? 0 : (Panels - 1) * distance;
-  FINEGRAIN_UNROLL
-  for (int p = 0; p < Panels; ++p) {
-    if constexpr (FINEGRAIN_VECTOR_BYTES == 64 && Panels > 1) {
-      __builtin_prefetch(soon + p * distance, 0, 2);
-    } else {
-      for (int i = 0; i < code_layout<F>::step_bytes; i += 64)
-        __builtin_prefetch(soon + p * distance + i, 0, 3);
+  constexpr bool wide = FINEGRAIN_VECTOR_BYTES == 64;
+  if constexpr (wide && Panels == 1) {
+    FINEGRAIN_UNROLL
+    for (int i = 0; i < code_layout<F>::step_bytes; i += 64) {
+      __builtin_prefetch(codes + 2 * fetched_ahead + i, 0, 2);
+      __builtin_prefetch(codes + fetched_ahead * 3 / 4 + i, 0, 3);
     }
+  } else {
+    std::byte const* soon = codes + fetched_ahead / Panels;
+    soon += soon < end ? 0 : (Panels - 1) * distance;
+    FINEGRAIN_UNROLL
+    for (int p = 0; p < Panels; ++p)
+      for (int i = 0; i < code_layout<F>::step_bytes; i += wide ? code_layout<F>::step_bytes : 64)
+        __builtin_prefetch(soon + p * distance + i, 0, wide ? 2 : 3);
   }
 }
 
