@@ -56,7 +56,7 @@ struct coded {
       places.push_back(std::int32_t(a.rows - 1 - t));
       left(room.data(), a.middle_rows(t, 1), 1, a.cols)
           .rows()
-          .leave(all.data() + places.back() * size);
+          .copy_finished(all.data() + places.back() * size);
     }
     fg::matrix<float const> const rows{all.data(), a.rows, size, size};
     return product(i, a.rows, a.cols, [&](float* to, std::int64_t t, int n) {

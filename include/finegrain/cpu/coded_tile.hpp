@@ -1,8 +1,9 @@
 // coded_tile: products of a few rows with panels of codes, which are decoded as they are met.
 //
 // For each step of k (codec.hpp) and vector of columns, 32 bits a lane are loaded and made the
-// operands of a few multiply-adds, each with every row. Within a block products are summed in one
-// chain; the block's sum times its scale is added to the total.
+// operands of a few multiply-adds, each with every row. Products that share the columns' scales are
+// summed in one chain; the sum times these is added to the total. Beside integers the row has scales,
+// too, of blocks of one sum or several (integers.hpp).
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -183,15 +184,15 @@ FINEGRAIN_INLINE void add_steps(float const* a, std::byte const* codes, std::int
   }
 }
 
-/// Sums whose products with a row's block of integers share its scale.
+/// Sums of a row's block.
 template <format F>
 inline constexpr int block_sums = [] {
   if constexpr (Integers<codec<F>::products>) return unit<codec<F>::products>::block_sums;
   return 1;
 }();
 
-/// sums(panel, row, column) += a . up to a block's steps, of some of a strip's rows; behind which the
-/// codes that come next are returned.
+/// sums(panel, row, column) += a . a block's steps, or what is left, of some of a strip's rows. Returns
+/// the codes of the next block.
 template <format F, int Height, int Rows, int Panels>
 FINEGRAIN_INLINE std::byte const* add_block(float const* a, [[maybe_unused]] float const* blocks,
                                             std::byte const* codes, std::int64_t distance,
@@ -269,7 +270,7 @@ FINEGRAIN_ONE_COPY void coded_tile(float const* a, [[maybe_unused]] float const*
                                    code_layout<F> const& layout, std::byte const* panel,
                                    std::int64_t begin, std::int64_t end, float* sums,
                                    decoder<F> const& decode) {
-  // Beside a block's sums of integers registers hold its total of half the rows, which take turns.
+  // Where registers hold a block's total beside its sums, it is that of half the rows, which take turns.
   constexpr int first = 1 < block_sums<F> && Rows > tile_rows / 2 ? (Rows + 1) / 2 : Rows;
   std::int64_t const distance = layout.panel_bytes();
   std::int64_t const sum_steps = summed_steps<F> > 0 ? summed_steps<F> : layout.steps();

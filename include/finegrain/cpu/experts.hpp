@@ -140,7 +140,9 @@ void experts_forward(cpu const& on, glu act, std::span<expert_group const> group
   using rounded = rounded_rows<Weights::products>;
   if constexpr (rounded::wanted)
     finegrain::detail::for_rows<8>(on, x.rows, [&](std::int64_t t, int worker) {
-      left(room.left_of(worker), row_list(x).after(t), 1, x.cols).rows().leave(room.rounded.row(t));
+      left(room.left_of(worker), row_list(x).after(t), 1, x.cols)
+          .rows()
+          .copy_finished(room.rounded.row(t));
     });
   auto const rows_of = [&](expert_group const& g, std::int64_t first) {
     if constexpr (rounded::wanted)

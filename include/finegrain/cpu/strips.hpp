@@ -17,7 +17,7 @@ namespace simd {
 ///
 ///   a0 b0 c0  a1 b1 c1  a2 b2 c2 ...
 ///   a0 a1 ... a15  b0 b1 ... b15  c0 c1 ... c15  a16 a17 ...
-///   a0 b0 c0  a1 b1 c1 ...  | starts a b c, scales a b c | of the next block ...
+///   a0 b0 c0  a1 b1 c1 ...  | starts a b c of each sum, scales a b c | of the next block ...
 template <format F>
 class strips {
   static constexpr int deep = unit<F>::deep;
@@ -156,13 +156,13 @@ class strips {
     return words_size(units) + blocks_size(units);
   }
   /// Copies them, of the one row that there is.
-  void leave(float* to) const {
+  void copy_finished(float* to) const {
     std::int64_t const words = unit<F>::multiply_adds(units_);
     std::copy_n(at(0, 1), words, to);
     std::fill(to + words, to + words_size(units_), 0.0f);
     std::copy_n(blocks_at(0, 1), blocks_size(units_), to + words_size(units_));
   }
-  /// Rows that each left so.
+  /// Rows of which each was copied so.
   void pack_finished(row_list a) const {
     each([&](int top, int height, float* strip, float* blocks) {
       if constexpr (in_matrices<F>)
