@@ -23,6 +23,7 @@ TEST_CASE("Options come in any order, with defaults for the others") {
   CHECK(o.text("--out", "here") == "there");
   CHECK(o.number("--steps", 10) == 20);
   CHECK(o.number("--seeds", 3) == 3);
+  CHECK(o.real("--clip", 0.1) == 0.1);
   CHECK_NOTHROW(o.done());
 }
 
@@ -37,4 +38,9 @@ TEST_CASE("What nobody asked for, and values that are missing or no numbers, are
   CHECK_THROWS_AS(given({"--steps"}).number("--steps", 1), fg::invalid_argument);
   CHECK_THROWS_AS(given({"--steps", "2x"}).number("--steps", 1), fg::invalid_argument);
   CHECK_THROWS_AS(given({"--steps", "-2"}).number("--steps", 1), fg::invalid_argument);
+  CHECK(given({"--rate", "3e-4"}).real("--rate", 1) == 3e-4);
+  CHECK(given({"--rate", "-2"}).real("--rate", 1) == -2);
+  for (char const* const word : {"", "x", "1,5", "1e999", "nan", "inf"})
+    CHECK_THROWS_WITH(given({"--rate", word}).real("--rate", 1),
+                      std::string("--rate needs a number, not \"") + word + "\"");
 }
