@@ -171,6 +171,27 @@ TEST_CASE("prompts continued together become what each becomes alone") {
   }
 }
 
+TEST_CASE("a sequence that is copied goes on as it would have where it was") {
+  NEED_GPU();
+  model net({.deviation = 0.2});
+  tiny::text const text(30);
+  std::vector<std::int64_t> const first{0, 20, 20, 25}, next{0, 3, 6, 6};
+  std::vector<std::int32_t> ids(text.inputs().begin() + 20, text.inputs().begin() + 23);
+  ids.insert(ids.end(), ids.begin(), ids.end());
+  auto cache = net.make_cache(30, 3);
+  fg::device_buffer<bf16> y(25 * 32);
+  net.infer({.tokens = 25, .ids = text.inputs().first(25), .starts = first}, {}, {y.data(), 25, 32},
+            &cache);
+  cache.copy(0, 1);
+  cache.copy(0, 2, 7);  // and once more, in order
+  cache.copy(2, 0, 0);
+  cache.copy(1, 0);
+  CHECK(cache.lengths == std::vector<std::int64_t>{20, 20, 7});
+  net.infer({.tokens = 6, .ids = ids, .starts = next}, {}, {y.data(), 6, 32}, &cache);
+  numbers const made = as_numbers(download(y));
+  CHECK(rows(made, 32, 0, 3) == rows(made, 32, 3, 3));
+}
+
 TEST_CASE("with a cache of several sequences, starts that only the device can read are refused") {
   NEED_GPU();
   model net;

@@ -51,29 +51,45 @@ void check_places(Net& net, std::uint64_t seed) {
   auto cache = net.make_cache(longest, sequences);
   std::fill(cache.numbers.begin(), cache.numbers.end(), S(NAN));
   struct running {
-    std::size_t from = 0, length = 0, read = 0;  // of the text
-    std::vector<S> whole;
+    std::vector<std::int32_t> tokens = {};
+    std::size_t read = 0;  // of them
+    std::vector<S> whole = {};
   } places[sequences];
   std::uint64_t draws = 0;
   auto const below = [&](std::uint64_t n) { return fg::random_word(seed, draws++) % n; };
-  int ended = 0;
+  int ended = 0, copied = 0;
   for (int pass = 0; pass < passes; ++pass) {
     std::vector<std::int32_t> ids;
     std::vector<std::int64_t> starts{0};
     for (std::int64_t s = 0; s < sequences; ++s) {
       running& r = places[s];
-      if (r.read == r.length) {
-        ended += r.length > 0;
-        cache.reset(s);
-        r = {below(100), 1 + below(longest), 0, {}};
-        r.whole.resize(r.length * 32);
-        net(text.inputs().subspan(r.from, r.length),
-            fg::matrix<S>(r.whole.data(), std::int64_t(r.length), 32));
+      if (r.read == r.tokens.size()) {
+        ended += r.read > 0;
+        auto const other = std::int64_t(below(sequences));
+        running const& donor = places[other];
+        // It begins anew, or as a part of another did whose tokens passes have read: all, or some.
+        auto const seen = std::size_t(cache.lengths[std::size_t(other)]);
+        auto const shared = below(2) == 0 ? 0 : below(2) == 0 ? seen : below(seen + 1);
+        auto const begun =
+            std::vector(donor.tokens.begin(), donor.tokens.begin() + std::ptrdiff_t(shared));
+        if (shared == 0)
+          cache.reset(s);
+        else if (shared == seen)
+          cache.copy(other, s);
+        else
+          cache.copy(other, s, std::int64_t(shared));
+        copied += shared > 0 && other != s;
+        auto const rest = text.inputs().subspan(
+            below(100), shared == 0 ? 1 + below(longest) : below(longest - shared + 1));
+        r = {begun, shared};
+        r.tokens.insert(r.tokens.end(), rest.begin(), rest.end());
+        r.whole.resize(r.tokens.size() * 32);
+        net(r.tokens, fg::matrix<S>(r.whole.data(), std::ssize(r.tokens), 32));
       }
-      std::size_t const n =
-          std::min({below(3) * (1 + below(4)), r.length - r.read, std::size_t(rows) - ids.size()});
-      auto const some = text.inputs().subspan(r.from + r.read, n);
-      ids.insert(ids.end(), some.begin(), some.end());
+      std::size_t const n = std::min(
+          {below(3) * (1 + below(4)), r.tokens.size() - r.read, std::size_t(rows) - ids.size()});
+      ids.insert(ids.end(), r.tokens.begin() + std::ptrdiff_t(r.read),
+                 r.tokens.begin() + std::ptrdiff_t(r.read + n));
       starts.push_back(std::int64_t(ids.size()));
     }
     auto const T = std::int64_t(ids.size());
@@ -92,6 +108,7 @@ void check_places(Net& net, std::uint64_t seed) {
     }
   }
   CHECK(ended > 10);
+  CHECK(copied > 5);
 }
 
 /// How often each id comes among n draws.

@@ -248,6 +248,14 @@ TEMPLATE_TEST_CASE(
   CHECK_THROWS_WITH(cache.reset(0, 2),
                     "sequence 0 has 1 tokens in the cache: it cannot go back to 2");
   CHECK_THROWS_AS(cache.reset(0, -1), fg::invalid_argument);
+  CHECK_THROWS_WITH(cache.copy(0, 1, 2),
+                    "sequence 0 has 1 tokens in the cache: 2 cannot be copied");
+  CHECK_THROWS_AS(cache.copy(0, 1, -1), fg::invalid_argument);
+  CHECK_THROWS_WITH(cache.copy(2, 1), "the cache holds 2 sequences: there is no sequence 2");
+  CHECK_THROWS_WITH(cache.copy(0, 2), "the cache holds 2 sequences: there is no sequence 2");
+  CHECK(cache.lengths == std::vector<std::int64_t>{1, 0});
+  cache.copy(0, 0, 0);
+  CHECK(cache.lengths == std::vector<std::int64_t>{0, 0});
   cache.lengths[0] = 4;
   CHECK_THROWS_WITH(net.infer({.tokens = 4, .starts = three}, x, more, &cache),
                     "the cache is not this network's: use make_cache()");

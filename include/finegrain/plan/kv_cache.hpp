@@ -46,6 +46,10 @@ struct kv_cache {
   std::int64_t capacity = 0;          // tokens of a sequence that there is room for
   std::vector<std::int64_t> lengths;  // (sequences) tokens seen of each
   std::int64_t used = 0;              // numbers handed out in this pass
+  struct copied {
+    std::int64_t from, to, length;
+  };
+  std::vector<copied> copies = {};  // that the next pass makes
 
   /// Room for `width` numbers a token: cache_width(E).
   kv_cache(std::int64_t width, std::int64_t capacity, std::int64_t sequences = 1)
@@ -58,16 +62,26 @@ struct kv_cache {
   /// Forgets a sequence's tokens behind its first `length`: it goes on from there, or another begins in
   /// its place.
   void reset(std::int64_t sequence, std::int64_t length = 0) {
-    if (sequence < 0 || sequence >= sequences())
-      throw invalid_argument("the cache holds %lld sequences: there is no sequence %lld",
-                             detail::shown(sequences()), detail::shown(sequence));
-    std::int64_t& now = lengths[static_cast<std::size_t>(sequence)];
+    std::int64_t& now = length_of(sequence);
     if (length < 0 || length > now)
       throw invalid_argument(
           "sequence %lld has %lld tokens in the cache: it cannot go back to %lld",
           detail::shown(sequence), detail::shown(now), detail::shown(length));
     now = length;
   }
+  /// Sequence `to` forgets its tokens, and goes on from the first `length` of `from`, or from all: of a
+  /// prompt that several share, or of a beam that splits. The pass that comes next copies the numbers,
+  /// before it writes any.
+  void copy(std::int64_t from, std::int64_t to, std::int64_t length) {
+    std::int64_t const there = length_of(from);
+    std::int64_t& now = length_of(to);
+    if (length < 0 || length > there)
+      throw invalid_argument("sequence %lld has %lld tokens in the cache: %lld cannot be copied",
+                             detail::shown(from), detail::shown(there), detail::shown(length));
+    if (from != to) copies.push_back({from, to, length});
+    now = length;
+  }
+  void copy(std::int64_t from, std::int64_t to) { copy(from, to, length_of(from)); }
   /// Whether the numbers are as many as the lengths say, `width` of them a token.
   bool fits(std::int64_t width) const {
     for (std::int64_t length : lengths)
@@ -83,8 +97,17 @@ struct kv_cache {
   }
   /// The tokens of a batch have been seen.
   void grow(batch const& b) {
+    copies.clear();
     for (std::size_t s = 0; s < lengths.size(); ++s)
       lengths[s] += b.length(static_cast<std::int64_t>(s));
+  }
+
+ private:
+  std::int64_t& length_of(std::int64_t sequence) {
+    if (sequence < 0 || sequence >= sequences())
+      throw invalid_argument("the cache holds %lld sequences: there is no sequence %lld",
+                             detail::shown(sequences()), detail::shown(sequence));
+    return lengths[static_cast<std::size_t>(sequence)];
   }
 };
 

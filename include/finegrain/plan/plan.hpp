@@ -56,6 +56,9 @@ template <class X, class M>
 M with_earlier(pass<X> const& p, M rows) {
   if (!p.cache) return rows;
   matrix<typename X::scalar> const all = p.cache->take(rows.cols);
+  std::int64_t const capacity = p.cache->capacity;
+  for (auto const& c : p.cache->copies)
+    place<X>::copy(p.on, all.row(c.from * capacity), c.length * all.cols, all.row(c.to * capacity));
   keep_rows(p.on, p.batch, p.past(), rows, all);
   return all;
 }
