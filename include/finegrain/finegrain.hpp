@@ -102,6 +102,7 @@
 #include "cpu/route.hpp"
 #include "cpu/dispatch.hpp"
 #include "cpu/expert_tasks.hpp"
+#include "cpu/gated.hpp"
 #include "cpu/experts.hpp"
 #include "cpu/panels.hpp"
 #include "cpu/codec.hpp"
