@@ -116,6 +116,12 @@ requires(detail::is_frozen<N>) void save_weights(N const&, std::string const&) {
       detail::never<N>,
       "save_weights: codes are not written to files: save the network that they were made of");
 }
+template <class N, class... Rest>
+requires(detail::is_frozen<N>) void save_published(N const&, std::string const&, Rest&&...) {
+  static_assert(
+      detail::never<N>,
+      "save_published: codes are not written to files: save the network that they were made of");
+}
 template <class N>
 requires(detail::is_frozen<N>) void load_weights(N const&, std::string const&) {
   static_assert(detail::never<N>,

@@ -1,4 +1,5 @@
-// Weights as others publish them: their names, their number formats, in one file or in several.
+// Weights as others publish them, read and written: their names, their number formats, in one file or in
+// several.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -175,6 +176,36 @@ void load_published(network<E, X>& net, std::string const& path, std::string con
   tensor_files const files(path);
   detail::read_weights(net, detail::find_weights(files, net.entries(), place, name,
                                                  detail::config_differences<E>(files, config)));
+}
+
+/// Writes a network's weights as a published model has them, for other programs: one safetensors file,
+/// atomically, under the names and from the place that load_published reads, each expert's under its own.
+///
+///   save_published(model, "tuned/model.safetensors");
+///   save_published(mixtral, "tuned/model.safetensors", "", mixtral_name, dtype::f32);
+///
+/// Numbers are of `type`, F64, F32, BF16 or F16, each rounded once; but selection biases are F32 at least,
+/// and tables I64. What others need beside it, a config.json and a tokeniser, is those of the model that
+/// the network follows. Throws file_error, a file that was there is then still there; and invalid_argument
+/// for another type, a weight without a name, and a number that is too large for the type.
+template <Expr E, class X, class Name = std::string (*)(std::string_view)>
+void save_published(network<E, X> const& net, std::string const& path,
+                    std::string const& place = {}, Name&& name = deepseek_name,
+                    dtype type = dtype::bf16) {
+  if (type != dtype::f64 && type != dtype::f32 && type != dtype::bf16 && type != dtype::f16)
+    throw invalid_argument("weights are published in F64, F32, BF16 or F16");
+  // transformers reads no file that does not say whose tensors it has
+  std::pair<std::string, std::string> const about[] = {{"format", "pt"}};
+  detail::write_weights(net, path, about, [&](weight_entry const& entry) {
+    std::string theirs = name(place + entry.name);
+    if (theirs.empty())
+      throw invalid_argument("%.200s has no published name at \"%.100s\"", entry.name.c_str(),
+                             place.c_str());
+    if (entry.role == role::table)
+      return tensor_view{std::move(theirs), dtype::i64, {entry.rows, entry.cols}};
+    bool const wide = entry.role == role::selection_bias && facts(type).bytes < 4;
+    return tensor_view{std::move(theirs), wide ? dtype::f32 : type, tensor_shape(entry)};
+  });
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -121,42 +121,62 @@ class safetensors_file {
   tensor_table table_;
 };
 
-/// Writes tensors in their order, atomically: see atomic_file. Names are UTF-8 and all different.
-FINEGRAIN_LAZY inline void write_safetensors(
+namespace detail {
+
+/// The header of a file with these tensors, in their order. Throws file_error where no file can have it:
+/// names are UTF-8 and all different.
+FINEGRAIN_LAZY inline std::string safetensors_header(
     std::string const& path, std::span<tensor_view const> tensors,
-    std::span<std::pair<std::string, std::string> const> metadata = {}) {
+    std::span<std::pair<std::string, std::string> const> metadata) {
   std::string header = "{";
   if (!metadata.empty()) {
     header += "\"__metadata__\":{";
     for (auto const& [key, value] : metadata) {
       if (&key != &metadata.front().first) header += ',';
-      detail::append_json(header, key);
+      append_json(header, key);
       header += ':';
-      detail::append_json(header, value);
+      append_json(header, value);
     }
     header += '}';
   }
   std::int64_t end = 0;
   for (tensor_view const& tensor : tensors) {
     if (header.size() > 1) header += ',';
-    detail::append_json(header, tensor.name);
+    append_json(header, tensor.name);
     header += ":{\"dtype\":\"" + std::string(facts(tensor.type).name) + "\",\"shape\":[" +
-              detail::joined(tensor.shape, ",") + "],\"data_offsets\":[" + std::to_string(end) +
-              ",";
+              joined(tensor.shape, ",") + "],\"data_offsets\":[" + std::to_string(end) + ",";
     end += tensor_bytes(tensor.type, tensor.shape);
     header += std::to_string(end) + "]}";
   }
   header += '}';
   header.resize((header.size() + 7) / 8 * 8, ' ');  // the data starts on a border of 8 bytes
   static_cast<void>(read_table(header, end, path.c_str()));  // what is written can be read
+  return header;
+}
 
+}  // namespace detail
+
+/// Writes tensors in their order, atomically: see atomic_file. Names are UTF-8 and all different.
+/// numbers(i) is where those of tensor i are, when it is their turn.
+template <class Numbers>
+void write_safetensors(std::string const& path, std::span<tensor_view const> tensors,
+                       std::span<std::pair<std::string, std::string> const> metadata,
+                       Numbers&& numbers) {
+  std::string const header = detail::safetensors_header(path, tensors, metadata);
   atomic_file file(path);
   std::uint64_t const length = header.size();
   file.write(&length, 8);
   file.write(header.data(), header.size());
-  for (tensor_view const& tensor : tensors)
-    file.write(tensor.data, static_cast<std::size_t>(tensor_bytes(tensor.type, tensor.shape)));
+  for (std::size_t i = 0; i < tensors.size(); ++i)
+    file.write(numbers(i),
+               static_cast<std::size_t>(tensor_bytes(tensors[i].type, tensors[i].shape)));
   file.commit();
+}
+/// The same of numbers that are all there.
+FINEGRAIN_LAZY inline void write_safetensors(
+    std::string const& path, std::span<tensor_view const> tensors,
+    std::span<std::pair<std::string, std::string> const> metadata = {}) {
+  write_safetensors(path, tensors, metadata, [&](std::size_t i) { return tensors[i].data; });
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -5,6 +5,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <exception>
 #include <span>
 
@@ -81,6 +82,54 @@ void read_weights(network<E, X>& net, std::vector<stored_weight> const& found) {
   place<X>::store(net.on(), fresh, net.parameters());
 }
 
+/// A weight's numbers in another type, each rounded once; where they stand, or in `room`.
+template <class S>
+void const* numbers_as(dtype type, weight_entry const& weight, S const* numbers,
+                       std::vector<std::byte>& room) {
+  std::int64_t const count = weight.rows * weight.cols;
+  bool const in_two = sizeof(S) == 2 && has_rest(weight.role);
+  if (type == dtype_of<S> && !in_two) return numbers;
+  room.resize(static_cast<std::size_t>(count * facts(type).bytes));
+  auto const make = [&]<class T>(T number) {
+    summed<S> const sums = with_rest(numbers, count);
+    for (std::int64_t i = 0; i < count; ++i) {
+      double const x = in_two ? static_cast<double>(sums[i]) : to_double(numbers[i]);
+      if constexpr (std::is_same_v<T, std::int64_t>) {
+        number = static_cast<T>(x);
+      } else {
+        number = nearest<T>(x);
+        if (std::isfinite(x) && !std::isfinite(to_double(number)))
+          throw invalid_argument("%.200s has %g, and %s has no number so large",
+                                 weight.name.c_str(), x, facts(type).name.data());
+      }
+      std::memcpy(room.data() + i * static_cast<std::int64_t>(sizeof number), &number,
+                  sizeof number);
+    }
+  };
+  switch (type) {
+    case dtype::f64: make(double()); break;
+    case dtype::f32: make(float()); break;
+    case dtype::bf16: make(bf16()); break;
+    case dtype::f16: make(fp16()); break;
+    default: make(std::int64_t());
+  }
+  return room.data();
+}
+
+/// Writes a network's weights, each as the tensor that form(entry) says: its name, type and shape.
+template <Expr E, class X, class Form>
+void write_weights(network<E, X> const& net, std::string const& path,
+                   std::span<std::pair<std::string, std::string> const> metadata, Form&& form) {
+  auto const& entries = net.entries();
+  std::vector<tensor_view> tensors;
+  for (weight_entry const& entry : entries) tensors.push_back(form(entry));
+  auto const weights = place<X>::fetched(net.on(), net.parameters());
+  std::vector<std::byte> room;
+  write_safetensors(path, tensors, metadata, [&](std::size_t i) {
+    return numbers_as(tensors[i].type, entries[i], weights.data() + entries[i].offset, room);
+  });
+}
+
 /// Finds weights in a file that has exactly these under their own names, or a trainer's checkpoint.
 inline std::vector<stored_weight> find_own(tensor_files const& files,
                                            std::vector<weight_entry> const& entries) {
@@ -97,23 +146,11 @@ inline std::vector<stored_weight> find_own(tensor_files const& files,
 /// still there.
 template <Expr E, class X>
 void save_weights(network<E, X> const& net, std::string const& path) {
-  using S = typename X::scalar;
-  auto const weights = place<X>::fetched(net.on(), net.parameters());
-  std::vector<tensor_view> tensors;
-  list_tensors(net.entries(), "", weights.data(), tensors);
-  std::vector<std::vector<float>> sums;
-  if constexpr (sizeof(S) == 2)
-    for (std::size_t i = 0; i < tensors.size(); ++i) {
-      weight_entry const& entry = net.entries()[i];
-      if (!detail::has_rest(entry.role)) continue;
-      std::int64_t const count = entry.rows * entry.cols;
-      auto const both = detail::with_rest<S>(weights.data() + entry.offset, count);
-      std::vector<float>& sum = sums.emplace_back();
-      for (std::int64_t n = 0; n < count; ++n) sum.push_back(both[n]);
-      tensors[i].type = dtype::f32;
-      tensors[i].data = sum.data();
-    }
-  write_safetensors(path, tensors);
+  constexpr dtype own = dtype_of<typename X::scalar>;
+  detail::write_weights(net, path, {}, [](weight_entry const& entry) {
+    bool const in_two = facts(own).bytes == 2 && detail::has_rest(entry.role);
+    return tensor_view{entry.name, in_two ? dtype::f32 : own, tensor_shape(entry)};
+  });
 }
 
 /// Reads a network's weights from a file that holds exactly these, or from a trainer's checkpoint; in
