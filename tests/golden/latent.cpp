@@ -89,4 +89,15 @@ TEST_CASE("models of V2's and V3's form, read whole by published names, agree wi
   check_model<v3, fg::cpu>(lines, "v3", 1e-5);
 }
 
+/// Four: transformers wants heads to divide the hidden width.
+constexpr fg::architecture even(fg::architecture a) {
+  a.heads = 4;
+  return a;
+}
+
+TEST_CASE("models of their form go to transformers and back, with exchange.py", "[.exchange]") {
+  exchange<even(v2)>("deepseek_v2");
+  exchange<even(v3)>("deepseek_v3");
+}
+
 }  // namespace

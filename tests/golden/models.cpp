@@ -2,8 +2,6 @@
 // GLM-4.5 and MiniMax-M2 in their published form, against what PyTorch made of the published formulas in
 // double.
 // SPDX-License-Identifier: Apache-2.0
-#include <cstdlib>
-#include <filesystem>
 #include <finegrain/config/presets.hpp>
 #include <finegrain/cpu/cpu.hpp>
 #include <finegrain/reference/reference.hpp>
@@ -89,37 +87,13 @@ TEST_CASE("the cpu agrees with PyTorch on whole models, read by published names"
   check_models<fg::cpu>(1e-5);
 }
 
-/// A model in a folder of its own, as others read it, and what it makes of some ids.
-template <fg::architecture A>
-void publish(std::string const& folder, std::string (*name)(std::string_view)) {
-  fg::network<fg::decoder<A>, fg::basic_reference<float>> net;
-  std::span<float> const w = net.parameters();
-  for (std::size_t i = 0; i < w.size(); ++i) {
-    float const x = static_cast<float>(fg::random_word(1, i) % 2000) / 1000 - 1;
-    w[i] = std::max(x, -x) > 0.01f ? x : 0.5f;
-  }
-  std::filesystem::create_directories(folder);
-  fg::save_published(net, folder + "/model.safetensors", "", name, fg::dtype::f32);
-  constexpr std::int64_t T = 24;
-  std::vector<std::int32_t> ids;
-  for (std::uint64_t t = 0; t < T; ++t)
-    ids.push_back(static_cast<std::int32_t>(fg::random_word(2, t) % 32));
-  std::vector<std::int64_t> wide(ids.begin(), ids.end());
-  std::vector<float> logits(T * 32);
-  net(ids, fg::matrix<float>{logits.data(), T, 32});
-  fg::tensor_view const results[] = {{"ids", fg::dtype::i64, {T}, wide.data()},
-                                     {"logits", fg::dtype::f32, {T, 32}, logits.data()}};
-  fg::write_safetensors(folder + "/results.safetensors", results);
-}
-
-TEST_CASE("models are published to a folder, for reads.py", "[.publish]") {
-  char const* const to = std::getenv("FINEGRAIN_PUBLISH");
-  REQUIRE(to);
-  publish<olmoe>(to + std::string("/olmoe"), fg::deepseek_name);
-  publish<qwen1_5>(to + std::string("/qwen2_moe"), fg::qwen2_moe_name);
-  publish<qwen3>(to + std::string("/qwen3_moe"), fg::deepseek_name);
-  publish<mixtral>(to + std::string("/mixtral"), fg::mixtral_name);
-  publish<glm>(to + std::string("/glm4_moe"), fg::deepseek_name);
+TEST_CASE("models go to transformers and back, with exchange.py", "[.exchange]") {
+  exchange<olmoe>("olmoe");
+  exchange<qwen1_5>("qwen2_moe", fg::qwen2_moe_name);
+  exchange<qwen3>("qwen3_moe");
+  exchange<mixtral>("mixtral", fg::mixtral_name);
+  exchange<glm>("glm4_moe");
+  exchange<minimax>("minimax_m2", fg::minimax_m2_name);
 }
 
 }  // namespace

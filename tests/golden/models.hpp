@@ -2,8 +2,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdlib>
+#include <filesystem>
 #include <finegrain/expr/decoder.hpp>
 #include <finegrain/io/published.hpp>
+#include <finegrain/reference/reference.hpp>
 #include <list>
 
 #include "../folder.hpp"
@@ -99,6 +102,46 @@ void check_model(char const* path, std::string_view config, double tolerance,
     net.forward({.tokens = T, .ids = ids}, {}, {logits.data(), T, 32});
     CHECK(apart(r, "logits", logits.data()) < tolerance);
   }
+}
+
+/// With transformers, by reads.py: a model written to a folder of FINEGRAIN_PUBLISH under published names, with
+/// what it makes of some ids; or, where transformers has written it too, in "again", read from there.
+template <fg::architecture A>
+void exchange(std::string const& folder,
+              std::string (*published)(std::string_view) = fg::deepseek_name) {
+  char const* const all = std::getenv("FINEGRAIN_PUBLISH");
+  REQUIRE(all);
+  std::string const here = all + ("/" + folder);
+  bool const again = std::filesystem::exists(here + "/again");
+  if (!again && std::filesystem::exists(here)) return;  // this transformers has no such model
+  fg::network<fg::decoder<A>, fg::basic_reference<float>> net;
+  if (again) {
+    fg::load_published(net, here + "/again", "", published);
+  } else {
+    std::span<float> const w = net.parameters();
+    for (std::size_t i = 0; i < w.size(); ++i)
+      w[i] = static_cast<float>(fg::random_word(1, i) % 2000) / 1000 - 1;
+    std::filesystem::create_directories(here);
+    fg::save_published(net, here + "/model.safetensors", "", published, fg::dtype::f32);
+  }
+
+  constexpr std::int64_t T = 24;
+  std::vector<std::int64_t> wide;
+  for (std::uint64_t t = 0; t < T; ++t)
+    wide.push_back(static_cast<std::int64_t>(fg::random_word(2, t) % 32));
+  std::vector<std::int32_t> const ids(wide.begin(), wide.end());
+  std::vector<float> logits(T * 32), before(T * 32);
+  net(ids, fg::matrix<float>{logits.data(), T, 32});
+  std::string const results = here + "/results.safetensors";
+  if (again) {
+    fg::safetensors_file const file(results);
+    file.read(*file.find("logits"), before.data());
+    CHECK(logits == before);
+    return;
+  }
+  fg::tensor_view const tensors[] = {{"ids", fg::dtype::i64, {T}, wide.data()},
+                                     {"logits", fg::dtype::f32, {T, 32}, logits.data()}};
+  fg::write_safetensors(results, tensors);
 }
 
 }  // namespace golden
