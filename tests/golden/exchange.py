@@ -42,6 +42,10 @@ MODELS = {  # what their config.json says; the shapes are those of models.cpp an
                      first_k_dense_replace=1, n_group=1, topk_group=1, routed_scaling_factor=2.5,
                      norm_topk_prob=True, attention_bias=True, use_qk_norm=True,
                      partial_rotary_factor=4 / 6, rope_theta=1000000.0, rms_norm_eps=1e-5),
+    "dots1": dict(MODEL, num_key_value_heads=4, n_routed_experts=8, n_shared_experts=2,
+                  first_k_dense_replace=1, n_group=1, topk_group=1, routed_scaling_factor=2.5,
+                  norm_topk_prob=True, scoring_func="noaux_tc", sliding_window=None,
+                  rope_theta=10000000.0, rms_norm_eps=1e-5),
     "minimax_m2": dict(MODEL, head_dim=6, num_local_experts=8, intermediate_size=6,
                        use_qk_norm=True, rotary_dim=4, rope_theta=5000000.0,
                        scoring_func="sigmoid"),
@@ -54,6 +58,10 @@ MODELS = {  # what their config.json says; the shapes are those of models.cpp an
                         qk_nope_head_dim=5, n_group=4, topk_group=2, norm_topk_prob=True,
                         routed_scaling_factor=2.5, rope_theta=10000.0, rope_scaling=yarn(1.0),
                         num_nextn_predict_layers=0),
+    "glm4_moe_lite": dict(LATENT, v_head_dim=10, n_routed_experts=8, n_shared_experts=1,
+                          q_lora_rank=9, kv_lora_rank=11, qk_nope_head_dim=6, n_group=1,
+                          topk_group=1, norm_topk_prob=True, routed_scaling_factor=1.8,
+                          rope_theta=1000000.0, rms_norm_eps=1e-5),
 }
 
 

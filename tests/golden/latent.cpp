@@ -1,6 +1,7 @@
 // Latent attention, and whole models in DeepSeek-V2's and V3's published form, against what PyTorch made
 // of the published formulas in double.
 // SPDX-License-Identifier: Apache-2.0
+#include <finegrain/config/presets.hpp>
 #include <finegrain/cpu/cpu.hpp>
 #include <finegrain/reference/reference.hpp>
 
@@ -89,6 +90,20 @@ TEST_CASE("models of V2's and V3's form, read whole by published names, agree wi
   check_model<v3, fg::cpu>(lines, "v3", 1e-5);
 }
 
+/// GLM-4.7-Flash, small.
+constexpr fg::architecture flash = [] {
+  fg::architecture a = fg::presets::glm_4_7_flash;
+  a.hidden = a.moe.hidden = 16;
+  a.layers = 3;
+  a.vocabulary = 32;
+  a.dense_width = 24;
+  a.moe.width = 6;
+  a.moe.routed = 8;
+  a.moe.top_k = 3;
+  a.latent.q_rank = 9, a.latent.kv_rank = 11, a.latent.nope = 6, a.latent.rope = 4,
+  a.latent.value = 10;
+  return a;
+}();
 /// Four: transformers wants heads to divide the hidden width.
 constexpr fg::architecture even(fg::architecture a) {
   a.heads = 4;
@@ -98,6 +113,7 @@ constexpr fg::architecture even(fg::architecture a) {
 TEST_CASE("models of their form go to transformers and back, with exchange.py", "[.exchange]") {
   exchange<even(v2)>("deepseek_v2");
   exchange<even(v3)>("deepseek_v3");
+  exchange<even(flash)>("glm4_moe_lite");
 }
 
 }  // namespace

@@ -51,6 +51,7 @@ constexpr auto qwen3 = small(fg::presets::qwen3_30b_a3b, 2, 6);
 constexpr auto mixtral = small(fg::presets::mixtral_8x7b, 2, 4, 2);
 constexpr auto glm = small(fg::presets::glm_4_5, 2, 6);
 constexpr auto minimax = small(fg::presets::minimax_m2, 2, 6);
+constexpr auto dots = small(fg::presets::dots_llm1, 4, 4);
 
 template <class X>
 void check_stages(double tolerance) {
@@ -93,6 +94,7 @@ TEST_CASE("models go to transformers and back, with exchange.py", "[.exchange]")
   exchange<qwen3>("qwen3_moe");
   exchange<mixtral>("mixtral", fg::mixtral_name);
   exchange<glm>("glm4_moe");
+  exchange<dots>("dots1");
   exchange<minimax>("minimax_m2", fg::minimax_m2_name);
 }
 
