@@ -1,12 +1,12 @@
 // The cpu executor against the machine's limits and the best peers, in one run.
 //
 //   bench_cpu [--quick] [--only forward,backward,skew,grain,shapes,parts] [--tokens 1,64,512]
-//             [--dtype f32,bf16,...] [--by finegrain,Eigen,OpenBLAS,oneDNN] [--threads N]
-//             [--seconds a line] [--out out/bench/cpu]
+//             [--dtype f32,bf16,...] [--by finegrain,Eigen,OpenBLAS,oneDNN,PyTorch] [--threads N]
+//             [--python python3] [--seconds a line] [--out out/bench/cpu]
 //
 // Writes OUT.jsonl, OUT.md and, of forward passes, OUT.svg. Every sample stands beside samples of the
 // machine's limits; samples in which others used the cores are taken again. A star marks a line
-// without three clean ones. Medians.
+// without three clean ones. Medians. With --python, a Python that has PyTorch is one more peer forward.
 // SPDX-License-Identifier: Apache-2.0
 #include <unistd.h>
 
@@ -24,6 +24,7 @@
 #include "roofline.hpp"
 #include "session.hpp"
 #include "table.hpp"
+#include "torch_peer.hpp"
 #include "words.hpp"
 
 namespace {
@@ -38,7 +39,7 @@ struct settings {
   std::vector<std::int64_t> tokens;
   int threads = 0;
   double seconds = 0;
-  std::string out;
+  std::string out, python;
 
   bool wants(char const* phase) const { return bench::in(phases, phase); }
   bool wants(std::string const& name, bench::dtype const& type) const {
@@ -61,6 +62,7 @@ settings read_settings(int argc, char** argv) {
   s.threads = int(asked.number("--threads", std::thread::hardware_concurrency()));
   s.seconds = double(asked.number("--seconds", s.quick ? 3 : 20));
   s.out = asked.text("--out", "out/bench/cpu");
+  s.python = asked.text("--python", "");
   asked.done();
   return s;
 }
@@ -119,6 +121,12 @@ class subject {
       if (settings_.wants(e.name, *e.type))
         all.push_back({e.name, e.type, [&](std::int64_t i) { e.run(x[i], y); }});
     rivals_.add_forward(all, x, routings, y);
+    auto const wanted = [&](bench::dtype const& type) { return settings_.wants("PyTorch", type); };
+    if (!settings_.python.empty() && (wanted(bench::f32) || wanted(bench::bf16))) {
+      if (!torch_)
+        torch_ = std::make_unique<bench::torch_peer>(on_, *layer_, settings_.python, settings_.out);
+      torch_->add_forward(all, x, y, wanted);
+    }
     bench::task const task{layer_->name + name_of(how), "forward", tokens, layer_->flops(tokens),
                            routings.numbers};
     session.line(task, all, [&] { return std::vector<float>(numbers.begin(), numbers.end()); });
@@ -224,6 +232,7 @@ class subject {
   std::function<void(const_view, view)> backward_;
   std::vector<entrant> ours_;
   bench::rivals rivals_;
+  std::unique_ptr<bench::torch_peer> torch_;
 };
 
 /// OpenBLAS of a time before this processor takes AVX2 code for it: its AVX-512 code is faster.

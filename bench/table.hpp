@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -21,14 +22,16 @@ inline double best_of(std::vector<figure> const& figures, task const& t, dtype c
 }
 
 inline std::string markdown(std::vector<figure> const& figures) {
-  char const* const peers[] = {"Eigen", "OpenBLAS", "oneDNN"};
+  std::vector<std::string> peers;
+  for (figure const& f : figures)
+    if (std::string const library = f.by.substr(0, f.by.find(' '));
+        !f.ours && std::find(peers.begin(), peers.end(), library) == peers.end())
+      peers.push_back(library);
   std::string text = "| layer | pass | tokens | weights | | tokens/s | of the limit |";
-  for (char const* peer : peers) {
-    text += " x ";
-    text += peer;
-    text += " |";
-  }
-  text += "\n|---|---|---|---|---|---|---|---|---|---|\n";
+  for (std::string const& peer : peers) text += " x " + peer + " |";
+  text += "\n|---|---|---|---|---|---|---|";
+  for (std::size_t i = 0; i < peers.size(); ++i) text += "---|";
+  text += "\n";
   for (figure const& f : figures) {
     if (!f.ours) continue;
     char line[200];
@@ -38,7 +41,7 @@ inline std::string markdown(std::vector<figure> const& figures) {
                   f.by == "finegrain" ? "as stored" : "frozen", f.rate, f.undisturbed() ? "" : "*",
                   100 * f.fraction, session::limit_of(f).c_str());
     text += line;
-    for (char const* peer : peers) {
+    for (std::string const& peer : peers) {
       double const rate = best_of(figures, f.task, f.type, peer);
       char ratio[40] = " |";
       if (rate > 0) std::snprintf(ratio, sizeof ratio, " %.2f |", f.rate / rate);
