@@ -17,7 +17,8 @@ namespace finegrain::inline FINEGRAIN_ABI {
 ///   double operator()(X const& on, std::int64_t first, matrix<S const> y, matrix<S> dy) const;
 ///
 /// is the sum over the rows of y, which are the outputs of tokens first, first + 1, ..., and writes
-/// its gradient to dy unless that is empty. dy may be y itself, and is where memory matters.
+/// its gradient to dy unless that is empty. dy may be y itself, and is where memory matters; but not
+/// in a trainer (train/objective.hpp).
 template <class L, class X, class S = typename X::scalar>
 concept Loss = requires(L const& loss, X const& on, matrix<S const> y, matrix<S> dy) {
   { loss(on, std::int64_t{}, y, dy) } -> std::convertible_to<double>;
@@ -67,7 +68,8 @@ double score_product(X const& on, matrix<S const> x, matrix<S const> w, L const&
 ///   double run(pass<X>, W const& w, saved const&, matrix<S const> x, Loss const&, V const& dw,
 ///              matrix<S> dx);
 ///
-/// the sum of the loss; dw and dx are made when the extent says that it is training.
+/// the sum of the loss; dw and dx are made when the extent says that it is training. rows(tokens) is
+/// how many tokens the loss is asked for at a time.
 ///
 /// What has a plan of its own is run by that plan, forward and backward, its output in between.
 template <class X, Expr E>
@@ -82,6 +84,8 @@ struct scored {
         : kept(memory, e), y(memory.matrix<S>(e.tokens, out_width<E>())) {}
   };
   using scratch = typename whole::scratch;
+  /// Of so many tokens, those that the loss is asked for at a time.
+  static constexpr std::int64_t rows(std::int64_t tokens) { return tokens; }
 
   template <class W, class V, Loss<X> L>
   static double run(pass<X> p, W const& w, saved const& s, matrix<S const> x, L const& loss,
@@ -112,6 +116,7 @@ struct scored<X, then<A, B>> {
   using memory = detail::then_memory<S, first, rest, width>;
   using saved = typename memory::saved;
   using scratch = typename memory::scratch;
+  static constexpr std::int64_t rows(std::int64_t tokens) { return rest::rows(tokens); }
 
   template <class W, class V, Loss<X> L>
   static double run(pass<X> p, W const& w, saved const& s, matrix<S const> x, L const& loss,
@@ -134,9 +139,11 @@ struct scored_product {
   using saved = nothing;
   struct scratch {
     matrix<S> chunk;
-    constexpr scratch(arena& memory, extent e)
-        : chunk(memory.matrix<S>(std::min(e.tokens, chunk_rows<X>(Out)), Out)) {}
+    constexpr scratch(arena& memory, extent e) : chunk(memory.matrix<S>(rows(e.tokens), Out)) {}
   };
+  static constexpr std::int64_t rows(std::int64_t tokens) {
+    return std::min(tokens, chunk_rows<X>(Out));
+  }
 
   template <class W, class V, Loss<X> L>
   static double run(pass<X> p, W const& w, saved const&, matrix<S const> x, L const& loss,

@@ -104,6 +104,7 @@ struct scored<X, clocked<Row, E, Runs>> {
   using whole = scored<X, Runs>;
   using saved = typename whole::saved;
   using scratch = typename whole::scratch;
+  static constexpr std::int64_t rows(std::int64_t tokens) { return whole::rows(tokens); }
 
   template <class W, class V, Loss<X> L>
   static double run(pass<X> p, W const& w, saved const& s, matrix<S const> x, L const& loss,

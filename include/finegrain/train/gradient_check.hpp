@@ -10,13 +10,14 @@
 #include <vector>
 
 #include "../model/network.hpp"
+#include "loss.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
 /// How gradients are checked.
 struct gradient_options {
   double eps = 1e-5;       // half the difference's step; errors of rounding and curvature meet here
-  std::uint64_t seed = 0;  // of the direction dy that outputs are weighted with
+  std::uint64_t seed = 0;  // of the linear function of y, where no loss is given
   std::int64_t every = 1;  // checks every so many-th number of a matrix: for large networks
 };
 
@@ -27,22 +28,39 @@ struct gradient_report {
   double worst = 0;  // largest relative error; infinite where backward left NaN, and with a finding
   std::string where;                    // the number that has it: "mixture.router[17]", or "x[3]"
   double gradient = 0, difference = 0;  // of that number: backward's, and the measured one
-  std::string finding;  // what backward does wrong when it is told to add, in a sentence
+  std::string finding;  // what backward does wrong when it is told to add, or a loss, in a sentence
 };
 
 namespace detail {
 
-/// A network's loss, dy . y plus the balance losses, on weights and an x that can be moved. Memory
+/// The loss direction . y, whose gradient is the direction.
+struct linear_loss {
+  buffer<double> direction;  // (T, out)
+  template <class X>
+  double operator()(X const&, std::int64_t first, matrix<double const> y, matrix<double> dy) const {
+    double total = 0;
+    for (std::int64_t t = 0; t < y.rows; ++t)
+      for (std::int64_t c = 0; c < y.cols; ++c) {
+        double const of = direction[(first + t) * y.cols + c];
+        total += of * y(t, c);
+        if (dy.data) dy(t, c) = of;
+      }
+    return total;
+  }
+};
+
+/// A network under a loss plus the balance losses, on weights and an x that can be moved. Memory
 /// starts as NaN: a pass that reads, or leaves, what nobody wrote shows.
-template <Expr E, class X>
+template <Expr E, class X, Loss<X> L>
 struct gradient_probe {
   static_assert(std::is_same_v<typename X::scalar, double>,
                 "check_gradients: differences need an executor of double");
   using plan = finegrain::plan<X, E>;
   static constexpr int in = in_width<E>(), out = out_width<E>();
 
-  gradient_probe(network<E, X>& net, batch const& b, matrix<double const> given, std::uint64_t seed)
+  gradient_probe(network<E, X>& net, batch const& b, matrix<double const> given, L const& of)
       : net(net),
+        of(of),
         b(b),
         log(network<E, X>::make_log()),
         e(net.extent_of(b.tokens, true)),
@@ -56,16 +74,18 @@ struct gradient_probe {
     check_call<X>(form_of<E>, b, given, view(y, out), true);
     this->b.log = &log;
     for (std::int64_t t = 0; t < given.rows; ++t) std::copy_n(given.row(t), in, x.begin() + t * in);
-    for (std::int64_t i = 0; i < dy.size(); ++i)
-      dy[i] = random_normal(seed, static_cast<std::uint64_t>(i));
   }
 
   double loss() {
     log.next = 0;
     plan::forward(pass(), net.weights(), saved(), view(x, in), view(y, out));
-    double total = log.balance_loss();
-    for (std::int64_t i = 0; i < y.size(); ++i) total += dy[i] * y[i];
-    return total;
+    return log.balance_loss() + of(on(), 0, outputs(), matrix<double>());
+  }
+  /// The loss of tokens [first, end) of the last forward, and dy of them.
+  double ask(std::int64_t first, std::int64_t end) {
+    matrix<double> const made = view(dy, out).middle_rows(first, end - first);
+    clear_rows(on(), made);
+    return made.rows == 0 ? 0 : of(on(), first, outputs().middle_rows(first, made.rows), made);
   }
   void gradients(finegrain::gradients mode) {
     std::fill(scratch_memory.begin(), scratch_memory.end(), nan);
@@ -77,6 +97,7 @@ struct gradient_probe {
   }
 
   network<E, X>& net;
+  L const& of;
   batch b;
   routing_log log;
   extent e;
@@ -93,6 +114,8 @@ struct gradient_probe {
   matrix<double> view(buffer<double> const& m, int width) const {
     return {m.data(), b.tokens, width};
   }
+  matrix<double const> outputs() const { return view(y, out); }
+  X const& on() const { return net.on(); }
   typename plan::saved saved() const {
     arena memory(reinterpret_cast<std::byte*>(saved_memory.data()), saved_memory.size() * 8);
     return typename plan::saved(memory, e);
@@ -105,6 +128,29 @@ struct gradient_probe {
 
   buffer<double> saved_memory, scratch_memory;
 };
+
+/// What is wrong with a loss of the whole batch, the last forward's, beside those of its halves: then
+/// there is a finding. Leaves the whole's gradient in dy.
+template <class Probe>
+gradient_report halves_of(Probe& probe) {
+  std::int64_t const T = probe.b.tokens, half = T / 2;
+  double const sum = probe.ask(0, half) + probe.ask(half, T);
+  std::vector<double> const parts(probe.dy.begin(), probe.dy.end());
+  double const whole = probe.ask(0, T);
+  bool same = std::abs(sum - whole) <= 1e-9 * std::max(1.0, std::abs(whole));
+  for (std::int64_t i = 0; i < probe.dy.size(); ++i) {
+    double const now = probe.dy[i], before = parts[static_cast<std::size_t>(i)];
+    same &= std::abs(now - before) <= 1e-9 * std::max(1.0, std::abs(now));
+  }
+  gradient_report report;
+  if (same) return report;
+  report.worst = std::numeric_limits<double>::infinity();
+  report.where = "loss";
+  report.finding =
+      "the loss of all tokens is not the sum of its halves': the tokens of y are first, first + 1, "
+      "... of the batch";
+  return report;
+}
 
 /// Gradients held against what they ought to be, one after the other.
 FINEGRAIN_LAZY struct gradient_comparison {
@@ -148,23 +194,26 @@ FINEGRAIN_LAZY struct gradient_comparison {
 }  // namespace detail
 
 /// Compares every gradient of backward (of each weight, and of x where it is numbers) with a
-/// central difference of forward. The loss is a random linear function of y plus the balance
-/// losses that the batch asks for. An error is relative to the largest of the gradient itself, any
-/// gradient of x (of any weight where x is ids), and 0.01. A right backward of a block stays below
-/// 1e-7; through many layers the function bends more, and a smaller eps is the better one.
+/// central difference of forward, under a loss, such as a trainer takes (train/objective.hpp), over
+/// an executor of double. The balance losses that the batch asks for are added to it. An error is
+/// relative to the largest of the gradient itself, any gradient of x (of any weight where x is ids),
+/// and 0.01. A right backward of a block stays below 1e-7; through many layers the function bends
+/// more, and a smaller eps is the better one.
 ///
 /// Where a token's choice of experts is so close that it flips within eps, the loss has no
 /// derivative: differences to the left and to the right disagree. Such numbers are skipped.
 ///
-/// Then backward is run once more and told to add, as in a step of several batches: gradients of
+/// The loss is asked for all tokens, and for the batch's halves, of which it must be the sum. Then
+/// backward is run once more and told to add, as in a step of several batches: gradients of
 /// weights must be twice what they were, but for rounding, and that of x what it was.
-template <Expr E, class X>
+template <Expr E, class X, Loss<X> L>
 gradient_report check_gradients(network<E, X>& net, batch const& b, matrix<double const> x,
-                                gradient_options const& how = {}) {
+                                L const& loss_of, gradient_options const& how = {}) {
   if (how.every < 1 || !(how.eps > 0))
     throw invalid_argument("check_gradients needs eps > 0 and every of at least 1");
-  detail::gradient_probe<E, X> probe(net, b, x, how.seed);
+  detail::gradient_probe<E, X, L> probe(net, b, x, loss_of);
   double const loss = probe.loss();
+  if (gradient_report const wrong = detail::halves_of(probe); !wrong.finding.empty()) return wrong;
   probe.gradients(gradients::overwrite);
 
   double size = 0.01;
@@ -203,6 +252,16 @@ gradient_report check_gradients(network<E, X>& net, batch const& b, matrix<doubl
     found.sum("x", i, probe.dx[i], dx[static_cast<std::size_t>(i)],
               ": what is for x is written, not added");
   return found.report;
+}
+
+/// The same under a random linear function of y.
+template <Expr E, class X>
+gradient_report check_gradients(network<E, X>& net, batch const& b, matrix<double const> x,
+                                gradient_options const& how = {}) {
+  detail::linear_loss loss{buffer<double>(b.tokens * net.out)};
+  for (std::int64_t i = 0; i < loss.direction.size(); ++i)
+    loss.direction[i] = random_normal(how.seed, static_cast<std::uint64_t>(i));
+  return check_gradients(net, b, x, loss, how);
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

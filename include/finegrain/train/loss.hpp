@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 
@@ -9,13 +10,19 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
-// An executor supplies, in its loss.hpp:
+// Each executor has, in its loss.hpp (cuda in stages.hpp):
 //
 //   double cross_entropy(on, matrix<S const> logits, std::span<std::int32_t const> targets,
 //                        double scale, matrix<S> dlogits);
 //
 // the sum over tokens of -log softmax(logits)[target] in nats, where targets below 0 are left out;
-// and dlogits = scale * its gradient, unless dlogits is empty. It may be the logits themselves.
+// and dlogits = scale * its gradient, unless dlogits is empty. It may be the logits themselves. A
+// loss of your own that has it as a part takes the targets of its own tokens,
+//
+//   cross_entropy(on, y, targets.subspan(first, y.rows), 1, dy)
+//
+// and a scale that is the part's weight, and multiplies what is returned by it too. On cuda the sum
+// is added on the device, unweighted, and what is returned is 0.
 
 /// Sum of (y - target)^2 over all numbers, in double and always in the same order;
 /// dy = scale * its gradient, unless dy is empty. It may be y itself.
@@ -35,6 +42,27 @@ double squared_error(X const& on, matrix<S const> y, matrix<S const> target, dou
   double total = 0;
   for (double sum : sums) total += sum;
   return total;
+}
+
+/// m = 0.
+template <class X, class S = typename X::scalar>
+void clear_rows(X const& on, matrix<S> m) {
+  constexpr std::int64_t parts = 64;
+  on.threads(parts, [&](std::int64_t part, int) {
+    for (std::int64_t t = m.rows * part / parts; t < m.rows * (part + 1) / parts; ++t)
+      std::fill_n(m.row(t), m.cols, S(0));
+  });
+}
+/// to = scale * from.
+template <class X, class S = typename X::scalar>
+void scale_rows(X const& on, matrix<S const> from, double scale, matrix<S> to) {
+  constexpr std::int64_t parts = 64;
+  auto const factor = static_cast<S>(scale);
+  on.threads(parts, [&](std::int64_t part, int) {
+    for (std::int64_t t = to.rows * part / parts; t < to.rows * (part + 1) / parts; ++t)
+      std::transform(from.row(t), from.row(t) + from.cols, to.row(t),
+                     [&](S x) { return factor * x; });
+  });
 }
 
 /// Throws invalid_argument when there is not one target for each token.

@@ -1,14 +1,18 @@
-// objective: a loss of a whole batch, as the pass that ends in it asks for it, some tokens at a time.
+// objective: what a training step makes small: targets, or a loss of your own.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <algorithm>
+#include <cmath>
+#include <concepts>
 #include <cstdint>
+#include <memory>
 #include <type_traits>
 
 #include "../model/check.hpp"
 #include "../plan/batch.hpp"
 #include "../plan/place.hpp"
+#include "../plan/scored.hpp"
 #include "loss.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -18,53 +22,163 @@ inline double terms_of_mean(std::int64_t terms) {
   return static_cast<double>(std::max<std::int64_t>(terms, 1));
 }
 
-/// The sum over some tokens, and `scale` times the gradient of the mean over all terms. Targets are
-/// token ids (cross-entropy), or numbers (T, out) (squared error).
-template <class X, class Targets>
-struct objective {
+template <class X>
+struct batch_loss;
+
+/// What a step makes small, a mean over the batch: of token ids (T) the cross-entropy, where those
+/// below 0 are left out; of numbers (T, out) the squared error; or a loss of your own,
+///
+///   auto const loss = [&](auto const& on, std::int64_t first, fg::matrix<float const> y,
+///                         fg::matrix<float> dy) { ...; return sum; };
+///
+/// an object that outlives the call. It is asked for some tokens at a time, `first` to first +
+/// y.rows, and returns the sum of what each costs. Unless dy is empty, it writes there the gradient
+/// of that sum: dy (rows, out) does not share memory with y, and is 0 before. The trainer divides
+/// both by how many terms the mean has, which are the batch's tokens, or what a member `double
+/// terms() const` returns, finite and above 0. Without tokens the loss is 0, and not asked.
+///
+/// On cuda it is called on the host with memory of the device: it enqueues its work on on.stream,
+/// there adds the sum to *on.context->loss.data(), and returns 0, as cross_entropy and
+/// squared_error do. (What it returns is added to that.) A recorded step asks it once, when it is
+/// recorded.
+template <class X>
+class objective {
   using S = typename X::scalar;
-  Targets targets;
+  template <class V>
+  static constexpr bool other = !std::is_same_v<std::remove_cvref_t<V>, objective>;
+  template <class... A>
+  static constexpr bool ids_of = std::is_constructible_v<id_list, A...>;
+  template <class... A>
+  static constexpr bool numbers_of = std::is_constructible_v<matrix<S const>, A...>;
+
+ public:
+  template <class... A>
+  requires((other<A> && ...) && ids_of<A...>) objective(A&&... ids)  // NOLINT
+      : kind_(kind::ids), ids_(std::forward<A>(ids)...) {}
+  template <class... A>
+  requires((other<A> && ...) && !ids_of<A...> && numbers_of<A...>)
+      objective(A&&... numbers)  // NOLINT
+      : kind_(kind::numbers), numbers_(std::forward<A>(numbers)...) {}
+  template <class L>
+  requires(other<L> && !ids_of<L> && !numbers_of<L>) objective(L&& loss)  // NOLINT
+      : kind_(kind::own), own_(reinterpret_cast<void const*>(std::addressof(loss))) {
+    using loss_type = std::remove_reference_t<L>;
+    static_assert(
+        Loss<loss_type, X>,
+        "targets are token ids or a matrix of the network's numbers; a loss of your own is called, "
+        "const, with (X const& on, std::int64_t first, matrix<S const> y, matrix<S> dy), and "
+        "returns a sum");
+    if constexpr (Loss<loss_type, X>) {
+      constexpr bool counts = requires {
+        { loss.terms() } -> std::convertible_to<double>;
+      };
+      static_assert(
+          counts || !requires { &loss_type::terms; },
+          "terms, the number that a loss's mean divides by, is a member function: "
+          "double terms() const");
+      sum_ = [](void const* own, X const& on, std::int64_t first, matrix<S const> y,
+                matrix<S> dy) -> double {
+        return (*reinterpret_cast<loss_type const*>(own))(on, first, y, dy);
+      };
+      if constexpr (counts)
+        terms_ = [](void const* own) -> double {
+          return reinterpret_cast<loss_type const*>(own)->terms();
+        };
+    }
+  }
+
+  /// Whether it is a loss of the user's own.
+  bool own() const { return kind_ == kind::own; }
+  /// The targets' memory; none of a loss of the user's own.
+  void const* targets() const {
+    return kind_ == kind::ids ? static_cast<void const*>(ids_.data()) : numbers_.data;
+  }
+  /// Of one batch, of a network of so many outputs, with gradients `scale` times as large. Token ids
+  /// are copied to where the executor reads them if it does not read them where they are. A loss of
+  /// the user's own then wants room. Throws invalid_argument where the targets are not the batch's.
+  batch_loss<X> over(X const& on, std::int64_t tokens, int out, double scale,
+                     typename place<X>::template buffer<std::int32_t>& copied) const;
+
+ private:
+  friend struct batch_loss<X>;
+  enum class kind { ids, numbers, own };
+  kind kind_;
+  id_list ids_;
+  matrix<S const> numbers_;
+  void const* own_ = nullptr;
+  double (*sum_)(void const* own, X const& on, std::int64_t first, matrix<S const> y,
+                 matrix<S> dy) = nullptr;
+  double (*terms_)(void const* own) = nullptr;
+};
+
+/// An objective over a batch, as the pass that ends in it asks for it: the sum over some tokens, and
+/// `scale` times the gradient of the mean over all terms.
+template <class X>
+struct batch_loss {
+  using S = typename X::scalar;
+  objective<X> of;
   double terms;                 // of the batch; 1 where the executor counts them,
   std::int64_t const* counted;  // and then there
   double scale;
+  S* room = nullptr;           // for the gradient that a loss of the user's own makes, of a chunk
+  mutable bool asked = false;  // then gradients may have changed
 
   /// The terms, wherever they are. Waits for an executor that counts them.
   double terms_on(X const& on) const {
     return counted ? terms_of_mean(place<X>::read(on, counted)) : terms;
   }
   double operator()(X const& on, std::int64_t first, matrix<S const> y, matrix<S> dy) const {
-    if constexpr (std::is_same_v<Targets, matrix<S const>>) {
-      return squared_error(on, y, targets.middle_rows(first, y.rows), scale / terms, dy);
-    } else {
-      auto const mine =
-          targets.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(y.rows));
-      if constexpr (place<X>::here)
-        return cross_entropy(on, y, mine, scale / terms, dy);
-      else
-        return cross_entropy(on, y, mine, scale / terms, counted, dy);
-    }
+    using kind = typename objective<X>::kind;
+    asked = true;
+    if (of.kind_ == kind::own) return own(on, first, y, dy);
+    if (of.kind_ == kind::numbers)
+      return squared_error(on, y, of.numbers_.middle_rows(first, y.rows), scale / terms, dy);
+    auto const mine =
+        of.ids_.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(y.rows));
+    if constexpr (place<X>::here)
+      return cross_entropy(on, y, mine, scale / terms, dy);
+    else
+      return cross_entropy(on, y, mine, scale / terms, counted, dy);
+  }
+
+ private:
+  /// Beside y, since a loss that is put together of others reads it after it has written dy; and
+  /// scaled here, where no part of it can be forgotten.
+  double own(X const& on, std::int64_t first, matrix<S const> y, matrix<S> dy) const {
+    if (y.rows == 0) return 0;
+    if (!dy.data) return of.sum_(of.own_, on, first, y, {});
+    matrix<S> const made(room, y.rows, y.cols);
+    clear_rows(on, made);
+    double const sum = of.sum_(of.own_, on, first, y, made);
+    scale_rows(on, matrix<S const>(made), scale / terms, dy);
+    return sum;
   }
 };
 
-/// The cross-entropy of a batch's token ids among `classes`, copied to where the executor reads them
-/// if it does not read them where they are. Throws invalid_argument as count_targets does.
 template <class X>
-objective<X, id_list> cross_entropy_objective(
-    X const& on, id_list targets, std::int64_t tokens, int classes, double scale,
-    typename place<X>::template buffer<std::int32_t>& copied) {
-  if constexpr (!place<X>::here) {
-    check_targets(targets, tokens);
-    if (auto const* const counted = terms_on(on, targets)) return {targets, 1, counted, scale};
+batch_loss<X> objective<X>::over(X const& on, std::int64_t tokens, int out, double scale,
+                                 typename place<X>::template buffer<std::int32_t>& copied) const {
+  batch_loss<X> made{*this, 1, nullptr, scale};
+  if (kind_ == kind::own) {
+    if (tokens > 0) made.terms = terms_ ? terms_(own_) : static_cast<double>(tokens);
+    if (!(made.terms > 0) || !std::isfinite(made.terms))
+      throw invalid_argument("the mean of a loss needs a number of terms above 0, not %g",
+                             made.terms);
+    return made;
   }
-  double const terms = terms_of_mean(count_targets(targets, tokens, classes));
-  return {place<X>::list(on, copied, targets), terms, nullptr, scale};
-}
-/// The squared error of a batch's numbers. Throws invalid_argument when they have another shape.
-template <class X, class S = typename X::scalar>
-objective<X, matrix<S const>> squared_error_objective(matrix<S const> targets, std::int64_t tokens,
-                                                      int width, double scale) {
-  detail::check_shape("the matrix of targets", targets, tokens, width);
-  return {targets, terms_of_mean(targets.size()), nullptr, scale};
+  if (kind_ == kind::numbers) {
+    detail::check_shape("the matrix of targets", numbers_, tokens, out);
+    made.terms = terms_of_mean(numbers_.size());
+    return made;
+  }
+  if constexpr (!place<X>::here) {
+    check_targets(ids_, tokens);
+    made.counted = terms_on(on, ids_);
+    if (made.counted) return made;
+  }
+  made.terms = terms_of_mean(count_targets(ids_, tokens, out));
+  made.of.ids_ = place<X>::list(on, copied, ids_);
+  return made;
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -13,7 +13,8 @@ class trainer<Network>::recorded {
  public:
   /// Whether it can still be called.
   bool stands() const {
-    return train_->net_.learning_memory() == memory_ && train_->net_.on().context->moves == moves_;
+    return train_->net_.learning_memory() == memory_ && train_->own_loss_.data() == own_loss_ &&
+           train_->net_.on().context->moves == moves_;
   }
   /// Enqueues the step on the network's stream. Throws invalid_argument if it does not stand.
   void operator()() {
@@ -31,11 +32,13 @@ class trainer<Network>::recorded {
   recorded(trainer& train, device::recording graph, pending const& last)
       : train_(&train),
         memory_(train.net_.learning_memory()),
+        own_loss_(train.own_loss_.data()),
         moves_(train.net_.on().context->moves),
         graph_(std::move(graph)),
         last_(last) {}
   trainer* train_;
   typename Network::learning_places memory_;
+  S const* own_loss_;
   std::int64_t moves_;
   device::recording graph_;
   pending last_;
@@ -43,8 +46,10 @@ class trainer<Network>::recorded {
 
 /// Enqueues a step on a stream that records it; the trainer is then as it was, and no step was done.
 template <class Network>
-template <class Enqueue>
-auto trainer<Network>::record_on(batch const& b, Enqueue&& enqueue) -> recorded {
+auto trainer<Network>::record(batch b, matrix<S const> x, objective<executor> const& loss)
+    -> recorded requires(!place<executor>::here) {
+  check_recordable(x.data, "x");
+  check_recordable(loss.targets(), "targets");
   check_recordable(b.ids.data(), "token ids");
   check_recordable(b.starts.data(), "starts");
   check_recordable(b.positions.data(), "positions");
@@ -55,6 +60,7 @@ auto trainer<Network>::record_on(batch const& b, Enqueue&& enqueue) -> recorded 
   if (settings_.rule)
     throw invalid_argument("a recorded step has the settings of now: no rule can change them");
   reserve(b.tokens);
+  if (loss.own()) reserve_loss(b.tokens);
   static_cast<void>(lend());  // before the recording, not in it
   if (b.log) {
     for (routing_report const& layer : b.log->layers)
@@ -74,7 +80,7 @@ auto trainer<Network>::record_on(batch const& b, Enqueue&& enqueue) -> recorded 
   } const guard{*this};
   device::recording graph([&](CUstream_st* stream) {
     net_.on().stream = stream;
-    enqueue();
+    enqueue(b, x, loss);
   });
   return recorded(*this, std::move(graph), last_);
 }

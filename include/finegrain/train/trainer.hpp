@@ -24,8 +24,8 @@ namespace finegrain::inline FINEGRAIN_ABI {
 ///   trainer train{net, adamw{.lr = 3e-4}};
 ///   for (auto const& [x, y] : batches) train.step(x, y);
 ///
-/// Targets are token ids for a cross-entropy (below 0: left out), or numbers for the mean squared
-/// error. A step that throws leaves weights and moments as they were. A step whose gradient is not
+/// Targets are token ids for a cross-entropy (below 0: left out), numbers for the mean squared
+/// error, or a loss of your own in their place (objective.hpp). A step that throws leaves weights and moments as they were. A step whose gradient is not
 /// finite is counted and changes nothing else; its report shows the norm.
 ///
 /// step() waits for its report. enqueue() does not, on an executor that works beside the host, and
@@ -65,35 +65,29 @@ class trainer {
   explicit trainer(Network& net, Settings settings) : trainer(net, {}, std::move(settings)) {}
   trainer(trainer const&) = delete;  // it stays where it is: its last step's log may be its own
 
-  /// One step on one sequence.
-  step_report step(input x, id_list targets) { return step(x.batch(), x.numbers(), targets); }
-  step_report step(input x, matrix<S const> targets) {
-    return step(x.batch(), x.numbers(), targets);
+  /// One step on one sequence, down a mean of the batch's: what that is of, objective.hpp says.
+  step_report step(input x, objective<executor> const& loss) {
+    return step(x.batch(), x.numbers(), loss);
   }
   /// One step on several sequences: batch.ids, batch.starts. A log in the batch is filled in place
   /// of the trainer's own.
-  step_report step(batch b, id_list targets) { return step(b, no_numbers(), targets); }
-  step_report step(batch b, matrix<S const> x, id_list targets) {
-    enqueue(b, x, targets);
-    return report();
-  }
-  step_report step(batch b, matrix<S const> x, matrix<S const> targets) {
-    enqueue(b, x, targets);
+  step_report step(batch b, objective<executor> const& loss) { return step(b, no_numbers(), loss); }
+  step_report step(batch b, matrix<S const> x, objective<executor> const& loss) {
+    enqueue(b, x, loss);
     return report();
   }
 
   /// A step that nobody waits for, unless biases move by quantiles. A batch's log is filled in by
   /// report(), and must be there until then.
-  void enqueue(input x, id_list targets) { enqueue(x.batch(), x.numbers(), targets); }
-  void enqueue(input x, matrix<S const> targets) { enqueue(x.batch(), x.numbers(), targets); }
-  void enqueue(batch b, id_list targets) { enqueue(b, no_numbers(), targets); }
-  void enqueue(batch b, matrix<S const> x, id_list targets) {
+  void enqueue(input x, objective<executor> const& loss) { enqueue(x.batch(), x.numbers(), loss); }
+  void enqueue(batch b, objective<executor> const& loss) { enqueue(b, no_numbers(), loss); }
+  void enqueue(batch b, matrix<S const> x, objective<executor> const& loss) {
     ask_rule(steps_);
-    enqueue_on(b, x, cross_entropy_loss(b, targets));
-  }
-  void enqueue(batch b, matrix<S const> x, matrix<S const> targets) {
-    ask_rule(steps_);
-    enqueue_on(b, x, squared_error_loss(b, targets));
+    gathered_ = 0;
+    begin(b, x, over(b, loss));
+    if (place<executor>::here || settings_.bias.quantile) count();
+    ++gathered_;
+    update();
   }
   /// What the last step did. Waits for it, and fills in log(), unless a pass with another log came
   /// between.
@@ -114,36 +108,32 @@ class trainer {
   /// The optimiser's numbers and the settings are those of now. A later pass with more tokens moves
   /// the memory that it runs in, and then it must be recorded again. Throws invalid_argument where
   /// the host would have to take part.
-  recorded record(batch b, id_list targets) requires(!place<executor>::here) {
-    return record(b, no_numbers(), targets);
-  }
-  recorded record(batch b, matrix<S const> x, id_list targets) requires(!place<executor>::here) {
-    check_recordable(x.data, "x");
-    check_recordable(targets.data(), "targets");
-    return record_on(b, [&] { enqueue(b, x, targets); });
+  recorded record(batch b, objective<executor> const& loss) requires(!place<executor>::here) {
+    return record(b, no_numbers(), loss);
   }
   recorded record(batch b, matrix<S const> x,
-                  matrix<S const> targets) requires(!place<executor>::here) {
-    check_recordable(x.data, "x");
-    check_recordable(targets.data, "targets");
-    return record_on(b, [&] { enqueue(b, x, targets); });
-  }
+                  objective<executor> const& loss) requires(!place<executor>::here);
 
   /// Several batches of one step: gather each, then finish. Gradients are averaged; losses over the
   /// batch count the choices of the step's earlier ones too; biases move by the counts of all. A
-  /// step() in between, or a load(), forgets what was gathered.
-  step_report gather(input x, id_list targets) { return gather(x.batch(), x.numbers(), targets); }
-  step_report gather(input x, matrix<S const> targets) {
-    return gather(x.batch(), x.numbers(), targets);
+  /// step() in between, or a load(), forgets what was gathered, and so does a pass that throws in
+  /// its loss or after it.
+  step_report gather(input x, objective<executor> const& loss) {
+    return gather(x.batch(), x.numbers(), loss);
   }
-  step_report gather(batch b, id_list targets) { return gather(b, no_numbers(), targets); }
-  step_report gather(batch b, matrix<S const> x, id_list targets) {
-    ask_rule(steps_);
-    return gather_on(b, x, cross_entropy_loss(b, targets));
+  step_report gather(batch b, objective<executor> const& loss) {
+    return gather(b, no_numbers(), loss);
   }
-  step_report gather(batch b, matrix<S const> x, matrix<S const> targets) {
+  step_report gather(batch b, matrix<S const> x, objective<executor> const& loss) {
     ask_rule(steps_);
-    return gather_on(b, x, squared_error_loss(b, targets));
+    batch_loss<executor> const made = over(b, loss);
+    begin(b, x, made);
+    count();
+    ++gathered_;
+    return {.loss = place<executor>::total(net_.on(), last_.made) / made.terms_on(net_.on()),
+            .balance_loss = last_.log->balance_loss() / settings_.loss_scale,
+            .gradient_norm = 0,
+            .tokens = b.tokens};
   }
   /// Moves weights and biases; returns the gradient's norm. Throws invalid_argument when nothing
   /// was gathered.
@@ -155,19 +145,24 @@ class trainer {
 
   /// The loss without training, as the network stands: of as many experts a token as in training, none
   /// dropped.
-  double evaluate(input x, id_list targets) { return evaluate(x.batch(), x.numbers(), targets); }
-  double evaluate(input x, matrix<S const> targets) {
-    return evaluate(x.batch(), x.numbers(), targets);
+  double evaluate(input x, objective<executor> const& loss) {
+    return evaluate(x.batch(), x.numbers(), loss);
   }
-  double evaluate(batch b, id_list targets) { return evaluate(b, no_numbers(), targets); }
-  double evaluate(batch b, matrix<S const> x, id_list targets) {
-    return evaluate_on(b, x, cross_entropy_loss(b, targets));
+  double evaluate(batch b, objective<executor> const& loss) {
+    return evaluate(b, no_numbers(), loss);
   }
-  double evaluate(batch b, matrix<S const> x, matrix<S const> targets) {
-    return evaluate_on(b, x, squared_error_loss(b, targets));
+  double evaluate(batch b, matrix<S const> x, objective<executor> const& loss) {
+    batch_loss<executor> const made = over(b, loss);
+    routing_request const& how = settings_.routing;  // of which an evaluation drops nothing
+    if (b.routing == routing_request{})
+      b.routing = {.top_k = how.top_k, .mask_best = how.mask_best, .shared = how.shared};
+    if (!b.routing.rule) b.routing.rule = how.rule;
+    double const total = net_.score(b, x, made);
+    return total / made.terms_on(net_.on());
   }
 
-  /// Makes room for batches of up to so many tokens; no step within it allocates.
+  /// Makes room for batches of up to so many tokens; no step within it allocates, but the first of a
+  /// loss of your own.
   void reserve(std::int64_t tokens) {
     net_.reserve_learning(tokens);
     if constexpr (!place<executor>::here)
@@ -218,35 +213,17 @@ class trainer {
     if (settings_.rule) settings_.rule->set(steps, optimizer_, settings_);
   }
 
-  auto cross_entropy_loss(batch const& b, id_list targets) {
-    return cross_entropy_objective(net_.on(), targets, b.tokens, out, settings_.loss_scale,
-                                   targets_);
+  batch_loss<executor> over(batch const& b, objective<executor> const& loss) {
+    return loss.over(net_.on(), b.tokens, out, settings_.loss_scale, targets_);
   }
-  auto squared_error_loss(batch const& b, matrix<S const> targets) {
-    return squared_error_objective<executor>(targets, b.tokens, out, settings_.loss_scale);
+  /// Room for the gradient of a loss of the user's own.
+  void reserve_loss(std::int64_t tokens) {
+    std::int64_t const numbers = scored<executor, E>::rows(tokens) * out;
+    if (own_loss_.size() < numbers) own_loss_ = decltype(own_loss_)(numbers);
   }
 
-  template <class L>
-  void enqueue_on(batch b, matrix<S const> x, L const& loss) {
-    gathered_ = 0;
-    begin(b, x, loss);
-    if (place<executor>::here || settings_.bias.quantile) count();
-    ++gathered_;
-    update();
-  }
-  template <class L>
-  step_report gather_on(batch b, matrix<S const> x, L const& loss) {
-    begin(b, x, loss);
-    count();
-    ++gathered_;
-    return {.loss = place<executor>::total(net_.on(), last_.made) / loss.terms_on(net_.on()),
-            .balance_loss = last_.log->balance_loss() / settings_.loss_scale,
-            .gradient_norm = 0,
-            .tokens = b.tokens};
-  }
   /// Enqueues a batch's pass, whose gradients join those of the step's earlier ones.
-  template <class L>
-  void begin(batch b, matrix<S const> x, L const& loss) {
+  void begin(batch b, matrix<S const> x, batch_loss<executor> loss) {
     checked(optimizer_);
     check(settings_, routers_);
     if (settings_.groups != groups_)
@@ -261,6 +238,10 @@ class trainer {
     b.routing.balance = scaled(b.routing.balance, settings_.loss_scale);
     if (gathered_ > 0) b.routing.earlier = &counts_;
     auto const mode = gathered_ > 0 ? gradients::accumulate : gradients::overwrite;
+    if (loss.of.own()) {
+      reserve_loss(b.tokens);
+      loss.room = own_loss_.data();
+    }
     last_ = {.made = learn(b, x, loss, mode),
              .terms = loss.terms,
              .counted = loss.counted,
@@ -272,10 +253,15 @@ class trainer {
   }
 
   /// The pass, with the optimiser's copy of the weights if there is one.
-  template <class L>
-  double learn(batch const& b, matrix<S const> x, L const& loss, gradients mode) {
+  double learn(batch const& b, matrix<S const> x, batch_loss<executor> const& loss,
+               gradients mode) {
     [[maybe_unused]] auto const lent = lend();
-    return net_.enqueue_learn(b, x, loss, {}, mode);
+    try {
+      return net_.enqueue_learn(b, x, loss, {}, mode);
+    } catch (...) {
+      if (loss.asked) gathered_ = 0;  // some gradients may be sums with this batch's by now
+      throw;
+    }
   }
   /// That copy, as long as what is returned lasts; where the optimiser has weights beside the network's,
   /// they are first what others have written since.
@@ -343,18 +329,6 @@ class trainer {
     if (list && place<executor>::readable(list))
       throw invalid_argument("a recorded step reads its %s in memory of the device", what);
   }
-  template <class Enqueue>
-  recorded record_on(batch const& b, Enqueue&& enqueue);
-
-  template <class L>
-  double evaluate_on(batch b, matrix<S const> x, L const& loss) {
-    routing_request const& how = settings_.routing;  // of which an evaluation drops nothing
-    if (b.routing == routing_request{})
-      b.routing = {.top_k = how.top_k, .mask_best = how.mask_best, .shared = how.shared};
-    if (!b.routing.rule) b.routing.rule = how.rule;
-    double const total = net_.score(b, x, loss);
-    return total / loss.terms_on(net_.on());
-  }
 
   Network& net_;
   adamw optimizer_;
@@ -375,6 +349,7 @@ class trainer {
     routing_log* log = nullptr;
   } last_;
   typename place<executor>::template buffer<std::int32_t> targets_;  // of this batch, copied
+  typename place<executor>::template buffer<S> own_loss_;            // its gradient, of a chunk
   finegrain::optimizer<executor> state_;
   std::int64_t steps_ = 0;
   std::uint64_t writers_ = 0;  // of the network's weights, when the optimiser last looked

@@ -55,7 +55,7 @@ inline balance_losses scaled(balance_losses loss, double scale) {
 
 /// What one step did.
 struct step_report {
-  double loss = 0;           // mean over targets, in nats; of squared error, mean over numbers
+  double loss = 0;  // mean over targets, in nats, or over numbers, or over your loss's terms
   double balance_loss = 0;   // of all routers, coefficients included
   double gradient_norm = 0;  // before clipping
   std::int64_t tokens = 0;
