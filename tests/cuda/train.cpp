@@ -287,3 +287,85 @@ TEST_CASE("what cannot be recorded is refused, and nothing has changed") {
   CHECK(train.steps() == 0);
   CHECK(same_bits(weights(net), before));
 }
+
+namespace {
+
+/// Cross-entropy of some tokens, squared error of the others, or one of them alone: of targets on the
+/// device, by the device's losses.
+struct parts {
+  fg::id_list targets;
+  fg::matrix<bf16 const> numbers;
+  std::int64_t border;  // from here on numbers
+  double count;
+  bool first_part = true, second_part = true;
+  double terms() const { return count; }
+  double operator()(fg::cuda const& on, std::int64_t first, fg::matrix<bf16 const> y,
+                    fg::matrix<bf16> dy) const {
+    std::int64_t const rows = std::clamp<std::int64_t>(border - first, 0, y.rows);
+    auto const of = [&](auto m, std::int64_t begin, std::int64_t end) {
+      return m.data ? m.middle_rows(begin, end - begin) : m;
+    };
+    if (first_part && rows > 0)
+      cross_entropy(on, of(y, 0, rows), targets.subspan(std::size_t(first), std::size_t(rows)), 1,
+                    of(dy, 0, rows));
+    if (second_part && rows < y.rows)
+      squared_error(on, of(y, rows, y.rows), of(numbers, first + rows, first + y.rows), 1,
+                    of(dy, rows, y.rows));
+    return 0;
+  }
+};
+
+}  // namespace
+
+TEST_CASE("a loss of one's own is put together of the device's, and recorded") {
+  NEED_GPU();
+  model net({.deviation = 0.1}), other({.deviation = 0.1}), recorded({.deviation = 0.1});
+  fg::trainer plain{net, fg::adamw{.lr = 1e-2}, how};
+  fg::trainer train{other, fg::adamw{.lr = 1e-2}, how};
+  fg::trainer replay{recorded, fg::adamw{.lr = 1e-2}, how};
+  blackboard const board;
+  fg::device_buffer<bf16> const numbers(T * 32);
+  fg::place<fg::cuda>::clear(net.on(), numbers);
+  auto const lessons = [](std::uint64_t n) {  // of which 64 targets count: a power of two
+    lesson l(n);
+    for (std::size_t t = 0; t < std::size_t(T); ++t)
+      l.targets[t] = t % 3 == 0 ? -1 : std::int32_t(t % 32);
+    return l;
+  };
+  parts const entropy{board.targets, {numbers.data(), T, 32}, T, 64};
+  auto step = replay.record(board.batch(), entropy);
+  for (std::uint64_t n = 0; n < 3; ++n) {
+    lesson const text = lessons(n);
+    board.write(text);
+    auto const did = plain.step(text.batch(), text.targets);
+    auto const own = train.step(board.batch(), entropy);
+    step();
+    auto const again = replay.report();
+    CHECK(own.loss == did.loss);
+    CHECK(own.gradient_norm == did.gradient_norm);
+    CHECK(again.loss == did.loss);
+    CHECK(again.gradient_norm == did.gradient_norm);
+  }
+  CHECK(same_bits(weights(net), weights(other)));
+  CHECK(same_bits(weights(net), weights(recorded)));
+
+  parts both = entropy, one = entropy, two = entropy;
+  both.border = one.border = two.border = 40;
+  one.second_part = two.first_part = false;
+  double const sum = train.evaluate(board.batch(), one) + train.evaluate(board.batch(), two);
+  CHECK(train.evaluate(board.batch(), both) == Approx(sum).epsilon(1e-6));
+  auto const host = [&](fg::cuda const&, std::int64_t, fg::matrix<bf16 const>, fg::matrix<bf16>) {
+    return 48;
+  };
+  CHECK(train.evaluate(board.batch(), host) == 0.5);
+  auto const nothing = train.step(board.batch(), host);  // dy is 0 where nobody wrote
+  CHECK(nothing.loss == 0.5);
+
+  // A larger batch moves the room of the loss's gradient.
+  CHECK(step.stands());
+  std::vector<std::int32_t> const more(2 * T, 1);
+  recorded.reserve_learning(2 * T);
+  step = replay.record(board.batch(), entropy);
+  replay.step({.tokens = 2 * T, .ids = more}, host);
+  CHECK_FALSE(step.stands());
+}

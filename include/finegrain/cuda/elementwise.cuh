@@ -28,6 +28,11 @@ struct each_sum {
   static constexpr bool reads_to = true;
   __device__ float operator()(float x, float y) const { return x + y; }
 };
+struct each_scaled {
+  static constexpr bool reads_to = false;
+  float factor;
+  __device__ float operator()(float x, float) const { return factor * x; }
+};
 struct each_copy {
   static constexpr bool reads_to = false;
   __device__ float operator()(float x, float) const { return x; }
@@ -66,6 +71,10 @@ void each(matrix<From const> from, matrix<To> to, F f, CUstream_st* stream) {
 template <class T>
 void elementwise<T>::add(matrix<T const> x, matrix<T> y, CUstream_st* stream) {
   each(x, y, each_sum{}, stream);
+}
+template <class T>
+void elementwise<T>::scale(matrix<T const> x, float factor, matrix<T> y, CUstream_st* stream) {
+  each(x, y, each_scaled{factor}, stream);
 }
 template <class T>
 void elementwise<T>::narrow(float const* from, T* to, std::int64_t count, CUstream_st* stream) {
@@ -223,8 +232,9 @@ void heads_columns<T>::sum(int count, matrix<T const> from, int from_step, matri
 }
 
 template <class T>
-using elementwise_code = code<&elementwise<T>::add, &elementwise<T>::narrow, &elementwise<T>::widen,
-                              &elementwise<T>::follow, &finite_numbers<T>::look>;
+using elementwise_code =
+    code<&elementwise<T>::add, &elementwise<T>::scale, &elementwise<T>::narrow,
+         &elementwise<T>::widen, &elementwise<T>::follow, &finite_numbers<T>::look>;
 template <class T>
 using blend_code = code<&elementwise<T>::blend, &elementwise<T>::blend_backward>;
 template <class T>

@@ -20,6 +20,8 @@ template <class T>
 struct elementwise {
   /// y += x.
   static void add(matrix<T const> x, matrix<T> y, CUstream_st* stream);
+  /// y = factor x.
+  static void scale(matrix<T const> x, float factor, matrix<T> y, CUstream_st* stream);
   /// T from f32, to the nearest, and back.
   static void narrow(float const* from, T* to, std::int64_t count, CUstream_st* stream);
   static void widen(T const* from, float* to, std::int64_t count, CUstream_st* stream);

@@ -7,11 +7,11 @@
 #include "../plan/stages.hpp"
 #include "elementwise.hpp"
 #include "embed.hpp"
-#include "place.hpp"
 #include "latent_attention.hpp"
 #include "linear.hpp"
 #include "loss.hpp"
 #include "norm.hpp"
+#include "place.hpp"
 #include "project.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -88,6 +88,11 @@ double cross_entropy(basic_cuda<T> const& on, matrix<T const> logits,
                                  on.stream);
   return 0;
 }
+template <class T>
+double cross_entropy(basic_cuda<T> const& on, matrix<T const> logits,
+                     std::span<std::int32_t const> targets, double scale, matrix<T> dlogits) {
+  return cross_entropy(on, logits, targets, scale, nullptr, dlogits);
+}
 /// Counts targets that are not below 0, where the host cannot read them; else null.
 template <class T>
 std::int64_t const* terms_on(basic_cuda<T> const& on, std::span<std::int32_t const> targets) {
@@ -103,6 +108,15 @@ double squared_error(basic_cuda<T> const& on, matrix<T const> y, matrix<T const>
   device::loss<T>::squared_error(y, target, scale, dy, on.context->loss_parts.data(),
                                  on.context->loss.data(), on.stream);
   return 0;
+}
+template <class T>
+void clear_rows(basic_cuda<T> const& on, matrix<T> m) {
+  for (std::int64_t r = 0, rows = m.stride == m.cols ? m.rows : 1; r < m.rows; r += rows)
+    device::runtime::fill(m.row(r), 0, device::bytes_of<T>(rows * m.cols), on.stream);
+}
+template <class T>
+void scale_rows(basic_cuda<T> const& on, matrix<T const> from, double scale, matrix<T> to) {
+  device::elementwise<T>::scale(from, static_cast<float>(scale), to, on.stream);
 }
 
 template <class T, int D, norm_epsilon Epsilon>
