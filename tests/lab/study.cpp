@@ -643,3 +643,46 @@ TEST_CASE("a measurement needs a name of its own, and tells nothing of runs that
     for (double const value : place) CHECK(std::isnan(value));
   CHECK(!fg::study_results(all).values().csv().empty());
 }
+
+TEST_CASE("a model is trained down a loss of a user's own, and measured by the cross-entropy") {
+  folder const dir;
+  int made = 0;
+  auto const entropy = [&](fg::windows const& w) {
+    ++made;
+    return
+        [&w](auto const& on, std::int64_t first, fg::matrix<float const> y, fg::matrix<float> dy) {
+          auto const mine = std::span(w.y).subspan(std::size_t(first), std::size_t(y.rows));
+          return cross_entropy(on, y, mine, 1, dy);
+        };
+  };
+  auto const flat = [](fg::windows const&) {
+    return [](auto const&, std::int64_t, fg::matrix<float const>, fg::matrix<float>) { return 7; };
+  };
+  auto how = settings(dir.path);
+  how.training = {};
+  auto const studied = [&](std::string const& name) {
+    auto study = std::make_unique<fg::study>(text(), how, nullptr);
+    study->add<tiny<base>>("plain");
+    study->add<tiny<base>>("own").loss(name, entropy);
+    study->add<tiny<base>>("flat").loss("none", flat);
+    return study;
+  };
+  {
+    auto const study = studied("entropy");
+    REQUIRE(study->run());
+    CHECK(made == 14);
+    auto const all = study->results();
+    CHECK(all.of("own").validation == all.of("plain").validation);
+    CHECK(all.of("flat").validation != all.of("plain").validation);
+    CHECK(all.of("flat").validation[0] == Approx(8).margin(0.2));  // bits, not the 7 of its loss
+    CHECK(study->weights_file("own") != study->weights_file("plain"));
+    CHECK_THROWS_WITH(study->add<tiny<base>>("silent").loss("", flat),
+                      ContainsSubstring("your own loss must say in its settings what it holds"));
+    CHECK_THROWS_WITH(study->add<tiny<base>>("two").loss("a", flat).loss("b", flat),
+                      "a model is trained down one loss: \"two\" has one");
+  }
+  REQUIRE(studied("entropy")->run());
+  CHECK(made == 14);  // nothing is done twice
+  REQUIRE(studied("entropy, version 2")->run());
+  CHECK(made == 28);
+}

@@ -23,8 +23,8 @@ struct learner {
   virtual ~learner() = default;
   virtual std::int64_t steps() const = 0;
   virtual step_report step(windows const& w) = 0;
-  /// Mean loss in nats, without training, under a request to the routers; log() then tells where
-  /// tokens went.
+  /// Mean cross-entropy in nats, without training, under a request to the routers; log() then tells
+  /// where tokens went.
   virtual double evaluate(windows const& w, routing_request const& how = {}) = 0;
   virtual void save(std::string const& path) = 0;
   virtual void load(std::string const& path) = 0;
@@ -88,6 +88,10 @@ class stepper<Network, false> {
 template <class Network>
 using measurements = std::vector<std::function<double(Network&)>>;
 
+/// A step down a loss of the user's own; none: down the cross-entropy.
+template <class Network>
+using own_step = std::function<step_report(trainer<Network>&, windows const&)>;
+
 /// A network that reads token ids and makes logits over them, and its trainer.
 template <class Network>
 class learner_of final : public learner {
@@ -95,10 +99,12 @@ class learner_of final : public learner {
   static_assert(Network::in == ids, "learner_of: the network must read token ids");
 
   learner_of(initialisation start, typename Network::executor on, adamw optimizer,
-             training settings, std::shared_ptr<measurements<Network> const> measure = {})
+             training settings, std::shared_ptr<measurements<Network> const> measure = {},
+             std::shared_ptr<own_step<Network> const> own = {})
       : net_(start, std::move(on)),
         train_(net_, optimizer, settings),
-        measure_(std::move(measure)) {
+        measure_(std::move(measure)),
+        own_(std::move(own)) {
     log_ = Network::make_log();
   }
 
@@ -115,7 +121,9 @@ class learner_of final : public learner {
   }
 
   std::int64_t steps() const override { return train_.steps(); }
-  step_report step(windows const& w) override { return stepper_.step(train_, w); }
+  step_report step(windows const& w) override {
+    return own_ && *own_ ? (*own_)(train_, w) : stepper_.step(train_, w);
+  }
   double evaluate(windows const& w, routing_request const& how = {}) override {
     batch b = w.batch();
     b.routing = how;
@@ -156,6 +164,7 @@ class learner_of final : public learner {
   Network net_;
   trainer<Network> train_;
   std::shared_ptr<measurements<Network> const> measure_;
+  std::shared_ptr<own_step<Network> const> own_;
   detail::stepper<Network, place<typename Network::executor>::here> stepper_;
 };
 

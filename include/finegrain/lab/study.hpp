@@ -66,7 +66,8 @@ class study {
     remove_unfinished(settings_.pool + "/runs");
   }
 
-  /// A model that was added, of which more can be measured than its loss and its experts' load.
+  /// A model that was added: more can be measured of it than its loss and its experts' load, and it
+  /// can be trained down another loss.
   template <class Network>
   class added {
    public:
@@ -84,13 +85,40 @@ class study {
       return *this;
     }
 
+    /// Trains the model down a loss of your own: make(w) returns, for the windows of each step, one
+    /// such as a trainer takes (train/objective.hpp), which may refer to the tokens w.x and targets
+    /// w.y. What the study measures stays the cross-entropy. A run is known by `settings`, which must
+    /// say what decides the loss. On cuda these steps are not recorded. Throws invalid_argument if
+    /// `settings` is empty, or there is a loss already.
+    template <class Make>
+    added& loss(std::string const& settings, Make make) {
+      if (settings.empty())
+        throw invalid_argument(
+            "a study knows a run by what decides its bits: your own loss must say in its settings "
+            "what it holds");
+      entry& model = of_.models_[model_];
+      if (model.own_loss)
+        throw invalid_argument("a model is trained down one loss: \"%.200s\" has one",
+                               model.name.c_str());
+      model.own_loss = true;
+      model.settings += "loss " + settings + "\n";
+      of_.name_runs(model);
+      *step_ = [make = std::move(make)](trainer<Network>& train, windows const& w) {
+        auto const loss = make(w);
+        return train.step(w.batch(), loss);
+      };
+      return *this;
+    }
+
    private:
     friend class study;
-    added(study& of, std::shared_ptr<measurements<Network>> list)
-        : of_(of), model_(of.models_.size() - 1), list_(std::move(list)) {}
+    added(study& of, std::shared_ptr<measurements<Network>> list,
+          std::shared_ptr<own_step<Network>> step)
+        : of_(of), model_(of.models_.size() - 1), list_(std::move(list)), step_(std::move(step)) {}
     study& of_;
     std::size_t model_;
     std::shared_ptr<measurements<Network>> list_;
+    std::shared_ptr<own_step<Network>> step_;
   };
 
   /// A model: a network from the text's tokens to logits over them, by a name of its own. Throws
@@ -131,18 +159,18 @@ class study {
                                 "\ntext " + text_hash_ + "\nversion " FINEGRAIN_VERSION "\n",
                     .runs = {},
                     .measured = {}};
-    for (int seed = 0; seed < settings_.seeds; ++seed)
-      m.runs.push_back(text::hex(text::fingerprint(m.settings + "seed " + std::to_string(seed))));
+    name_runs(m);
     auto const list = std::make_shared<measurements<Network>>();
+    auto const step = std::make_shared<own_step<Network>>();
     models_.push_back(
         {std::move(m),
-         [this, how, optimizer, on, list](std::uint64_t seed) -> std::unique_ptr<learner> {
+         [this, how, optimizer, on, list, step](std::uint64_t seed) -> std::unique_ptr<learner> {
            training of_run = how;
            of_run.routing.seed = random_word(how.routing.seed, seed);
            return std::make_unique<learner_of<Network>>(initialisation{settings_.deviation, seed},
-                                                        on, optimizer, of_run, list);
+                                                        on, optimizer, of_run, list, step);
          }});
-    return {*this, list};
+    return {*this, list, step};
   }
   template <Expr E, class... A>
   void add(std::string const&, A const&...) {
@@ -259,6 +287,7 @@ class study {
  private:
   struct entry : studied_model {
     std::function<std::unique_ptr<learner>(std::uint64_t seed)> make;
+    bool own_loss = false;
   };
 
   /// Training since the last evaluation.
@@ -269,6 +298,11 @@ class study {
     }
   };
 
+  void name_runs(studied_model& m) const {
+    m.runs.clear();
+    for (int seed = 0; seed < settings_.seeds; ++seed)
+      m.runs.push_back(text::hex(text::fingerprint(m.settings + "seed " + std::to_string(seed))));
+  }
   static std::string const& run_of(entry const& e, int seed) {
     return e.runs[static_cast<std::size_t>(seed)];
   }
@@ -336,7 +370,7 @@ class study {
       step_report const report = model->step(batch);
       speed.tokens += double(report.tokens);
       speed.seconds += step.seconds();
-      tell(e, seed, model->steps(), report.loss / std::numbers::ln2, speed);
+      tell(e, seed, model->steps(), report.loss, speed);
       stopped = bool(stop);
       if (settings_.evaluates_at(model->steps()) || stopped || saved.seconds() > 60) {
         model->save(checkpoint_of(run));
@@ -380,12 +414,15 @@ class study {
   std::string seed_text(int seed) const {
     return settings_.seeds > 1 ? " seed " + std::to_string(seed) : std::string();
   }
-  void tell(entry const& e, int seed, std::int64_t step, double bits, pace const& speed) {
+  void tell(entry const& e, int seed, std::int64_t step, double loss, pace const& speed) {
     left_.done(step_work(e));
+    std::string const learned =
+        e.own_loss ? "loss " + text::fixed(loss, 2)
+                   : text::fixed(loss / std::numbers::ln2, 2) + " bits/" + text_.unit();
     progress_.show(e.name + seed_text(seed) + "  step " + std::to_string(step) + "/" +
-                   std::to_string(settings_.steps) + "  " + text::fixed(bits, 2) + " bits/" +
-                   text_.unit() + "  " + text::rounded(speed.tokens / speed.seconds) +
-                   " tokens/s  " + text::duration(left_.seconds()) + " left");
+                   std::to_string(settings_.steps) + "  " + learned + "  " +
+                   text::rounded(speed.tokens / speed.seconds) + " tokens/s  " +
+                   text::duration(left_.seconds()) + " left");
   }
 
   void prepare_folders() {

@@ -25,8 +25,9 @@ namespace finegrain::inline FINEGRAIN_ABI {
 ///   for (auto const& [x, y] : batches) train.step(x, y);
 ///
 /// Targets are token ids for a cross-entropy (below 0: left out), numbers for the mean squared
-/// error, or a loss of your own in their place (objective.hpp). A step that throws leaves weights and moments as they were. A step whose gradient is not
-/// finite is counted and changes nothing else; its report shows the norm.
+/// error, or a loss of your own in their place (train/objective.hpp). A step that throws leaves
+/// weights and moments as they were. A step whose gradient is not finite is counted and changes
+/// nothing else; its report shows the norm.
 ///
 /// step() waits for its report. enqueue() does not, on an executor that works beside the host, and
 /// report() then waits for the last step. On cuda a step can be recorded and replayed, which spares
@@ -65,7 +66,7 @@ class trainer {
   explicit trainer(Network& net, Settings settings) : trainer(net, {}, std::move(settings)) {}
   trainer(trainer const&) = delete;  // it stays where it is: its last step's log may be its own
 
-  /// One step on one sequence, down a mean of the batch's: what that is of, objective.hpp says.
+  /// One step on one sequence.
   step_report step(input x, objective<executor> const& loss) {
     return step(x.batch(), x.numbers(), loss);
   }
