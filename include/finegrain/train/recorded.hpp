@@ -46,8 +46,8 @@ class trainer<Network>::recorded {
 
 /// Enqueues a step on a stream that records it; the trainer is then as it was, and no step was done.
 template <class Network>
-auto trainer<Network>::record(batch b, matrix<S const> x, objective<executor> const& loss)
-    -> recorded requires(!place<executor>::here) {
+auto trainer<Network>::record_on(batch const& b, matrix<S const> x, objective<executor> const& loss)
+    -> recorded {
   check_recordable(x.data, "x");
   check_recordable(loss.targets(), "targets");
   check_recordable(b.ids.data(), "token ids");

@@ -113,7 +113,9 @@ class trainer {
     return record(b, no_numbers(), loss);
   }
   recorded record(batch b, matrix<S const> x,
-                  objective<executor> const& loss) requires(!place<executor>::here);
+                  objective<executor> const& loss) requires(!place<executor>::here) {
+    return record_on(b, x, loss);
+  }
 
   /// Several batches of one step: gather each, then finish. Gradients are averaged; losses over the
   /// batch count the choices of the step's earlier ones too; biases move by the counts of all. A
@@ -330,6 +332,7 @@ class trainer {
     if (list && place<executor>::readable(list))
       throw invalid_argument("a recorded step reads its %s in memory of the device", what);
   }
+  recorded record_on(batch const& b, matrix<S const> x, objective<executor> const& loss);
 
   Network& net_;
   adamw optimizer_;
