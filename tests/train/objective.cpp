@@ -4,7 +4,7 @@
 #include <finegrain/reference/reference.hpp>
 #include <finegrain/train/gradient_check.hpp>
 #include <finegrain/train/trainer.hpp>
-#include <limits>
+#include <functional>
 #include <stdexcept>
 
 #include "../catch.hpp"
@@ -65,6 +65,17 @@ struct smooth {
     return sum;
   }
 };
+
+/// A loss that is a function.
+double first_output(fg::reference const&, std::int64_t, fg::matrix<double const> y,
+                    fg::matrix<double> dy) {
+  double sum = 0;
+  for (std::int64_t t = 0; t < y.rows; ++t) {
+    sum += y(t, 0);
+    if (dy.data) dy(t, 0) = 1;
+  }
+  return sum;
+}
 
 /// Points in the plane and their classes.
 struct points {
@@ -173,6 +184,21 @@ TEST_CASE("the terms of an own loss are tokens, unless it says others") {
         Approx(4 * std::sqrt(13.0)).epsilon(1e-15));
 }
 
+TEST_CASE("a function is a loss, and so is what holds one") {
+  line net({.deviation = 0});
+  double const x[] = {1, 2, 3, 5};
+  fg::matrix<double const> const in(x, 2, 2);
+  std::function const held = first_output;
+  fg::trainer train{net, {.weight_decay = 0}};
+  CHECK(train.evaluate(in, first_output) == 0);
+  CHECK(train.evaluate(in, &first_output) == 0);
+  double const norm = std::sqrt(2 * 2 + 3.5 * 3.5);
+  train.gather(in, first_output);
+  train.gather(in, held);
+  CHECK(train.finish() == Approx(norm).epsilon(1e-15));
+  CHECK(train.evaluate(in, held) < 0);
+}
+
 TEST_CASE("a right loss passes the check of gradients, and a wrong one does not") {
   fg::network<tiny::decoder, fg::reference> net({.deviation = 0.3, .seed = 2});
   tiny::text const text(6);
@@ -244,6 +270,7 @@ TEST_CASE("a loss that throws changes nothing, and the next step works") {
   // A batch that is refused leaves it as it was.
   train.gather(p.in(), p.classes);
   CHECK_THROWS_AS(train.gather(p.in(), part(p.classes, 0, 7)), fg::invalid_argument);
+  CHECK_THROWS_AS(train.step(p.in(), part(p.classes, 0, 7)), fg::invalid_argument);
   train.finish();
   plain.step(p.in(), p.classes);
   CHECK(weights_of(net) == weights_of(twin));

@@ -31,16 +31,16 @@ struct batch_loss;
 ///   auto const loss = [&](auto const& on, std::int64_t first, fg::matrix<float const> y,
 ///                         fg::matrix<float> dy) { ...; return sum; };
 ///
-/// an object that outlives the call. It is asked for some tokens at a time, `first` to first +
-/// y.rows, and returns the sum of what each costs. Unless dy is empty, it writes there the gradient
-/// of that sum: dy (rows, out) does not share memory with y, and is 0 before. The trainer divides
-/// both by how many terms the mean has, which are the batch's tokens, or what a member `double
-/// terms() const` returns, finite and above 0. Without tokens the loss is 0, and not asked.
+/// an object, or a function, that lasts as long as the call. It is asked for some tokens at a time:
+/// y (rows, out) are the outputs of tokens first, first + 1, ..., and it returns the sum of what each
+/// costs. Unless dy (rows, out) is empty, it writes there the gradient of that sum; dy shares no
+/// memory with y, and is 0 before. The trainer divides both by how many terms the mean has, which
+/// are the batch's tokens, or what a member `double terms() const` returns, finite and above 0, else
+/// invalid_argument. Without tokens the loss is 0, and not asked.
 ///
-/// On cuda it is called on the host with memory of the device: it enqueues its work on on.stream,
-/// there adds the sum to *on.context->loss.data(), and returns 0, as cross_entropy and
-/// squared_error do. (What it returns is added to that.) A recorded step asks it once, when it is
-/// recorded.
+/// On cuda it is called on the host with memory of the device: its work is enqueued on on.stream, and
+/// adds the sum to *on.context->loss.data(), to which what it returns is added; cross_entropy and
+/// squared_error do so, and return 0. A recorded step asks it once, when it is recorded.
 template <class X>
 class objective {
   using S = typename X::scalar;
@@ -61,7 +61,8 @@ class objective {
       : kind_(kind::numbers), numbers_(std::forward<A>(numbers)...) {}
   template <class L>
   requires(other<L> && !ids_of<L> && !numbers_of<L>) objective(L&& loss)  // NOLINT
-      : kind_(kind::own), own_(reinterpret_cast<void const*>(std::addressof(loss))) {
+      : kind_(kind::own),
+        own_(const_cast<void*>(reinterpret_cast<void const*>(std::addressof(loss)))) {
     using loss_type = std::remove_reference_t<L>;
     static_assert(
         Loss<loss_type, X>,
@@ -69,19 +70,19 @@ class objective {
         "const, with (X const& on, std::int64_t first, matrix<S const> y, matrix<S> dy), and "
         "returns a sum");
     if constexpr (Loss<loss_type, X>) {
-      constexpr bool counts = requires {
-        { loss.terms() } -> std::convertible_to<double>;
+      constexpr bool counts = requires(loss_type const& own) {
+        { own.terms() } -> std::convertible_to<double>;
       };
       static_assert(
           counts || !requires { &loss_type::terms; },
           "terms, the number that a loss's mean divides by, is a member function: "
           "double terms() const");
-      sum_ = [](void const* own, X const& on, std::int64_t first, matrix<S const> y,
+      sum_ = [](void* own, X const& on, std::int64_t first, matrix<S const> y,
                 matrix<S> dy) -> double {
         return (*reinterpret_cast<loss_type const*>(own))(on, first, y, dy);
       };
       if constexpr (counts)
-        terms_ = [](void const* own) -> double {
+        terms_ = [](void* own) -> double {
           return reinterpret_cast<loss_type const*>(own)->terms();
         };
     }
@@ -105,10 +106,10 @@ class objective {
   kind kind_;
   id_list ids_;
   matrix<S const> numbers_;
-  void const* own_ = nullptr;
-  double (*sum_)(void const* own, X const& on, std::int64_t first, matrix<S const> y,
+  void* own_ = nullptr;
+  double (*sum_)(void* own, X const& on, std::int64_t first, matrix<S const> y,
                  matrix<S> dy) = nullptr;
-  double (*terms_)(void const* own) = nullptr;
+  double (*terms_)(void* own) = nullptr;
 };
 
 /// An objective over a batch, as the pass that ends in it asks for it: the sum over some tokens, and

@@ -84,8 +84,9 @@ class trainer {
   void enqueue(batch b, objective<executor> const& loss) { enqueue(b, no_numbers(), loss); }
   void enqueue(batch b, matrix<S const> x, objective<executor> const& loss) {
     ask_rule(steps_);
+    batch_loss<executor> const made = over(b, loss);
     gathered_ = 0;
-    begin(b, x, over(b, loss));
+    begin(b, x, made);
     if (place<executor>::here || settings_.bias.quantile) count();
     ++gathered_;
     update();
