@@ -97,7 +97,7 @@ TEMPLATE_TEST_CASE("a norm on the device is the reference's, backward", "", bf16
   }
 }
 
-TEMPLATE_TEST_CASE("sums and conversions on the device", "", bf16, fg::fp16, float) {
+TEMPLATE_TEST_CASE("sums, multiples and conversions on the device", "", bf16, fg::fp16, float) {
   using S = TestType;
   NEED_GPU();
   using fg::device::elementwise;
@@ -113,6 +113,12 @@ TEMPLATE_TEST_CASE("sums and conversions on the device", "", bf16, fg::fp16, flo
     for (std::size_t i = 0; i < a.size(); ++i) sum.push_back(number(a[i]) + number(b[i]));
     CHECK(far_off(download(wide), sum, 0, 0) == "");
     CHECK(far_off(download(narrow), sum, 0, 0) == "");
+    auto const half = unwritten<S>(3 * n);
+    auto const whole = upload(a);
+    elementwise<S>::scale(rows(whole, n), 0.5f, rows(half, n), stream);
+    std::vector<double> halves;
+    for (S const x : a) halves.push_back(number(x) / 2);
+    CHECK(far_off(download(half), halves, 0, 0) == "");
     // Columns of a wider matrix: what lies beside them stays.
     auto const part = upload(b);
     elementwise<S>::add(rows(a_, n).middle_cols(0, n / 2), rows(part, n).middle_cols(n / 2, n / 2),
