@@ -66,11 +66,13 @@ class large_memory {
 #define BENCH_SUMS "0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19"
 #define BENCH_REGISTER "%%zmm"
 #define BENCH_SOURCE "%%zmm31"
+#define BENCH_CLEAR "vpxord"
 inline constexpr int sums = 20, register_bytes = 64;
 #elif defined(__AVX2__) && defined(__FMA__)
 #define BENCH_SUMS "0,1,2,3,4,5,6,7,8,9,10,11"
 #define BENCH_REGISTER "%%ymm"
 #define BENCH_SOURCE "%%ymm15"
+#define BENCH_CLEAR "vpxor"
 inline constexpr int sums = 12, register_bytes = 32;
 #endif
 
@@ -99,21 +101,17 @@ inline constexpr int sums = 12, register_bytes = 32;
                  : "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", \
                    "xmm9", "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15" BENCH_UPPER);    \
   }
-#if defined(__AVX512F__)
-BENCH_LOOP(f32_loop, "vfmadd231ps", "vpxord")
-#else
-BENCH_LOOP(f32_loop, "vfmadd231ps", "vpxor")
-#endif
+BENCH_LOOP(f32_loop, "vfmadd231ps", BENCH_CLEAR)
 #if defined(FINEGRAIN_HAS_AMX)
 #define BENCH_BF16 (4 * 2 * 16 * 16 * 32)
 #elif defined(__AVX512BF16__)
-BENCH_LOOP(bf16_loop, "vdpbf16ps", "vpxord")
+BENCH_LOOP(bf16_loop, "vdpbf16ps", BENCH_CLEAR)
 #define BENCH_BF16 (2 * sums * register_bytes / 2)
 #endif
 #if defined(FINEGRAIN_HAS_AMX)
 #define BENCH_INT8 (2 * BENCH_BF16)
-#elif defined(__AVX512VNNI__)
-BENCH_LOOP(int8_loop, "vpdpbusd", "vpxord")
+#elif defined(FINEGRAIN_BYTE_PRODUCTS)
+BENCH_LOOP(int8_loop, FINEGRAIN_BYTE_PRODUCTS, BENCH_CLEAR)
 #define BENCH_INT8 (2 * sums * register_bytes)
 #endif
 #undef BENCH_LOOP

@@ -2,10 +2,11 @@
 # The kernels' tests for another instruction set than this machine's build:
 #
 #   tests/isa.sh x86-64-v3 | x86-64-v4 | x86-64-v4-vnni | aarch64
-#   tests/isa.sh x86-64-v4-bf16 | x86-64-v4-amx [elsewhere]
+#   tests/isa.sh x86-64-v3-vnni | x86-64-v4-bf16 | x86-64-v4-amx [elsewhere]
 #
-# x86-64-v4-bf16 and x86-64-v4-amx run on any machine with VNNI, what it lacks made of other instructions: see
-# isa/bf16_elsewhere.hpp and isa/amx_elsewhere.hpp. With `elsewhere` that is so on a machine that has them too.
+# The latter run on any machine with AVX-512's VNNI, what it lacks made of other instructions: see
+# isa/vnni_elsewhere.hpp, isa/bf16_elsewhere.hpp and isa/amx_elsewhere.hpp. With `elsewhere` that is so on a
+# machine that has them too.
 # aarch64 is cross-compiled and runs under qemu (Debian: g++-aarch64-linux-gnu, and qemu-user or
 # qemu-user-static).
 # Needs Catch2 2 where the compiler's own headers are. SPDX-License-Identifier: Apache-2.0
@@ -20,6 +21,15 @@ case $isa in
 aarch64)
   compile="aarch64-linux-gnu-g++"
   run="$(command -v qemu-aarch64-static || echo qemu-aarch64) -L /usr/aarch64-linux-gnu"
+  ;;
+x86-64-v3-vnni)
+  compile="${CXX:-c++} -march=x86-64-v3"
+  if has avx_vnni; then
+    compile="$compile -mavxvnni"
+  else
+    compile="$compile -include tests/isa/vnni_elsewhere.hpp"
+  fi
+  run=
   ;;
 x86-64-v4-vnni)
   compile="${CXX:-c++} -march=x86-64-v4 -mavx512vnni"

@@ -135,7 +135,7 @@ numbers taken(numbers const& a, int K) {
 }
 
 /// The bits that integers keep of their block's largest number, which docs/design.md gives.
-#if FINEGRAIN_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
+#if defined(FINEGRAIN_BYTE_PRODUCTS)
 static_assert(simd::unit<int8>::range == 7 && simd::unit<int4>::range == 7);
 static_assert(simd::unit<int8>::block_units == 64 && simd::unit<int8_block>::block_units == 16 &&
               simd::unit<int4>::block_units == 64);
@@ -289,9 +289,10 @@ TEMPLATE_TEST_CASE_SIG("numbers of any size have the same bits alone and among m
 
 /// From 2^ so many on a number makes NaN: docs/design.md.
 template <fg::format F>
-constexpr int end_of_numbers = F == int4                                   ? 119
-                               : FINEGRAIN_VECTOR_BYTES == 64 && F == int8 ? 113
-                                                                           : 115;
+constexpr int end_of_numbers = F == int4 ? 119
+                               : F == int8 && (simd::byte_products || FINEGRAIN_VECTOR_BYTES == 64)
+                                   ? 113
+                                   : 115;
 
 TEMPLATE_TEST_CASE_SIG("a number near the end of what floats hold makes its product or none at all",
                        "", EVERY_FORMAT) {

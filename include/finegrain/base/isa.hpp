@@ -43,42 +43,51 @@ inline bool saves(unsigned registers) noexcept {
 }
 constexpr unsigned bits(auto... numbers) { return ((1U << numbers) | ...); }
 
-/// How many of the names below this machine runs. The features are those of the x86-64 psABI.
-inline int x86_levels() noexcept {
+/// Which of the names below this machine runs. The features are those of the x86-64 psABI.
+struct x86_names {
+  bool v3 = false, v3_vnni = false, v4 = false, v4_vnni = false, v4_bf16 = false, v4_amx = false;
+};
+inline x86_names x86_runs() noexcept {
+  x86_names runs;
   auto const all = [](unsigned word, unsigned wanted) { return (word & wanted) == wanted; };
   unsigned const leaves = cpuid(0).a, more_leaves = cpuid(0x80000000).a;
-  if (leaves < 7 || more_leaves < 0x80000001) return 1;
+  if (leaves < 7 || more_leaves < 0x80000001) return runs;
   cpuid_words const first = cpuid(1), seventh = cpuid(7);
+  cpuid_words const more = seventh.a < 1 ? cpuid_words{} : cpuid(7, 1);
   // SSE3, SSSE3, FMA, CMPXCHG16B, SSE4.1, SSE4.2, MOVBE, POPCNT, OSXSAVE, AVX, F16C; BMI, AVX2, BMI2;
   // LAHF, LZCNT; xmm and ymm
-  if (!all(first.c, bits(0, 9, 12, 13, 19, 20, 22, 23, 27, 28, 29)) ||
-      !all(seventh.b, bits(3, 5, 8)) || !all(cpuid(0x80000001).c, bits(0, 5)) || !saves(bits(1, 2)))
-    return 1;
+  runs.v3 = all(first.c, bits(0, 9, 12, 13, 19, 20, 22, 23, 27, 28, 29)) &&
+            all(seventh.b, bits(3, 5, 8)) && all(cpuid(0x80000001).c, bits(0, 5)) &&
+            saves(bits(1, 2));
+  runs.v3_vnni = runs.v3 && all(more.a, bits(4));  // AVX VNNI, of which AVX512 VNNI says nothing
   // AVX512 F, DQ, CD, BW, VL; masks, zmm and the upper 16 registers
-  if (!all(seventh.b, bits(16, 17, 28, 30, 31)) || !saves(bits(5, 6, 7))) return 2;
-  if (!all(seventh.c, bits(11))) return 3;  // AVX512 VNNI
+  runs.v4 = runs.v3 && all(seventh.b, bits(16, 17, 28, 30, 31)) && saves(bits(5, 6, 7));
+  runs.v4_vnni = runs.v4 && all(seventh.c, bits(11));  // AVX512 VNNI
   // AVX512 VBMI, BF16
-  if (!all(seventh.c, bits(1)) || seventh.a < 1 || !all(cpuid(7, 1).a, bits(5))) return 4;
+  runs.v4_bf16 = runs.v4_vnni && all(seventh.c, bits(1)) && all(more.a, bits(5));
   // AMX BF16, TILE, INT8; its registers and their shapes
-  if (!all(seventh.d, bits(22, 24, 25)) || !saves(bits(17, 18))) return 5;
-  return 6;
+  runs.v4_amx = runs.v4_bf16 && all(seventh.d, bits(22, 24, 25)) && saves(bits(17, 18));
+  return runs;
 }
 #endif
 }  // namespace detail
 
 /// Whether this machine and its system run what was compiled for `isa`, one of the names that
-/// `finegrain_for_each_isa` knows: x86-64, x86-64-v3 (AVX2, FMA), x86-64-v4 (AVX-512), x86-64-v4-vnni
-/// (with its products of integers), x86-64-v4-bf16 (with its bf16 and VBMI too), x86-64-v4-amx (with AMX's
-/// registers for matrices too, for which the process asks the system then), and baseline, which is what
-/// the compiler takes by itself on other machines.
+/// `finegrain_for_each_isa` knows: x86-64, x86-64-v3 (AVX2, FMA), x86-64-v3-vnni (with AVX's products of
+/// integers, which some of x86-64-v4 lack), x86-64-v4 (AVX-512), x86-64-v4-vnni (with its own products of
+/// integers), x86-64-v4-bf16 (with its bf16 and VBMI too), x86-64-v4-amx (with AMX's registers for matrices
+/// too, for which the process asks the system then), and baseline, which is what the compiler takes by
+/// itself on other machines.
 inline bool runs_isa(std::string_view isa) noexcept {
 #if defined(__x86_64__)
-  constexpr std::string_view amx = "x86-64-v4-amx";
-  constexpr std::string_view names[] = {"x86-64",         "x86-64-v3",      "x86-64-v4",
-                                        "x86-64-v4-vnni", "x86-64-v4-bf16", amx};
-  int const levels = detail::x86_levels();
-  for (int i = 0; i < levels; ++i)
-    if (isa == names[i]) return isa != amx || ask_for_matrix_registers();
+  auto const runs = detail::x86_runs();
+  if (isa == "x86-64") return true;
+  if (isa == "x86-64-v3") return runs.v3;
+  if (isa == "x86-64-v3-vnni") return runs.v3_vnni;
+  if (isa == "x86-64-v4") return runs.v4;
+  if (isa == "x86-64-v4-vnni") return runs.v4_vnni;
+  if (isa == "x86-64-v4-bf16") return runs.v4_bf16;
+  if (isa == "x86-64-v4-amx") return runs.v4_amx && ask_for_matrix_registers();
 #endif
   return isa == "baseline";
 }

@@ -40,6 +40,7 @@
 // The instruction set that this translation unit is compiled for, as far as finegrain's code asks for
 // it. What depends on it stands in a namespace of this name, and the `cpu` executor's type carries it:
 // files built with different -march flags then never share a function whose text differs.
+// FINEGRAIN_BYTE_PRODUCTS is, where vectors have it, the instruction that adds four products of bytes.
 #if defined(__CUDACC__)  // nvcc drops pragmas that the cpu's kernels need: code of another speed
 #define FINEGRAIN_ISA nvcc
 #define FINEGRAIN_VECTOR_BYTES 16
@@ -52,6 +53,7 @@
 // name is put together where it stands, so that its parts stay defined.
 #if defined(__AVX512VNNI__)
 #define FINEGRAIN_VNNI _vnni
+#define FINEGRAIN_BYTE_PRODUCTS "vpdpbusd"
 #else
 #define FINEGRAIN_VNNI
 #endif
@@ -67,7 +69,7 @@
 #endif
 // clang 14 has other names for these features.
 #if defined(__AVX512BF16__) && defined(__AVX512VNNI__) && defined(__linux__) && \
-    (defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AMX_INT8__) ||                \
+    (defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AMX_INT8__) || \
      defined(__AMXBF16__) && defined(__AMXINT8__))
 #define FINEGRAIN_HAS_AMX 1
 #define FINEGRAIN_AMX _amx
@@ -80,8 +82,15 @@
   FINEGRAIN_JOIN(avx512, FINEGRAIN_VNNI, FINEGRAIN_VBMI, FINEGRAIN_BF16, FINEGRAIN_AMX)
 #endif
 #elif defined(__AVX2__) && defined(__FMA__)
-#define FINEGRAIN_ISA avx2
 #define FINEGRAIN_VECTOR_BYTES 32
+#if defined(__AVXVNNI__)  // clients since Alder Lake
+#define FINEGRAIN_ISA avx2_vnni
+#if !defined(FINEGRAIN_BYTE_PRODUCTS)               // or tests/isa/vnni_elsewhere.hpp has made it
+#define FINEGRAIN_BYTE_PRODUCTS "%{vex%} vpdpbusd"  // without these braces it is AVX-512's
+#endif
+#else
+#define FINEGRAIN_ISA avx2
+#endif
 #elif defined(__AVX__)
 #define FINEGRAIN_ISA avx
 #define FINEGRAIN_VECTOR_BYTES 16

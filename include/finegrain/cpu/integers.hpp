@@ -9,7 +9,7 @@
 //                few rows, as codes are decoded      more rows, once a block of codes is
 //   AVX2         pairs, vpmaddwd                     floats, and the codes are floats too
 //   AVX-512      pairs, vpmaddwd                     pairs, vpmaddwd
-//   with VNNI    bytes, vpdpbusd                     bytes, vpdpbusd
+//   with VNNI    bytes, vpdpbusd                     bytes, vpdpbusd      (either of the two)
 //   with AMX     bytes, vpdpbusd                     bytes, tdpbsud (amx_integers.hpp)
 //
 // A pair is a unit: two integers of 16 bits. A word is four bytes, of two units. Which numbers
@@ -52,7 +52,7 @@ constexpr int bit_of_code(int bits, int k) { return bits * (k / 2) + 16 * (k % 2
 /// However many rows.
 inline constexpr int any_rows = INT32_MAX;
 /// Whether integers are bytes, else pairs.
-#if FINEGRAIN_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
+#if defined(FINEGRAIN_BYTE_PRODUCTS)
 inline constexpr bool byte_products = true;
 #else
 inline constexpr bool byte_products = false;
@@ -91,11 +91,11 @@ struct integers_of_rows : unit<format::bf16> {
   static constexpr int deep = 1, parts = 1, kept = 2, zero = 1 << (Bits - 1), range = Range;
   static constexpr std::int64_t block_units = Numbers / numbers, sum_units = Summed / numbers;
   static constexpr int block_sums = Numbers / Summed, block_floats = block_sums + 1;
+  /// Whether more rows than few are integers too, else floats, which hold every sum up to 2^24.
+  static constexpr bool many_as_integers = byte_products || FINEGRAIN_VECTOR_BYTES == 64;
   static constexpr int sum_bits = std::bit_width(Summed * zero - 1u) + Range;
   static_assert((byte_products ? Range == 7 : Range > 7 && Range < 15) &&
-                sum_bits <= (FINEGRAIN_VECTOR_BYTES == 64 ? 30 : 24));
-  /// Whether more rows than few are integers too, else floats, which hold every sum up to 2^24.
-  static constexpr bool many_as_integers = FINEGRAIN_VECTOR_BYTES == 64;
+                sum_bits <= (many_as_integers ? 30 : 24));
   /// docs/tried.md has by how much each way is faster.
   static constexpr int few = matrix_registers             ? (Bits == 4 ? 9 : 5)
                              : !many_as_integers          ? 9
@@ -115,9 +115,9 @@ struct integers_of_rows : unit<format::bf16> {
   FINEGRAIN_INLINE static vec part(vec b, int) { return b; }
   /// sum += a . b in each lane: of words, b's bytes without a sign, or of pairs.
   FINEGRAIN_INLINE static void multiply_add(vec a, vec b, vec& sum) {
-#if FINEGRAIN_VECTOR_BYTES == 64 && defined(__AVX512VNNI__)
+#if defined(FINEGRAIN_BYTE_PRODUCTS)
     vec to = sum;  // as in add_product
-    asm("vpdpbusd %1, %2, %0" : "+v"(to) : "v"(a), "v"(b));
+    asm(FINEGRAIN_BYTE_PRODUCTS " %1, %2, %0" : "+v"(to) : "v"(a), "v"(b));
     sum = to;
 #else
     uvec products;
@@ -325,7 +325,7 @@ struct integers_of_rows : unit<format::bf16> {
 /// 8 bits. Beside codes of 4 bits, which are off by ten times as much, bytes share a scale in fours of
 /// sums, and these meet it together.
 inline constexpr int range_of_rows = byte_products ? 7 : 14;
-#if FINEGRAIN_VECTOR_BYTES == 32
+#if FINEGRAIN_VECTOR_BYTES == 32 && !defined(FINEGRAIN_BYTE_PRODUCTS)
 template <>
 struct unit<format::int8> : integers_of_rows<8, 12, 32> {};
 #else
