@@ -33,8 +33,9 @@ struct coded_matrix {
            piece const& then) const {
     std::byte const* const panel = data + now.panel * layout.panel_bytes();
     if (a.rows() <= few) {
-      few_rows(a, now, count, panel, sums,
-               std::make_integer_sequence<int, std::min(few, tile_rows)>());
+      few_rows(
+          a, now, count, panel, sums,
+          std::make_integer_sequence<int, std::min({few, tile_rows, strips<products>::most})>());
     } else if constexpr (few < any_rows) {
       constexpr std::int64_t unit_bytes = code_layout<F>::step_bytes / step_units<F>;
       fetching<decoded>(

@@ -141,14 +141,15 @@ FINEGRAIN_INLINE void add_units(float const* a, std::byte const* codes, std::int
 /// waits that the machine's own fetching leaves.
 inline constexpr std::int64_t fetched_ahead = 4096;
 /// Of panels `distance` bytes apart, the first of which ends at `end`; what comes after it are the
-/// panels behind them all. In registers of 64 bytes it is the second level that is fetched into: of one
-/// row or two alone, of more rows from twice as far away, and from nearer into the first. Figures are in
-/// docs/tried.md.
+/// panels behind them all. In registers of 64 bytes, and for products of bytes, it is the second level that
+/// is fetched into: of one row or two alone, of more rows from twice as far away, and from nearer into the
+/// first. Figures are in docs/tried.md.
 template <format F, int Panels>
 FINEGRAIN_INLINE void fetch_steps(std::byte const* codes, std::int64_t distance,
                                   std::byte const* end) {
-  constexpr bool wide = FINEGRAIN_VECTOR_BYTES == 64;
-  if constexpr (wide && Panels == 1) {
+  constexpr bool far =
+      FINEGRAIN_VECTOR_BYTES == 64 || (Integers<codec<F>::products> && byte_products);
+  if constexpr (far && Panels == 1) {
     FINEGRAIN_UNROLL
     for (int i = 0; i < code_layout<F>::step_bytes; i += 64) {
       __builtin_prefetch(codes + 2 * fetched_ahead + i, 0, 2);
@@ -159,8 +160,8 @@ FINEGRAIN_INLINE void fetch_steps(std::byte const* codes, std::int64_t distance,
     soon += soon < end ? 0 : (Panels - 1) * distance;
     FINEGRAIN_UNROLL
     for (int p = 0; p < Panels; ++p)
-      for (int i = 0; i < code_layout<F>::step_bytes; i += wide ? code_layout<F>::step_bytes : 64)
-        __builtin_prefetch(soon + p * distance + i, 0, wide ? 2 : 3);
+      for (int i = 0; i < code_layout<F>::step_bytes; i += far ? code_layout<F>::step_bytes : 64)
+        __builtin_prefetch(soon + p * distance + i, 0, far ? 2 : 3);
   }
 }
 
@@ -271,7 +272,9 @@ FINEGRAIN_ONE_COPY void coded_tile(float const* a, [[maybe_unused]] float const*
                                    std::int64_t begin, std::int64_t end, float* sums,
                                    decoder<F> const& decode) {
   // Where registers hold a block's total beside its sums, it is that of half the rows, which take turns.
-  constexpr int first = 1 < block_sums<F> && Rows > tile_rows / 2 ? (Rows + 1) / 2 : Rows;
+  // Of half of few registers' rows there would be too few chains of multiply-adds.
+  constexpr bool halved = registers == 32 && 1 < block_sums<F> && Rows > tile_rows / 2;
+  constexpr int first = halved ? (Rows + 1) / 2 : Rows;
   std::int64_t const distance = layout.panel_bytes();
   std::int64_t const sum_steps = summed_steps<F> > 0 ? summed_steps<F> : layout.steps();
   std::byte const* const end_of_first = panel + distance;

@@ -104,7 +104,8 @@ constexpr std::int64_t weight_parts(std::int64_t width) {
 }
 /// Tasks that there can be at a time, for any routing.
 constexpr std::int64_t most_tasks(std::int64_t slots, std::int64_t experts, int workers) {
-  return slots / tile_rows + 3 * experts + tasks_a_worker * std::int64_t{workers};
+  constexpr int fewest = std::min(tile_rows, strip_rows<codec<format::int4>::products>);
+  return slots / fewest + 3 * experts + tasks_a_worker * std::int64_t{workers};
 }
 
 /// Puts tasks without a place in order: a group's from the biggest to the smallest, and the groups

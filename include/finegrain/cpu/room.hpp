@@ -11,7 +11,7 @@
 
 #include <algorithm>
 
-#include "unit.hpp"
+#include "integers.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
@@ -24,11 +24,14 @@ inline constexpr int tile_rows = registers == 32 ? 14 : 6;  // sums, B and one o
 /// Units of k between two looks at where the loop ends: short rows of registers leave little else to
 /// do in one.
 inline constexpr int together = registers == 32 ? 1 : 4;
-/// Rows of A in a strip: of a tile, which registers for matrices let be higher.
+/// Rows of A in a strip: of a tile, which registers for matrices let be higher. Codes of 4 bits are taken
+/// apart by a mask, which of 16 registers is one too many for the whole tile.
 template <format F>
 inline constexpr int strip_rows = unit<F>::deep > 1 ? 32
                                   : in_matrices<F>  ? 16
-                                                    : tile_rows;
+                                  : (F == format::int4 && registers == 16) && byte_products
+                                      ? tile_rows - 1
+                                      : tile_rows;
 inline constexpr int depth = 256;  // k's at a time: a panel and a tile's rows stay in L1
 inline constexpr int at_once = std::min(depth, 4096 / panel_width);  // of f32 in 16 kB: half an L1
 /// Rows that share one packing of B. Beside registers for matrices, packing takes longer than products,
