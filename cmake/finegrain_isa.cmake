@@ -6,9 +6,9 @@
 #
 #   extern "C" finegrain::isa_variant const name_variants[];
 #
-# ISAS are some of x86-64, x86-64-v3, x86-64-v4, x86-64-v4-vnni, x86-64-v4-bf16, x86-64-v4-amx, or all;
-# on other machines the only one is `baseline`, the compiler's own. Include paths, definitions and options
-# are the target's.
+# ISAS are some of x86-64, x86-64-v3, x86-64-v3-vnni, x86-64-v4, x86-64-v4-vnni, x86-64-v4-bf16,
+# x86-64-v4-amx, or all; on other machines the only one is `baseline`, the compiler's own. Include paths,
+# definitions and options are the target's.
 #
 # Of a variant only the function is visible, and types' names, for exceptions: no linker can exchange
 # its inline functions for those of another variant or of the program (finegrain_isolate.cmake).
@@ -25,7 +25,8 @@ function(finegrain_for_each_isa target)
   endif()
   set(isas baseline)
   if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|amd64|AMD64)$")
-    set(isas x86-64-v4-amx x86-64-v4-bf16 x86-64-v4-vnni x86-64-v4 x86-64-v3 x86-64)  # the best first
+    set(isas x86-64-v4-amx x86-64-v4-bf16 x86-64-v4-vnni x86-64-v4 x86-64-v3-vnni x86-64-v3
+      x86-64)  # the best first
     foreach(isa IN LISTS arg_ISAS)
       if(NOT isa IN_LIST isas)
         message(FATAL_ERROR "finegrain_for_each_isa: ${isa} is none of ${isas}")
@@ -34,6 +35,7 @@ function(finegrain_for_each_isa target)
   endif()
   set(flags_x86-64 -march=x86-64)
   set(flags_x86-64-v3 -march=x86-64-v3)
+  set(flags_x86-64-v3-vnni ${flags_x86-64-v3} -mavxvnni)
   set(flags_x86-64-v4 -march=x86-64-v4 -mprefer-vector-width=512)
   set(flags_x86-64-v4-vnni ${flags_x86-64-v4} -mavx512vnni)
   set(flags_x86-64-v4-bf16 ${flags_x86-64-v4-vnni} -mavx512vbmi -mavx512bf16)

@@ -50,6 +50,7 @@ TEST_CASE("an instruction set runs where the system says that the processor has 
   bool const v4 = v3 && all("avx512f avx512bw avx512cd avx512dq avx512vl");
   CHECK(fg::runs_isa("x86-64-v3") == v3);
   CHECK(fg::runs_isa("x86-64-v4") == v4);
+  CHECK(fg::runs_isa("x86-64-v3-vnni") == (v3 && all("avx_vnni")));
   bool const vnni = v4 && all("avx512_vnni");
   CHECK(fg::runs_isa("x86-64-v4-vnni") == vnni);
   bool const bf16 = vnni && all("avx512_bf16 avx512vbmi");

@@ -13,12 +13,12 @@ wrong() {
   echo "$*"
   failed=1
 }
-# Instructions of AVX in all its forms, among them of AVX-512, among them of its VNNI, bf16 and VBMI; of AMX.
+# Instructions of AVX in all its forms, among them of AVX-512, among them of VNNI, bf16 and VBMI; of AMX.
 count() { # FILE
   objdump -d --no-show-raw-insn "$1" | awk '
-    /^ *[0-9a-f]+:\tv/ { ++vex }
+    /^ *[0-9a-f]+:\t(\{vex\} )?v/ { ++vex }
     /%zmm|%[xy]mm(1[6-9]|2[0-9]|3[01])|%k[0-7]/ { ++evex }
-    /\t(vpdp|vdpbf16ps|vcvtne2?ps2bf16|vperm[it]2?b)/ { ++later }
+    /\t(\{vex\} vpdp|vpdp|vdpbf16ps|vcvtne2?ps2bf16|vperm[it]2?b)/ { ++later }
     /\t(tile|tdp|ldtilecfg|sttilecfg)/ { ++amx }
     END { print vex + 0, evex + 0, later + 0, amx + 0 }'
 }
@@ -40,10 +40,11 @@ $(count "$variant")
 END
   case $isa in
   x86-64) [ "$vex" = 0 ] ;;
-  x86-64-v3) [ "$vex" != 0 ] && [ "$evex" = 0 ] ;;
+  x86-64-v3) [ "$vex" != 0 ] && [ "$evex" = 0 ] && [ "$later" = 0 ] ;;
+  x86-64-v3-vnni) [ "$vex" != 0 ] && [ "$evex" = 0 ] ;;
   x86-64-v4) [ "$evex" != 0 ] && [ "$later" = 0 ] ;;
   x86-64-v4-vnni | x86-64-v4-bf16 | x86-64-v4-amx) [ "$evex" != 0 ] ;;
-  esac || wrong "$isa has $vex instructions of AVX, $evex of AVX-512, $later of its VNNI, bf16 and VBMI"
+  esac || wrong "$isa has $vex instructions of AVX, $evex of AVX-512, $later of VNNI, bf16 and VBMI"
   [ "$isa" = x86-64-v4-amx ] || [ "$amx" = 0 ] || wrong "$isa has $amx instructions of AMX"
   all=$((all + vex))
 done
@@ -58,6 +59,6 @@ nm --defined-only --extern-only "$program" | grep -v " ${function}_" >"$seen"
 objdump -d --no-show-raw-insn "$program" | awk '
   NR == FNR { seen[$1] = 1; ++n; next }
   /^[0-9a-f]+ <.*>:$/ { at = $1; name = $2 }
-  at in seen && /^ *[0-9a-f]+:\tv/ { print name, $0; exit failed = 1 }
+  at in seen && /^ *[0-9a-f]+:\t(\{vex\} )?v/ { print name, $0; exit failed = 1 }
   END { exit failed || n == 0 }' "$seen" - || wrong "a function that the program shows needs AVX"
 exit $failed

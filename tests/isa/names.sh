@@ -26,6 +26,8 @@ done >names.txt <<END
 -march=sandybridge
 -march=x86-64-v3
 -march=znver3
+-march=x86-64-v3 -mavxvnni
+-march=alderlake
 -march=x86-64-v3 -mavx512f
 -march=x86-64-v4
 -march=cascadelake

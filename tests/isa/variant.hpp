@@ -24,6 +24,8 @@ inline char const* compiled_for() {
   return "x86-64-v4-vnni";
 #elif defined(__AVX512F__)
   return "x86-64-v4";
+#elif defined(__AVXVNNI__)
+  return "x86-64-v3-vnni";
 #elif defined(__AVX2__)
   return "x86-64-v3";
 #else
