@@ -60,6 +60,43 @@ TEST_CASE("an instruction set runs where the system says that the processor has 
 }
 #endif
 
+#if defined(__x86_64__)
+TEST_CASE("AVX's products of integers and AVX-512's are there without one another") {
+  using fg::detail::bits;
+  struct features {
+    bool avx_vnni = false, avx512 = false, avx512_vnni = false, bf16_and_vbmi = false;
+    bool amx = false;
+  };
+  auto const of = [](features has) {
+    auto const cpuid = [=](unsigned leaf, unsigned part) -> fg::detail::cpuid_words {
+      bool const has_part = has.avx_vnni || has.bf16_and_vbmi;
+      if (leaf == 0) return {7, 0, 0, 0};
+      if (leaf == 1) return {0, 0, ~0u, 0};
+      if (leaf == 0x80000000) return {0x80000001, 0, 0, 0};
+      if (leaf == 0x80000001) return {0, 0, bits(0, 5), 0};
+      if (part == 0)
+        return {has_part, bits(3, 5, 8) | (has.avx512 ? bits(16, 17, 28, 30, 31) : 0),
+                (has.avx512_vnni ? bits(11) : 0) | (has.bf16_and_vbmi ? bits(1) : 0),
+                has.amx ? bits(22, 24, 25) : 0};
+      if (!has_part) return {~0u, ~0u, ~0u, ~0u};  // what such a machine answers is of another leaf
+      return {(has.avx_vnni ? bits(4) : 0) | (has.bf16_and_vbmi ? bits(5) : 0), 0, 0, 0};
+    };
+    auto const runs = fg::detail::x86_runs(cpuid, [](unsigned) { return true; });
+    return std::string(runs.v3 ? "v3" : "") + (runs.v3_vnni ? " v3-vnni" : "") +
+           (runs.v4 ? " v4" : "") + (runs.v4_vnni ? " v4-vnni" : "") +
+           (runs.v4_bf16 ? " v4-bf16" : "") + (runs.v4_amx ? " v4-amx" : "");
+  };
+  CHECK(of({}) == "v3");                                                     // Haswell
+  CHECK(of({.avx_vnni = true}) == "v3 v3-vnni");                             // Alder Lake
+  CHECK(of({.avx512 = true}) == "v3 v4");                                    // Skylake
+  CHECK(of({.avx512 = true, .avx512_vnni = true}) == "v3 v4 v4-vnni");       // Ice Lake
+  CHECK(of({.avx512 = true, .avx512_vnni = true, .bf16_and_vbmi = true}) ==  // Zen 4
+        "v3 v4 v4-vnni v4-bf16");
+  CHECK(of({true, true, true, true, false}) == "v3 v3-vnni v4 v4-vnni v4-bf16");  // Zen 5
+  CHECK(of({true, true, true, true, true}) == "v3 v3-vnni v4 v4-vnni v4-bf16 v4-amx");
+}
+#endif
+
 TEST_CASE("the best is the first that runs, and has the function's type again") {
   fg::isa_variant const table[] = {
       {"another machine's", nullptr}, {"baseline", untyped(one)}, {"baseline", nullptr}, {}};

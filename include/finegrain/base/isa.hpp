@@ -30,7 +30,7 @@ namespace detail {
 struct cpuid_words {
   unsigned a, b, c, d;
 };
-inline cpuid_words cpuid(unsigned leaf, unsigned part = 0) noexcept {
+inline cpuid_words cpuid(unsigned leaf, unsigned part) noexcept {
   cpuid_words w{};
   asm volatile("cpuid" : "=a"(w.a), "=b"(w.b), "=c"(w.c), "=d"(w.d) : "a"(leaf), "c"(part));
   return w;
@@ -43,21 +43,22 @@ inline bool saves(unsigned registers) noexcept {
 }
 constexpr unsigned bits(auto... numbers) { return ((1U << numbers) | ...); }
 
-/// Which of the names below this machine runs. The features are those of the x86-64 psABI.
+/// Which of the names below a machine runs, that answers for these two. The features are those of the x86-64
+/// psABI.
 struct x86_names {
   bool v3 = false, v3_vnni = false, v4 = false, v4_vnni = false, v4_bf16 = false, v4_amx = false;
 };
-inline x86_names x86_runs() noexcept {
+x86_names x86_runs(auto const& cpuid, auto const& saves) noexcept {
   x86_names runs;
   auto const all = [](unsigned word, unsigned wanted) { return (word & wanted) == wanted; };
-  unsigned const leaves = cpuid(0).a, more_leaves = cpuid(0x80000000).a;
+  unsigned const leaves = cpuid(0, 0).a, more_leaves = cpuid(0x80000000, 0).a;
   if (leaves < 7 || more_leaves < 0x80000001) return runs;
-  cpuid_words const first = cpuid(1), seventh = cpuid(7);
+  cpuid_words const first = cpuid(1, 0), seventh = cpuid(7, 0);
   cpuid_words const more = seventh.a < 1 ? cpuid_words{} : cpuid(7, 1);
   // SSE3, SSSE3, FMA, CMPXCHG16B, SSE4.1, SSE4.2, MOVBE, POPCNT, OSXSAVE, AVX, F16C; BMI, AVX2, BMI2;
   // LAHF, LZCNT; xmm and ymm
   runs.v3 = all(first.c, bits(0, 9, 12, 13, 19, 20, 22, 23, 27, 28, 29)) &&
-            all(seventh.b, bits(3, 5, 8)) && all(cpuid(0x80000001).c, bits(0, 5)) &&
+            all(seventh.b, bits(3, 5, 8)) && all(cpuid(0x80000001, 0).c, bits(0, 5)) &&
             saves(bits(1, 2));
   runs.v3_vnni = runs.v3 && all(more.a, bits(4));  // AVX VNNI, of which AVX512 VNNI says nothing
   // AVX512 F, DQ, CD, BW, VL; masks, zmm and the upper 16 registers
@@ -80,7 +81,7 @@ inline x86_names x86_runs() noexcept {
 /// itself on other machines.
 inline bool runs_isa(std::string_view isa) noexcept {
 #if defined(__x86_64__)
-  auto const runs = detail::x86_runs();
+  auto const runs = detail::x86_runs(detail::cpuid, detail::saves);
   if (isa == "x86-64") return true;
   if (isa == "x86-64-v3") return runs.v3;
   if (isa == "x86-64-v3-vnni") return runs.v3_vnni;

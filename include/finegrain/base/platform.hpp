@@ -69,7 +69,7 @@
 #endif
 // clang 14 has other names for these features.
 #if defined(__AVX512BF16__) && defined(__AVX512VNNI__) && defined(__linux__) && \
-    (defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AMX_INT8__) || \
+    (defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AMX_INT8__) ||                \
      defined(__AMXBF16__) && defined(__AMXINT8__))
 #define FINEGRAIN_HAS_AMX 1
 #define FINEGRAIN_AMX _amx

@@ -9,7 +9,7 @@
 //                few rows, as codes are decoded      more rows, once a block of codes is
 //   AVX2         pairs, vpmaddwd                     floats, and the codes are floats too
 //   AVX-512      pairs, vpmaddwd                     pairs, vpmaddwd
-//   with VNNI    bytes, vpdpbusd                     bytes, vpdpbusd      (either of the two)
+//   VNNI         bytes, vpdpbusd                     bytes, vpdpbusd  (of either of the two)
 //   with AMX     bytes, vpdpbusd                     bytes, tdpbsud (amx_integers.hpp)
 //
 // A pair is a unit: two integers of 16 bits. A word is four bytes, of two units. Which numbers
