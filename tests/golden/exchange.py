@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # Models that save_published wrote, loaded by the transformers library that is installed, which must find
 # every weight and make the same logits; and as it writes them, weights and config, read by load_published.
+# Its gradients of the text's cross-entropy must be those of backward.
 # SPDX-License-Identifier: Apache-2.0
 """exchange.py tests_golden: exits with 77 where transformers is not installed, or has none of the models."""
 import json
@@ -21,7 +22,8 @@ except ImportError as missing:
 MODEL = dict(hidden_size=16, vocab_size=32, num_hidden_layers=3, num_attention_heads=4,
              num_key_value_heads=2, intermediate_size=24, moe_intermediate_size=6,
              num_experts_per_tok=3, hidden_act="silu", rms_norm_eps=1e-6, attention_bias=False,
-             max_position_embeddings=4096, tie_word_embeddings=False)
+             max_position_embeddings=4096, tie_word_embeddings=False,
+             pad_token_id=None)  # which OLMoE has: an id that learns nothing
 LATENT = dict(MODEL, num_key_value_heads=4, qk_rope_head_dim=4, v_head_dim=5)
 
 
@@ -81,10 +83,14 @@ def compare(folder, family, numbers):
     if strange:
         print(f"{family}:", strange)
         return float("inf")
-    model.save_pretrained(folder / "again")
+    model.eval().save_pretrained(folder / "again")
     results = load_file(folder / "results.safetensors")
-    with torch.no_grad():
-        logits = model.eval()(results["ids"][None]).logits[0]
+    ids = results["ids"]
+    logits = model(ids[None]).logits[0]
+    torch.nn.functional.cross_entropy(logits[:-1], ids[1:]).backward()
+    for weight in model.parameters():  # under published names, however they are held here
+        weight.data = torch.zeros_like(weight) if weight.grad is None else weight.grad
+    model.save_pretrained(folder / "gradients")
     return float((logits - results["logits"]).abs().max() / results["logits"].abs().max())
 
 

@@ -104,44 +104,74 @@ void check_model(char const* path, std::string_view config, double tolerance,
   }
 }
 
-/// With transformers, by reads.py: a model written to a folder of FINEGRAIN_PUBLISH under published names, with
-/// what it makes of some ids; or, where transformers has written it too, in "again", read from there.
+/// A model of random weights for transformers, with what it makes of some ids, by exchange.py: it is written
+/// to a folder of FINEGRAIN_PUBLISH; or, once transformers has been there, read from where that has
+/// written it again, and its gradients compared with those that stand in a third place.
 template <fg::architecture A>
-void exchange(std::string const& folder,
-              std::string (*published)(std::string_view) = fg::deepseek_name) {
-  char const* const all = std::getenv("FINEGRAIN_PUBLISH");
-  REQUIRE(all);
-  std::string const here = all + ("/" + folder);
-  bool const again = std::filesystem::exists(here + "/again");
-  if (!again && std::filesystem::exists(here)) return;  // this transformers has no such model
-  fg::network<fg::decoder<A>, fg::basic_reference<float>> net;
-  if (again) {
-    fg::load_published(net, here + "/again", "", published);
-  } else {
+struct exchanged {
+  using network = fg::network<fg::decoder<A>, fg::basic_reference<float>>;
+  static constexpr std::int64_t T = 24;
+  network net;
+  std::vector<std::int32_t> ids;
+  std::vector<float> logits = std::vector<float>(T * 32);
+
+  exchanged() {
+    for (std::uint64_t t = 0; t < T; ++t)
+      ids.push_back(static_cast<std::int32_t>(fg::random_word(2, t) % 32));
+  }
+  fg::matrix<float> y() { return {logits.data(), T, 32}; }
+
+  void write(std::string const& here, std::string (*name)(std::string_view)) {
     std::span<float> const w = net.parameters();
     for (std::size_t i = 0; i < w.size(); ++i)
       w[i] = static_cast<float>(fg::random_word(1, i) % 2000) / 1000 - 1;
-    std::filesystem::create_directories(here);
-    fg::save_published(net, here + "/model.safetensors", "", published, fg::dtype::f32);
+    fg::save_published(net, here + "/model.safetensors", "", name, fg::dtype::f32);
+    net(ids, y());
+    std::vector<std::int64_t> wide(ids.begin(), ids.end());
+    fg::tensor_view const results[] = {{"ids", fg::dtype::i64, {T}, wide.data()},
+                                       {"logits", fg::dtype::f32, {T, 32}, logits.data()}};
+    fg::write_safetensors(here + "/results.safetensors", results);
   }
-
-  constexpr std::int64_t T = 24;
-  std::vector<std::int64_t> wide;
-  for (std::uint64_t t = 0; t < T; ++t)
-    wide.push_back(static_cast<std::int64_t>(fg::random_word(2, t) % 32));
-  std::vector<std::int32_t> const ids(wide.begin(), wide.end());
-  std::vector<float> logits(T * 32), before(T * 32);
-  net(ids, fg::matrix<float>{logits.data(), T, 32});
-  std::string const results = here + "/results.safetensors";
-  if (again) {
-    fg::safetensors_file const file(results);
-    file.read(*file.find("logits"), before.data());
+  void read_again(std::string const& here, std::string (*name)(std::string_view)) {
+    fg::load_published(net, here + "/again", "", name);
+    net(ids, y());
+    fg::safetensors_file const results(here + "/results.safetensors");
+    std::vector<float> before(logits.size());
+    results.read(*results.find("logits"), before.data());
     CHECK(logits == before);
-    return;
+
+    net.forward({.tokens = T, .ids = ids}, {}, y());
+    std::vector<std::int32_t> targets(ids.begin() + 1, ids.end());
+    targets.push_back(-1);  // nothing comes after the last
+    cross_entropy(net.on(), fg::matrix<float const>(y()), targets, 1.0 / (T - 1), y());
+    net.backward(y());
+    network theirs;
+    fg::load_published(theirs, here + "/gradients", "", name, "");
+    double worst = 0;
+    for (auto const& entry : net.entries()) {
+      if (entry.role == fg::role::selection_bias) continue;  // has none
+      auto const numbers_of = [&](std::span<float const> weights) {
+        auto const w = weights.subspan(static_cast<std::size_t>(entry.offset),
+                                       static_cast<std::size_t>(entry.rows * entry.cols));
+        return numbers(w.begin(), w.end());
+      };
+      worst =
+          std::max(worst, difference(numbers_of(theirs.parameters()), numbers_of(net.gradient())));
+    }
+    std::printf("gradients %.1e: %s\n", worst, here.substr(here.rfind('/') + 1).c_str());
+    CHECK(worst < 1e-4);
   }
-  fg::tensor_view const tensors[] = {{"ids", fg::dtype::i64, {T}, wide.data()},
-                                     {"logits", fg::dtype::f32, {T, 32}, logits.data()}};
-  fg::write_safetensors(results, tensors);
+};
+template <fg::architecture A>
+void exchange(std::string const& folder,
+              std::string (*name)(std::string_view) = fg::deepseek_name) {
+  char const* const all = std::getenv("FINEGRAIN_PUBLISH");
+  REQUIRE(all);
+  std::string const here = all + ("/" + folder);
+  if (std::filesystem::create_directories(here))
+    exchanged<A>().write(here, name);
+  else if (std::filesystem::exists(here + "/again"))  // else this transformers has no such model
+    exchanged<A>().read_again(here, name);
 }
 
 }  // namespace golden
