@@ -6,13 +6,17 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstdio>
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cases.hpp"
@@ -54,7 +58,7 @@ class shared_numbers {
 class torch_peer {
  public:
   /// Starts `python` on the layer's weights, which go through files FILES.torch_*; it takes no part where
-  /// Python has no PyTorch.
+  /// that fails, as where Python has no PyTorch.
   torch_peer(fg::cpu const& on, layer const& l, std::string const& python, std::string files)
       : layer_(l), files_(std::move(files)) {
     std::printf("\nPyTorch reads the weights of %s\n", l.name.c_str());
@@ -80,7 +84,7 @@ class torch_peer {
     auto const version = process_->line();
     auto const ways = version ? process_->line() : std::nullopt;
     if (!ways) {
-      std::printf("%s has no PyTorch\n", python.c_str());
+      std::printf("%s does not run torch_layer.py: PyTorch takes no part\n", python.c_str());
       process_.reset();
       return;
     }

@@ -1,4 +1,5 @@
 // A loss of one's own: distillation, of a larger decoder that has read the text before.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <vector>
@@ -8,12 +9,13 @@
 namespace fg = finegrain;
 
 // [example]
-std::vector<double> softmax(float const* logits, std::int64_t n) {
-  std::vector<double> p(logits, logits + n);
+std::vector<double> log_softmax(float const* logits, std::int64_t n) {
+  std::vector<double> x(logits, logits + n);
+  double const most = *std::max_element(x.begin(), x.end());
   double sum = 0;
-  for (double& x : p) sum += x = std::exp(x);
-  for (double& x : p) x /= sum;
-  return p;
+  for (double const l : x) sum += std::exp(l - most);
+  for (double& l : x) l -= most + std::log(sum);
+  return x;
 }
 
 struct distillation {
@@ -26,10 +28,10 @@ struct distillation {
     auto const mine = targets.subspan(std::size_t(first), std::size_t(y.rows));
     double sum = 0.5 * cross_entropy(on, y, mine, 0.5, dy);
     for (std::int64_t t = 0; t < y.rows; ++t) {
-      auto const p = softmax(y.row(t), y.cols), q = softmax(teacher.row(first + t), y.cols);
+      auto const p = log_softmax(y.row(t), y.cols), q = log_softmax(teacher.row(first + t), y.cols);
       for (std::size_t v = 0; v < p.size(); ++v) {
-        sum -= 0.5 * q[v] * std::log(p[v]);
-        if (dy.data) dy.row(t)[v] += float(0.5 * (p[v] - q[v]));  // the plain sum's gradient
+        sum -= 0.5 * std::exp(q[v]) * p[v];
+        if (dy.data) dy.row(t)[v] += float(0.5 * (std::exp(p[v]) - std::exp(q[v])));  // unscaled
       }
     }
     return sum;

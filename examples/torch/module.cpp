@@ -7,10 +7,12 @@
 namespace fg = finegrain;
 
 // [example]
-/// y = E(x) for x (..., in), f32 on the CPU. All weights are one parameter, which is the network's own
-/// memory; what a call keeps for its backward is a tensor, so a module may be called any number of times.
+/// y = E(x) for x (..., tokens, in), f32 on the CPU: what stands before tokens counts sequences. All weights
+/// are one parameter, which is the network's own memory; what a call keeps for its backward is a tensor, so
+/// a module may be called any number of times. It outlives the graphs that it is in.
 template <fg::Expr E>
 struct finegrain_module : torch::nn::Module {
+  static_assert(fg::network<E, fg::cpu>::in != fg::ids, "an expression over numbers is needed");
   fg::network<E, fg::cpu> net;
   torch::Tensor weights;
 
@@ -25,23 +27,34 @@ struct finegrain_module : torch::nn::Module {
   static fg::matrix<float> rows(torch::Tensor const& t) {
     return {t.data_ptr<float>(), t.numel() / t.size(-1), t.size(-1)};
   }
+  /// Where each sequence of x begins, and the last ends.
+  static std::vector<std::int64_t> starts_of(torch::Tensor const& x) {
+    std::int64_t const tokens = rows(x).rows, length = x.dim() > 2 ? x.size(-2) : tokens;
+    std::vector<std::int64_t> starts{0};
+    while (starts.back() < tokens) starts.push_back(starts.back() + length);
+    return starts;
+  }
   static std::span<std::byte> bytes(torch::Tensor const& t) {
     return {static_cast<std::byte*>(t.data_ptr()), t.nbytes()};
   }
 
   struct call : torch::autograd::Function<call> {
     static torch::Tensor forward(torch::autograd::AutogradContext* context, torch::Tensor x,
-                                 torch::Tensor const&, finegrain_module* module) {
+                                 torch::Tensor const& weights, finegrain_module* module) {
       auto const& net = module->net;
+      TORCH_CHECK(
+          weights.data_ptr() == net.parameters().data(),
+          "finegrain_module: its weights are the network's, f32 on the CPU: they stay there");
       x = x.contiguous();
       auto shape = x.sizes().vec();
       shape.back() = net.out;
       torch::Tensor const y = torch::empty(shape);
-      fg::batch const batch{.tokens = rows(x).rows};
+      auto const starts = starts_of(x);
+      fg::batch const batch{.tokens = rows(x).rows, .starts = starts};
       torch::Tensor const kept =
           torch::empty({net.workspace_bytes(net.extent_of(batch.tokens, true))}, torch::kUInt8);
       net.forward(batch, rows(x), rows(y), bytes(kept));
-      context->save_for_backward({x, kept});
+      context->save_for_backward({x, kept, weights});  // which must be the same then
       context->saved_data["module"] = reinterpret_cast<std::int64_t>(module);
       return y;
     }
@@ -52,9 +65,10 @@ struct finegrain_module : torch::nn::Module {
       auto const saved = context->get_saved_variables();
       torch::Tensor const &x = saved[0], &kept = saved[1];
       torch::Tensor const dx = torch::empty_like(x), dweights = torch::zeros_like(module->weights);
-      module->net.backward({.tokens = rows(x).rows}, rows(x), rows(dy[0].contiguous()), rows(dx),
-                           {dweights.data_ptr<float>(), std::size_t(dweights.numel())},
-                           bytes(kept));
+      auto const starts = starts_of(x);
+      module->net.backward(
+          {.tokens = rows(x).rows, .starts = starts}, rows(x), rows(dy[0].contiguous()), rows(dx),
+          {dweights.data_ptr<float>(), std::size_t(dweights.numel())}, bytes(kept));
       return {dx, dweights, torch::Tensor()};
     }
   };

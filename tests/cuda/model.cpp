@@ -311,6 +311,11 @@ TEMPLATE_TEST_CASE("weights on the device are saved and loaded as they are", "",
   fg::load_weights(other, file.path);
   auto const a = download(net.parameters()), b = download(other.parameters());
   CHECK(same_bits(a, b));
+  fg::save_published(net, file.path, {}, fg::deepseek_name, fg::dtype_of<T>);
+  fg::network<tiny::decoder, fg::basic_cuda<T>> third({.deviation = 0.05, .seed = 9});
+  fg::load_published(third, file.path);
+  CHECK(same_bits(a, download(third.parameters())));
+  fg::save_weights(net, file.path);
   fg::network<tiny::decoder, fg::cpu> host;
   fg::load_weights(host, file.path);
   auto const& last = host.entries().back();

@@ -262,6 +262,13 @@ TEST_CASE("a backward that does not add to gradients when it is told to is found
   CHECK_THAT(other.finding, ContainsSubstring("written, not added"));
 }
 
+TEST_CASE("a forward that is not finite is the weight's error, not the loss's") {
+  auto const report = check_one(fg::linear<D, D>{}, std::numeric_limits<double>::quiet_NaN());
+  CHECK(report.finding == "");
+  CHECK(report.where == "weight[0]");
+  CHECK(std::isinf(report.worst));
+}
+
 TEST_CASE("a gradient that backward did not write is an infinite error") {
   CHECK(std::isinf(check_one(forgetful{}).worst));
 }

@@ -78,6 +78,7 @@ template <format P, format F>
 void multiply(row_list a, int rows, std::int64_t K, panels<F> const& b, std::int64_t first,
               std::int64_t last, room& room, float* sums) {
   static_assert(P == panels<F>::products);
+  static_assert(strips<P>::size(block_rows, depth) <= left_size);
   constexpr std::int64_t n = unit<P>::numbers;
   auto const right = b.matrix(0, room.right);
   std::int64_t const units = units_of<P>(K), most = block_rows / rows * depth;

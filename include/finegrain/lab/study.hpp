@@ -88,8 +88,8 @@ class study {
     /// Trains the model down a loss of your own: make(w) returns, for the windows of each step, one
     /// such as a trainer takes (train/objective.hpp), which may refer to the tokens w.x and targets
     /// w.y. What the study measures stays the cross-entropy. A run is known by `settings`, which must
-    /// say what decides the loss. On cuda these steps are not recorded. Throws invalid_argument if
-    /// `settings` is empty, or there is a loss already.
+    /// say what decides the loss. On cuda these steps are not recorded. Comes before run(). Throws
+    /// invalid_argument if `settings` is empty, or there is a loss already.
     template <class Make>
     added& loss(std::string const& settings, Make make) {
       if (settings.empty())
@@ -103,8 +103,10 @@ class study {
       model.own_loss = true;
       model.settings += "loss " + settings + "\n";
       of_.name_runs(model);
-      *step_ = [make = std::move(make)](trainer<Network>& train, windows const& w) {
-        auto const loss = make(w);
+      auto const shared =
+          std::make_shared<Make>(std::move(make));  // it may hold what is not copied
+      *step_ = [shared](trainer<Network>& train, windows const& w) {
+        auto const loss = (*shared)(w);
         return train.step(w.batch(), loss);
       };
       return *this;

@@ -21,8 +21,9 @@ namespace finegrain::inline FINEGRAIN_ABI {
 //
 //   cross_entropy(on, y, targets.subspan(first, y.rows), 1, dy)
 //
-// and a scale that is the part's weight, and multiplies what is returned by it too. On cuda the sum
-// is added on the device, unweighted, and what is returned is 0.
+// and a scale that is the part's weight, and multiplies what is returned by it too. It overwrites dy,
+// as squared_error does: such a part comes first, and is the only one of its rows. On cuda the sum is
+// added on the device, unweighted, and what is returned is 0.
 
 /// Sum of (y - target)^2 over all numbers, in double and always in the same order;
 /// dy = scale * its gradient, unless dy is empty. It may be y itself.

@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <memory>
 #include <type_traits>
+#include <utility>
 
 #include "../model/check.hpp"
 #include "../plan/batch.hpp"

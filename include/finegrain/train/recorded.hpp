@@ -13,7 +13,8 @@ class trainer<Network>::recorded {
  public:
   /// Whether it can still be called.
   bool stands() const {
-    return train_->net_.learning_memory() == memory_ && train_->own_loss_.data() == own_loss_ &&
+    return train_->net_.learning_memory() == memory_ &&
+           (!own_loss_ || train_->own_loss_.data() == own_loss_) &&
            train_->net_.on().context->moves == moves_;
   }
   /// Enqueues the step on the network's stream. Throws invalid_argument if it does not stand.
@@ -29,16 +30,16 @@ class trainer<Network>::recorded {
 
  private:
   friend class trainer;
-  recorded(trainer& train, device::recording graph, pending const& last)
+  recorded(trainer& train, device::recording graph, pending const& last, S const* own_loss)
       : train_(&train),
         memory_(train.net_.learning_memory()),
-        own_loss_(train.own_loss_.data()),
+        own_loss_(own_loss),
         moves_(train.net_.on().context->moves),
         graph_(std::move(graph)),
         last_(last) {}
   trainer* train_;
   typename Network::learning_places memory_;
-  S const* own_loss_;
+  S const* own_loss_;  // where a loss of the user's own has its gradient, if it is one
   std::int64_t moves_;
   device::recording graph_;
   pending last_;
@@ -82,7 +83,7 @@ auto trainer<Network>::record_on(batch const& b, matrix<S const> x, objective<ex
     net_.on().stream = stream;
     enqueue(b, x, loss);
   });
-  return recorded(*this, std::move(graph), last_);
+  return recorded(*this, std::move(graph), last_, loss.own() ? own_loss_.data() : nullptr);
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <concepts>
 #include <cstdint>
@@ -168,6 +169,7 @@ class trainer {
   /// Makes room for batches of up to so many tokens; no step within it allocates, but the first of a
   /// loss of your own.
   void reserve(std::int64_t tokens) {
+    reserved_ = std::max(reserved_, tokens);
     net_.reserve_learning(tokens);
     if constexpr (!place<executor>::here)
       if (targets_.size() < tokens) targets_ = decltype(targets_)(tokens);
@@ -222,7 +224,7 @@ class trainer {
   }
   /// Room for the gradient of a loss of the user's own.
   void reserve_loss(std::int64_t tokens) {
-    std::int64_t const numbers = scored<executor, E>::rows(tokens) * out;
+    std::int64_t const numbers = scored<executor, E>::rows(std::max(tokens, reserved_)) * out;
     if (own_loss_.size() < numbers) own_loss_ = decltype(own_loss_)(numbers);
   }
 
@@ -355,6 +357,7 @@ class trainer {
   } last_;
   typename place<executor>::template buffer<std::int32_t> targets_;  // of this batch, copied
   typename place<executor>::template buffer<S> own_loss_;            // its gradient, of a chunk
+  std::int64_t reserved_ = 0;                                        // tokens
   finegrain::optimizer<executor> state_;
   std::int64_t steps_ = 0;
   std::uint64_t writers_ = 0;  // of the network's weights, when the optimiser last looked
