@@ -368,4 +368,13 @@ TEST_CASE("a loss of one's own is put together of the device's, and recorded") {
   step = replay.record(board.batch(), entropy);
   replay.step({.tokens = 2 * T, .ids = more}, host);
   CHECK_FALSE(step.stands());
+
+  // Nobody asks where it is who has none; and reserve() has made it large enough.
+  plain.reserve(2 * T);
+  auto const of_targets = plain.record(board.batch(), board.targets);
+  plain.step(board.batch(), host);
+  CHECK(of_targets.stands());
+  auto const of_loss = plain.record(board.batch(), entropy);
+  plain.step({.tokens = 2 * T, .ids = more}, host);
+  CHECK(of_loss.stands());
 }
