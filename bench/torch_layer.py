@@ -11,14 +11,16 @@ on its input with a line, "ok":
   run DTYPE WAY SET            y of an input, the router included
 
 The way is how experts are run: "loop" multiplies expert by expert, "grouped" sorts tokens and calls
-grouped_mm, "compiled" is that through torch.compile. Weights and inputs are in DTYPE, f32 or bf16,
-before the call; router and its softmax are in f32.
+grouped_mm, as cuda_peers.py does on a GPU, "compiled" is that through torch.compile. Weights and inputs
+are in DTYPE, f32 or bf16, before the call; the router's softmax is in f32.
 """
 # SPDX-License-Identifier: Apache-2.0
 import sys
 
 import torch
 import torch.nn.functional as F
+
+import cuda_peers
 
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
 
@@ -33,39 +35,25 @@ class layer:
         sizes = [routed * hidden, *[routed * width * hidden] * 3, *[shared * width * hidden] * 3]
         router, *experts = read(path, sum(sizes)).split(sizes)
         gate, up = (w.view(routed, width, hidden) for w in experts[:2])
-        self.router = router.view(routed, hidden).clone()
-        exact = {"up": torch.cat([gate, up], 1), "down": experts[2].view(routed, hidden, width).clone()}
+        exact = {"router": router.view(routed, hidden).clone(), "up": torch.cat([gate, up], 1),
+                 "down": experts[2].view(routed, hidden, width).clone()}
         if shared > 0:
             exact["shared_up"] = torch.cat([w.view(-1, hidden) for w in experts[3:5]])
             exact["shared_down"] = experts[5].view(hidden, -1).clone()
         self.weights = {"f32": exact,
                         "bf16": {name: w.to(torch.bfloat16) for name, w in exact.items()}}
 
-    def route(self, x):
-        return F.linear(x.float(), self.router).softmax(-1).topk(self.top_k, dim=-1)
-
-    def with_shared(self, x, w, y):
-        return y + swiglu(x, w["shared_up"], w["shared_down"]) if "shared_up" in w else y
-
     def loop(self, x, w):
-        weights, experts = self.route(x)
-        y = torch.zeros_like(x)
+        weights, experts = F.linear(x, w["router"]).float().softmax(-1).topk(self.top_k, dim=-1)
+        y = swiglu(x, w["shared_up"], w["shared_down"]) if "shared_up" in w else torch.zeros_like(x)
         for e in experts.unique().tolist():
             token, k = torch.where(experts == e)
             part = swiglu(x[token], w["up"][e], w["down"][e])
             y.index_add_(0, token, part * weights[token, k, None].to(x.dtype))
-        return self.with_shared(x, w, y)
+        return y
 
     def grouped(self, x, w):
-        weights, experts = self.route(x)
-        chosen, order = experts.flatten().sort(stable=True)
-        ends = torch.searchsorted(chosen, torch.arange(len(self.router)), right=True).to(torch.int32)
-        rows = x.index_select(0, order // self.top_k)
-        gate, up = F.grouped_mm(rows, w["up"].transpose(1, 2), offs=ends).chunk(2, -1)
-        rows = F.grouped_mm(F.silu(gate) * up, w["down"].transpose(1, 2), offs=ends)
-        back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
-        y = rows.index_select(0, back).view(*experts.shape, -1)
-        return self.with_shared(x, w, (y * weights.to(y.dtype).unsqueeze(-1)).sum(1))
+        return cuda_peers.layer(x, w, self.top_k)
 
 
 def swiglu(x, up, down):

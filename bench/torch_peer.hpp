@@ -60,7 +60,7 @@ class torch_peer {
   /// Starts `python` on the layer's weights, which go through files FILES.torch_*; it takes no part where
   /// that fails, as where Python has no PyTorch.
   torch_peer(fg::cpu const& on, layer const& l, std::string const& python, std::string files)
-      : layer_(l), files_(std::move(files)) {
+      : files_(std::move(files)) {
     std::printf("\nPyTorch reads the weights of %s\n", l.name.c_str());
     fg::config const& c = l.c;
     const_view const router = l.w.router.router;
@@ -126,7 +126,6 @@ class torch_peer {
       throw std::runtime_error("bench/torch_layer.py has failed at \"" + question + "\"");
   }
 
-  layer const& layer_;
   std::string files_;
   std::vector<std::string> ways_;
   std::unique_ptr<shared_numbers> batches_;

@@ -36,6 +36,7 @@
 #include "lab/settings.hpp"
 #include "lab/validation.hpp"
 #include "lab/study.hpp"
+#include "lab/added.hpp"
 // clang-format on
 
 #pragma GCC diagnostic pop

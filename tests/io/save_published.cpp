@@ -118,6 +118,10 @@ TEST_CASE("a table is published in integers, and a sum of two 16-bit numbers in 
   fg::load_published(to, here / "m", "layers.0.mixture.", fg::deepseek_v4_name);
   CHECK(weights_of(to) == weights_of(from));
 
+  to.weight("table")(3, 1) = 2.5f;
+  CHECK_THROWS_WITH(fg::save_published(to, here / "m", "layers.0.mixture.", fg::deepseek_v4_name),
+                    ContainsSubstring("table has 2.5, which is no integer"));
+
   network wide({.deviation = 0.5, .seed = 1});
   for (int i = 0; i < 4; ++i) wide.weight("layers.1.mixture.bias")(0, i) = 1 + 0.001f * float(i);
   fg::save_published(wide, here / "w", "", fg::deepseek_name, fg::dtype::f32);

@@ -95,7 +95,7 @@ void const* numbers_as(dtype type, weight_entry const& weight, S const* numbers,
     for (std::int64_t i = 0; i < count; ++i) {
       double const x = in_two ? static_cast<double>(sums[i]) : to_double(numbers[i]);
       if constexpr (std::is_same_v<T, std::int64_t>) {
-        if (!(std::abs(x) < 0x1p62))
+        if (!(std::abs(x) < 0x1p62) || x != std::trunc(x))
           throw invalid_argument("%.200s has %g, which is no integer", weight.name.c_str(), x);
         number = static_cast<T>(x);
       } else {

@@ -84,13 +84,14 @@ class stepper<Network, false> {
 
 }  // namespace detail
 
-/// What is to be measured of a network, beside its loss. It leaves the weights as they are.
+/// What a user's own functions do with a network while it learns.
 template <class Network>
-using measurements = std::vector<std::function<double(Network&)>>;
-
-/// A step down a loss of the user's own; none: down the cross-entropy.
-template <class Network>
-using own_step = std::function<step_report(trainer<Network>&, windows const&)>;
+struct own_functions {
+  /// What is to be measured, beside the loss. It leaves the weights as they are.
+  std::vector<std::function<double(Network&)>> measurements;
+  /// A step down a loss; none: down the cross-entropy.
+  std::function<step_report(trainer<Network>&, windows const&)> step;
+};
 
 /// A network that reads token ids and makes logits over them, and its trainer.
 template <class Network>
@@ -99,12 +100,8 @@ class learner_of final : public learner {
   static_assert(Network::in == ids, "learner_of: the network must read token ids");
 
   learner_of(initialisation start, typename Network::executor on, adamw optimizer,
-             training settings, std::shared_ptr<measurements<Network> const> measure = {},
-             std::shared_ptr<own_step<Network> const> own = {})
-      : net_(start, std::move(on)),
-        train_(net_, optimizer, settings),
-        measure_(std::move(measure)),
-        own_(std::move(own)) {
+             training settings, std::shared_ptr<own_functions<Network> const> own = {})
+      : net_(start, std::move(on)), train_(net_, optimizer, settings), own_(std::move(own)) {
     log_ = Network::make_log();
   }
 
@@ -122,7 +119,7 @@ class learner_of final : public learner {
 
   std::int64_t steps() const override { return train_.steps(); }
   step_report step(windows const& w) override {
-    return own_ && *own_ ? (*own_)(train_, w) : stepper_.step(train_, w);
+    return own_ && own_->step ? own_->step(train_, w) : stepper_.step(train_, w);
   }
   double evaluate(windows const& w, routing_request const& how = {}) override {
     batch b = w.batch();
@@ -155,16 +152,15 @@ class learner_of final : public learner {
   }
   std::vector<double> measured() override {
     std::vector<double> all;
-    if (measure_)
-      for (auto const& one : *measure_) all.push_back(one(net_));
+    if (own_)
+      for (auto const& one : own_->measurements) all.push_back(one(net_));
     return all;
   }
 
  private:
   Network net_;
   trainer<Network> train_;
-  std::shared_ptr<measurements<Network> const> measure_;
-  std::shared_ptr<own_step<Network> const> own_;
+  std::shared_ptr<own_functions<Network> const> own_;
   detail::stepper<Network, place<typename Network::executor>::here> stepper_;
 };
 

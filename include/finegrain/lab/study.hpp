@@ -66,62 +66,8 @@ class study {
     remove_unfinished(settings_.pool + "/runs");
   }
 
-  /// A model that was added: more can be measured of it than its loss and its experts' load, and it
-  /// can be trained down another loss.
   template <class Network>
-  class added {
-   public:
-    /// Measures f(network) at each evaluation too. What it reads is its own affair; weights it leaves
-    /// as they are. Of runs that are done it knows nothing. Throws invalid_argument.
-    added& measure(std::string name, std::function<double(Network&)> f) {
-      auto& names = of_.models_[model_].measured;
-      if (name.empty() || std::find(names.begin(), names.end(), name) != names.end())
-        throw invalid_argument(
-            "a model has one measurement of each name, which is not empty: \"%.200s\" cannot be "
-            "added",
-            name.c_str());
-      names.push_back(std::move(name));
-      list_->push_back(std::move(f));
-      return *this;
-    }
-
-    /// Trains the model down a loss of your own: make(w) returns, for the windows of each step, one
-    /// such as a trainer takes (train/objective.hpp), which may refer to the tokens w.x and targets
-    /// w.y. What the study measures stays the cross-entropy. A run is known by `settings`, which must
-    /// say what decides the loss. On cuda these steps are not recorded. Comes before run(). Throws
-    /// invalid_argument if `settings` is empty, or there is a loss already.
-    template <class Make>
-    added& loss(std::string const& settings, Make make) {
-      if (settings.empty())
-        throw invalid_argument(
-            "a study knows a run by what decides its bits: your own loss must say in its settings "
-            "what it holds");
-      entry& model = of_.models_[model_];
-      if (model.own_loss)
-        throw invalid_argument("a model is trained down one loss: \"%.200s\" has one",
-                               model.name.c_str());
-      model.own_loss = true;
-      model.settings += "loss " + settings + "\n";
-      of_.name_runs(model);
-      auto const shared =
-          std::make_shared<Make>(std::move(make));  // it may hold what is not copied
-      *step_ = [shared](trainer<Network>& train, windows const& w) {
-        auto const loss = (*shared)(w);
-        return train.step(w.batch(), loss);
-      };
-      return *this;
-    }
-
-   private:
-    friend class study;
-    added(study& of, std::shared_ptr<measurements<Network>> list,
-          std::shared_ptr<own_step<Network>> step)
-        : of_(of), model_(of.models_.size() - 1), list_(std::move(list)), step_(std::move(step)) {}
-    study& of_;
-    std::size_t model_;
-    std::shared_ptr<measurements<Network>> list_;
-    std::shared_ptr<own_step<Network>> step_;
-  };
+  class added;
 
   /// A model: a network from the text's tokens to logits over them, by a name of its own. Throws
   /// invalid_argument.
@@ -162,17 +108,16 @@ class study {
                     .runs = {},
                     .measured = {}};
     name_runs(m);
-    auto const list = std::make_shared<measurements<Network>>();
-    auto const step = std::make_shared<own_step<Network>>();
+    auto const own_to_run = std::make_shared<own_functions<Network>>();
     models_.push_back(
         {std::move(m),
-         [this, how, optimizer, on, list, step](std::uint64_t seed) -> std::unique_ptr<learner> {
+         [this, how, optimizer, on, own_to_run](std::uint64_t seed) -> std::unique_ptr<learner> {
            training of_run = how;
            of_run.routing.seed = random_word(how.routing.seed, seed);
            return std::make_unique<learner_of<Network>>(initialisation{settings_.deviation, seed},
-                                                        on, optimizer, of_run, list, step);
+                                                        on, optimizer, of_run, own_to_run);
          }});
-    return {*this, list, step};
+    return {*this, own_to_run};
   }
   template <Expr E, class... A>
   void add(std::string const&, A const&...) {
@@ -444,3 +389,5 @@ class study {
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI
+
+#include "added.hpp"
