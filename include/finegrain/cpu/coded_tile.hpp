@@ -137,19 +137,27 @@ FINEGRAIN_INLINE void add_units(float const* a, std::byte const* codes, std::int
   }
 }
 
-/// Bytes, of all panels side by side. A loop that decodes operand by operand has no room for the
-/// waits that the machine's own fetching leaves.
+/// Bytes, of all panels side by side. A loop that decodes codes has no room for the waits that the machine's
+/// own fetching leaves.
 inline constexpr std::int64_t fetched_ahead = 4096;
+/// Whether one row or two of codes are fetched into the second level. A Zen 4's first has few places for lines on
+/// their way. Figures are in docs/tried.md.
+#if FINEGRAIN_VECTOR_BYTES == 64 || defined(FINEGRAIN_BYTE_PRODUCTS)
+inline constexpr bool fetched_far = true;
+#else
+inline constexpr bool fetched_far = false;
+#endif
+#if defined(__AVXVNNI__)  // younger machines
+inline constexpr bool few_places = false;
+#else
+inline constexpr bool few_places = fetched_far;
+#endif
 /// Of panels `distance` bytes apart, the first of which ends at `end`; what comes after it are the
-/// panels behind them all. In registers of 64 bytes, and for products of bytes, it is the second level that
-/// is fetched into: of one row or two alone, of more rows from twice as far away, and from nearer into the
-/// first. Figures are in docs/tried.md.
+/// panels behind them all.
 template <format F, int Panels>
 FINEGRAIN_INLINE void fetch_steps(std::byte const* codes, std::int64_t distance,
                                   std::byte const* end) {
-  constexpr bool far =
-      FINEGRAIN_VECTOR_BYTES == 64 || (Integers<codec<F>::products> && byte_products);
-  if constexpr (far && Panels == 1) {
+  if constexpr (fetched_far && Panels == 1) {
     FINEGRAIN_UNROLL
     for (int i = 0; i < code_layout<F>::step_bytes; i += 64) {
       __builtin_prefetch(codes + 2 * fetched_ahead + i, 0, 2);
@@ -160,19 +168,19 @@ FINEGRAIN_INLINE void fetch_steps(std::byte const* codes, std::int64_t distance,
     soon += soon < end ? 0 : (Panels - 1) * distance;
     FINEGRAIN_UNROLL
     for (int p = 0; p < Panels; ++p)
-      for (int i = 0; i < code_layout<F>::step_bytes; i += far ? code_layout<F>::step_bytes : 64)
-        __builtin_prefetch(soon + p * distance + i, 0, far ? 2 : 3);
+      for (int i = 0; i < code_layout<F>::step_bytes; i += 64)
+        __builtin_prefetch(soon + p * distance + i, 0, few_places ? 2 : 3);
   }
 }
 
 /// sum += a . so many steps of panels, the first of which ends at `end`, of some of a strip's rows.
-template <format F, int Height, int Rows, int Panels>
+template <format F, int Height, int Rows, int Panels, bool Fetches>
 FINEGRAIN_INLINE void add_steps(float const* a, std::byte const* codes, std::int64_t distance,
                                 std::int64_t steps, [[maybe_unused]] std::byte const* end,
                                 vec (&sum)[Rows][Panels * vectors],
                                 [[maybe_unused]] decoder<F> const& decode) {
   for (; steps > 0; --steps) {
-    if constexpr (by_operand<F>) fetch_steps<F, Panels>(codes, distance, end);
+    if constexpr (Fetches) fetch_steps<F, Panels>(codes, distance, end);
     if constexpr (by_operand<F> && Height == 1)
       add_step<F, Panels>(a, codes, distance, sum);
     else if constexpr (by_operand<F>)
@@ -192,74 +200,93 @@ inline constexpr int block_sums = [] {
   return 1;
 }();
 
-/// sums(panel, row, column) += a . a block's steps, or what is left, of some of a strip's rows. Returns
-/// the codes of the next block.
-template <format F, int Height, int Rows, int Panels>
-FINEGRAIN_INLINE std::byte const* add_block(float const* a, [[maybe_unused]] float const* blocks,
-                                            std::byte const* codes, std::int64_t distance,
-                                            std::byte const* end_of_first, std::int64_t steps,
-                                            std::int64_t sum_steps, float* sums,
-                                            decoder<F> const& decode) {
+/// sums(panel, row, column) += a . so many steps, of some of a strip's rows: those that are first at a turn
+/// fetch what comes next. Returns the codes behind them.
+template <format F, int Height, int Rows, int Panels, bool Fetches>
+FINEGRAIN_INLINE std::byte const* add_blocks(float const* a, [[maybe_unused]] float const* blocks,
+                                             std::byte const* codes, std::int64_t distance,
+                                             std::byte const* end_of_first, std::int64_t steps,
+                                             std::int64_t sum_steps, float* sums,
+                                             decoder<F> const& decode) {
   constexpr format P = codec<F>::products;
   constexpr int width = Panels * vectors;
   constexpr bool scaled = codec<F>::block > 0, integers = Integers<P>;
-  auto const total_at = [&](int r, int j) {
-    return sums + (j / vectors * Height + r) * panel_width + j % vectors * lanes;
+  // of one block of several sums, or of blocks of one
+  constexpr bool by_block = 1 < block_sums<F>, held = !by_block && totals_are_held<P>(Rows * width);
+  [[maybe_unused]] float const* const row_scales = blocks + block_sums<F> * Height;
+  asm("" : "+r"(sums));  // or compilers keep totals in registers that are not there
+  [[maybe_unused]] vec totals[Rows][width]{};
+  auto const each = [&](int first, int last, auto const& f) __attribute__((always_inline)) {
+    FINEGRAIN_UNROLL
+    for (int j = first; j < last; ++j) {
+      FINEGRAIN_UNROLL
+      for (int r = 0; r < Rows; ++r)
+        f(r, j, sums + (j / vectors * Height + r) * panel_width + j % vectors * lanes);
+    }
   };
-  [[maybe_unused]] vec block[Rows][width]{};
-  for (int i = 0; i < block_sums<F> && steps > 0; ++i, steps -= sum_steps) {
+  if constexpr (held)
+    each(
+        0, width, [&](int r, int j, float const* at) __attribute__((always_inline)) {
+          totals[r][j] = load(at);
+        });
+  for (; steps > 0; steps -= sum_steps) {
     std::int64_t const some = std::min(steps, sum_steps);
     vec sum[Rows][width];
-    FINEGRAIN_UNROLL
-    for (int r = 0; r < Rows; ++r) {
-      FINEGRAIN_UNROLL
-      for (int j = 0; j < width; ++j)
-        if constexpr (integers)
-          sum[r][j] = every_lane<P>(blocks[i * Height + r]);
-        else
-          sum[r][j] = scaled ? vec{} : load(total_at(r, j));
-    }
-    add_steps<F, Height, Rows, Panels>(a, codes, distance, some, end_of_first, sum, decode);
+    each(
+        0, width, [&](int r, int j, float const* at) __attribute__((always_inline)) {
+          if constexpr (integers)
+            sum[r][j] = every_lane<P>(blocks[r]);
+          else
+            sum[r][j] = scaled ? vec{} : load(at);
+        });
+    add_steps<F, Height, Rows, Panels, Fetches>(a, codes, distance, some, end_of_first, sum,
+                                                decode);
     a += some * step_multiply_adds<F> * Height;
     codes += some * code_layout<F>::step_bytes;
-    asm("" : "+r"(sums));  // or compilers keep totals in registers that are not there
+    if constexpr (!held) asm("" : "+r"(sums));
     FINEGRAIN_UNROLL
     for (int p = 0; p < Panels; ++p) {
       [[maybe_unused]] vec scale[vectors] = {vec{} + 1.0f, vec{} + 1.0f};
       if constexpr (scaled) load_scales<F>(codes + p * distance, scale);
-      FINEGRAIN_UNROLL
-      for (int j = p * vectors; j < (p + 1) * vectors; ++j) {
-        FINEGRAIN_UNROLL
-        for (int r = 0; r < Rows; ++r) {
-          if constexpr (1 < block_sums<F>) {
-            unit<P>::add_scaled(sum[r][j], scale[j % vectors], block[r][j]);
-          } else if constexpr (!integers && !scaled) {
-            store(total_at(r, j), sum[r][j]);
-          } else {
-            vec total = load(total_at(r, j));
-            if constexpr (integers)
-              unit<P>::add_scaled(sum[r][j], blocks[Height + r], scale[j % vectors], total);
-            else
-              add_product(sum[r][j], scale[j % vectors], total);
-            store(total_at(r, j), total);
-          }
-        }
-      }
+      each(
+          p * vectors,
+          (p + 1) * vectors, [&](int r, int j, float* at) __attribute__((always_inline)) {
+            if constexpr (by_block) {
+              unit<P>::add_scaled(sum[r][j], scale[j % vectors], totals[r][j]);
+            } else if constexpr (!integers && !scaled) {
+              store(at, sum[r][j]);
+            } else {
+              vec total = held ? totals[r][j] : load(at);
+              if constexpr (integers)
+                unit<P>::add_scaled(sum[r][j], blocks[Height + r], scale[j % vectors], total);
+              else
+                add_product(sum[r][j], scale[j % vectors], total);
+              if constexpr (held)
+                totals[r][j] = total;
+              else
+                store(at, total);
+            }
+          });
     }
     codes += scaled ? code_layout<F>::scale_bytes : 0;
+    if constexpr (by_block)
+      blocks += Height;
+    else if constexpr (integers)
+      blocks += unit<P>::block_floats * Height;
   }
-  if constexpr (1 < block_sums<F>) {
+  if constexpr (held)
+    each(
+        0, width, [&](int r, int j, float* at) __attribute__((always_inline)) {
+          store(at, totals[r][j]);
+        });
+  if constexpr (by_block) {
     asm("" : "+r"(sums));
-    FINEGRAIN_UNROLL
-    for (int r = 0; r < Rows; ++r) {
-      vec const by = broadcast(blocks[block_sums<F> * Height + r]);
-      FINEGRAIN_UNROLL
-      for (int j = 0; j < width; ++j) {
-        vec total = load(total_at(r, j));
-        add_product(block[r][j], by, total);
-        store(total_at(r, j), total);
-      }
-    }
+    each(
+        0, width, [&](int r, int j, float* at) __attribute__((always_inline)) {
+          vec total = load(at);
+          add_product(totals[r][j], broadcast(row_scales[r]), total);
+          store(at, total);
+        });
   }
   return codes;
 }
@@ -271,28 +298,29 @@ FINEGRAIN_ONE_COPY void coded_tile(float const* a, [[maybe_unused]] float const*
                                    code_layout<F> const& layout, std::byte const* panel,
                                    std::int64_t begin, std::int64_t end, float* sums,
                                    decoder<F> const& decode) {
-  // Where registers hold a block's total beside its sums, it is that of half the rows, which take turns.
-  // Of half of few registers' rows there would be too few chains of multiply-adds.
-  constexpr bool halved = registers == 32 && 1 < block_sums<F> && Rows > tile_rows / 2;
-  constexpr int first = halved ? (Rows + 1) / 2 : Rows;
+  using product = unit<codec<F>::products>;
+  constexpr int first = rows_in_turn<codec<F>::products>(Rows);
   std::int64_t const distance = layout.panel_bytes();
   std::int64_t const sum_steps = summed_steps<F> > 0 ? summed_steps<F> : layout.steps();
   std::byte const* const end_of_first = panel + distance;
   std::byte const* codes = panel + layout.step_at(begin);
   if (begin == 0) std::fill_n(sums, Panels * Rows * panel_width, 0.0f);
   while (begin < end) {
-    std::int64_t const steps = std::min(end - begin, sum_steps * block_sums<F>);
-    auto const add = [&]<int Some>(int row) __attribute__((always_inline)) {
-      return add_block<F, Rows, Some, Panels>(a + row, blocks + row, codes, distance, end_of_first,
-                                              steps, sum_steps, sums + row * panel_width, decode);
+    std::int64_t steps = end - begin;
+    if constexpr (Integers<codec<F>::products>)
+      steps = std::min(steps, product::turn_blocks * block_sums<F> * sum_steps);
+    auto const add = [&]<int Some, bool Fetches>(int row) __attribute__((always_inline)) {
+      return add_blocks<F, Rows, Some, Panels, Fetches>(a + row, blocks + row, codes, distance,
+                                                        end_of_first, steps, sum_steps,
+                                                        sums + row * panel_width, decode);
     };
-    std::byte const* const next = add.template operator()<first>(0);
-    if constexpr (first < Rows) add.template operator()<Rows - first>(first);
+    std::byte const* const next = add.template operator()<first, true>(0);
+    if constexpr (first < Rows) add.template operator()<Rows - first, false>(first);
     codes = next;
     begin += steps;
     a += steps * step_multiply_adds<F> * Rows;
     if constexpr (Integers<codec<F>::products>)
-      blocks += unit<codec<F>::products>::block_floats * Rows;
+      blocks += product::turn_blocks * product::block_floats * Rows;
   }
 }
 

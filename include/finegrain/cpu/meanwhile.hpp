@@ -51,6 +51,11 @@ struct ahead {
     }
   }
 };
+/// Nothing.
+struct nothing {
+  static constexpr int every = together;
+  FINEGRAIN_INLINE void fetch() {}
+};
 /// Memory that is read next as it stands, from end to end, which tiles fetch into the first-level
 /// cache: `pace` bytes further at a time.
 template <int Every>

@@ -22,10 +22,10 @@ namespace simd {
 /// apart, each from end to end.
 inline constexpr int in_strips = 0;
 
-/// sum += a . panel, of one unit of k.
-template <format F, int Apart, int Rows>
+/// sum += a . panel, of one unit of k, of some rows; a strip has `Height`.
+template <format F, int Apart, int Height, int Rows>
 FINEGRAIN_INLINE void add_unit(float const* a, float const* panel, vec (&sum)[Rows][vectors]) {
-  constexpr int row = Apart == in_strips ? 1 : Apart, part = Apart == in_strips ? Rows : 1;
+  constexpr int row = Apart == in_strips ? 1 : Apart, part = Apart == in_strips ? Height : 1;
   FINEGRAIN_UNROLL
   for (int i = 0; i < unit<F>::parts; ++i) {
     if (i > 0) asm("" : "+r"(panel));  // or compilers keep units in registers, and sums in memory
@@ -39,12 +39,12 @@ FINEGRAIN_INLINE void add_unit(float const* a, float const* panel, vec (&sum)[Ro
   }
 }
 /// The same of some units, behind which both operands then stand.
-template <format F, int Apart, int Rows, class Meanwhile>
+template <format F, int Apart, int Height, int Rows, class Meanwhile>
 FINEGRAIN_INLINE void add_stretch(float const*& a, std::int64_t units, float const*& panel,
                                   vec (&sum)[Rows][vectors], Meanwhile& meanwhile) {
   auto const step = [&]() __attribute__((always_inline)) {
-    add_unit<F, Apart, Rows>(a, panel, sum);
-    a += Apart == in_strips ? Rows * unit<F>::parts : unit<F>::parts;
+    add_unit<F, Apart, Height>(a, panel, sum);
+    a += Apart == in_strips ? Height * unit<F>::parts : unit<F>::parts;
     panel += panel_width;
   };
   static_assert(together % Meanwhile::every == 0);
@@ -187,38 +187,75 @@ void tile_abreast(float const* strip, std::int64_t units, float const* panel, st
   }
 }
 
-/// sums += strip . panel, block by block of `block` units: a block's sums, times its scales if there are
-/// any, are added. They begin at 0, or at what blocks of the rows have for it, one row's after the other.
+/// What some of a strip's rows add of the blocks of a turn: their sums, times the columns' scales if there are
+/// any, and the rows'. Sums begin at 0, or at what blocks of the rows have for it, one row's after the other.
+template <format F, format P, int Height, int Rows, class Next>
+FINEGRAIN_INLINE void add_scaled_blocks(float const* strip, [[maybe_unused]] float const* blocks,
+                                        std::int64_t units, std::int64_t block, float const* panel,
+                                        float const* scales, float* sums, Next& next) {
+  constexpr bool held = totals_are_held<F>(Rows * vectors);
+  asm("" : "+r"(sums));  // or compilers keep totals in registers that are not there
+  [[maybe_unused]] vec totals[Rows][vectors];
+  auto const each = [&](auto const& f) __attribute__((always_inline)) {
+    FINEGRAIN_UNROLL
+    for (int r = 0; r < Rows; ++r) {
+      FINEGRAIN_UNROLL
+      for (int j = 0; j < vectors; ++j) f(r, j, sums + r * panel_width + j * lanes);
+    }
+  };
+  if constexpr (held)
+    each([&](int r, int j, float* at) __attribute__((always_inline)) { totals[r][j] = load(at); });
+  for (; units > 0; units -= block) {
+    vec sum[Rows][vectors];
+    each([&](int r, int j, float*) __attribute__((always_inline)) {
+      sum[r][j] = Integers<P> ? every_lane<F>(blocks[r]) : vec{};
+    });
+    add_stretch<F, in_strips, Height>(strip, std::min(units, block), panel, sum, next);
+    vec by[vectors] = {vec{} + 1.0f, vec{} + 1.0f};
+    if (scales) by[0] = load(scales), by[1] = load(scales + lanes), scales += panel_width;
+    if constexpr (!held) asm("" : "+r"(sums));
+    each([&](int r, int j, float* at) __attribute__((always_inline)) {
+      vec total = held ? totals[r][j] : load(at);
+      if constexpr (Integers<F>)
+        unit<F>::add_scaled(sum[r][j], blocks[Height + r], by[j], total);
+      else
+        add_product(sum[r][j], by[j], total);
+      if constexpr (held)
+        totals[r][j] = total;
+      else
+        store(at, total);
+    });
+    if constexpr (Integers<P>) blocks += unit<P>::block_floats * Height;
+  }
+  if constexpr (held)
+    each([&](int r, int j, float* at) __attribute__((always_inline)) { store(at, totals[r][j]); });
+}
+
+/// sums += strip . panel, block by block of `block` units.
 template <format F, format P, int Rows, Flow Next>
 void scaled_tile(float const* strip, [[maybe_unused]] float const* blocks, std::int64_t units,
                  std::int64_t block, float const* panel, float const* scales, float* sums,
                  Next& next) {
+  constexpr int first = rows_in_turn<F>(Rows);
   Next mine = next;
-  for (; units > 0; units -= block) {
-    vec sum[Rows][vectors];
-    FINEGRAIN_UNROLL
-    for (int r = 0; r < Rows; ++r) {
-      FINEGRAIN_UNROLL
-      for (int j = 0; j < vectors; ++j) sum[r][j] = Integers<P> ? every_lane<F>(blocks[r]) : vec{};
+  if constexpr (first == Rows) {
+    add_scaled_blocks<F, P, Rows, Rows>(strip, blocks, units, block, panel, scales, sums, mine);
+  } else {
+    constexpr std::int64_t turn = unit<F>::turn_blocks;
+    for (; units > 0; units -= turn * block) {
+      auto const add = [&]<int Some>(int row, auto& meanwhile) __attribute__((always_inline)) {
+        add_scaled_blocks<F, P, Rows, Some>(strip + row, blocks + row,
+                                            std::min(units, turn * block), block, panel, scales,
+                                            sums + row * panel_width, meanwhile);
+      };
+      nothing none;
+      add.template operator()<first>(0, mine);
+      add.template operator()<Rows - first>(first, none);
+      strip += turn * block * Rows;
+      panel += turn * block * panel_width;
+      blocks += turn * unit<F>::block_floats * Rows;
+      if (scales) scales += turn * panel_width;
     }
-    add_stretch<F, in_strips, Rows>(strip, std::min(units, block), panel, sum, mine);
-    vec by[vectors] = {vec{} + 1.0f, vec{} + 1.0f};
-    if (scales) by[0] = load(scales), by[1] = load(scales + lanes), scales += panel_width;
-    float* to = sums;
-    asm("" : "+r"(to));  // or compilers keep totals in registers that are not there
-    FINEGRAIN_UNROLL
-    for (int r = 0; r < Rows; ++r) {
-      FINEGRAIN_UNROLL
-      for (int j = 0; j < vectors; ++j) {
-        vec total = load(to + r * panel_width + j * lanes);
-        if constexpr (Integers<F>)
-          unit<F>::add_scaled(sum[r][j], blocks[Rows + r], by[j], total);
-        else
-          add_product(sum[r][j], by[j], total);
-        store(to + r * panel_width + j * lanes, total);
-      }
-    }
-    if constexpr (Integers<P>) blocks += unit<P>::block_floats * Rows;
   }
   next = mine;
 }
