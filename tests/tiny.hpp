@@ -40,6 +40,14 @@ inline constexpr finegrain::architecture formed_numbers = [] {
 }();
 using formed_decoder = finegrain::decoder<formed_numbers>;
 
+/// And with one table for the embedding and the head.
+inline constexpr finegrain::architecture tied_numbers = [] {
+  finegrain::architecture a = numbers;
+  a.tied = true;
+  return a;
+}();
+using tied_decoder = finegrain::decoder<tied_numbers>;
+
 /// n + 1 ids: a sentence again and again. Inputs are the first n, targets the last n.
 struct text {
   std::vector<std::int32_t> ids;

@@ -36,6 +36,7 @@
 #include "expr/algebra.hpp"
 #include "expr/clocked.hpp"
 #include "expr/layers.hpp"
+#include "expr/tied.hpp"
 #include "expr/latent_attention.hpp"
 #include "expr/decoder.hpp"
 #include "expr/cost.hpp"

@@ -44,6 +44,7 @@ TEMPLATE_TEST_CASE("wanted rows have the bits of a pass that makes all", "", EXE
   fg::initialisation const init{.deviation = 0.4, .seed = 2};
   check_wanted(fg::network<tiny::decoder, TestType>(init));
   check_wanted(fg::network<tiny::latent_decoder, TestType>(init));
+  check_wanted(fg::network<tiny::tied_decoder, TestType>(init));
   check_wanted(fg::network<fg::timed<tiny::decoder, TestType>, TestType>(init));
   using begin = decltype(fg::embedding<32, 16>{} | fg::attention<16, 2, 1, 8>{});
   using right =

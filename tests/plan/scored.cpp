@@ -288,10 +288,12 @@ TEMPLATE_TEST_CASE("expressions that end in a product, or do not, cost what they
   };
   constexpr auto body = fg::embedding<13, D>{} | fg::residual(fg::mlp<D, 8>{});
   constexpr auto ending = fg::rmsnorm<D>{} | fg::head<D, V>{};
+  constexpr auto tied = fg::tied(fg::embedding<V, D>{}, fg::residual(fg::mlp<D, 8>{}));
   for (std::int64_t T : {0, 1, 11}) {
     check(body | fg::rmsnorm<D>{} | fg::head<D, V>{}, 1, T);
     check(body | language_head<D, V>{}, 1, T);
     check(body | opaque<of<decltype(ending)>>{}, 1, T);
+    check(tied, 1, T);
     check(fg::rmsnorm<D>{} | fg::linear<D, V>{}, 1, T);
     check(fg::head<D, V>{}, 1, T);
     check(opaque<fg::head<D, V>>{}, 1, T);
@@ -302,6 +304,7 @@ TEMPLATE_TEST_CASE("expressions that end in a product, or do not, cost what they
   for (std::int64_t T : {most - 1, most, most + 1, 2 * most + 100}) {
     int const chunks = int((T + most - 1) / most);
     check(body | language_head<D, V>{}, chunks, T);
+    check(tied, chunks, T);
     check(fg::head<D, V>{}, chunks, T);
     check(opaque<fg::head<D, V>>{}, 1, T);
   }

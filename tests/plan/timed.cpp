@@ -41,16 +41,14 @@ auto trained(Network& net, tiny::text const& text, fg::timings* times) {
   return std::vector(net.parameters().begin(), net.parameters().end());
 }
 
-}  // namespace
-
-TEMPLATE_TEST_CASE("clocks change no weight, no memory, no description and no bit", "", EXECUTORS) {
-  using E = tiny::decoder;
-  using T = fg::timed<E, TestType>;
+template <class E, class X>
+void clocks_change_nothing() {
+  using T = fg::timed<E, X>;
   STATIC_REQUIRE(fg::weights_size<T>() == fg::weights_size<E>());
   STATIC_REQUIRE(fg::flops(T{}, 32) == fg::flops(E{}, 32));
   CHECK(fg::describe(T{}) == fg::describe(E{}));
-  fg::network<E, TestType> plain;
-  fg::network<T, TestType> clocked;
+  fg::network<E, X> plain;
+  fg::network<T, X> clocked;
   fg::extent const e = plain.extent_of(32, true);
   CHECK(plain.learning_bytes(e) == clocked.learning_bytes(e));
   CHECK(plain.workspace_bytes(e) == clocked.workspace_bytes(e));
@@ -65,8 +63,15 @@ TEMPLATE_TEST_CASE("clocks change no weight, no memory, no description and no bi
   CHECK_THROWS_AS(trained(plain, text, &times), fg::invalid_argument);  // it has no clocks
   CHECK(trained(clocked, text, &times) == expected);
   CHECK(times.rows[0].both.calls == 3);
-  fg::network<T, TestType> unasked;
+  fg::network<T, X> unasked;
   CHECK(trained(unasked, text, nullptr) == expected);
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("clocks change no weight, no memory, no description and no bit", "", EXECUTORS) {
+  clocks_change_nothing<tiny::decoder, TestType>();
+  clocks_change_nothing<tiny::tied_decoder, TestType>();
 }
 
 TEMPLATE_TEST_CASE("every node counts its calls, a repeated one all of them", "", EXECUTORS) {
@@ -151,6 +156,9 @@ TEST_CASE("a frozen network's weights cost what it holds") {
   static_assert(fg::cost_of<E, fg::cpu, fg::format::bf16>(e).weight_bytes == 3 * 256 * 512 * 2);
   static_assert(fg::cost_of<E, fg::cpu, fg::format::int4>(e).weight_bytes ==
                 fg::frozen<E, fg::cpu, fg::format::int4>::weight_bytes());
+  using tied = decltype(fg::tied(fg::embedding<128, 256>{}, E{}));  // its table in two forms
+  static_assert(fg::cost_of<tied, fg::cpu, fg::format::int4>({.tokens = 128}).weight_bytes ==
+                fg::frozen<tied, fg::cpu, fg::format::int4>::weight_bytes());
   using blend = decltype(fg::blend(E{}, fg::linear<256, 256>{}));
   static_assert(fg::cost_of<blend, fg::cpu, fg::format::int4>(e).weight_bytes ==
                 fg::frozen<blend, fg::cpu, fg::format::int4>::weight_bytes());

@@ -226,6 +226,8 @@ TEST_CASE("backward agrees with differences in 100,000 partials of every stage a
                           fg::residual(fg::rmsnorm<D>{} | fg::mixture<v3>{})) |
             fg::rmsnorm<D>{} | fg::head<D, 5>{},
         12, {.balance = {.expert = 0.5}}, 2e-6);  // norms of small embeddings bend sharply
+  agree(sum, fg::tied(fg::embedding<5, D>{}, fg::residual(fg::mlp<D, 3>{}) | fg::linear<D, D>{}),
+        20);
 
   CHECK(sum.partials >= 100'000);
   CHECK(sum.skipped < sum.partials / 100);

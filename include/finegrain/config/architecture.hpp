@@ -57,7 +57,8 @@ struct attention_form {
 struct architecture {
   int hidden = 0;  // D
   int layers = 0;
-  int vocabulary = 0;    // rows of the embedding and of the head, which are not tied
+  int vocabulary = 0;    // rows of the embedding and of the head
+  bool tied = false;     // whether those are one table
   int heads = 0;         // query heads
   int kv_heads = 0;      // key and value heads; 0 with latent attention
   int head_dim = 0;      // numbers of a head; 0 with latent attention

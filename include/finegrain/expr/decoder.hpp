@@ -5,6 +5,7 @@
 #include "../config/architecture.hpp"
 #include "latent_attention.hpp"
 #include "layers.hpp"
+#include "tied.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -60,15 +61,25 @@ constexpr auto layers_of() {
     return repeat<A.dense_layers>(dense_block<A>{}) | mixtures_of<A>();
 }
 
+template <architecture A>
+constexpr auto decoder_of() {
+  constexpr embedding<A.vocabulary, A.hidden> first;
+  constexpr rmsnorm<A.hidden, A.epsilon> norm;
+  if constexpr (A.tied)
+    return tied(first, layers_of<A>() | norm);
+  else
+    return first | layers_of<A>() | norm | head<A.hidden, A.vocabulary>{};
+}
+
 }  // namespace detail
 
 /// The whole model: token ids in, logits out. Its weights' names are those of the parts:
-/// embedding.table, layers.0.attention.query, layers.1.mixture.router, rmsnorm.gain, head.weight.
+/// embedding.table, layers.0.attention.query, layers.1.mixture.router, rmsnorm.gain, and, unless it is
+/// the table, head.weight.
 template <architecture A>
 struct decoder : named {
   static_assert((checked(A), true));
-  static constexpr auto expr = embedding<A.vocabulary, A.hidden>{} | detail::layers_of<A>() |
-                               rmsnorm<A.hidden, A.epsilon>{} | head<A.hidden, A.vocabulary>{};
+  static constexpr auto expr = detail::decoder_of<A>();
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

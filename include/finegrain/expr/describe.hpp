@@ -12,6 +12,7 @@
 #include "cost.hpp"
 #include "latent_attention.hpp"
 #include "own_router.hpp"
+#include "tied.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -208,6 +209,14 @@ FINEGRAIN_LAZY class description {
     head(e, "repeat " + std::to_string(N), depth);
     add(A{}, depth + 1);
   }
+  template <int V, int D, Expr A>
+  void add(tied_stages<V, D, A> e, int depth) {
+    head(e, "tied", depth);
+    add(tied_embedding<V, D>{}, depth + 1);
+    add(A{}, depth + 1);
+    line_of(depth + 1, "head", D, V);
+    lines_.back().note = "the embedding's table";
+  }
   template <config C, Expr Router>
   void add(routed_experts<C, Router> e, int depth) {
     head(e, e.name, depth);
@@ -287,10 +296,13 @@ FINEGRAIN_LAZY class description {
   template <Expr E>
   void head(E e, std::string const& name, int depth) {
     std::int64_t const total = parameters(e), active = active_parameters(e);
-    lines_.push_back({indented(depth, name),
-                      width_text(in_width<E>()) + " -> " + width_text(out_width<E>()),
-                      total > 0 ? with_commas(total) : "",
-                      active != total ? with_commas(active) + " active" : "", ""});
+    line_of(depth, name, in_width<E>(), out_width<E>());
+    if (total > 0) lines_.back().total = with_commas(total);
+    if (active != total) lines_.back().active = with_commas(active) + " active";
+  }
+  void line_of(int depth, std::string const& name, int in, int out) {
+    lines_.push_back(
+        {indented(depth, name), width_text(in) + " -> " + width_text(out), "", "", ""});
   }
   void weight(std::string const& name, std::string const& shape, std::string const& note) {
     lines_.push_back({indented(depth_ + 1, "- " + name), shape, "", "", note});

@@ -165,6 +165,8 @@ template <class L>
 inline constexpr std::int64_t table_rows = INT64_MAX;
 template <int V, int D>
 inline constexpr std::int64_t table_rows<embedding<V, D>> = V;
+template <int V, int D>
+inline constexpr std::int64_t table_rows<tied_embedding<V, D>> = V;
 template <Expr E>
 constexpr std::int64_t least_table_rows() {
   std::int64_t least = INT64_MAX;

@@ -113,6 +113,11 @@ class explanation {
     inside |= node(e, "repeat " + std::to_string(N), depth, inside);
     add(A{}, depth + 1, inside);
   }
+  template <int V, int D, Expr A>
+  void add(tied_stages<V, D, A> e, int depth, bool inside) {
+    inside |= node(e, "tied", depth, inside);
+    add(e.expr, depth + 1, inside);
+  }
   template <Expr E>
   void add(E e, int depth, bool inside) {
     inside |= node(e, std::string(node_name<E>()), depth, inside, Named<E> ? "fused" : "its own");

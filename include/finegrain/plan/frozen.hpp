@@ -3,8 +3,10 @@
 #pragma once
 
 #include <array>
+#include <type_traits>
 #include <utility>
 
+#include "../expr/tied.hpp"
 #include "plan.hpp"
 #include "weights.hpp"
 
@@ -64,6 +66,11 @@ void fill(X const& on, To const& to, W const& w) {
     to.fill(on, numbers(w, weights_size<A>()));
 }
 
+/// Whether X has no other form for a stage.
+template <class X, formats F, Expr E>
+inline constexpr bool keeps_numbers =
+    std::is_base_of_v<weights<E, typename X::scalar const>, frozen_weights<X, F, E>>;
+
 template <class X, formats F, Expr A, Expr B>
 struct frozen_pair {
   frozen_weights<X, F, A> a;
@@ -106,6 +113,35 @@ struct frozen_weights<X, F, residual_of<A>> {
   template <class W>
   void fill(X const& on, W const& w) const {
     detail::fill<A>(on, a, w);
+  }
+};
+template <class X, formats F, int V, int D>
+struct frozen_weights<X, F, tied_embedding<V, D>> : frozen_weights<X, F, embedding<V, D>> {
+  using frozen_weights<X, F, embedding<V, D>>::frozen_weights;
+};
+/// The table twice, as rows and as a product reads it; once where both are numbers as they were.
+template <class X, formats F, int V, int D, Expr A>
+struct frozen_weights<X, F, tied_stages<V, D, A>> {
+  using S = typename X::scalar;
+  using first = then<tied_embedding<V, D>, A>;
+  using last = head<D, V>;
+  static constexpr bool once =
+      detail::keeps_numbers<X, F, embedding<V, D>> && detail::keeps_numbers<X, F, last>;
+  frozen_weights<X, F, first> a;
+  std::conditional_t<once, tied_weight<S const>, frozen_weights<X, F, last>> b;
+  constexpr explicit frozen_weights(arena& memory) : a(memory), b(of_head(memory, a)) {}
+  template <class W>
+  void fill(X const& on, W const& w) const {
+    detail::fill<first>(on, a, w);
+    if constexpr (!once) detail::fill<last>(on, b, w);  // the table is the first weight
+  }
+
+ private:
+  static constexpr auto of_head(arena& memory, frozen_weights<X, F, first> const& a) {
+    if constexpr (once)
+      return tied_weight<S const>{a.a.table};
+    else
+      return frozen_weights<X, F, last>(memory);
   }
 };
 template <class X, formats F, int N, Expr A>

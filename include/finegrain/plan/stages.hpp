@@ -8,6 +8,7 @@
 
 #include <span>
 
+#include "../expr/tied.hpp"
 #include "plan.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -89,6 +90,19 @@ struct plan<X, embedding<V, D>> {
   static void backward(pass<X> p, W const&, saved const&, matrix<S const>, matrix<S const> dy,
                        V2 const& dw, matrix<S>) {
     embedding_backward(p.on, p.batch.ids, dy, dw.table, p.gradients);
+  }
+};
+
+template <class X, int V, int D>
+struct plan<X, tied_embedding<V, D>> : plan<X, embedding<V, D>> {
+  using S = typename X::scalar;
+  using rows = plan<X, embedding<V, D>>;
+
+  template <class W, class V2>
+  static void backward(pass<X> p, W const& w, typename rows::saved const& s, matrix<S const> x,
+                       matrix<S const> dy, V2 const& dw, matrix<S> dx) {
+    p.gradients = gradients::accumulate;
+    rows::backward(p, w, s, x, dy, dw, dx);
   }
 };
 
