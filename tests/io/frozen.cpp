@@ -102,6 +102,7 @@ TEMPLATE_TEST_CASE_SIG("a frozen network out of a file has the bits of a network
                        (fg::format::fp8, fg::format::f32)) {
   check_file<tiny::decoder, fg::formats(F, Rest)>(true);
   check_file<tiny::latent_decoder, fg::formats(F, Rest)>(true);
+  check_file<tiny::tied_decoder, fg::formats(F, Rest)>(true);
   check_file<composed::type, fg::formats(F, Rest)>(false);
 }
 

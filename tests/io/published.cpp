@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <sys/stat.h>
 
+#include <cmath>
 #include <finegrain/config/presets.hpp>
 #include <finegrain/config/profiles.hpp>
 #include <finegrain/io/published.hpp>
@@ -784,4 +785,47 @@ TEST_CASE("what is missing, unknown or of another form is listed, and nothing is
                       ContainsSubstring(std::string("network at \"") + place + "\"") &&
                           ContainsSubstring("as \"layers.3.mixture.\""));
   CHECK_THROWS_AS(fg::load_published(net, here / "nothing"), fg::file_error);
+}
+
+TEST_CASE("a tied network reads and writes one table; a head's beside it must be the same") {
+  folder const here;
+  std::string const path = here / "m.safetensors";
+  using tied = fg::network<tiny::tied_decoder, executor>;
+  tied const from({.deviation = 0.5, .seed = 1});
+  fg::save_published(from, path, "", fg::deepseek_name, fg::dtype::f32);
+  CHECK_FALSE(fg::safetensors_file(path).find("lm_head.weight"));
+  tied to;
+  fg::load_published(to, path);
+  CHECK(weights_of(to) == weights_of(from));
+  network untied;
+  CHECK(differences(untied, path) == lines{"lm_head.weight, here head.weight, is missing"});
+
+  auto const beside = [&](fg::dtype type, float last) {
+    tensors file(from, fg::dtype::f32);
+    auto const table = from.weight("embedding.table");
+    file.add("lm_head.weight", type, {32, 16},
+             [&](std::int64_t i) { return i < 511 ? table.data[i] : last; });
+    file.write(path);
+    tied other;
+    return differences(other, path);
+  };
+  float const last = from.weight("embedding.table")(31, 15);
+  lines const another{
+      "lm_head.weight is not model.embed_tokens.weight in the file, and here they are one"};
+  CHECK(beside(fg::dtype::f32, last) == lines{});
+  CHECK(beside(fg::dtype::f32, std::nextafter(last, 9.0f)) == another);
+  CHECK(beside(fg::dtype::f64, last) == another);  // the same numbers, but they are not compared
+
+  tensors file(
+      from, fg::dtype::f32);  // what stands outside of the model is unknown, as for any whole one
+  file.add("score.weight", fg::dtype::f32, {4}, [](std::int64_t) { return 0; });
+  file.write(path);
+  CHECK(differences(to, path) == lines{"score.weight is unknown here"});
+
+  tensors inside(from, fg::dtype::f32);  // a model of images too, and its head
+  for (auto& t : inside.list) t.name = "model.language_model." + t.name.substr(6);
+  inside.write(path);
+  tied again;
+  fg::load_published(again, path);
+  CHECK(weights_of(again) == weights_of(from));
 }

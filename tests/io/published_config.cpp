@@ -334,6 +334,19 @@ TEST_CASE("a number that is otherwise in a config is named with both values") {
   refused<presets::mixtral_8x7b>(mixtral, "rope_theta", "1000000.0", "\"1e+06\"", "1e+06");
 }
 
+TEST_CASE("a config's word on whether the head is the embedding's table is compared") {
+  constexpr auto tied = [] {
+    fg::architecture a = presets::qwen3_30b_a3b;
+    a.tied = true;
+    return a;
+  }();
+  CHECK(of<tied>(with(qwen3_30b, "\"tie_word_embeddings\": false",
+                      "\"tie_word_embeddings\": true")) == lines{});
+  CHECK(of<tied>(qwen3_30b) == lines{"tie_word_embeddings is false in config.json, true here"});
+  CHECK(of<tied>(with(qwen3_30b, "\"tie_word_embeddings\": false,", "")) == lines{});
+  CHECK(differences<fg::embedding<151936, 2048>>(qwen3_30b) == lines{});  // a part alone
+}
+
 TEST_CASE("a config that says what no stage here computes is refused") {
   refused<presets::deepseek_moe_16b>(deepseek_16b, "tie_word_embeddings", "false", "true");
   refused<presets::deepseek_moe_16b>(deepseek_16b, "attention_bias", "false", "true");

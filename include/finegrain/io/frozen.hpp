@@ -96,8 +96,7 @@ requires(detail::is_frozen<N>) N
   tensor_files const files(path);
   auto const entries = list_weights<E>();
   return detail::frozen_from<N>(std::move(on),
-                                detail::find_weights(files, entries, place, name,
-                                                     detail::config_differences<E>(files, config)));
+                                detail::find_published<E>(files, entries, place, name, config));
 }
 
 /// A frozen network whose weights are read as load_weights reads them.

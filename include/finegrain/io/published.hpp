@@ -108,6 +108,28 @@ std::vector<std::string> config_differences(tensor_files const& files,
   return config_differences<E>(path);
 }
 
+template <class L>
+inline constexpr bool is_tied_embedding = false;
+template <int V, int D>
+inline constexpr bool is_tied_embedding<tied_embedding<V, D>> = true;
+/// Whether E's head has the embedding's table.
+template <Expr E>
+constexpr bool is_tied() {
+  bool tied = false;
+  leaves<E>::visit([&]<class L>(L) { tied |= is_tied_embedding<L>; });
+  return tied;
+}
+
+/// The tensors that are a network's weights, in the order of `entries`.
+template <Expr E, class Name>
+std::vector<stored_weight> find_published(tensor_files const& files,
+                                          std::vector<weight_entry> const& entries,
+                                          std::string const& place, Name&& name,
+                                          std::optional<std::string> const& config) {
+  return find_weights(files, entries, place, name, config_differences<E>(files, config), nullptr,
+                      is_tied<E>());
+}
+
 }  // namespace detail
 
 /// The name under which DeepSeek's published models, and those that follow them, hold a weight of a
@@ -174,8 +196,7 @@ template <Expr E, class X, class Name = std::string (*)(std::string_view)>
 void load_published(network<E, X>& net, std::string const& path, std::string const& place = {},
                     Name&& name = deepseek_name, std::optional<std::string> const& config = {}) {
   tensor_files const files(path);
-  detail::read_weights(net, detail::find_weights(files, net.entries(), place, name,
-                                                 detail::config_differences<E>(files, config)));
+  detail::read_weights(net, detail::find_published<E>(files, net.entries(), place, name, config));
 }
 
 /// Writes a network's weights as a published model has them, for other programs: one safetensors file,

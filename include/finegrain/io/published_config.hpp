@@ -45,12 +45,17 @@ class config_comparison {
     same({"vocab_size"}, V);
     same({"hidden_size"}, D);
   }
+  template <int V, int D>
+  void compare(tied_embedding<V, D>) {
+    tied_ = true;
+    compare(embedding<V, D>{});
+  }
   template <int D, int V>
   void compare(head<D, V>) {
     ends_ = true;
     same({"hidden_size"}, D);
     same({"vocab_size"}, V);
-    same({"tie_word_embeddings"}, false);
+    same({"tie_word_embeddings"}, tied_);
     same({"final_logit_softcapping"}, nullptr);
   }
   template <int D, norm_epsilon Epsilon>
@@ -238,6 +243,7 @@ class config_comparison {
   std::set<std::string> noted_;         // the same lines: equal stages differ in the same
   int layers_ = 0;                      // stages of attention
   bool begins_ = false, ends_ = false;  // as a whole model does
+  bool tied_ = false;                   // the head has the embedding's table
 };
 
 /// What the config of a published model says otherwise than an expression.

@@ -218,15 +218,32 @@ inline bool predicts_further(tensor_files const& files, std::set<std::string> co
   return false;
 }
 
+/// Whether two tensors have the same numbers, in the same type.
+inline bool same_numbers(placed_tensor const& a, placed_tensor const& b) {
+  if (a.entry->type != b.entry->type || a.entry->shape != b.entry->shape) return false;
+  constexpr std::int64_t most = 1 << 20;  // bytes at a time
+  std::vector<std::byte> left(most), right(most);
+  std::int64_t const bytes = a.entry->end - a.entry->begin;
+  for (std::int64_t first = 0; first < bytes; first += most) {
+    std::int64_t const some = std::min(most, bytes - first);
+    a.file->read(*a.entry, left.data(), first, some);
+    b.file->read(*b.entry, right.data(), first, some);
+    if (!std::equal(left.begin(), left.begin() + some, right.begin())) return false;
+  }
+  return true;
+}
+
 /// Finds each weight of a list; names are `name(place + the weight's)`. Tensors whose names begin with
-/// `scope`, or if there is none with what all found have in common, must be known. Throws mismatch, also
-/// where there were differences before, and invalid_argument where no weight has a name.
+/// `scope`, or if there is none with what all found have in common, must be known. In a model that is
+/// `tied` a head's weight, "head.weight", may stand beside the embedding's table, "embedding.table", if it
+/// is the same. Throws mismatch, also where there were differences before, and invalid_argument where no
+/// weight has a name.
 template <class Name>
 std::vector<stored_weight> find_weights(tensor_files const& files,
                                         std::vector<weight_entry> const& entries,
                                         std::string const& place, Name&& name,
                                         std::vector<std::string> differences,
-                                        char const* scope = nullptr) {
+                                        char const* scope = nullptr, bool tied = false) {
   std::vector<stored_weight> found;
   std::set<std::string> known, noted;
   std::size_t nameless = 0;
@@ -304,6 +321,13 @@ std::vector<stored_weight> find_weights(tensor_files const& files,
               is_number(weight.scales->entry->type));
       known.insert(weight.scales->entry->name);
     }
+    if (tied && entry.name == "embedding.table")
+      if (std::string const head = named("head.weight"); !head.empty()) {
+        known.insert(head);
+        if (auto const* const other = files.find(head);
+            other && !same_numbers(*other, *weight.numbers))
+          differs(head + " is not " + theirs + " in the file, and here they are one");
+      }
     found.push_back(weight);
   }
   if (nameless > 0 && nameless == entries.size())
