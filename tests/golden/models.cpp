@@ -48,6 +48,11 @@ constexpr fg::architecture small(fg::architecture a, int kv_heads, int head_dim,
 constexpr auto olmoe = small(fg::presets::olmoe_1b_7b, 4, 4);
 constexpr auto qwen1_5 = small(fg::presets::qwen1_5_moe_a2_7b, 2, 4);
 constexpr auto qwen3 = small(fg::presets::qwen3_30b_a3b, 2, 6);
+constexpr auto qwen3_tied = [] {
+  fg::architecture a = qwen3;
+  a.tied = true;
+  return a;
+}();
 constexpr auto mixtral = small(fg::presets::mixtral_8x7b, 2, 4, 2);
 constexpr auto glm = small(fg::presets::glm_4_5, 2, 6);
 constexpr auto minimax = small(fg::presets::minimax_m2, 2, 6);
@@ -92,6 +97,7 @@ TEST_CASE("models go to transformers and back, with exchange.py", "[.exchange]")
   exchange<olmoe>("olmoe");
   exchange<qwen1_5>("qwen2_moe", fg::qwen2_moe_name);
   exchange<qwen3>("qwen3_moe");
+  exchange<qwen3_tied>("qwen3_moe tied");
   exchange<mixtral>("mixtral", fg::mixtral_name);
   exchange<glm>("glm4_moe");
   exchange<dots>("dots1");
