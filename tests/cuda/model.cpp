@@ -34,17 +34,14 @@ struct temporary {
   ~temporary() { std::filesystem::remove(path); }
 };
 
-}  // namespace
-
-TEMPLATE_TEST_CASE("a decoder's loss and gradients on the device are the specification's", "", bf16,
-                   fp16, float) {
-  NEED_GPU();
-  using T = TestType;
-  fg::network<tiny::decoder, fg::basic_cuda<T>> net({.deviation = 0.2});
-  fg::network<tiny::decoder, fg::basic_reference<double>> exact;
+/// Values and gradients of so many tokens, in two sequences.
+template <class E, class T>
+void check_decoder(std::initializer_list<std::size_t> sizes) {
+  fg::network<E, fg::basic_cuda<T>> net({.deviation = 0.2});
+  fg::network<E, fg::basic_reference<double>> exact;
   std::vector<T> const w = download(net.parameters());
   for (std::size_t i = 0; i < w.size(); ++i) exact.parameters()[i] = static_cast<float>(w[i]);
-  for (std::size_t n : {1u, 5u, 70u, 200u}) {
+  for (std::size_t n : sizes) {
     tiny::text const text(n);
     std::vector<std::int64_t> const starts{0, static_cast<std::int64_t>(n / 2),
                                            static_cast<std::int64_t>(n)};
@@ -73,6 +70,52 @@ TEMPLATE_TEST_CASE("a decoder's loss and gradients on the device are the specifi
       CHECK(off(part(all, entry), part(got, entry)) < near<T>.dw);
     }
   }
+}
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("a decoder's loss and gradients on the device are the specification's", "", bf16,
+                   fp16, float) {
+  NEED_GPU();
+  check_decoder<tiny::decoder, TestType>({1, 5, 70, 200});
+}
+
+TEMPLATE_TEST_CASE("those of one whose head has the embedding's table too", "", bf16, fp16, float) {
+  NEED_GPU();
+  check_decoder<tiny::tied_decoder, TestType>({1, 70});
+}
+
+TEST_CASE("a tied decoder's steps on the device are the host's") {
+  NEED_GPU();
+  tiny::text const text(64);
+  fg::network<tiny::tied_decoder, fg::basic_cuda<float>> net({.deviation = 0.1});
+  fg::network<tiny::tied_decoder, fg::cpu> host({.deviation = 0.1});
+  fg::trainer train{net, fg::adamw{.lr = 3e-3}};
+  fg::trainer plain{host, fg::adamw{.lr = 3e-3}};
+  for (int step = 0; step < 4; ++step) {
+    auto const right = plain.step(text.inputs(), text.targets());
+    auto const got = train.step(text.inputs(), text.targets());
+    CHECK(got.loss == Approx(right.loss).epsilon(1e-4));
+    CHECK(got.gradient_norm == Approx(right.gradient_norm).epsilon(1e-3));
+  }
+}
+
+TEST_CASE("a frozen tied decoder has its table in codes and as rows, or once as it was") {
+  NEED_GPU();
+  fg::network<tiny::tied_decoder, fg::cuda> net({.deviation = 0.2});
+  tiny::text const text(20);
+  fg::device_buffer<bf16> y(20 * 32);
+  auto const outputs = [&](auto&& of) {
+    of.infer({.tokens = 20, .ids = text.inputs()}, {}, {y.data(), 20, 32});
+    return as_numbers(download(y));
+  };
+  numbers const right = outputs(net);
+  auto as_it_was = fg::quantize<fg::format::bf16>(net);
+  CHECK(same(right, outputs(as_it_was)));
+  auto const& stored = as_it_was.weights();
+  CHECK(stored.b.weight.data == stored.a.a.table.data);
+  auto codes = fg::quantize<fg::format::int8>(net);
+  CHECK(off({right.begin(), right.end()}, outputs(codes)) < 0.1);
 }
 
 TEMPLATE_TEST_CASE("training on the device lowers the loss as on the host, and goes on from a file",

@@ -38,6 +38,7 @@ MODELS = {  # what their config.json says; the shapes are those of models.cpp an
     "qwen2_moe": dict(MODEL, num_experts=8, shared_expert_intermediate_size=24,
                       rope_theta=1000000.0, norm_topk_prob=False),
     "qwen3_moe": dict(MODEL, head_dim=6, num_experts=8, rope_theta=1000000.0, norm_topk_prob=True),
+    "qwen3": dict(MODEL, head_dim=6, rope_theta=1000000.0, tie_word_embeddings=True),
     "mixtral": dict(MODEL, num_local_experts=8, intermediate_size=6, num_experts_per_tok=2,
                     rope_theta=1000000.0, rms_norm_eps=1e-5),
     "glm4_moe": dict(MODEL, head_dim=6, n_routed_experts=8, n_shared_experts=1,

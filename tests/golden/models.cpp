@@ -53,6 +53,14 @@ constexpr auto qwen3_tied = [] {
   a.tied = true;
   return a;
 }();
+/// As the small models of that family are: dense, and tied.
+constexpr auto qwen3_dense = [] {
+  fg::architecture a = qwen3_tied;
+  a.dense_layers = a.layers;
+  a.dense_width = 24;
+  a.moe = {};
+  return fg::checked(a);
+}();
 constexpr auto mixtral = small(fg::presets::mixtral_8x7b, 2, 4, 2);
 constexpr auto glm = small(fg::presets::glm_4_5, 2, 6);
 constexpr auto minimax = small(fg::presets::minimax_m2, 2, 6);
@@ -98,6 +106,7 @@ TEST_CASE("models go to transformers and back, with exchange.py", "[.exchange]")
   exchange<qwen1_5>("qwen2_moe", fg::qwen2_moe_name);
   exchange<qwen3>("qwen3_moe");
   exchange<qwen3_tied>("qwen3_moe tied");
+  exchange<qwen3_dense>("qwen3");
   exchange<mixtral>("mixtral", fg::mixtral_name);
   exchange<glm>("glm4_moe");
   exchange<dots>("dots1");

@@ -5,6 +5,7 @@
 #include <finegrain/config/config.hpp>
 #include <finegrain/expr/algebra.hpp>
 #include <finegrain/expr/own_router.hpp>
+#include <finegrain/expr/tied.hpp>
 
 namespace needs {
 
@@ -20,13 +21,13 @@ inline constexpr int classes = 96;
 using router = decltype(fg::mlp<sparse.hidden, 32>{} | fg::linear<sparse.hidden, sparse.routed>{});
 
 struct model : fg::named {
-  static constexpr auto expr =
-      fg::embedding<classes, sparse.hidden>{} |
+  static constexpr auto expr = fg::tied(
+      fg::embedding<classes, sparse.hidden>{},
       fg::repeat<2>(fg::residual(fg::rmsnorm<sparse.hidden>{} | fg::attention<sparse.hidden, 2>{}) |
                     fg::residual(fg::rmsnorm<sparse.hidden>{} | fg::mixture<sparse>{})) |
-      fg::residual(fg::mixture<sparse, router>{}) |
-      fg::blend(fg::mlp<sparse.hidden, 128>{}, fg::linear<sparse.hidden, sparse.hidden>{}) |
-      fg::rmsnorm<sparse.hidden>{} | fg::head<sparse.hidden, classes>{};
+          fg::residual(fg::mixture<sparse, router>{}) |
+          fg::blend(fg::mlp<sparse.hidden, 128>{}, fg::linear<sparse.hidden, sparse.hidden>{}) |
+          fg::rmsnorm<sparse.hidden>{});
 };
 
 }  // namespace needs
