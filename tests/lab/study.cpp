@@ -62,7 +62,7 @@ struct wide_reader : fg::named {
 };
 
 struct watched : fg::named {
-  static constexpr auto expr = fg::embedding<256, 8>{} | seed_watch{} | fg::head<8, 256>{};
+  static constexpr auto expr = fg::tied(fg::embedding<256, 8>{}, seed_watch{});
 };
 
 fg::corpus const& text() {
