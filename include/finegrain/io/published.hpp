@@ -187,7 +187,8 @@ inline std::string deepseek_v4_name(std::string_view ours) {
 ///
 /// name(weight) is the tensor's name; an empty one says that it has none. A tensor that stands in the
 /// files among the weights and is unknown here is a difference too, but for those of layers for
-/// multi-token prediction, of images and of sound, which the model does not have. So is what
+/// multi-token prediction, of images and of sound, which the model does not have, and for the head's of a
+/// tied network, "head.weight", where it has the table's bits. So is what
 /// a config.json beside the weights says otherwise than the network's stages (check_published); or the
 /// file `config`; or none, if that is "". Of experts that stand in two tensors a layer, and not under
 /// their own names, "layers.3.mixture.experts.gate_up", [R, 2 F, D], and "layers.3.mixture.experts.down",
