@@ -34,7 +34,7 @@
 
 #include "expr/node.hpp"
 #include "expr/algebra.hpp"
-#include "expr/clocked.hpp"
+#include "expr/observed.hpp"
 #include "expr/layers.hpp"
 #include "expr/tied.hpp"
 #include "expr/latent_attention.hpp"
@@ -67,6 +67,7 @@
 #include "plan/latent_attention.hpp"
 #include "plan/scored.hpp"
 #include "plan/stopwatch.hpp"
+#include "plan/observed.hpp"
 #include "plan/timed.hpp"
 #include "plan/frozen.hpp"
 #include "plan/explain.hpp"

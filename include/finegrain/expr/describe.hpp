@@ -8,9 +8,9 @@
 #include <string_view>
 #include <vector>
 
-#include "clocked.hpp"
 #include "cost.hpp"
 #include "latent_attention.hpp"
+#include "observed.hpp"
 #include "own_router.hpp"
 #include "tied.hpp"
 
@@ -226,8 +226,8 @@ FINEGRAIN_LAZY class description {
     lines_.push_back({indented(depth + 1, "router"), "", "", "", ""});
     add(Router{}, depth + 2);
   }
-  template <int Row, Expr E, Expr Runs>
-  void add(clocked<Row, E, Runs>, int depth) {
+  template <class Observer, int Row, Expr E, Expr Runs>
+  void add(observed<Observer, Row, E, Runs>, int depth) {
     add(E{}, depth);
   }
   template <Expr E>

@@ -7,8 +7,8 @@
 #include <cstdint>
 #include <span>
 
-#include "../expr/clocked.hpp"
 #include "../expr/cost.hpp"
+#include "../expr/observed.hpp"
 #include "../plan/place.hpp"
 #include "../plan/plan.hpp"
 #include "../plan/routing.hpp"
@@ -183,8 +183,9 @@ struct call_form {
   std::span<config const* const> routers;
 };
 template <Expr E>
-inline constexpr call_form form_of{in_width<E>(),    out_width<E>(), least_table_rows<E>(),
-                                   cache_width(E{}), is_clocked<E>,  router_configs<E>::list};
+inline constexpr call_form form_of{in_width<E>(),           out_width<E>(),
+                                   least_table_rows<E>(),   cache_width(E{}),
+                                   is_observed<E, timings>, router_configs<E>::list};
 
 /// Whether every router can do what is asked, and the log is theirs. A rule, jitter and balance losses are
 /// asked of those that can have them: there must be one.
