@@ -16,6 +16,7 @@
 #include "base/error.hpp"
 #include "base/math.hpp"
 #include "base/matrix.hpp"
+#include "base/names.hpp"
 #include "base/number.hpp"
 #include "base/span.hpp"
 #include "base/buffer.hpp"

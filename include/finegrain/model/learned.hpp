@@ -9,35 +9,11 @@
 #include <utility>
 #include <vector>
 
+#include "../base/names.hpp"
 #include "../plan/init.hpp"
 #include "check.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
-
-namespace detail {
-
-/// The weight's name that takes the fewest insertions, deletions and changes to be made of `asked`.
-FINEGRAIN_LAZY std::string nearest_name(std::vector<weight_entry> const& entries,
-                                        std::string_view asked) {
-  std::string nearest;
-  std::size_t least = SIZE_MAX;
-  for (weight_entry const& entry : entries) {
-    std::vector<std::size_t> steps;  // from so much of the name as was read to asked's beginnings
-    for (std::size_t i = 0; i <= asked.size(); ++i) steps.push_back(i);
-    for (char const c : entry.name) {
-      std::size_t before = steps[0]++;
-      for (std::size_t i = 0; i < asked.size(); ++i)
-        before = std::exchange(
-            steps[i + 1], std::min({before + (asked[i] != c), steps[i + 1] + 1, steps[i] + 1}));
-    }
-    if (steps.back() >= least) continue;
-    least = steps.back();
-    nearest = entry.name;
-  }
-  return nearest;
-}
-
-}  // namespace detail
 
 /// Of a network on X of any expression: sizes are run-time numbers, so that all networks share one
 /// body of code.

@@ -10,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "../base/names.hpp"
 #include "../base/parallel.hpp"
 #include "../base/random.hpp"
 #include "../base/wide.hpp"
@@ -36,17 +37,6 @@ struct weight_group {
   double decay = 1;   // times the weight decay, of those that decay
   bool operator==(weight_group const&) const = default;
 };
-
-/// Whether a name is one of a pattern's, in which a star stands for any characters, or none.
-constexpr bool matches(std::string_view name, std::string_view pattern) {
-  auto const star = pattern.find('*');
-  if (star == pattern.npos) return name == pattern;
-  if (!name.starts_with(pattern.substr(0, star))) return false;
-  std::string_view const rest = pattern.substr(star + 1);
-  for (std::size_t at = star; at <= name.size(); ++at)
-    if (matches(name.substr(at), rest)) return true;
-  return false;
-}
 
 /// The numbers themselves; throws invalid_argument when they make no sense.
 inline adamw const& checked(adamw const& a) {
