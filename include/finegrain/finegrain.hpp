@@ -70,6 +70,7 @@
 #include "plan/stopwatch.hpp"
 #include "plan/observed.hpp"
 #include "plan/timed.hpp"
+#include "plan/watched.hpp"
 #include "plan/frozen.hpp"
 #include "plan/explain.hpp"
 
@@ -179,6 +180,7 @@
 #include "model/learned.hpp"
 #include "model/network.hpp"
 #include "model/frozen.hpp"
+#include "model/activations.hpp"
 #include "model/generate.hpp"
 
 #include "io/file.hpp"

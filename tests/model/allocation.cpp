@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <finegrain/io/published_config.hpp>
 #include <finegrain/io/weights.hpp>
+#include <finegrain/model/activations.hpp>
 #include <finegrain/model/generate.hpp>
 #include <finegrain/train/trainer.hpp>
 
@@ -88,6 +89,26 @@ TEMPLATE_TEST_CASE("after reserve, forward and backward take no memory", "", EXE
           net.infer({.tokens = 50, .ids = text.inputs(), .starts = starts}, {}, out, &two);
         }) == 0);
   CHECK(allocations_of([] { ::operator delete(::operator new(3)); }) == 1);  // the counter counts
+}
+
+TEMPLATE_TEST_CASE("after reserve, passes that are watched take no memory", "", EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::thread_pool pool(2);
+  using E = fg::watched<tiny::decoder, TestType, "attention">;
+  fg::network<E, TestType> net({.deviation = 0.3}, TestType{pool});
+  tiny::text const text(50);
+  std::vector<S> y(50 * 32), dy(50 * 32, S(0.1));
+  fg::matrix<S> const out(y.data(), 50, 32);
+  net.reserve(50, true);
+  fg::activations seen{net};
+  seen.reserve(50, true);
+  fg::batch const b{.tokens = 50, .ids = text.inputs(), .seen = &seen};
+  CHECK(allocations_of([&] {
+          net.infer(b, {}, out);
+          net.forward(b, {}, out);
+          net.backward(fg::matrix<S const>(dy.data(), 50, 32));
+          CHECK(seen["layers.1"].rows + seen.gradient("layers.0.attention").rows == 100);
+        }) == 0);
 }
 
 TEMPLATE_TEST_CASE("after the first, a training step takes no memory", "", EXECUTORS) {

@@ -112,6 +112,7 @@ struct place<basic_cuda<T>> {
   static void clear(X const& on, buffer<T> const& numbers) {
     device::runtime::fill(numbers.data(), 0, numbers.bytes(), on.stream);
   }
+  static bool records(X const& on) { return device::runtime::records(on.stream); }
   static void wait(X const& on) { device::runtime::synchronize(on.stream); }
   static void begin_total(X const& on) {
     device::runtime::fill(on.context->loss.data(), 0, sizeof(double), on.stream);

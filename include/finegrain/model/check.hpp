@@ -252,6 +252,10 @@ FINEGRAIN_ONE_COPY void check_input(call_form const& form, batch const& b,
   check_routing<X>(form.routers, b, training);
   if (b.times && !form.clocked)
     throw invalid_argument("this network takes no times: a network of timed<E, X> does");
+  if (b.seen && b.seen->network != &form)
+    throw invalid_argument(
+        "the batch's activations are not this network's: activations{net} are, of a network of "
+        "watched<E, X>");
   if (cache) check_cache<X>(b, form.cache, *cache);
 }
 

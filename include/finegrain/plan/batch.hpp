@@ -57,6 +57,11 @@ struct id_list : std::span<std::int32_t const> {
 struct timings;
 struct batch;
 
+/// What the activations of all executors have in common (model/activations.hpp).
+struct any_activations {
+  void const* network = nullptr;  // what tells the networks apart that they are of
+};
+
 /// What rules of your own have in common.
 struct own_rule {
   virtual ~own_rule() = default;
@@ -149,7 +154,8 @@ struct batch {
   std::span<std::int64_t const> wanted = {};     // of infer: rising rows, which alone y has; or all
   routing_request routing = {};
   routing_log* log = nullptr;
-  timings* times = nullptr;  // of a timed expression (plan/timed.hpp)
+  timings* times = nullptr;         // of a timed expression (plan/timed.hpp)
+  any_activations* seen = nullptr;  // of a watched one (plan/watched.hpp)
 
   std::int64_t sequences() const {
     return starts.empty() ? 1 : static_cast<std::int64_t>(starts.size()) - 1;

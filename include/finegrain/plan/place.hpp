@@ -74,6 +74,8 @@ struct place {
   static void clear(X const&, buffer<S> const& numbers) {
     std::fill(numbers.begin(), numbers.end(), S(0));
   }
+  /// Whether what is enqueued is recorded, and runs later.
+  static bool records(X const&) { return false; }
   /// Waits for what was enqueued.
   static void wait(X const&) {}
   /// Losses add up on the host as they are made, or elsewhere: then `total` waits for them.

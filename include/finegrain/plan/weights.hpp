@@ -92,6 +92,8 @@ FINEGRAIN_LAZY class weight_lister {
     parts_.resize(scopes_.back().parts);
     scopes_.pop_back();
   }
+  /// Where it is: "layers.0.mixture".
+  std::string path() const { return path_.substr(0, path_.size() - (path_.empty() ? 0 : 1)); }
   FINEGRAIN_ONE_COPY finegrain::matrix<char> matrix(char const* name, std::int64_t rows,
                                                     std::int64_t cols, role r) {
     if (rows * cols > 0) entries.push_back({path_ + name, rows, cols, offset_, r});
