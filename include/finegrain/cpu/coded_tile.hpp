@@ -137,23 +137,24 @@ FINEGRAIN_INLINE void add_units(float const* a, std::byte const* codes, std::int
   }
 }
 
-/// Bytes, of all panels side by side. A loop that decodes codes has no room for the waits that the machine's
-/// own fetching leaves.
+/// Bytes, of all panels side by side. A loop that decodes has no room for the waits that the machine's own
+/// fetching leaves.
 inline constexpr std::int64_t fetched_ahead = 4096;
-/// Whether one row or two of codes are fetched into the second level. A Zen 4's first has few places for lines on
-/// their way. Figures are in docs/tried.md.
+/// Whether products take codes so fast that fetching into the first level alone is not enough.
 #if FINEGRAIN_VECTOR_BYTES == 64 || defined(FINEGRAIN_BYTE_PRODUCTS)
 inline constexpr bool fetched_far = true;
 #else
 inline constexpr bool fetched_far = false;
 #endif
-#if defined(__AVXVNNI__)  // younger machines
+/// Whether the first level has few places for lines on their way: a Zen 4's. Machines with AVX-VNNI are younger.
+#if defined(__AVXVNNI__)
 inline constexpr bool few_places = false;
 #else
 inline constexpr bool few_places = fetched_far;
 #endif
 /// Of panels `distance` bytes apart, the first of which ends at `end`; what comes after it are the
-/// panels behind them all.
+/// panels behind them all. One panel is fetched from twice as far into the second level, and from nearer into
+/// the first. Figures are in docs/tried.md.
 template <format F, int Panels>
 FINEGRAIN_INLINE void fetch_steps(std::byte const* codes, std::int64_t distance,
                                   std::byte const* end) {
@@ -200,8 +201,8 @@ inline constexpr int block_sums = [] {
   return 1;
 }();
 
-/// sums(panel, row, column) += a . so many steps, of some of a strip's rows: those that are first at a turn
-/// fetch what comes next. Returns the codes behind them.
+/// sums(panel, row, column) += a . so many steps, of some of a strip's rows. Those whose turn is first fetch
+/// what comes next. Returns the codes behind the steps.
 template <format F, int Height, int Rows, int Panels, bool Fetches>
 FINEGRAIN_INLINE std::byte const* add_blocks(float const* a, [[maybe_unused]] float const* blocks,
                                              std::byte const* codes, std::int64_t distance,

@@ -143,7 +143,8 @@ inline std::int64_t outer_panels(expert_group const& g) {
 /// Cuts the experts' slots into blocks of at most `most` rows. The `panels(group)` of each are cut, at
 /// multiples of `step`, so that no task has much more than its share. What a task computes does not
 /// depend on how it was cut, and so neither on the number of workers. With `cut_by`, takes only blocks
-/// whose inner panels are cut where that is the share. Returns how many tasks there are.
+/// whose inner panels are cut where that is the share, into half as many: each packs its rows again.
+/// Returns how many tasks there are.
 FINEGRAIN_LAZY inline std::int64_t list_tasks(std::span<expert_group const> groups,
                                               std::int64_t most, int workers, std::int64_t step,
                                               std::int64_t (*panels)(expert_group const&),
@@ -164,7 +165,7 @@ FINEGRAIN_LAZY inline std::int64_t list_tasks(std::span<expert_group const> grou
   each_block([&](std::size_t i, std::int64_t, std::int64_t, std::int64_t rows) {
     total += rows * panels(groups[i]);
   });
-  std::int64_t const share = fair_share(total, workers);
+  std::int64_t const share = fair_share(total, workers) * (cut_by > 0 ? 2 : 1);
   each_block([&](std::size_t i, std::int64_t e, std::int64_t first, std::int64_t rows) {
     std::int64_t const all = panels(groups[i]), steps = ceil_div(all, step);
     std::int64_t const ranges = std::min(steps, ceil_div(rows * all, share));

@@ -83,7 +83,7 @@ enum class scaled { in_sums, at_once };
 ///   block_sums                  sums in a block
 ///   block_floats                what a row has for each block: what each sum starts at, and the scale
 ///   few                         rows that meet codes as they are decoded
-///   turn_blocks                 blocks that a part of a tile's rows is multiplied with before it is the others'
+///   turn_blocks                 blocks of a turn, where a tile's rows take turns (rows_in_turn)
 ///   multiply_adds(units)        that so many units of a row take: their pairs, or words
 ///   finished(units, few_rows)   floats of a strip that so many units of a row then take
 ///   finish(...)                 rounds a strip
@@ -342,16 +342,16 @@ struct unit<format::int4> : integers_of_rows<4, range_of_rows, byte_products ? 1
 inline constexpr bool as_integers = false;
 #endif
 
-/// Of a tile's rows how many are multiplied at a time. To add a block's sums to totals in memory takes as long as
-/// a tenth of its products or more, so where registers hold half the rows' totals beside their sums, it is theirs for
-/// a turn, and then the other half's. Of less than a few rows there would be too few chains of multiply-adds.
+/// Of a tile's rows how many are multiplied at a time. To add a block's sums to totals in memory takes a
+/// tenth of the time of its products, or more. Registers hold half the rows' totals beside their sums: the
+/// halves take turns. Of fewer rows there would be too few chains of multiply-adds.
 template <format F>
 constexpr int rows_in_turn(int rows) {
   if constexpr (registers == 32 && Integers<F>)
     if (rows > (unit<F>::block_sums > 1 ? 7 : 10)) return (rows + 1) / 2;
   return rows;
 }
-/// Whether so many vectors of totals are held so.
+/// Whether registers hold so many vectors of totals.
 template <format F>
 constexpr bool totals_are_held(int sums) {
   return registers == 32 && Integers<F> && 2 * sums + 4 <= registers;

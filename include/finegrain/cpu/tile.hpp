@@ -187,8 +187,9 @@ void tile_abreast(float const* strip, std::int64_t units, float const* panel, st
   }
 }
 
-/// What some of a strip's rows add of the blocks of a turn: their sums, times the columns' scales if there are
-/// any, and the rows'. Sums begin at 0, or at what blocks of the rows have for it, one row's after the other.
+/// sums += strip . panel, of some of a strip's rows, block by block of `block` units: a block's sums, times
+/// its scales if there are any, are added. They begin at 0, or at what blocks of the rows have for it, one
+/// row's after the other.
 template <format F, format P, int Height, int Rows, class Next>
 FINEGRAIN_INLINE void add_scaled_blocks(float const* strip, [[maybe_unused]] float const* blocks,
                                         std::int64_t units, std::int64_t block, float const* panel,
@@ -231,7 +232,7 @@ FINEGRAIN_INLINE void add_scaled_blocks(float const* strip, [[maybe_unused]] flo
     each([&](int r, int j, float* at) __attribute__((always_inline)) { store(at, totals[r][j]); });
 }
 
-/// sums += strip . panel, block by block of `block` units.
+/// The same of all rows.
 template <format F, format P, int Rows, Flow Next>
 void scaled_tile(float const* strip, [[maybe_unused]] float const* blocks, std::int64_t units,
                  std::int64_t block, float const* panel, float const* scales, float* sums,
