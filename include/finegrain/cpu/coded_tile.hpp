@@ -300,7 +300,13 @@ FINEGRAIN_ONE_COPY void coded_tile(float const* a, [[maybe_unused]] float const*
                                    std::int64_t begin, std::int64_t end, float* sums,
                                    decoder<F> const& decode) {
   using product = unit<codec<F>::products>;
-  constexpr int first = rows_in_turn<codec<F>::products>(Rows);
+  // Rows that take turns wait for codes in bursts: not worth it where sums are scaled every 128 numbers.
+  constexpr bool take_turns = [] {
+    if constexpr (Integers<codec<F>::products>)
+      return 1 < product::block_sums || 1 < product::turn_blocks;
+    return false;
+  }();
+  constexpr int first = take_turns ? rows_in_turn<codec<F>::products>(Rows) : Rows;
   std::int64_t const distance = layout.panel_bytes();
   std::int64_t const sum_steps = summed_steps<F> > 0 ? summed_steps<F> : layout.steps();
   std::byte const* const end_of_first = panel + distance;

@@ -104,6 +104,7 @@ struct integers_of_rows : unit<format::bf16> {
                              : Columns == scaled::in_sums ? any_rows
                                                           : 14;
   static constexpr int turn_blocks = std::max(1, 128 / Numbers);
+  static_assert(block_sums == 1 || turn_blocks == 1, "a block of several sums is a turn");
   /// Of a row in one of the registers for matrices.
   static constexpr int register_words = std::min(Summed / 4, 16);
 

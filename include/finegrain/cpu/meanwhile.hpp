@@ -51,8 +51,8 @@ struct ahead {
     }
   }
 };
-/// Nothing.
-struct nothing {
+/// Nothing is fetched: what comes next is on its way.
+struct no_fetching {
   static constexpr int every = together;
   FINEGRAIN_INLINE void fetch() {}
 };

@@ -249,7 +249,7 @@ void scaled_tile(float const* strip, [[maybe_unused]] float const* blocks, std::
                                             std::min(units, turn * block), block, panel, scales,
                                             sums + row * panel_width, meanwhile);
       };
-      nothing none;
+      no_fetching none;
       add.template operator()<first>(0, mine);
       add.template operator()<Rows - first>(first, none);
       strip += turn * block * Rows;
