@@ -423,3 +423,26 @@ TEST_CASE("what cannot be seen is said in a sentence") {
   activations elsewhere = std::move(seen);
   CHECK(elsewhere["layers.1.residual"].rows == 4);
 }
+
+TEST_CASE("activations that were moved from are refused, and those that left before backward") {
+  using E = fg::watched<decltype(fg::linear<5, 3>{} | fg::mlp<3, 7>{}), fg::cpu>;
+  fg::network<E, fg::cpu> net;
+  fg::activations seen{net};
+  auto const x = numbers<float>::random(4, 5, 1), dy = numbers<float>::random(4, 3, 2);
+  numbers<float> y(4, 3);
+  fg::batch const b{.tokens = 4, .seen = &seen};
+  net.forward(b, x, y);
+  fg::activations other = std::move(seen);
+  std::string const refused =
+      "the batch's activations are not this network's: activations{net} are, of a network of "
+      "watched<E, X>, until they are moved";
+  CHECK_THROWS_WITH(net.backward(dy), refused);
+  CHECK_THROWS_WITH(net.infer(b, x, y), refused);
+  CHECK_THROWS_WITH(net.score(b, x, [](auto const&...) { return 0.0; }), refused);
+  CHECK(seen.names().empty());
+  CHECK_THROWS_WITH(seen["mlp"], "these activations have no \"mlp\": they keep nothing");
+  CHECK(other["mlp"].rows == 4);
+  seen = std::move(other);
+  net.backward(dy);
+  CHECK(same<float>(seen.gradient("mlp"), dy));
+}

@@ -128,8 +128,9 @@ FINEGRAIN_LAZY class node_lister {
 ///   net.backward(dy);
 ///   matrix<float const> made = seen["layers.1.mixture"], slope = seen.gradient("rmsnorm");
 ///
-/// The network may be moved, or another of the same type, or frozen. Passes of several threads take
-/// one each.
+/// The network may be moved, or another of the same type, or frozen. Activations may be moved too, but
+/// not between forward and its backward; those that were moved from keep nothing, and a pass refuses
+/// them. Passes of several threads take one each.
 template <class X>
 class activations : public activation_memory<X> {
   using base = activation_memory<X>;
@@ -229,6 +230,9 @@ class activations : public activation_memory<X> {
       return rows.all.middle_rows(0, rows.tokens);
     }
     name = name.substr(0, 200);
+    if (entries_.empty())
+      throw invalid_argument("these activations have no \"%.*s\": they keep nothing",
+                             static_cast<int>(name.size()), name.data());
     throw invalid_argument("these activations have no \"%.*s\"; the nearest name is \"%s\"",
                            static_cast<int>(name.size()), name.data(),
                            detail::nearest_name(entries_, name).c_str());

@@ -233,6 +233,14 @@ void check_wanted(batch const& b, bool picks) {
   }
 }
 
+/// Whether a batch's activations, if it has some, are of this form and stay where they were.
+inline void check_seen(call_form const& form, batch const& b) {
+  if (b.seen && b.seen->network != &form)
+    throw invalid_argument(
+        "the batch's activations are not this network's: activations{net} are, of a network of "
+        "watched<E, X>, until they are moved");
+}
+
 /// Everything about one call of a network but where its output goes. `picks`: whether it makes wanted
 /// rows alone.
 template <class X>
@@ -252,10 +260,7 @@ FINEGRAIN_ONE_COPY void check_input(call_form const& form, batch const& b,
   check_routing<X>(form.routers, b, training);
   if (b.times && !form.clocked)
     throw invalid_argument("this network takes no times: a network of timed<E, X> does");
-  if (b.seen && b.seen->network != &form)
-    throw invalid_argument(
-        "the batch's activations are not this network's: activations{net} are, of a network of "
-        "watched<E, X>");
+  check_seen(form, b);
   if (cache) check_cache<X>(b, form.cache, *cache);
 }
 

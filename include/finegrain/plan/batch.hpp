@@ -57,9 +57,18 @@ struct id_list : std::span<std::int32_t const> {
 struct timings;
 struct batch;
 
-/// What the activations of all executors have in common (model/activations.hpp).
+/// What the activations of all executors have in common (model/activations.hpp). Those that were moved
+/// from are no network's.
 struct any_activations {
   void const* network = nullptr;  // what tells the networks apart that they are of
+
+  any_activations() = default;
+  any_activations(any_activations&& other) noexcept
+      : network(std::exchange(other.network, nullptr)) {}
+  any_activations& operator=(any_activations&& other) noexcept {
+    network = std::exchange(other.network, nullptr);
+    return *this;
+  }
 };
 
 /// What rules of your own have in common.
