@@ -418,6 +418,17 @@ TEST_CASE("what cannot be seen is said in a sentence") {
   CHECK_THROWS_AS(plain.infer(b, {}, y), fg::invalid_argument);
   CHECK_THROWS_AS(other.infer(b, {}, y), fg::invalid_argument);
   CHECK(y.untouched());
+  // The same expression on another executor, where neither fuses anything in it.
+  using stages = decltype(fg::linear<5, 3>{} | fg::mlp<3, 7>{});
+  using watched = fg::watched<stages, fg::cpu>;
+  STATIC_REQUIRE(std::is_same_v<watched, fg::watched<stages, fg::reference>>);
+  fg::network<watched, fg::cpu> here;
+  activations of_reference{fg::network<watched, fg::reference>()};
+  numbers<float> z(4, 3);
+  CHECK_THROWS_WITH(
+      here.infer({.tokens = 4, .seen = &of_reference}, numbers<float>::random(4, 5, 1), z),
+      ContainsSubstring("the batch's activations are not this network's"));
+  CHECK(z.untouched());
   auto moved = std::move(net);
   moved.infer(b, {}, y);
   activations elsewhere = std::move(seen);

@@ -148,7 +148,7 @@ class activations : public activation_memory<X> {
     using E = typename Network::expression;
     static_assert(is_observed<E, any_activations>,
                   "activations: this network's passes keep none: make it one of watched<E, X>");
-    this->network = &detail::form_of<E>;
+    this->network = &detail::form_of<E, X>;
     detail::node_lister<> list;
     list.add_all(E{});
     keep(list.nodes, list.runs, names);

@@ -174,7 +174,8 @@ constexpr std::int64_t least_table_rows() {
   return least;
 }
 
-/// What a call is held against: an expression as numbers, so that one body of code checks them all.
+/// What a call is held against: an expression as numbers, so that one body of code checks them all. Its
+/// address tells networks apart, and executors too: their activations are of other types.
 struct call_form {
   int in, out;
   std::int64_t table;  // rows
@@ -182,7 +183,7 @@ struct call_form {
   bool clocked;
   std::span<config const* const> routers;
 };
-template <Expr E>
+template <Expr E, class X>
 inline constexpr call_form form_of{in_width<E>(),           out_width<E>(),
                                    least_table_rows<E>(),   cache_width(E{}),
                                    is_observed<E, timings>, router_configs<E>::list};

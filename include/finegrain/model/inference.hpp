@@ -109,7 +109,7 @@ class inference : public workplace<X> {
   /// each sequence's earlier tokens, which then grows by this batch. Of a batch that wants some rows
   /// alone, y has those; and none need be made, where y is (0, out) and this picks_rows.
   void infer(batch const& b, matrix<S const> x, matrix<S> y, cache_of<X>* cache = nullptr) {
-    detail::check_call<X>(detail::form_of<E>, b, x, y, false, cache, picks_rows);
+    detail::check_call<X>(detail::form_of<E, X>, b, x, y, false, cache, picks_rows);
     reserve(b.tokens);
     run(b, x, y, base::own_workspace(), false, cache);
   }
@@ -119,7 +119,7 @@ class inference : public workplace<X> {
   /// leaves the cache's lengths as they were.
   void infer(batch const& b, matrix<S const> x, matrix<S> y, std::span<std::byte> workspace,
              cache_of<X>* cache = nullptr) const {
-    detail::check_call<X>(detail::form_of<E>, b, x, y, false, cache, picks_rows);
+    detail::check_call<X>(detail::form_of<E, X>, b, x, y, false, cache, picks_rows);
     check_workspace(workspace, extent_of(b.tokens));
     run(b, x, y, workspace, false, cache);
   }
@@ -138,7 +138,7 @@ class inference : public workplace<X> {
   static routing_log make_log(std::int64_t tokens = 0) {
     detail::check_tokens(tokens);
     routing_log log;
-    for (config const* c : detail::form_of<E>.routers) {
+    for (config const* c : detail::form_of<E, X>.routers) {
       routing_report& report = log.layers.emplace_back(c->routed);
       report.experts.resize(static_cast<std::size_t>(tokens * slots(*c, extent{tokens, 1})));
       report.weights.resize(report.experts.size());

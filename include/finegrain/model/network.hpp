@@ -65,7 +65,7 @@ class network : public inference<network<E, X>, E, X> {
   /// As infer, and keeps what backward needs, but for x and what the batch points to: backward reads them
   /// again, and they must stay as they are.
   void forward(batch const& b, matrix<S const> x, matrix<S> y) {
-    detail::check_call<X>(detail::form_of<E>, b, x, y, true);
+    detail::check_call<X>(detail::form_of<E, X>, b, x, y, true);
     reserve(b.tokens, true);
     batch const staged = base::run(b, x, y, base::own_workspace(), true, nullptr);
     learned_.keep(staged, x, extent_of(b.tokens, true), uses_);
@@ -81,7 +81,8 @@ class network : public inference<network<E, X>, E, X> {
     dx = learned_.input_gradient(on_, uses_, dy, dx, in, out);
     auto const& last = learned_.last();
     if constexpr (is_observed<E, any_activations>)
-      detail::check_seen(detail::form_of<E>, last.batch);  // they may have been moved since forward
+      detail::check_seen(detail::form_of<E, X>,
+                         last.batch);  // they may have been moved since forward
     run_backward(last.batch, last.extent, span_of(workspace_.data(), workspace_.size()), last.x, dy,
                  learned_.gradients().data(), dx, mode);
   }
@@ -91,7 +92,7 @@ class network : public inference<network<E, X>, E, X> {
   /// cuda, where a network's passes share memory of their executor.
   void forward(batch const& b, matrix<S const> x, matrix<S> y,
                std::span<std::byte> workspace) const {
-    detail::check_call<X>(detail::form_of<E>, b, x, y, true);
+    detail::check_call<X>(detail::form_of<E, X>, b, x, y, true);
     base::check_workspace(workspace, extent_of(b.tokens, true));
     base::run(b, x, y, workspace, true, nullptr);
   }
@@ -102,7 +103,7 @@ class network : public inference<network<E, X>, E, X> {
                 std::span<S> gradient, std::span<std::byte> workspace,
                 gradients mode = gradients::overwrite) const {
     extent const e = extent_of(b.tokens, true);
-    detail::check_input<X>(detail::form_of<E>, b, x, true);
+    detail::check_input<X>(detail::form_of<E, X>, b, x, true);
     base::check_workspace(workspace, e);
     detail::check_shape("dy", dy, e.tokens, out);
     if constexpr (in != ids) {
@@ -140,7 +141,7 @@ class network : public inference<network<E, X>, E, X> {
   template <Loss<X> L>
   double enqueue_learn(batch const& b, matrix<S const> x, L const& loss, matrix<S> dx = {},
                        gradients mode = gradients::overwrite) {
-    detail::check_input<X>(detail::form_of<E>, b, x, true);
+    detail::check_input<X>(detail::form_of<E, X>, b, x, true);
     if (dx.data) detail::check_dx<S>(dx, x, b.tokens, in);
     reserve_learning(b.tokens);
     if (!dx.data) dx = {learned_.unwanted(), b.tokens, in};
@@ -153,7 +154,7 @@ class network : public inference<network<E, X>, E, X> {
   /// The sum of a loss alone, as the network stands.
   template <Loss<X> L>
   double score(batch const& b, matrix<S const> x, L const& loss) {
-    detail::check_input<X>(detail::form_of<E>, b, x, false);
+    detail::check_input<X>(detail::form_of<E, X>, b, x, false);
     place<X>::reserve(on_, b.tokens);
     base::reserve_workspace(learning_bytes(extent_of(b.tokens)));
     return total(

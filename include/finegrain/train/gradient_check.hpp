@@ -71,7 +71,7 @@ struct gradient_probe {
         dw(numbers(weights_size<E>())),
         saved_memory(numbers(saved_bytes<X, E>(e) / 8)),
         scratch_memory(numbers(scratch_bytes<X, E>(e) / 8)) {
-    check_call<X>(form_of<E>, b, given, view(y, out), true);
+    check_call<X>(form_of<E, X>, b, given, view(y, out), true);
     this->b.log = &log;
     for (std::int64_t t = 0; t < given.rows; ++t) std::copy_n(given.row(t), in, x.begin() + t * in);
   }
