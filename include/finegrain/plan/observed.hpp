@@ -70,9 +70,30 @@ requires(How::template opens<E>) struct observe<Observer, How, E, Row> {
   static constexpr int next = a::next;
 };
 
-/// The whole as row 0, and what it opens from row 1 on.
+/// Whether a node of E is observed.
+template <Expr E>
+inline constexpr bool any_observed = false;
+template <Named E>
+inline constexpr bool any_observed<E> = any_observed<inner_t<E>>;
+template <class Observer, int Row, Expr E, Expr Runs>
+inline constexpr bool any_observed<observed<Observer, Row, E, Runs>> = true;
+template <template <Expr, Expr> class Node, Expr A, Expr B>
+inline constexpr bool any_observed<Node<A, B>> = any_observed<A> || any_observed<B>;
+template <Expr A>
+inline constexpr bool any_observed<residual_of<A>> = any_observed<A>;
+template <int N, Expr A>
+inline constexpr bool any_observed<repeated<N, A>> = any_observed<A>;
+
+/// The whole as row 0, and what it opens from row 1 on. An expression has one such count of rows.
 template <class Observer, class How, Expr E>
-using observed_nodes = observed<Observer, 0, E, typename observe<Observer, How, E, 1>::type>;
+struct observe_all {
+  static_assert(!any_observed<E>,
+                "watched<E, X>, timed<E, X>: a part of E is watched or timed already: put one of "
+                "the two around the whole expression, once");
+  using type = observed<Observer, 0, E, typename observe<Observer, How, E, 1>::type>;
+};
+template <class Observer, class How, Expr E>
+using observed_nodes = typename observe_all<Observer, How, E>::type;
 
 }  // namespace detail
 
