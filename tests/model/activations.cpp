@@ -410,6 +410,9 @@ TEST_CASE("what cannot be seen is said in a sentence") {
   CHECK_THROWS_WITH(seen["layers.1"],
                     "these activations have no \"layers.1\"; the nearest name is "
                     "\"layers.1.residual\"");
+  CHECK_THROWS_WITH(seen.reserve(std::int64_t{1} << 60),
+                    "a batch has 0 to 2147483647 tokens, not 1152921504606846976");
+  CHECK_THROWS_WITH(seen.reserve(-1, true), "a batch has 0 to 2147483647 tokens, not -1");
   tiny::text const text(4);
   numbers<float> y(4, 11);
   fg::batch const b{.tokens = 4, .ids = text.inputs(), .seen = &seen};

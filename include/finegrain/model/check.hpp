@@ -24,12 +24,6 @@ inline void check_holds(std::int64_t numbers, std::int64_t needed) {
     throw invalid_argument("this network was moved from: its weights are another's now");
 }
 
-/// Tokens of a batch are numbered with 32 bits.
-inline void check_tokens(std::int64_t tokens) {
-  if (tokens < 0 || tokens > INT32_MAX)
-    throw invalid_argument("a batch has 0 to %d tokens, not %lld", INT32_MAX, shown(tokens));
-}
-
 /// A matrix of this shape, whose rows do not overlap, with memory.
 template <class S>
 void check_shape(char const* what, matrix<S> m, std::int64_t rows, std::int64_t cols) {

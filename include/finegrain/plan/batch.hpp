@@ -182,6 +182,12 @@ struct batch {
 };
 
 namespace detail {
+/// Tokens of a batch are numbered with 32 bits.
+inline void check_tokens(std::int64_t tokens) {
+  if (tokens < 0 || tokens > INT32_MAX)
+    throw invalid_argument("a batch has 0 to %d tokens, not %lld", INT32_MAX, shown(tokens));
+}
+
 /// The sequence that a row of the batch is of.
 inline std::int64_t sequence_of(batch const& b, std::int64_t row) {
   if (b.starts.empty()) return 0;

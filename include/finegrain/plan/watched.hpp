@@ -120,6 +120,7 @@ class activation_memory : public any_activations {
 
   /// Makes room for passes of up to so many tokens, and for gradients: none after that allocates.
   void reserve(std::int64_t tokens, bool training = false) {
+    detail::check_tokens(tokens);
     if (outputs_.reserve(kept_, tokens, &kept::y)) forget(&kept::y);
     if (training && gradients_.reserve(kept_, tokens, &kept::dy)) forget(&kept::dy);
   }
