@@ -403,6 +403,17 @@ TEST_CASE("what cannot be seen is said in a sentence") {
   CHECK_THROWS_WITH((activations{net, {"linear", "layers.*.mixture"}}),
                     "\"layers.0.mixture\" is made inside \"layers.0.residual_2\", by one plan: a "
                     "network of watched<E, X, \"mixture\"> makes it by itself");
+  // A pattern of a node that is made by itself, and of one inside a fused plan.
+  fg::network<
+      fg::watched<decltype(fg::residual(fg::rmsnorm<16>{} | fg::linear<16, 16>{}) | small::block{}),
+                  fg::cpu>,
+      fg::cpu> const mixed;
+  CHECK_THROWS_WITH((activations{mixed, {"rmsnorm*"}}),
+                    "\"rmsnorm_2\" is made inside \"residual_2\", by one plan: a network of "
+                    "watched<E, X, \"rmsnorm\"> makes it by itself");
+  CHECK((activations{mixed, {"rmsnorm", "*"}}.names() ==
+         std::vector<std::string>{"residual", "rmsnorm", "linear", "block", "residual_2",
+                                  "residual_3"}));
   activations seen{net, {"layers.*.residual*"}};
   CHECK(seen.names() == std::vector<std::string>{"layers.0.residual", "layers.0.residual_2",
                                                  "layers.1.residual", "layers.1.residual_2"});

@@ -139,9 +139,9 @@ class activations : public activation_memory<X> {
  public:
   using S = typename X::scalar;
 
-  /// Of nodes with these names, in which a star stands for any characters, or none; of all that have a
-  /// plan, as a rule. Throws invalid_argument for a name that no node has, and for one that a fused
-  /// plan has in it.
+  /// Of nodes with these names, in which a star stands for any characters, or none; "*" alone, as a
+  /// rule, for all that have a plan. Throws invalid_argument for a name that no node has, and for one
+  /// that a fused plan has in it.
   template <class Network>
   requires(std::is_same_v<typename Network::executor, X>) explicit activations(
       Network const&, std::vector<std::string> const& names = {"*"}) {
@@ -199,23 +199,19 @@ class activations : public activation_memory<X> {
   }
   static void mark(std::vector<detail::node_entry> const& nodes, std::string const& name,
                    std::vector<char>& wanted) {
-    detail::node_entry const* hidden = nullptr;
     bool found = false;
     for (std::size_t i = 0; i < nodes.size(); ++i) {
       if (!matches(nodes[i].name, name)) continue;
-      if (nodes[i].by.row > 0)
-        wanted[i] = found = true;
-      else if (!hidden)
-        hidden = &nodes[i];
+      bool const hidden = nodes[i].by.row == 0;
+      if (hidden && name != "*")
+        throw invalid_argument(
+            "\"%s\" is made inside \"%s\", by one plan: a network of watched<E, X, \"%.*s\"> makes "
+            "it by itself",
+            nodes[i].name.c_str(), nodes[nodes[i].by.inside].name.c_str(),
+            static_cast<int>(nodes[i].part.size()), nodes[i].part.data());
+      if (!hidden) wanted[i] = found = true;
     }
     if (found) return;
-    if (hidden)
-      throw invalid_argument(
-          "\"%s\" is made inside \"%s\", by one plan: a network of watched<E, X, \"%.*s\"> makes "
-          "it "
-          "by itself",
-          hidden->name.c_str(), nodes[hidden->by.inside].name.c_str(),
-          static_cast<int>(hidden->part.size()), hidden->part.data());
     throw invalid_argument("the network has no node named \"%s\"; the nearest name is \"%s\"",
                            name.substr(0, 200).c_str(), detail::nearest_name(nodes, name).c_str());
   }
