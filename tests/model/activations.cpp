@@ -210,6 +210,10 @@ TEMPLATE_TEST_CASE("every node has a name, and those that run in one plan say so
   }
   CHECK((fg::activations{net, {"layers.*.layers.1.mlp", "mlp_2"}}.names() ==
          names{"layers.0.layers.1.mlp", "layers.1.layers.1.mlp", "mlp_2"}));
+  CHECK((fg::activations{net, "mlp_2"}.names() == names{"mlp_2"}));
+  CHECK((fg::activations{net, std::string_view("*layers.1.mlp")}.names() ==
+         names{"layers.0.layers.1.mlp", "layers.1.layers.1.mlp"}));
+  CHECK((fg::activations{net, {"mlp_2", "mlp_3"}}.names() == names{"mlp_2", "mlp_3"}));
   CHECK((fg::activations{net, {"mlp_2", "mlp_2", "*2"}}.names() ==
          names{"mlp_2", "residual_2", "repeat_2", "layers.2"}));
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <concepts>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -148,11 +149,18 @@ class activations : public activation_memory<X> {
     using E = typename Network::expression;
     static_assert(is_observed<E, any_activations>,
                   "activations: this network's passes keep none: make it one of watched<E, X>");
-    this->network = &detail::form_of<E, X>;
-    detail::node_lister<> list;
-    list.add_all(E{});
-    keep(list.nodes, list.runs, names);
+    if constexpr (is_observed<E, any_activations>) {  // else that sentence is enough
+      this->network = &detail::form_of<E, X>;
+      detail::node_lister<> list;
+      list.add_all(E{});
+      keep(list.nodes, list.runs, names);
+    }
   }
+  /// Of one name or pattern.
+  template <class Network, std::convertible_to<std::string_view> Name>
+  requires(std::is_same_v<typename Network::executor, X>)
+      activations(Network const& net, Name const& name)
+      : activations(net, std::vector{std::string(name)}) {}
 
   /// The names that are kept, in the order of `explain`. Some have the same rows: a layer, a block in it,
   /// and the last part of that.
@@ -239,6 +247,8 @@ class activations : public activation_memory<X> {
 template <class Network>
 activations(Network const&, std::vector<std::string> const&)
     -> activations<typename Network::executor>;
+template <class Network, std::convertible_to<std::string_view> Name>
+activations(Network const&, Name const&) -> activations<typename Network::executor>;
 template <class Network>
 activations(Network const&) -> activations<typename Network::executor>;
 

@@ -84,7 +84,8 @@ struct watch {
   static_assert(
       (part_names::have(E{}, Apart.text) && ...),
       "watched<E, X, parts...>: no node of the expression has one of these names; they are "
-      "those of stages, as mixture, of your own types, residual, sum, blend, repeat");
+      "those of stages, as mixture (in all layers, not layers.0.mixture), of your own types, "
+      "residual, sum, blend, repeat");
   struct how {
     template <Expr Node>
     static constexpr bool opens = composes<X, Node> ||
