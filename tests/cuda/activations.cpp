@@ -45,7 +45,6 @@ TEST_CASE("watching changes no bit on the device") {
   CHECK(same_bits(trained(net, &seen), expected));
   CHECK(seen["head"].rows == T);
   CHECK(seen.gradient("embedding").cols == 16);
-  fg::network<apart, fg::cuda> other;
 }
 
 TEST_CASE("a node's activations and gradients on the device are its own call's") {
