@@ -25,6 +25,12 @@ struct reader : fg::named {
 template <class X>
 using apart = fg::watched<reader, X, "attention", "mixture">;
 
+/// A block that is called as a stage in it is.
+struct mlp : fg::named {
+  static constexpr auto expr =
+      fg::residual(fg::rmsnorm<16>{} | fg::mlp<16, 8>{}) | fg::linear<16, 16>{};
+};
+
 /// Rows as they are, bit by bit.
 template <class S>
 bool same(fg::matrix<S const> a, fg::matrix<S const> b) {
@@ -237,6 +243,16 @@ TEMPLATE_TEST_CASE("every node has a name, and those that run in one plan say so
                         call<fg::mlp<16, 8>>(net, "mlp_2.", b, made));
   CHECK(same<S>(seen["sum"], sum));
   CHECK(same<S>(seen["layers.2.mixture"], y));
+}
+
+TEST_CASE("a name that weights begin with is the stage's, whatever a block around it is called") {
+  using E = decltype(fg::repeat<1>(mlp{}) | fg::mlp<16, 4>{});
+  fg::network<fg::watched<E, fg::reference>, fg::reference> const net;
+  fg::activations const seen{net};
+  CHECK(seen.names() == std::vector<std::string>{"repeat", "layers.0", "layers.0.mlp_2",
+                                                 "layers.0.residual", "layers.0.rmsnorm",
+                                                 "layers.0.mlp", "layers.0.linear", "mlp"});
+  CHECK(net.weight("layers.0.mlp.gate").rows == 8);
 }
 
 TEMPLATE_TEST_CASE("gradients of nodes are those of what comes behind them", "", EXECUTORS) {

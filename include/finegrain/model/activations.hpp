@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <concepts>
 #include <cstdint>
+#include <set>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -29,11 +30,13 @@ struct node_entry {
   std::string name;       // "layers.0.mixture"
   std::string_view part;  // "mixture"
   int width;
+  bool named_by_weights;
   made_by by = {};
 };
 
-/// Lists the nodes of an expression, as `explain` does, under the names that their weights begin with;
-/// what has no name among weights (residual, sum, a user's block) is called so among its neighbours.
+/// Lists the nodes of an expression, as `explain` does, under the names that their weights begin with.
+/// What has no name among weights (residual, sum, a user's block) takes one that is left, since a user's
+/// block may be called as a stage in it is.
 FINEGRAIN_LAZY class node_lister {
  public:
   std::vector<node_entry> nodes;
@@ -43,6 +46,7 @@ FINEGRAIN_LAZY class node_lister {
   void add_all(observed<any_activations, 0, E, Runs>) {
     runs.resize(1);
     add(Runs{});
+    name_others();
   }
 
  private:
@@ -64,11 +68,9 @@ FINEGRAIN_LAZY class node_lister {
   template <Expr E, Expr Runs>
   made_by node(made_by at) {
     std::size_t const mine = nodes.size(), outside = inside_;
-    std::string const part(part_names::of(E{}));
-    names_.enter(part.c_str());
-    nodes.push_back({names_.path(), part_names::of(E{}), out_width<E>()});
     constexpr bool is_scope = requires { E::name; };
-    if constexpr (!is_scope) names_.leave();
+    if constexpr (is_scope) names_.enter(E::name);
+    nodes.push_back({names_.path(), part_names::of(E{}), out_width<E>(), is_scope});
     bool const one_plan = at.row > 0 && std::is_same_v<E, Runs>;
     if (one_plan) inside_ = mine;
     made_by parts = {};
@@ -101,7 +103,7 @@ FINEGRAIN_LAZY class node_lister {
     for (int i = 0; i < N; ++i) {
       names_.enter_next("layers");
       std::size_t const layer = nodes.size();
-      nodes.push_back({names_.path(), "layers", out_width<A>()});
+      nodes.push_back({names_.path(), "layers", out_width<A>(), true});
       last = add(A{});
       nodes[layer].by = last;
       names_.leave();
@@ -112,6 +114,20 @@ FINEGRAIN_LAZY class node_lister {
   made_by add_parts(E, made_by at) {
     if constexpr (Named<E>) add(inner_t<E>{});
     return at;
+  }
+
+  /// Of nodes that weights do not name there is so far what they are in.
+  void name_others() {
+    std::set<std::string> taken;
+    for (node_entry const& one : nodes)
+      if (one.named_by_weights) taken.insert(one.name);
+    for (node_entry& one : nodes) {
+      if (one.named_by_weights) continue;
+      std::string const first = (one.name.empty() ? "" : one.name + ".") + std::string(one.part);
+      one.name = first;
+      for (int n = 2; !taken.insert(one.name).second; ++n)
+        one.name = first + "_" + std::to_string(n);
+    }
   }
 
   weight_lister<> names_;
