@@ -80,9 +80,8 @@ class network : public inference<network<E, X>, E, X> {
   void backward(matrix<S const> dy, matrix<S> dx = {}, gradients mode = gradients::overwrite) {
     dx = learned_.input_gradient(on_, uses_, dy, dx, in, out);
     auto const& last = learned_.last();
-    if constexpr (is_observed<E, any_activations>)
-      detail::check_seen(detail::form_of<E, X>,
-                         last.batch);  // they may have been moved since forward
+    if constexpr (is_observed<E, any_activations>)  // they may have been moved since forward
+      detail::check_seen(detail::form_of<E, X>, last.batch);
     run_backward(last.batch, last.extent, span_of(workspace_.data(), workspace_.size()), last.x, dy,
                  learned_.gradients().data(), dx, mode);
   }
