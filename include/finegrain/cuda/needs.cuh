@@ -81,7 +81,7 @@ struct stage_code<T, head<D, V>> : linear_code<T> {};
 template <class T, int V, int D>
 struct stage_code<T, embedding<V, D>> : embed_code<T> {};
 template <class T, int V, int D>
-struct stage_code<T, tied_embedding<V, D>> : embed_code<T> {};
+struct stage_code<T, detail::tied_embedding<V, D>> : embed_code<T> {};
 template <class T, int D, int Heads, int KvHeads, int HeadDim, attention_form Form>
 struct stage_code<T, attention<D, Heads, KvHeads, HeadDim, Form>>
     : all_code<attention_code<T>, code_if<Form.bias, bias_code, T>,

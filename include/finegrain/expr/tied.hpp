@@ -6,6 +6,8 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
+namespace detail {
+
 /// The rows of a tied table. Backward comes after the head's, and adds to the gradient that the head
 /// has made of the table, whether that overwrote or added.
 template <int V, int D>
@@ -17,7 +19,7 @@ struct tied_weight {
   matrix<T> weight;
 };
 
-/// x = row `id` of a table (V, D) for each token id, then logits a(x) table^T.
+/// What `tied` makes.
 template <int V, int D, Expr A>
 struct tied_stages : named {
   static_assert(same_width<in_width<A>(), D>,
@@ -36,8 +38,11 @@ struct tied_stages : named {
   };
 };
 
+}  // namespace detail
+
+/// x = row `id` of a table (V, D) for each token id, then logits a(x) table^T.
 template <int V, int D, Expr A>
-constexpr tied_stages<V, D, A> tied(embedding<V, D>, A) {
+constexpr detail::tied_stages<V, D, A> tied(embedding<V, D>, A) {
   return {};
 }
 template <Expr E, Expr A>

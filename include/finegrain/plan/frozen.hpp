@@ -116,19 +116,19 @@ struct frozen_weights<X, F, residual_of<A>> {
   }
 };
 template <class X, formats F, int V, int D>
-struct frozen_weights<X, F, tied_embedding<V, D>> : frozen_weights<X, F, embedding<V, D>> {
+struct frozen_weights<X, F, detail::tied_embedding<V, D>> : frozen_weights<X, F, embedding<V, D>> {
   using frozen_weights<X, F, embedding<V, D>>::frozen_weights;
 };
 /// The table twice, as rows and as a product reads it; once where both are numbers as they were.
 template <class X, formats F, int V, int D, Expr A>
-struct frozen_weights<X, F, tied_stages<V, D, A>> {
+struct frozen_weights<X, F, detail::tied_stages<V, D, A>> {
   using S = typename X::scalar;
-  using first = then<tied_embedding<V, D>, A>;
+  using first = then<detail::tied_embedding<V, D>, A>;
   using last = head<D, V>;
   static constexpr bool once =
       detail::keeps_numbers<X, F, embedding<V, D>> && detail::keeps_numbers<X, F, last>;
   frozen_weights<X, F, first> a;
-  std::conditional_t<once, tied_weight<S const>, frozen_weights<X, F, last>> b;
+  std::conditional_t<once, detail::tied_weight<S const>, frozen_weights<X, F, last>> b;
   constexpr explicit frozen_weights(arena& memory) : a(memory), b(of_head(memory, a)) {}
   template <class W>
   void fill(X const& on, W const& w) const {
@@ -139,7 +139,7 @@ struct frozen_weights<X, F, tied_stages<V, D, A>> {
  private:
   static constexpr auto of_head(arena& memory, frozen_weights<X, F, first> const& a) {
     if constexpr (once)
-      return tied_weight<S const>{a.a.table};
+      return detail::tied_weight<S const>{a.a.table};
     else
       return frozen_weights<X, F, last>(memory);
   }

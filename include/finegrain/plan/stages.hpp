@@ -94,7 +94,7 @@ struct plan<X, embedding<V, D>> {
 };
 
 template <class X, int V, int D>
-struct plan<X, tied_embedding<V, D>> : plan<X, embedding<V, D>> {
+struct plan<X, detail::tied_embedding<V, D>> : plan<X, embedding<V, D>> {
   using S = typename X::scalar;
   using rows = plan<X, embedding<V, D>>;
 
