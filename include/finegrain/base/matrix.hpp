@@ -68,7 +68,7 @@ concept EigenTemporary = !std::is_reference_v<M> && requires(std::remove_const_t
   m.conservativeResize(1, 1);
 };
 
-template <class>
+template <class...>
 inline constexpr bool never = false;
 
 /// Where an Eigen type's numbers begin; a sentence where they cannot be seen as T.

@@ -51,5 +51,12 @@ constexpr auto tied(E, A) {
                 "tied(embedding, a): the first stage must be an embedding, whose table is then the "
                 "head's weight too");
 }
+template <Expr... Parts>
+constexpr auto tied(Parts...) {
+  static_assert(
+      detail::never<Parts...>,
+      "tied(embedding, a): it takes the embedding and what stands between it and the head; "
+      "the head is its own");
+}
 
 }  // namespace finegrain::inline FINEGRAIN_ABI
