@@ -84,6 +84,19 @@ std::vector<std::string> differences(Net& net, std::string const& path,
 }
 using lines = std::vector<std::string>;
 
+/// A tied network whose weights have a scope of the user's own.
+struct language : fg::named {
+  static constexpr char const* name = "language";
+  static constexpr auto expr = fg::tied(fg::embedding<32, 16>{}, fg::rmsnorm<16>{});
+};
+struct draft : fg::named {
+  static constexpr char const* name = "draft";
+  static constexpr auto expr = fg::embedding<32, 8>{} | fg::head<8, 32>{};
+};
+struct language_and_draft : fg::named {
+  static constexpr auto expr = language{} + draft{};
+};
+
 network random_net() { return network({.deviation = 0.5, .seed = 1}); }
 
 }  // namespace
@@ -828,4 +841,32 @@ TEST_CASE("a tied network reads and writes one table; a head's beside it must be
   tied again;
   fg::load_published(again, path);
   CHECK(weights_of(again) == weights_of(from));
+}
+
+TEST_CASE("a tied table's head is known in a scope of the user's own too") {
+  folder const here;
+  std::string const path = here / "m.safetensors";
+  auto const name = [](std::string_view ours) {
+    return ours.starts_with("language.") ? fg::deepseek_name(ours.substr(9)) : std::string(ours);
+  };
+  fg::network<language_and_draft, executor> const from({.deviation = 0.5, .seed = 1});
+  auto const beside = [&](float last) {
+    tensors file;
+    for (auto const& entry : from.entries())
+      file.add(name(entry.name), fg::dtype::f32,
+               entry.role == fg::role::projection ? std::vector{entry.rows, entry.cols}
+                                                  : std::vector{entry.cols},
+               [&](std::int64_t i) { return from.parameters()[std::size_t(entry.offset + i)]; });
+    auto const table = from.weight("language.embedding.table");
+    file.add("lm_head.weight", fg::dtype::f32, {32, 16},
+             [&](std::int64_t i) { return i < 511 ? table.data[i] : last; });
+    file.write(path);
+    fg::network<language_and_draft, executor> to;
+    fg::load_published(to, path, "", name);
+    return weights_of(to) == weights_of(from);
+  };
+  float const last = from.weight("language.embedding.table")(31, 15);
+  CHECK(beside(last));
+  CHECK_THROWS_WITH(beside(std::nextafter(last, 9.0f)),
+                    ContainsSubstring("lm_head.weight is not model.embed_tokens.weight"));
 }

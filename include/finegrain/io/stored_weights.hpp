@@ -235,7 +235,7 @@ inline bool same_numbers(placed_tensor const& a, placed_tensor const& b) {
 
 /// Finds each weight of a list; names are `name(place + the weight's)`. Tensors whose names begin with
 /// `scope`, or if there is none with what all found have in common, must be known. In a model that is
-/// `tied` a head's weight, "head.weight", may stand beside the embedding's table, "embedding.table", if it
+/// `tied` a head's weight, "head.weight", may stand beside an embedding's table, "embedding.table", if it
 /// is the same. Throws mismatch, also where there were differences before, and invalid_argument where no
 /// weight has a name.
 template <class Name>
@@ -262,6 +262,15 @@ std::vector<stored_weight> find_weights(tensor_files const& files,
     if (has_text && theirs.starts_with(model_place) && !files.find(theirs))
       theirs.replace(0, model_place.size(), text_place);
     return theirs;
+  };
+  // Of a table, "language.embedding.table", the head that has it too: one in its scope without a weight.
+  auto const tied_head = [&](std::string const& table) -> std::string {
+    std::string const own = "embedding.table";
+    if (!tied || !("." + table).ends_with("." + own)) return {};
+    std::string const head = table.substr(0, table.size() - own.size()) + "head.weight";
+    bool const apart = std::any_of(entries.begin(), entries.end(),
+                                   [&](weight_entry const& entry) { return entry.name == head; });
+    return apart ? std::string() : named(head);
   };
   std::map<std::string, std::int64_t> experts;  // in each tensor that may have all of a layer's
   for (weight_entry const& entry : entries)
@@ -321,13 +330,12 @@ std::vector<stored_weight> find_weights(tensor_files const& files,
               is_number(weight.scales->entry->type));
       known.insert(weight.scales->entry->name);
     }
-    if (tied && entry.name == "embedding.table")
-      if (std::string const head = named("head.weight"); !head.empty()) {
-        known.insert(head);
-        if (auto const* const other = files.find(head);
-            other && !same_numbers(*other, *weight.numbers))
-          differs(head + " is not " + theirs + " in the file, and here they are one");
-      }
+    if (std::string const head = tied_head(entry.name); !head.empty()) {
+      known.insert(head);
+      if (auto const* const other = files.find(head);
+          other && !same_numbers(*other, *weight.numbers))
+        differs(head + " is not " + theirs + " in the file, and here they are one");
+    }
     found.push_back(weight);
   }
   if (nameless > 0 && nameless == entries.size())
