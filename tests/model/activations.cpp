@@ -3,6 +3,7 @@
 #include <finegrain/model/activations.hpp>
 
 #include <finegrain/model/frozen.hpp>
+#include <finegrain/plan/explain.hpp>
 #include <finegrain/train/trainer.hpp>
 #include <string>
 #include <vector>
@@ -22,6 +23,9 @@ struct reader : fg::named {
   static constexpr auto expr = fg::embedding<32, 16>{} | fg::repeat<2>(small::block{}) |
                                fg::rmsnorm<16>{} | fg::linear<16, 7>{} | fg::head<7, 11>{};
 };
+/// A stage without a name of its own.
+struct halved : fg::stage<16> {};
+
 template <class X>
 using apart = fg::watched<reader, X, "attention", "mixture">;
 
@@ -65,6 +69,18 @@ numbers<S> plus(numbers<S> a, numbers<S> const& b) {
 }
 
 }  // namespace
+
+template <>
+struct fg::plan<fg::cpu, halved> {
+  using saved = fg::nothing;
+  using scratch = fg::nothing;
+  template <class W>
+  static void forward(fg::pass<fg::cpu>, W const&, saved const&, fg::matrix<float const> x,
+                      fg::matrix<float> y) {
+    for (std::int64_t t = 0; t < x.rows; ++t)
+      for (int c = 0; c < 16; ++c) y(t, c) = x(t, c) / 2;
+  }
+};
 
 TEMPLATE_TEST_CASE("watching changes no weight, no memory, no description and no bit", "",
                    EXECUTORS) {
@@ -410,6 +426,25 @@ TEST_CASE("a frozen network is watched as the one that it was made of") {
       for (std::int64_t c = 0; c < 16; ++c)
         CHECK(experts[layer](t, c) ==
               experts[layer + ".shared_experts"](t, c) + experts[layer + ".routed_experts"](t, c));
+}
+
+TEST_CASE("nodes are called as descriptions and explanations call them") {
+  using E = decltype(fg::tied(fg::embedding<32, 16>{}, halved{} | fg::rmsnorm<16>{}));
+  using names = std::vector<std::string>;
+  names const expected{"tied", "embedding", "halved", "rmsnorm", "head"};
+  fg::network<fg::watched<E, fg::cpu, "tied", "halved">, fg::cpu> net({.deviation = 0.3});
+  fg::activations seen{net};
+  CHECK(seen.names() == expected);
+  names explained;
+  for (auto const& line : fg::explain_nodes<E, fg::cpu>({.tokens = 4}))
+    explained.push_back(line.name);
+  CHECK(explained == names{"tied", "embedding", "halved", "rmsnorm", "head", "total"});
+  std::string const text = fg::describe(E{});
+  for (std::string const& name : expected) CHECK_THAT(text, ContainsSubstring(name + " "));
+  numbers<float> y(4, 32);
+  net.infer({.tokens = 4, .ids = tiny::text(4).inputs(), .seen = &seen}, {}, y);
+  CHECK(same<float>(seen["tied"], y));
+  CHECK(seen["halved"](3, 15) == seen["embedding"](3, 15) / 2);
 }
 
 TEST_CASE("what cannot be seen is said in a sentence") {

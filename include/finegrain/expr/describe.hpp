@@ -157,13 +157,48 @@ constexpr std::string_view type_name() {
   return scope == text.npos ? text : text.substr(scope + 1);
 }
 
-/// A stage's own name; its type's, if it has none.
+/// What a node is called: a stage by its own name, or its type's if it has none, as a type that is a
+/// name is.
 template <Expr E>
-constexpr std::string_view node_name() {
+constexpr std::string_view node_name(E) {
   if constexpr (requires { E::name; }) {
     if (E::name != std::string_view(stage<1>::name)) return E::name;
   }
   return type_name<E>();
+}
+template <Expr A, Expr B>
+constexpr std::string_view node_name(then<A, B>) {
+  return "sequence";
+}
+template <Expr A, Expr B>
+constexpr std::string_view node_name(sum<A, B>) {
+  return "sum";
+}
+template <Expr A, Expr B>
+constexpr std::string_view node_name(blended<A, B>) {
+  return "blend";
+}
+template <Expr A>
+constexpr std::string_view node_name(residual_of<A>) {
+  return "residual";
+}
+template <int N, Expr A>
+constexpr std::string_view node_name(repeated<N, A>) {
+  return "repeat";
+}
+template <int V, int D, Expr A>
+constexpr std::string_view node_name(tied_stages<V, D, A>) {
+  return "tied";
+}
+
+/// The same for a reader, who is told how often a node is repeated.
+template <Expr E>
+std::string node_title(E e) {
+  return std::string(node_name(e));
+}
+template <int N, Expr A>
+std::string node_title(repeated<N, A> e) {
+  return std::string(node_name(e)) + " " + std::to_string(N);
 }
 
 /// 1234567 as 1,234,567.
@@ -188,12 +223,12 @@ FINEGRAIN_LAZY class description {
   }
   template <Expr A, Expr B>
   void add(sum<A, B> e, int depth) {
-    head(e, "sum", depth);
+    head(e, depth);
     add_operands(e, depth + 1);
   }
   template <Expr A, Expr B>
   void add(blended<A, B> e, int depth) {
-    head(e, "blend", depth);
+    head(e, depth);
     depth_ = depth;
     matrix("mix", 2, in_width<A>(), role::projection);
     add_operands(A{}, depth + 1);
@@ -201,17 +236,17 @@ FINEGRAIN_LAZY class description {
   }
   template <Expr A>
   void add(residual_of<A> e, int depth) {
-    head(e, "residual", depth);
+    head(e, depth);
     add(A{}, depth + 1);
   }
   template <int N, Expr A>
   void add(repeated<N, A> e, int depth) {
-    head(e, "repeat " + std::to_string(N), depth);
+    head(e, depth);
     add(A{}, depth + 1);
   }
   template <int V, int D, Expr A>
   void add(tied_stages<V, D, A> e, int depth) {
-    head(e, "tied", depth);
+    head(e, depth);
     add(tied_embedding<V, D>{}, depth + 1);
     add(A{}, depth + 1);
     line_of(depth + 1, "head", D, V);
@@ -219,7 +254,7 @@ FINEGRAIN_LAZY class description {
   }
   template <config C, Expr Router>
   void add(routed_experts<C, Router> e, int depth) {
-    head(e, e.name, depth);
+    head(e, depth);
     lines_.back().note = details(e);
     depth_ = depth;
     static_cast<void>(routed_weights<char>(*this, with_given_logits(C)));
@@ -232,7 +267,7 @@ FINEGRAIN_LAZY class description {
   }
   template <Expr E>
   void add(E e, int depth) {
-    head(e, std::string(node_name<E>()), depth);
+    head(e, depth);
     if constexpr (Named<E>) {
       add(inner_t<E>{}, depth + 1);
     } else {
@@ -294,9 +329,9 @@ FINEGRAIN_LAZY class description {
   }
 
   template <Expr E>
-  void head(E e, std::string const& name, int depth) {
+  void head(E e, int depth) {
     std::int64_t const total = parameters(e), active = active_parameters(e);
-    line_of(depth, name, in_width<E>(), out_width<E>());
+    line_of(depth, node_title(e), in_width<E>(), out_width<E>());
     if (total > 0) lines_.back().total = with_commas(total);
     if (active != total) lines_.back().active = with_commas(active) + " active";
   }
@@ -315,7 +350,7 @@ FINEGRAIN_LAZY class description {
   }
   template <Expr A, Expr B>
   void add_operands(then<A, B> e, int depth) {
-    head(e, "sequence", depth);
+    head(e, depth);
     add(e, depth + 1);
   }
   template <Expr E>

@@ -70,7 +70,7 @@ FINEGRAIN_LAZY class node_lister {
     std::size_t const mine = nodes.size(), outside = inside_;
     constexpr bool is_scope = requires { E::name; };
     if constexpr (is_scope) names_.enter(E::name);
-    nodes.push_back({names_.path(), part_names::of(E{}), out_width<E>(), is_scope});
+    nodes.push_back({names_.path(), node_name(E{}), out_width<E>(), is_scope});
     bool const one_plan = at.row > 0 && std::is_same_v<E, Runs>;
     if (one_plan) inside_ = mine;
     made_by parts = {};

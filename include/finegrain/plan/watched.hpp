@@ -11,7 +11,7 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
-/// The name of a stage, of a type of the user's own that is a name, or residual, sum, blend, repeat.
+/// The name of a stage, of a type of the user's own that is a name, or residual, sum, blend, repeat, tied.
 struct part_name {
   char text[64] = {};
   template <std::size_t N>
@@ -23,40 +23,12 @@ struct part_name {
 
 namespace detail {
 
-/// What a node is called, beside the nodes around it.
+/// Which names of nodes (expr/describe.hpp) an expression has.
 struct part_names {
-  template <Expr E>
-  static constexpr std::string_view of(E) {
-    if constexpr (requires { E::name; })
-      return E::name;
-    else
-      return type_name<E>();
-  }
-  template <Expr A, Expr B>
-  static constexpr std::string_view of(then<A, B>) {
-    return "sequence";
-  }
-  template <Expr A, Expr B>
-  static constexpr std::string_view of(sum<A, B>) {
-    return "sum";
-  }
-  template <Expr A, Expr B>
-  static constexpr std::string_view of(blended<A, B>) {
-    return "blend";
-  }
-  template <Expr A>
-  static constexpr std::string_view of(residual_of<A>) {
-    return "residual";
-  }
-  template <int N, Expr A>
-  static constexpr std::string_view of(repeated<N, A>) {
-    return "repeat";
-  }
-
   /// Whether E, or a node below, is called so; whether a node below is.
   template <Expr E>
   static constexpr bool have(E e, std::string_view name) {
-    return of(e) == name || below(e, name);
+    return node_name(e) == name || below(e, name);
   }
   template <Expr E>
   static constexpr bool below(E, std::string_view name) {
