@@ -9,6 +9,7 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "../base/names.hpp"
@@ -69,8 +70,14 @@ FINEGRAIN_LAZY class node_lister {
   made_by node(made_by at) {
     std::size_t const mine = nodes.size(), outside = inside_;
     constexpr bool is_scope = requires { E::name; };
-    if constexpr (is_scope) names_.enter(E::name);
-    nodes.push_back({names_.path(), node_name(E{}), out_width<E>(), is_scope});
+    std::string path = names_.path();
+    bool named_by_weights = false;  // those of a stage without a name are called "stage"
+    if constexpr (is_scope) {
+      names_.enter(E::name);
+      named_by_weights = node_name(E{}) == E::name;
+      if (named_by_weights) path = names_.path();
+    }
+    nodes.push_back({std::move(path), node_name(E{}), out_width<E>(), named_by_weights});
     bool const one_plan = at.row > 0 && std::is_same_v<E, Runs>;
     if (one_plan) inside_ = mine;
     made_by parts = {};
@@ -156,9 +163,9 @@ class activations : public activation_memory<X> {
  public:
   using S = typename X::scalar;
 
-  /// Of nodes with these names, in which a star stands for any characters, or none; "*" alone, as a
-  /// rule, for all that have a plan. Throws invalid_argument for a name that no node has, and for one
-  /// that a fused plan has in it.
+  /// Of nodes with these names, in which a star stands for any characters, or none; of all that have a
+  /// plan, as a rule. Throws invalid_argument for a name that no node has, and for one that a fused plan
+  /// has in it, but for those that a star at the end stands for.
   template <class Network>
   requires(std::is_same_v<typename Network::executor, X>) explicit activations(
       Network const&, std::vector<std::string> const& names = {"*"}) {
@@ -223,18 +230,21 @@ class activations : public activation_memory<X> {
   }
   static void mark(std::vector<detail::node_entry> const& nodes, std::string const& name,
                    std::vector<char>& wanted) {
+    detail::node_entry const* hidden = nullptr;
     bool found = false;
     for (std::size_t i = 0; i < nodes.size(); ++i) {
       if (!matches(nodes[i].name, name)) continue;
-      bool const hidden = nodes[i].by.row == 0;
-      if (hidden && name != "*")
-        throw invalid_argument(
-            "\"%s\" is made inside \"%s\", by one plan: a network of watched<E, X, \"%.*s\"> makes "
-            "it by itself",
-            nodes[i].name.c_str(), nodes[nodes[i].by.inside].name.c_str(),
-            static_cast<int>(nodes[i].part.size()), nodes[i].part.data());
-      if (!hidden) wanted[i] = found = true;
+      if (nodes[i].by.row > 0)
+        wanted[i] = found = true;
+      else if (!hidden)
+        hidden = &nodes[i];
     }
+    if (hidden && !(found && name.ends_with('*')))
+      throw invalid_argument(
+          "\"%s\" is made inside \"%s\", by one plan: a network of watched<E, X, \"%.*s\"> makes "
+          "it by itself",
+          hidden->name.c_str(), nodes[hidden->by.inside].name.c_str(),
+          static_cast<int>(hidden->part.size()), hidden->part.data());
     if (found) return;
     throw invalid_argument("the network has no node named \"%s\"; the nearest name is \"%s\"",
                            name.substr(0, 200).c_str(), detail::nearest_name(nodes, name).c_str());
