@@ -37,6 +37,7 @@ done >names.txt <<END
 -march=x86-64-v4 -mavx512vnni
 -march=x86-64-v4 -mavx512vbmi -mavx512bf16
 -march=x86-64-v4 -mavx512vnni -mavx512vbmi -mavx512bf16
+-march=x86-64-v4 -mavx512vnni -mavx512vbmi -mavx512bf16 -mavxvnni
 -march=x86-64-v4 -mavx512vnni -mavx512vbmi -mavx512bf16 -mamx-tile -mamx-bf16 -mamx-int8
 END
 cat names.txt

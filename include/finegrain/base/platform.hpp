@@ -69,17 +69,23 @@
 #endif
 // clang 14 has other names for these features.
 #if defined(__AVX512BF16__) && defined(__AVX512VNNI__) && defined(__linux__) && \
-    (defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AMX_INT8__) ||                \
+    (defined(__AMX_TILE__) && defined(__AMX_BF16__) && defined(__AMX_INT8__) || \
      defined(__AMXBF16__) && defined(__AMXINT8__))
 #define FINEGRAIN_HAS_AMX 1
 #define FINEGRAIN_AMX _amx
 #else
 #define FINEGRAIN_AMX
 #endif
-#define FINEGRAIN_JOINED(a, b, c, d, e) a##b##c##d##e
-#define FINEGRAIN_JOIN(a, b, c, d, e) FINEGRAIN_JOINED(a, b, c, d, e)
-#define FINEGRAIN_ISA \
-  FINEGRAIN_JOIN(avx512, FINEGRAIN_VNNI, FINEGRAIN_VBMI, FINEGRAIN_BF16, FINEGRAIN_AMX)
+#if defined(__AVXVNNI__)  // machines younger than a Zen 4, which fetch otherwise
+#define FINEGRAIN_AVXVNNI _avxvnni
+#else
+#define FINEGRAIN_AVXVNNI
+#endif
+#define FINEGRAIN_JOINED(a, b, c, d, e, f) a##b##c##d##e##f
+#define FINEGRAIN_JOIN(a, b, c, d, e, f) FINEGRAIN_JOINED(a, b, c, d, e, f)
+#define FINEGRAIN_ISA                                                                       \
+  FINEGRAIN_JOIN(avx512, FINEGRAIN_VNNI, FINEGRAIN_VBMI, FINEGRAIN_BF16, FINEGRAIN_AVXVNNI, \
+                 FINEGRAIN_AMX)
 #endif
 #elif defined(__AVX2__) && defined(__FMA__)
 #define FINEGRAIN_VECTOR_BYTES 32
