@@ -146,7 +146,8 @@ inline constexpr bool fetched_far = true;
 #else
 inline constexpr bool fetched_far = false;
 #endif
-/// Whether the first level has few places for lines on their way: a Zen 4's. Machines with AVX-VNNI are younger.
+/// Whether the first level has few places for lines on their way, as a Zen 4's: there every other line goes into
+/// the second. Machines with AVX-VNNI are younger.
 #if defined(__AVXVNNI__)
 inline constexpr bool few_places = false;
 #else
@@ -169,7 +170,7 @@ FINEGRAIN_INLINE void fetch_steps(std::byte const* codes, std::int64_t distance,
     soon += soon < end ? 0 : (Panels - 1) * distance;
     FINEGRAIN_UNROLL
     for (int p = 0; p < Panels; ++p)
-      for (int i = 0; i < code_layout<F>::step_bytes; i += 64)
+      for (int i = 0; i < code_layout<F>::step_bytes; i += few_places ? 128 : 64)
         __builtin_prefetch(soon + p * distance + i, 0, few_places ? 2 : 3);
   }
 }
