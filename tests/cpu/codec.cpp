@@ -83,16 +83,26 @@ TEMPLATE_TEST_CASE_SIG("decoders make units of every code in every place", "", E
       }
       word[lane] = std::int32_t(w);
     }
-    simd::vec units[n];
-    decode.units(word, units);
+    simd::vec numbers[n][2];
+    constexpr bool in_pairs = requires { decode.numbers(word, 0, numbers[0]); };
+    if constexpr (in_pairs) {
+      for (int u = 0; u < n; ++u) decode.numbers(word, u, numbers[u]);
+    } else {
+      simd::vec units[n];
+      decode.units(word, units);
+      for (int u = 0; u < n; ++u) {
+        auto const pairs = reinterpret_cast<simd::uvec>(units[u]);
+        numbers[u][0] = reinterpret_cast<simd::vec>(pairs << 16);
+        numbers[u][1] = reinterpret_cast<simd::vec>(pairs & 0xffff0000u);
+      }
+    }
     for (int u = 0; u < n; ++u)
       for (int lane = 0; lane < simd::lanes; ++lane)
         for (int half = 0; half < 2; ++half) {
           auto const code = std::uint32_t(word[lane]) >> (bits * u + 16 * half) & (codes<F> - 1);
-          float const number = units[u][lane];
-          auto const pair = std::bit_cast<std::uint32_t>(number);
-          float const got = std::bit_cast<float>(half ? pair & 0xffff0000u : pair << 16);
-          wrong += got != decoded<F>(code, 2 * u + half);
+          float const expected = decoded<F>(code, 2 * u + half);
+          wrong += numbers[u][half][lane] != expected;
+          if constexpr (in_pairs) wrong += decode.number(word, 2 * u + half)[lane] != expected;
           if constexpr (simd::Integers<simd::codec<F>::products>) {
             auto const integers =
                 std::bit_cast<std::uint32_t>(float(simd::decoder<F>::pair(word, u)[lane]));

@@ -53,8 +53,9 @@ template <format F>
 FINEGRAIN_INLINE void load_scales(std::byte const* from, vec (&to)[vectors]) {
   ivec const units = load_codes(from);
   to[0] = reinterpret_cast<vec>(units << 16), to[1] = reinterpret_cast<vec>(units & -65536);
-  if constexpr (codec<F>::times != 1)
-    for (vec& scale : to) scale *= codec<F>::times;
+  constexpr float times = codec<F>::times / row_times<codec<F>::products>;
+  if constexpr (times != 1)
+    for (vec& scale : to) scale *= times;
 }
 
 }  // namespace simd

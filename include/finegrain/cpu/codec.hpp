@@ -75,11 +75,35 @@ struct codec<format::int4> {
   }
 };
 
+/// What numbers of A's rows are multiplied by as they are kept.
+template <format Products>
+inline constexpr float row_times = 1;
+template <>
+inline constexpr float row_times<format::fp8> = 0x1p60f;
+
+/// Rows that meet codes of fp8 where products are of floats: bf16 numbers. The bits of a code are those of
+/// its value / 2^120. One half of that power is in the rows, the other in the scales, so that no number that
+/// is made of a code is multiplied by it.
+template <>
+struct unit<format::fp8> : unit<format::bf16> {
+  static void keep(float const* from, std::int64_t count, float* to) {
+    unit<format::bf16>::keep(from, count, to);
+    std::int64_t const floats = ceil_div(count, numbers) * kept;
+    for (std::int64_t k = 0; k < floats; ++k) to[k] *= row_times<format::fp8>;
+  }
+  FINEGRAIN_INLINE static void keep(vec const (&of)[numbers], vec (&floats)[kept]) {
+    unit<format::bf16>::keep(of, floats);
+    FINEGRAIN_UNROLL
+    for (int i = 0; i < kept; ++i) floats[i] *= row_times<format::fp8>;
+  }
+};
+
 template <>
 struct codec<format::fp8> {
-  static constexpr format products = format::bf16;
+  static constexpr bool of_floats = unit<format::bf16>::parts > 1;
+  static constexpr format products = of_floats ? format::fp8 : format::bf16;
   static constexpr int bits = 8, block = 128, outputs = 128;
-  static constexpr float times = 1;
+  static constexpr float times = of_floats ? 0x1p120f : 1;
   static float scale(float most) { return math::abs(most) / 448; }
   static std::uint32_t code(float x) {
     float const a = std::min(math::abs(x), 448.0f);
@@ -96,8 +120,10 @@ struct codec<format::fp8> {
     return code & 128 ? -v : v;
   }
   /// Sign and magnitude as bits of a float mean the value times 2^-120, subnormal ones too.
+  static constexpr int float_bits = -0x78100000;
   FINEGRAIN_INLINE static vec values(ivec top, int) {
-    return reinterpret_cast<vec>((top >> 4) & -0x78100000) * 0x1p120f;
+    vec const number = reinterpret_cast<vec>((top >> 4) & float_bits);
+    return of_floats ? number : number * 0x1p120f;
   }
 };
 
@@ -116,7 +142,8 @@ inline constexpr int step_numbers = 2 * step_units<F>;
 /// What products take of a step's codes:
 ///
 ///   units(codes, to)    all units, of bf16
-///   number(codes, k)    number k as a float; where products are of integers, 2^place(k) * the code
+///   number(codes, k)    number k / times as a float; where products are of integers, 2^place(k) * the code
+///   numbers(codes, u, to)   the same of both of unit u, where that takes less than one by one
 ///   pair(codes, u)      unit u as integers of 16 bits
 ///   word(codes, i)      a byte each of units i and i + step_units / 2
 template <format F>
@@ -193,6 +220,47 @@ struct decoder<format::fp8> {
   FINEGRAIN_INLINE static ivec logic(ivec a, ivec b, ivec c) {
     asm("vpternlogd %3, %2, %1, %0" : "+v"(a) : "v"(b), "v"(c), "i"(Table));
     return a;
+  }
+};
+#elif FINEGRAIN_VECTOR_BYTES == 32
+/// Where the bytes of each lane come from, in each 16 bytes, from these of the same lane.
+using byte_table = std::array<std::uint8_t, sizeof(ivec)>;
+constexpr byte_table bytes_of_lanes(int a, int b, int c, int d) {
+  int const from[] = {a, b, c, d};
+  byte_table t{};
+  for (std::size_t i = 0; i < t.size(); ++i)
+    t[i] = static_cast<std::uint8_t>(i % 16 / 4 * 4 + static_cast<std::size_t>(from[i % 4]));
+  return t;
+}
+/// Numbers alone. Bytes are moved, not bits shifted: many machines do that twice as fast.
+template <>
+struct decoder<format::fp8> {
+  FINEGRAIN_INLINE static vec number(ivec codes, int k) {
+    int const byte = bit_of_code(8, k) / 8;
+    return float_of((byte == 3 ? codes : moved(codes, to_top[byte])) >> 4);
+  }
+  /// Shifted together, as halves of a lane; then the lower one goes up.
+  FINEGRAIN_INLINE static void numbers(ivec codes, int u, vec (&to)[2]) {
+    using halves = std::int16_t __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES)));
+    ivec const both = u == 0 ? moved(codes, evens_up) : codes;
+    ivec const shifted = reinterpret_cast<ivec>(reinterpret_cast<halves>(both) >> 4);
+    to[0] = float_of(moved(shifted, half_up));
+    to[1] = float_of(shifted);
+  }
+
+ private:
+  alignas(sizeof(ivec)) static constexpr byte_table to_top[] = {
+      bytes_of_lanes(0, 0, 0, 0), bytes_of_lanes(1, 1, 1, 1), bytes_of_lanes(2, 2, 2, 2)};
+  alignas(sizeof(ivec)) static constexpr byte_table evens_up = bytes_of_lanes(0, 0, 2, 2),
+                                                    half_up = bytes_of_lanes(0, 1, 0, 1);
+  /// The table stays in memory: compilers would rather have sums there.
+  FINEGRAIN_INLINE static ivec moved(ivec bytes, byte_table const& from) {
+    ivec to;
+    asm("vpshufb %2, %1, %0" : "=v"(to) : "v"(bytes), "m"(from));
+    return to;
+  }
+  FINEGRAIN_INLINE static vec float_of(ivec bits) {
+    return reinterpret_cast<vec>(bits & codec<format::fp8>::float_bits);
   }
 };
 #endif

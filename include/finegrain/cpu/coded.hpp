@@ -142,19 +142,21 @@ struct coded_matrix {
       for (; s < stop; ++s, codes += layout.step_bytes, to += rows * panel_width)
         for (int j = 0; j < vectors; ++j) {
           ivec const c = load_codes(codes + j * std::int64_t{sizeof(ivec)});
-          [[maybe_unused]] vec units[step_units<F>];
-          if constexpr (!by_operand<F>) tables.units(c, units);
-          FINEGRAIN_UNROLL
-          for (int i = 0; i < rows; ++i) {
-            vec row;
-            if constexpr (!by_operand<F>)
-              row = unit<products>::part(units[i / parts], i % parts);
-            else if constexpr (decoded == format::f32)
-              row = decoder<F>::number(c, i);
-            else
-              row = operand<F>(c, i);
-            store(to + i * panel_width + j * lanes, row);
+          vec made[rows];
+          if constexpr (!by_operand<F>) {
+            vec units[step_units<F>];
+            tables.units(c, units);
+            FINEGRAIN_UNROLL
+            for (int i = 0; i < rows; ++i)
+              made[i] = unit<products>::part(units[i / parts], i % parts);
+          } else if constexpr (integers && decoded == format::f32) {
+            FINEGRAIN_UNROLL
+            for (int i = 0; i < rows; ++i) made[i] = decoder<F>::number(c, i);
+          } else {
+            operands<F>(c, 0, made);
           }
+          FINEGRAIN_UNROLL
+          for (int i = 0; i < rows; ++i) store(to + i * panel_width + j * lanes, made[i]);
         }
       if constexpr (code::block > 0) {
         vec by[vectors];

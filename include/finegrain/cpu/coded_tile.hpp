@@ -54,66 +54,84 @@ FINEGRAIN_INLINE ivec load_step(std::byte const* codes, std::int64_t distance, i
   return load_codes(codes + j / vectors * distance + j % vectors * std::int64_t{sizeof(ivec)});
 }
 
-/// sum += a . operand At of a step, of some of a strip's rows.
-template <format F, int Height, int Rows, int Panels, int At>
-FINEGRAIN_INLINE void add_operand(float const* a, std::byte const*& codes, std::int64_t distance,
-                                  vec (&sum)[Rows][Panels * vectors]) {
-  using u = unit<codec<F>::products>;
-  asm("" : "+r"(codes));  // or compilers keep codes in registers, and sums in memory
-  constexpr int width = Panels * vectors;
-  auto const column = [&](int j) __attribute__((always_inline)) {
-    return operand<F>(load_step(codes, distance, j), At);
-  };
-  auto const row = [&](int r) __attribute__((always_inline)) {
-    return every_lane<codec<F>::products>(a[At * Height + r]);
-  };
-  if constexpr (Rows > width) {  // the fewer of the two stay in registers
-    vec w[width];
+/// Whether a unit's operands are made together.
+template <format F>
+inline constexpr bool in_pairs = requires(vec (&to)[2]) {
+  decoder<F>::numbers(ivec{}, 0, to);
+};
+/// Operands that are made of codes at a time: of one row four of its numbers stay in registers; a unit's two
+/// where a tile leaves registers for them.
+template <format F, int Rows>
+inline constexpr int operands_at_once = in_pairs<F> ? (Rows < 5 ? 2 : 1)
+                                        : Rows == 1 ? std::min(step_multiply_adds<F>, 4)
+                                                    : 1;
+template <format F, int Count>
+FINEGRAIN_INLINE void operands(ivec codes, int first, vec (&to)[Count]) {
+  if constexpr (in_pairs<F> && Count % 2 == 0) {
     FINEGRAIN_UNROLL
-    for (int j = 0; j < width; ++j) w[j] = column(j);
-    FINEGRAIN_UNROLL
-    for (int r = 0; r < Rows; ++r) {
-      vec const x = row(r);
-      FINEGRAIN_UNROLL
-      for (int j = 0; j < width; ++j) u::multiply_add(x, w[j], sum[r][j]);
+    for (int i = 0; i < Count; i += 2) {
+      vec both[2];
+      decoder<F>::numbers(codes, (first + i) / 2, both);
+      to[i] = both[0], to[i + 1] = both[1];
     }
   } else {
-    vec x[Rows];
     FINEGRAIN_UNROLL
-    for (int r = 0; r < Rows; ++r) x[r] = row(r);
+    for (int i = 0; i < Count; ++i) to[i] = operand<F>(codes, first + i);
+  }
+}
+
+/// sum += a . operands [First, First + Count) of a step, of some of a strip's rows.
+template <format F, int Height, int First, int Count, int Rows, int Panels>
+FINEGRAIN_INLINE void add_operands(float const* a, std::byte const*& codes, std::int64_t distance,
+                                   vec (&sum)[Rows][Panels * vectors]) {
+  using u = unit<codec<F>::products>;
+  constexpr int width = Panels * vectors;
+  auto const columns = [&](int j, vec(&to)[Count]) __attribute__((always_inline)) {
+    asm("" : "+r"(codes));  // or compilers keep codes in registers, and sums in memory
+    operands<F>(load_step(codes, distance, j), First, to);
+  };
+  auto const row = [&](int r, int i) __attribute__((always_inline)) {
+    return every_lane<codec<F>::products>(a[(First + i) * Height + r]);
+  };
+  if constexpr (Rows > width) {  // the fewer of the two stay in registers
+    vec w[width][Count];
+    FINEGRAIN_UNROLL
+    for (int j = 0; j < width; ++j) columns(j, w[j]);
+    FINEGRAIN_UNROLL
+    for (int r = 0; r < Rows; ++r) {
+      FINEGRAIN_UNROLL
+      for (int i = 0; i < Count; ++i) {
+        vec const x = row(r, i);
+        FINEGRAIN_UNROLL
+        for (int j = 0; j < width; ++j) u::multiply_add(x, w[j][i], sum[r][j]);
+      }
+    }
+  } else {
+    vec x[Rows][Count];
+    FINEGRAIN_UNROLL
+    for (int r = 0; r < Rows; ++r) {
+      FINEGRAIN_UNROLL
+      for (int i = 0; i < Count; ++i) x[r][i] = row(r, i);
+    }
     FINEGRAIN_UNROLL
     for (int j = 0; j < width; ++j) {
-      vec const w = column(j);
+      vec w[Count];
+      columns(j, w);
       FINEGRAIN_UNROLL
-      for (int r = 0; r < Rows; ++r) u::multiply_add(x[r], w, sum[r][j]);
+      for (int i = 0; i < Count; ++i) {
+        FINEGRAIN_UNROLL
+        for (int r = 0; r < Rows; ++r) u::multiply_add(x[r][i], w[i], sum[r][j]);
+      }
     }
   }
 }
-/// sum += a . a step, operand by operand.
+/// sum += a . a step, some operands at a time.
 template <format F, int Height, int Rows, int Panels, int... At>
 FINEGRAIN_INLINE void add_step(float const* a, std::byte const*& codes, std::int64_t distance,
                                vec (&sum)[Rows][Panels * vectors],
                                std::integer_sequence<int, At...>) {
-  (add_operand<F, Height, Rows, Panels, At>(a, codes, distance, sum), ...);
-}
-/// The same of one row: four of its numbers stay in registers, and codes are loaded once for them.
-template <format F, int Panels>
-FINEGRAIN_INLINE void add_step(float const* a, std::byte const* codes, std::int64_t distance,
-                               vec (&sum)[1][Panels * vectors]) {
-  using u = unit<codec<F>::products>;
-  constexpr int all = step_multiply_adds<F>, some = std::min(all, 4);
-  FINEGRAIN_UNROLL
-  for (int first = 0; first < all; first += some) {
-    vec x[some];
-    FINEGRAIN_UNROLL
-    for (int i = 0; i < some; ++i) x[i] = every_lane<codec<F>::products>(a[first + i]);
-    FINEGRAIN_UNROLL
-    for (int j = 0; j < Panels * vectors; ++j) {
-      ivec const c = load_step(codes, distance, j);
-      FINEGRAIN_UNROLL
-      for (int i = 0; i < some; ++i) u::multiply_add(x[i], operand<F>(c, first + i), sum[0][j]);
-    }
-  }
+  constexpr int some = operands_at_once<F, Rows>;
+  (add_operands<F, Height, At * some, some, Rows, Panels>(a, codes, distance, sum), ...);
 }
 /// The same with units that are made of all codes before.
 template <format F, int Rows, int Panels>
@@ -183,11 +201,10 @@ FINEGRAIN_INLINE void add_steps(float const* a, std::byte const* codes, std::int
                                 [[maybe_unused]] decoder<F> const& decode) {
   for (; steps > 0; --steps) {
     if constexpr (Fetches) fetch_steps<F, Panels>(codes, distance, end);
-    if constexpr (by_operand<F> && Height == 1)
-      add_step<F, Panels>(a, codes, distance, sum);
-    else if constexpr (by_operand<F>)
-      add_step<F, Height, Rows, Panels>(a, codes, distance, sum,
-                                        std::make_integer_sequence<int, step_multiply_adds<F>>());
+    if constexpr (by_operand<F>)
+      add_step<F, Height, Rows, Panels>(
+          a, codes, distance, sum,
+          std::make_integer_sequence<int, step_multiply_adds<F> / operands_at_once<F, Rows>>());
     else
       add_units<F, Rows, Panels>(a, codes, distance, sum, decode);
     codes += code_layout<F>::step_bytes;

@@ -43,8 +43,8 @@ struct packed_matrix {
   }
 
   /// Many tiles share the fetching of what comes then. A tile alone reads at the pace of memory: it
-  /// fetches 4 kB ahead, and one row of one part leaves even that to the machine, but for the long
-  /// steps of registers for matrices.
+  /// fetches 4 kB ahead, or 1 kB where it has few registers and takes units of one part fast; one row of
+  /// one part leaves even that to the machine, but for the long steps of registers for matrices.
   void run(strips<F> const& a, piece const& now, int count, bool, float* sums,
            piece const& then) const {
     float const* const panel = at(now.panel, now.k);
@@ -57,7 +57,8 @@ struct packed_matrix {
     else if constexpr (unit<F>::deep > 1)
       run(streams{bytes(panel + 1024), streams::every * unit_bytes});
     else
-      run(flow<1>{bytes(panel + 1024), a.rows() * unit<F>::parts > 1 ? unit_bytes : 0});
+      run(flow<1>{bytes(panel + (registers == 16 && unit<F>::parts == 1 ? 256 : 1024)),
+                  a.rows() * unit<F>::parts > 1 ? unit_bytes : 0});
   }
   float const* at(std::int64_t p, std::int64_t k) const {
     return data + (p * units + k) * panel_width;
