@@ -4,6 +4,7 @@
 #include <finegrain/cpu/expert_tasks.hpp>
 
 #include "../catch.hpp"
+#include "codes.hpp"
 #include "guarded.hpp"
 #include "layer.hpp"
 
@@ -104,7 +105,7 @@ numbers kept(numbers const& w, int N, int K) {
       for (int n = n0; n < n1; ++n)
         for (int k = k0; k < k1; ++k) {
           auto const i = std::size_t(n * K + k);
-          made[i] = scale == 0 ? 0 : scale * codec::value(codec::code(w[i] / scale));
+          made[i] = scale == 0 ? 0 : scale * codec::value(nearest_code<F>(w[i] / scale));
         }
     }
   return made;

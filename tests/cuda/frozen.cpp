@@ -1,10 +1,10 @@
 // Frozen layers on the device against the specification with the weights that their codes mean.
 // SPDX-License-Identifier: Apache-2.0
-#include <finegrain/cpu/codec.hpp>
 #include <finegrain/expr/describe.hpp>
 #include <finegrain/model/frozen.hpp>
 
 #include "../catch.hpp"
+#include "../cpu/codes.hpp"
 #include "../tiny.hpp"
 #include "device_layer.hpp"
 
@@ -30,7 +30,7 @@ void decode(float* w, std::int64_t rows, std::int64_t cols) {
         if (std::abs(x) > std::abs(most)) most = x;
       });
       auto const scale = static_cast<float>(bf16(code::scale(most)));
-      each([&](float& x) { x = scale == 0 ? 0 : scale * code::value(code::code(x / scale)); });
+      each([&](float& x) { x = scale == 0 ? 0 : scale * code::value(nearest_code<F>(x / scale)); });
     }
 }
 template <fg::Expr E, fg::format F, fg::format Rest = F>

@@ -48,12 +48,5 @@ inline double floor(double x) { return __builtin_floor(x); }
 inline double ceil(double x) { return __builtin_ceil(x); }
 inline long lround(double x) { return __builtin_lround(x); }
 
-// Of numbers that become codes, which are float.
-inline bool signbit(float x) { return __builtin_signbit(x) != 0; }
-inline float nearbyint(float x) { return __builtin_nearbyintf(x); }
-inline long lrint(float x) { return __builtin_lrintf(x); }
-inline int ilogb(float x) { return __builtin_ilogbf(x); }
-inline float ldexp(float x, int power) { return __builtin_ldexpf(x, power); }
-
 }  // namespace math
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -17,6 +17,13 @@ template <format F>
 concept Quantised =
     F == format::fp8 || F == format::int8 || F == format::int8_block || F == format::int4;
 
+/// The integers nearest to x, ties to even, from `least` to `most`.
+FINEGRAIN_INLINE ivec nearest(vec x, float least, float most) {
+  constexpr float places = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  vec const high = x > most ? vec{} + most : x, inside = high < least ? vec{} + least : high;
+  return reinterpret_cast<ivec>(inside + places) - std::bit_cast<std::int32_t>(places);
+}
+
 /// A quantised format. A number is scale * value(code); bf16 holds every value.
 ///
 ///   bits                  of a code
@@ -24,7 +31,7 @@ concept Quantised =
 ///   outputs               channels that share it
 ///   products              the format that they are multiplied in
 ///   scale(most)           for numbers of which `most` is the largest, with its sign
-///   code(x)               the code nearest to x, a number without its scale
+///   codes(x)              the codes nearest to x, numbers without their scales
 ///   value(code)           of one
 ///   zero                  where products are of integers: value(code) is code - zero
 ///   values(top, shift)    where they are of floats: value / times of a vector's codes, which are in
@@ -38,9 +45,7 @@ struct codec<format::int8> {
   static constexpr format products = as_integers ? format::int8 : format::bf16;
   static constexpr int bits = 8, block = 0, outputs = 1, zero = as_integers ? 128 : 0;
   static float scale(float most) { return math::abs(most) / 127; }
-  static std::uint32_t code(float x) {
-    return static_cast<std::uint32_t>(std::clamp(math::lrint(x), -127l, 127l) + zero) & 255;
-  }
+  FINEGRAIN_INLINE static ivec codes(vec x) { return (nearest(x, -127, 127) + zero) & 255; }
   static constexpr float value(std::uint32_t code) {
     return static_cast<float>(code) - (as_integers ? 128.0f : code < 128 ? 0.0f : 256.0f);
   }
@@ -64,9 +69,7 @@ struct codec<format::int4> {
   static constexpr format products = as_integers ? format::int4 : format::bf16;
   static constexpr float times = 1;
   static float scale(float most) { return most / -8; }  // that number is met as bf16 has it
-  static std::uint32_t code(float x) {
-    return static_cast<std::uint32_t>(std::clamp(math::lrint(x), -8l, 7l) + zero);
-  }
+  FINEGRAIN_INLINE static ivec codes(vec x) { return nearest(x, -8, 7) + zero; }
   static constexpr float value(std::uint32_t code) {
     return static_cast<float>(static_cast<int>(code) - zero);
   }
@@ -105,12 +108,15 @@ struct codec<format::fp8> {
   static constexpr int bits = 8, block = 128, outputs = 128;
   static constexpr float times = of_floats ? 0x1p120f : 1;
   static float scale(float most) { return math::abs(most) / 448; }
-  static std::uint32_t code(float x) {
-    float const a = std::min(math::abs(x), 448.0f);
-    int const e = a < 0x1p-6f ? -6 : math::ilogb(a);
-    // a = q * 2^(e - 3) with q in 8 ... 16, or below 8 where numbers are subnormal; 16 carries over
-    auto const q = static_cast<std::uint32_t>(math::nearbyint(math::ldexp(a, 3 - e)));
-    return ((static_cast<std::uint32_t>(e + 6) << 3) + q) | (math::signbit(x) ? 128u : 0u);
+  /// A float's upper bits, rounded to nearest, ties to even, are sign, exponent and mantissa; where codes are
+  /// subnormal, a sum that has their last place is.
+  FINEGRAIN_INLINE static ivec codes(vec x) {
+    vec const size = magnitude(x), a = size > 448.0f ? vec{} + 448.0f : size;
+    ivec const bits = reinterpret_cast<ivec>(a);
+    ivec const normal = ((bits + 0x7ffff + ((bits >> 20) & 1)) >> 20) - (120 << 3);
+    constexpr float places = 0x1.8p14f;
+    ivec const subnormal = reinterpret_cast<ivec>(a + places) - std::bit_cast<std::int32_t>(places);
+    return (a < 0x1p-6f ? subnormal : normal) | ((reinterpret_cast<ivec>(x) >> 24) & 128);
   }
   static constexpr float value(std::uint32_t code) {
     int const e = static_cast<int>(code >> 3 & 15), m = static_cast<int>(code & 7);

@@ -219,47 +219,81 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
   constexpr code_layout<F> layout() const { return {cols}; }
   constexpr std::int64_t matrix_bytes() const { return size() * layout().panel_bytes(); }
 
+  /// put(k, columns) for every `lanes` numbers [k, k + lanes) of `count` of rows [top, top + lanes), as columns;
+  /// from number `there` on, and for rows that are missing, they are 0.
+  template <class Put>
+  static void each_columns(finegrain::matrix<float const> w, std::int64_t top, std::int64_t begin,
+                           std::int64_t there, std::int64_t count, Put&& put) {
+    float const* from[lanes];
+    std::int64_t const n = std::clamp<std::int64_t>(w.rows - top, 0, lanes);
+    for (int r = 0; r < lanes; ++r) from[r] = r < n ? w.row(top + r) + begin : nullptr;
+    for (std::int64_t k = 0; k < count; k += lanes) {
+      vec columns[lanes]{};
+      if (n == lanes && k + lanes <= there) {
+        transpose(from, k, columns);
+      } else if (k < there) {
+        float const* here[lanes];
+        for (int r = 0; r < lanes; ++r) here[r] = r < n ? from[r] + k : nullptr;
+        transpose(here, n, std::min<std::int64_t>(lanes, there - k), columns);
+      }
+      put(k, columns);
+    }
+  }
+  /// The first of those of the largest magnitude, of each row.
+  static vec most_of(finegrain::matrix<float const> w, std::int64_t top, std::int64_t begin,
+                     std::int64_t count) {
+    vec most{};
+    each_columns(w, top, begin, count, count, [&](std::int64_t, vec const(&columns)[lanes]) {
+      FINEGRAIN_UNROLL
+      for (int i = 0; i < lanes; ++i)
+        most = magnitude(columns[i]) > magnitude(most) ? columns[i] : most;
+    });
+    return most;
+  }
+
   /// Vector j of panels [p, last) of matrix i, whose rows may share scales.
   void pack(finegrain::matrix<float const> w, int j, std::int64_t i, std::int64_t p,
             std::int64_t last) const {
     auto const at = layout();
+    constexpr int n = step_numbers<F>;
     std::int64_t const top = p * width() + (sides == 1 ? j * lanes : 0);
     for (std::int64_t b = 0; b < at.blocks(); ++b) {
-      std::int64_t const step = b * at.block_steps(), k = step * step_numbers<F>;
+      std::int64_t const step = b * at.block_steps(), k = step * n;
       std::int64_t const stop = std::min(at.steps(), step + at.block_steps());
-      std::int64_t const ks = std::min(cols, stop * step_numbers<F>) - k;
-      float common = 0;
-      if constexpr (code::outputs > 1)  // of both vectors' rows: the whole square
-        for (std::int64_t r = p * width(); r < std::min(rows, p * width() + code::outputs); ++r)
-          common = larger_of(common, most_of(w.row(r) + k, ks));
+      std::int64_t const there = std::clamp<std::int64_t>(cols - k, 0, (stop - step) * n);
+      vec common{};
+      if constexpr (code::outputs > 1) {  // of both vectors' rows: the whole square
+        for (std::int64_t r = p * width(); r < p * width() + code::outputs; r += lanes)
+          common = larger(common, magnitude(most_of(w, r, k, there)));
+        common = vec{} + largest(common);
+      }
       for (std::int64_t q = p; q < last; ++q) {
         std::byte* const panel = data + i * matrix_bytes() + q * at.panel_bytes();
+        std::int64_t const row = top + (q - p) * width();
+        vec const most = code::outputs > 1 ? common : most_of(w, row, k, there);
+        vec scales{};
         for (int lane = 0; lane < lanes; ++lane) {
-          std::int64_t const r = top + (q - p) * width() + lane;
-          float const* const numbers = r < rows ? w.row(r) + k : nullptr;
-          float const most = code::outputs > 1 ? common : numbers ? most_of(numbers, ks) : 0.0f;
-          float const scale = rounded_to_bf16(code::scale(most));
-          auto const bits = std::bit_cast<std::uint32_t>(scale);
-          auto const half = static_cast<std::uint16_t>(bits >> 16);
+          float const scale = rounded_to_bf16(code::scale(most[lane]));
+          auto const half = static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(scale) >> 16);
           std::memcpy(panel + at.scales_at(b) + (lane * vectors + j) * 2, &half, 2);
-          for (std::int64_t s = step; s < stop; ++s) {
-            std::uint32_t word = 0;
-            for (int n = 0; n < step_numbers<F>; ++n) {
-              std::int64_t const c = (s - step) * step_numbers<F> + n;
-              bool const there = numbers && c < ks && scale != 0;
-              word |= code::code(there ? numbers[c] / scale : 0.0f) << bit_of_code(code::bits, n);
-            }
-            std::memcpy(panel + at.step_at(s) + (j * lanes + lane) * 4, &word, 4);
-          }
+          scales[lane] = scale;
         }
+        std::byte* to = panel + at.step_at(step) + j * std::int64_t{sizeof(ivec)};
+        ivec codes{};
+        each_columns(w, row, k, there, (stop - step) * n,
+                     [&](std::int64_t first, vec const(&columns)[lanes]) {
+                       FINEGRAIN_UNROLL
+                       for (int c = 0; c < lanes; ++c) {
+                         int const place = static_cast<int>(first + c) % n;
+                         vec const x = scales != 0.0f ? columns[c] / scales : vec{};
+                         codes |= code::codes(x) << bit_of_code(code::bits, place);
+                         if (place < n - 1) continue;
+                         std::memcpy(to, &codes, sizeof codes);
+                         codes = ivec{}, to += at.step_bytes;
+                       }
+                     });
       }
     }
-  }
-  static float larger_of(float a, float b) { return math::abs(b) > math::abs(a) ? b : a; }
-  static float most_of(float const* x, std::int64_t count) {
-    float most = 0;
-    for (std::int64_t c = 0; c < count; ++c) most = larger_of(most, x[c]);
-    return most;
   }
 };
 

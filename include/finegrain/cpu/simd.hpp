@@ -56,6 +56,9 @@ FINEGRAIN_INLINE vec load_first(float const* p, std::int64_t n) {
 FINEGRAIN_INLINE void store_first(float* p, vec v, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) p[i] = v[i];
 }
+FINEGRAIN_INLINE vec magnitude(vec x) {
+  return reinterpret_cast<vec>(reinterpret_cast<ivec>(x) & INT32_MAX);
+}
 template <class V>
 FINEGRAIN_INLINE V larger(V a, V b) {
   return a > b ? a : b;
