@@ -1,4 +1,4 @@
-// expect: save_published: codes are not written to files: save the network that they were made of
+// expect: save_published: other programs read no packed weights: save the network that they were made
 // SPDX-License-Identifier: Apache-2.0
 #include <finegrain/cpu/cpu.hpp>
 #include <finegrain/io/frozen.hpp>

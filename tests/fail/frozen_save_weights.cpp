@@ -1,15 +1,18 @@
-// expect: save_weights: codes are not written to files: save the network that they were made of
+// expect: save_weights: this executor does not say how it packs weights: declare packing<X>
 // SPDX-License-Identifier: Apache-2.0
 #include <finegrain/cpu/cpu.hpp>
 #include <finegrain/io/frozen.hpp>
+#include <finegrain/reference/reference.hpp>
 
 namespace fg = finegrain;
 
-void run(fg::network<fg::linear<8, 8>, fg::cpu>& net) {
-  auto fast = fg::quantize<fg::format::bf16>(net);
 #ifdef FIXED
-  fg::save_weights(net, "weights.safetensors");
+using executor = fg::cpu;
 #else
-  fg::save_weights(fast, "weights");
+using executor = fg::basic_reference<float>;
 #endif
+
+void run(fg::network<fg::linear<8, 8>, executor>& net) {
+  auto fast = fg::quantize<fg::format::bf16>(net);
+  fg::save_weights(fast, "weights.safetensors");
 }

@@ -202,6 +202,23 @@ TEST_CASE("a damaged checkpoint is loaded or refused, and then nothing has chang
       });
 }
 
+TEST_CASE("damaged packed weights are loaded as they were, or refused") {
+  folder const here;
+  std::string const path = here / "w";
+  reader const net{fg::network<reader::expression, fg::cpu>({.deviation = 0.3})};
+  fg::save_weights(net, path);
+  std::string const whole = contents(path);
+  attempt(
+      6, [&](damage& with) { put(path, damaged(whole, with)); },
+      [&](state&) {
+        reader const read = fg::load_weights<reader>(path);
+        for (auto const [at, bytes] : reader::arrays())
+          if (std::memcmp(read.packed().data() + at, net.packed().data() + at,
+                          std::size_t(bytes)) != 0)
+            FAIL("damage was not seen");
+      });
+}
+
 TEST_CASE("damaged published weights are loaded or refused, and then nothing has changed") {
   folder const here;
   std::string const path = here / "model.safetensors";

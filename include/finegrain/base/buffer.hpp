@@ -7,6 +7,7 @@
 #include <new>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
 #include "bounds.hpp"
 #include "matrix.hpp"
@@ -70,11 +71,18 @@ class buffer {
   std::int64_t size_ = 0;
 };
 
+/// Where an array stands in a block of memory: bytes [at, at + bytes).
+struct array_place {
+  std::int64_t at = 0, bytes = 0;
+};
+
 /// Cuts one block of memory into arrays, first to last. A default-constructed one only counts: that
 /// is how sizes are computed, while compiling too, by the very code that later binds the pointers.
 class arena {
  public:
   constexpr arena() = default;
+  /// One that counts, and lists the arrays that are not empty.
+  explicit arena(std::vector<array_place>& list) : list_(&list) {}
   constexpr arena(std::byte* memory, std::int64_t bytes)
       : memory_(memory), bytes_(bytes), counting_(false) {}
 
@@ -100,6 +108,7 @@ class arena {
     std::int64_t const at = used_;
     used_ += ceil_div(bytes, alignment) * alignment;
     if (used_ > peak_) peak_ = used_;
+    if (list_ && bytes > 0) list_->push_back({at, bytes});
     if (counting_) return nullptr;
     if (used_ > bytes_)
       throw invalid_argument("the workspace holds %lld bytes and %lld are needed",
@@ -110,6 +119,7 @@ class arena {
   std::byte* memory_ = nullptr;
   std::int64_t bytes_ = 0, used_ = 0, peak_ = 0;
   bool counting_ = true;
+  std::vector<array_place>* list_ = nullptr;
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -18,6 +18,12 @@ namespace finegrain::inline FINEGRAIN_ABI {
 ///   int4         -8 ... 7, a scale for 32 of a channel's weights
 enum class format { f64, f32, bf16, fp8, int8, int8_block, int4 };
 
+/// Its name above.
+constexpr char const* name_of(format f) {
+  constexpr char const* of[] = {"f64", "f32", "bf16", "fp8", "int8", "int8_block", "int4"};
+  return of[static_cast<int>(f)];
+}
+
 /// Bits of one number.
 constexpr int bits(format f) {
   constexpr int of[] = {64, 32, 16, 8, 8, 8, 4};

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <string>
+
 #include "../plan/frozen.hpp"
 #include "frozen_experts.hpp"
 #include "latent_attention.hpp"
@@ -48,6 +50,30 @@ struct frozen_routed : frozen_experts<F> {
 };
 
 }  // namespace FINEGRAIN_ISA
+
+/// Of the instruction set, what changes panels: not which instructions read them.
+template <>
+struct packing<cpu> {
+  static constexpr char const* executor = "cpu";
+
+  template <format F>
+  static std::string text() {
+    using namespace simd;
+    constexpr format products = panels<F>::products;
+    std::string words = std::string(name_of(F)) + ", panels of " + std::to_string(vectors) + " x " +
+                        std::to_string(lanes) + " rows";
+    if (k_multiple < products >> 1) words += ", k by " + std::to_string(k_multiple<products>);
+    if constexpr (Quantised<F>)
+      words += ", 0 is code " + std::to_string(codec<F>::code(0));
+    else if constexpr (F == format::bf16)
+      words += unit<F>::flushes ? ", subnormals are 0" : "";
+    return words;
+  }
+  template <format F>
+  static void prepare() {
+    if constexpr (simd::in_matrices<simd::panels<F>::products>) require_matrix_registers();
+  }
+};
 
 template <formats F, int In, int Out>
 requires(Packable<F.rest>) struct frozen_weights<cpu, F, linear<In, Out>> : frozen_product<F.rest> {

@@ -8,11 +8,14 @@ namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 namespace simd {
 
-/// Units that hold so many numbers along k; of two numbers as many as codes come at a time, or vectors.
+/// Numbers along k whose units come together: of two numbers as many as codes come at a time, or vectors.
+template <format F>
+inline constexpr std::int64_t k_multiple =
+    F == format::f32 ? 1 : std::max({lanes, 8, unit<F>::numbers* unit<F>::deep});
+/// Units that hold so many numbers along k.
 template <format F>
 constexpr std::int64_t units_of(std::int64_t numbers) {
-  constexpr std::int64_t some = std::max({lanes, 8, unit<F>::numbers * unit<F>::deep});
-  return F == format::f32 ? numbers : ceil_div(numbers, some) * (some / 2);
+  return ceil_div(numbers, k_multiple<F>) * (k_multiple<F> / unit<F>::numbers);
 }
 
 /// A part of B: units [k, k + units) of a panel; without units nothing.

@@ -19,6 +19,7 @@ namespace simd {
 ///   parts                         multiply-adds that it takes
 ///   kept                          floats that it is in a strip of A's rows: its parts; of integers its
 ///                                 numbers, until the rows are finished
+///   flushes                       whether a number that is subnormal becomes 0
 ///   deep                          units of a row that stand side by side in a strip, and that a tile takes
 ///                                 at a time: as many as registers for matrices hold, or 1; integers are
 ///                                 put side by side as they are finished
@@ -77,6 +78,7 @@ struct unit<format::bf16> {
   static constexpr int numbers = 2;
   static constexpr int deep = matrix_registers ? 16 : 1;
 #if defined(__AVX512BF16__)
+  static constexpr bool flushes = true;
   static constexpr int parts = 1, kept = 1;
   FINEGRAIN_INLINE static vec part(vec b, int) { return b; }
   FINEGRAIN_INLINE static void multiply_add(vec a, vec b, vec& to) {
@@ -85,6 +87,7 @@ struct unit<format::bf16> {
     to = sum;
   }
 #else
+  static constexpr bool flushes = false;
   static constexpr int parts = 2, kept = 2;
   FINEGRAIN_INLINE static vec part(vec b, int i) {
     ivec const units = reinterpret_cast<ivec>(b);

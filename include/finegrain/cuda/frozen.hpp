@@ -2,6 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <string>
+#include <type_traits>
+
 #include "../expr/latent_attention.hpp"
 #include "../plan/frozen.hpp"
 #include "coded_linear.hpp"
@@ -69,6 +72,20 @@ struct frozen_product {
 };
 
 }  // namespace device
+
+/// Codes stand alike for every device, whichever kernels read them; all else is the network's numbers.
+template <class T>
+struct packing<basic_cuda<T>> {
+  static constexpr char const* executor = "cuda";
+
+  template <format F>
+  static std::string text() {
+    if (device::is_coded(F)) return name_of(F);
+    return std::is_same_v<T, float> ? "f32" : std::is_same_v<T, bf16> ? "bf16" : "fp16";
+  }
+  template <format F>
+  static void prepare() {}
+};
 
 template <class T, formats F, int In, int Out>
 requires(device::is_coded(F.rest)) struct frozen_weights<basic_cuda<T>, F, linear<In, Out>>

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <iterator>
+#include <type_traits>
 #include <vector>
 
 #include "../plan/place.hpp"
@@ -78,15 +79,17 @@ struct place<basic_cuda<T>> {
   }
   static std::int64_t read(X const& on, std::int64_t const* from) { return number_at(on, from); }
   static parallel threads(X const&) { return default_threads(); }
-  template <class Make>
-  static void write(X const& on, buffer<T> const& to, Make&& make) {
-    finegrain::buffer<T> numbers(to.size());
+  template <class N, class Make>
+  static void write(X const& on, std::span<N> to, Make&& make) {
+    finegrain::buffer<N> numbers(std::ssize(to));
     make(numbers.data(), threads(on));
-    device::runtime::copy(to.data(), numbers.data(), to.bytes(), on.stream);
+    device::runtime::copy(to.data(), numbers.data(), device::bytes_of<N>(std::ssize(to)),
+                          on.stream);
   }
-  static std::vector<T> fetched(X const& on, std::span<T const> numbers) {
-    std::vector<T> made(numbers.size());
-    device::runtime::copy(made.data(), numbers.data(), device::bytes_of<T>(std::ssize(made)),
+  template <class N>
+  static std::vector<std::remove_const_t<N>> fetched(X const& on, std::span<N> numbers) {
+    std::vector<std::remove_const_t<N>> made(numbers.size());
+    device::runtime::copy(made.data(), numbers.data(), device::bytes_of<N>(std::ssize(made)),
                           on.stream);
     return made;
   }
@@ -95,7 +98,7 @@ struct place<basic_cuda<T>> {
   }
   static float const* seen(X const& on, std::vector<float>& memory, T const* from,
                            std::int64_t count) {
-    std::vector<T> const numbers = fetched(on, {from, static_cast<std::size_t>(count)});
+    std::vector<T> const numbers = fetched(on, span_of(from, count));
     memory.assign(numbers.size(), 0);
     std::transform(numbers.begin(), numbers.end(), memory.begin(),
                    [](T x) { return static_cast<float>(x); });

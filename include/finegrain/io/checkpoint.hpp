@@ -4,10 +4,8 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <string>
-#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -27,40 +25,6 @@ struct training_state {
 
 namespace detail {
 
-/// A line of a text, without its indentation, columns one space apart.
-struct text_line {
-  std::size_t indentation = 0;
-  std::string words;
-  bool operator==(text_line const&) const = default;
-};
-/// Takes the first line off a text; of an empty one, an empty line.
-FINEGRAIN_LAZY inline text_line take_line(std::string_view& text) {
-  text_line line;
-  std::size_t const end = std::min(text.find('\n'), text.size());
-  for (char const c : text.substr(0, end)) {
-    if (c == ' ' && line.words.empty())
-      ++line.indentation;
-    else if (c != ' ' || line.words.back() != ' ')
-      line.words += c;
-  }
-  text.remove_prefix(std::min(end + 1, text.size()));
-  return line;
-}
-
-/// Where two descriptions differ, in a sentence: in the innermost stage. Empty if they do not. A file's
-/// may have any number of lines: none is kept that is not shown.
-FINEGRAIN_LAZY inline std::string difference(std::string_view file, std::string_view here) {
-  std::optional<std::pair<text_line, text_line>> innermost;
-  while (!file.empty() || !here.empty()) {
-    text_line theirs = take_line(file), ours = take_line(here);
-    if (theirs != ours && (!innermost || theirs.indentation > innermost->first.indentation))
-      innermost.emplace(std::move(theirs), std::move(ours));
-  }
-  if (!innermost) return {};
-  return "the architecture has \"" + innermost->first.words + "\" in the file, \"" +
-         innermost->second.words + "\" here";
-}
-
 /// Whether a file holds the weights of a list as save_weights writes them, and nothing else.
 FINEGRAIN_LAZY inline bool holds_weights(safetensors_file const& file,
                                          std::vector<weight_entry> const& entries) {
@@ -79,24 +43,8 @@ FINEGRAIN_LAZY inline void read_tensors(safetensors_file const& file,
                                         std::string const& architecture) {
   std::vector<std::string> differences;
   if (!is_checkpoint(file)) differences.push_back("the file is no checkpoint");
-  std::string const* const theirs = file.metadata("architecture");
-  std::string sentence =
-      theirs ? difference(*theirs, architecture) : "the file names no architecture";
-  if (!sentence.empty()) differences.push_back(std::move(sentence));
-  std::vector<bool> known(file.tensors().size());
-  std::vector<tensor_entry const*> found;
-  for (tensor_view const& tensor : tensors) {
-    tensor_entry const* const entry = file.find(tensor.name);
-    found.push_back(entry);
-    if (entry) known[std::size_t(entry - file.tensors().data())] = true;
-    if (!entry)
-      differences.push_back(tensor.name + " is missing");
-    else if (entry->type != tensor.type || entry->shape != tensor.shape)
-      differences.push_back(tensor.name + " is " + form(*entry) + " in the file, " +
-                            form(tensor.type, tensor.shape) + " here");
-  }
-  for (std::size_t i = 0; i < known.size(); ++i)
-    if (!known[i]) differences.push_back(file.tensors()[i].name + " is unknown here");
+  compare_architectures(file, architecture, differences);
+  auto const found = find_tensors(file, tensors, differences);
   if (!differences.empty()) throw mismatch(file.path(), std::move(differences));
   for (std::size_t i = 0; i < tensors.size(); ++i) file.read(*found[i], tensors[i].data);
 }

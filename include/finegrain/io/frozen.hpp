@@ -4,6 +4,7 @@
 
 #include "../base/math.hpp"
 #include "../model/frozen.hpp"
+#include "packed.hpp"
 #include "published.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -43,7 +44,7 @@ class weights_in_files {
     std::span const mine(from(first), from(first + count));
     stage_ = {};
     stage_ = typename place<X>::template buffer<S>(count);
-    place<X>::write(on_, stage_, [&](S* numbers, parallel const& threads) {
+    place<X>::write(on_, span_of(stage_.data(), count), [&](S* numbers, parallel const& threads) {
       std::int64_t behind = 0;  // the last weight; up to the next there is padding
       for (stored_weight const& weight : mine) {
         weight_entry const& to = *weight.to;
@@ -99,27 +100,39 @@ requires(detail::is_frozen<N>) N
                                 detail::find_published<E>(files, entries, place, name, config));
 }
 
-/// A frozen network whose weights are read as load_weights reads them.
+/// Writes a frozen network's weights as they are packed, atomically: load_weights<N>(path) then makes no
+/// codes anew. Such a file is for networks of the same expression, formats and executor, and on cpu of
+/// instruction sets that pack alike. Throws file_error; a file that was there is then still there.
+template <class N>
+requires(detail::is_frozen<N>) void save_weights(N const& net, std::string const& path) {
+  static_assert(Packing<typename N::executor>,
+                "save_weights: this executor does not say how it packs weights: declare packing<X> "
+                "(plan/frozen.hpp), or save the network that this one was made of");
+  if constexpr (Packing<typename N::executor>) detail::write_packed(net, path);
+}
+/// A frozen network whose weights save_weights wrote: of a frozen one, which are read as they are, straight
+/// to their place; or of one that learns, of which codes are made a stage at a time (load_published).
+///
+/// Throws file_error, also where a checksum shows that packed weights were damaged; mismatch with the list of
+/// differences, of packed weights in the expression, the executor, the formats or how it packs them.
 template <class N>
 requires(detail::is_frozen<N>) N
     load_weights(std::string const& path, typename N::executor on = {}) {
   tensor_files const files(path);
+  if constexpr (Packing<typename N::executor>)
+    if (auto const& all = files.tensors(); !all.empty() && detail::is_packed(*all[0].file))
+      return detail::read_packed<N>(*all[0].file, std::move(on));
   auto const entries = list_weights<typename N::expression>();
   return detail::frozen_from<N>(std::move(on), detail::find_own(files, entries));
 }
 
 // A frozen network where one of weights that learn is asked for.
-template <class N>
-requires(detail::is_frozen<N>) void save_weights(N const&, std::string const&) {
-  static_assert(
-      detail::never<N>,
-      "save_weights: codes are not written to files: save the network that they were made of");
-}
 template <class N, class... Rest>
 requires(detail::is_frozen<N>) void save_published(N const&, std::string const&, Rest&&...) {
   static_assert(
       detail::never<N>,
-      "save_published: codes are not written to files: save the network that they were made of");
+      "save_published: other programs read no packed weights: save the network that they were made "
+      "of, or save_weights(net, path) for this one");
 }
 template <class N>
 requires(detail::is_frozen<N>) void load_weights(N const&, std::string const&) {

@@ -244,6 +244,12 @@ std::vector<stored_weight> find_weights(tensor_files const& files,
                                         std::string const& place, Name&& name,
                                         std::vector<std::string> differences,
                                         char const* scope = nullptr, bool tied = false) {
+  for (placed_tensor const& t : files.tensors())
+    if (is_packed(*t.file))
+      throw file_error(
+          "%.300s holds packed weights: load_weights<N>(path) reads it, N the type of the frozen "
+          "network that was saved",
+          t.file->path().c_str());
   std::vector<stored_weight> found;
   std::set<std::string> known, noted;
   std::size_t nameless = 0;

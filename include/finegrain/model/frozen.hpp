@@ -2,6 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "../base/span.hpp"
 #include "../plan/frozen.hpp"
 #include "network.hpp"
 
@@ -34,10 +40,18 @@ class frozen : public inference<frozen<E, X, F>, E, X> {
   explicit frozen(network<E, X> const& net) : frozen(net.on(), finite(net)) {}
   /// Weights as plan/frozen.hpp takes them, finite ones where the format is quantised.
   template <class W>
-  frozen(X on, W const& weights)
-      : base(std::move(on)), numbers_(weight_bytes()), weights_(bound()) {
+  frozen(X on, W const& weights) : frozen(std::move(on)) {
     detail::fill<E>(base::on_, weights_, weights);
     place<X>::wait(base::on_);  // a pass may read codes ahead of the kernels behind which it starts
+  }
+
+  /// A network of weights that were packed before, on an executor of the same packing: put(on, memory)
+  /// writes each of arrays() in memory, which is the executor's.
+  template <class Put>
+  static frozen of_packed(X on, Put&& put) {
+    frozen made(std::move(on));
+    put(std::as_const(made).on(), span_of(made.numbers_.data(), made.numbers_.size()));
+    return made;
   }
 
   template <class M>
@@ -56,6 +70,18 @@ class frozen : public inference<frozen<E, X, F>, E, X> {
     static_cast<void>(frozen_weights<X, F, E>(counting));
     return counting.used();
   }
+  /// Where the weights' arrays stand in packed(), those that have any bytes.
+  static std::vector<array_place> arrays() {
+    std::vector<array_place> list;
+    arena listing(list);
+    static_cast<void>(frozen_weights<X, F, E>(listing));
+    return list;
+  }
+  /// The memory of the weights, the executor's. What lies between arrays was written by nobody.
+  std::span<std::byte const> packed() const {
+    detail::check_holds(numbers_.size(), weight_bytes());
+    return span_of<std::byte const>(numbers_.data(), numbers_.size());
+  }
   /// The weights as plans read them.
   frozen_weights<X, F, E> const& weights() const {
     detail::check_holds(numbers_.size(), weight_bytes());
@@ -63,6 +89,7 @@ class frozen : public inference<frozen<E, X, F>, E, X> {
   }
 
  private:
+  explicit frozen(X on) : base(std::move(on)), numbers_(weight_bytes()), weights_(bound()) {}
   /// The network's weights; throws where one is not finite and ought to be.
   static typename X::scalar const* finite(network<E, X> const& net) {
     auto const all = net.parameters();

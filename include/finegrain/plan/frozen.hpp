@@ -41,6 +41,21 @@ struct frozen_weights : weights<E, typename X::scalar const> {
   S* numbers_;
 };
 
+/// What decides, beside the expression, which bytes the arrays of executor X's frozen weights hold: for
+/// files of them. An executor that specialises frozen_weights declares it too; without it, its networks
+/// are not written.
+///
+///   executor         X's name
+///   text<F>()        how weights of format F stand there: the same words, the same bytes
+///   prepare<F>()     throws what making them would throw on this machine
+template <class X>
+struct packing;
+/// Executors that declare it.
+template <class X>
+concept Packing = requires {
+  packing<X>::executor;
+};
+
 template <class X, formats F, Named E>
 struct frozen_weights<X, F, E> : frozen_weights<X, F, detail::inner_t<E>> {
   using frozen_weights<X, F, detail::inner_t<E>>::frozen_weights;

@@ -84,7 +84,7 @@ template <class X, class Buffer>
 void start_weights(X const& on, std::vector<weight_entry> const& entries, Buffer const& to,
                    initialisation const& how) {
   using S = typename X::scalar;
-  place<X>::write(on, to, [&](S* numbers, parallel threads) {
+  place<X>::write(on, span_of(to.data(), to.size()), [&](S* numbers, parallel threads) {
     std::fill_n(numbers, to.size(), S(0));
     initialise<S>(entries, numbers, how, threads);
   });

@@ -52,13 +52,16 @@ struct place {
   static void check(config const&, routing_request const&) {}
   /// Threads for work of the host's on weights.
   static parallel const& threads(X const& on) { return on.threads; }
-  /// Fills new weights: make(data, threads) writes them in memory of the host.
-  template <class Make>
-  static void write(X const& on, buffer<S> const& to, Make&& make) {
+  /// Fills an array of weights: make(data, threads) writes them in memory of the host.
+  template <class T, class Make>
+  static void write(X const& on, std::span<T> to, Make&& make) {
     make(to.data(), threads(on));
   }
   /// An array's numbers as the host reads them, these or a copy; and back.
-  static std::span<S const> fetched(X const&, std::span<S const> numbers) { return numbers; }
+  template <class T>
+  static std::span<T const> fetched(X const&, std::span<T> numbers) {
+    return numbers;
+  }
   static void store(X const&, std::vector<S> const& from, std::span<S> to) {
     std::copy(from.begin(), from.end(), to.begin());
   }
