@@ -126,6 +126,17 @@ TEST_CASE("an arena that counts finds what binding takes, while compiling too") 
   CHECK(a.d.stride == 7);
 }
 
+TEST_CASE("an arena lists where arrays stand, those that are not empty") {
+  std::vector<fg::array_place> list;
+  fg::arena listing(list);
+  arrays{listing};
+  CHECK(listing.used() == counted());
+  REQUIRE(list.size() == 3);
+  CHECK((list[0].at == 0 && list[0].bytes == 20));
+  CHECK((list[1].at == 64 && list[1].bytes == 72));
+  CHECK((list[2].at == 192 && list[2].bytes == 84));
+}
+
 TEST_CASE("an arena that is too small says by how much") {
   fg::buffer<> memory(256);
   fg::arena small(memory.data(), memory.size());

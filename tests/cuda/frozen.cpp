@@ -1,10 +1,12 @@
 // Frozen layers on the device against the specification with the weights that their codes mean.
 // SPDX-License-Identifier: Apache-2.0
+#include <finegrain/cpu/cpu.hpp>
 #include <finegrain/expr/describe.hpp>
-#include <finegrain/model/frozen.hpp>
+#include <finegrain/io/frozen.hpp>
 
 #include "../catch.hpp"
 #include "../cpu/codes.hpp"
+#include "../folder.hpp"
 #include "../tiny.hpp"
 #include "device_layer.hpp"
 
@@ -392,6 +394,31 @@ TEST_CASE("frozen: weights of the device that are not finite are not quantised")
   CHECK_THROWS_WITH(fg::quantize<format::int4>(net),
                     ContainsSubstring("\"experts.3.gate\" has a weight that is not finite"));
   CHECK_NOTHROW(fg::quantize<format::bf16>(net));
+}
+TEMPLATE_TEST_CASE_SIG("frozen: packed weights come back out of a file", "",
+                       ((fg::format F, fg::format Rest), F, Rest), (format::int4, format::int8),
+                       (format::fp8, format::int8_block), (format::bf16, format::bf16)) {
+  NEED_GPU();
+  using E = fg::then<fg::mixture<small>, fg::then<fg::rmsnorm<72>, fg::head<72, 96>>>;
+  using frozen = fg::frozen<E, fg::cuda, fg::formats(F, Rest)>;
+  folder const here;
+  device_network<E> const net(drawn<E>(7));
+  frozen const made(net);
+  fg::save_weights(made, here / "w");
+  auto const read = fg::load_weights<frozen>(here / "w");
+  for (auto const [at, bytes] : frozen::arrays())
+    CHECK(same_bits(download(made.packed().data() + at, bytes),
+                    download(read.packed().data() + at, bytes)));
+  numbers const x = rounded(random_numbers(5 * 72, 11));
+  CHECK(same(run(read, x), run(made, x)));
+  using of_host = fg::frozen<E, fg::cpu, fg::formats(F, Rest)>;
+  CHECK_THROWS_WITH(fg::load_weights<of_host>(here / "w"),
+                    ContainsSubstring("the executor: \"cuda\" in the file, \"cpu\" here"));
+  using other = fg::frozen<E, fg::cuda, fg::formats(F, format::fp8)>;
+  CHECK_THROWS_WITH(
+      fg::load_weights<other>(here / "w"),
+      ContainsSubstring("what are no experts: \"" + fg::packing<fg::cuda>::text<Rest>() +
+                        "\" in the file, \"fp8\" here"));
 }
 TEST_CASE("codes on the device take the bytes that their formats say") {
   constexpr fg::config c{.hidden = 2048, .width = 1408, .routed = 64, .top_k = 6, .shared = 2};

@@ -3,8 +3,9 @@
 #include <atomic>
 #include <cstddef>
 #include <cstring>
+#include <finegrain/cpu/cpu.hpp>
 #include <finegrain/io/checkpoint.hpp>
-#include <finegrain/io/published.hpp>
+#include <finegrain/io/frozen.hpp>
 #include <finegrain/reference/reference.hpp>
 
 #include "../allocations.hpp"
@@ -246,6 +247,20 @@ TEST_CASE("a checkpoint with any byte of its header changed is loaded, or change
       [&](run& to) {
         fg::load_checkpoint(to.net, {to.first, to.second}, here / "c");
       });
+  CHECK(found.refused > 100);
+}
+
+TEST_CASE("packed weights with any byte of their header changed are loaded, or refused in a line") {
+  using frozen = fg::frozen<layer, fg::cpu, fg::format::int8>;
+  folder const here;
+  fg::save_weights(frozen(fg::network<layer, fg::cpu>()), here / "w");
+  std::string const whole = contents(here / "w");
+  count found;
+  each_mutant(header_of(whole), 401, [&](std::string const& mutant) {
+    put(here / "w", with_header(whole, mutant));
+    attempt(found, mutant, 100'000, " ",
+            [&] { static_cast<void>(fg::load_weights<frozen>(here / "w")); });
+  });
   CHECK(found.refused > 100);
 }
 
