@@ -64,7 +64,7 @@ struct packing<cpu> {
                         std::to_string(lanes) + " rows";
     if (k_multiple < products >> 1) words += ", k by " + std::to_string(k_multiple<products>);
     if constexpr (Quantised<F>)
-      words += ", 0 is code " + std::to_string(codec<F>::code(0));
+      words += ", 0 is code " + std::to_string(codec<F>::codes(vec{})[0]);
     else if constexpr (F == format::bf16)
       words += unit<F>::flushes ? ", subnormals are 0" : "";
     return words;
