@@ -59,10 +59,10 @@ struct packing<cpu> {
   template <format F>
   static std::string text() {
     using namespace simd;
-    constexpr format products = panels<F>::products;
+    constexpr std::int64_t multiple = k_multiple<panels<F>::products>();
     std::string words = std::string(name_of(F)) + ", panels of " + std::to_string(vectors) + " x " +
                         std::to_string(lanes) + " rows";
-    if (k_multiple < products >> 1) words += ", k by " + std::to_string(k_multiple<products>);
+    if (multiple > 1) words += ", k by " + std::to_string(multiple);
     if constexpr (Quantised<F>)
       words += ", 0 is code " + std::to_string(codec<F>::codes(vec{})[0]);
     else if constexpr (F == format::bf16)

@@ -10,12 +10,13 @@ namespace simd {
 
 /// Numbers along k whose units come together: of two numbers as many as codes come at a time, or vectors.
 template <format F>
-inline constexpr std::int64_t k_multiple =
-    F == format::f32 ? 1 : std::max({lanes, 8, unit<F>::numbers* unit<F>::deep});
+constexpr std::int64_t k_multiple() {
+  return F == format::f32 ? 1 : std::max({lanes, 8, unit<F>::numbers * unit<F>::deep});
+}
 /// Units that hold so many numbers along k.
 template <format F>
 constexpr std::int64_t units_of(std::int64_t numbers) {
-  return ceil_div(numbers, k_multiple<F>) * (k_multiple<F> / unit<F>::numbers);
+  return ceil_div(numbers, k_multiple<F>()) * (k_multiple<F>() / unit<F>::numbers);
 }
 
 /// A part of B: units [k, k + units) of a panel; without units nothing.

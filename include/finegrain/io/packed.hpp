@@ -62,7 +62,7 @@ std::vector<packed_fact> packed_facts() {
   using how = packing<typename N::executor>;
   return {{"executor", "the executor", how::executor},
           {"experts", "experts", how::template text<N::stored.experts>()},
-          {"rest", "what are no experts", how::template text<N::stored.rest>()}};
+          {"rest", "the rest", how::template text<N::stored.rest>()}};
 }
 
 /// The tensors of a file, at these places of a network's memory, the checksums behind them.

@@ -43,7 +43,8 @@ struct frozen_weights : weights<E, typename X::scalar const> {
 
 /// What decides, beside the expression, which bytes the arrays of executor X's frozen weights hold: for
 /// files of them. An executor that specialises frozen_weights declares it too; without it, its networks
-/// are not written.
+/// are not written. What the words cannot say of a stage of your own, its name must: a file has
+/// describe(E) too, and the arrays' sizes.
 ///
 ///   executor         X's name
 ///   text<F>()        how weights of format F stand there: the same words, the same bytes
