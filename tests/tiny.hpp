@@ -48,6 +48,15 @@ inline constexpr finegrain::architecture tied_numbers = [] {
 }();
 using tied_decoder = finegrain::decoder<tied_numbers>;
 
+/// And that with constants, as Granite's models have them.
+inline constexpr finegrain::architecture multiplied_numbers = [] {
+  finegrain::architecture a = tied_numbers;
+  a.attention.scale = 0.125;
+  a.multipliers = {.embedding = 12, .residual = 0.22, .logits = 1 / 6.0};
+  return a;
+}();
+using multiplied_decoder = finegrain::decoder<multiplied_numbers>;
+
 /// n + 1 ids: a sentence again and again. Inputs are the first n, targets the last n.
 struct text {
   std::vector<std::int32_t> ids;

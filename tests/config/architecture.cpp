@@ -93,6 +93,23 @@ TEST_CASE("a form that attention cannot have is refused in a sentence") {
     CHECK_THAT(complaint([&](a& x) { x.attention = {.norm = each, .epsilon = epsilon}; }),
                ContainsSubstring("attention_form: epsilon"));
   CHECK_THAT(complaint([](a& x) { x.attention.yarn.factor = 0; }), ContainsSubstring("factor"));
+  CHECK(complaint([](a& x) { x.attention.scale = 0.015625; }).empty());
+  for (double const scale : {-0.125, double(INFINITY), double(NAN)})
+    CHECK_THAT(complaint([&](a& x) { x.attention.scale = scale; }),
+               ContainsSubstring("attention_form: scale"));
+}
+
+TEST_CASE("multipliers are positive and finite") {
+  using a = fg::architecture;
+  CHECK(complaint([](a& x) { x.multipliers = {12, 0.22, 1 / 6.0}; }).empty());
+  for (double const by : {0.0, -1.0, double(INFINITY), double(NAN)}) {
+    CHECK_THAT(complaint([&](a& x) { x.multipliers.embedding = by; }),
+               ContainsSubstring("multipliers: each must be positive"));
+    CHECK_THAT(complaint([&](a& x) { x.multipliers.residual = by; }),
+               ContainsSubstring("multipliers: each must be positive"));
+    CHECK_THAT(complaint([&](a& x) { x.multipliers.logits = by; }),
+               ContainsSubstring("multipliers: each must be positive"));
+  }
 }
 
 TEST_CASE("latent attention is refused with other head sizes or odd rotary ones") {

@@ -35,7 +35,16 @@ constexpr fg::attention_form biased{.bias = true, .theta = 1e6},
                .rotary = 6,
                .theta = 500,
                .epsilon = 1e-3,
+               .scale = 0.125,
                .yarn = {.factor = 4, .original = 64, .fast = 8, .slow = 2, .mscale_all = 0.5f}};
+
+/// What attention makes times a factor.
+template <int D, int Heads, int KvHeads, int Dim, fg::attention_form Form = fg::attention_form{}>
+using fused_times = decltype(fg::residual(
+    fg::rmsnorm<D>{} | fg::attention<D, Heads, KvHeads, Dim, Form>{} | fg::times<D, 0.22>{}));
+template <int D, int Heads, int KvHeads, int Dim, fg::attention_form Form = fg::attention_form{}>
+using composed_times = decltype(fg::residual(
+    hidden_norm<D>{} | fg::attention<D, Heads, KvHeads, Dim, Form>{} | fg::times<D, 0.22>{}));
 
 using grouped = fused<40, 4, 2, 12>;  // small weights: 3 blocks of rows and more are tasks alone
 static_assert(40 * 12 * (4 + 2 + 2) < fg::simd::small_weights);
@@ -49,16 +58,22 @@ void check_same(A const& a, B const& b) {
   CHECK(same(a.all_gradients(), b.all_gradients()));
 }
 
-template <int D, int Heads, int KvHeads, int Dim, fg::attention_form Form = fg::attention_form{}>
-void check_composed(std::int64_t T, fg::batch const& b = {}) {
-  numbers const x = random_numbers(T * D, 2), dy = random_numbers(T * D, 3);
-  layer<fused<D, Heads, KvHeads, Dim, Form>> one;
-  layer<composed<D, Heads, KvHeads, Dim, Form>> two;
+template <class One, class Two>
+void check_plans(std::int64_t T, fg::batch const& b) {
+  layer<One> one;
+  layer<Two> two;
+  numbers const x = random_numbers(T * one.in, 2), dy = random_numbers(T * one.in, 3);
   check_same(one.train(x, dy, b), two.train(x, dy, b));
   CHECK(same(one.forward(x, b), two.forward(x, b)));
   one.mode = two.mode = fg::gradients::accumulate;
   one.before = two.before = 1;
   check_same(one.train(x, dy, b), two.train(x, dy, b));
+}
+template <int D, int Heads, int KvHeads, int Dim, fg::attention_form Form = fg::attention_form{}>
+void check_composed(std::int64_t T, fg::batch const& b = {}) {
+  check_plans<fused<D, Heads, KvHeads, Dim, Form>, composed<D, Heads, KvHeads, Dim, Form>>(T, b);
+  check_plans<fused_times<D, Heads, KvHeads, Dim, Form>,
+              composed_times<D, Heads, KvHeads, Dim, Form>>(T, b);
 }
 
 TEST_CASE("the fused block gives the composed plan's bits, forward and backward") {
@@ -104,6 +119,7 @@ TEST_CASE("the fused block agrees with the specification") {
   CHECK(distance<fused<40, 4, 2, 12, each>>(x, dy, {.starts = starts}) < 1e-5);
   CHECK(distance<fused<40, 4, 2, 12, whole>>(x, dy, {.starts = starts}) < 1e-5);
   CHECK(distance<fused<40, 4, 2, 12, everything>>(x, dy, {.starts = starts}) < 1e-5);
+  CHECK(distance<fused_times<40, 4, 2, 12, everything>>(x, dy, {.starts = starts}) < 1e-5);
 }
 
 TEST_CASE("the fused block gives the same bits for any number of threads") {
@@ -142,6 +158,7 @@ TEST_CASE("token by token with a cache, the fused block gives the bits of the wh
   check(layer<large>());
   check(layer<fused<40, 4, 2, 12, everything>>());
   check(layer<fused<40, 4, 2, 12, whole>>());
+  check(layer<fused_times<40, 4, 2, 12, everything>>());
   check(layer<fused<150, 21, 7, 26, everything>>());
 }
 
@@ -182,6 +199,8 @@ TEST_CASE("the fused block reads rows far apart, and nothing behind their ends")
 
 TEST_CASE("explain shows the block as fused, and it needs no more memory than the composed one") {
   CHECK_THAT((fg::explain<grouped, fg::cpu>(64)), ContainsSubstring("residual     fused"));
+  CHECK_THAT((fg::explain<fused_times<40, 4, 2, 12>, fg::cpu>(64)),
+             ContainsSubstring("residual     fused"));
   auto const check = []<class One, class Apart>(One, Apart) {
     for (bool const training : {false, true}) {
       fg::extent const e{123, 2, training};
@@ -192,6 +211,7 @@ TEST_CASE("explain shows the block as fused, and it needs no more memory than th
   check(grouped{}, composed<40, 4, 2, 12>{});
   check(fused<40, 4, 2, 12, whole>{}, composed<40, 4, 2, 12, whole>{});
   check(fused<40, 4, 2, 12, everything>{}, composed<40, 4, 2, 12, everything>{});
+  check(fused_times<40, 4, 2, 12>{}, composed_times<40, 4, 2, 12>{});
 }
 
 }  // namespace

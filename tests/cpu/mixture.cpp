@@ -36,6 +36,13 @@ template <fg::config C>
 using fused = decltype(fg::residual(fg::rmsnorm<D>{} | fg::mixture<C>{}));
 template <fg::config C>
 using composed = decltype(fg::residual(hidden_norm{} | fg::mixture<C>{}));
+/// What the mixture makes times a factor.
+template <fg::config C>
+using fused_times =
+    decltype(fg::residual(fg::rmsnorm<D>{} | fg::mixture<C>{} | fg::times<D, 0.22>{}));
+template <fg::config C>
+using composed_times =
+    decltype(fg::residual(hidden_norm{} | fg::mixture<C>{} | fg::times<D, 0.22>{}));
 
 template <fg::Expr A, fg::Expr B>
 void check_same(layer<A> const& a, layer<B> const& b) {
@@ -226,6 +233,11 @@ TEST_CASE("the fused norm and residual give the composed plan's bits, forward an
     layer<fused<plain>> three;
     layer<composed<plain>> four;
     check_same(three.train(x, dy), four.train(x, dy));
+    layer<fused_times<moe>> five;
+    layer<composed_times<moe>> six;
+    check_same(five.train(x, dy), six.train(x, dy));
+    CHECK(same(five.forward(x), six.forward(x)));
+    CHECK(distance<fused_times<moe>>(x, dy) < 2e-5);
   }
 }
 

@@ -80,6 +80,31 @@ TEST_CASE("a decoder may have no dense layers, or only such") {
   for (auto const& name : names<all_dense>()) CHECK(name.find("mixture") == std::string::npos);
 }
 
+TEST_CASE("constants stand behind the embedding, in every residual, and before the head") {
+  constexpr fg::architecture multiplied = [] {
+    fg::architecture a = mixed;
+    a.multipliers = {.embedding = 12, .residual = 0.25, .logits = 0.125};
+    return fg::checked(a);
+  }();
+  CHECK(names<multiplied>() == names<mixed>());
+  CHECK(fg::parameters(fg::decoder<multiplied>{}) == fg::parameters(fg::decoder<mixed>{}));
+  constexpr fg::rmsnorm<8> norm;
+  constexpr fg::times<8, 0.25> by;
+  constexpr fg::attention<8, 2, 1, 4> attention;
+  constexpr auto dense =
+      fg::residual(norm | attention | by) | fg::residual(norm | fg::mlp<8, 20>{} | by);
+  constexpr auto moe =
+      fg::residual(norm | attention | by) | fg::residual(norm | fg::mixture<mixed.moe>{} | by);
+  CHECK(std::is_same_v<decltype(fg::dense_block<multiplied>::expr), decltype(dense)>);
+  CHECK(std::is_same_v<decltype(fg::moe_block<multiplied>::expr), decltype(moe)>);
+  constexpr auto layers =
+      fg::repeat<1>(fg::dense_block<multiplied>{}) | fg::repeat<2>(fg::moe_block<multiplied>{});
+  constexpr auto whole = fg::embedding<50, 8>{} |
+                         (fg::times<8, 12.0>{} | layers | (norm | fg::times<8, 0.125>{})) |
+                         fg::head<8, 50>{};
+  CHECK(std::is_same_v<decltype(fg::decoder<multiplied>::expr), decltype(whole)>);
+}
+
 TEST_CASE("the first layers with a mixture may send tokens by their ids") {
   constexpr fg::architecture hashed = [] {
     fg::architecture a = mixed;

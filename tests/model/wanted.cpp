@@ -45,6 +45,7 @@ TEMPLATE_TEST_CASE("wanted rows have the bits of a pass that makes all", "", EXE
   check_wanted(fg::network<tiny::decoder, TestType>(init));
   check_wanted(fg::network<tiny::latent_decoder, TestType>(init));
   check_wanted(fg::network<tiny::tied_decoder, TestType>(init));
+  check_wanted(fg::network<tiny::multiplied_decoder, TestType>(init));
   check_wanted(fg::network<fg::timed<tiny::decoder, TestType>, TestType>(init));
   using begin = decltype(fg::embedding<32, 16>{} | fg::attention<16, 2, 1, 8>{});
   using right =
@@ -52,6 +53,8 @@ TEMPLATE_TEST_CASE("wanted rows have the bits of a pass that makes all", "", EXE
   check_wanted(fg::network<right, TestType>(init));
   check_wanted(fg::network<decltype(begin{} | fg::rmsnorm<16>{}), TestType>(init));
   check_wanted(fg::network<decltype(begin{} | fg::linear<16, 24>{}), TestType>(init));
+  check_wanted(
+      fg::network<decltype(begin{} | fg::linear<16, 24>{} | fg::times<24, 0.5>{}), TestType>(init));
 }
 
 TEST_CASE("those of a frozen network too, for any number of threads") {

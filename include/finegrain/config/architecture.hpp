@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <initializer_list>
+
 #include "config.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -46,9 +48,19 @@ struct attention_form {
   int rotary = 0;         // positions turn so many first numbers of a head; 0: all
   double theta = 10000;   // pair (i, i + rotary/2) turns by theta^(-2i/rotary) a position
   double epsilon = 1e-6;  // of the norms above
+  double scale = 0;       // what scores are times; 0: 1 / sqrt(numbers of a head)
   finegrain::yarn yarn = {};
 
   friend constexpr bool operator==(attention_form const&, attention_form const&) = default;
+};
+
+/// Constants that a decoder's numbers are times, as muP and Granite have them; 1: nothing.
+struct multipliers {
+  double embedding = 1;  // of the embedding's rows
+  double residual = 1;   // of what each block makes, before it is added to what it read
+  double logits = 1;     // of the logits: 1 / logits_scaling of published configs
+
+  friend constexpr bool operator==(multipliers const&, multipliers const&) = default;
 };
 
 /// A decoder: embedding, `layers` blocks of attention and feed-forward, norm, head. The first
@@ -69,12 +81,14 @@ struct architecture {
   finegrain::latent latent = {};
   attention_form attention = {};  // where there is no latent attention
   double epsilon = 1e-6;          // of the norms between stages
+  finegrain::multipliers multipliers = {};
 
   friend constexpr bool operator==(architecture const&, architecture const&) = default;
 };
 
 static_assert(detail::ends_without_padding<yarn> && detail::ends_without_padding<latent> &&
                   detail::ends_without_padding<attention_form> &&
+                  detail::ends_without_padding<multipliers> &&
                   detail::ends_without_padding<architecture>,
               "an architecture must not end in padding: see ends_without_padding");
 
@@ -100,6 +114,7 @@ constexpr attention_form const& checked(attention_form const& f) {
   if (!(f.theta > 1)) throw invalid_config("finegrain::attention_form: theta must be more than 1");
   if (!(f.epsilon >= 1e-37 && f.epsilon < 1)) throw invalid_config("finegrain::attention_form: epsilon must lie between 1e-37 and 1");
   if (f.norm == head_norm::none && f.epsilon != attention_form{}.epsilon) throw invalid_config("finegrain::attention_form: epsilon is of the norms of queries and keys, and there are none");
+  if (!(f.scale >= 0 && f.scale <= 1e6)) throw invalid_config("finegrain::attention_form: scale must not be negative, and 1e6 at most");
   // clang-format on
   checked(f.yarn);
   return f;
@@ -117,6 +132,14 @@ constexpr latent const& checked(latent const& n) {
   // clang-format on
   checked(n.yarn);
   return n;
+}
+
+/// The multipliers themselves if a decoder can have them; throws invalid_config if not.
+constexpr multipliers const& checked(multipliers const& m) {
+  for (double const by : {m.embedding, m.residual, m.logits})
+    if (!(by > 0 && by <= 1e6))
+      throw invalid_config("finegrain::multipliers: each must be positive, and 1e6 at most");
+  return m;
 }
 
 /// The architecture itself if a decoder can have it; throws invalid_config, in a sentence, if not.
@@ -137,6 +160,7 @@ constexpr architecture const& checked(architecture const& a) {
     checked(a.attention);
   }
   if (!(a.epsilon >= 1e-37 && a.epsilon < 1)) throw invalid_config("finegrain::architecture: epsilon must lie between 1e-37 and 1");
+  checked(a.multipliers);
   if (a.dense_layers < 0 || a.dense_layers > a.layers) throw invalid_config("finegrain::architecture: dense_layers must lie between 0 and layers");
   if ((a.dense_layers > 0) != (a.dense_width > 0)) throw invalid_config("finegrain::architecture: dense_width must be positive where there are dense layers, and 0 where there are none");
   if (a.hash_layers < 0 || a.hash_layers > a.layers - a.dense_layers) throw invalid_config("finegrain::architecture: hash_layers must lie between 0 and the layers that are not dense");

@@ -6,6 +6,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../plan/stages.hpp"
 #include "attention.hpp"
 #include "norm.hpp"
 
@@ -44,15 +45,18 @@ struct block_saved {
 
 /// Gradients of the above while backward runs.
 struct block_scratch {
+  matrix<float> dout;  // (T, D) of attention's output, where that is not dy
   matrix<float> drows, dq, dk, dv, dmixed;
 
-  constexpr block_scratch(arena& memory, extent e, int hidden, heads shape)
+  constexpr block_scratch(arena& memory, extent e, int hidden, heads shape, bool scaled)
       : block_scratch(memory, e.training ? e.tokens : 0, hidden, shape.query * shape.dim,
-                      shape.key_value * shape.dim) {}
+                      shape.key_value * shape.dim, scaled) {}
 
  private:
-  constexpr block_scratch(arena& memory, std::int64_t tokens, int hidden, int q_width, int kv_width)
-      : drows(memory.matrix<float>(tokens, hidden)),
+  constexpr block_scratch(arena& memory, std::int64_t tokens, int hidden, int q_width, int kv_width,
+                          bool scaled)
+      : dout(memory.matrix<float>(scaled ? tokens : 0, hidden)),
+        drows(memory.matrix<float>(tokens, hidden)),
         dq(memory.matrix<float>(tokens, q_width)),
         dk(memory.matrix<float>(tokens, kv_width)),
         dv(memory.matrix<float>(tokens, kv_width)),
@@ -102,13 +106,13 @@ void finish_rows(batch const& b, earlier const& past, attention_form const& form
 /// product's, or some columns of the gain's.
 FINEGRAIN_LAZY inline void block_gradients(cpu const& on, block_saved const& s,
                                            block_scratch const& t, matrix<float const> x,
-                                           matrix<float const> dy, block_weights<float> const& dw,
+                                           matrix<float const> dout, block_weights<float> const& dw,
                                            gradients mode) {
   struct {
     matrix<float const> dy, x;
     matrix<float> dw;
   } const products[] = {{t.dq, s.rows, dw.input[0]},
-                        {dy, s.mixed, dw.output},
+                        {dout, s.mixed, dw.output},
                         {t.dk, s.rows, dw.input[1]},
                         {t.dv, s.rows, dw.input[2]}};
   std::int64_t tasks = 0;
@@ -130,11 +134,12 @@ FINEGRAIN_LAZY inline void block_gradients(cpu const& on, block_saved const& s,
 
 }  // namespace simd
 
-/// y (T, D) = x + attention(rmsnorm(x)).
+/// y (T, D) = x + scale attention(rmsnorm(x)).
 template <class Projection>
 void attention_block_forward(pass<cpu> const& p, heads shape, attention_form const& form,
-                             float epsilon, block_weights<float const, Projection> const& w,
-                             block_saved const& s, matrix<float const> x, matrix<float> y) {
+                             float epsilon, float scale,
+                             block_weights<float const, Projection> const& w, block_saved const& s,
+                             matrix<float const> x, matrix<float> y) {
   using namespace simd;
   cpu const& on = p.on;
   batch const& b = p.batch;
@@ -170,25 +175,32 @@ void attention_block_forward(pass<cpu> const& p, heads shape, attention_form con
   attend_forward(on, shape, b, past, s.q, keys, values, s.mixed, s.log_weight);
   in_blocks(on, T, groups_of(y.cols), [&](std::int64_t begin, std::int64_t rows, std::int64_t g) {
     std::int64_t const c = g * block_cols, cols = std::min<std::int64_t>(block_cols, y.cols - c);
-    for (std::int64_t t = begin; t < begin + rows; ++t)  // the residual: where the product adds
-      std::copy_n(x.row(t) + c, cols, y.row(t) + c);
+    bool const scaled = scale != 1;
+    for (std::int64_t t = begin; t < begin + rows && !scaled; ++t)
+      std::copy_n(x.row(t) + c, cols, y.row(t) + c);  // the residual: where the product adds
     multiply_group(on, s.mixed.middle_rows(begin, rows), across(on, w.output), g,
-                   y.middle_rows(begin, rows), gradients::accumulate);
+                   y.middle_rows(begin, rows),
+                   scaled ? gradients::overwrite : gradients::accumulate);
+    for (std::int64_t t = begin; t < begin + rows && scaled; ++t) {
+      for (std::int64_t i = c; i < c + cols; ++i) y(t, i) *= scale;
+      add_row(x.row(t) + c, cols, y.row(t) + c);
+    }
   });
 }
 
-/// dx (T, D), and dw, from dy (T, D). Nothing came earlier: training sees whole sequences.
+/// dx (T, D), and dw, from dy (T, D) and dout = scale dy. Nothing came earlier: training sees whole
+/// sequences.
 template <class Projection>
 void attention_block_backward(cpu const& on, heads shape, attention_form const& form,
                               batch const& b, block_weights<float const, Projection> const& w,
                               block_saved const& s, block_scratch const& t, matrix<float const> x,
-                              matrix<float const> dy, block_weights<float> const& dw,
-                              gradients mode, matrix<float> dx) {
+                              matrix<float const> dy, matrix<float const> dout,
+                              block_weights<float> const& dw, gradients mode, matrix<float> dx) {
   using namespace simd;
   rotary const turned = turn_of(form, shape.dim);
   bool const normed = form.norm != head_norm::none;
   std::int64_t const T = x.rows;
-  multiply_all(on, dy, straight{on.copy.of(w.output), w.output.cols}, t.dmixed,
+  multiply_all(on, dout, straight{on.copy.of(w.output), w.output.cols}, t.dmixed,
                gradients::overwrite);
   attend_backward(on, shape, b, s.q, s.k, s.v, s.mixed, s.log_weight, t.dmixed, t.dq, t.dk, t.dv);
 
@@ -228,38 +240,39 @@ void attention_block_backward(cpu const& on, heads shape, attention_form const& 
     });
   }
 
-  block_gradients(on, s, t, x, dy, dw, mode);
+  block_gradients(on, s, t, x, dout, dw, mode);
   if (form.bias)
     for (int i = 0; i < 3; ++i) bias_backward(on, made[i], dw.bias[i], mode);
 }
 
-}  // namespace FINEGRAIN_ISA
-
-/// x + attention(rmsnorm(x)).
-template <int D, norm_epsilon Epsilon, int Heads, int KvHeads, int HeadDim, attention_form Form>
-struct plan<cpu,
-            residual_of<then<rmsnorm<D, Epsilon>, attention<D, Heads, KvHeads, HeadDim, Form>>>> {
-  static constexpr heads shape{Heads, KvHeads, HeadDim};
+/// x + Factor attention(rmsnorm(x)); weights are those of x + attention(rmsnorm(x)).
+template <int D, norm_epsilon Epsilon, int Heads, int KvHeads, int HeadDim, attention_form Form,
+          factor Factor>
+struct residual_attention {
+  static constexpr heads shape{Heads, KvHeads, HeadDim, HeadDim, Form.scale};
+  static constexpr bool scaled = Factor.value != 1;
 
   struct saved : block_saved {
     constexpr saved(arena& memory, extent e) : block_saved(memory, e, D, shape, Form.norm) {}
   };
   struct scratch : block_scratch {
-    constexpr scratch(arena& memory, extent e) : block_scratch(memory, e, D, shape) {}
+    constexpr scratch(arena& memory, extent e) : block_scratch(memory, e, D, shape, scaled) {}
   };
 
   template <class W>
   static void forward(pass<cpu> p, W const& w, saved const& s, matrix<float const> x,
                       matrix<float> y) {
     attention_block_forward(p, shape, Form, static_cast<float>(Epsilon.value),
-                            views<float const>(w), s, x, y);
+                            static_cast<float>(Factor.value), views<float const>(w), s, x, y);
   }
   template <class W, class V>
   static void backward(pass<cpu> p, W const& w, saved const& s, matrix<float const> x,
                        matrix<float const> dy, V const& dw, matrix<float> dx) {
-    attention_block_backward(p.on, shape, Form, p.batch, views<float const>(w), s,
-                             scratch(p.scratch, p.extent), x, dy, views<float>(dw), p.gradients,
-                             dx);
+    scratch const t(p.scratch, p.extent);
+    if constexpr (scaled) scale_rows(p.on, dy, Factor.value, t.dout);
+    attention_block_backward(p.on, shape, Form, p.batch, views<float const>(w), s, t, x, dy,
+                             scaled ? matrix<float const>(t.dout) : dy, views<float>(dw),
+                             p.gradients, dx);
   }
 
  private:
@@ -275,5 +288,18 @@ struct plan<cpu,
                                   {a.query_norm, a.key_norm}};
   }
 };
+
+}  // namespace FINEGRAIN_ISA
+
+template <int D, norm_epsilon Epsilon, int Heads, int KvHeads, int HeadDim, attention_form Form>
+struct plan<cpu,
+            residual_of<then<rmsnorm<D, Epsilon>, attention<D, Heads, KvHeads, HeadDim, Form>>>>
+    : residual_attention<D, Epsilon, Heads, KvHeads, HeadDim, Form, 1.0> {};
+template <int D, norm_epsilon Epsilon, int Heads, int KvHeads, int HeadDim, attention_form Form,
+          factor Factor>
+struct plan<cpu,
+            residual_of<then<then<rmsnorm<D, Epsilon>, attention<D, Heads, KvHeads, HeadDim, Form>>,
+                             times<D, Factor>>>>
+    : without_times<cpu, residual_attention<D, Epsilon, Heads, KvHeads, HeadDim, Form, Factor>> {};
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -12,13 +12,14 @@ namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 
 /// What is added up for each token: first the shared experts' row, then the slots' in ascending
-/// k, then `also`. Absent weights count as 1, absent rows as 0.
+/// k, all that times `scale`, then `also`. Absent weights count as 1, absent rows as 0.
 struct combination {
   matrix<float const> shared = {};       // (T, D)
   float const* shared_weight = nullptr;  // (T)
   matrix<float const> slots = {};        // (pairs, D), sorted by expert
   matrix<std::int32_t const> slot = {};  // (T, k), below 0 where there is none
   matrix<float const> weights = {};      // (T, k)
+  float scale = 1;                       // of the sum so far,
   matrix<float const> also = {};         // (T, D), e.g. a residual
 };
 
@@ -39,6 +40,8 @@ FINEGRAIN_LAZY inline void combine(cpu const& on, combination const& c, matrix<f
       float const w = c.weights.data ? c.weights(t, k) : 1.0f;
       for (std::int64_t d = 0; d < y.cols; ++d) to[d] += w * from[d];
     }
+    if (c.scale != 1)
+      for (std::int64_t d = 0; d < y.cols; ++d) to[d] *= c.scale;
     if (c.also.data) {
       float const* const from = c.also.row(t);
       for (std::int64_t d = 0; d < y.cols; ++d) to[d] += from[d];

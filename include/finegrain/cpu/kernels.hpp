@@ -21,21 +21,22 @@ inline namespace FINEGRAIN_ISA {
 FINEGRAIN_KERNEL void mixture_forward(cpu const&, config const&, batch const&,
                                       layer_weights<float const> const&, mixture_saved const&,
                                       mixture_scratch const&, matrix<float const>, matrix<float>,
-                                      fused_norm const*, matrix<float const>);
+                                      fused_norm const*, matrix<float const>, float);
 FINEGRAIN_KERNEL void mixture_backward(cpu const&, config const&, batch const&,
                                        layer_weights<float const> const&, mixture_saved const&,
                                        mixture_scratch const&, matrix<float const>,
                                        matrix<float const>, layer_weights<float> const&, gradients,
                                        matrix<float>);
 FINEGRAIN_KERNEL void attention_block_forward(pass<cpu> const&, heads, attention_form const&, float,
-                                              block_weights<float const> const&, block_saved const&,
-                                              matrix<float const>, matrix<float>);
+                                              float, block_weights<float const> const&,
+                                              block_saved const&, matrix<float const>,
+                                              matrix<float>);
 FINEGRAIN_KERNEL void attention_block_backward(cpu const&, heads, attention_form const&,
                                                batch const&, block_weights<float const> const&,
                                                block_saved const&, block_scratch const&,
                                                matrix<float const>, matrix<float const>,
-                                               block_weights<float> const&, gradients,
-                                               matrix<float>);
+                                               matrix<float const>, block_weights<float> const&,
+                                               gradients, matrix<float>);
 
 namespace simd {
 FINEGRAIN_KERNEL void multiply_all(cpu const&, matrix<float const>, transposed const&,

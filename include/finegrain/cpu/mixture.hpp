@@ -8,6 +8,7 @@
 #pragma once
 
 #include "../plan/own_router.hpp"
+#include "../plan/stages.hpp"
 #include "combine.hpp"
 #include "mixture_memory.hpp"
 
@@ -44,12 +45,13 @@ void run_experts(cpu const& on, glu act, std::span<expert_group const> groups,
 
 }  // namespace simd
 
-/// y (T, D) = the layer of x (T, D), plus `also` (T, D) if given. With a norm, of its rows.
+/// y (T, D) = the layer of x (T, D) times `scale`, plus `also` (T, D) if given. With a norm, of its
+/// rows.
 template <class Layer>
 void mixture_forward(cpu const& on, config const& c, batch const& b, Layer const& w,
                      mixture_saved const& s, mixture_scratch const& t, matrix<float const> x,
                      matrix<float> y, fused_norm const* norm = nullptr,
-                     matrix<float const> also = {}) {
+                     matrix<float const> also = {}, float scale = 1) {
   int const k = slots(c, b.routing);
   if (w.gate.count > 0) {
     route_forward(on, c, b, x, norm, w.router, s.routing, t.route);
@@ -68,7 +70,7 @@ void mixture_forward(cpu const& on, config const& c, batch const& b, Layer const
   }
   simd::run_experts(on, c.act, groups.all(), w, x, t);
 
-  combination sum{.also = also};
+  combination sum{.scale = scale, .also = also};
   if (groups.shared()) sum.shared = t.shared_out;
   if (weighed) sum.shared_weight = s.shared_weight;
   if (groups.routed()) {
@@ -199,11 +201,14 @@ template <config C, Expr Router>
 struct plan<cpu, mixture<C, Router>>
     : routed_by<cpu, mixture_plan<with_given_logits(C), (C.shared > 0), true>, Router> {};
 
-/// x + mixture(rmsnorm(x)): normalised rows are made once, in the router's pass; the residual is
-/// added in the combine.
-template <int D, norm_epsilon Epsilon, config C>
-struct plan<cpu, residual_of<then<rmsnorm<D, Epsilon>, mixture<C>>>> {
+inline namespace FINEGRAIN_ISA {
+
+/// x + Factor mixture(rmsnorm(x)): normalised rows are made once, in the router's pass; the residual is
+/// added in the combine. Weights are those of x + mixture(rmsnorm(x)).
+template <int D, norm_epsilon Epsilon, config C, factor Factor>
+struct residual_mixture {
   using layer = plan<cpu, mixture<C>>;
+  static constexpr bool scaled = Factor.value != 1;
 
   struct saved {
     matrix<float> rows;  // (T, D) of the norm
@@ -216,9 +221,12 @@ struct plan<cpu, residual_of<then<rmsnorm<D, Epsilon>, mixture<C>>>> {
   };
   struct scratch {
     matrix<float> drows;  // (T, D)
+    matrix<float> dout;   // (T, D): Factor dy
     typename layer::scratch mixture;
     constexpr scratch(arena& memory, extent e)
-        : drows(memory.matrix<float>(e.training ? e.tokens : 0, D)), mixture(memory, e) {}
+        : drows(memory.matrix<float>(e.training ? e.tokens : 0, D)),
+          dout(memory.matrix<float>(e.training && scaled ? e.tokens : 0, D)),
+          mixture(memory, e) {}
   };
 
   template <class W>
@@ -226,17 +234,28 @@ struct plan<cpu, residual_of<then<rmsnorm<D, Epsilon>, mixture<C>>>> {
                       matrix<float> y) {
     scratch const t(p.scratch, p.extent);
     fused_norm const norm{w.a.a.gain, static_cast<float>(Epsilon.value), s.rows, s.inverse_rms};
-    mixture_forward(p.on, C, p.batch, layer::layer(w.a.b), s.mixture, t.mixture, x, y, &norm, x);
+    mixture_forward(p.on, C, p.batch, layer::layer(w.a.b), s.mixture, t.mixture, x, y, &norm, x,
+                    static_cast<float>(Factor.value));
   }
   template <class W, class V>
   static void backward(pass<cpu> p, W const& w, saved const& s, matrix<float const> x,
                        matrix<float const> dy, V const& dw, matrix<float> dx) {
     scratch const t(p.scratch, p.extent);
+    if constexpr (scaled) scale_rows(p.on, dy, Factor.value, t.dout);
     mixture_backward(p.on, C, p.batch, layer::template views<float const>(w.a.b), s.mixture,
-                     t.mixture, s.rows, dy, layer::template views<float>(dw.a.b), p.gradients,
-                     t.drows);
+                     t.mixture, s.rows, scaled ? matrix<float const>(t.dout) : dy,
+                     layer::template views<float>(dw.a.b), p.gradients, t.drows);
     rmsnorm_backward(p.on, x, w.a.a.gain, s.inverse_rms, t.drows, dw.a.a.gain, p.gradients, dx, dy);
   }
 };
+
+}  // namespace FINEGRAIN_ISA
+
+template <int D, norm_epsilon Epsilon, config C>
+struct plan<cpu, residual_of<then<rmsnorm<D, Epsilon>, mixture<C>>>>
+    : residual_mixture<D, Epsilon, C, 1.0> {};
+template <int D, norm_epsilon Epsilon, config C, factor Factor>
+struct plan<cpu, residual_of<then<then<rmsnorm<D, Epsilon>, mixture<C>>, times<D, Factor>>>>
+    : without_times<cpu, residual_mixture<D, Epsilon, C, Factor>> {};
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -61,7 +61,7 @@ struct attend {
                        float* delta, CUstream_st* stream);
 };
 
-/// The same for latent attention: scores have a scale, heads.scale.
+/// The same for latent attention: scores always have a scale, heads.scale.
 template <class T>
 struct latent_attend {
   /// What kernels are made for: numbers of a head's queries and keys, and of its values; of a

@@ -24,7 +24,7 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim, Form>> {
   static_assert(Form.rotary % 8 == 0, "on cuda, attention's rotary must be a multiple of 8");
   using X = basic_cuda<T>;
   using E = attention<D, Heads, KvHeads, HeadDim, Form>;
-  static constexpr heads shape{Heads, KvHeads, HeadDim};
+  static constexpr heads shape{Heads, KvHeads, HeadDim, HeadDim, Form.scale};
   static constexpr int q_width = Heads * HeadDim, kv_width = KvHeads * HeadDim;
   static constexpr int all_width = q_width + 2 * kv_width;
   static constexpr std::int64_t most_decoded = 16;  // new tokens of one sequence for attend::decode

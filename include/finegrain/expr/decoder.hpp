@@ -19,22 +19,34 @@ constexpr auto attention_of() {
     return attention<A.hidden, A.heads, A.kv_heads, A.head_dim, A.attention>{};
 }
 
+/// a's output, times a constant where that is not 1.
+template <factor By, Expr A>
+constexpr auto multiplied(A a) {
+  if constexpr (By.value == 1)
+    return a;
+  else
+    return a | times<out_width<A>(), By>{};
+}
+/// x + what a norm and a stage behind it make of x, times the architecture's constant.
+template <architecture A, Expr Stage>
+constexpr auto block_of(Stage stage) {
+  return residual(multiplied<A.multipliers.residual>(rmsnorm<A.hidden, A.epsilon>{} | stage));
+}
+
 }  // namespace detail
 
 /// Attention, then a feed-forward block: the architecture's first layers.
 template <architecture A>
 struct dense_block : named {
-  static constexpr auto expr =
-      residual(rmsnorm<A.hidden, A.epsilon>{} | detail::attention_of<A>()) |
-      residual(rmsnorm<A.hidden, A.epsilon>{} | mlp<A.hidden, A.dense_width>{});
+  static constexpr auto expr = detail::block_of<A>(detail::attention_of<A>()) |
+                               detail::block_of<A>(mlp<A.hidden, A.dense_width>{});
 };
 
 /// Attention, then a mixture: the architecture's other layers, or its hash layers.
 template <architecture A, config C = A.moe>
 struct moe_block : named {
   static constexpr auto expr =
-      residual(rmsnorm<A.hidden, A.epsilon>{} | detail::attention_of<A>()) |
-      residual(rmsnorm<A.hidden, A.epsilon>{} | mixture<C>{});
+      detail::block_of<A>(detail::attention_of<A>()) | detail::block_of<A>(mixture<C>{});
 };
 
 namespace detail {
@@ -61,14 +73,24 @@ constexpr auto layers_of() {
     return repeat<A.dense_layers>(dense_block<A>{}) | mixtures_of<A>();
 }
 
+/// What stands between the embedding and the head. The logits' constant is that of what the head reads:
+/// it is linear, and its rows are shorter than the logits'.
+template <architecture A>
+constexpr auto inner_of() {
+  constexpr multipliers by = A.multipliers;
+  constexpr auto last = multiplied<by.logits>(rmsnorm<A.hidden, A.epsilon>{});
+  if constexpr (by.embedding == 1)
+    return layers_of<A>() | last;
+  else
+    return times<A.hidden, by.embedding>{} | layers_of<A>() | last;
+}
 template <architecture A>
 constexpr auto decoder_of() {
   constexpr embedding<A.vocabulary, A.hidden> first;
-  constexpr rmsnorm<A.hidden, A.epsilon> norm;
   if constexpr (A.tied)
-    return tied(first, layers_of<A>() | norm);
+    return tied(first, inner_of<A>());
   else
-    return first | layers_of<A>() | norm | head<A.hidden, A.vocabulary>{};
+    return first | inner_of<A>() | head<A.hidden, A.vocabulary>{};
 }
 
 }  // namespace detail

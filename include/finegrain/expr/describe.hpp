@@ -55,6 +55,11 @@ std::string details(rmsnorm<D, Epsilon>) {
   return detail::unless(1e-6, "epsilon", Epsilon.value);
 }
 
+template <int D, factor Factor>
+std::string details(times<D, Factor>) {
+  return detail::unless(0, "by", Factor.value);
+}
+
 template <int D, int Heads, int KvHeads, int HeadDim, attention_form Form>
 std::string details(attention<D, Heads, KvHeads, HeadDim, Form>) {
   std::string text = std::to_string(Heads) + " heads of " + std::to_string(HeadDim);
@@ -63,7 +68,8 @@ std::string details(attention<D, Heads, KvHeads, HeadDim, Form>) {
   if (Form.norm == head_norm::each) text += ", norms of each head";
   if (Form.norm == head_norm::all) text += ", norms of all heads";
   if (Form.rotary > 0) text += ", " + std::to_string(Form.rotary) + " rotary";
-  return text + detail::unless(1e-6, ", epsilon", Form.epsilon) +
+  return text + detail::unless(0, ", scores times", Form.scale) +
+         detail::unless(1e-6, ", epsilon", Form.epsilon) +
          detail::unless(10000, ", theta", Form.theta) + detail::slowed(Form.yarn);
 }
 

@@ -32,6 +32,23 @@ struct rmsnorm : stage<D> {
   };
 };
 
+/// What a stage multiplies by; a class for the same reason.
+struct factor {
+  double value;
+  constexpr factor(double value) : value(value) {}  // NOLINT(*-explicit*)
+  friend constexpr bool operator==(factor const&, factor const&) = default;
+};
+
+/// y = Factor x: a constant multiplier, as muP and Granite have them behind an embedding, on what a
+/// block adds, and before a head.
+template <int D, factor Factor>
+struct times : stage<D> {
+  static_assert(D >= 1, "times: the width must be at least 1");
+  static_assert(Factor.value != 0 && Factor.value - Factor.value == 0,
+                "times: the factor must be a finite number, and not 0");
+  static constexpr char const* name = "times";
+};
+
 /// y = x W^T, no bias.
 template <int In, int Out>
 struct linear : stage<In, Out> {

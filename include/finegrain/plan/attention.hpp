@@ -39,7 +39,7 @@ struct plan<X, attention<D, Heads, KvHeads, HeadDim, Form>> {
   using S = typename X::scalar;
   using sum = typename place<X>::sum;
   using E = attention<D, Heads, KvHeads, HeadDim, Form>;
-  static constexpr heads shape{Heads, KvHeads, HeadDim};
+  static constexpr heads shape{Heads, KvHeads, HeadDim, HeadDim, Form.scale};
   static constexpr rotary turned = turn_of(Form, HeadDim);
   static constexpr int q_width = Heads * HeadDim, kv_width = KvHeads * HeadDim;
 

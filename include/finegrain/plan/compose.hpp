@@ -58,15 +58,16 @@ inline constexpr bool composes = std::is_base_of_v<composed, plan<X, E>>;
 template <class X, Named E>
 inline constexpr bool composes<X, E> = std::is_base_of_v<plan<X, inner_t<E>>, plan<X, E>>;
 
-/// Memory of two plans, one behind the other, `Width` numbers of S a token between them.
-template <class S, class First, class Second, int Width>
+/// Memory of two plans, one behind the other, `Width` numbers of S a token between them, of which
+/// `Kept` are kept.
+template <class S, class First, class Second, int Width, int Kept = Width>
 struct then_memory {
   struct saved {
     typename First::saved a;
-    matrix<S> middle;  // (T, Width)
+    matrix<S> middle;  // (T, Kept)
     typename Second::saved b;
     constexpr saved(arena& memory, extent e)
-        : a(memory, e), middle(memory.matrix<S>(e.tokens, Width)), b(memory, e) {}
+        : a(memory, e), middle(memory.matrix<S>(e.tokens, Kept)), b(memory, e) {}
   };
   struct scratch {
     constexpr scratch(arena& memory, extent e) {
@@ -84,20 +85,27 @@ struct plan<X, then<A, B>> : detail::composed {
   using first = plan<X, A>;
   using second = plan<X, B>;
   static constexpr int width = out_width<A>();
-  using memory = detail::then_memory<S, first, second, width>;
+  static_assert(!InPlace<second> || width == out_width<B>(),
+                "a plan that is in_place must make as many numbers as it is given");
+  using memory = detail::then_memory<S, first, second, width, InPlace<second> ? 0 : width>;
   using saved = typename memory::saved;
   using scratch = typename memory::scratch;
-  static constexpr bool picks_rows = AnyRows<second> || PicksRows<second>;
+  static constexpr bool picks_rows =
+      InPlace<second> ? PicksRows<first> : AnyRows<second> || PicksRows<second>;
 
   template <class W>
   static void forward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S> y) {
     pass<X> all = p;
     all.wanted = {};
-    first::forward(all, w.a, s.a, x, s.middle);
-    if constexpr (AnyRows<second>) {
+    if constexpr (InPlace<second>) {
+      first::forward(p, w.a, s.a, x, y);
+      second::forward(p, w.b, s.b, y, y);
+    } else if constexpr (AnyRows<second>) {
+      first::forward(all, w.a, s.a, x, s.middle);
       bring_forward(p.on, p.wanted, s.middle);
       second::forward(all, w.b, s.b, s.middle.middle_rows(0, y.rows), y);
     } else {
+      first::forward(all, w.a, s.a, x, s.middle);
       second::forward(p, w.b, s.b, s.middle, y);
     }
   }

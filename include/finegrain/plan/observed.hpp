@@ -104,6 +104,7 @@ struct plan<X, observed<Observer, Row, E, Runs>> {
   using saved = typename whole::saved;
   using scratch = typename whole::scratch;
   static constexpr bool any_rows = AnyRows<whole>, picks_rows = PicksRows<whole>;
+  static constexpr bool in_place = InPlace<whole>;
 
   template <class W>
   static void forward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S> y) {

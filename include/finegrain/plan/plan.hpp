@@ -72,7 +72,7 @@ M with_earlier(pass<X> const& p, M rows) {
 ///                        matrix<S const> dy, V const& dw, matrix<S> dx);
 ///
 /// with S = X::scalar, w = weights<E, S const>, dw = weights<E, S>. x is (T, in), y is (T, out);
-/// neither overlaps the other. backward is given the x of forward. It writes dx, all of it, and
+/// neither overlaps the other, unless the plan is in_place. backward is given the x of forward. It writes dx, all of it, and
 /// dw, all of it, or adds to dw: pass.gradients says. dx is an empty view where x is token ids.
 /// A plan allocates nothing, and gives a token the same bits whatever else is in the batch.
 ///
@@ -91,6 +91,9 @@ concept AnyRows = Plan::any_rows;
 /// Whether it makes no more rows of y than the pass wants.
 template <class Plan>
 concept PicksRows = Plan::picks_rows;
+/// Whether y may be x. Backward then does not read x.
+template <class Plan>
+concept InPlace = Plan::in_place;
 
 /// For a plan that saves nothing, or needs no scratch.
 struct nothing {

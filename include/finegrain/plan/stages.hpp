@@ -6,6 +6,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <span>
 
 #include "../expr/tied.hpp"
@@ -32,6 +33,51 @@ struct plan<X, rmsnorm<D, Epsilon>> {
   static void backward(pass<X> p, W const& w, saved const& s, matrix<S const> x, matrix<S const> dy,
                        V const& dw, matrix<S> dx) {
     rmsnorm_backward(p.on, x, w.gain, s.inverse_rms, dy, dw.gain, p.gradients, dx);
+  }
+};
+
+/// to = scale * from; they may be one.
+template <class X, class S = typename X::scalar>
+void scale_rows(X const& on, matrix<S const> from, double scale, matrix<S> to) {
+  auto const factor = static_cast<S>(scale);
+  detail::for_rows(on, to.rows, [&](std::int64_t t, int) {
+    std::transform(from.row(t), from.row(t) + from.cols, to.row(t),
+                   [&](S x) { return factor * x; });
+  });
+}
+
+template <class X, int D, factor Factor>
+struct plan<X, times<D, Factor>> {
+  using S = typename X::scalar;
+  using saved = nothing;
+  using scratch = nothing;
+  static constexpr bool in_place = true;
+
+  template <class W>
+  static void forward(pass<X> p, W const&, saved const&, matrix<S const> x, matrix<S> y) {
+    scale_rows(p.on, x, Factor.value, y);
+  }
+  template <class W, class V>
+  static void backward(pass<X> p, W const&, saved const&, matrix<S const>, matrix<S const> dy,
+                       V const&, matrix<S> dx) {
+    scale_rows(p.on, dy, Factor.value, dx);
+  }
+};
+
+/// A plan of residual(a | times) by one, Of, that reads weights as residual(a) has them.
+template <class X, class Of>
+struct without_times : Of {
+  using S = typename X::scalar;
+
+  template <class W>
+  static void forward(pass<X> p, W const& w, typename Of::saved const& s, matrix<S const> x,
+                      matrix<S> y) {
+    Of::forward(p, w.a, s, x, y);
+  }
+  template <class W, class V>
+  static void backward(pass<X> p, W const& w, typename Of::saved const& s, matrix<S const> x,
+                       matrix<S const> dy, V const& dw, matrix<S> dx) {
+    Of::backward(p, w.a, s, x, dy, dw.a, dx);
   }
 };
 

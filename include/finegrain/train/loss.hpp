@@ -54,17 +54,6 @@ void clear_rows(X const& on, matrix<S> m) {
       std::fill_n(m.row(t), m.cols, S(0));
   });
 }
-/// to = scale * from.
-template <class X, class S = typename X::scalar>
-void scale_rows(X const& on, matrix<S const> from, double scale, matrix<S> to) {
-  constexpr std::int64_t parts = 64;
-  auto const factor = static_cast<S>(scale);
-  on.threads(parts, [&](std::int64_t part, int) {
-    for (std::int64_t t = to.rows * part / parts; t < to.rows * (part + 1) / parts; ++t)
-      std::transform(from.row(t), from.row(t) + from.cols, to.row(t),
-                     [&](S x) { return factor * x; });
-  });
-}
 
 /// Throws invalid_argument when there is not one target for each token.
 inline void check_targets(std::span<std::int32_t const> targets, std::int64_t tokens) {

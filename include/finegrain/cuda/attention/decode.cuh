@@ -144,7 +144,7 @@ __global__ void __launch_bounds__(decode_shape<T, Dim>::threads, Arguments::bloc
   wait_copies<0>();
   __syncthreads();
 
-  float const scale = log2_e * rsqrtf(static_cast<float>(dim));
+  float const scale = log2_e * alike<Dim>::scale(a.shape);
   float s[keys / 8][4], sums[Dim / 8][4] = {}, shrink[2];
   left<T, keys> p;
   running soft;

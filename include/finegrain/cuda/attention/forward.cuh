@@ -24,7 +24,8 @@ struct alike {
   static constexpr int dim = Dim, value = Dim;
   __device__ static int values(heads const& shape) { return shape.dim; }
   __device__ static float scale(heads const& shape) {
-    return rsqrtf(static_cast<float>(shape.dim));
+    return shape.scale > 0 ? static_cast<float>(shape.scale)
+                           : rsqrtf(static_cast<float>(shape.dim));
   }
 };
 /// Those whose values have a size, and scores a scale, of their own.
