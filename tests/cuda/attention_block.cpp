@@ -14,6 +14,7 @@ constexpr fg::attention_form biased{.bias = true, .theta = 1e6},
     everything{.bias = true,
                .norm = fg::head_norm::each,
                .epsilon = 1e-2,
+               .scale = 0.2,
                .yarn = {.factor = 4, .original = 64, .fast = 8, .slow = 2, .mscale_all = 0.5f}},
     longer{.yarn = {.factor = 8, .original = 32, .mscale = 0.5f}};
 

@@ -24,6 +24,9 @@ MODEL = dict(hidden_size=16, vocab_size=32, num_hidden_layers=3, num_attention_h
              num_experts_per_tok=3, hidden_act="silu", rms_norm_eps=1e-6, attention_bias=False,
              max_position_embeddings=4096, tie_word_embeddings=False,
              pad_token_id=None)  # which OLMoE has: an id that learns nothing
+GRANITE = dict(MODEL, num_local_experts=8, intermediate_size=6, rope_theta=1500000.0,
+               tie_word_embeddings=True, embedding_multiplier=12.0, residual_multiplier=0.22,
+               attention_multiplier=0.15, logits_scaling=6.0)
 LATENT = dict(MODEL, num_key_value_heads=4, qk_rope_head_dim=4, v_head_dim=5)
 
 
@@ -52,6 +55,8 @@ MODELS = {  # what their config.json says; the shapes are those of models.cpp an
     "minimax_m2": dict(MODEL, head_dim=6, num_local_experts=8, intermediate_size=6,
                        use_qk_norm=True, rotary_dim=4, rope_theta=5000000.0,
                        scoring_func="sigmoid"),
+    "granitemoe": GRANITE,
+    "granitemoeshared": dict(GRANITE, shared_intermediate_size=12),
     "deepseek_v2": dict(LATENT, n_routed_experts=8, n_shared_experts=2, first_k_dense_replace=1,
                         q_lora_rank=None, kv_lora_rank=10, qk_nope_head_dim=6,
                         topk_method="greedy", norm_topk_prob=False, routed_scaling_factor=1.0,

@@ -66,6 +66,17 @@ constexpr auto glm = small(fg::presets::glm_4_5, 2, 6);
 constexpr auto minimax = small(fg::presets::minimax_m2, 2, 6);
 constexpr auto dots = small(fg::presets::dots_llm1, 4, 4);
 
+constexpr auto granite = [] {
+  fg::architecture a = fg::presets::granite_3_1_1b_a400m;
+  a.attention.scale = 0.15;  // of heads of 4 numbers 1 / sqrt is 0.5
+  return small(a, 2, 4);
+}();
+constexpr auto granite_shared = [] {
+  fg::architecture a = granite;
+  a.moe.shared = 2;
+  return fg::checked(a);
+}();
+
 template <class X>
 void check_stages(double tolerance) {
   check_stage<biased, X>(lines, "biased", tolerance);
@@ -111,6 +122,8 @@ TEST_CASE("models go to transformers and back, with exchange.py", "[.exchange]")
   exchange<glm>("glm4_moe");
   exchange<dots>("dots1");
   exchange<minimax>("minimax_m2", fg::minimax_m2_name);
+  exchange<granite>("granitemoe", fg::granite_moe_name);
+  exchange<granite_shared>("granitemoeshared", fg::granite_moe_name);
 }
 
 }  // namespace

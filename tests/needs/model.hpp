@@ -27,7 +27,7 @@ struct model : fg::named {
                     fg::residual(fg::rmsnorm<sparse.hidden>{} | fg::mixture<sparse>{})) |
           fg::residual(fg::mixture<sparse, router>{}) |
           fg::blend(fg::mlp<sparse.hidden, 128>{}, fg::linear<sparse.hidden, sparse.hidden>{}) |
-          fg::rmsnorm<sparse.hidden>{});
+          fg::times<sparse.hidden, 0.5>{} | fg::rmsnorm<sparse.hidden>{});
 };
 
 }  // namespace needs

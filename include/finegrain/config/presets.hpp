@@ -374,6 +374,20 @@ inline constexpr architecture olmoe_1b_7b = checked(architecture{
     .epsilon = 1e-5,
 });
 
+/// Granite 3.1: softmax over the chosen eight, and constant multipliers.
+inline constexpr architecture granite_3_1_1b_a400m = checked(architecture{
+    .hidden = 1024,
+    .layers = 24,
+    .vocabulary = 49155,
+    .tied = true,
+    .heads = 16,
+    .kv_heads = 8,
+    .head_dim = 64,
+    .moe = {.hidden = 1024, .width = 512, .routed = 32, .top_k = 8, .renormalise = true},
+    .attention = {.theta = 1.5e6, .scale = 0.015625},
+    .multipliers = {.embedding = 12, .residual = 0.22, .logits = 1 / 6.0},
+});
+
 // ---- dense models, which the papers compare with ----
 
 inline constexpr architecture llama2_7b = checked(architecture{

@@ -3,6 +3,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
+#include <map>
 #include <optional>
 #include <span>
 #include <string>
@@ -163,6 +165,22 @@ inline std::string ernie_4_5_name(std::string_view ours) {
   return detail::decoder_name(ours, {.bias = "moe_statics.e_score_correction_bias"});
 }
 
+/// And of Granite's mixtures, GraniteMoe and GraniteMoeShared, which have all a layer's experts in two
+/// tensors and no names for each: "layers.1.mixture.experts.gate_up" is
+/// "model.layers.1.block_sparse_moe.input_linear.weight". Gate and up of the shared ones stand in one too.
+inline std::string granite_moe_name(std::string_view ours) {
+  static constexpr detail::name_pair mixture[] = {
+      {"mixture.router", "block_sparse_moe.router.layer.weight"},
+      {"mixture.experts.gate_up", "block_sparse_moe.input_linear.weight"},
+      {"mixture.experts.down", "block_sparse_moe.output_linear.weight"},
+      {"mixture.shared.gate_up", "shared_mlp.input_linear.weight"},
+      {"mixture.shared.down", "shared_mlp.output_linear.weight"}};
+  std::string_view part = ours;
+  std::string_view const layer = detail::take_numbered(part, "layers.");
+  if (layer.empty() || !part.starts_with("mixture.")) return deepseek_name(ours);
+  return detail::name_in(mixture, part, "model." + std::string(layer));
+}
+
 /// And of DeepSeek-V4's mixtures, of which hash layers have tables: "layers.1.mixture.experts.3.gate" is
 /// "layers.1.ffn.experts.3.w1.weight". What else its layers are made of has no name here.
 inline std::string deepseek_v4_name(std::string_view ours) {
@@ -174,6 +192,47 @@ inline std::string deepseek_v4_name(std::string_view ours) {
                                           .bias = "gate.bias",
                                           .table = "gate.tid2eid"});
 }
+
+namespace detail {
+
+/// A network's weights as a published model has them: each as a tensor, or, where it has no name of its
+/// own, as a part of one that has a name (among_experts).
+template <class Name>
+std::vector<written_tensor> published_tensors(std::vector<weight_entry> const& entries,
+                                              std::string const& place, Name&& name, dtype type) {
+  std::vector<written_tensor> list;
+  std::map<std::string, std::size_t> together;  // in the list
+  for (weight_entry const& entry : entries) {
+    std::string theirs = name(place + entry.name);
+    auto const in = theirs.empty() ? among_experts(entry.name) : std::nullopt;
+    if (in) theirs = name(place + in->first);
+    if (theirs.empty())
+      throw invalid_argument("%.200s has no published name at \"%.100s\"", entry.name.c_str(),
+                             place.c_str());
+    if (in) {
+      auto const [at, fresh] = together.emplace(theirs, list.size());
+      if (fresh) list.push_back({{theirs, type, {}}, {}});
+      written_tensor& all = list[at->second];
+      auto const own = static_cast<std::size_t>(in->second.place());
+      all.weights.resize(std::max(all.weights.size(), own + 1));
+      all.weights[own] = &entry;
+      all.form.shape = in->second.shape(std::ssize(all.weights) / in->second.parts, entry);
+      continue;
+    }
+    bool const wide = entry.role == role::selection_bias && facts(type).bytes < 4;
+    tensor_view form{std::move(theirs), wide ? dtype::f32 : type, tensor_shape(entry)};
+    if (entry.role == role::table) form.type = dtype::i64, form.shape = {entry.rows, entry.cols};
+    list.push_back({std::move(form), {&entry}});
+  }
+  for (written_tensor const& tensor : list)
+    for (weight_entry const* weight : tensor.weights)
+      if (!weight)
+        throw invalid_argument("of the weights that %.200s has, some have names of their own",
+                               tensor.form.name.c_str());
+  return list;
+}
+
+}  // namespace detail
 
 /// Reads a network's weights as a published model has them, as load_weights does, under other names.
 /// `place` is where the network stands in a decoder, if it is a part of one:
@@ -201,7 +260,8 @@ void load_published(network<E, X>& net, std::string const& path, std::string con
 }
 
 /// Writes a network's weights as a published model has them, for other programs: one safetensors file,
-/// atomically, under the names and from the place that load_published reads, each expert's under its own.
+/// atomically, under the names and from the place that load_published reads, each expert's under its own, or
+/// in one tensor with the others' where experts have no names of their own.
 ///
 ///   save_published(model, "tuned/model.safetensors");
 ///   save_published(mixtral, "tuned/model.safetensors", "", mixtral_name, dtype::f32);
@@ -218,16 +278,8 @@ void save_published(network<E, X> const& net, std::string const& path,
     throw invalid_argument("weights are published in F64, F32, BF16 or F16");
   // transformers reads no file that does not say whose tensors it has
   std::pair<std::string, std::string> const about[] = {{"format", "pt"}};
-  detail::write_weights(net, path, about, [&](weight_entry const& entry) {
-    std::string theirs = name(place + entry.name);
-    if (theirs.empty())
-      throw invalid_argument("%.200s has no published name at \"%.100s\"", entry.name.c_str(),
-                             place.c_str());
-    if (entry.role == role::table)
-      return tensor_view{std::move(theirs), dtype::i64, {entry.rows, entry.cols}};
-    bool const wide = entry.role == role::selection_bias && facts(type).bytes < 4;
-    return tensor_view{std::move(theirs), wide ? dtype::f32 : type, tensor_shape(entry)};
-  });
+  detail::write_weights(net, path, about,
+                        detail::published_tensors(net.entries(), place, name, type));
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

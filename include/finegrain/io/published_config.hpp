@@ -30,7 +30,12 @@ class config_comparison {
 
   /// One line for each.
   std::vector<std::string> differences() {
-    if (begins_ && ends_) same({"num_hidden_layers"}, layers_);
+    if (begins_ && ends_) {
+      same({"num_hidden_layers"}, layers_);
+      same_or(1, {"embedding_multiplier"}, embedding_factor_);
+      for (double const factor : block_factors_) same_or(1, {"residual_multiplier"}, factor);
+      same_or(1, {"logits_scaling"}, 1 / logits_factor_);
+    }
     if (layers_ > 0) all_in("layer_types.", "full_attention");
     return differences_;
   }
@@ -42,6 +47,7 @@ class config_comparison {
   template <int V, int D>
   void compare(embedding<V, D>) {
     begins_ = true;
+    behind_ = part::embedding;
     same({"vocab_size"}, V);
     same({"hidden_size"}, D);
   }
@@ -53,6 +59,8 @@ class config_comparison {
   template <int D, int V>
   void compare(head<D, V>) {
     ends_ = true;
+    if (behind_ == part::norm) logits_factor_ = std::exchange(factor_, 1);
+    no_factor();
     same({"hidden_size"}, D);
     same({"vocab_size"}, V);
     same({"tie_word_embeddings"}, tied_);
@@ -60,7 +68,15 @@ class config_comparison {
   }
   template <int D, norm_epsilon Epsilon>
   void compare(rmsnorm<D, Epsilon>) {
+    if (behind_ == part::embedding) embedding_factor_ = std::exchange(factor_, 1);
+    if (behind_ == part::block) block_factors_.insert(std::exchange(factor_, 1));
+    no_factor();
+    behind_ = part::norm;
     same({"rms_norm_eps"}, Epsilon.value);
+  }
+  template <int D, factor Factor>
+  void compare(times<D, Factor>) {
+    factor_ *= Factor.value;
   }
   template <int D, int Heads, int KvHeads, int HeadDim, attention_form Form>
   void compare(attention<D, Heads, KvHeads, HeadDim, Form>) {
@@ -75,6 +91,9 @@ class config_comparison {
     int const turned = turn_of(Form, HeadDim).dim;
     same({"rotary_dim"}, turned);
     if (find({"rotary_dim"}).second == nullptr) turned_part(double(turned) / HeadDim);
+    double const usual = 1 / math::sqrt(double(HeadDim));
+    same_or(is_of({"granitemoe", "granitemoeshared"}) ? 1 : usual, {"attention_multiplier"},
+            Form.scale > 0 ? Form.scale : usual);
     attention_numbers(D, Heads, Form.theta, Form.yarn);
   }
   template <int D, int Heads, latent N>
@@ -96,7 +115,7 @@ class config_comparison {
   template <config C>
   void compare(shared_experts<C>) {
     same({"n_shared_experts", "moe_num_shared_experts"}, C.shared);
-    same({"shared_expert_intermediate_size"}, C.shared * C.width);
+    same({"shared_expert_intermediate_size", "shared_intermediate_size"}, C.shared * C.width);
     feed_forward(C.hidden, C.act);
   }
   template <config C, class Router>
@@ -147,12 +166,23 @@ class config_comparison {
 
   // ---- numbers of several stages -----------------------------------------------------------------
 
+  /// A stage of a layer begins, which a norm or another stage stands before.
+  void begin_block() {
+    no_factor();
+    behind_ = part::block;
+  }
+  /// Factors stand behind the embedding, behind a layer's parts and before the head; here is none.
+  void no_factor() {
+    if (factor_ != 1) note("a factor elsewhere", 1, factor_, "in published models");
+    factor_ = 1;
+  }
   /// The part of a head that positions turn.
   void turned_part(double ours) {
     same_or(1, {"partial_rotary_factor", "rope_parameters.partial_rotary_factor"}, ours);
   }
   FINEGRAIN_LAZY void attention_numbers(int hidden, int heads, double theta, yarn const& turns) {
     ++layers_;
+    begin_block();
     same({"hidden_size"}, hidden);
     same({"num_attention_heads"}, heads);
     same({"clip_qkv"}, nullptr);
@@ -180,6 +210,7 @@ class config_comparison {
     scaling("truncate", true, true);
   }
   FINEGRAIN_LAZY void feed_forward(int hidden, glu act) {
+    begin_block();
     same({"hidden_size"}, hidden);
     if (is_of({"gpt_oss", "minimax_m3"}))
       note("swiglu_limit of " + family_ + "'s own SwiGLU", find({"swiglu_limit"}).second, nullptr,
@@ -202,11 +233,11 @@ class config_comparison {
     bool const sigmoid =
         is_of({"deepseek_v3", "kimi_k2", "glm4_moe", "glm4_moe_lite", "dots1", "minimax_m2"});
     bool const scaled = (sigmoid && !is_of({"minimax_m2"})) || is_of({"deepseek_v2"});
-    bool const normed =
-        is_of({"mixtral", "minimax_m2", "qwen3_vl_moe_text", "qwen3_5_moe_text", "ernie4_5_moe"});
-    bool const softmax =
-        is_of({"deepseek", "deepseek_v2", "qwen2_moe", "qwen3_moe", "qwen3_vl_moe_text",
-               "qwen3_next", "qwen3_5_moe_text", "olmoe", "mixtral", "ernie4_5_moe"});
+    bool const normed = is_of({"mixtral", "minimax_m2", "qwen3_vl_moe_text", "qwen3_5_moe_text",
+                               "ernie4_5_moe", "granitemoe", "granitemoeshared"});
+    bool const softmax = is_of({"deepseek", "deepseek_v2", "qwen2_moe", "qwen3_moe",
+                                "qwen3_vl_moe_text", "qwen3_next", "qwen3_5_moe_text", "olmoe",
+                                "mixtral", "ernie4_5_moe", "granitemoe", "granitemoeshared"});
     config_value const score_name = c.score == score::softmax   ? "softmax"
                                     : c.score == score::sigmoid ? "sigmoid"
                                                                 : "sqrtsoftplus";
@@ -244,6 +275,10 @@ class config_comparison {
   int layers_ = 0;                      // stages of attention
   bool begins_ = false, ends_ = false;  // as a whole model does
   bool tied_ = false;                   // the head has the embedding's table
+  enum class part { other, embedding, block, norm } behind_ = part::other;  // which stage came last
+  double factor_ = 1;                                                       // behind that,
+  double embedding_factor_ = 1, logits_factor_ = 1;  // and those of a whole model
+  std::set<double> block_factors_;
 };
 
 /// What the config of a published model says otherwise than an expression.

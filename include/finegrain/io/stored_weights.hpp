@@ -91,10 +91,21 @@ inline bool is_number(dtype type) {
          type == dtype::f8_e4m3 || type == dtype::f8_e8m0;
 }
 
-/// Which part of a tensor a weight is: all of it, or a matrix of an expert's in one that has those of
-/// all a layer's experts, [experts, parts * rows, cols].
+/// Which part of a tensor a weight is: all of it; one of matrices below one another, [parts * rows,
+/// cols]; or such of an expert's in one that has those of all a layer's experts, [experts, parts * rows,
+/// cols].
 struct tensor_part {
   std::int64_t expert = 0, part = 0, parts = 1;
+  bool of_experts = false;
+
+  /// Among the tensor's matrices.
+  std::int64_t place() const { return expert * parts + part; }
+  /// The tensor's shape, for a weight of this one.
+  std::vector<std::int64_t> shape(std::int64_t experts, weight_entry const& weight) const {
+    std::vector<std::int64_t> all{parts * weight.rows, weight.cols};
+    if (of_experts) all.insert(all.begin(), experts);
+    return all;
+  }
 };
 
 /// A weight in a file, and the one of a network that it is.
@@ -105,7 +116,7 @@ struct stored_weight {
   tensor_part of{};
 
   /// Where it begins among its tensor's numbers.
-  std::int64_t first() const { return (of.expert * of.parts + of.part) * to->rows * to->cols; }
+  std::int64_t first() const { return of.place() * to->rows * to->cols; }
   struct grid {
     std::int64_t down, across;
   };
@@ -158,20 +169,30 @@ struct stored_weight {
 };
 
 /// The tensor that an expert's weight may be a part of, in our words, and that part: of
-/// "experts.3.up", "experts.gate_up" and its second half for expert 3.
+/// "experts.3.up", "experts.gate_up" and its second half for expert 3; of "shared.up", the second half of
+/// "shared.gate_up".
 inline std::optional<std::pair<std::string, tensor_part>> among_experts(std::string_view ours) {
-  std::string_view const word = "experts.";
-  std::size_t const at = ours.rfind(word);
-  if (at == ours.npos || (at > 0 && ours[at - 1] != '.')) return {};
-  std::string const all(ours.substr(0, at + word.size()));
-  ours.remove_prefix(all.size());
+  auto const after = [&](std::string_view word) {
+    std::size_t const at = ours.rfind(word);
+    return at == ours.npos || (at > 0 && ours[at - 1] != '.') ? ours.npos : at + word.size();
+  };
+  if (std::size_t const at = after("shared."); at != ours.npos) {
+    std::string const all = std::string(ours.substr(0, at)) + "gate_up";
+    if (ours.substr(at) == "gate") return {{all, {0, 0, 2}}};
+    if (ours.substr(at) == "up") return {{all, {0, 1, 2}}};
+    return {};
+  }
+  std::size_t const at = after("experts.");
+  if (at == ours.npos) return {};
+  std::string const all(ours.substr(0, at));
+  ours.remove_prefix(at);
   std::int64_t expert = 0;
   auto const [end, error] = std::from_chars(ours.data(), ours.data() + ours.size(), expert);
   if (error != std::errc()) return {};
   ours.remove_prefix(static_cast<std::size_t>(end - ours.data()));
-  if (ours == ".gate") return {{all + "gate_up", {expert, 0, 2}}};
-  if (ours == ".up") return {{all + "gate_up", {expert, 1, 2}}};
-  if (ours == ".down") return {{all + "down", {expert, 0, 1}}};
+  if (ours == ".gate") return {{all + "gate_up", {expert, 0, 2, true}}};
+  if (ours == ".up") return {{all + "gate_up", {expert, 1, 2, true}}};
+  if (ours == ".down") return {{all + "down", {expert, 0, 1, true}}};
   return {};
 }
 
@@ -287,22 +308,23 @@ std::vector<stored_weight> find_weights(tensor_files const& files,
 
   for (weight_entry const& entry : entries) {
     std::string theirs = named(entry.name), ours = entry.name;
-    if (theirs.empty()) {
-      differs(entry.name + " has no published name");
-      ++nameless;
-      continue;
-    }
     stored_weight weight{&entry, files.find(theirs)};
     std::vector<std::int64_t> shape = tensor_shape(entry), several;
     if (auto const in = among_experts(entry.name); in && !weight.numbers) {
       std::string const all = named(in->first);
-      if ((weight.numbers = files.find(all))) {
+      weight.numbers = files.find(all);
+      if (weight.numbers || theirs.empty()) {
         theirs = all;
         ours = in->first;
         weight.of = in->second;
-        several = {experts[ours]};
-        shape = {several[0], weight.of.parts * entry.rows, entry.cols};
+        if (weight.of.of_experts) several = {experts[ours]};
+        shape = weight.of.shape(experts[ours], entry);
       }
+    }
+    if (theirs.empty()) {
+      differs(entry.name + " has no published name");
+      ++nameless;
+      continue;
     }
     known.insert(theirs);
     if (!weight.numbers) {

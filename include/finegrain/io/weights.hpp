@@ -118,17 +118,33 @@ void const* numbers_as(dtype type, weight_entry const& weight, S const* numbers,
   return room.data();
 }
 
-/// Writes a network's weights, each as the tensor that form(entry) says: its name, type and shape.
-template <Expr E, class X, class Form>
+/// A tensor to be written, and the weights whose numbers it has, one after the other.
+struct written_tensor {
+  tensor_view form;  // its name, type and shape
+  std::vector<weight_entry const*> weights;
+};
+
+/// Writes tensors made of a network's weights.
+template <Expr E, class X>
 void write_weights(network<E, X> const& net, std::string const& path,
-                   std::span<std::pair<std::string, std::string> const> metadata, Form&& form) {
-  auto const& entries = net.entries();
+                   std::span<std::pair<std::string, std::string> const> metadata,
+                   std::vector<written_tensor> const& list) {
   std::vector<tensor_view> tensors;
-  for (weight_entry const& entry : entries) tensors.push_back(form(entry));
+  for (written_tensor const& tensor : list) tensors.push_back(tensor.form);
   auto const weights = place<X>::fetched(net.on(), net.parameters());
-  std::vector<std::byte> room;
-  write_safetensors(path, tensors, metadata, [&](std::size_t i) {
-    return numbers_as(tensors[i].type, entries[i], weights.data() + entries[i].offset, room);
+  std::vector<std::byte> room, all;
+  write_safetensors(path, tensors, metadata, [&](std::size_t i) -> void const* {
+    dtype const type = tensors[i].type;
+    auto const numbers = [&](weight_entry const& weight) {
+      return numbers_as(type, weight, weights.data() + weight.offset, room);
+    };
+    if (list[i].weights.size() == 1) return numbers(*list[i].weights[0]);
+    all.clear();
+    for (weight_entry const* weight : list[i].weights) {
+      auto const* const from = static_cast<std::byte const*>(numbers(*weight));
+      all.insert(all.end(), from, from + weight->rows * weight->cols * facts(type).bytes);
+    }
+    return all.data();
   });
 }
 
@@ -149,10 +165,12 @@ inline std::vector<stored_weight> find_own(tensor_files const& files,
 template <Expr E, class X>
 void save_weights(network<E, X> const& net, std::string const& path) {
   constexpr dtype own = dtype_of<typename X::scalar>;
-  detail::write_weights(net, path, {}, [](weight_entry const& entry) {
+  std::vector<detail::written_tensor> list;
+  for (weight_entry const& entry : net.entries()) {
     bool const in_two = facts(own).bytes == 2 && detail::has_rest(entry.role);
-    return tensor_view{entry.name, in_two ? dtype::f32 : own, tensor_shape(entry)};
-  });
+    list.push_back({{entry.name, in_two ? dtype::f32 : own, tensor_shape(entry)}, {&entry}});
+  }
+  detail::write_weights(net, path, {}, list);
 }
 
 /// Reads a network's weights from a file that holds exactly these, or from a trainer's checkpoint; in
