@@ -87,7 +87,7 @@ TEMPLATE_TEST_CASE("those of one whose head has the embedding's table too", "", 
 
 TEMPLATE_TEST_CASE("those of one with constants as Granite's too", "", bf16, fp16, float) {
   NEED_GPU();
-  check_decoder<tiny::multiplied_decoder, TestType>({1, 70});
+  check_decoder<tiny::multiplied_decoder, TestType>({1, 30});
 }
 
 TEST_CASE("a tied decoder's steps on the device are the host's") {

@@ -179,6 +179,23 @@ TEST_CASE("weights have the names of Qwen's and of Mixtral's models, and what is
   }
 }
 
+TEST_CASE("of Granite's experts the tensors have names, and no weight of one expert") {
+  std::string const layer = "model.layers.3.";
+  std::pair<char const*, char const*> const parts[] = {
+      {"router", "block_sparse_moe.router.layer.weight"},
+      {"experts.gate_up", "block_sparse_moe.input_linear.weight"},
+      {"experts.down", "block_sparse_moe.output_linear.weight"},
+      {"shared.gate_up", "shared_mlp.input_linear.weight"},
+      {"shared.down", "shared_mlp.output_linear.weight"}};
+  for (auto const& [ours, theirs] : parts)
+    CHECK(fg::granite_moe_name("layers.3.mixture." + std::string(ours)) == layer + theirs);
+  for (char const* none : {"layers.3.mixture.experts.1.gate", "layers.3.mixture.shared.up",
+                           "layers.3.mixture.bias", "mixture.router", "router", "layers.1"})
+    CHECK(fg::granite_moe_name(none).empty());
+  CHECK(fg::granite_moe_name("embedding.table") == "model.embed_tokens.weight");
+  CHECK(fg::granite_moe_name("layers.3.attention.key") == layer + "self_attn.k_proj.weight");
+}
+
 TEST_CASE("a layer is read under names other than DeepSeek's") {
   folder const here;
   using shape = std::vector<std::int64_t>;

@@ -176,6 +176,15 @@ std::string const mixtral = R"({
   "num_local_experts": 8, "rms_norm_eps": 1e-05, "rope_theta": 1000000.0, "sliding_window": null,
   "tie_word_embeddings": false, "vocab_size": 32000})";
 
+std::string const granite = R"({
+  "attention_bias": false, "attention_multiplier": 0.015625, "embedding_multiplier": 12.0,
+  "hidden_act": "silu", "hidden_size": 1024, "intermediate_size": 512, "logits_scaling": 6.0,
+  "max_position_embeddings": 131072, "model_type": "granitemoe", "num_attention_heads": 16,
+  "num_experts_per_tok": 8, "num_hidden_layers": 24, "num_key_value_heads": 8,
+  "num_local_experts": 32, "residual_multiplier": 0.22, "rms_norm_eps": 1e-06,
+  "rope_scaling": null, "rope_theta": 1500000.0, "tie_word_embeddings": true,
+  "vocab_size": 49155})";
+
 /// Not a copy of the file: numbers of a public extract, and the scoring_func that llama.cpp reads.
 std::string const dots_llm1 = R"({
   "attention_bias": false, "first_k_dense_replace": 1, "hidden_act": "silu", "hidden_size": 4096,
@@ -269,6 +278,53 @@ TEST_CASE("presets compute what the published configs of their models say") {
   CHECK(of<presets::qwen3_30b_a3b>(qwen3_30b) == lines{});
   CHECK(of<presets::olmoe_1b_7b>(olmoe) == lines{});
   CHECK(of<presets::mixtral_8x7b>(mixtral) == lines{});
+  CHECK(of<presets::granite_3_1_1b_a400m>(granite) == lines{});
+}
+
+TEST_CASE("a config's constant multipliers are compared with the factors between stages") {
+  using presets::granite_3_1_1b_a400m;
+  refused<granite_3_1_1b_a400m>(granite, "embedding_multiplier", "12.0", "1", "12");
+  refused<granite_3_1_1b_a400m>(granite, "residual_multiplier", "0.22", "0.25");
+  refused<granite_3_1_1b_a400m>(granite, "logits_scaling", "6.0", "8", "6");
+  refused<granite_3_1_1b_a400m>(granite, "attention_multiplier", "0.015625", "0.125");
+  // what a config does not say is 1, or as ever
+  CHECK(of<granite_3_1_1b_a400m>(with(granite, "\"logits_scaling\": 6.0,", "")) ==
+        lines{"logits_scaling is 1 by default, 6 here"});
+  CHECK(of<granite_3_1_1b_a400m>(with(granite, "\"attention_multiplier\": 0.015625,", "")) ==
+        lines{"attention_multiplier is 1 by default, 0.015625 here"});
+  CHECK(of<presets::mixtral_8x7b>(and_also(mixtral, R"("residual_multiplier": 0.5)")) ==
+        lines{"residual_multiplier is 0.5 in config.json, 1 here"});
+  CHECK(of<presets::mixtral_8x7b>(and_also(mixtral, R"("attention_multiplier": 0.5)")) ==
+        lines{"attention_multiplier is 0.5 in config.json, 0.08838834764831843 here"});
+  constexpr fg::architecture sharp = [] {
+    fg::architecture a = presets::mixtral_8x7b;
+    a.attention.scale = 0.5;
+    a.multipliers.embedding = 3;
+    return a;
+  }();
+  CHECK(of<sharp>(mixtral) ==
+        lines{"attention_multiplier is 0.08838834764831843 by default, 0.5 here",
+              "embedding_multiplier is 1 by default, 3 here"});
+
+  constexpr fg::embedding<8, 16> first;
+  constexpr fg::rmsnorm<16> norm;
+  constexpr fg::mlp<16, 4> ffn;
+  constexpr fg::times<16, 0.5> half;
+  constexpr fg::head<16, 8> last;
+  std::string const text = R"({"embedding_multiplier": 0.5, "logits_scaling": 4.0,
+                               "residual_multiplier": 0.5})";
+  using published =
+      decltype(first | half | fg::residual(norm | ffn | half) | norm | half | half | last);
+  CHECK(differences<published>(text) == lines{});
+  using uneven = decltype(first | half | fg::residual(norm | ffn) |
+                          fg::residual(norm | ffn | half) | norm | half | half | last);
+  CHECK(differences<uneven>(text) == lines{"residual_multiplier is 0.5 in config.json, 1 here"});
+  using elsewhere =
+      decltype(first | half | fg::residual(norm | half | ffn | half) | norm | half | half | last);
+  CHECK(differences<elsewhere>(text) ==
+        lines{"a factor elsewhere is 1 in published models, 0.5 here"});
+  using layer = decltype(norm | ffn);  // of a part of a model nothing is known
+  CHECK(differences<layer>(text) == lines{});
 }
 
 TEST_CASE("a number that is otherwise in a config is named with both values") {

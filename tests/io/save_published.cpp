@@ -100,6 +100,72 @@ TEST_CASE("a layer is published at its place, under others' names too, and read 
   CHECK(y == z);
 }
 
+TEST_CASE("of Granite's mixtures all a layer's experts are published in two tensors") {
+  folder const here;
+  constexpr fg::config c{.hidden = 16, .width = 8, .routed = 5, .top_k = 2, .shared = 2};
+  using mixture = fg::mixture<c>;
+  fg::network<mixture, fg::cpu> const from({.deviation = 0.5, .seed = 1});
+  fg::save_published(from, here / "m", "layers.7.mixture.", fg::granite_moe_name, fg::dtype::f32);
+  fg::safetensors_file const file(here / "m");
+  CHECK(file.tensors().size() == 5);
+  std::string const layer = "model.layers.7.";
+  auto const read = [&](std::string const& name, std::vector<std::int64_t> const& shape) {
+    auto const* const tensor = file.find(layer + name);
+    REQUIRE(tensor);
+    CHECK(tensor->shape == shape);
+    std::vector<float> all(std::size_t(tensor->end - tensor->begin) / 4);
+    file.read(*tensor, all.data());
+    return all;
+  };
+  auto const has = [&](std::vector<float> const& all, std::int64_t at, std::string const& name) {
+    auto const w = from.weight(name);
+    CHECK(std::equal(w.data, w.data + w.size(), all.begin() + at * w.size()));
+  };
+  auto const input = read("block_sparse_moe.input_linear.weight", {5, 16, 16});
+  auto const output = read("block_sparse_moe.output_linear.weight", {5, 16, 8});
+  for (int i = 0; i < 5; ++i) {
+    std::string const expert = "experts." + std::to_string(i);
+    has(input, 2 * i, expert + ".gate");
+    has(input, 2 * i + 1, expert + ".up");
+    has(output, i, expert + ".down");
+  }
+  auto const shared = read("shared_mlp.input_linear.weight", {32, 16});
+  has(shared, 0, "shared.gate");
+  has(shared, 1, "shared.up");
+  has(read("shared_mlp.output_linear.weight", {16, 16}), 0, "shared.down");
+  has(read("block_sparse_moe.router.layer.weight", {5, 16}), 0, "router");
+
+  fg::network<mixture, fg::cpu> to;
+  fg::load_published(to, here / "m", "layers.7.mixture.", fg::granite_moe_name);
+  CHECK(weights_of(to) == weights_of(from));
+  using reader = fg::frozen<mixture, fg::cpu, fg::format::int8>;
+  auto codes = fg::load_published<reader>(here / "m", "layers.7.mixture.", fg::granite_moe_name);
+  auto same = fg::quantize<fg::format::int8>(from);
+  std::vector<float> x(3 * 16), y(3 * 16), z(3 * 16);
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = std::sin(float(i));
+  codes({x.data(), 3, 16}, {y.data(), 3, 16});
+  same({x.data(), 3, 16}, {z.data(), 3, 16});
+  CHECK(y == z);
+
+  fg::save_published(from, here / "h", "layers.7.mixture.", fg::granite_moe_name);  // in BF16
+  fg::load_published(to, here / "h", "layers.7.mixture.", fg::granite_moe_name);
+  for (auto const& entry : from.entries()) {
+    fg::matrix<float const> const a = from.weight(entry.name), b = to.weight(entry.name);
+    for (std::int64_t i = 0; i < a.size(); ++i) REQUIRE(b.data[i] == float(fg::bf16(a.data[i])));
+  }
+
+  using fewer = fg::mixture<fg::config{.hidden = 16, .width = 8, .routed = 4, .top_k = 2}>;
+  fg::network<fewer, fg::cpu> other;
+  CHECK_THROWS_WITH(
+      fg::load_published(other, here / "m", "layers.7.mixture.", fg::granite_moe_name),
+      ContainsSubstring("input_linear.weight is F32 [5, 16, 16] in the file, [4, 16, 16] of "
+                        "numbers for experts.gate_up"));
+  fg::save_published(other, here / "f", "layers.7.mixture.", fg::granite_moe_name);
+  CHECK_THROWS_WITH(
+      fg::load_published(to, here / "f", "layers.7.mixture.", fg::granite_moe_name),
+      ContainsSubstring("shared_mlp.input_linear.weight, here shared.gate_up, is missing"));
+}
+
 TEST_CASE("a table is published in integers, and a sum of two 16-bit numbers in f32") {
   folder const here;
   constexpr fg::config v4 =
@@ -150,6 +216,14 @@ TEST_CASE("what cannot be published is named, and a file that was there stays") 
   refuses(
       [&] { fg::save_published(net, here / "m", "", [](auto) { return std::string("same"); }); },
       "occurs twice");
+  refuses(
+      [&] {
+        fg::save_published(net, here / "m", "", [](std::string_view ours) -> std::string {
+          bool const one_of_all = ours.ends_with(".2.up");
+          return one_of_all ? "" : std::string(ours);
+        });
+      },
+      "of the weights that layers.1.mixture.experts.gate_up has, some have names of their own");
   net.weight("layers.1.mixture.experts.2.up")(1, 2) = -7e4f;
   refuses([&] { fg::save_published(net, here / "m", "", fg::deepseek_name, fg::dtype::f16); },
           "layers.1.mixture.experts.2.up has -70000, and F16 has no number so large");

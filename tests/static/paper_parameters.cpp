@@ -201,5 +201,6 @@ static_assert(total<presets::qwen3_coder_480b_a35b> == 480'154'875'392);
 static_assert(prints(total<presets::qwen3_coder_480b_a35b>, 480, 0.5));
 static_assert(prints(active<presets::qwen3_coder_480b_a35b>, 35, 1));
 static_assert(total<presets::olmoe_1b_7b> == 6'919'161'856);
+static_assert(total<presets::granite_3_1_1b_a400m> == 1'334'628'352);
 
 }  // namespace
