@@ -30,6 +30,8 @@ using with_both_scales = stage<fg::attention_form{
 using partial =
     stage<fg::attention_form{.bias = true, .norm = fg::head_norm::each, .rotary = 4, .theta = 1e6}>;
 
+using scaled = stage<fg::attention_form{.theta = 1.5e6, .scale = 0.15}>;
+
 /// A preset with few and small parts: what else it says is the model's.
 constexpr fg::architecture small(fg::architecture a, int kv_heads, int head_dim, int top_k = 3) {
   a.hidden = a.moe.hidden = 16;
@@ -85,6 +87,7 @@ void check_stages(double tolerance) {
   check_stage<with_yarn, X>(lines, "yarn", tolerance);
   check_stage<with_both_scales, X>(lines, "yarn_all", tolerance);
   check_stage<partial, X>(lines, "partial", tolerance);
+  check_stage<scaled, X>(lines, "scaled", tolerance);
 }
 template <class X>
 void check_models(double tolerance) {

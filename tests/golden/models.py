@@ -5,7 +5,7 @@
 """One JSON object a line: a case's config by its name in models.cpp, its numbers, its results.
 
 Written from modeling_olmoe.py, modeling_qwen2_moe.py, modeling_qwen3_moe.py, modeling_mixtral.py,
-modeling_glm4_moe.py, modeling_minimax_m2.py and modeling_rope_utils.py of transformers. Inputs are drawn as latent.py draws them.
+modeling_glm4_moe.py, modeling_minimax_m2.py, modeling_granitemoe.py and modeling_rope_utils.py of transformers. Inputs are drawn as latent.py draws them.
 """
 import math
 import pathlib
@@ -28,6 +28,7 @@ STAGES = {
     "yarn_all": dict(STAGE, theta=1000.0, yarn=dict(factor=4.0, original=64, fast=8, slow=1,
                                                     mscale=0.75, mscale_all=0.5)),
     "partial": dict(STAGE, bias=True, norm="each", rotary=4, theta=1000000.0),
+    "scaled": dict(STAGE, theta=1500000.0, attention_multiplier=0.15),  # Granite's
 }
 MODEL = dict(STAGE, hidden=16, vocabulary=32, layers=3, moe_width=6, routed=8, top_k=3, shared=0,
              block="mlp.", gate="gate_proj", up="up_proj", down="down_proj", dense=0,
@@ -77,7 +78,9 @@ def attention(x, w, c, positions):
     k = apply_rotary(projected("key", c.kv_heads, True), positions, c)
     v = projected("value", c.kv_heads, False)
     k, v = (m.repeat_interleave(c.heads // c.kv_heads, 1) for m in (k, v))
-    scores = torch.einsum("qhd,khd->hqk", q, k) / math.sqrt(c.head_dim)
+    scores = torch.einsum("qhd,khd->hqk", q, k)
+    multiplier = getattr(c, "attention_multiplier", None)
+    scores = scores * multiplier if multiplier else scores / math.sqrt(c.head_dim)
     later = torch.ones(scores.shape[1:], dtype=torch.bool).triu(1)
     weights = scores.masked_fill(later, -math.inf).softmax(-1)
     mixed = torch.einsum("hqk,khd->qhd", weights, v).reshape(x.shape[0], -1)
