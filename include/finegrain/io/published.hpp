@@ -251,7 +251,7 @@ std::vector<written_tensor> published_tensors(std::vector<weight_entry> const& e
 /// a config.json beside the weights says otherwise than the network's stages (check_published); or the
 /// file `config`; or none, if that is "". Of experts that stand in two tensors a layer, and not under
 /// their own names, "layers.3.mixture.experts.gate_up", [R, 2 F, D], and "layers.3.mixture.experts.down",
-/// [R, D, F], are asked for.
+/// [R, D, F], are asked for; and for gate and up of shared experts "layers.3.mixture.shared.gate_up".
 template <Expr E, class X, class Name = std::string (*)(std::string_view)>
 void load_published(network<E, X>& net, std::string const& path, std::string const& place = {},
                     Name&& name = deepseek_name, std::optional<std::string> const& config = {}) {

@@ -29,6 +29,8 @@ struct heads {
   T scale_of() const {
     return scale > 0 ? static_cast<T>(scale) : 1 / math::sqrt(static_cast<T>(dim));
   }
+  /// The same with the scale said, as kernels read it.
+  heads with_scale() const { return {query, key_value, dim, value, scale_of<double>()}; }
 };
 
 /// What gradients of weights do to the memory that they are written to.

@@ -35,8 +35,8 @@ void attend<T>::backward(heads shape, places where, matrix<T const> q, matrix<T 
                          matrix<T const> dmixed, matrix<T> dq, matrix<T> dk, matrix<T> dv,
                          float* delta, CUstream_st* stream) {
   if (where.tokens == 0) return;
-  flash::backward_arguments<T> const a{shape,  where,      q,     k,  v,  mixed,
-                                       dmixed, log_weight, delta, dq, dk, dv};
+  flash::backward_arguments<T> const a{shape.with_scale(), where, q,  k,  v, mixed, dmixed,
+                                       log_weight,         delta, dq, dk, dv};
   if (shape.dim <= 64)
     flash::launch_backward<flash::alike<64>>(a, stream);
   else if (shape.dim <= 128)

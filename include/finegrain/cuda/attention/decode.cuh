@@ -281,8 +281,8 @@ void attend<T>::decode(heads shape, places where, matrix<T const> q, matrix<T co
                        matrix<T const> values, matrix<T> mixed, float* log_weight, float* partial,
                        CUstream_st* stream) {
   flash::decode_parts_and_add<T>(
-      flash::decode_arguments<T>{shape, where, q, keys, values, mixed, log_weight, partial,
-                                 decode_parts(shape, where.tokens)},
+      flash::decode_arguments<T>{shape.with_scale(), where, q, keys, values, mixed, log_weight,
+                                 partial, decode_parts(shape, where.tokens)},
       stream);
 }
 template <class T>
@@ -290,7 +290,7 @@ void attend<T>::decode_each(heads shape, seats where, matrix<T const> q, matrix<
                             matrix<T const> values, matrix<T> mixed, float* log_weight,
                             float* partial, CUstream_st* stream) {
   flash::decode_parts_and_add<T>(
-      flash::of_each<flash::decode_arguments<T>>{{shape,
+      flash::of_each<flash::decode_arguments<T>>{{shape.with_scale(),
                                                   {.tokens = where.tokens},
                                                   q,
                                                   keys,

@@ -23,12 +23,9 @@ template <int Dim>
 struct alike {
   static constexpr int dim = Dim, value = Dim;
   __device__ static int values(heads const& shape) { return shape.dim; }
-  __device__ static float scale(heads const& shape) {
-    return shape.scale > 0 ? static_cast<float>(shape.scale)
-                           : rsqrtf(static_cast<float>(shape.dim));
-  }
+  __device__ static float scale(heads const& shape) { return static_cast<float>(shape.scale); }
 };
-/// Those whose values have a size, and scores a scale, of their own.
+/// Those whose values have a size of their own.
 template <int Dim, int Value>
 struct apart {
   static constexpr int dim = Dim, value = Value;
@@ -279,7 +276,8 @@ void attend<T>::forward(heads shape, places where, matrix<T const> q, matrix<T c
                         matrix<T const> values, matrix<T> mixed, float* log_weight,
                         CUstream_st* stream) {
   if (where.tokens == 0) return;
-  flash::forward_arguments<T> const a{shape, where, q, keys, values, mixed, log_weight};
+  flash::forward_arguments<T> const a{shape.with_scale(), where, q, keys, values, mixed,
+                                      log_weight};
   if (shape.dim <= 64)
     flash::launch_forward<flash::alike<64>>(a, stream);
   else if (shape.dim <= 128)
