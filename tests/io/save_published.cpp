@@ -224,6 +224,21 @@ TEST_CASE("what cannot be published is named, and a file that was there stays") 
         });
       },
       "of the weights that layers.1.mixture.experts.gate_up has, some have names of their own");
+  refuses(
+      [&] {
+        fg::save_published(net, here / "m", "", [](std::string_view ours) -> std::string {
+          return ours.ends_with("shared.gate") ? "" : std::string(ours);
+        });
+      },
+      "of the weights that layers.1.mixture.shared.gate_up has, some have names of their own");
+  refuses(
+      [&] {
+        fg::save_published(net, here / "m", "", [](std::string_view ours) -> std::string {
+          if (ours.find("experts.") == ours.npos) return std::string(ours);
+          return ours.ends_with("experts.gate_up") || ours.ends_with("experts.down") ? "all" : "";
+        });
+      },
+      "a part of the tensor all occurs twice");
   net.weight("layers.1.mixture.experts.2.up")(1, 2) = -7e4f;
   refuses([&] { fg::save_published(net, here / "m", "", fg::deepseek_name, fg::dtype::f16); },
           "layers.1.mixture.experts.2.up has -70000, and F16 has no number so large");

@@ -213,9 +213,11 @@ std::vector<written_tensor> published_tensors(std::vector<weight_entry> const& e
       auto const [at, fresh] = together.emplace(theirs, list.size());
       if (fresh) list.push_back({{theirs, type, {}}, {}});
       written_tensor& all = list[at->second];
-      auto const own = static_cast<std::size_t>(in->second.place());
-      all.weights.resize(std::max(all.weights.size(), own + 1));
-      all.weights[own] = &entry;
+      auto const room = static_cast<std::size_t>((in->second.expert + 1) * in->second.parts);
+      all.weights.resize(std::max(all.weights.size(), room));
+      weight_entry const*& own = all.weights[static_cast<std::size_t>(in->second.place())];
+      if (own) throw invalid_argument("a part of the tensor %.200s occurs twice", theirs.c_str());
+      own = &entry;
       all.form.shape = in->second.shape(std::ssize(all.weights) / in->second.parts, entry);
       continue;
     }
