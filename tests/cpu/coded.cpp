@@ -288,9 +288,10 @@ TEMPLATE_TEST_CASE_SIG("numbers of any size have the same bits alone and among m
   }
 }
 
-/// From 2^ so many on a number makes NaN: docs/design.md.
+/// From 2^ so many on a number makes NaN, or of fp8 infinities or NaN: docs/design.md.
 template <fg::format F>
-constexpr int end_of_numbers = F == int4 ? 119
+constexpr int end_of_numbers = F == fp8    ? simd::codec<fp8>::of_floats ? 68 : 128
+                               : F == int4 ? 119
                                : F == int8 && (simd::byte_products || FINEGRAIN_VECTOR_BYTES == 64)
                                    ? 113
                                    : 115;
@@ -305,7 +306,7 @@ TEMPLATE_TEST_CASE_SIG("a number near the end of what floats hold makes its prod
     numbers const plain = random_numbers(T * K, 2);
     numbers const expected = b.product(0, view(plain, T, K));
     auto const stride = expected.size() / std::size_t(T), last = std::size_t(T - 1);
-    for (int power = 100; power < 128; ++power)
+    for (int power = 60; power < 128; ++power)
       for (float const least : {std::ldexp(1.0f, power), -std::ldexp(1.0f, power)})
         for (float const large : {std::nextafter(least, 0.0f), least, 1.5f * least}) {
           INFO("T " << T << ", " << large);
@@ -313,7 +314,8 @@ TEMPLATE_TEST_CASE_SIG("a number near the end of what floats hold makes its prod
           a[last * K + 40] = large;
           numbers const y = b.product(0, view(std::as_const(a), T, K));
           numbers const row = taken<F>({a.end() - K, a.end()}, K);
-          bool const none = rounded && std::abs(large) >= std::ldexp(1.0f, end_of_numbers<F>);
+          float const met = std::abs(rounded ? large : row[40]);
+          bool const none = !(met < std::ldexp(1.0, end_of_numbers<F>));
           int wrong = 0;
           for (std::size_t i = 0; i < last * stride; ++i)
             wrong += i % stride < N && y[i] != expected[i];
@@ -325,14 +327,41 @@ TEMPLATE_TEST_CASE_SIG("a number near the end of what floats hold makes its prod
               size += std::abs(one);
             }
             float const made = y[last * stride + n];
-            if (rounded)
-              wrong += none ? !std::isnan(made) : !(std::abs(double(made) - sum) <= 2e-6 * size);
+            bool const right = std::abs(double(made) - sum) <= 2e-6 * size;
+            if (none)
+              wrong += rounded ? !std::isnan(made) : std::isfinite(made);
+            else if (rounded || power < 100)
+              wrong += !right;
             else  // sums of codes overflow before their scale makes them smaller
-              wrong += std::isfinite(made) && !(std::abs(double(made) - sum) <= 2e-6 * size);
+              wrong += std::isfinite(made) && !right;
           }
           REQUIRE(wrong == 0);
         }
   }
+}
+
+TEST_CASE("a block's scale in fp8 ends where its weights leave products of floats no room") {
+  bool const of_floats = simd::codec<fp8>::of_floats;
+  int const K = 160, N = 40;
+  for (int const T : {1, 5, 40})
+    for (float const most : {1e20f, 1e23f, 2e23f}) {
+      numbers w = random_numbers(N * K, 1, 0.1), a = random_numbers(T * K, 2, 1e-3);
+      w[5 * K + 9] = most;  // of the first 128 numbers of k of all rows
+      coded<fp8> const b(1, N, K, 1, w.data());
+      numbers const y = b.product(0, view(std::as_const(a), T, K)), exact = kept<fp8>(w, N, K);
+      auto const stride = y.size() / std::size_t(T);
+      int wrong = 0;
+      for (std::size_t t = 0; t < std::size_t(T); ++t) {
+        double sum = 0;
+        for (std::size_t k = 0; k < K; ++k)
+          sum += double(bf16_of(a[t * K + k])) * double(exact[5 * K + k]);
+        float const made = y[t * stride + 5];
+        wrong += of_floats && most > 1.4e23f
+                     ? std::isfinite(made)
+                     : !(std::abs(double(made) - sum) <= 1e-5 * std::abs(sum));
+      }
+      CHECK(wrong == 0);
+    }
 }
 
 TEMPLATE_TEST_CASE_SIG("a worker has room for the rows of every format", "", EVERY_FORMAT) {

@@ -31,7 +31,7 @@ FINEGRAIN_INLINE ivec nearest(vec x, float least, float most) {
 ///   outputs               channels that share it
 ///   products              the format that they are multiplied in
 ///   scale(most)           for numbers of which `most` is the largest, with its sign
-///   codes(x)              the codes nearest to x, numbers without their scales
+///   codes(x)              the codes nearest to x, numbers without their scales; in the lower bits
 ///   value(code)           of one
 ///   zero                  where products are of integers: value(code) is code - zero
 ///   values(top, shift)    where they are of floats: value / times of a vector's codes, which are in
@@ -45,7 +45,7 @@ struct codec<format::int8> {
   static constexpr format products = as_integers ? format::int8 : format::bf16;
   static constexpr int bits = 8, block = 0, outputs = 1, zero = as_integers ? 128 : 0;
   static float scale(float most) { return math::abs(most) / 127; }
-  FINEGRAIN_INLINE static ivec codes(vec x) { return (nearest(x, -127, 127) + zero) & 255; }
+  FINEGRAIN_INLINE static ivec codes(vec x) { return nearest(x, -127, 127) + zero; }
   static constexpr float value(std::uint32_t code) {
     return static_cast<float>(code) - (as_integers ? 128.0f : code < 128 ? 0.0f : 256.0f);
   }
@@ -86,7 +86,7 @@ inline constexpr float row_times<format::fp8> = 0x1p60f;
 
 /// Rows that meet codes of fp8 where products are of floats: bf16 numbers. The bits of a code are those of
 /// its value / 2^120. One half of that power is in the rows, the other in the scales, so that no number that
-/// is made of a code is multiplied by it.
+/// is made of a code is multiplied by it. So numbers of 2^68 or more, and scales, become infinities.
 template <>
 struct unit<format::fp8> : unit<format::bf16> {
   static void keep(float const* from, std::int64_t count, float* to) {
@@ -194,7 +194,8 @@ struct decoder<format::fp8> {
     alignas(64) static constexpr auto halves = [] {
       std::array<std::array<std::uint8_t, 128>, 2> t{};
       for (std::uint32_t i = 0; i < 128; ++i) {
-        auto const bits = std::bit_cast<std::uint32_t>(codec<format::fp8>::value(i));
+        using code = codec<format::fp8>;
+        auto const bits = std::bit_cast<std::uint32_t>(code::value(i) / code::times);
         t[0][i] = static_cast<std::uint8_t>(bits >> 16);
         t[1][i] = static_cast<std::uint8_t>(bits >> 24);
       }

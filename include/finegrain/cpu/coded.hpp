@@ -255,7 +255,7 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
   void pack(finegrain::matrix<float const> w, int j, std::int64_t i, std::int64_t p,
             std::int64_t last) const {
     auto const at = layout();
-    constexpr int n = step_numbers<F>;
+    constexpr int n = step_numbers<F>, all = (1 << code::bits) - 1;
     std::int64_t const top = p * width() + (sides == 1 ? j * lanes : 0);
     for (std::int64_t b = 0; b < at.blocks(); ++b) {
       std::int64_t const step = b * at.block_steps(), k = step * n;
@@ -279,14 +279,16 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
           scales[lane] = scale;
         }
         std::byte* to = panel + at.step_at(step) + j * std::int64_t{sizeof(ivec)};
+        auto const there_is = scales != 0.0f;
+        vec const divisor = there_is ? scales : vec{} + 1.0f;
         ivec codes{};
         each_columns(w, row, k, there, (stop - step) * n,
                      [&](std::int64_t first, vec const(&columns)[lanes]) {
                        FINEGRAIN_UNROLL
                        for (int c = 0; c < lanes; ++c) {
                          int const place = static_cast<int>(first + c) % n;
-                         vec const x = scales != 0.0f ? columns[c] / scales : vec{};
-                         codes |= code::codes(x) << bit_of_code(code::bits, place);
+                         vec const x = there_is ? columns[c] / divisor : vec{};
+                         codes |= (code::codes(x) & all) << bit_of_code(code::bits, place);
                          if (place < n - 1) continue;
                          std::memcpy(to, &codes, sizeof codes);
                          codes = ivec{}, to += at.step_bytes;
