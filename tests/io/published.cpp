@@ -179,6 +179,21 @@ TEST_CASE("weights have the names of Qwen's and of Mixtral's models, and what is
   }
 }
 
+TEST_CASE("an expert's weight is a part of a tensor whatever its stage is called") {
+  auto const in = [](char const* ours) {
+    auto const found = fg::detail::among_experts(ours);
+    return found ? found->first + " " + std::to_string(found->second.place()) : "";
+  };
+  for (std::string const place : {"", "layers.3.mixture.", "shared.", "shared.mixture."}) {
+    INFO(place);
+    CHECK(in((place + "experts.3.up").c_str()) == place + "experts.gate_up 7");
+    CHECK(in((place + "experts.3.down").c_str()) == place + "experts.down 3");
+    CHECK(in((place + "shared.up").c_str()) == place + "shared.gate_up 1");
+    for (char const* other : {"shared.down", "router", "experts.router"})
+      CHECK(in((place + other).c_str()).empty());
+  }
+}
+
 TEST_CASE("of Granite's experts the tensors have names, and no weight of one expert") {
   std::string const layer = "model.layers.3.";
   std::pair<char const*, char const*> const parts[] = {

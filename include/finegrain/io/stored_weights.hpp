@@ -180,7 +180,6 @@ inline std::optional<std::pair<std::string, tensor_part>> among_experts(std::str
     std::string const all = std::string(ours.substr(0, at)) + "gate_up";
     if (ours.substr(at) == "gate") return {{all, {0, 0, 2}}};
     if (ours.substr(at) == "up") return {{all, {0, 1, 2}}};
-    return {};
   }
   std::size_t const at = after("experts.");
   if (at == ours.npos) return {};
