@@ -94,21 +94,21 @@ TEST_CASE("a form that attention cannot have is refused in a sentence") {
                ContainsSubstring("attention_form: epsilon"));
   CHECK_THAT(complaint([](a& x) { x.attention.yarn.factor = 0; }), ContainsSubstring("factor"));
   CHECK(complaint([](a& x) { x.attention.scale = 0.015625; }).empty());
-  for (double const scale : {-0.125, double(INFINITY), double(NAN)})
+  for (double const scale : {-0.125, 1e-50, 9e-7, 1.1e6, double(INFINITY), double(NAN)})
     CHECK_THAT(complaint([&](a& x) { x.attention.scale = scale; }),
                ContainsSubstring("attention_form: scale"));
 }
 
-TEST_CASE("multipliers are positive and finite") {
+TEST_CASE("multipliers are positive, and such as f32 can hold") {
   using a = fg::architecture;
   CHECK(complaint([](a& x) { x.multipliers = {12, 0.22, 1 / 6.0}; }).empty());
-  for (double const by : {0.0, -1.0, double(INFINITY), double(NAN)}) {
+  for (double const by : {0.0, -1.0, 1e-46, 9e-7, 1.1e6, 1e39, double(INFINITY), double(NAN)}) {
     CHECK_THAT(complaint([&](a& x) { x.multipliers.embedding = by; }),
-               ContainsSubstring("multipliers: each must be positive"));
+               ContainsSubstring("multipliers: each must lie between 1e-6 and 1e6"));
     CHECK_THAT(complaint([&](a& x) { x.multipliers.residual = by; }),
-               ContainsSubstring("multipliers: each must be positive"));
+               ContainsSubstring("multipliers: each must lie between 1e-6 and 1e6"));
     CHECK_THAT(complaint([&](a& x) { x.multipliers.logits = by; }),
-               ContainsSubstring("multipliers: each must be positive"));
+               ContainsSubstring("multipliers: each must lie between 1e-6 and 1e6"));
   }
 }
 

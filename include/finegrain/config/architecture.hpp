@@ -107,6 +107,11 @@ constexpr yarn const& checked(yarn const& y) {
   return y;
 }
 
+namespace detail {
+/// Whether numbers may be times this: not so small or large that f32 soon has 0 or infinity.
+constexpr bool is_multiplier(double by) { return by >= 1e-6 && by <= 1e6; }
+}  // namespace detail
+
 /// The form itself if attention can have it; throws invalid_config if not.
 constexpr attention_form const& checked(attention_form const& f) {
   // clang-format off
@@ -114,7 +119,7 @@ constexpr attention_form const& checked(attention_form const& f) {
   if (!(f.theta > 1)) throw invalid_config("finegrain::attention_form: theta must be more than 1");
   if (!(f.epsilon >= 1e-37 && f.epsilon < 1)) throw invalid_config("finegrain::attention_form: epsilon must lie between 1e-37 and 1");
   if (f.norm == head_norm::none && f.epsilon != attention_form{}.epsilon) throw invalid_config("finegrain::attention_form: epsilon is of the norms of queries and keys, and there are none");
-  if (!(f.scale >= 0 && f.scale <= 1e6)) throw invalid_config("finegrain::attention_form: scale must not be negative, and 1e6 at most");
+  if (f.scale != 0 && !detail::is_multiplier(f.scale)) throw invalid_config("finegrain::attention_form: scale must lie between 1e-6 and 1e6, or be 0 for the usual one");
   // clang-format on
   checked(f.yarn);
   return f;
@@ -137,8 +142,8 @@ constexpr latent const& checked(latent const& n) {
 /// The multipliers themselves if a decoder can have them; throws invalid_config if not.
 constexpr multipliers const& checked(multipliers const& m) {
   for (double const by : {m.embedding, m.residual, m.logits})
-    if (!(by > 0 && by <= 1e6))
-      throw invalid_config("finegrain::multipliers: each must be positive, and 1e6 at most");
+    if (!detail::is_multiplier(by))
+      throw invalid_config("finegrain::multipliers: each must lie between 1e-6 and 1e6");
   return m;
 }
 

@@ -247,7 +247,7 @@ void attention_block_backward(cpu const& on, heads shape, attention_form const& 
 
 /// x + Factor attention(rmsnorm(x)); weights are those of x + attention(rmsnorm(x)).
 template <int D, norm_epsilon Epsilon, int Heads, int KvHeads, int HeadDim, attention_form Form,
-          factor Factor>
+          constant_factor Factor>
 struct residual_attention {
   static constexpr heads shape{Heads, KvHeads, HeadDim, HeadDim, Form.scale};
   static constexpr bool scaled = Factor.value != 1;
@@ -296,7 +296,7 @@ struct plan<cpu,
             residual_of<then<rmsnorm<D, Epsilon>, attention<D, Heads, KvHeads, HeadDim, Form>>>>
     : residual_attention<D, Epsilon, Heads, KvHeads, HeadDim, Form, 1.0> {};
 template <int D, norm_epsilon Epsilon, int Heads, int KvHeads, int HeadDim, attention_form Form,
-          factor Factor>
+          constant_factor Factor>
 struct plan<cpu,
             residual_of<then<then<rmsnorm<D, Epsilon>, attention<D, Heads, KvHeads, HeadDim, Form>>,
                              times<D, Factor>>>>

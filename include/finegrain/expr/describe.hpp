@@ -55,7 +55,7 @@ std::string details(rmsnorm<D, Epsilon>) {
   return detail::unless(1e-6, "epsilon", Epsilon.value);
 }
 
-template <int D, factor Factor>
+template <int D, constant_factor Factor>
 std::string details(times<D, Factor>) {
   return detail::unless(0, "by", Factor.value);
 }

@@ -32,20 +32,20 @@ struct rmsnorm : stage<D> {
   };
 };
 
-/// What a stage multiplies by; a class for the same reason.
-struct factor {
+/// What a stage multiplies by; a class, since clang 14 takes no double as an argument of a template.
+struct constant_factor {
   double value;
-  constexpr factor(double value) : value(value) {}  // NOLINT(*-explicit*)
-  friend constexpr bool operator==(factor const&, factor const&) = default;
+  constexpr constant_factor(double value) : value(value) {}  // NOLINT(*-explicit*)
+  friend constexpr bool operator==(constant_factor const&, constant_factor const&) = default;
 };
 
 /// y = Factor x: a constant multiplier, as muP and Granite have them behind an embedding, on what a
-/// block adds, and before a head.
-template <int D, factor Factor>
+/// block adds, and before a head. Its magnitude lies between 1e-6 and 1e6.
+template <int D, constant_factor Factor>
 struct times : stage<D> {
   static_assert(D >= 1, "times: the width must be at least 1");
-  static_assert(Factor.value != 0 && Factor.value - Factor.value == 0,
-                "times: the factor must be a finite number, and not 0");
+  static_assert(detail::is_multiplier(Factor.value) || detail::is_multiplier(-Factor.value),
+                "times: the factor's magnitude must lie between 1e-6 and 1e6");
   static constexpr char const* name = "times";
 };
 

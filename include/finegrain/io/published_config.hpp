@@ -74,7 +74,7 @@ class config_comparison {
     behind_ = part::norm;
     same({"rms_norm_eps"}, Epsilon.value);
   }
-  template <int D, factor Factor>
+  template <int D, constant_factor Factor>
   void compare(times<D, Factor>) {
     factor_ *= Factor.value;
   }

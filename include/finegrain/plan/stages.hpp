@@ -46,7 +46,7 @@ void scale_rows(X const& on, matrix<S const> from, double scale, matrix<S> to) {
   });
 }
 
-template <class X, int D, factor Factor>
+template <class X, int D, constant_factor Factor>
 struct plan<X, times<D, Factor>> {
   using S = typename X::scalar;
   using saved = nothing;
