@@ -190,10 +190,69 @@ TEST_CASE("the cpu's network with constants is the specification's, learned and 
   CHECK(z == right);
 }
 
-TEST_CASE("a factor takes no memory, works where its input lies, and is a line of its own") {
+TEMPLATE_TEST_CASE("under a loss a factor at the end learns as forward and backward do", "",
+                   EXECUTORS) {
+  using S = typename TestType::scalar;
+  using ends = decltype(fg::linear<D, D>{} | fg::times<D, -3.0>{});
+  constexpr std::int64_t T = 50;
+  fg::network<ends, TestType> net({.deviation = 0.4, .seed = 3});
+  fg::network<fg::watched<ends, TestType>, TestType> watched({.deviation = 0.4, .seed = 3});
+  std::vector<S> x(T * D), y(T * D), dy(T * D);
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = S(fg::random_normal(1, i));
+  fg::matrix<S const> const input{x.data(), T, D};
+  auto const targets = [&] {
+    std::vector<std::int32_t> some = some_ids(T);
+    for (auto& id : some) id %= D;
+    return some;
+  }();
+  net.forward({.tokens = T}, input, {y.data(), T, D});
+  double const right =
+      entropy<TestType>{targets}(TestType{}, 0, {y.data(), T, D}, {dy.data(), T, D});
+  net.backward({dy.data(), T, D});
+  auto const all = [](auto const& gradient) {
+    return std::vector<S>(gradient.data, gradient.data + gradient.size());
+  };
+  auto const gradient = all(net.gradient("linear.weight"));
+  CHECK(net.learn({.tokens = T}, input, entropy<TestType>{targets}) == right);
+  CHECK(all(net.gradient("linear.weight")) == gradient);
+  fg::activations seen{watched, {"times"}};
+  CHECK(watched.learn({.tokens = T, .seen = &seen}, input, entropy<TestType>{targets}) == right);
+  CHECK(all(watched.gradient("linear.weight")) == gradient);
+  CHECK(all(seen["times"]) == y);
+}
+
+TEST_CASE("a factor keeps nothing, and takes one matrix, backward alone") {
+  constexpr fg::extent learning{64, 2, true}, answering{64, 2, false};
+  constexpr std::int64_t one = 64 * D * sizeof(float);
+  auto const costs = [&]<class With, class Without>(fg::extent e, std::int64_t most) {
+    using with = fg::plan<fg::cpu, With>;
+    using without = fg::plan<fg::cpu, Without>;
+    CHECK(fg::memory_bytes<typename with::saved>(e) ==
+          fg::memory_bytes<typename without::saved>(e));
+    CHECK(fg::memory_bytes<typename with::scratch>(e) ==
+          fg::memory_bytes<typename without::scratch>(e) + most);
+  };
+  auto const of = [&]<class With, class Without>() {
+    costs.template operator()<With, Without>(learning, one);
+    costs.template operator()<With, Without>(answering, 0);
+  };
+  using half = fg::times<D, 0.5>;
+  using product = fg::linear<D, D>;
+  of.operator()<decltype(product{} | half{}), product>();
+  of.operator()<decltype(fg::residual(norm | ffn | half{})), decltype(fg::residual(norm | ffn))>();
+  of.operator()<decltype(fg::residual(norm | attention | half{})),
+                decltype(fg::residual(norm | attention))>();
+
+  using under = fg::scored<fg::cpu, decltype(norm | half{})>;
+  using plain = fg::scored<fg::cpu, std::remove_const_t<decltype(norm)>>;
+  CHECK(fg::memory_bytes<under::saved>(learning) == fg::memory_bytes<plain::saved>(learning));
+  CHECK(fg::memory_bytes<under::scratch>(learning) ==
+        fg::memory_bytes<plain::scratch>(learning) + one);
+}
+
+TEST_CASE("a factor works where its input lies, and is a line of its own") {
   constexpr fg::extent e{64, 2, true};
   using ends = decltype(fg::linear<D, D>{} | fg::times<D, 0.5>{});
-  CHECK(fg::saved_bytes<fg::cpu, ends>(e) == fg::saved_bytes<fg::cpu, fg::linear<D, D>>(e));
   CHECK(fg::parameters(fg::times<D, 0.5>{}) == 0);
   CHECK(fg::flops(fg::times<D, 0.5>{}, 64) == 0);
   CHECK_THAT(fg::describe(ends{}), ContainsSubstring("times       16 -> 16       by 0.5"));

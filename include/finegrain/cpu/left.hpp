@@ -138,8 +138,8 @@ struct packing {
   void run(strips<F> const& a, piece const& now, int, bool, float* sums, piece const& then) const {
     if constexpr (few > 0)
       if (stays(a.rows(), now.panel))
-        return a.rows() == 1 ? in_place<1>(a.first(), now, sums, then)
-                             : in_place<2>(a.first(), now, sums, then);
+        return a.rows() == 1 ? where_they_are<1>(a.first(), now, sums, then)
+                             : where_they_are<2>(a.first(), now, sums, then);
     std::int64_t const begin = now.k * n, count = std::min(now.units * n, K - begin);
     b.pack<F>(now.panel, now.panel + 1, begin, count, room, now.units);
     if (std::int64_t const there = ceil_div(count, n); there < now.units)  // A is 0 there
@@ -163,7 +163,7 @@ struct packing {
   /// A whole panel, which is turned over in registers. What is fetched ahead goes on with the rows that
   /// come next: behind a row's end stand others, that have been read.
   template <int Rows>
-  void in_place(float const* a, piece const& now, float* sums, piece const& then) const {
+  void where_they_are(float const* a, piece const& now, float* sums, piece const& then) const {
     constexpr bool wide = FINEGRAIN_VECTOR_BYTES == 64;  // fetches as rows of codes do
     constexpr std::int64_t soon = (wide ? 16 : 8) * line;
     std::int64_t const stride = b.first.stride;

@@ -72,9 +72,10 @@ M with_earlier(pass<X> const& p, M rows) {
 ///                        matrix<S const> dy, V const& dw, matrix<S> dx);
 ///
 /// with S = X::scalar, w = weights<E, S const>, dw = weights<E, S>. x is (T, in), y is (T, out);
-/// neither overlaps the other, unless the plan is in_place. backward is given the x of forward. It writes dx, all of it, and
-/// dw, all of it, or adds to dw: pass.gradients says. dx is an empty view where x is token ids.
-/// A plan allocates nothing, and gives a token the same bits whatever else is in the batch.
+/// neither overlaps the other, unless the plan is in_place. backward is given the x of forward. It
+/// writes dx, all of it, and dw, all of it, or adds to dw: pass.gradients says. dx is an empty view
+/// where x is token ids. A plan allocates nothing, and gives a token the same bits whatever else is
+/// in the batch.
 ///
 /// A plan for a larger pattern is a fusion: it is a specialisation, and must equal the composed
 /// plan.

@@ -104,10 +104,10 @@ requires detail::composes<X, E>
 struct scored<X, E> : scored<X, detail::inner_t<E>> {
 };
 
-/// a | b: b under the loss, between a's forward and a's backward.
+/// a | b: b under the loss, between a's forward and a's backward; unless b works in place, where y is
+/// kept already.
 template <class X, Expr A, Expr B>
-requires detail::composes<X, then<A, B>>
-struct scored<X, then<A, B>> {
+requires(detail::composes<X, then<A, B>> && !InPlace<plan<X, B>>) struct scored<X, then<A, B>> {
   using S = typename X::scalar;
   using first = plan<X, A>;
   using rest = scored<X, B>;
