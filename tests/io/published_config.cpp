@@ -323,8 +323,29 @@ TEST_CASE("a config's constant multipliers are compared with the factors between
       decltype(first | half | fg::residual(norm | half | ffn | half) | norm | half | half | last);
   CHECK(differences<elsewhere>(text) ==
         lines{"a factor elsewhere is 1 in published models, 0.5 here"});
-  using layer = decltype(norm | ffn);  // of a part of a model nothing is known
+  using behind = decltype(first | half | fg::residual(norm | ffn | half) | norm | half | last |
+                          fg::times<8, 0.5>{});  // the head
+  CHECK(differences<behind>(text) == lines{});
+
+  // of parts of a model, what they have
+  using inside = decltype(norm | ffn);
+  CHECK(differences<inside>(text) == lines{});
+  using layer = decltype(fg::residual(norm | ffn | half) | fg::residual(norm | ffn | half));
   CHECK(differences<layer>(text) == lines{});
+  using without = decltype(fg::residual(norm | ffn));
+  CHECK(differences<without>(text) == lines{"residual_multiplier is 0.5 in config.json, 1 here"});
+  using begin = decltype(first | half);
+  CHECK(differences<begin>(text) == lines{});
+  using rows = std::remove_const_t<decltype(first)>;
+  CHECK(differences<rows>(text) == lines{"embedding_multiplier is 0.5 in config.json, 1 here"});
+  using end = decltype(norm | fg::times<16, 0.25>{} | last);
+  CHECK(differences<end>(text) == lines{});
+  using logits = decltype(norm | last);
+  CHECK(differences<logits>(text) == lines{"logits_scaling is 4 in config.json, 1 here"});
+  using both = decltype(fg::residual(norm | ffn) | half);  // not of what the residual adds
+  CHECK(differences<decltype(both{} | norm)>(text) ==
+        lines{"a factor elsewhere is 1 in published models, 0.5 here",
+              "residual_multiplier is 0.5 in config.json, 1 here"});
 }
 
 TEST_CASE("a number that is otherwise in a config is named with both values") {

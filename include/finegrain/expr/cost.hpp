@@ -43,7 +43,8 @@ constexpr weight_count count_weights() {
   return count;
 }
 
-/// Calls f(leaf) for every leaf stage below E, in the order of the forward pass.
+/// Calls f(leaf) for every leaf stage below E, in the order of the forward pass, and f.end_residual(),
+/// if there is such a function, behind those of a residual.
 template <class E>
 struct leaves {
   template <class F>
@@ -77,7 +78,13 @@ struct leaves<blended<A, B>> {
   }
 };
 template <Expr A>
-struct leaves<residual_of<A>> : leaves<A> {};
+struct leaves<residual_of<A>> {
+  template <class F>
+  static constexpr void visit(F&& f) {
+    leaves<A>::visit(f);
+    if constexpr (requires { f.end_residual(); }) f.end_residual();
+  }
+};
 template <int N, Expr A>
 struct leaves<repeated<N, A>> {
   template <class F>

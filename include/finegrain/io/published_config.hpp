@@ -30,24 +30,29 @@ class config_comparison {
 
   /// One line for each.
   std::vector<std::string> differences() {
-    if (begins_ && ends_) {
-      same({"num_hidden_layers"}, layers_);
-      same_or(1, {"embedding_multiplier"}, embedding_factor_);
-      for (double const factor : block_factors_) same_or(1, {"residual_multiplier"}, factor);
-      same_or(1, {"logits_scaling"}, 1 / logits_factor_);
-    }
+    (behind_embedding_ ? embedding_factor_ : logits_factor_) *= std::exchange(factor_, 1);
+    if (begins_ && ends_) same({"num_hidden_layers"}, layers_);
+    if (begins_) same_or(1, {"embedding_multiplier"}, embedding_factor_);
+    for (double const factor : residual_factors_) same_or(1, {"residual_multiplier"}, factor);
+    if (ends_) same_or(1, {"logits_scaling"}, 1 / logits_factor_);
     if (layers_ > 0) all_in("layer_types.", "full_attention");
     return differences_;
   }
 
+  void operator()(auto stage) { compare(stage); }
+  /// Behind all stages of a residual: a factor there is of what they add.
+  void end_residual() { residual_factors_.insert(std::exchange(factor_, 1)); }
+
   // ---- one of these for each stage ---------------------------------------------------------------
 
   template <Expr L>
-  void compare(L) {}  // a stage that no config speaks of
+  void compare(L) {  // a stage that no config speaks of
+    begin_stage();
+  }
   template <int V, int D>
   void compare(embedding<V, D>) {
     begins_ = true;
-    behind_ = part::embedding;
+    behind_embedding_ = true;
     same({"vocab_size"}, V);
     same({"hidden_size"}, D);
   }
@@ -59,8 +64,8 @@ class config_comparison {
   template <int D, int V>
   void compare(head<D, V>) {
     ends_ = true;
-    if (behind_ == part::norm) logits_factor_ = std::exchange(factor_, 1);
-    no_factor();
+    if (!behind_embedding_) logits_factor_ = std::exchange(factor_, 1);
+    begin_stage();
     same({"hidden_size"}, D);
     same({"vocab_size"}, V);
     same({"tie_word_embeddings"}, tied_);
@@ -68,10 +73,7 @@ class config_comparison {
   }
   template <int D, norm_epsilon Epsilon>
   void compare(rmsnorm<D, Epsilon>) {
-    if (behind_ == part::embedding) embedding_factor_ = std::exchange(factor_, 1);
-    if (behind_ == part::block) block_factors_.insert(std::exchange(factor_, 1));
-    no_factor();
-    behind_ = part::norm;
+    begin_stage();
     same({"rms_norm_eps"}, Epsilon.value);
   }
   template <int D, constant_factor Factor>
@@ -166,13 +168,10 @@ class config_comparison {
 
   // ---- numbers of several stages -----------------------------------------------------------------
 
-  /// A stage of a layer begins, which a norm or another stage stands before.
-  void begin_block() {
-    no_factor();
-    behind_ = part::block;
-  }
-  /// Factors stand behind the embedding, behind a layer's parts and before the head; here is none.
-  void no_factor() {
+  /// Factors stand behind the embedding, at a residual's end and before the head, and before no other
+  /// stage.
+  void begin_stage() {
+    if (std::exchange(behind_embedding_, false)) embedding_factor_ = std::exchange(factor_, 1);
     if (factor_ != 1) note("a factor elsewhere", 1, factor_, "in published models");
     factor_ = 1;
   }
@@ -182,7 +181,7 @@ class config_comparison {
   }
   FINEGRAIN_LAZY void attention_numbers(int hidden, int heads, double theta, yarn const& turns) {
     ++layers_;
-    begin_block();
+    begin_stage();
     same({"hidden_size"}, hidden);
     same({"num_attention_heads"}, heads);
     same({"clip_qkv"}, nullptr);
@@ -210,7 +209,7 @@ class config_comparison {
     scaling("truncate", true, true);
   }
   FINEGRAIN_LAZY void feed_forward(int hidden, glu act) {
-    begin_block();
+    begin_stage();
     same({"hidden_size"}, hidden);
     if (is_of({"gpt_oss", "minimax_m3"}))
       note("swiglu_limit of " + family_ + "'s own SwiGLU", find({"swiglu_limit"}).second, nullptr,
@@ -275,17 +274,17 @@ class config_comparison {
   int layers_ = 0;                      // stages of attention
   bool begins_ = false, ends_ = false;  // as a whole model does
   bool tied_ = false;                   // the head has the embedding's table
-  enum class part { other, embedding, block, norm } behind_ = part::other;  // which stage came last
-  double factor_ = 1;                                                       // behind that,
-  double embedding_factor_ = 1, logits_factor_ = 1;  // and those of a whole model
-  std::set<double> block_factors_;
+  bool behind_embedding_ = false;       // with nothing but factors in between
+  double factor_ = 1;                   // behind the last stage
+  double embedding_factor_ = 1, logits_factor_ = 1;
+  std::set<double> residual_factors_;
 };
 
 /// What the config of a published model says otherwise than an expression.
 template <Expr E>
 std::vector<std::string> config_differences(std::string const& config) {
   config_comparison comparison(config);
-  leaves<E>::visit([&](auto stage) { comparison.compare(stage); });
+  leaves<E>::visit(comparison);
   return comparison.differences();
 }
 
