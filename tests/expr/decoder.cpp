@@ -99,9 +99,8 @@ TEST_CASE("constants stand behind the embedding, in every residual, and before t
   CHECK(std::is_same_v<decltype(fg::moe_block<multiplied>::expr), decltype(moe)>);
   constexpr auto layers =
       fg::repeat<1>(fg::dense_block<multiplied>{}) | fg::repeat<2>(fg::moe_block<multiplied>{});
-  constexpr auto whole = fg::embedding<50, 8>{} |
-                         (fg::times<8, 12.0>{} | layers | (norm | fg::times<8, 0.125>{})) |
-                         fg::head<8, 50>{};
+  constexpr auto whole = fg::embedding<50, 8>{} | fg::times<8, 12.0>{} | layers |
+                         (norm | fg::times<8, 0.125>{}) | fg::head<8, 50>{};
   CHECK(std::is_same_v<decltype(fg::decoder<multiplied>::expr), decltype(whole)>);
 }
 

@@ -73,24 +73,19 @@ constexpr auto layers_of() {
     return repeat<A.dense_layers>(dense_block<A>{}) | mixtures_of<A>();
 }
 
-/// What stands between the embedding and the head. The logits' constant is that of what the head reads:
-/// it is linear, and its rows are shorter than the logits'.
-template <architecture A>
-constexpr auto inner_of() {
-  constexpr multipliers by = A.multipliers;
-  constexpr auto last = multiplied<by.logits>(rmsnorm<A.hidden, A.epsilon>{});
-  if constexpr (by.embedding == 1)
-    return layers_of<A>() | last;
-  else
-    return times<A.hidden, by.embedding>{} | layers_of<A>() | last;
-}
 template <architecture A>
 constexpr auto decoder_of() {
+  constexpr multipliers by = A.multipliers;
   constexpr embedding<A.vocabulary, A.hidden> first;
-  if constexpr (A.tied)
-    return tied(first, inner_of<A>());
+  constexpr auto layers = layers_of<A>();
+  // The logits' constant is that of what the head reads: it is linear, and its rows are shorter.
+  constexpr auto last = multiplied<by.logits>(rmsnorm<A.hidden, A.epsilon>{});
+  if constexpr (!A.tied)
+    return multiplied<by.embedding>(first) | layers | last | head<A.hidden, A.vocabulary>{};
+  else if constexpr (by.embedding == 1)
+    return tied(first, layers | last);
   else
-    return first | inner_of<A>() | head<A.hidden, A.vocabulary>{};
+    return tied(first, times<A.hidden, by.embedding>{} | layers | last);
 }
 
 }  // namespace detail
