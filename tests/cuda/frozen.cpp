@@ -412,12 +412,34 @@ TEMPLATE_TEST_CASE_SIG("frozen: packed weights come back out of a file", "",
   numbers const x = rounded(random_numbers(5 * 72, 11));
   CHECK(same(run(read, x), run(made, x)));
   using of_host = fg::frozen<E, fg::cpu, fg::formats(F, Rest)>;
-  CHECK_THROWS_WITH(fg::load_weights<of_host>(here / "w"),
-                    ContainsSubstring("the executor: \"cuda\" in the file, \"cpu\" here"));
+  CHECK_THROWS_WITH(
+      fg::load_weights<of_host>(here / "w"),
+      ContainsSubstring("the executor: \"cuda, numbers of bf16\" in the file, \"cpu\" here"));
   using other = fg::frozen<E, fg::cuda, fg::formats(F, format::fp8)>;
   CHECK_THROWS_WITH(fg::load_weights<other>(here / "w"),
-                    ContainsSubstring("the rest: \"" + fg::packing<fg::cuda>::text<Rest>() +
+                    ContainsSubstring("the rest: \"" + fg::packed_form<fg::cuda>::text<Rest>() +
                                       "\" in the file, \"fp8\" here"));
+}
+TEMPLATE_TEST_CASE("frozen: packed weights say the network's numbers, whatever the formats", "",
+                   bf16, fg::fp16, float) {
+  using E = fg::rmsnorm<72>;  // of the network's numbers in every format
+  auto const facts = []<class T, format F>(T, std::integral_constant<format, F>) {
+    std::string text;
+    for (auto const& fact :
+         fg::detail::packed_facts<fg::frozen<E, fg::basic_cuda<T>, fg::formats(F)>>())
+      text += fact.value + "; ";
+    return text;
+  };
+  auto const check = [&](auto form) {
+    std::string const mine = facts(TestType(), form);
+    CHECK((mine == facts(bf16(), form)) == std::is_same_v<TestType, bf16>);
+    CHECK((mine == facts(fg::fp16(), form)) == std::is_same_v<TestType, fg::fp16>);
+    CHECK((mine == facts(float(), form)) == std::is_same_v<TestType, float>);
+  };
+  check(std::integral_constant<format, format::int4>());
+  check(std::integral_constant<format, format::fp8>());
+  check(std::integral_constant<format, format::bf16>());
+  check(std::integral_constant<format, format::f32>());
 }
 TEST_CASE("codes on the device take the bytes that their formats say") {
   constexpr fg::config c{.hidden = 2048, .width = 1408, .routed = 64, .top_k = 6, .shared = 2};

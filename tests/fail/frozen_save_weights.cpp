@@ -1,4 +1,4 @@
-// expect: save_weights: this executor does not say how it packs weights: declare packing<X>
+// expect: save_weights: this executor does not say how it packs weights: declare packed_form<X>
 // SPDX-License-Identifier: Apache-2.0
 #include <finegrain/cpu/cpu.hpp>
 #include <finegrain/io/frozen.hpp>

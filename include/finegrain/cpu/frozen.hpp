@@ -53,8 +53,8 @@ struct frozen_routed : frozen_experts<F> {
 
 /// Of the instruction set, what changes panels: not which instructions read them.
 template <>
-struct packing<cpu> {
-  static constexpr char const* executor = "cpu";
+struct packed_form<cpu> {
+  static std::string executor() { return "cpu"; }
 
   template <format F>
   static std::string text() {

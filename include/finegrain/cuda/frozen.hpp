@@ -73,15 +73,19 @@ struct frozen_product {
 
 }  // namespace device
 
-/// Codes stand alike for every device, whichever kernels read them; all else is the network's numbers.
+/// Codes stand alike for every device, whichever kernels read them; all else is the network's numbers,
+/// whatever the formats.
 template <class T>
-struct packing<basic_cuda<T>> {
-  static constexpr char const* executor = "cuda";
+struct packed_form<basic_cuda<T>> {
+  static std::string executor() {
+    return std::string("cuda, numbers of ") + (std::is_same_v<T, float>  ? "f32"
+                                               : std::is_same_v<T, bf16> ? "bf16"
+                                                                         : "fp16");
+  }
 
   template <format F>
   static std::string text() {
-    if (device::is_coded(F)) return name_of(F);
-    return std::is_same_v<T, float> ? "f32" : std::is_same_v<T, bf16> ? "bf16" : "fp16";
+    return device::is_coded(F) ? name_of(F) : "the network's numbers";
   }
   template <format F>
   static void prepare() {}

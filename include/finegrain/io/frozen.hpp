@@ -105,9 +105,10 @@ requires(detail::is_frozen<N>) N
 /// instruction sets that pack alike. Throws file_error; a file that was there is then still there.
 template <class N>
 requires(detail::is_frozen<N>) void save_weights(N const& net, std::string const& path) {
-  static_assert(Packing<typename N::executor>,
-                "save_weights: this executor does not say how it packs weights: declare packing<X> "
-                "(plan/frozen.hpp), or save the network that this one was made of");
+  static_assert(
+      Packing<typename N::executor>,
+      "save_weights: this executor does not say how it packs weights: declare packed_form<X> "
+      "(plan/frozen.hpp), or save the network that this one was made of");
   if constexpr (Packing<typename N::executor>) detail::write_packed(net, path);
 }
 /// A frozen network whose weights save_weights wrote: of a frozen one, which are read as they are, straight

@@ -27,8 +27,8 @@ namespace detail {
 /// where it is read: packed_facts.
 inline constexpr std::int64_t checked_bytes = std::int64_t{1} << 20;
 
-/// A checksum of some bytes. Each step maps the sums one to one, so that a change of up to 8 bytes that
-/// stand together is always seen.
+/// A checksum of some bytes. Each step maps the sums one to one, so that a change is always seen if it is
+/// within one word: 8 bytes, the first of them a multiple of 8 behind `from`.
 FINEGRAIN_LAZY inline std::int64_t checksum(std::byte const* from, std::int64_t count) {
   constexpr int chains = 8;  // of multiplications, which do not wait for one another
   constexpr std::int64_t step = chains * 8;
@@ -59,8 +59,8 @@ struct packed_fact {
 };
 template <class N>
 std::vector<packed_fact> packed_facts() {
-  using how = packing<typename N::executor>;
-  return {{"executor", "the executor", how::executor},
+  using how = packed_form<typename N::executor>;
+  return {{"executor", "the executor", how::executor()},
           {"experts", "experts", how::template text<N::stored.experts>()},
           {"rest", "the rest", how::template text<N::stored.rest>()}};
 }
@@ -153,8 +153,8 @@ N read_packed(safetensors_file const& file, typename N::executor on) {
   auto const arrays = N::arrays();
   auto const found = find_packed(file, packed_tensors(arrays), describe(typename N::expression{}),
                                  packed_facts<N>());
-  packing<X>::template prepare<N::stored.experts>();
-  packing<X>::template prepare<N::stored.rest>();
+  packed_form<X>::template prepare<N::stored.experts>();
+  packed_form<X>::template prepare<N::stored.rest>();
   std::vector<std::int64_t> sums(static_cast<std::size_t>(found.back()->shape[0]));
   file.read(*found.back(), sums.data());
   return N::of_packed(std::move(on), [&](X const& where, std::span<std::byte> memory) {

@@ -46,15 +46,15 @@ struct frozen_weights : weights<E, typename X::scalar const> {
 /// are not written. What the words cannot say of a stage of your own, its name must: a file has
 /// describe(E) too, and the arrays' sizes.
 ///
-///   executor         X's name
+///   executor()       X's name, and its type of numbers if it is one of several
 ///   text<F>()        how weights of format F stand there: the same words, the same bytes
 ///   prepare<F>()     throws what making them would throw on this machine
 template <class X>
-struct packing;
+struct packed_form;
 /// Executors that declare it.
 template <class X>
 concept Packing = requires {
-  packing<X>::executor;
+  packed_form<X>::executor();
 };
 
 template <class X, formats F, Named E>

@@ -1,4 +1,4 @@
-// packing<cpu>: what its words say, and nothing else of the instruction set, decides the bytes of panels.
+// packed_form<cpu>: what its words say, and nothing else of the instruction set, decides the bytes of panels.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <bit>
@@ -151,8 +151,8 @@ void check(std::int64_t rows, std::int64_t cols, int sides) {
     return fg::stack<float const>{w.sides[s].data(), 2, rows, cols};
   };
   panels.fill(fg::cpu(), side(0), sides == 2 ? side(1) : fg::stack<float const>{});
-  auto const right = expected<F>(w, words(fg::packing<fg::cpu>::text<F>()));
-  CAPTURE(rows, cols, sides, fg::packing<fg::cpu>::text<F>());
+  auto const right = expected<F>(w, words(fg::packed_form<fg::cpu>::text<F>()));
+  CAPTURE(rows, cols, sides, fg::packed_form<fg::cpu>::text<F>());
   REQUIRE(std::int64_t(right.size()) <= memory.size());
   CHECK(memory.size() - std::int64_t(right.size()) < fg::alignment);
   std::size_t wrong = 0;
@@ -162,7 +162,7 @@ void check(std::int64_t rows, std::int64_t cols, int sides) {
 
 }  // namespace
 
-TEMPLATE_TEST_CASE_SIG("panels have the bytes that packing's words say", "", ((format F), F),
+TEMPLATE_TEST_CASE_SIG("panels have the bytes that packed_form's words say", "", ((format F), F),
                        format::f32, format::bf16, format::fp8, format::int8, format::int8_block,
                        format::int4) {
   for (int sides : {1, 2})
