@@ -189,8 +189,10 @@ TEST_CASE("a checkpoint of another version, or what does not say that it is one,
   };
   with("checkpoint 1", "checkpoint 2");
   auto const says = ContainsSubstring(
-      "/c is a \"finegrain checkpoint 2\", and only \"finegrain checkpoint 1\" can be read");
+      "/c holds another version's numbers (differences: 1): \"finegrain checkpoint 2\" in "
+      "the file, \"finegrain checkpoint 1\" here");
   CHECK_THROWS_WITH(fg::load_checkpoint(other, kept.state(), here / "c"), says);
+  CHECK_THROWS_AS(fg::load_checkpoint(other, kept.state(), here / "c"), fg::mismatch);
   CHECK_THROWS_WITH(fg::load_weights(other, here / "c"), says);
   with("\"format\"", "\"former\"");
   auto const error =

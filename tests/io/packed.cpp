@@ -137,8 +137,15 @@ TEST_CASE("weights that are packed otherwise are refused in a sentence that says
              Contains("\"int4, panels of 4 x ") && Contains("\"int4, panels of 2 x "));
   CHECK_THAT(
       changed<reader>(file, "packed weights 1", "packed weights 2"),
-      Contains("is a \"finegrain packed weights 2\", and only \"finegrain packed weights 1\" "
-               "can be read"));
+      Contains(
+          "w holds another version's numbers (differences: 1): \"finegrain packed weights 2\" in "
+          "the file, \"finegrain packed weights 1\" here"));
+  for (std::string const words : {"panels of ", "packed weights "}) {  // so that one type is caught
+    std::string other = file;
+    ++other[other.find(words) + words.size()];
+    put(path, other);
+    CHECK_THROWS_AS(fg::load_weights<reader>(path), fg::mismatch);
+  }
   CHECK_THAT(changed<reader>(file, "\"arrays.3\"", "\"arrays-3\""),
              Contains("(differences: 2): arrays.3 is missing; arrays-3 is unknown here"));
   CHECK_THAT(changed<reader>(file, "\"U8\"", "\"I8\""),
@@ -160,6 +167,31 @@ TEST_CASE("no ordinary reader takes packed weights for its own") {
                     Contains("the file is no checkpoint"));
   using kept = fg::frozen<layer, fg::basic_reference<float>, fg::format::f32>;
   CHECK_THAT(refusal<kept>(path), sentence);
+}
+
+TEST_CASE("packed weights are one file of their own, also of an index") {
+  using reader = frozen<layer, coarse>;
+  folder const here;
+  auto net = made<layer, coarse>();
+  fg::save_weights(net, here / "b");
+  fg::save_weights(random_net<fg::rmsnorm<16>>(), here / "a");
+  fg::save_weights(random_net<fg::linear<16, 8>>(), here / "c");
+  std::string const index = here / "model.safetensors.index.json";
+  auto const list = [&](std::string const& map) { put(index, "{\"weight_map\": {" + map + "}}"); };
+  std::string const packed = "\"checksums\": \"b\"", before = "\"gain\": \"a\"",
+                    behind = "\"weight\": \"c\"";
+  for (std::string const& others : {before, behind}) {
+    list(packed + ", " + others);
+    auto const sentence =
+        Contains("/b holds packed weights, which stand in one file, and is one of 2 that " + index +
+                 " lists");
+    CHECK_THAT(refusal<reader>(here.path), sentence);
+    fg::network<layer, fg::basic_reference<float>> learning;
+    CHECK_THROWS_WITH(fg::load_weights(learning, here.path), sentence);
+  }
+  list(packed);
+  auto read = fg::load_weights<reader>(here.path);
+  CHECK(outputs(read) == outputs(net));
 }
 
 TEST_CASE("packed weights that are damaged or cut short are refused") {

@@ -114,15 +114,16 @@ requires(detail::is_frozen<N>) void save_weights(N const& net, std::string const
 /// A frozen network whose weights save_weights wrote: of a frozen one, which are read as they are, straight
 /// to their place; or of one that learns, of which codes are made a stage at a time (load_published).
 ///
-/// Throws file_error, also where a checksum shows that packed weights were damaged; mismatch with the list of
-/// differences, of packed weights in the expression, the executor, the formats or how it packs them.
+/// Throws file_error, also where a checksum shows that packed weights were damaged, or where their file is one
+/// of several; mismatch with the list of differences, of packed weights in the expression, the executor, the
+/// formats, how it packs them, or the version of such files.
 template <class N>
 requires(detail::is_frozen<N>) N
     load_weights(std::string const& path, typename N::executor on = {}) {
   tensor_files const files(path);
   if constexpr (Packing<typename N::executor>)
-    if (auto const& all = files.tensors(); !all.empty() && detail::is_packed(*all[0].file))
-      return detail::read_packed<N>(*all[0].file, std::move(on));
+    if (auto const* const file = detail::packed_file(files))
+      return detail::read_packed<N>(*file, std::move(on));
   auto const entries = list_weights<typename N::expression>();
   return detail::frozen_from<N>(std::move(on), detail::find_own(files, entries));
 }

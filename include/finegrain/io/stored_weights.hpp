@@ -253,6 +253,19 @@ inline bool same_numbers(placed_tensor const& a, placed_tensor const& b) {
   return true;
 }
 
+/// The file, if it has packed weights, or null. Throws file_error where one that has them is one of several.
+FINEGRAIN_LAZY inline safetensors_file const* packed_file(tensor_files const& files) {
+  for (safetensors_file const& file : files.files()) {
+    if (!is_packed(file)) continue;
+    if (files.files().size() == 1) return &file;
+    throw file_error(
+        "%.150s holds packed weights, which stand in one file, and is one of %lld that %.150s "
+        "lists",
+        file.path().c_str(), shown(files.files().size()), files.path().c_str());
+  }
+  return nullptr;
+}
+
 /// Finds each weight of a list; names are `name(place + the weight's)`. Tensors whose names begin with
 /// `scope`, or if there is none with what all found have in common, must be known. In a model that is
 /// `tied` a head's weight, "head.weight", may stand beside an embedding's table, "embedding.table", if it
@@ -264,12 +277,11 @@ std::vector<stored_weight> find_weights(tensor_files const& files,
                                         std::string const& place, Name&& name,
                                         std::vector<std::string> differences,
                                         char const* scope = nullptr, bool tied = false) {
-  for (placed_tensor const& t : files.tensors())
-    if (is_packed(*t.file))
-      throw file_error(
-          "%.300s holds packed weights: load_weights<N>(path) reads it, N the type of the frozen "
-          "network that was saved",
-          t.file->path().c_str());
+  if (safetensors_file const* const packed = packed_file(files))
+    throw file_error(
+        "%.300s holds packed weights: load_weights<N>(path) reads it, N the type of the frozen "
+        "network that was saved",
+        packed->path().c_str());
   std::vector<stored_weight> found;
   std::set<std::string> known, noted;
   std::size_t nameless = 0;

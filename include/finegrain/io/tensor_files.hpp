@@ -109,6 +109,7 @@ class tensor_files {
   std::string const& path() const { return path_; }
   /// Where the files stand: empty, or with a / at its end.
   std::string folder() const { return path_.substr(0, path_.rfind('/') + 1); }
+  std::list<safetensors_file> const& files() const { return files_; }
   /// All of them, sorted by name.
   std::vector<placed_tensor> const& tensors() const { return tensors_; }
   /// The tensor of a name, or null.

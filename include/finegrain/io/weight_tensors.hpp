@@ -82,15 +82,17 @@ inline constexpr char const* packed_format = "finegrain packed weights 1";
 
 namespace detail {
 
-/// Whether a file's metadata has a format, but for its version. Throws file_error if that is another.
-FINEGRAIN_LAZY inline bool has_format(safetensors_file const& file, std::string_view wanted) {
+/// Whether a file's metadata has a format, but for its version. Throws mismatch if that is another.
+FINEGRAIN_LAZY inline bool has_format(safetensors_file const& file, char const* wanted) {
   std::string const* const format = file.metadata("format");
-  if (!format || !format->starts_with(wanted.substr(0, wanted.rfind(' ')))) return false;
+  std::string_view const name(wanted, std::string_view(wanted).rfind(' '));
+  if (!format || !format->starts_with(name)) return false;
   if (*format == wanted) return true;
-  throw file_error("%.200s is a \"%.100s\", and only \"%s\" can be read", file.path().c_str(),
-                   format->c_str(), wanted.data());
+  throw mismatch(file.path(),
+                 {"\"" + format->substr(0, 100) + "\" in the file, \"" + wanted + "\" here"},
+                 "another version's numbers");
 }
-/// Whether a file is a checkpoint, or has packed weights. Throws file_error if it is one of another version.
+/// Whether a file is a checkpoint, or has packed weights. Throws mismatch if it is one of another version.
 FINEGRAIN_LAZY inline bool is_checkpoint(safetensors_file const& file) {
   return has_format(file, checkpoint_format);
 }
