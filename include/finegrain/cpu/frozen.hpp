@@ -60,8 +60,9 @@ struct packed_form<cpu> {
   static std::string text() {
     using namespace simd;
     constexpr std::int64_t multiple = k_multiple<panels<F>::products>();
-    std::string words = std::string(name_of(F)) + ", panels of " + std::to_string(vectors) + " x " +
-                        std::to_string(lanes) + " rows";
+    std::string words = name_of(F);  // not by +: g++ 12 then warns of bounds that are kept
+    words.append(", panels of ").append(std::to_string(vectors));
+    words.append(" x ").append(std::to_string(lanes)).append(" rows");
     if (multiple > 1) words += ", k by " + std::to_string(multiple);
     if constexpr (Quantised<F>)
       words += ", 0 is code " + std::to_string(codec<F>::codes(vec{})[0]);
