@@ -104,6 +104,16 @@ constexpr fg::architecture flash = [] {
   a.latent.value = 10;
   return a;
 }();
+constexpr fg::architecture flash_2 = [] {
+  fg::architecture a = flash;
+  a.dense_layers = 2;
+  return fg::checked(a);
+}();
+constexpr fg::architecture v2_limited = [] {
+  fg::architecture a = v2;
+  a.moe.groups = 4, a.moe.group_limit = 2;
+  return fg::checked(a);
+}();
 /// Four: transformers wants heads to divide the hidden width.
 constexpr fg::architecture even(fg::architecture a) {
   a.heads = 4;
@@ -111,9 +121,11 @@ constexpr fg::architecture even(fg::architecture a) {
 }
 
 TEST_CASE("models of their form go to transformers and back, with exchange.py", "[.exchange]") {
-  exchange<even(v2)>("deepseek_v2");
-  exchange<even(v3)>("deepseek_v3");
-  exchange<even(flash)>("glm4_moe_lite");
+  exchange<even(v2)>("deepseek_v2", fg::families::deepseek_v2);
+  exchange<even(v2_limited)>("deepseek_v2 groups", fg::families::deepseek_v2);
+  exchange<even(v3)>("deepseek_v3", fg::families::deepseek_v3);
+  exchange<even(flash)>("glm4_moe_lite", fg::families::glm4_moe_lite);
+  exchange<even(flash_2)>("glm4_moe_lite two dense", fg::families::glm4_moe_lite);
 }
 
 }  // namespace

@@ -78,6 +78,15 @@ constexpr auto granite_shared = [] {
   a.moe.shared = 2;
   return fg::checked(a);
 }();
+/// With two dense layers, which no published model of their families has but their configs can say.
+constexpr fg::architecture begun_dense(fg::architecture a) {
+  a.dense_layers = 2, a.dense_width = 24;
+  return fg::checked(a);
+}
+constexpr fg::architecture slowed(fg::architecture a) {
+  a.attention.yarn = {.factor = 4, .original = 8, .fast = 8, .mscale = 0.75f, .mscale_all = 0.5f};
+  return fg::checked(a);
+}
 
 template <class X>
 void check_stages(double tolerance) {
@@ -116,17 +125,20 @@ TEST_CASE("the cpu agrees with PyTorch on whole models, read by published names"
 }
 
 TEST_CASE("models go to transformers and back, with exchange.py", "[.exchange]") {
-  exchange<olmoe>("olmoe");
-  exchange<qwen1_5>("qwen2_moe", fg::qwen2_moe_name);
-  exchange<qwen3>("qwen3_moe");
-  exchange<qwen3_tied>("qwen3_moe tied");
-  exchange<qwen3_dense>("qwen3");
-  exchange<mixtral>("mixtral", fg::mixtral_name);
-  exchange<glm>("glm4_moe");
-  exchange<dots>("dots1");
-  exchange<minimax>("minimax_m2", fg::minimax_m2_name);
-  exchange<granite>("granitemoe", fg::granite_moe_name);
-  exchange<granite_shared>("granitemoeshared", fg::granite_moe_name);
+  exchange<olmoe>("olmoe", fg::families::olmoe);
+  exchange<qwen1_5>("qwen2_moe", fg::families::qwen2_moe);
+  exchange<begun_dense(qwen1_5)>("qwen2_moe dense at first", fg::families::qwen2_moe);
+  exchange<qwen3>("qwen3_moe", fg::families::qwen3_moe);
+  exchange<qwen3_tied>("qwen3_moe tied", fg::families::qwen3_moe);
+  exchange<begun_dense(qwen3)>("qwen3_moe dense at first", fg::families::qwen3_moe);
+  exchange<slowed(qwen3)>("qwen3_moe yarn", fg::families::qwen3_moe);
+  exchange<qwen3_dense>("qwen3", fg::families::qwen3);
+  exchange<mixtral>("mixtral", fg::families::mixtral);
+  exchange<glm>("glm4_moe", fg::families::glm4_moe);
+  exchange<dots>("dots1", fg::families::dots1);
+  exchange<minimax>("minimax_m2", fg::families::minimax_m2);
+  exchange<granite>("granitemoe", fg::families::granitemoe);
+  exchange<granite_shared>("granitemoeshared", fg::families::granitemoeshared);
 }
 
 }  // namespace

@@ -5,7 +5,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <finegrain/expr/decoder.hpp>
-#include <finegrain/io/published.hpp>
+#include <finegrain/io/published_families.hpp>
 #include <finegrain/reference/reference.hpp>
 #include <list>
 
@@ -105,7 +105,7 @@ void check_model(char const* path, std::string_view config, double tolerance,
 }
 
 /// A model of random weights for transformers, with what it makes of some ids, by exchange.py: it is written
-/// to a folder of FINEGRAIN_PUBLISH; or, once transformers has been there, read from where that has
+/// to a folder of FINEGRAIN_PUBLISH, weights and config.json; or, once transformers has been there, read from where that has
 /// written it again, and its gradients compared with those that stand in a third place.
 template <fg::architecture A>
 struct exchanged {
@@ -121,19 +121,19 @@ struct exchanged {
   }
   fg::matrix<float> y() { return {logits.data(), T, 32}; }
 
-  void write(std::string const& here, std::string (*name)(std::string_view)) {
+  void write(std::string const& here, fg::published_family const& family) {
     std::span<float> const w = net.parameters();
     for (std::size_t i = 0; i < w.size(); ++i)
       w[i] = static_cast<float>(fg::random_word(1, i) % 2000) / 1000 - 1;
-    fg::save_published(net, here + "/model.safetensors", "", name, fg::dtype::f32);
+    fg::save_published(net, here, family, {.type = fg::dtype::f32});
     net(ids, y());
     std::vector<std::int64_t> wide(ids.begin(), ids.end());
     fg::tensor_view const results[] = {{"ids", fg::dtype::i64, {T}, wide.data()},
                                        {"logits", fg::dtype::f32, {T, 32}, logits.data()}};
     fg::write_safetensors(here + "/results.safetensors", results);
   }
-  void read_again(std::string const& here, std::string (*name)(std::string_view)) {
-    fg::load_published(net, here + "/again", "", name);
+  void read_again(std::string const& here, fg::published_family const& family) {
+    fg::load_published(net, here + "/again", "", family.name);
     net(ids, y());
     fg::safetensors_file const results(here + "/results.safetensors");
     std::vector<float> before(logits.size());
@@ -146,7 +146,7 @@ struct exchanged {
     cross_entropy(net.on(), fg::matrix<float const>(y()), targets, 1.0 / (T - 1), y());
     net.backward(y());
     network theirs;
-    fg::load_published(theirs, here + "/gradients", "", name, "");
+    fg::load_published(theirs, here + "/gradients", "", family.name, "");
     double worst = 0;
     for (auto const& entry : net.entries()) {
       if (entry.role == fg::role::selection_bias) continue;  // has none
@@ -163,15 +163,14 @@ struct exchanged {
   }
 };
 template <fg::architecture A>
-void exchange(std::string const& folder,
-              std::string (*name)(std::string_view) = fg::deepseek_name) {
+void exchange(std::string const& folder, fg::published_family const& family) {
   char const* const all = std::getenv("FINEGRAIN_PUBLISH");
   REQUIRE(all);
   std::string const here = all + ("/" + folder);
   if (std::filesystem::create_directories(here))
-    exchanged<A>().write(here, name);
+    exchanged<A>().write(here, family);
   else if (std::filesystem::exists(here + "/again"))  // else this transformers has no such model
-    exchanged<A>().read_again(here, name);
+    exchanged<A>().read_again(here, family);
 }
 
 }  // namespace golden

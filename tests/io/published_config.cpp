@@ -549,6 +549,21 @@ TEST_CASE("what a family always does is compared where its config has no word fo
         lines{"topk_group is 8 in config.json, 4 here"});
 }
 
+TEST_CASE("which layers are dense is compared, of a whole model, in each family's words") {
+  refused<presets::deepseek_v3>(deepseek_v3, "first_k_dense_replace", "3", "2");
+  refused<presets::deepseek_v3>(deepseek_v3, "moe_layer_freq", "1", "2");
+  refused<presets::deepseek_v3>(deepseek_v3, "intermediate_size", "18432", "18433");
+  refused<presets::deepseek_v3>(deepseek_v3, "num_key_value_heads", "128", "8");
+  refused<presets::qwen3_30b_a3b>(qwen3_30b, "decoder_sparse_step", "1", "2");
+  CHECK(of<presets::qwen3_30b_a3b>(
+            with(qwen3_30b, "\"mlp_only_layers\": []", "\"mlp_only_layers\": [0]")) ==
+        lines{"mlp_only_layers.0 is 0 in config.json, which no stage here has"});
+  CHECK(of<presets::glm_4_7_flash>(
+            and_also(glm_4_7_flash, R"("mlp_layer_types": ["dense", "dense", "sparse"])")) ==
+        lines{"mlp_layer_types.1 is dense in config.json, sparse here"});
+  CHECK(differences<fg::moe_block<presets::deepseek_v3>>(deepseek_v3) == lines{});  // a part alone
+}
+
 TEST_CASE("of DeepSeek-V4's config a mixture compares what is of mixtures") {
   constexpr fg::config flash = fg::profiles::deepseek_v4({.hidden = 4096,
                                                           .width = 2048,
@@ -598,9 +613,9 @@ TEST_CASE("each stage compares what it knows, and profiles are what they are pro
       .hidden = 4096, .width = 14336, .routed = 16, .top_k = 2, .renormalise = true};
   CHECK(differences<fg::mixture<wider, fg::linear<4096, 16>>>(mixtral) ==
         lines{"num_local_experts is 8 in config.json, 16 here"});
-  CHECK(differences<fg::mlp<4096, 8>>(with(mixtral, "silu", "gelu")) ==
+  CHECK(differences<fg::mlp<4096, 14336>>(with(mixtral, "silu", "gelu")) ==
         lines{"hidden_act is gelu in config.json, silu here"});
-  using bounded = fg::mlp<4096, 8, fg::glu{fg::activation::swiglu, 7}>;
+  using bounded = fg::mlp<4096, 14336, fg::glu{fg::activation::swiglu, 7}>;
   std::string const limited = and_also(mixtral, R"("swiglu_limit": 7.0)");
   CHECK(differences<bounded>(limited) == lines{});
   CHECK(differences<bounded>(and_also(limited, R"("swiglu_limits": [7.0, 7, 0])")) ==
@@ -608,6 +623,8 @@ TEST_CASE("each stage compares what it knows, and profiles are what they are pro
   CHECK(differences<bounded>(with(limited, "\"mixtral\"", "\"gpt_oss\"")) ==
         lines{"swiglu_limit of gpt_oss's own SwiGLU is 7 in config.json, which no stage here has"});
   CHECK(differences<bounded>(mixtral) == lines{"swiglu_limit is 0 by default, 7 here"});
+  CHECK(differences<fg::mlp<4096, 8>>(mixtral) ==
+        lines{"intermediate_size is 14336 in config.json, 8 here"});
   CHECK(differences<fg::linear<3, 4>>(mixtral) == lines{});
   CHECK(differences<fg::rmsnorm<4096>>(mixtral) ==
         lines{"rms_norm_eps is 1e-05 in config.json, 1e-06 here"});

@@ -1,12 +1,15 @@
-// config_reader: the values of a published model's config.json, each by its name.
+// config_reader: the values of a published model's config.json, each by its name; and as such a text.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <charconv>
+#include <climits>
 #include <cmath>
 #include <cstddef>
 #include <iterator>
 #include <map>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -17,28 +20,44 @@
 namespace finegrain::inline FINEGRAIN_ABI::detail {
 
 /// A value of a config: null, true or false, a number, a text.
-struct config_value : std::variant<std::nullptr_t, bool, double, std::string> {
+struct config_value : std::variant<std::nullptr_t, bool, int, double, std::string> {
   using variant::variant;
-  config_value(int number) : variant(static_cast<double>(number)) {}   // NOLINT(*-explicit*)
   config_value(std::string_view text) : variant(std::string(text)) {}  // NOLINT(*-explicit*)
   config_value(char const* text) : variant(std::string(text)) {}       // NOLINT(*-explicit*)
-  config_value(float number) : config_value(0) {                       // NOLINT(*-explicit*)
+  config_value(float number) : config_value(0.0) {                     // NOLINT(*-explicit*)
     char digits[32];  // 0.707, not the f32 nearest to it
     std::from_chars(digits, std::to_chars(digits, std::end(digits), number).ptr,
                     std::get<double>(*this));
   }
 
+  std::optional<double> number() const {
+    if (auto const* const whole = std::get_if<int>(this)) return *whole;
+    if (auto const* const real = std::get_if<double>(this)) return *real;
+    return {};
+  }
   std::string text() const {
     if (auto const* const word = std::get_if<std::string>(this)) return *word;
     if (auto const* const truth = std::get_if<bool>(this)) return *truth ? "true" : "false";
-    auto const* const number = std::get_if<double>(this);
+    auto const real = number();
     char digits[32];
-    return number ? std::string(digits, std::to_chars(digits, std::end(digits), *number).ptr)
-                  : "null";
+    return real ? std::string(digits, std::to_chars(digits, std::end(digits), *real).ptr) : "null";
+  }
+  /// The same as JSON: the fewest digits that are read as this number.
+  std::string json() const {
+    if (auto const* const whole = std::get_if<int>(this)) return std::to_string(*whole);
+    std::string value = text();
+    if (std::holds_alternative<std::string>(*this)) {
+      std::string quoted;
+      append_json(quoted, value);
+      return quoted;
+    }
+    bool const real = std::holds_alternative<double>(*this);
+    if (real && value.find_first_not_of("-0123456789") == value.npos) value += ".0";
+    return value;
   }
   /// Numbers are the same to the digits of an f32.
   friend bool operator==(config_value const& a, config_value const& b) {
-    auto const *const x = std::get_if<double>(&a), *const y = std::get_if<double>(&b);
+    auto const x = a.number(), y = b.number();
     if (x && y) return std::abs(*x - *y) <= 1e-7 * std::abs(*y);
     return a.index() == b.index() && a.text() == b.text();
   }
@@ -94,7 +113,12 @@ FINEGRAIN_LAZY class config_reader : json_reader {
         at_ += word.size();
         return value;
       }
-    return real();
+    std::size_t const first = at_;
+    double const number = real();
+    bool const whole =
+        text_.substr(first, at_ - first).find_first_not_of("-0123456789") == text_.npos;
+    if (whole && std::abs(number) <= INT_MAX) return static_cast<int>(number);
+    return number;
   }
 
   /// Bytes of values with their names: a long name stands again before each value of a list.
@@ -103,6 +127,45 @@ FINEGRAIN_LAZY class config_reader : json_reader {
   std::string name_;  // of the value that is read
   std::size_t stored_ = 0;
 };
+
+/// Appends the values within an object, or a list, of that name, which ends in a dot; of the whole
+/// config it is empty. A list has single values.
+FINEGRAIN_LAZY inline void append_values(std::string& text, config_values const& values,
+                                         std::string const& within = {}) {
+  std::string const line =
+      "\n" + std::string(2 + 2 * std::count(within.begin(), within.end(), '.'), ' ');
+  char const* between = "";
+  if (values.contains(within + "0")) {
+    text += '[';
+    for (int i = 0; values.contains(within + std::to_string(i)); ++i, between = ", ")
+      text.append(between).append(values.at(within + std::to_string(i)).json());
+    text += ']';
+    return;
+  }
+  text += '{';
+  for (auto at = values.lower_bound(within); at != values.end() && at->first.starts_with(within);
+       between = ",") {
+    std::string_view const rest = std::string_view(at->first).substr(within.size());
+    std::string_view const name = rest.substr(0, rest.find('.'));
+    text.append(between).append(line);
+    append_json(text, name);
+    text += ": ";
+    if (name == rest) {
+      text += at++->second.json();
+      continue;
+    }
+    std::string const inner = within + std::string(name) + '.';
+    append_values(text, values, inner);
+    while (at != values.end() && at->first.starts_with(inner)) ++at;
+  }
+  text.append(line, 0, line.size() - 2).append("}");
+}
+/// The text that config_reader reads these values from, names in their order.
+FINEGRAIN_LAZY inline std::string config_text(config_values const& values) {
+  std::string text;
+  append_values(text, values);
+  return text += '\n';
+}
 
 /// The values of the text's model in one of images or sound too, whose config holds its config: they
 /// stand in the place of the whole's.

@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "atomic_file.hpp"
 #include "published_config.hpp"
 #include "weights.hpp"
 
@@ -131,6 +132,24 @@ std::vector<stored_weight> find_published(tensor_files const& files,
   return find_weights(files, entries, place, name, config_differences<E>(files, config), nullptr,
                       is_tied<E>());
 }
+
+/// A folder in a place where nothing was, removed again at the end where nothing is in it.
+class new_folder {
+ public:
+  FINEGRAIN_LAZY explicit new_folder(std::string path)
+      : path_(std::move(path)), made_(::mkdir(path_.c_str(), 0777) == 0) {
+    if (!made_ && errno != EEXIST) throw_file_error("cannot make the folder", path_, errno);
+  }
+  new_folder(new_folder const&) = delete;
+  new_folder& operator=(new_folder const&) = delete;
+  ~new_folder() {
+    if (made_) ::rmdir(path_.c_str());
+  }
+
+ private:
+  std::string path_;
+  bool made_;
+};
 
 }  // namespace detail
 
@@ -269,8 +288,7 @@ void load_published(network<E, X>& net, std::string const& path, std::string con
 ///   save_published(mixtral, "tuned/model.safetensors", "", mixtral_name, dtype::f32);
 ///
 /// Numbers are of `type`, F64, F32, BF16 or F16, each rounded once; but selection biases are F32 at least,
-/// and tables I64. What others need beside it, a config.json and a tokeniser, is those of the model that
-/// the network follows. Throws file_error, a file that was there is then still there; and invalid_argument
+/// and tables I64. Throws file_error, a file that was there is then still there; and invalid_argument
 /// for another type, a weight without a name, and a number that is too large for the type.
 template <Expr E, class X, class Name = std::string (*)(std::string_view)>
 void save_published(network<E, X> const& net, std::string const& path,
@@ -282,6 +300,28 @@ void save_published(network<E, X> const& net, std::string const& path,
   std::pair<std::string, std::string> const about[] = {{"format", "pt"}};
   detail::write_weights(net, path, about,
                         detail::published_tensors(net.entries(), place, name, type));
+}
+
+/// Writes a decoder as one of a family's models, to load in transformers: `folder` then has its
+/// model.safetensors and its config.json (published_config). What else it needs is a tokeniser.
+///
+///   save_published(model, "tuned", families::qwen3_moe, {.positions = 8192, .eos = 2});
+///
+/// The folder is made if there is none in its place; config.json is put there last. Throws as
+/// save_published of weights and published_config do, before anything is changed but for file_error.
+template <Expr E, class X>
+void save_published(network<E, X> const& net, std::string const& folder,
+                    published_family const& family, published_facts const& facts = {}) {
+  std::string const text = published_config<E>(family, facts);
+  std::string const index = folder + "/model.safetensors.index.json";
+  if (detail::exists(index))
+    throw file_error("%.300s is there, whose tensors would be read in the place of these",
+                     index.c_str());
+  detail::new_folder made(folder);
+  atomic_file config(folder + "/config.json");
+  config.write(text.data(), text.size());
+  save_published(net, folder + "/model.safetensors", {}, family.name, facts.type);
+  config.commit();
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

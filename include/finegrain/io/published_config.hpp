@@ -1,9 +1,14 @@
-// What a published model's config.json says that it computes, beside what an expression computes.
+// What a published model's config.json says that it computes, beside what an expression computes; and
+// such a file for a decoder.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <algorithm>
+#include <climits>
+#include <cmath>
 #include <initializer_list>
+#include <iterator>
+#include <map>
 #include <set>
 #include <string>
 #include <string_view>
@@ -17,26 +22,106 @@
 #include "weight_tensors.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
+
+/// Models of one model_type of transformers: one of families:: (published_families.hpp).
+struct published_family {
+  /// Of a weight, the tensor's name (load_published).
+  std::string (*name)(std::string_view);
+  /// Its config.json, in which "?" stands where a decoder must say something, and "? or none" where it
+  /// may. What every family's has need not stand here (detail::every_config), and whatever
+  /// check_published does not know stays as it is.
+  std::string_view form;
+  /// What its models do that no key says: more of a form, of keys that are not written, or of an
+  /// architecture's own: {"moe.bias": true, "attention.norm": "each"}.
+  std::string_view always = "{}";
+};
+
+/// What a config.json says that no network knows.
+struct published_facts {
+  dtype type = dtype::bf16;  // of the weights: F64, F32, BF16 or F16
+  /// max_position_embeddings, the tokens of a text at most; 0: with YaRN its factor times its original,
+  /// else 4096.
+  int positions = 0;
+  int bos = -1, eos = -1, pad = -1;  // token ids; -1: null, there is none
+};
+
 namespace detail {
+
+/// What all families' configs have.
+inline constexpr std::string_view every_config = R"({
+  "attention_dropout": 0.0, "hidden_act": "?", "hidden_size": "?", "initializer_range": 0.02,
+  "num_attention_heads": "?", "num_hidden_layers": "?", "num_key_value_heads": "?",
+  "rms_norm_eps": "?", "rope_scaling": {"beta_fast": "? or none", "beta_slow": "? or none",
+    "factor": "? or none", "mscale": "? or none", "mscale_all_dim": "? or none",
+    "original_max_position_embeddings": "? or none", "type": "? or none"},
+  "rope_theta": "?", "tie_word_embeddings": "?", "use_cache": true, "vocab_size": "?"})";
 
 /// Compares what stages compute with a published config. Each stage compares what it knows; what a
 /// config does not say is not compared, unless a family of models has always one value.
+///
+/// Or with a family's form, whose open keys take what is compared with them: so a config is written. What
+/// differs then, and what the form has no word for, no config of that family can say.
 class config_comparison {
  public:
   FINEGRAIN_LAZY explicit config_comparison(std::string const& path)
-      : in_file_("in " + path.substr(path.rfind('/') + 1)),
+      : where_("in " + path.substr(path.rfind('/') + 1)),
         values_(of_text_model(config_reader<>(text_of(path, 1), path.c_str()).read())),
         family_(find({"model_type"}).second.text()) {}
+  FINEGRAIN_LAZY explicit config_comparison(published_family const& family)
+      : writes_(true),
+        values_(config_reader<>(family.form, "the form of a published_family").read()),
+        always_(config_reader<>(family.always, "what a published_family always does").read()),
+        family_(find({"model_type"}).second.text()) {
+    where_ = "in " + family_;
+    values_.merge(config_reader<>(every_config, "every config").read());
+    for (auto at = values_.begin(); at != values_.end();) {
+      bool const must = at->second == "?", may = at->second == "? or none";
+      if (must || may) open_.emplace(at->first, must);
+      at = must || may ? values_.erase(at) : std::next(at);
+    }
+  }
 
   /// One line for each.
-  std::vector<std::string> differences() {
+  FINEGRAIN_LAZY std::vector<std::string> differences() {
     (behind_embedding_ ? embedding_factor_ : logits_factor_) *= std::exchange(factor_, 1);
     if (begins_ && ends_) same({"num_hidden_layers"}, layers_);
+    if (begins_ && ends_ && mixtures_ > 0) dense_layers();
     if (begins_) same_or(1, {"embedding_multiplier"}, embedding_factor_);
     for (double const factor : residual_factors_) same_or(1, {"residual_multiplier"}, factor);
     if (ends_) same_or(1, {"logits_scaling"}, 1 / logits_factor_);
     if (layers_ > 0) all_in("layer_types.", "full_attention");
+    if (differences_.empty())
+      for (auto const& [name, must] : open_)
+        if (must) differences_.push_back(family_ + " has " + name + ", which no stage here has");
     return differences_;
+  }
+  /// The text of the config. Throws invalid_argument where no config of the family says these stages, or
+  /// the facts are no model's.
+  FINEGRAIN_LAZY std::string written(published_facts const& facts) {
+    if (differences(); !differences_.empty()) {
+      std::string all;
+      for (std::string const& line : differences_) all += (all.empty() ? "" : "; ") + line;
+      throw invalid_argument("no %.60s computes what this decoder does (differences: %lld): %.350s",
+                             family_.c_str(), shown(differences_.size()), all.c_str());
+    }
+    if (facts.type != dtype::f64 && facts.type != dtype::f32 && facts.type != dtype::bf16 &&
+        facts.type != dtype::f16)
+      throw invalid_argument("weights are published in F64, F32, BF16 or F16");
+    if (facts.positions < 0)
+      throw invalid_argument("positions, %d, must not be negative", facts.positions);
+    values_["max_position_embeddings"] = facts.positions > 0 ? facts.positions : positions_;
+    for (auto const& [name, id] : {std::pair{"bos_token_id", facts.bos},
+                                   {"eos_token_id", facts.eos},
+                                   {"pad_token_id", facts.pad}}) {
+      if (id < -1 || id >= *find({"vocab_size"}).second.number())
+        throw invalid_argument("%s, %d, is no id of the vocabulary", name, id);
+      values_[name] = id < 0 ? config_value(nullptr) : config_value(id);
+    }
+    values_["torch_dtype"] = facts.type == dtype::f64   ? "float64"
+                             : facts.type == dtype::f32 ? "float32"
+                             : facts.type == dtype::f16 ? "float16"
+                                                        : "bfloat16";
+    return config_text(values_);
   }
 
   void operator()(auto stage) { compare(stage); }
@@ -82,17 +167,8 @@ class config_comparison {
   }
   template <int D, int Heads, int KvHeads, int HeadDim, attention_form Form>
   void compare(attention<D, Heads, KvHeads, HeadDim, Form>) {
+    of_heads(HeadDim, Form);
     same({"num_key_value_heads"}, KvHeads);
-    same({"head_dim"}, HeadDim);
-    same({"use_qk_norm"}, Form.norm != head_norm::none);
-    if (Form.norm != head_norm::none) same({"rms_norm_eps"}, Form.epsilon);
-    // Most families' word is of the output too, GLM's is not.
-    same({"attention_bias"}, Form.bias && is_of({"glm4_moe"}));
-    same({"use_bias"}, false);
-    same_or(is_of({"ernie4_5_moe"}), {"rope_interleave"}, false);
-    int const turned = turn_of(Form, HeadDim).dim;
-    same({"rotary_dim"}, turned);
-    if (find({"rotary_dim"}).second == nullptr) turned_part(double(turned) / HeadDim);
     double const usual = 1 / math::sqrt(double(HeadDim));
     same_or(is_of({"granitemoe", "granitemoeshared"}) ? 1 : usual, {"attention_multiplier"},
             Form.scale > 0 ? Form.scale : usual);
@@ -100,24 +176,33 @@ class config_comparison {
   }
   template <int D, int Heads, latent N>
   void compare(latent_attention<D, Heads, N>) {
-    same({"q_lora_rank"}, N.q_rank);
+    in_form("attention.latent", true);
+    if (is_of({"deepseek_v2"})) in_form("hidden % heads", D % Heads);  // transformers wants 0
+    same({"num_key_value_heads"}, Heads);
+    same({"q_lora_rank"}, N.q_rank > 0 ? config_value(N.q_rank) : nullptr);
     same({"kv_lora_rank"}, N.kv_rank);
     same({"qk_nope_head_dim"}, N.nope);
     same({"qk_rope_head_dim"}, N.rope);
     same({"v_head_dim"}, N.value);
     same({"rope_interleave"}, true);
     same({"attention_bias"}, false);
-    turned_part(1);
+    turned_part(1, 1);
     attention_numbers(D, Heads, double(N.theta), N.yarn);
   }
   template <int D, int F, glu Act>
   void compare(mlp<D, F, Act>) {
+    ++dense_;
+    same({"intermediate_size"}, F);
     feed_forward(D, Act);
   }
   template <config C>
   void compare(shared_experts<C>) {
-    same({"n_shared_experts", "moe_num_shared_experts"}, C.shared);
-    same({"shared_expert_intermediate_size", "shared_intermediate_size"}, C.shared * C.width);
+    if (knows({"shared_expert_intermediate_size", "shared_intermediate_size"}))
+      same({"shared_expert_intermediate_size", "shared_intermediate_size"}, C.shared * C.width);
+    else
+      same({"n_shared_experts", "moe_num_shared_experts"}, C.shared);
+    in_form("moe.shared_gate", C.shared_gate);
+    if (C.shared_scale != 1) in_form("moe.shared_scale", C.shared_scale);
     feed_forward(C.hidden, C.act);
   }
   template <config C, class Router>
@@ -133,26 +218,70 @@ class config_comparison {
   /// The value of the first of these names that has one, and that name; else null and the first name.
   std::pair<std::string_view, config_value> find(names all) const {
     for (std::string_view name : all)
-      if (auto const at = values_.find(name); at != values_.end() && at->second != nullptr)
-        return *at;
+      for (config_values const* values : {&values_, &always_})
+        if (auto const at = values->find(name); at != values->end() && at->second != nullptr)
+          return *at;
     return {*all.begin(), nullptr};
   }
+  /// Whether the config has one of these names, with or without a value.
+  bool knows(names all) const {
+    return std::any_of(all.begin(), all.end(), [&](std::string_view name) {
+      return values_.contains(name) || always_.contains(name) || open_.contains(name);
+    });
+  }
   /// Notes a difference between ours and what stands under the first of these names; where nothing
-  /// does, nothing is compared.
-  void same(names all, config_value const& ours) { same_or(ours, all, ours); }
+  /// does, nothing is compared, but a form must then have a word for what is not nothing.
+  void same(names all, config_value const& ours) {
+    if (writes_ && ours != nullptr && ours != false && ours != 0 && !knows(all))
+      return note(*all.begin(), ours);
+    same_or(ours, all, ours);
+  }
   /// The same where nothing means `absent`.
   void same_or(config_value const& absent, names all, config_value const& ours) {
+    if (take(all, ours)) return;
     auto const [name, theirs] = find(all);
     if (theirs == nullptr)
       note(name, absent, ours, "by default");
     else
-      note(name, theirs, ours, in_file_);
+      note(name, theirs, ours, where_);
   }
-  /// The same for everything in a list, whose name ends in a dot.
+  /// Whether the first of these names that a form has is open: it then has this value.
+  bool take(names all, config_value const& ours) {
+    auto const first =
+        std::find_if(all.begin(), all.end(), [&](auto name) { return knows({name}); });
+    auto const at = first == all.end() ? open_.end() : open_.find(*first);
+    if (at == open_.end()) return false;
+    values_.emplace(at->first, ours);
+    open_.erase(at);
+    return true;
+  }
+  /// Notes what stands under these names that is not the usual, which is not written.
+  void no_other(names all, config_value const& usual) {
+    auto const [name, theirs] = find(all);
+    if (theirs != nullptr) note(name, theirs, usual, where_);
+  }
+  /// Of something that tensors tell where a model is read: what a form says of it.
+  void in_form(std::string_view name, config_value const& ours) {
+    if (writes_) same({name}, ours);
+  }
+  /// The same for a list, whose name ends in a dot, of these values.
+  FINEGRAIN_LAZY void same_list(std::string const& list, std::vector<config_value> const& ours) {
+    bool const open = open_.erase(list.substr(0, list.size() - 1)) > 0;
+    for (std::size_t i = 0;; ++i) {
+      std::string const name = list + std::to_string(i);
+      if (open && i < ours.size())
+        values_.emplace(name, ours[i]);
+      else if (auto const at = values_.find(name); !open && at != values_.end())
+        note(name, at->second, i < ours.size() ? ours[i] : config_value(nullptr), where_);
+      else
+        return;
+    }
+  }
+  /// The same for everything in a list that has one value.
   void all_in(std::string_view list, config_value const& ours) {
     for (auto at = values_.lower_bound(list); at != values_.end() && at->first.starts_with(list);
          ++at)
-      note(at->first, at->second, ours, in_file_);
+      note(at->first, at->second, ours, where_);
   }
   void note(std::string_view name, config_value const& theirs, config_value const& ours,
             std::string const& where) {
@@ -160,6 +289,12 @@ class config_comparison {
     std::string line(name);
     line += " is " + theirs.text() + " " + where + ", ";
     line += ours == nullptr ? "which no stage here has" : ours.text() + " here";
+    note(std::move(line));
+  }
+  void note(std::string_view name, config_value const& ours) {
+    note(std::string(name) + " is " + ours.text() + " here, which " + family_ + " has no word for");
+  }
+  void note(std::string line) {
     if (noted_.insert(line).second) differences_.push_back(std::move(line));
   }
   bool is_of(names families) const {
@@ -175,9 +310,42 @@ class config_comparison {
     if (factor_ != 1) note("a factor elsewhere", 1, factor_, "in published models");
     factor_ = 1;
   }
-  /// The part of a head that positions turn.
-  void turned_part(double ours) {
-    same_or(1, {"partial_rotary_factor", "rope_parameters.partial_rotary_factor"}, ours);
+  /// Layers that have no mixture, which come first.
+  FINEGRAIN_LAZY void dense_layers() {
+    no_other({"decoder_sparse_step"}, 1);
+    no_other({"moe_layer_freq"}, 1);
+    if (!knows({"mlp_only_layers"})) same({"first_k_dense_replace"}, dense_);
+    std::vector<config_value> dense, types;
+    for (int i = 0; i < dense_; ++i) dense.emplace_back(i);
+    for (int i = 0; i < layers_; ++i) types.emplace_back(i < dense_ ? "dense" : "sparse");
+    same_list("mlp_only_layers.", dense);
+    same_list("mlp_layer_types.", types);
+  }
+  /// The part of a head that positions turn: of so many numbers it is, rounded down, so many.
+  void turned_part(int turned, int of) {
+    double part = double(turned) / of;
+    if (part * of < turned) part = std::nextafter(part, 1);
+    same_or(1, {"partial_rotary_factor", "rope_parameters.partial_rotary_factor"}, part);
+  }
+  FINEGRAIN_LAZY void of_heads(int head_dim, attention_form const& form) {
+    in_form("attention.latent", false);
+    same({"head_dim"}, head_dim);
+    same({"use_qk_norm"}, form.norm != head_norm::none);
+    if (form.norm != head_norm::none) {
+      same({"rms_norm_eps"}, form.epsilon);
+      in_form("attention.norm", form.norm == head_norm::each ? "each" : "all");
+    }
+    // Most families' word is of the output too, GLM's is not.
+    bool const of_three = is_of({"glm4_moe"});
+    same({of_three ? "attention_bias" : "qkv_bias"}, form.bias);
+    if (!of_three) same({"attention_bias"}, false);
+    same({"use_bias"}, false);
+    same_or(is_of({"ernie4_5_moe"}), {"rope_interleave"}, false);
+    int const turned = turn_of(form, head_dim).dim;
+    if (knows({"rotary_dim"}))
+      same({"rotary_dim"}, turned);
+    else
+      turned_part(turned, head_dim);
   }
   FINEGRAIN_LAZY void attention_numbers(int hidden, int heads, double theta, yarn const& turns) {
     ++layers_;
@@ -191,7 +359,8 @@ class config_comparison {
     same({"rope_theta", "rope_parameters.rope_theta"}, theta);
     same({"llama_4_scaling_beta", "rope_parameters.llama_4_scaling_beta"}, nullptr);
     names const type{"rope_scaling.type", "rope_scaling.rope_type", "rope_parameters.rope_type"};
-    if (turns.factor == 1) return same(type, "default");
+    if (turns.factor == 1) return no_other(type, "default");
+    positions_ = static_cast<int>(std::min(double(turns.factor) * turns.original, double(INT_MAX)));
     same_or(nullptr, type, "yarn");
     if (find(type).second != "yarn") return;
     auto const scaling = [&](std::string const& name, config_value const& absent,
@@ -207,13 +376,16 @@ class config_comparison {
     scaling("mscale_all_dim", 0, turns.mscale_all);
     scaling("attention_factor", nullptr, nullptr);
     scaling("truncate", true, true);
+    // Where one of them is 0, transformers has 1 and 0.
+    if (turns.mscale_all == 0 ? turns.mscale != 1 : turns.mscale == 0)
+      in_form("yarn.mscale beside mscale_all", turns.mscale);
   }
   FINEGRAIN_LAZY void feed_forward(int hidden, glu act) {
     begin_stage();
     same({"hidden_size"}, hidden);
     if (is_of({"gpt_oss", "minimax_m3"}))
       note("swiglu_limit of " + family_ + "'s own SwiGLU", find({"swiglu_limit"}).second, nullptr,
-           in_file_);
+           where_);
     else
       same_or(0, {"swiglu_limit"}, double(act.limit));
     for (char const* list : {"swiglu_limits.", "expert_swiglu_limit_list."})
@@ -223,6 +395,7 @@ class config_comparison {
                                                          : "relu");
   }
   FINEGRAIN_LAZY void experts(config const& c) {
+    ++mixtures_;
     same({"n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts"}, c.routed);
     same({"num_experts_per_tok", "moe_k"}, c.top_k);
     same({"moe_intermediate_size", "intermediate_size"}, c.width);
@@ -243,10 +416,16 @@ class config_comparison {
     if (c.score != score::sigmoid ||
         find({"scoring_func"}).second != "noaux_tc")  // dots.llm1's word
       same_or(softmax ? "softmax" : sigmoid ? "sigmoid" : score_name, {"scoring_func"}, score_name);
-    if (c.top_k > 1) same_or(normed || c.renormalise, {"norm_topk_prob"}, c.renormalise);
+    if (c.top_k > 1 || writes_) same_or(normed || c.renormalise, {"norm_topk_prob"}, c.renormalise);
     if (c.renormalise) same({"moe_norm_min"}, c.floor);
     same_or((softmax || sigmoid) && !scaled ? 1 : c.scale, {"routed_scaling_factor"}, c.scale);
     if (c.selection == selection::top_k) groups(c, softmax ? "greedy" : sigmoid ? "noaux_tc" : "");
+
+    if (c.selection != selection::top_k) in_form("moe.selection", "not top_k");
+    in_form("moe.bias", c.bias);
+    in_form("moe.cosine", c.cosine);
+    if (c.bias || c.group_limit < c.groups) in_form("moe.by_logits", c.by_logits);
+    if (c.renormalise && c.epsilon > 1e-20f) in_form("moe.epsilon", c.epsilon);
   }
   /// Whether groups of experts limit the choice, and how; `absent` is how where a config has no word.
   FINEGRAIN_LAZY void groups(config const& c, std::string_view absent) {
@@ -256,6 +435,13 @@ class config_comparison {
                                   : two                               ? "noaux_tc"
                                   : c.group_score == group_score::max ? "group_limited_greedy"
                                                                       : "a sum of other numbers";
+    if (ours == "greedy") {
+      take({"topk_method"}, ours);
+      take({"n_group"}, 1);
+      take({"topk_group"}, 1);
+    } else if (knows({"moe.group_score"})) {  // which the method's word does not limit
+      same({"moe.group_score"}, two ? "a sum" : "max");
+    }
     auto const [name, how] = find({"topk_method"});
     bool const by_groups = how == nullptr || how == "noaux_tc" || how == "group_limited_greedy";
     if (ours == "greedy" && by_groups && find({"n_group"}).second == find({"topk_group"}).second)
@@ -266,12 +452,17 @@ class config_comparison {
     same({"topk_group"}, c.group_limit);
   }
 
-  std::string in_file_;  // "in config.json"
+  std::string where_;    // "in config.json", or a family
+  bool writes_ = false;  // a form, of which these keys, and whether they must, are to be said:
+  std::map<std::string, bool, std::less<>> open_;
   config_values values_;
+  config_values always_;  // what is not written
   std::string family_;
   std::vector<std::string> differences_;
   std::set<std::string> noted_;         // the same lines: equal stages differ in the same
-  int layers_ = 0;                      // stages of attention
+  int layers_ = 0;                      // stages of attention,
+  int dense_ = 0, mixtures_ = 0;        // of mlp and of experts
+  int positions_ = 4096;                // that they reach, as far as can be told
   bool begins_ = false, ends_ = false;  // as a whole model does
   bool tied_ = false;                   // the head has the embedding's table
   bool behind_embedding_ = false;       // with nothing but factors in between
@@ -279,6 +470,11 @@ class config_comparison {
   double embedding_factor_ = 1, logits_factor_ = 1;
   std::set<double> residual_factors_;
 };
+
+template <class E>
+inline constexpr bool is_decoder = false;
+template <architecture A>
+inline constexpr bool is_decoder<decoder<A>> = true;
 
 /// What the config of a published model says otherwise than an expression.
 template <Expr E>
@@ -297,6 +493,21 @@ template <Expr E>
 void check_published(std::string const& config) {
   auto differences = detail::config_differences<E>(config);
   if (!differences.empty()) throw mismatch(config, std::move(differences));
+}
+
+/// The config.json of a decoder as one of a family's models, which check_published finds no difference in:
+///
+///   std::string const text = published_config<decoder<a>>(families::qwen3_moe);
+///
+/// Throws invalid_argument, with what differs, if no model of the family computes what the decoder does,
+/// arithmetics (config::precision) and what is of training apart, and for facts that are no model's.
+template <Expr E>
+std::string published_config(published_family const& family, published_facts const& facts = {}) {
+  static_assert(detail::is_decoder<E>,
+                "finegrain: a config.json is written of a whole model, decoder<architecture>");
+  detail::config_comparison form(family);
+  detail::leaves<E>::visit([&](auto stage) { form.compare(stage); });
+  return form.written(facts);
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI
