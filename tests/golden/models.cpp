@@ -124,6 +124,24 @@ TEST_CASE("the cpu agrees with PyTorch on whole models, read by published names"
   check_models<fg::cpu>(1e-5);
 }
 
+TEST_CASE("presets' configs go to transformers, with exchange.py", "[.exchange]") {
+  namespace presets = fg::presets;
+  exchange_config<presets::deepseek_v2>("preset deepseek_v2", fg::families::deepseek_v2);
+  exchange_config<presets::deepseek_v2_lite>("preset deepseek_v2_lite", fg::families::deepseek_v2);
+  exchange_config<presets::deepseek_v3>("preset deepseek_v3", fg::families::deepseek_v3);
+  exchange_config<presets::moonlight_16b_a3b>("preset moonlight", fg::families::deepseek_v3);
+  exchange_config<presets::kimi_k2>("preset kimi_k2", fg::families::deepseek_v3);
+  exchange_config<presets::dots_llm1>("preset dots_llm1", fg::families::dots1);
+  exchange_config<presets::glm_4_5>("preset glm_4_5", fg::families::glm4_moe);
+  exchange_config<presets::glm_4_5_air>("preset glm_4_5_air", fg::families::glm4_moe);
+  exchange_config<presets::glm_4_7_flash>("preset glm_4_7_flash", fg::families::glm4_moe_lite);
+  exchange_config<presets::minimax_m2>("preset minimax_m2", fg::families::minimax_m2);
+  exchange_config<presets::mixtral_8x7b>("preset mixtral_8x7b", fg::families::mixtral);
+  exchange_config<presets::olmoe_1b_7b>("preset olmoe_1b_7b", fg::families::olmoe);
+  exchange_config<presets::qwen2_57b_a14b>("preset qwen2_57b_a14b", fg::families::qwen2_moe);
+  exchange_config<presets::qwen3_30b_a3b>("preset qwen3_30b_a3b", fg::families::qwen3_moe);
+}
+
 TEST_CASE("models go to transformers and back, with exchange.py", "[.exchange]") {
   exchange<olmoe>("olmoe", fg::families::olmoe);
   exchange<qwen1_5>("qwen2_moe", fg::families::qwen2_moe);

@@ -173,4 +173,16 @@ void exchange(std::string const& folder, fg::published_family const& family) {
     exchanged<A>().read_again(here, family);
 }
 
+/// A preset's config.json and how many weights it has, for transformers to count them.
+template <fg::architecture A>
+void exchange_config(std::string const& folder, fg::published_family const& family) {
+  char const* const all = std::getenv("FINEGRAIN_PUBLISH");
+  REQUIRE(all);
+  std::string const here = all + ("/" + folder);
+  std::filesystem::create_directories(here);
+  put(here + "/config.json", fg::published_config<fg::decoder<A>>(family));
+  auto const count = fg::detail::count_weights<fg::decoder<A>>();
+  put(here + "/weights", std::to_string(count.total + count.fixed));
+}
+
 }  // namespace golden
