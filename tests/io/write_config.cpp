@@ -94,6 +94,9 @@ TEST_CASE("a preset's written config says what it computes, and nothing else pas
   accepted<presets::glm_4_5>(families::glm4_moe);
   accepted<presets::glm_4_5_air>(families::glm4_moe);
   accepted<presets::glm_4_7_flash>(families::glm4_moe_lite);
+  accepted<presets::granite_3_1_1b_a400m>(families::granitemoe);
+  accepted<but(presets::granite_3_1_1b_a400m, [](auto& a) { a.moe.shared = 2; })>(
+      families::granitemoeshared);
   accepted<presets::minimax_m2>(families::minimax_m2);
   accepted<presets::mixtral_8x7b>(families::mixtral);
   accepted<presets::mixtral_8x22b>(families::mixtral);
@@ -254,6 +257,17 @@ TEST_CASE("a decoder that no model of the family is, is refused with what differ
         "qkv_bias is true here, which mixtral has no word for");
   CHECK(refusal<but(mixtral, form([](auto& f) { f.rotary = 64; }))>(families::mixtral) ==
         "partial_rotary_factor is 1 by default, 0.5 here");
+  CHECK(refusal<but(mixtral, form([](auto& f) { f.scale = 0.25; }))>(families::mixtral) ==
+        "attention_multiplier is 0.08838834764831843 by default, 0.25 here");
+  CHECK(refusal<but(mixtral,
+                    [](auto& a) {
+                      a.multipliers = {12, 0.25, 0.5};
+                    })>(families::mixtral) ==
+        "embedding_multiplier is 1 by default, 12 here; residual_multiplier is 1 by default, 0.25 "
+        "here; logits_scaling is 1 by default, 2 here");
+  CHECK(refusal<but(presets::granite_3_1_1b_a400m, [](auto& a) { a.moe.shared = 2; })>(
+            families::granitemoe) ==
+        "n_shared_experts is 2 here, which granitemoe has no word for");
   CHECK(refusal<mixtral>(families::qwen3_moe) == "use_qk_norm is true in qwen3_moe, false here");
   CHECK(refusal<but(qwen3, form([](auto& f) { f.norm = fg::head_norm::all; }))>(
             families::qwen3_moe) == "attention.norm is each in qwen3_moe, all here");

@@ -506,7 +506,7 @@ std::string published_config(published_family const& family, published_facts con
   static_assert(detail::is_decoder<E>,
                 "finegrain: a config.json is written of a whole model, decoder<architecture>");
   detail::config_comparison form(family);
-  detail::leaves<E>::visit([&](auto stage) { form.compare(stage); });
+  detail::leaves<E>::visit(form);
   return form.written(facts);
 }
 
