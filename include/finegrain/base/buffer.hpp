@@ -7,7 +7,6 @@
 #include <new>
 #include <type_traits>
 #include <utility>
-#include <vector>
 
 #include "bounds.hpp"
 #include "matrix.hpp"
@@ -81,8 +80,8 @@ struct array_place {
 class arena {
  public:
   constexpr arena() = default;
-  /// One that counts, and lists the arrays that are not empty.
-  explicit arena(std::vector<array_place>& list) : list_(&list) {}
+  /// One that counts, and lists where each array stands that is not empty: arrays() places.
+  constexpr explicit arena(array_place* list) : list_(list) {}
   constexpr arena(std::byte* memory, std::int64_t bytes)
       : memory_(memory), bytes_(bytes), counting_(false) {}
 
@@ -101,6 +100,8 @@ class arena {
   /// The most that was in use at any time: rewinding to a mark does not lower it.
   constexpr std::int64_t peak() const { return peak_; }
   constexpr void rewind(std::int64_t mark) { used_ = mark; }
+  /// Arrays that were taken, but for empty ones.
+  constexpr std::int64_t arrays() const { return arrays_; }
 
  private:
   /// One copy: inlined, the many that a plan takes are more code than its arithmetic.
@@ -108,7 +109,10 @@ class arena {
     std::int64_t const at = used_;
     used_ += ceil_div(bytes, alignment) * alignment;
     if (used_ > peak_) peak_ = used_;
-    if (list_ && bytes > 0) list_->push_back({at, bytes});
+    if (bytes > 0) {
+      if (list_) list_[arrays_] = {at, bytes};
+      ++arrays_;
+    }
     if (counting_) return nullptr;
     if (used_ > bytes_)
       throw invalid_argument("the workspace holds %lld bytes and %lld are needed",
@@ -117,9 +121,9 @@ class arena {
   }
 
   std::byte* memory_ = nullptr;
-  std::int64_t bytes_ = 0, used_ = 0, peak_ = 0;
+  std::int64_t bytes_ = 0, used_ = 0, peak_ = 0, arrays_ = 0;
   bool counting_ = true;
-  std::vector<array_place>* list_ = nullptr;
+  array_place* list_ = nullptr;
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -72,8 +72,10 @@ class frozen : public inference<frozen<E, X, F>, E, X> {
   }
   /// Where the weights' arrays stand in packed(), those that have any bytes.
   static std::vector<array_place> arrays() {
-    std::vector<array_place> list;
-    arena listing(list);
+    arena counting;
+    static_cast<void>(frozen_weights<X, F, E>(counting));
+    std::vector<array_place> list(static_cast<std::size_t>(counting.arrays()));
+    arena listing(list.data());
     static_cast<void>(frozen_weights<X, F, E>(listing));
     return list;
   }

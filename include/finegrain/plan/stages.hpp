@@ -6,7 +6,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <algorithm>
 #include <span>
 
 #include "../expr/tied.hpp"
@@ -41,8 +40,7 @@ template <class X, class S = typename X::scalar>
 void scale_rows(X const& on, matrix<S const> from, double scale, matrix<S> to) {
   auto const factor = static_cast<S>(scale);
   detail::for_rows(on, to.rows, [&](std::int64_t t, int) {
-    std::transform(from.row(t), from.row(t) + from.cols, to.row(t),
-                   [&](S x) { return factor * x; });
+    for (std::int64_t c = 0; c < from.cols; ++c) to(t, c) = factor * from(t, c);
   });
 }
 
