@@ -66,6 +66,12 @@ constexpr auto qwen3_dense = [] {
 constexpr auto mixtral = small(fg::presets::mixtral_8x7b, 2, 4, 2);
 constexpr auto glm = small(fg::presets::glm_4_5, 2, 6);
 constexpr auto minimax = small(fg::presets::minimax_m2, 2, 6);
+/// Of whose heads' numbers a part is turned that transformers does not find by dividing.
+constexpr auto minimax_divided = [] {
+  fg::architecture a = small(fg::presets::minimax_m2, 2, 44);
+  a.attention.rotary = 30;
+  return fg::checked(a);
+}();
 constexpr auto dots = small(fg::presets::dots_llm1, 4, 4);
 
 constexpr auto granite = [] {
@@ -155,6 +161,7 @@ TEST_CASE("models go to transformers and back, with exchange.py", "[.exchange]")
   exchange<glm>("glm4_moe", fg::families::glm4_moe);
   exchange<dots>("dots1", fg::families::dots1);
   exchange<minimax>("minimax_m2", fg::families::minimax_m2);
+  exchange<minimax_divided>("minimax_m2 divided", fg::families::minimax_m2);
   exchange<granite>("granitemoe", fg::families::granitemoe);
   exchange<granite_shared>("granitemoeshared", fg::families::granitemoeshared);
 }

@@ -169,6 +169,17 @@ TEST_CASE("a written part of a head is read as so many of its numbers") {
   });
   auto const values = values_of(fg::published_config<fg::decoder<part>>(families::glm4_moe));
   CHECK(int(98 * *values.at("partial_rotary_factor").number()) == 2);
+
+  // transformers makes the part of rotary_dim, 30 / 44, of which it then finds 29, unless it is said.
+  static constexpr auto divided = but(presets::minimax_m2, [](auto& a) {
+    a.head_dim = 44;
+    a.attention.rotary = 30;
+  });
+  accepted<divided>(families::minimax_m2);
+  auto const both = values_of(fg::published_config<fg::decoder<divided>>(families::minimax_m2));
+  CHECK(both.at("rotary_dim") == 30);
+  REQUIRE(int(44 * (30 / 44.0)) == 29);
+  CHECK(int(44 * *both.at("partial_rotary_factor").number()) == 30);
 }
 
 TEST_CASE("what no network knows of its config is said, and has defaults") {

@@ -342,9 +342,9 @@ class config_comparison {
     same({"use_bias"}, false);
     same_or(is_of({"ernie4_5_moe"}), {"rope_interleave"}, false);
     int const turned = turn_of(form, head_dim).dim;
-    if (knows({"rotary_dim"}))
-      same({"rotary_dim"}, turned);
-    else
+    bool const in_numbers = knows({"rotary_dim"});
+    if (in_numbers) same({"rotary_dim"}, turned);
+    if (!in_numbers || knows({"partial_rotary_factor", "rope_parameters.partial_rotary_factor"}))
       turned_part(turned, head_dim);
   }
   FINEGRAIN_LAZY void attention_numbers(int hidden, int heads, double theta, yarn const& turns) {

@@ -65,12 +65,13 @@ inline constexpr published_family dots1{deepseek_name, R"({
                                         R"({"attention.norm": "each", "moe.bias": true,
   "use_qk_norm": true})"};
 
-/// MiniMax-M2, M2.5 and M2.7.
+/// MiniMax-M2, M2.5 and M2.7. (transformers divides rotary_dim by head_dim, and may then round down to
+/// one less, unless the part is said too.)
 inline constexpr published_family minimax_m2{minimax_m2_name, R"({
   "architectures": ["MiniMaxM2ForCausalLM"], "head_dim": "?", "intermediate_size": "?",
   "model_type": "minimax_m2", "num_experts_per_tok": "?", "num_local_experts": "?",
-  "qk_norm_type": "per_layer", "rotary_dim": "?", "scoring_func": "sigmoid", "use_qk_norm": true,
-  "use_routing_bias": true})",
+  "partial_rotary_factor": "?", "qk_norm_type": "per_layer", "rotary_dim": "?",
+  "scoring_func": "sigmoid", "use_qk_norm": true, "use_routing_bias": true})",
                                              R"({"attention.norm": "all", "moe.bias": true})"};
 
 inline constexpr published_family mixtral{mixtral_name, R"({
