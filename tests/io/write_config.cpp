@@ -291,7 +291,16 @@ TEST_CASE("a decoder that no model of the family is, is refused with what differ
   CHECK(refusal<mixtral>(families::deepseek_v3)
             .starts_with("attention.latent is true in deepseek_v3, false here; "));
   CHECK(refusal<but(v2, [](auto& a) { a.heads = 96; })>(families::deepseek_v2) ==
-        "hidden % heads is 32 here, which deepseek_v2 has no word for");
+        "hidden_size % num_attention_heads is 0 in deepseek_v2, 32 here");
+  CHECK(refusal<but(v2, [](auto& a) { a.latent.nope = 127; })>(families::deepseek_v2) ==
+        "qk_nope_head_dim % 2 is 0 in deepseek_v2, 1 here");
+  CHECK(refusal<but(v2, [](auto& a) { a.latent.kv_rank = 511; })>(families::deepseek_v2) ==
+        "kv_lora_rank % 2 is 0 in deepseek_v2, 1 here");
+  CHECK(refusal<but(v3, [](auto& a) {
+          a.latent.nope = 127, a.latent.kv_rank = 511, a.heads = 96;
+        })>(families::deepseek_v3) == "");
+  CHECK(refusal<but(presets::olmoe_1b_7b, [](auto& a) { a.head_dim = 64; })>(families::olmoe) ==
+        "num_attention_heads * head_dim == hidden_size is true in olmoe, false here");
 
   // Of layers.
   CHECK(refusal<but(mixtral, [](auto& a) { a.dense_layers = 1, a.dense_width = 14336; })>(
@@ -304,6 +313,27 @@ TEST_CASE("a decoder that no model of the family is, is refused with what differ
       ContainsSubstring("no deepseek_v3 computes what this decoder does (differences: 3): "));
 }
 
+TEST_CASE("what a family of one's own has no word for is refused") {
+  std::string form(families::qwen3_moe.form);
+  auto const replace = [&](std::string_view words, std::string_view others) {
+    form.replace(form.find(words), words.size(), others);
+  };
+  replace(R"("qwen3_moe")", R"("own")");
+  replace(R"("norm_topk_prob": "?",)", "");
+  std::string always = R"({"attention.norm": "each", "use_qk_norm": true})";
+  CHECK(refusal<qwen3>({fg::deepseek_name, form, always}) ==
+        "scoring_func is softmax here, which own has no word for; norm_topk_prob is false by "
+        "default, true here");
+  always.insert(1, R"("scoring_func": "softmax", "norm_topk_prob": true, )");
+  fg::published_family const own(fg::deepseek_name, form, always);
+  CHECK(refusal<qwen3>(own) == "");
+  CHECK(refusal<but(qwen3, [](auto& a) { a.moe.scale = 2; })>(own) ==
+        "routed_scaling_factor is 1 by default, 2 here");
+  CHECK(refusal<but(qwen3, [](auto& a) { a.moe.groups = 4, a.moe.group_limit = 2; })>(own) ==
+        "topk_method is group_limited_greedy here, which own has no word for; n_group is 4 here, "
+        "which own has no word for; topk_group is 2 here, which own has no word for");
+}
+
 TEST_CASE("a decoder is published whole, weights and config, or not at all") {
   using network = fg::network<fg::decoder<tiny_v3()>, fg::basic_reference<float>>;
   folder const here;
@@ -314,6 +344,10 @@ TEST_CASE("a decoder is published whole, weights and config, or not at all") {
         fg::published_config<fg::decoder<tiny_v3()>>(families::deepseek_v3,
                                                      {.type = fg::dtype::f32, .eos = 3}));
   network read;
+  fg::load_published(read, there);
+  // A place, not a family.
+  fg::save_published(net, here / "weights.safetensors", {});
+  CHECK_NOTHROW(fg::load_published(read, here / "weights.safetensors"));
   fg::load_published(read, there);
   CHECK(std::equal(read.parameters().begin(), read.parameters().end(), net.parameters().begin()));
 

@@ -32,8 +32,13 @@ struct published_family {
   /// check_published does not know stays as it is.
   std::string_view form;
   /// What its models do that no key says: more of a form, of keys that are not written, or of an
-  /// architecture's own: {"moe.bias": true, "attention.norm": "each"}.
-  std::string_view always = "{}";
+  /// architecture's own: {"moe.bias": true, "attention.norm": "each"}; and what their numbers must be to
+  /// each other, where they must: {"hidden_size % num_attention_heads": 0}.
+  std::string_view always;
+
+  constexpr published_family(std::string (*own_name)(std::string_view), std::string_view own_form,
+                             std::string_view own_always = "{}")
+      : name(own_name), form(own_form), always(own_always) {}
 };
 
 /// What a config.json says that no network knows.
@@ -168,6 +173,7 @@ class config_comparison {
   template <int D, int Heads, int KvHeads, int HeadDim, attention_form Form>
   void compare(attention<D, Heads, KvHeads, HeadDim, Form>) {
     of_heads(HeadDim, Form);
+    required("num_attention_heads * head_dim == hidden_size", Heads * HeadDim == D);
     same({"num_key_value_heads"}, KvHeads);
     double const usual = 1 / math::sqrt(double(HeadDim));
     same_or(is_of({"granitemoe", "granitemoeshared"}) ? 1 : usual, {"attention_multiplier"},
@@ -177,7 +183,9 @@ class config_comparison {
   template <int D, int Heads, latent N>
   void compare(latent_attention<D, Heads, N>) {
     in_form("attention.latent", true);
-    if (is_of({"deepseek_v2"})) in_form("hidden % heads", D % Heads);  // transformers wants 0
+    required("hidden_size % num_attention_heads", D % Heads);
+    required("kv_lora_rank % 2", N.kv_rank % 2);
+    required("qk_nope_head_dim % 2", N.nope % 2);
     same({"num_key_value_heads"}, Heads);
     same({"q_lora_rank"}, N.q_rank > 0 ? config_value(N.q_rank) : nullptr);
     same({"kv_lora_rank"}, N.kv_rank);
@@ -245,6 +253,13 @@ class config_comparison {
     else
       note(name, theirs, ours, where_);
   }
+  /// The same where nothing means `absent`, if that is known.
+  void same_or_said(std::string_view absent, names all, config_value const& ours) {
+    if (absent.empty())
+      same(all, ours);
+    else
+      same_or(absent, all, ours);
+  }
   /// Whether the first of these names that a form has is open: it then has this value.
   bool take(names all, config_value const& ours) {
     auto const first =
@@ -263,6 +278,10 @@ class config_comparison {
   /// Of something that tensors tell where a model is read: what a form says of it.
   void in_form(std::string_view name, config_value const& ours) {
     if (writes_) same({name}, ours);
+  }
+  /// What numbers are to each other, where a form requires something of that.
+  void required(std::string_view name, config_value const& ours) {
+    if (knows({name})) in_form(name, ours);
   }
   /// The same for a list, whose name ends in a dot, of these values.
   FINEGRAIN_LAZY void same_list(std::string const& list, std::vector<config_value> const& ours) {
@@ -415,10 +434,12 @@ class config_comparison {
                                                                 : "sqrtsoftplus";
     if (c.score != score::sigmoid ||
         find({"scoring_func"}).second != "noaux_tc")  // dots.llm1's word
-      same_or(softmax ? "softmax" : sigmoid ? "sigmoid" : score_name, {"scoring_func"}, score_name);
-    if (c.top_k > 1 || writes_) same_or(normed || c.renormalise, {"norm_topk_prob"}, c.renormalise);
+      same_or_said(softmax ? "softmax" : sigmoid ? "sigmoid" : "", {"scoring_func"}, score_name);
+    bool const unsaid = normed || (c.renormalise && !writes_);
+    if (c.top_k > 1 || writes_) same_or(unsaid, {"norm_topk_prob"}, c.renormalise);
     if (c.renormalise) same({"moe_norm_min"}, c.floor);
-    same_or((softmax || sigmoid) && !scaled ? 1 : c.scale, {"routed_scaling_factor"}, c.scale);
+    bool const by_one = writes_ || ((softmax || sigmoid) && !scaled);
+    same_or(by_one ? 1 : c.scale, {"routed_scaling_factor"}, c.scale);
     if (c.selection == selection::top_k) groups(c, softmax ? "greedy" : sigmoid ? "noaux_tc" : "");
 
     if (c.selection != selection::top_k) in_form("moe.selection", "not top_k");
@@ -446,7 +467,7 @@ class config_comparison {
     bool const by_groups = how == nullptr || how == "noaux_tc" || how == "group_limited_greedy";
     if (ours == "greedy" && by_groups && find({"n_group"}).second == find({"topk_group"}).second)
       return;  // all of them
-    same_or(absent.empty() ? ours : absent, {name}, ours);
+    same_or_said(absent, {name}, ours);
     if (ours == "greedy") return;
     same({"n_group"}, c.groups);
     same({"topk_group"}, c.group_limit);

@@ -9,7 +9,8 @@ namespace finegrain::inline FINEGRAIN_ABI::families {
 // Named as their config's model_type. Forms have the keys of published configs, and those which
 // transformers has another default for.
 
-/// DeepSeek-V2, V2-Lite. (Its norm_topk_prob, transformers does not read.)
+/// DeepSeek-V2, V2-Lite. (Its norm_topk_prob, transformers does not read; it takes pairs of numbers that
+/// stand behind others for complex ones, which of f32 must begin at an even place.)
 inline constexpr published_family deepseek_v2{deepseek_name, R"({
   "architectures": ["DeepseekV2ForCausalLM"], "attention_bias": false,
   "first_k_dense_replace": "?", "intermediate_size": "? or none", "kv_lora_rank": "?",
@@ -19,7 +20,8 @@ inline constexpr published_family deepseek_v2{deepseek_name, R"({
   "routed_scaling_factor": "?", "scoring_func": "softmax", "topk_group": "?", "topk_method": "?",
   "v_head_dim": "?"})",
                                               R"({"attention.latent": true,
-  "moe.group_score": "max", "rope_interleave": true})"};
+  "hidden_size % num_attention_heads": 0, "kv_lora_rank % 2": 0, "moe.group_score": "max",
+  "qk_nope_head_dim % 2": 0, "rope_interleave": true})"};
 
 /// DeepSeek-V3, R1, Moonlight and Kimi K2.
 inline constexpr published_family deepseek_v3{deepseek_name, R"({
@@ -92,11 +94,13 @@ inline constexpr published_family granitemoeshared{granite_moe_name, R"({
   "num_experts_per_tok": "?", "num_local_experts": "?", "residual_multiplier": "?",
   "shared_intermediate_size": "? or none"})"};
 
+/// (The gain of all queries' norm has hidden_size numbers in transformers.)
 inline constexpr published_family olmoe{deepseek_name, R"({
   "architectures": ["OlmoeForCausalLM"], "attention_bias": false, "clip_qkv": null,
   "head_dim": "?", "intermediate_size": "?", "model_type": "olmoe", "norm_topk_prob": "?",
   "num_experts": "?", "num_experts_per_tok": "?"})",
-                                        R"({"attention.norm": "all", "use_qk_norm": true})"};
+                                        R"({"attention.norm": "all",
+  "num_attention_heads * head_dim == hidden_size": true, "use_qk_norm": true})"};
 
 /// Qwen1.5's and Qwen2's mixtures.
 inline constexpr published_family qwen2_moe{qwen2_moe_name, R"({
