@@ -558,9 +558,23 @@ TEST_CASE("which layers are dense is compared, of a whole model, in each family'
   CHECK(of<presets::qwen3_30b_a3b>(
             with(qwen3_30b, "\"mlp_only_layers\": []", "\"mlp_only_layers\": [0]")) ==
         lines{"mlp_only_layers.0 is 0 in config.json, which no stage here has"});
+  constexpr auto begun = [] {
+    fg::architecture a = presets::qwen3_30b_a3b;
+    a.dense_layers = 2, a.dense_width = 6144;
+    return fg::checked(a);
+  }();
+  lines const none{"mlp_only_layers.0 is missing in config.json, 0 here"};
+  CHECK(of<begun>(with(qwen3_30b, "\"mlp_only_layers\": []", "\"mlp_only_layers\": [0, 1]")) ==
+        lines{});
+  CHECK(of<begun>(with(qwen3_30b, "\"mlp_only_layers\": []", "\"mlp_only_layers\": [0]")) ==
+        lines{"mlp_only_layers.1 is missing in config.json, 1 here"});
+  CHECK(of<begun>(qwen3_30b) == none);
+  CHECK(of<begun>(with(qwen3_30b, "\"mlp_only_layers\": [],", "")) == none);
+  CHECK(of<begun>(with(qwen3_30b, "\"mlp_only_layers\": []", "\"mlp_only_layers\": null")) == none);
   CHECK(of<presets::glm_4_7_flash>(
             and_also(glm_4_7_flash, R"("mlp_layer_types": ["dense", "dense", "sparse"])")) ==
-        lines{"mlp_layer_types.1 is dense in config.json, sparse here"});
+        lines{"mlp_layer_types.1 is dense in config.json, sparse here",
+              "mlp_layer_types.3 is missing in config.json, sparse here"});
   CHECK(differences<fg::moe_block<presets::deepseek_v3>>(deepseek_v3) == lines{});  // a part alone
 }
 

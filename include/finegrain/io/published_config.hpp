@@ -251,7 +251,7 @@ class config_comparison {
     if (theirs == nullptr)
       note(name, absent, ours, "by default");
     else
-      note(name, theirs, ours, where_);
+      note(name, theirs, ours, source(name));
   }
   /// The same where nothing means `absent`, if that is known.
   void same_or_said(std::string_view absent, names all, config_value const& ours) {
@@ -267,13 +267,18 @@ class config_comparison {
     auto const at = first == all.end() ? open_.end() : open_.find(*first);
     if (at == open_.end()) return false;
     values_.emplace(at->first, ours);
+    taken_.insert(at->first);
     open_.erase(at);
     return true;
   }
   /// Notes what stands under these names that is not the usual, which is not written.
   void no_other(names all, config_value const& usual) {
     auto const [name, theirs] = find(all);
-    if (theirs != nullptr) note(name, theirs, usual, where_);
+    if (theirs != nullptr) note(name, theirs, usual, source(name));
+  }
+  /// Where a name's value is from.
+  std::string source(std::string_view name) const {
+    return taken_.contains(name) ? "in an earlier stage" : where_;
   }
   /// Of something that tensors tell where a model is read: what a form says of it.
   void in_form(std::string_view name, config_value const& ours) {
@@ -283,8 +288,10 @@ class config_comparison {
   void required(std::string_view name, config_value const& ours) {
     if (knows({name})) in_form(name, ours);
   }
-  /// The same for a list, whose name ends in a dot, of these values.
-  FINEGRAIN_LAZY void same_list(std::string const& list, std::vector<config_value> const& ours) {
+  /// The same for a list, whose name ends in a dot, of these values. Where it has none it is not
+  /// compared, unless that means that it is empty.
+  FINEGRAIN_LAZY void same_list(std::string const& list, std::vector<config_value> const& ours,
+                                bool none_is_empty) {
     bool const open = open_.erase(list.substr(0, list.size() - 1)) > 0;
     for (std::size_t i = 0;; ++i) {
       std::string const name = list + std::to_string(i);
@@ -292,8 +299,11 @@ class config_comparison {
         values_.emplace(name, ours[i]);
       else if (auto const at = values_.find(name); !open && at != values_.end())
         note(name, at->second, i < ours.size() ? ours[i] : config_value(nullptr), where_);
-      else
+      else {
+        if (!open && i < ours.size() && (i > 0 || none_is_empty))
+          note(name + " is missing " + where_ + ", " + ours[i].text() + " here");
         return;
+      }
     }
   }
   /// The same for everything in a list that has one value.
@@ -337,8 +347,9 @@ class config_comparison {
     std::vector<config_value> dense, types;
     for (int i = 0; i < dense_; ++i) dense.emplace_back(i);
     for (int i = 0; i < layers_; ++i) types.emplace_back(i < dense_ ? "dense" : "sparse");
-    same_list("mlp_only_layers.", dense);
-    same_list("mlp_layer_types.", types);
+    // A config with that key is of a family for which no list is an empty one.
+    same_list("mlp_only_layers.", dense, knows({"decoder_sparse_step"}));
+    same_list("mlp_layer_types.", types, false);
   }
   /// The part of a head that positions turn: of so many numbers it is, rounded down, so many.
   void turned_part(int turned, int of) {
@@ -476,6 +487,7 @@ class config_comparison {
   std::string where_;    // "in config.json", or a family
   bool writes_ = false;  // a form, of which these keys, and whether they must, are to be said:
   std::map<std::string, bool, std::less<>> open_;
+  std::set<std::string, std::less<>> taken_;  // and those that were
   config_values values_;
   config_values always_;  // what is not written
   std::string family_;
