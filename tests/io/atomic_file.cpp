@@ -170,6 +170,22 @@ TEST_CASE("a folder that comes into the file's place meanwhile is not replaced")
   CHECK(std::filesystem::is_directory(here / "f"));
 }
 
+TEST_CASE("an old file can be removed before the new one is in its place, at a link's end too") {
+  folder const here;
+  put(here / "target", "old");
+  std::filesystem::create_symlink("target", here / "f");
+  fg::atomic_file file(here / "f");
+  file.write("new", 3);
+  file.remove_old();
+  CHECK_FALSE(std::filesystem::exists(here / "f"));
+  CHECK(std::filesystem::is_symlink(here / "f"));
+  file.remove_old();  // none is there
+  file.commit();
+  CHECK(contents(here / "f") == "new");
+  CHECK(std::filesystem::is_symlink(here / "f"));
+  CHECK(here.files() == 2);
+}
+
 TEST_CASE("a symbolic link stays, and what it points to is the new file") {
   folder const here;
   std::filesystem::create_directory(here / "disk");

@@ -296,9 +296,9 @@ TEST_CASE("a decoder that no model of the family is, is refused with what differ
         "qk_nope_head_dim % 2 is 0 in deepseek_v2, 1 here");
   CHECK(refusal<but(v2, [](auto& a) { a.latent.kv_rank = 511; })>(families::deepseek_v2) ==
         "kv_lora_rank % 2 is 0 in deepseek_v2, 1 here");
-  CHECK(refusal<but(v3, [](auto& a) {
-          a.latent.nope = 127, a.latent.kv_rank = 511, a.heads = 96;
-        })>(families::deepseek_v3) == "");
+  CHECK(
+      refusal<but(v3, [](auto& a) { a.latent.nope = 127, a.latent.kv_rank = 511, a.heads = 96; })>(
+          families::deepseek_v3) == "");
   CHECK(refusal<but(presets::olmoe_1b_7b, [](auto& a) { a.head_dim = 64; })>(families::olmoe) ==
         "num_attention_heads * head_dim == hidden_size is true in olmoe, false here");
 
@@ -373,5 +373,54 @@ TEST_CASE("a decoder is published whole, weights and config, or not at all") {
   put(there + "/model.safetensors.index.json", "{}");
   CHECK_THROWS_WITH(
       fg::save_published(net, there, families::deepseek_v3),
-      ContainsSubstring("index.json is there, whose tensors would be read in the place of these"));
+      ContainsSubstring("index.json is there, which load_published would read in the place of "));
+}
+
+namespace {
+/// Where weights.commit() is to fail: between the last check and the first change nobody else is asked.
+std::string blocked;
+std::string blocking_name(std::string_view ours) {
+  std::filesystem::remove(blocked);
+  std::filesystem::create_directories(blocked);
+  return fg::deepseek_name(ours);
+}
+}  // namespace
+
+TEST_CASE("a folder that has another decoder is without config.json until its weights are there") {
+  using before = fg::network<fg::decoder<tiny_v3()>, fg::basic_reference<float>>;
+  static constexpr auto scaled = but(tiny_v3(), [](auto& a) { a.moe.scale = 3; });
+  using after = fg::network<fg::decoder<scaled>, fg::basic_reference<float>>;
+  folder const here;
+  before const old({.deviation = 0.5, .seed = 1});
+  after const net({.deviation = 0.5, .seed = 2});
+  fg::published_facts const facts{.type = fg::dtype::f32};
+  std::filesystem::create_directory(here / "elsewhere");
+  auto const is = [&](auto read, auto const& saved) {
+    fg::load_published(read, here / "m");
+    CHECK(
+        std::equal(read.parameters().begin(), read.parameters().end(), saved.parameters().begin()));
+    CHECK(std::distance(std::filesystem::directory_iterator(here / "m"), {}) == 2);
+  };
+  fg::save_published(old, here / "m", families::deepseek_v3, facts);
+  fg::save_published(net, here / "m", families::deepseek_v3, facts);
+  is(after(), net);
+  CHECK_THROWS_AS(is(before(), old), fg::mismatch);
+  // So where config.json is a link.
+  std::filesystem::rename(here / "m" + "/config.json", here / "elsewhere/config.json");
+  std::filesystem::create_symlink("../elsewhere/config.json", here / "m" + "/config.json");
+  fg::save_published(old, here / "m", families::deepseek_v3, facts);
+  is(before(), old);
+  CHECK(std::filesystem::is_symlink(here / "m" + "/config.json"));
+
+  blocked = here / "m" + "/model.safetensors";
+  fg::published_family const blocks(blocking_name, families::deepseek_v3.form,
+                                    families::deepseek_v3.always);
+  auto const interrupted = [&](auto const& saved) {
+    CHECK_THROWS_WITH(fg::save_published(saved, here / "m", blocks, facts),
+                      ContainsSubstring("cannot replace"));
+    return std::filesystem::exists(here / "m" + "/config.json");
+  };
+  CHECK(interrupted(old));  // the same config
+  std::filesystem::remove(blocked);
+  CHECK_FALSE(interrupted(net));
 }

@@ -36,13 +36,21 @@ class atomic_file {
     if (!write_all(file_, from, bytes)) throw_file_error("cannot write", path_, errno);
   }
 
+  /// Removes the file that is in path's place, if there is one: until commit() there is none. Throws
+  /// file_error.
+  void remove_old() {
+    file_descriptor const entry(open_folder());
+    if (::unlink(path_.c_str()) != 0 && errno != ENOENT)
+      throw_file_error("cannot remove", path_, errno);
+    if (::fsync(entry) != 0)
+      throw_file_error("removed, but its folder cannot be synced:", path_, errno);
+  }
+  std::string const& path() const { return path_; }
+
   /// Puts the file in its place. Throws file_error: the old one is then there as before; or, where
   /// the folder alone could not be synced, the new one, though a crash may bring the old one back.
   void commit() {
-    auto const slash = path_.rfind('/');
-    std::string const folder = slash == path_.npos ? "." : path_.substr(0, slash + 1);
-    file_descriptor const entry(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-    if (entry < 0) throw_file_error("cannot open the folder of", path_, errno);
+    file_descriptor const entry(open_folder());
     if (::fsync(file_) != 0) throw_file_error("cannot write", path_, errno);
     if (std::rename(partial_.c_str(), path_.c_str()) != 0)
       throw_file_error("cannot replace", path_, errno);
@@ -53,6 +61,13 @@ class atomic_file {
   }
 
  private:
+  int open_folder() const {
+    auto const slash = path_.rfind('/');
+    std::string const folder = slash == path_.npos ? "." : path_.substr(0, slash + 1);
+    int const entry = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (entry < 0) throw_file_error("cannot open the folder of", path_, errno);
+    return entry;
+  }
   /// What a path points to: a file, or a place for one.
   static std::string target_of(std::string path) {
     for (int links = 0; links < 40; ++links) {  // as many as Linux follows

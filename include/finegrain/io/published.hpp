@@ -219,6 +219,7 @@ namespace detail {
 template <class Name>
 std::vector<written_tensor> published_tensors(std::vector<weight_entry> const& entries,
                                               std::string const& place, Name&& name, dtype type) {
+  static_cast<void>(published_type_name(type));  // is one
   std::vector<written_tensor> list;
   std::map<std::string, std::size_t> together;  // in the list
   for (weight_entry const& entry : entries) {
@@ -251,6 +252,19 @@ std::vector<written_tensor> published_tensors(std::vector<weight_entry> const& e
         throw invalid_argument("of the weights that %.200s has, some have names of their own",
                                tensor.form.name.c_str());
   return list;
+}
+template <Expr E, class X>
+void write_published(network<E, X> const& net, atomic_file& file,
+                     std::vector<written_tensor> const& tensors) {
+  // transformers reads no file that does not say whose tensors it has
+  std::pair<std::string, std::string> const about[] = {{"format", "pt"}};
+  write_weights(net, file, about, tensors);
+}
+/// Whether there is a file with another text.
+inline bool has_other_text(std::string const& path, std::string_view text) {
+  if (!exists(path)) return false;
+  input_file const file(path);
+  return file.size() != std::ssize(text) || read_all(file, path) != text;
 }
 
 }  // namespace detail
@@ -294,12 +308,10 @@ template <Expr E, class X, class Name = std::string (*)(std::string_view)>
 void save_published(network<E, X> const& net, std::string const& path,
                     std::string const& place = {}, Name&& name = deepseek_name,
                     dtype type = dtype::bf16) {
-  if (type != dtype::f64 && type != dtype::f32 && type != dtype::bf16 && type != dtype::f16)
-    throw invalid_argument("weights are published in F64, F32, BF16 or F16");
-  // transformers reads no file that does not say whose tensors it has
-  std::pair<std::string, std::string> const about[] = {{"format", "pt"}};
-  detail::write_weights(net, path, about,
-                        detail::published_tensors(net.entries(), place, name, type));
+  auto const tensors = detail::published_tensors(net.entries(), place, name, type);
+  atomic_file file(path);
+  detail::write_published(net, file, tensors);
+  file.commit();
 }
 
 /// Writes a decoder as one of a family's models, to load in transformers: `folder` then has its
@@ -307,20 +319,25 @@ void save_published(network<E, X> const& net, std::string const& path,
 ///
 ///   save_published(model, "tuned", families::qwen3_moe, {.positions = 8192, .eos = 2});
 ///
-/// The folder is made if there is none in its place; config.json is put there last. Throws as
-/// save_published of weights and published_config do, before anything is changed but for file_error.
+/// The folder is made if there is none in its place. config.json is put there last, and one that says
+/// otherwise is removed before the weights are replaced: a folder that has none is not complete. Throws
+/// as save_published of weights and published_config do, before anything is changed but for file_error;
+/// and file_error where an index of several files is there, by which load_published would read.
 template <Expr E, class X>
 void save_published(network<E, X> const& net, std::string const& folder,
                     published_family const& family, published_facts const& facts = {}) {
   std::string const text = published_config<E>(family, facts);
   std::string const index = folder + "/model.safetensors.index.json";
   if (detail::exists(index))
-    throw file_error("%.300s is there, whose tensors would be read in the place of these",
+    throw file_error("%.300s is there, which load_published would read in the place of these",
                      index.c_str());
   detail::new_folder made(folder);
-  atomic_file config(folder + "/config.json");
+  atomic_file config(folder + "/config.json"), weights(folder + "/model.safetensors");
   config.write(text.data(), text.size());
-  save_published(net, folder + "/model.safetensors", {}, family.name, facts.type);
+  detail::write_published(net, weights,
+                          detail::published_tensors(net.entries(), {}, family.name, facts.type));
+  if (detail::has_other_text(config.path(), text)) config.remove_old();
+  weights.commit();
   config.commit();
 }
 

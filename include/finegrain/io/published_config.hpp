@@ -61,6 +61,15 @@ inline constexpr std::string_view every_config = R"({
     "original_max_position_embeddings": "? or none", "type": "? or none"},
   "rope_theta": "?", "tie_word_embeddings": "?", "use_cache": true, "vocab_size": "?"})";
 
+/// How configs name a type that weights are published in; throws invalid_argument for another.
+inline char const* published_type_name(dtype type) {
+  if (type == dtype::f64) return "float64";
+  if (type == dtype::f32) return "float32";
+  if (type == dtype::bf16) return "bfloat16";
+  if (type == dtype::f16) return "float16";
+  throw invalid_argument("weights are published in F64, F32, BF16 or F16");
+}
+
 /// Compares what stages compute with a published config. Each stage compares what it knows; what a
 /// config does not say is not compared, unless a family of models has always one value.
 ///
@@ -109,9 +118,6 @@ class config_comparison {
       throw invalid_argument("no %.60s computes what this decoder does (differences: %lld): %.350s",
                              family_.c_str(), shown(differences_.size()), all.c_str());
     }
-    if (facts.type != dtype::f64 && facts.type != dtype::f32 && facts.type != dtype::bf16 &&
-        facts.type != dtype::f16)
-      throw invalid_argument("weights are published in F64, F32, BF16 or F16");
     if (facts.positions < 0)
       throw invalid_argument("positions, %d, must not be negative", facts.positions);
     values_["max_position_embeddings"] = facts.positions > 0 ? facts.positions : positions_;
@@ -122,10 +128,7 @@ class config_comparison {
         throw invalid_argument("%s, %d, is no id of the vocabulary", name, id);
       values_[name] = id < 0 ? config_value(nullptr) : config_value(id);
     }
-    values_["torch_dtype"] = facts.type == dtype::f64   ? "float64"
-                             : facts.type == dtype::f32 ? "float32"
-                             : facts.type == dtype::f16 ? "float16"
-                                                        : "bfloat16";
+    values_["torch_dtype"] = published_type_name(facts.type);
     return config_text(values_);
   }
 

@@ -156,20 +156,27 @@ FINEGRAIN_LAZY inline std::string safetensors_header(
 
 }  // namespace detail
 
-/// Writes tensors in their order, atomically: see atomic_file. Names are UTF-8 and all different.
-/// numbers(i) is where those of tensor i are, when it is their turn.
+/// Writes tensors in their order to a file that is then to be committed. Names are UTF-8 and all
+/// different. numbers(i) is where those of tensor i are, when it is their turn.
 template <class Numbers>
-void write_safetensors(std::string const& path, std::span<tensor_view const> tensors,
+void write_safetensors(atomic_file& file, std::span<tensor_view const> tensors,
                        std::span<std::pair<std::string, std::string> const> metadata,
                        Numbers&& numbers) {
-  std::string const header = detail::safetensors_header(path, tensors, metadata);
-  atomic_file file(path);
+  std::string const header = detail::safetensors_header(file.path(), tensors, metadata);
   std::uint64_t const length = header.size();
   file.write(&length, 8);
   file.write(header.data(), header.size());
   for (std::size_t i = 0; i < tensors.size(); ++i)
     file.write(numbers(i),
                static_cast<std::size_t>(tensor_bytes(tensors[i].type, tensors[i].shape)));
+}
+/// The same of a whole file, atomically: see atomic_file.
+template <class Numbers>
+void write_safetensors(std::string const& path, std::span<tensor_view const> tensors,
+                       std::span<std::pair<std::string, std::string> const> metadata,
+                       Numbers&& numbers) {
+  atomic_file file(path);
+  write_safetensors(file, tensors, metadata, numbers);
   file.commit();
 }
 /// The same of numbers that are all there.

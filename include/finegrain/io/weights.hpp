@@ -124,16 +124,16 @@ struct written_tensor {
   std::vector<weight_entry const*> weights;
 };
 
-/// Writes tensors made of a network's weights.
+/// Writes tensors made of a network's weights to a file that is then to be committed.
 template <Expr E, class X>
-void write_weights(network<E, X> const& net, std::string const& path,
+void write_weights(network<E, X> const& net, atomic_file& file,
                    std::span<std::pair<std::string, std::string> const> metadata,
                    std::vector<written_tensor> const& list) {
   std::vector<tensor_view> tensors;
   for (written_tensor const& tensor : list) tensors.push_back(tensor.form);
   auto const weights = place<X>::fetched(net.on(), net.parameters());
   std::vector<std::byte> room, all;
-  write_safetensors(path, tensors, metadata, [&](std::size_t i) -> void const* {
+  write_safetensors(file, tensors, metadata, [&](std::size_t i) -> void const* {
     dtype const type = tensors[i].type;
     auto const numbers = [&](weight_entry const& weight) {
       return numbers_as(type, weight, weights.data() + weight.offset, room);
@@ -170,7 +170,9 @@ void save_weights(network<E, X> const& net, std::string const& path) {
     bool const in_two = facts(own).bytes == 2 && detail::has_rest(entry.role);
     list.push_back({{entry.name, in_two ? dtype::f32 : own, tensor_shape(entry)}, {&entry}});
   }
-  detail::write_weights(net, path, {}, list);
+  atomic_file file(path);
+  detail::write_weights(net, file, {}, list);
+  file.commit();
 }
 
 /// Reads a network's weights from a file that holds exactly these, or from a trainer's checkpoint; in
