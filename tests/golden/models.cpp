@@ -64,6 +64,8 @@ constexpr auto qwen3_dense = [] {
   return fg::checked(a);
 }();
 constexpr auto mixtral = small(fg::presets::mixtral_8x7b, 2, 4, 2);
+/// Heads' numbers together are not as many as a token's.
+constexpr auto mixtral_wide = small(fg::presets::mixtral_8x7b, 2, 6, 2);
 constexpr auto glm = small(fg::presets::glm_4_5, 2, 6);
 constexpr auto minimax = small(fg::presets::minimax_m2, 2, 6);
 /// Of whose heads' numbers a part is turned that transformers does not find by dividing.
@@ -82,6 +84,11 @@ constexpr auto granite = [] {
 constexpr auto granite_shared = [] {
   fg::architecture a = granite;
   a.moe.shared = 2;
+  return fg::checked(a);
+}();
+constexpr auto granite_wide = [] {
+  fg::architecture a = granite;
+  a.head_dim = 6;
   return fg::checked(a);
 }();
 /// With two dense layers, which no published model of their families has but their configs can say.
@@ -158,12 +165,15 @@ TEST_CASE("models go to transformers and back, with exchange.py", "[.exchange]")
   exchange<slowed(qwen3)>("qwen3_moe yarn", fg::families::qwen3_moe);
   exchange<qwen3_dense>("qwen3", fg::families::qwen3);
   exchange<mixtral>("mixtral", fg::families::mixtral);
+  exchange<mixtral_wide>("mixtral wide", fg::families::mixtral);
   exchange<glm>("glm4_moe", fg::families::glm4_moe);
   exchange<dots>("dots1", fg::families::dots1);
   exchange<minimax>("minimax_m2", fg::families::minimax_m2);
   exchange<minimax_divided>("minimax_m2 divided", fg::families::minimax_m2);
   exchange<granite>("granitemoe", fg::families::granitemoe);
+  exchange<granite_wide>("granitemoe wide", fg::families::granitemoe);
   exchange<granite_shared>("granitemoeshared", fg::families::granitemoeshared);
+  exchange<granite>("granitemoeshared without", fg::families::granitemoeshared);
 }
 
 }  // namespace

@@ -104,9 +104,10 @@ void check_model(char const* path, std::string_view config, double tolerance,
   }
 }
 
-/// A model of random weights for transformers, with what it makes of some ids, by exchange.py: it is written
-/// to a folder of FINEGRAIN_PUBLISH, weights and config.json; or, once transformers has been there, read from where that has
-/// written it again, and its gradients compared with those that stand in a third place.
+/// A model of random weights for transformers, with what it makes of some ids, by exchange.py: it is
+/// written to a folder of FINEGRAIN_PUBLISH, weights and config.json; or, once transformers has been there,
+/// read from where that has written it again, and its gradients compared with those that stand in a third
+/// place.
 template <fg::architecture A>
 struct exchanged {
   using network = fg::network<fg::decoder<A>, fg::basic_reference<float>>;

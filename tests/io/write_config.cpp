@@ -377,7 +377,8 @@ TEST_CASE("a decoder is published whole, weights and config, or not at all") {
 }
 
 namespace {
-/// Where weights.commit() is to fail: between the last check and the first change nobody else is asked.
+/// Names are asked for when both files are begun: a folder that then comes into the weights' place cannot be
+/// replaced by them.
 std::string blocked;
 std::string blocking_name(std::string_view ours) {
   std::filesystem::remove(blocked);
