@@ -231,8 +231,9 @@ std::vector<written_tensor> published_tensors(std::vector<weight_entry> const& e
                              place.c_str());
     if (in) {
       auto const [at, fresh] = together.emplace(theirs, list.size());
-      if (fresh) list.push_back({{theirs, type, {}}, {}});
+      if (fresh) list.emplace_back();
       written_tensor& all = list[at->second];
+      all.form.name = theirs, all.form.type = type;
       auto const room = static_cast<std::size_t>((in->second.expert + 1) * in->second.parts);
       all.weights.resize(std::max(all.weights.size(), room));
       weight_entry const*& own = all.weights[static_cast<std::size_t>(in->second.place())];
@@ -244,7 +245,7 @@ std::vector<written_tensor> published_tensors(std::vector<weight_entry> const& e
     bool const wide = entry.role == role::selection_bias && facts(type).bytes < 4;
     tensor_view form{std::move(theirs), wide ? dtype::f32 : type, tensor_shape(entry)};
     if (entry.role == role::table) form.type = dtype::i64, form.shape = {entry.rows, entry.cols};
-    list.push_back({std::move(form), {&entry}});
+    list.push_back(written_alone(std::move(form), entry));
   }
   for (written_tensor const& tensor : list)
     for (weight_entry const* weight : tensor.weights)

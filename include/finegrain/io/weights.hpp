@@ -123,6 +123,13 @@ struct written_tensor {
   tensor_view form;  // its name, type and shape
   std::vector<weight_entry const*> weights;
 };
+/// One of one weight. (Where braces stand in braces and the inner ones throw, g++ 12 destroys twice.)
+inline written_tensor written_alone(tensor_view form, weight_entry const& weight) {
+  written_tensor tensor;
+  tensor.form = std::move(form);
+  tensor.weights.push_back(&weight);
+  return tensor;
+}
 
 /// Writes tensors made of a network's weights to a file that is then to be committed.
 template <Expr E, class X>
@@ -168,7 +175,8 @@ void save_weights(network<E, X> const& net, std::string const& path) {
   std::vector<detail::written_tensor> list;
   for (weight_entry const& entry : net.entries()) {
     bool const in_two = facts(own).bytes == 2 && detail::has_rest(entry.role);
-    list.push_back({{entry.name, in_two ? dtype::f32 : own, tensor_shape(entry)}, {&entry}});
+    tensor_view form{entry.name, in_two ? dtype::f32 : own, tensor_shape(entry)};
+    list.push_back(detail::written_alone(std::move(form), entry));
   }
   atomic_file file(path);
   detail::write_weights(net, file, {}, list);
