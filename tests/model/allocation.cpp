@@ -2,11 +2,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <atomic>
 #include <cstddef>
+#include <finegrain/io/frozen.hpp>
 #include <finegrain/io/published_config.hpp>
+#include <finegrain/io/published_families.hpp>
 #include <finegrain/io/weights.hpp>
 #include <finegrain/model/activations.hpp>
 #include <finegrain/model/generate.hpp>
 #include <finegrain/train/trainer.hpp>
+#include <optional>
 
 #include "../allocations.hpp"
 #include "../catch.hpp"
@@ -233,6 +236,48 @@ TEST_CASE("weights that find no memory are loaded all or not, and saved all or n
           attempt([&] { fg::save_weights(net, here / "w"); });
           CHECK_NOTHROW(fg::safetensors_file(here / "w"));
           CHECK(here.files() == 1);
+        }) > 10);
+}
+
+TEST_CASE("packed weights that find no memory are loaded all or not, and saved all or not") {
+  using reader = fg::frozen<tiny::decoder, fg::cpu, fg::format::int8>;
+  folder const here;
+  fg::network<tiny::decoder, fg::cpu> const net({.deviation = 0.3});
+  reader packed(net);
+  fg::save_weights(packed, here / "w");
+  auto const outputs = [](reader& of) {
+    std::vector<std::int32_t> const ids{3, 1, 2};
+    std::vector<float> y(3 * 32);
+    of(ids, fg::matrix<float>(y.data(), 3, 32));
+    return y;
+  };
+  auto const expected = outputs(packed);
+  CHECK(fail_each([&](auto attempt) {
+          std::optional<reader> again;
+          attempt([&] { again.emplace(fg::load_weights<reader>(here / "w")); });
+          if (again) CHECK(outputs(*again) == expected);
+        }) > 10);
+  CHECK(fail_each([&](auto attempt) {
+          attempt([&] { fg::save_weights(packed, here / "w"); });
+          CHECK_NOTHROW(fg::safetensors_file(here / "w"));
+          CHECK(here.files() == 1);
+        }) > 10);
+}
+
+TEST_CASE("a decoder that finds no memory is published all or not") {
+  folder const here;
+  constexpr fg::architecture a = [] {
+    fg::architecture mixtral = tiny::numbers;
+    mixtral.dense_layers = mixtral.dense_width = 0;
+    mixtral.moe = {.hidden = 16, .width = 16, .routed = 4, .top_k = 2, .renormalise = true};
+    return fg::checked(mixtral);
+  }();
+  fg::network<fg::decoder<a>, fg::cpu> const net({.deviation = 0.3});
+  CHECK(fail_each([&](auto attempt) {
+          bool const written =
+              attempt([&] { fg::save_published(net, here / "m", fg::families::mixtral); });
+          CHECK(std::filesystem::exists(here / "m/config.json") == written);
+          std::filesystem::remove_all(here / "m");
         }) > 10);
 }
 
