@@ -6,9 +6,6 @@
 #include <algorithm>
 #include <climits>
 #include <cmath>
-#include <initializer_list>
-#include <iterator>
-#include <map>
 #include <set>
 #include <string>
 #include <string_view>
@@ -17,29 +14,10 @@
 
 #include "../expr/decoder.hpp"
 #include "../plan/rotary.hpp"
-#include "config_reader.hpp"
-#include "tensor_files.hpp"
+#include "config_keys.hpp"
 #include "weight_tensors.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
-
-/// Models of one model_type of transformers: one of families:: (published_families.hpp).
-struct published_family {
-  /// Of a weight, the tensor's name (load_published).
-  std::string (*name)(std::string_view);
-  /// Its config.json, in which "?" stands where a decoder must say something, and "? or none" where it
-  /// may. What every family's has need not stand here (detail::every_config), and whatever
-  /// check_published does not know stays as it is.
-  std::string_view form;
-  /// What its models do that no key says: more of a form, of keys that are not written, or of an
-  /// architecture's own: {"moe.bias": true, "attention.norm": "each"}; and what their numbers must be to
-  /// each other, where they must: {"hidden_size % num_attention_heads": 0}.
-  std::string_view always;
-
-  constexpr published_family(std::string (*own_name)(std::string_view), std::string_view own_form,
-                             std::string_view own_always = "{}")
-      : name(own_name), form(own_form), always(own_always) {}
-};
 
 /// What a config.json says that no network knows.
 struct published_facts {
@@ -51,15 +29,6 @@ struct published_facts {
 };
 
 namespace detail {
-
-/// What all families' configs have.
-inline constexpr std::string_view every_config = R"({
-  "attention_dropout": 0.0, "hidden_act": "?", "hidden_size": "?", "initializer_range": 0.02,
-  "num_attention_heads": "?", "num_hidden_layers": "?", "num_key_value_heads": "?",
-  "rms_norm_eps": "?", "rope_scaling": {"beta_fast": "? or none", "beta_slow": "? or none",
-    "factor": "? or none", "mscale": "? or none", "mscale_all_dim": "? or none",
-    "original_max_position_embeddings": "? or none", "type": "? or none"},
-  "rope_theta": "?", "tie_word_embeddings": "?", "use_cache": true, "vocab_size": "?"})";
 
 /// How configs name a type that weights are published in; throws invalid_argument for another.
 inline char const* published_type_name(dtype type) {
@@ -75,25 +44,9 @@ inline char const* published_type_name(dtype type) {
 ///
 /// Or with a family's form, whose open keys take what is compared with them: so a config is written. What
 /// differs then, and what the form has no word for, no config of that family can say.
-class config_comparison {
+class config_comparison : config_keys {
  public:
-  FINEGRAIN_LAZY explicit config_comparison(std::string const& path)
-      : where_("in " + path.substr(path.rfind('/') + 1)),
-        values_(of_text_model(config_reader<>(text_of(path, 1), path.c_str()).read())),
-        family_(find({"model_type"}).second.text()) {}
-  FINEGRAIN_LAZY explicit config_comparison(published_family const& family)
-      : writes_(true),
-        values_(config_reader<>(family.form, "the form of a published_family").read()),
-        always_(config_reader<>(family.always, "what a published_family always does").read()),
-        family_(find({"model_type"}).second.text()) {
-    where_ = "in " + family_;
-    values_.merge(config_reader<>(every_config, "every config").read());
-    for (auto at = values_.begin(); at != values_.end();) {
-      bool const must = at->second == "?", may = at->second == "? or none";
-      if (must || may) open_.emplace(at->first, must);
-      at = must || may ? values_.erase(at) : std::next(at);
-    }
-  }
+  using config_keys::config_keys;
 
   /// One line for each.
   FINEGRAIN_LAZY std::vector<std::string> differences() {
@@ -104,32 +57,29 @@ class config_comparison {
     for (double const factor : residual_factors_) same_or(1, {"residual_multiplier"}, factor);
     if (ends_) same_or(1, {"logits_scaling"}, 1 / logits_factor_);
     if (layers_ > 0) all_in("layer_types.", "full_attention");
-    if (differences_.empty())
-      for (auto const& [name, must] : open_)
-        if (must) differences_.push_back(family_ + " has " + name + ", which no stage here has");
-    return differences_;
+    return lines();
   }
   /// The text of the config. Throws invalid_argument where no config of the family says these stages, or
   /// the facts are no model's.
   FINEGRAIN_LAZY std::string written(published_facts const& facts) {
-    if (differences(); !differences_.empty()) {
+    if (auto const differing = differences(); !differing.empty()) {
       std::string all;
-      for (std::string const& line : differences_) all += (all.empty() ? "" : "; ") + line;
+      for (std::string const& line : differing) all += (all.empty() ? "" : "; ") + line;
       throw invalid_argument("no %.60s computes what this decoder does (differences: %lld): %.350s",
-                             family_.c_str(), shown(differences_.size()), all.c_str());
+                             family().c_str(), shown(differing.size()), all.c_str());
     }
     if (facts.positions < 0)
       throw invalid_argument("positions, %d, must not be negative", facts.positions);
-    values_["max_position_embeddings"] = facts.positions > 0 ? facts.positions : positions_;
+    values()["max_position_embeddings"] = facts.positions > 0 ? facts.positions : positions_;
     for (auto const& [name, id] : {std::pair{"bos_token_id", facts.bos},
                                    {"eos_token_id", facts.eos},
                                    {"pad_token_id", facts.pad}}) {
       if (id < -1 || id >= *find({"vocab_size"}).second.number())
         throw invalid_argument("%s, %d, is no id of the vocabulary", name, id);
-      values_[name] = id < 0 ? config_value(nullptr) : config_value(id);
+      values()[name] = id < 0 ? config_value(nullptr) : config_value(id);
     }
-    values_["torch_dtype"] = published_type_name(facts.type);
-    return config_text(values_);
+    values()["torch_dtype"] = published_type_name(facts.type);
+    return config_text(values());
   }
 
   void operator()(auto stage) { compare(stage); }
@@ -222,117 +172,6 @@ class config_comparison {
   }
 
  private:
-  // ---- what a config says ------------------------------------------------------------------------
-
-  using names = std::initializer_list<std::string_view>;
-
-  /// The value of the first of these names that has one, and that name; else null and the first name.
-  std::pair<std::string_view, config_value> find(names all) const {
-    for (std::string_view name : all)
-      for (config_values const* values : {&values_, &always_})
-        if (auto const at = values->find(name); at != values->end() && at->second != nullptr)
-          return *at;
-    return {*all.begin(), nullptr};
-  }
-  /// Whether the config has one of these names, with or without a value.
-  bool knows(names all) const {
-    return std::any_of(all.begin(), all.end(), [&](std::string_view name) {
-      return values_.contains(name) || always_.contains(name) || open_.contains(name);
-    });
-  }
-  /// Notes a difference between ours and what stands under the first of these names; where nothing
-  /// does, nothing is compared, but a form must then have a word for what is not nothing.
-  void same(names all, config_value const& ours) {
-    if (writes_ && ours != nullptr && ours != false && ours != 0 && !knows(all))
-      return note(*all.begin(), ours);
-    same_or(ours, all, ours);
-  }
-  /// The same where nothing means `absent`.
-  void same_or(config_value const& absent, names all, config_value const& ours) {
-    if (take(all, ours)) return;
-    auto const [name, theirs] = find(all);
-    if (theirs == nullptr)
-      note(name, absent, ours, "by default");
-    else
-      note(name, theirs, ours, source(name));
-  }
-  /// The same where nothing means `absent`, if that is known.
-  void same_or_said(std::string_view absent, names all, config_value const& ours) {
-    if (absent.empty())
-      same(all, ours);
-    else
-      same_or(absent, all, ours);
-  }
-  /// Whether the first of these names that a form has is open: it then has this value.
-  bool take(names all, config_value const& ours) {
-    auto const first =
-        std::find_if(all.begin(), all.end(), [&](auto name) { return knows({name}); });
-    auto const at = first == all.end() ? open_.end() : open_.find(*first);
-    if (at == open_.end()) return false;
-    values_.emplace(at->first, ours);
-    taken_.insert(at->first);
-    open_.erase(at);
-    return true;
-  }
-  /// Notes what stands under these names that is not the usual, which is not written.
-  void no_other(names all, config_value const& usual) {
-    auto const [name, theirs] = find(all);
-    if (theirs != nullptr) note(name, theirs, usual, source(name));
-  }
-  /// Where a name's value is from.
-  std::string source(std::string_view name) const {
-    return taken_.contains(name) ? "in an earlier stage" : where_;
-  }
-  /// Of something that tensors tell where a model is read: what a form says of it.
-  void in_form(std::string_view name, config_value const& ours) {
-    if (writes_) same({name}, ours);
-  }
-  /// What numbers are to each other, where a form requires something of that.
-  void required(std::string_view name, config_value const& ours) {
-    if (knows({name})) in_form(name, ours);
-  }
-  /// The same for a list, whose name ends in a dot, of these values. Where it has none it is not
-  /// compared, unless that means that it is empty.
-  FINEGRAIN_LAZY void same_list(std::string const& list, std::vector<config_value> const& ours,
-                                bool none_is_empty) {
-    bool const open = open_.erase(list.substr(0, list.size() - 1)) > 0;
-    for (std::size_t i = 0;; ++i) {
-      std::string const name = list + std::to_string(i);
-      if (open && i < ours.size())
-        values_.emplace(name, ours[i]);
-      else if (auto const at = values_.find(name); !open && at != values_.end())
-        note(name, at->second, i < ours.size() ? ours[i] : config_value(nullptr), where_);
-      else {
-        if (!open && i < ours.size() && (i > 0 || none_is_empty))
-          note(name + " is missing " + where_ + ", " + ours[i].text() + " here");
-        return;
-      }
-    }
-  }
-  /// The same for everything in a list that has one value.
-  void all_in(std::string_view list, config_value const& ours) {
-    for (auto at = values_.lower_bound(list); at != values_.end() && at->first.starts_with(list);
-         ++at)
-      note(at->first, at->second, ours, where_);
-  }
-  void note(std::string_view name, config_value const& theirs, config_value const& ours,
-            std::string const& where) {
-    if (theirs == ours) return;
-    std::string line(name);
-    line += " is " + theirs.text() + " " + where + ", ";
-    line += ours == nullptr ? "which no stage here has" : ours.text() + " here";
-    note(std::move(line));
-  }
-  void note(std::string_view name, config_value const& ours) {
-    note(std::string(name) + " is " + ours.text() + " here, which " + family_ + " has no word for");
-  }
-  void note(std::string line) {
-    if (noted_.insert(line).second) differences_.push_back(std::move(line));
-  }
-  bool is_of(names families) const {
-    return std::find(families.begin(), families.end(), family_) != families.end();
-  }
-
   // ---- numbers of several stages -----------------------------------------------------------------
 
   /// Factors stand behind the embedding, at a residual's end and before the head, and before no other
@@ -417,8 +256,8 @@ class config_comparison {
     begin_stage();
     same({"hidden_size"}, hidden);
     if (is_of({"gpt_oss", "minimax_m3"}))
-      note("swiglu_limit of " + family_ + "'s own SwiGLU", find({"swiglu_limit"}).second, nullptr,
-           where_);
+      note("swiglu_limit of " + family() + "'s own SwiGLU", find({"swiglu_limit"}).second, nullptr,
+           where());
     else
       same_or(0, {"swiglu_limit"}, double(act.limit));
     for (char const* list : {"swiglu_limits.", "expert_swiglu_limit_list."})
@@ -449,10 +288,10 @@ class config_comparison {
     if (c.score != score::sigmoid ||
         find({"scoring_func"}).second != "noaux_tc")  // dots.llm1's word
       same_or_said(softmax ? "softmax" : sigmoid ? "sigmoid" : "", {"scoring_func"}, score_name);
-    bool const unsaid = normed || (c.renormalise && !writes_);
-    if (c.top_k > 1 || writes_) same_or(unsaid, {"norm_topk_prob"}, c.renormalise);
+    bool const unsaid = normed || (c.renormalise && !writes());
+    if (c.top_k > 1 || writes()) same_or(unsaid, {"norm_topk_prob"}, c.renormalise);
     if (c.renormalise) same({"moe_norm_min"}, c.floor);
-    bool const by_one = writes_ || ((softmax || sigmoid) && !scaled);
+    bool const by_one = writes() || ((softmax || sigmoid) && !scaled);
     same_or(by_one ? 1 : c.scale, {"routed_scaling_factor"}, c.scale);
     if (c.selection == selection::top_k) groups(c, softmax ? "greedy" : sigmoid ? "noaux_tc" : "");
 
@@ -487,15 +326,6 @@ class config_comparison {
     same({"topk_group"}, c.group_limit);
   }
 
-  std::string where_;    // "in config.json", or a family
-  bool writes_ = false;  // a form, of which these keys, and whether they must, are to be said:
-  std::map<std::string, bool, std::less<>> open_;
-  std::set<std::string, std::less<>> taken_;  // and those that were
-  config_values values_;
-  config_values always_;  // what is not written
-  std::string family_;
-  std::vector<std::string> differences_;
-  std::set<std::string> noted_;         // the same lines: equal stages differ in the same
   int layers_ = 0;                      // stages of attention,
   int dense_ = 0, mixtures_ = 0;        // of mlp and of experts
   int positions_ = 4096;                // that they reach, as far as can be told
