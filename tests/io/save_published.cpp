@@ -29,6 +29,20 @@ std::vector<float> weights_of(auto const& net) {
   return {net.parameters().begin(), net.parameters().end()};
 }
 
+/// A layer's file, read into codes, has the outputs of the codes that are made of the layer.
+template <fg::Expr Layer>
+void check_codes(fg::network<Layer, fg::cpu> const& from, std::string const& path,
+                 std::string (*name)(std::string_view)) {
+  using reader = fg::frozen<Layer, fg::cpu, fg::format::int8>;
+  auto codes = fg::load_published<reader>(path, "layers.7.mixture.", name);
+  auto same = fg::quantize<fg::format::int8>(from);
+  std::vector<float> x(3 * 16), y(3 * 16), z(3 * 16);
+  for (std::size_t i = 0; i < x.size(); ++i) x[i] = std::sin(float(i));
+  codes({x.data(), 3, 16}, {y.data(), 3, 16});
+  same({x.data(), 3, 16}, {z.data(), 3, 16});
+  CHECK(y == z);
+}
+
 }  // namespace
 
 TEST_CASE("what is published is read as it was, rounded once to the type it was written in") {
@@ -90,14 +104,7 @@ TEST_CASE("a layer is published at its place, under others' names too, and read 
   fg::load_published(to, here / "m", "layers.7.mixture.", fg::mixtral_name);
   CHECK(weights_of(to) == weights_of(from));
 
-  using reader = fg::frozen<mixture, fg::cpu, fg::format::int8>;
-  auto codes = fg::load_published<reader>(here / "m", "layers.7.mixture.", fg::mixtral_name);
-  auto same = fg::quantize<fg::format::int8>(from);
-  std::vector<float> x(3 * 16), y(3 * 16), z(3 * 16);
-  for (std::size_t i = 0; i < x.size(); ++i) x[i] = std::sin(float(i));
-  codes({x.data(), 3, 16}, {y.data(), 3, 16});
-  same({x.data(), 3, 16}, {z.data(), 3, 16});
-  CHECK(y == z);
+  check_codes(from, here / "m", fg::mixtral_name);
 }
 
 TEST_CASE("of Granite's mixtures all a layer's experts are published in two tensors") {
@@ -138,14 +145,7 @@ TEST_CASE("of Granite's mixtures all a layer's experts are published in two tens
   fg::network<mixture, fg::cpu> to;
   fg::load_published(to, here / "m", "layers.7.mixture.", fg::granite_moe_name);
   CHECK(weights_of(to) == weights_of(from));
-  using reader = fg::frozen<mixture, fg::cpu, fg::format::int8>;
-  auto codes = fg::load_published<reader>(here / "m", "layers.7.mixture.", fg::granite_moe_name);
-  auto same = fg::quantize<fg::format::int8>(from);
-  std::vector<float> x(3 * 16), y(3 * 16), z(3 * 16);
-  for (std::size_t i = 0; i < x.size(); ++i) x[i] = std::sin(float(i));
-  codes({x.data(), 3, 16}, {y.data(), 3, 16});
-  same({x.data(), 3, 16}, {z.data(), 3, 16});
-  CHECK(y == z);
+  check_codes(from, here / "m", fg::granite_moe_name);
 
   fg::save_published(from, here / "h", "layers.7.mixture.", fg::granite_moe_name);  // in BF16
   fg::load_published(to, here / "h", "layers.7.mixture.", fg::granite_moe_name);

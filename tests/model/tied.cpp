@@ -11,6 +11,7 @@
 #include "../catch.hpp"
 #include "../folder.hpp"
 #include "../tiny.hpp"
+#include "compared.hpp"
 #include "executors.hpp"
 
 namespace fg = finegrain;
@@ -48,25 +49,6 @@ struct next_token {
                          1 / double(targets.size()), dy);
   }
 };
-
-std::vector<std::int32_t> some_ids(std::int64_t count) {
-  std::vector<std::int32_t> ids;
-  for (std::uint64_t t = 0; t < std::uint64_t(count); ++t)
-    ids.push_back(std::int32_t(fg::random_word(5, t) % V));
-  return ids;
-}
-
-template <class A, class B>
-double off(A const& right, B const& got) {
-  double largest = 0, magnitude = 0;
-  REQUIRE(right.size() == got.size());
-  for (std::size_t i = 0; i < right.size(); ++i) {
-    magnitude = std::max(magnitude, std::abs(double(right[i])));
-    double const d = std::abs(double(right[i]) - double(got[i]));
-    if (!(d <= largest)) largest = std::isnan(d) ? INFINITY : d;
-  }
-  return magnitude > 0 ? largest / magnitude : largest;
-}
 
 }  // namespace
 
@@ -119,7 +101,7 @@ TEMPLATE_TEST_CASE(
 TEMPLATE_TEST_CASE("a tied network adds to its gradients, or overwrites them, as any other", "",
                    EXECUTORS) {
   fg::network<tied, TestType> net({.deviation = 0.4, .seed = 3});
-  auto const ids = some_ids(50);
+  auto const ids = some_ids<V>(50);
   fg::batch const b{.tokens = 50, .ids = ids};
   next_token<TestType> const loss(ids);
   net.learn(b, {}, loss);
@@ -136,7 +118,7 @@ TEMPLATE_TEST_CASE("a tied network adds to its gradients, or overwrites them, as
 TEMPLATE_TEST_CASE("without tokens the gradient of a tied table is zero", "", EXECUTORS) {
   using S = typename TestType::scalar;
   fg::network<tied, TestType> net({.deviation = 0.4});
-  auto const ids = some_ids(5);
+  auto const ids = some_ids<V>(5);
   net.learn({.tokens = 5, .ids = ids}, {}, next_token<TestType>(ids));
   auto const none = [](TestType const&, std::int64_t, fg::matrix<S const>, fg::matrix<S>) {
     return 0.0;
@@ -155,7 +137,7 @@ TEST_CASE("the cpu's tied network is the specification's, by chunks too and in m
     constexpr std::int64_t chunk = fg::chunk_rows<fg::cpu>(V);
     for (std::int64_t T : {std::int64_t{1}, std::int64_t{61}, 2 * chunk + 100}) {
       INFO(T << " tokens, mixed: " << (precision == fg::format::bf16));
-      auto const ids = some_ids(T);
+      auto const ids = some_ids<V>(T);
       std::vector<std::int64_t> starts;
       for (std::int64_t t = 0; t < T; t += 50) starts.push_back(t);
       starts.push_back(T);
@@ -191,7 +173,7 @@ TEMPLATE_TEST_CASE_SIG("a frozen tied network has the bits of two frozen tables"
   auto frozen_one = fg::quantize<F, Rest>(one);
   auto frozen_two = fg::quantize<F, Rest>(two);
   CHECK(frozen_one.weight_bytes() == frozen_two.weight_bytes());
-  auto const ids = some_ids(29);
+  auto const ids = some_ids<V>(29);
   std::vector<float> y(29 * V), z = y, x = y;
   one(ids, {x.data(), 29, V});
   frozen_one(ids, {y.data(), 29, V});
@@ -206,7 +188,7 @@ TEST_CASE("a table that is frozen as it is stands once") {
   auto frozen = fg::quantize<fg::format::bf16>(net);  // of which the reference has no form
   CHECK(frozen.weight_bytes() == fg::weights_size<tied>() * 8);
   CHECK(frozen.weights().b.weight.data == frozen.weights().a.a.table.data);
-  auto const ids = some_ids(9);
+  auto const ids = some_ids<V>(9);
   std::vector<double> y(9 * V), z = y;
   net(ids, {y.data(), 9, V});
   frozen(ids, {z.data(), 9, V});

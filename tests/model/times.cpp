@@ -10,6 +10,7 @@
 
 #include "../catch.hpp"
 #include "../tiny.hpp"
+#include "compared.hpp"
 #include "executors.hpp"
 
 namespace fg = finegrain;
@@ -53,25 +54,6 @@ struct networks {
   }
 };
 
-std::vector<std::int32_t> some_ids(std::int64_t count) {
-  std::vector<std::int32_t> ids;
-  for (std::uint64_t t = 0; t < std::uint64_t(count); ++t)
-    ids.push_back(std::int32_t(fg::random_word(5, t) % V));
-  return ids;
-}
-
-template <class A, class B>
-double off(A const& right, B const& got) {
-  double largest = 0, magnitude = 0;
-  REQUIRE(right.size() == got.size());
-  for (std::size_t i = 0; i < right.size(); ++i) {
-    magnitude = std::max(magnitude, std::abs(double(right[i])));
-    double const d = std::abs(double(right[i]) - double(got[i]));
-    if (!(d <= largest)) largest = std::isnan(d) ? INFINITY : d;
-  }
-  return magnitude > 0 ? largest / magnitude : largest;
-}
-
 /// Cross-entropy of some classes.
 template <class X>
 struct entropy {
@@ -91,7 +73,7 @@ TEMPLATE_TEST_CASE("a factor of a stage's output is one of its last weight, forw
   using S = typename TestType::scalar;
   networks<TestType> of;
   constexpr std::int64_t T = 50;
-  auto const ids = some_ids(T);
+  auto const ids = some_ids<V>(T);
   std::vector<std::int64_t> const starts{0, 20, T};
   fg::batch const b{.tokens = T, .ids = ids, .starts = starts};
   std::vector<S> y(T * V), z = y;
@@ -119,7 +101,7 @@ TEMPLATE_TEST_CASE("a factor of a stage's output is one of its last weight, forw
   of.one.backward({dy.data(), T, V});
   of.two.backward({dy.data(), T, V});
   check();
-  auto const targets = some_ids(T);
+  auto const targets = some_ids<V>(T);
   double const made = of.one.learn(b, {}, entropy<TestType>{targets});
   CHECK(made == Approx(of.two.learn(b, {}, entropy<TestType>{targets})).epsilon(1e-6));
   check();
@@ -130,7 +112,7 @@ TEMPLATE_TEST_CASE("a factor before the head leaves logits to be made some token
                    EXECUTORS) {
   constexpr std::int64_t T = 2 * fg::chunk_rows<TestType>(V) + 10;
   fg::network<tiny::multiplied_decoder, TestType> net({.deviation = 0.1, .seed = 1});
-  auto const ids = some_ids(T);
+  auto const ids = some_ids<V>(T);
   std::int64_t most = 0;
   net.learn({.tokens = T, .ids = ids}, {}, entropy<TestType>{ids, &most});
   CHECK(most == fg::chunk_rows<TestType>(V));
@@ -158,7 +140,7 @@ TEST_CASE("the cpu's network with constants is the specification's, learned and 
   for (std::size_t i = 0; i < net.parameters().size(); ++i)
     exact.parameters()[i] = double(net.parameters()[i]);
   constexpr std::int64_t T = 61;
-  auto const ids = some_ids(T);
+  auto const ids = some_ids<V>(T);
   fg::batch const b{.tokens = T, .ids = ids};
   std::vector<float> y(T * V);
   std::vector<double> right(T * V);
@@ -201,7 +183,7 @@ TEMPLATE_TEST_CASE("under a loss a factor at the end learns as forward and backw
   for (std::size_t i = 0; i < x.size(); ++i) x[i] = S(fg::random_normal(1, i));
   fg::matrix<S const> const input{x.data(), T, D};
   auto const targets = [&] {
-    std::vector<std::int32_t> some = some_ids(T);
+    std::vector<std::int32_t> some = some_ids<V>(T);
     for (auto& id : some) id %= D;
     return some;
   }();
@@ -273,7 +255,7 @@ TEMPLATE_TEST_CASE("watched and timed networks with constants have their bits", 
   using S = typename TestType::scalar;
   using E = tiny::multiplied_decoder;
   constexpr std::int64_t T = 30;
-  auto const ids = some_ids(T);
+  auto const ids = some_ids<V>(T);
   fg::network<E, TestType> net({.deviation = 0.3, .seed = 3});
   fg::network<fg::watched<E, TestType>, TestType> watched({.deviation = 0.3, .seed = 3});
   fg::network<fg::watched<E, TestType, "times">, TestType> apart({.deviation = 0.3, .seed = 3});
