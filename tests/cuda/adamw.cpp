@@ -70,8 +70,15 @@ TEST_CASE("steps of AdamW on the device are the host's") {
     }
     CHECK(after.norm == Approx(norm).epsilon(1e-12));
     double const scale = (asked.clip > 0 && norm > asked.clip ? asked.clip / norm : 1) / 2;
-    fg::adamw_update<double>(fg::parallel{}, how, how.lr * along.at(step - 1), step, scale, ranges,
-                             gs.data(), w.data(), m.data(), v.data());
+    fg::adamw_update<double>({}, how,
+                             {.number = step,
+                              .rate = how.lr * along.at(step - 1),
+                              .scale = scale,
+                              .gradient = gs.data(),
+                              .weights = w.data(),
+                              .first = m.data(),
+                              .second = v.data()},
+                             ranges);
     CHECK(far_off(download(w_), w, 1e-5, 1e-6) == "");
     CHECK(far_off(download(m_), m, 1e-5, 1e-9) == "");
     CHECK(far_off(download(v_), v, 1e-5, 1e-15) == "");

@@ -32,6 +32,9 @@ struct model {
   void draw_gradient(std::uint64_t step) {
     for (std::size_t i = 0; i < g.size(); ++i) g[i] = S(fg::random_normal(step, i));
   }
+  fg::update_step<S> step(std::int64_t number, double rate, double scale) {
+    return {number, rate, scale, g.data(), w.data(), m.data(), v.data()};
+  }
 };
 
 constexpr fg::adamw how{
@@ -44,8 +47,7 @@ double worst_difference(double scale) {
   for (std::size_t i = 0; i < a.w.size(); ++i) b.w[i] = double(a.w[i]);
   for (int step = 1; step <= 5; ++step) {
     a.draw_gradient(std::uint64_t(step));
-    fg::adamw_update<S>({}, how, how.lr / step, step, scale, a.ranges, a.g.data(), a.w.data(),
-                        a.m.data(), a.v.data());
+    fg::adamw_update({}, how, a.step(step, how.lr / step, scale), a.ranges);
     for (auto const& entry : b.entries)
       for (std::size_t i = std::size_t(entry.offset);
            i < std::size_t(entry.offset + entry.rows * entry.cols); ++i) {
@@ -79,8 +81,7 @@ TEST_CASE("only projections decay, and selection biases stay") {
   model<double> net;
   std::vector<double> const before = net.w;
   std::fill(net.g.begin(), net.g.end(), 0.0);
-  fg::adamw_update<double>({}, how, how.lr, 1, 1, net.ranges, net.g.data(), net.w.data(),
-                           net.m.data(), net.v.data());
+  fg::adamw_update({}, how, net.step(1, how.lr, 1), net.ranges);
   int decayed = 0, kept = 0;
   for (auto const& entry : net.entries) {
     auto const i = std::size_t(entry.offset);
@@ -95,8 +96,7 @@ TEST_CASE("only projections decay, and selection biases stay") {
   CHECK(decayed > 10);
   CHECK(kept >= 5);
   net.draw_gradient(1);
-  fg::adamw_update<double>({}, how, how.lr, 1, 1, net.ranges, net.g.data(), net.w.data(),
-                           net.m.data(), net.v.data());
+  fg::adamw_update({}, how, net.step(1, how.lr, 1), net.ranges);
   for (auto const& entry : net.entries) {
     bool const stays = entry.role == fg::role::selection_bias;
     CHECK((net.w[std::size_t(entry.offset)] == before[std::size_t(entry.offset)]) == stays);
@@ -143,14 +143,12 @@ TEST_CASE("groups have rates and decays of their own, and the last that has a we
     model<float> other = start;
     fg::adamw numbers = how;
     numbers.lr = lr, numbers.weight_decay = decay;
-    fg::adamw_update<float>({}, numbers, lr, 1, 1, other.ranges, other.g.data(), other.w.data(),
-                            other.m.data(), other.v.data());
+    fg::adamw_update({}, numbers, other.step(1, lr, 1), other.ranges);
     return other.w;
   };
   auto const half = moved_by(how.lr / 2, how.weight_decay), same = moved_by(how.lr, 0.2),
              twice = moved_by(how.lr * 2, 0);
-  fg::adamw_update<float>({}, how, how.lr, 1, 1, net.ranges, net.g.data(), net.w.data(),
-                          net.m.data(), net.v.data());
+  fg::adamw_update({}, how, net.step(1, how.lr, 1), net.ranges);
   double sum = 0;
   for (auto const& entry : net.entries) {
     bool const held = entry.name.ends_with(".router") || entry.role == fg::role::selection_bias;
@@ -196,14 +194,12 @@ TEST_CASE("an optimiser's step has the same bits for any number of threads") {
   std::vector<double> partial(one.ranges.size());
   double const norm = fg::gradient_norm({}, one.ranges, one.g.data(), partial.data());
   model<float> const start = one;
-  fg::adamw_update<float>({}, how, how.lr, 1, 0.5, one.ranges, one.g.data(), one.w.data(),
-                          one.m.data(), one.v.data());
+  fg::adamw_update({}, how, one.step(1, how.lr, 0.5), one.ranges);
   for (int workers : {2, 3, 5}) {
     fg::thread_pool pool(workers);
     model<float> many = start;
     CHECK(fg::gradient_norm(pool, many.ranges, many.g.data(), partial.data()) == norm);
-    fg::adamw_update<float>(pool, how, how.lr, 1, 0.5, many.ranges, many.g.data(), many.w.data(),
-                            many.m.data(), many.v.data());
+    fg::adamw_update(pool, how, many.step(1, how.lr, 0.5), many.ranges);
     CHECK(std::memcmp(many.w.data(), one.w.data(), sizeof(float) * one.w.size()) == 0);
   }
 }
@@ -222,8 +218,15 @@ TEMPLATE_TEST_CASE("an update's bits do not depend on where an array is cut", ""
   std::vector<S> const g = draw(1, 0), w = draw(2, 0), m = draw(3, 0), v = draw(4, 1);
   auto const update = [&](std::vector<fg::trained_range> const& ranges) {
     std::vector<S> all = w, first = m, second = v;
-    fg::adamw_update<S>({}, how, how.lr, 3, 0.5, ranges, g.data(), all.data(), first.data(),
-                        second.data());
+    fg::adamw_update<S>({}, how,
+                        {.number = 3,
+                         .rate = how.lr,
+                         .scale = 0.5,
+                         .gradient = g.data(),
+                         .weights = all.data(),
+                         .first = first.data(),
+                         .second = second.data()},
+                        ranges);
     all.insert(all.end(), first.begin(), first.end());
     all.insert(all.end(), second.begin(), second.end());
     return all;

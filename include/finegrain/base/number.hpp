@@ -4,7 +4,6 @@
 
 #include <cstdint>
 
-#include "math.hpp"
 #include "platform.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -33,16 +32,6 @@ constexpr int bits(format f) {
 /// Bytes of so many numbers, packed, rounded up to a whole byte.
 constexpr std::int64_t bytes(std::int64_t numbers, format f) { return (numbers * bits(f) + 7) / 8; }
 
-/// The nearest number that bf16 has, ties to even; NaN stays.
-template <class S>
-S rounded_to_bf16(S x) {
-  auto const number = static_cast<float>(x);
-  if (math::isnan(number)) return x;
-  auto const bits = __builtin_bit_cast(std::uint32_t, number);
-  return static_cast<S>(
-      __builtin_bit_cast(float, (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u));
-}
-
 /// A number stored in 16 bits, the upper half of an f32. It is converted and stored, not computed
 /// with.
 struct bf16 {
@@ -58,6 +47,12 @@ struct bf16 {
     return __builtin_bit_cast(float, std::uint32_t{bits} << 16);
   }
 };
+
+/// The nearest number that bf16 has, ties to even; NaN stays NaN.
+template <class S>
+S rounded_to_bf16(S x) {
+  return static_cast<S>(static_cast<float>(bf16(static_cast<float>(x))));
+}
 
 /// x rounded by chance to the number of bf16 below or above, to each as often as x is near to it, so that
 /// it is right in the mean: `draw` is uniform in 0 ... 65535. What bf16 holds, infinity and NaN stay.

@@ -273,10 +273,9 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
         vec const most = code::outputs > 1 ? common : most_of(w, row, k, there);
         vec scales{};
         for (int lane = 0; lane < lanes; ++lane) {
-          float const scale = rounded_to_bf16(code::scale(most[lane]));
-          auto const half = static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(scale) >> 16);
-          std::memcpy(panel + at.scales_at(b) + (lane * vectors + j) * 2, &half, 2);
-          scales[lane] = scale;
+          bf16 const scale(code::scale(most[lane]));
+          std::memcpy(panel + at.scales_at(b) + (lane * vectors + j) * 2, &scale, sizeof scale);
+          scales[lane] = static_cast<float>(scale);
         }
         std::byte* to = panel + at.step_at(step) + j * std::int64_t{sizeof(ivec)};
         auto const there_is = scales != 0.0f;

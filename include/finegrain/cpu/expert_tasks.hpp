@@ -40,12 +40,15 @@ struct expert_group {
   }
 };
 
-/// A block of one expert's slots and a range of panels; or, of weight gradients, of outputs.
+/// A block of one expert's slots and a range of panels; or all its slots, and a range of outputs of the
+/// weight whose gradient they make.
+enum class expert_weight : std::int32_t { gate, up, down };
 struct expert_task {
   std::int32_t group, expert;
-  std::int64_t first, rows;
-  std::int64_t begin, end;
-  std::int64_t place;  // tasks run in its order
+  std::int64_t first, rows;  // slots
+  std::int64_t begin, end;   // panels; or outputs
+  std::int64_t place = 0;    // tasks run in its order
+  expert_weight weight = {};
 };
 
 /// Units in which a slot's gate and up, `width` numbers each, are kept for backward.
@@ -118,6 +121,7 @@ FINEGRAIN_LAZY inline void order_tasks(expert_task* tasks, std::int64_t count) {
     if (a.group != b.group) return a.group < b.group;
     if (cost(a) != cost(b)) return cost(a) > cost(b);
     if (a.expert != b.expert) return a.expert < b.expert;
+    if (a.weight != b.weight) return a.weight < b.weight;
     return a.first != b.first ? a.first < b.first : a.begin < b.begin;
   };
   std::sort(tasks, tasks + count, before);
@@ -170,13 +174,12 @@ FINEGRAIN_LAZY inline std::int64_t list_tasks(std::span<expert_group const> grou
     std::int64_t const all = panels(groups[i]), steps = ceil_div(all, step);
     std::int64_t const ranges = std::min(steps, ceil_div(rows * all, share));
     for (std::int64_t r = 0; r < ranges; ++r)
-      tasks[count++] = {static_cast<std::int32_t>(i),
-                        static_cast<std::int32_t>(e),
-                        first,
-                        rows,
-                        steps * r / ranges * step,
-                        std::min(all, steps * (r + 1) / ranges * step),
-                        0};
+      tasks[count++] = {.group = static_cast<std::int32_t>(i),
+                        .expert = static_cast<std::int32_t>(e),
+                        .first = first,
+                        .rows = rows,
+                        .begin = steps * r / ranges * step,
+                        .end = std::min(all, steps * (r + 1) / ranges * step)};
   });
   order_tasks(tasks, count);
   return count;

@@ -197,42 +197,48 @@ template <format F>
 void weight_gradients(cpu const& on, std::span<expert_group const> groups, matrix<float const> x,
                       matrix<float const> dy, gradients mode, expert_task* tasks,
                       expert_room const& memory) {
+  using enum expert_weight;
   std::int64_t total = 0, count = 0;
   for (expert_group const& g : groups) total += 3 * g.slots * g.width();
   std::int64_t const share = fair_share(total * x.cols, on.threads.workers());
   for (std::size_t i = 0; i < groups.size(); ++i) {
     expert_group const& g = groups[i];
     for (std::int64_t e = 0; e < g.gate.count; ++e)
-      for (std::int64_t part = 0; part < 3; ++part) {
-        std::int64_t const outputs = part < 2 ? g.width() : x.cols, n = g.end(e) - g.begin(e);
-        std::int64_t const blocks = ceil_div(outputs, block_rows);
+      for (expert_weight const weight : {gate, up, down}) {
+        std::int64_t const outputs = weight == down ? x.cols : g.width();
+        std::int64_t const rows = g.end(e) - g.begin(e), blocks = ceil_div(outputs, block_rows);
         std::int64_t const ranges =
-            std::clamp<std::int64_t>(ceil_div(n * g.width() * x.cols, share), 1, blocks);
+            std::clamp<std::int64_t>(ceil_div(rows * g.width() * x.cols, share), 1, blocks);
         for (std::int64_t r = 0; r < ranges; ++r)
-          tasks[count++] = {static_cast<std::int32_t>(i),
-                            static_cast<std::int32_t>(e),
-                            part,
-                            n,
-                            blocks * r / ranges * block_rows,
-                            std::min(outputs, blocks * (r + 1) / ranges * block_rows),
-                            0};
+          tasks[count++] = {.group = static_cast<std::int32_t>(i),
+                            .expert = static_cast<std::int32_t>(e),
+                            .first = g.begin(e),
+                            .rows = rows,
+                            .begin = blocks * r / ranges * block_rows,
+                            .end = std::min(outputs, blocks * (r + 1) / ranges * block_rows),
+                            .weight = weight};
       }
   }
   order_tasks(tasks, count);
   on.threads(count, [&](std::int64_t i, int worker) {
     expert_task const& task = tasks[i];
     expert_group const& g = groups[static_cast<std::size_t>(task.group)];
-    std::int64_t const slot = g.begin(task.expert), o = task.begin, n = task.end - o;
     room own;
     auto const product = [&](row_list a, std::int64_t first, row_list b, matrix<float> dw) {
-      outer_product<F>(a, first, b, task.rows, dw.middle_rows(o, n), mode, own,
-                       memory.sums_of(worker), memory.sums);
+      outer_product<F>(a, first, b, task.rows, dw.middle_rows(task.begin, task.end - task.begin),
+                       mode, own, memory.sums_of(worker), memory.sums);
     };
-    if (task.first < 2)
-      product(g.dgate_up.middle_rows(slot, task.rows), task.first * g.width() + o,
-              g.rows_of(x, slot), (task.first == 0 ? g.dgate : g.dup)[task.expert]);
-    else
-      product(g.rows_of(dy, slot), o, g.hidden.middle_rows(slot, task.rows), g.ddown[task.expert]);
+    row_list const d_gate_up = g.dgate_up.middle_rows(task.first, task.rows);
+    switch (task.weight) {
+      case gate:
+        return product(d_gate_up, task.begin, g.rows_of(x, task.first), g.dgate[task.expert]);
+      case up:
+        return product(d_gate_up, g.width() + task.begin, g.rows_of(x, task.first),
+                       g.dup[task.expert]);
+      case down:
+        return product(g.rows_of(dy, task.first), task.begin,
+                       g.hidden.middle_rows(task.first, task.rows), g.ddown[task.expert]);
+    }
   });
 }
 

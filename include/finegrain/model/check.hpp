@@ -273,7 +273,7 @@ FINEGRAIN_ONE_COPY void check_call(call_form const& form, batch const& b,
   if (form.in != ids) check_apart("x", x, "y", y);
 }
 
-/// Where the gradient of x goes.
+/// Memory for the gradient of x: of x's shape, and apart from it.
 template <class S>
 FINEGRAIN_ONE_COPY void check_dx(matrix<S> dx, matrix<S const> x, std::int64_t tokens,
                                  std::int64_t in) {

@@ -108,10 +108,12 @@ struct rounded_weights {
 inline namespace FINEGRAIN_ISA {
 namespace kernel {
 
-/// The numbers of one step, as its formula needs them.
+/// The numbers of one step, as its formula needs them. `size` is the learning rate over what the first
+/// moment's bias leaves, `unbiased` what makes a root of the second one's.
 template <class S>
 struct adamw_step {
-  S beta1, beta2, rest1, rest2, scale, pace, unbias, epsilon;
+  S beta1, beta2, rest1, rest2;  // rest1 = 1 - beta1
+  S scale, size, unbiased, epsilon;
 };
 
 /// AdamW on whole registers; `keep` is what weight decay leaves.
@@ -119,7 +121,7 @@ template <class S>
 FINEGRAIN_ONE_COPY void adamw_registers(adamw_step<S> const& a, S keep, std::int64_t count,
                                         S const* g, S* w, S* m, S* v) {
   using V = wide::vec<S>;
-  V const rest1 = wide::broadcast(a.rest1), unbias = wide::broadcast(a.unbias);
+  V const rest1 = wide::broadcast(a.rest1), unbiased = wide::broadcast(a.unbiased);
   V const epsilon = wide::broadcast(a.epsilon), kept = wide::broadcast(keep);
   for (std::int64_t i = 0; i < count; i += wide::lanes<S>) {
     V const x = a.scale * wide::load(g + i);
@@ -127,8 +129,8 @@ FINEGRAIN_ONE_COPY void adamw_registers(adamw_step<S> const& a, S keep, std::int
     wide::add_product(rest1, x, first);
     wide::add_product(a.rest2 * x, x, second);
     V below = epsilon;
-    wide::add_product(wide::square_root(second), unbias, below);
-    V weight = -a.pace * first / below;
+    wide::add_product(wide::square_root(second), unbiased, below);
+    V weight = -a.size * first / below;
     wide::add_product(kept, wide::load(w + i), weight);
     wide::store(m + i, first);
     wide::store(v + i, second);
@@ -198,14 +200,21 @@ double sum_of_squares(S const* p, std::int64_t count) {
 }  // namespace kernel
 }  // namespace FINEGRAIN_ISA
 
+/// f(range, its number) for each range, several at a time.
+template <class Function>
+void for_ranges(parallel threads, std::span<trained_range const> ranges, Function const& f) {
+  threads(static_cast<std::int64_t>(ranges.size()), [&](std::int64_t task, int) {
+    f(ranges[static_cast<std::size_t>(task)], static_cast<std::size_t>(task));
+  });
+}
+
 /// The Euclidean norm of a gradient, but for weights that are held, summed in double and always in the
 /// same order. `partial` has room for one number a range.
 template <class S>
 double gradient_norm(parallel threads, std::span<trained_range const> ranges, S const* g,
                      double* partial) {
-  threads(static_cast<std::int64_t>(ranges.size()), [&](std::int64_t task, int) {
-    trained_range const range = ranges[static_cast<std::size_t>(task)];
-    partial[task] = range.rate > 0 ? kernel::sum_of_squares(g + range.offset, range.count) : 0;
+  for_ranges(threads, ranges, [&](trained_range const& r, std::size_t i) {
+    partial[i] = r.rate > 0 ? kernel::sum_of_squares(g + r.offset, r.count) : 0;
   });
   double total = 0;
   for (std::size_t i = 0; i < ranges.size(); ++i) total += partial[i];
@@ -216,35 +225,43 @@ double gradient_norm(parallel threads, std::span<trained_range const> ranges, S 
 template <class S>
 void round_weights(parallel threads, std::span<trained_range const> ranges, S const* w,
                    rounded_weights const& made) {
-  threads(static_cast<std::int64_t>(ranges.size()), [&](std::int64_t task, int) {
-    trained_range const range = ranges[static_cast<std::size_t>(task)];
-    kernel::round_range(made, w, range.offset, range.count);
+  for_ranges(threads, ranges, [&](trained_range const& r, std::size_t) {
+    kernel::round_range(made, w, r.offset, r.count);
   });
 }
 
-/// One step of AdamW, the step-th from 1 on, at a learning rate: w, and its moments m and v, from
-/// the gradient times `scale`; and w rounded, where that is asked for.
+/// A step of an optimiser: the arrays that it reads and moves, laid out alike, and how far it goes.
 template <class S>
-void adamw_update(parallel threads, adamw const& how, double rate, std::int64_t step, double scale,
-                  std::span<trained_range const> ranges, S const* g, S* w, S* m, S* v,
-                  rounded_weights const& made = {}) {
-  double const t = static_cast<double>(step);
+struct update_step {
+  std::int64_t number = 1;  // of the step, from 1 on
+  double rate = 0;          // the learning rate, times the schedule
+  double scale = 1;         // of the gradient
+  S const* gradient = nullptr;
+  S *weights = nullptr, *first = nullptr, *second = nullptr;  // and their moments
+};
+
+/// AdamW's, of the weights in these ranges; which are rounded too, where that is asked for.
+template <class S>
+void adamw_update(parallel threads, adamw const& how, update_step<S> const& step,
+                  std::span<trained_range const> ranges, rounded_weights const& made = {}) {
+  double const t = static_cast<double>(step.number);
   kernel::adamw_step<S> const a{.beta1 = S(how.beta1),
                                 .beta2 = S(how.beta2),
                                 .rest1 = S(1 - how.beta1),
                                 .rest2 = S(1 - how.beta2),
-                                .scale = S(scale),
-                                .pace = S(rate / (1 - std::pow(how.beta1, t))),
-                                .unbias = S(1 / std::sqrt(1 - std::pow(how.beta2, t))),
+                                .scale = S(step.scale),
+                                .size = S(step.rate / (1 - std::pow(how.beta1, t))),
+                                .unbiased = S(1 / std::sqrt(1 - std::pow(how.beta2, t))),
                                 .epsilon = S(how.epsilon)};
-  threads(static_cast<std::int64_t>(ranges.size()), [&](std::int64_t task, int) {
-    trained_range const& r = ranges[static_cast<std::size_t>(task)];
+  for_ranges(threads, ranges, [&](trained_range const& r, std::size_t) {
     kernel::adamw_step<S> mine = a;
-    mine.pace *= S(r.rate);
-    S const keep = S(1 - rate * how.weight_decay * r.decay);
+    mine.size *= S(r.rate);
+    S const keep = S(1 - step.rate * how.weight_decay * r.decay);
     std::int64_t const at = r.offset;
-    if (r.rate > 0) kernel::adamw_range(mine, keep, r.count, g + at, w + at, m + at, v + at);
-    if (made.to) kernel::round_range(made, w, at, r.count);
+    if (r.rate > 0)
+      kernel::adamw_range(mine, keep, r.count, step.gradient + at, step.weights + at,
+                          step.first + at, step.second + at);
+    if (made.to) kernel::round_range(made, step.weights, at, r.count);
   });
 }
 

@@ -93,14 +93,15 @@ class optimizer<basic_cuda<T>> {
     rounding_ = at.rounding;
     round_by_chance(on, weights);
   }
-  /// The network's own weights are the copy, and nothing is lent. If others than `step` have changed
-  /// some, those that learn follow; of weights that have a rest by way of the host.
+  /// The network's own weights are the copy, and nothing is lent.
   struct lent {};
-  lent lend(X const& on, std::span<T> weights, weight_rounding, bool changed) {
-    if (!changed) return {};
+  lent lend(X const&, std::span<T const>) const { return {}; }
+  /// If others than `step` have changed some, the weights that learn become those; of weights that have
+  /// a rest by way of the host.
+  void follow(X const& on, std::span<T> weights, weight_rounding, bool changed) {
+    if (!changed) return;
     device::elementwise<T>::follow(weights.data(), numbers_.data(), count_, by_chance_, on.stream);
     follow_sums(on, weights);
-    return {};
   }
   optimizer_figures figures(X const& on) const {
     device::adamw_step now;

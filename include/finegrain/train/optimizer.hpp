@@ -55,13 +55,11 @@ class optimizer {
   void step(X const& on, adamw const& how, optimizer_step const& at, S const* g,
             std::span<S> weights) {
     norm_ = gradient_norm(on.threads, ranges_, g, partial_.data()) / at.gathered;
-    double const rate = how.lr * at.schedule.at(steps_);
-    std::int64_t const step = steps_ + 1;
     if (std::isfinite(norm_))
-      move(on, how, at, rate, step, g, weights);
+      move(on, how, at, g, weights);
     else
-      round(on, weights, at.rounding, step);
-    steps_ = step;
+      round(on, weights, at.rounding, steps_ + 1);
+    ++steps_;
   }
   /// Makes room for the copy, if there is to be one. Throws invalid_argument where nothing reads it.
   void prepare(X const& on, weight_rounding how, update_rule const*) {
@@ -88,11 +86,12 @@ class optimizer {
    private:
     X& on_;
   };
-  /// Lends what was prepared. If others than `step` have changed weights, it is made anew: what step
-  /// would have made.
-  [[nodiscard]] lent lend(X& on, std::span<S> weights, weight_rounding how, bool changed) {
+  [[nodiscard]] lent lend(X& on, std::span<S const> weights) const {
+    return {on, weights, rounding_ == weight_rounding::in_products ? nullptr : copy_.data()};
+  }
+  /// If others than `step` have changed weights, the copy is made anew: what step would have made.
+  void follow(X const& on, std::span<S> weights, weight_rounding how, bool changed) {
     if (changed || how != rounding_) round(on, weights, how, steps_);
-    return {on, weights, rounded(how, steps_).to};
   }
   /// What the last step did. Waits for it.
   optimizer_figures figures(X const&) const { return {.norm = norm_}; }
@@ -121,18 +120,21 @@ class optimizer {
     return false;
   }
   /// By AdamW, but for what a rule moves.
-  void move(X const& on, adamw const& how, optimizer_step const& at, double rate, std::int64_t step,
-            S const* g, std::span<S> weights) {
-    double const scale = (at.clip > 0 && norm_ > at.clip ? at.clip / norm_ : 1) / at.gathered;
-    S *const w = weights.data(), *const m = first(weights).data(),
-             *const v = second(weights).data();
+  void move(X const& on, adamw const& how, optimizer_step const& at, S const* g,
+            std::span<S> weights) {
+    double const clip = at.clip > 0 && norm_ > at.clip ? at.clip / norm_ : 1;
+    update_step<S> const step{.number = steps_ + 1,
+                              .rate = how.lr * at.schedule.at(steps_),
+                              .scale = clip / at.gathered,
+                              .gradient = g,
+                              .weights = weights.data(),
+                              .first = first(weights).data(),
+                              .second = second(weights).data()};
     if (!at.update)
-      return adamw_update(on.threads, how, rate, step, scale, ranges_, g, w, m, v,
-                          rounded(at.rounding, step));
-    auto const left = update_by_rule(on.threads, *at.update, how, rate, step, scale, entries_,
-                                     ranges_, g, w, m, v, left_);
-    adamw_update(on.threads, how, rate, step, scale, left, g, w, m, v);
-    round(on, weights, at.rounding, step);
+      return adamw_update(on.threads, how, step, ranges_, rounded(at.rounding, step.number));
+    auto const left = update_by_rule(on.threads, *at.update, how, step, entries_, ranges_, left_);
+    adamw_update(on.threads, how, step, left);
+    round(on, weights, at.rounding, step.number);
   }
   /// Writes the copy, as step `step` does.
   void round(X const& on, std::span<S> weights, weight_rounding how, std::int64_t step) {

@@ -22,7 +22,7 @@ class trainer<Network>::recorded {
     if (!stands())
       throw invalid_argument("the network's memory has moved since this step was recorded");
     train_->gathered_ = 0;
-    static_cast<void>(train_->lend());
+    train_->follow();
     graph_.replay(train_->net_.on().stream);
     train_->last_ = last_;
     ++train_->steps_;
@@ -62,7 +62,7 @@ auto trainer<Network>::record_on(batch const& b, matrix<S const> x, objective<ex
     throw invalid_argument("a recorded step has the settings of now: no rule can change them");
   reserve(b.tokens);
   if (loss.own()) reserve_loss(b.tokens);
-  static_cast<void>(lend());  // before the recording, not in it
+  follow();  // before the recording, not in it
   if (b.log) {
     for (routing_report const& layer : b.log->layers)
       if (!layer.experts.empty())

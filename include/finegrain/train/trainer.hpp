@@ -261,7 +261,8 @@ class trainer {
   /// The pass, with the optimiser's copy of the weights if there is one.
   double learn(batch const& b, matrix<S const> x, batch_loss<executor> const& loss,
                gradients mode) {
-    [[maybe_unused]] auto const lent = lend();
+    follow();
+    [[maybe_unused]] auto const lent = state_.lend(net_.on(), std::as_const(net_).parameters());
     try {
       return net_.enqueue_learn(b, x, loss, {}, mode);
     } catch (...) {
@@ -269,18 +270,11 @@ class trainer {
       throw;
     }
   }
-  /// That copy, as long as what is returned lasts; where the optimiser has weights beside the network's,
-  /// they are first what others have written since.
-  [[nodiscard]] auto lend() {
-    bool const changed = net_.writers() != writers_;
-    auto const weights = net_.parameters();
-    writers_ = net_.writers();
-    return state_.lend(net_.on(), weights, settings_.rounding, changed);
-  }
-
-  /// Where the optimiser has weights beside the network's, they become what others have written since.
+  /// What the optimiser has beside the network's weights becomes what others have written since.
   void follow() {
-    if constexpr (!place<executor>::here) static_cast<void>(lend());
+    bool const changed = net_.writers() != writers_;
+    state_.follow(net_.on(), net_.parameters(), settings_.rounding, changed);
+    writers_ = net_.writers();
   }
 
   /// The seed of a step's batch; where the executor counts steps itself, it mixes those of a step's

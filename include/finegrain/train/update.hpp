@@ -37,30 +37,28 @@ struct update_rule : own_rule {
 /// Moves the weights of these ranges that the rule moves; returns the others' ranges, in `left`.
 template <class S>
 std::span<trained_range const> update_by_rule(parallel threads, update_rule const& rule,
-                                              adamw const& how, double rate, std::int64_t step,
-                                              double scale, std::span<weight_entry const> entries,
-                                              std::span<trained_range const> ranges, S const* g,
-                                              S* w, S* m, S* v, std::vector<trained_range>& left) {
+                                              adamw const& how, update_step<S> const& step,
+                                              std::span<weight_entry const> entries,
+                                              std::span<trained_range const> ranges,
+                                              std::vector<trained_range>& left) {
   left.assign(ranges.begin(), ranges.end());
   auto const begins = [&](std::size_t i) {
     return i == 0 || ranges[i].entry != ranges[i - 1].entry;
   };
-  threads(static_cast<std::int64_t>(ranges.size()), [&](std::int64_t task, int) {
-    auto const i = static_cast<std::size_t>(task);
-    trained_range const& r = ranges[i];
+  for_ranges(threads, ranges, [&](trained_range const& r, std::size_t i) {
     if (!begins(i) || r.rate == 0) return;
     weight_entry const& e = entries[r.entry];
     auto const at = [&](auto* all) { return matrix(all + e.offset, e.rows, e.cols); };
     bool const moved = rule.move(weight_update<S>{.name = e.name,
                                                   .role = e.role,
-                                                  .weight = at(w),
-                                                  .gradient = at(g),
-                                                  .scale = scale,
-                                                  .first = at(m),
-                                                  .second = at(v),
-                                                  .step = step,
-                                                  .rate = rate * r.rate,
-                                                  .decay = rate * how.weight_decay * r.decay});
+                                                  .weight = at(step.weights),
+                                                  .gradient = at(step.gradient),
+                                                  .scale = step.scale,
+                                                  .first = at(step.first),
+                                                  .second = at(step.second),
+                                                  .step = step.number,
+                                                  .rate = step.rate * r.rate,
+                                                  .decay = step.rate * how.weight_decay * r.decay});
     if (moved) left[i].count = 0;
   });
   for (std::size_t i = 0; i < left.size(); ++i)
