@@ -32,6 +32,9 @@ constexpr fg::config uniform{.hidden = 40,
                              .uniform = true,
                              .vocabulary = 50};
 
+constexpr fg::config given{
+    .hidden = 40, .width = 24, .routed = 2, .top_k = 3, .selection = fg::selection::given};
+
 /// What the config costs by its numbers and by its expression's weights.
 template <fg::config C>
 bool agrees() {
@@ -51,6 +54,8 @@ TEST_CASE("a config costs what the weights of its mixture cost") {
   CHECK(agrees<cosine>());
   CHECK(agrees<noisy_cosine>());
   CHECK(agrees<uniform>());
+  CHECK(agrees<given>());
+  CHECK(fg::parameters(given) == fg::active_parameters(given));  // three slots, two experts
 }
 
 TEST_CASE("expert parameters leave out router, bias and shared gate") {

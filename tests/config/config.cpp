@@ -134,6 +134,13 @@ TEST_CASE("routers that cannot be are refused in a sentence") {
   CHECK_THAT(says([](c& x) { x.uniform = true; }), ContainsSubstring("learns nothing"));
   CHECK_THAT(says([&](c& x) { hash(x), x.uniform = x.renormalise = true; }),
              ContainsSubstring("no router"));
+  CHECK_THAT(says([](c& x) { x.selection = fg::selection::given, x.renormalise = true; }),
+             ContainsSubstring("weights come with the batch"));
+  CHECK_THAT(says([](c& x) { x.selection = fg::selection::given, x.scale = 2; }),
+             ContainsSubstring("weights come with the batch"));
+  CHECK_THAT(says([](c& x) { x.selection = fg::selection::given, x.bias = true; }),
+             ContainsSubstring("bias moves"));
+  CHECK(says([](c& x) { x.selection = fg::selection::given, x.top_k = x.routed + 1; }) == "");
   CHECK_THAT(says([](c& x) { x.selection = fg::selection::expert_choice, x.renormalise = true; }),
              ContainsSubstring("may have no expert"));
   CHECK_THAT(says([](c& x) { x.top_k = 3, x.chance_second = true; }),

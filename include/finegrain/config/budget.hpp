@@ -28,9 +28,9 @@ namespace detail {
 /// Numbers of the router: what its logits are made with, their noise, and the shared gate.
 constexpr std::int64_t router_parameters(config const& c) {
   std::int64_t const R = c.routed, D = c.hidden, P = c.cosine;
-  return (c.uniform ? 0
-          : P > 0   ? R * P + P * D + 1
-                    : R * D) +
+  return (!c.has_router() ? 0
+          : P > 0         ? R * P + P * D + 1
+                          : R * D) +
          (c.noisy ? R * D : 0) + (c.shared_gate ? D : 0);
 }
 }  // namespace detail

@@ -18,9 +18,9 @@ enum class group_score { max, top2_sum, top_share_sum };
 
 /// Who is sent where: each token to its K best experts; to those that a table has for its id (Hash
 /// layers, V4's first layers); each expert takes its T K / R best tokens (expert choice); in
-/// training, tokens go by logits that Sinkhorn's iteration has balanced over the batch; or as a
-/// rule of your own says, which comes with the batch.
-enum class selection { top_k, hash, expert_choice, sinkhorn, rule };
+/// training, tokens go by logits that Sinkhorn's iteration has balanced over the batch; as a rule of
+/// your own says, which comes with the batch; or experts and weights come with it, and there is no router.
+enum class selection { top_k, hash, expert_choice, sinkhorn, rule, given };
 
 /// The router's arithmetic, whatever the experts': products and all else in f32; products in f64;
 /// inputs, logits and final weights rounded to bf16 with f32 between (a bf16 model whose softmax is
@@ -89,8 +89,10 @@ struct config {
   constexpr config isolated(int k) const;
   /// The choice goes by token id, of so many, without groups and bias; scores still weigh [V4].
   constexpr config by_id(int ids) const;
-  /// Experts that a token runs through: top_k + shared.
-  constexpr int active() const { return top_k + shared; }
+  /// Experts that a token runs through, top_k + shared; of a process's share of them, at most all.
+  constexpr int active() const { return (top_k < routed ? top_k : routed) + shared; }
+  /// Whether scores weigh the experts. Without a router weights are equal, or come with the batch.
+  constexpr bool has_router() const { return !uniform && selection != selection::given; }
 
   friend constexpr bool operator==(config const&, config const&) = default;
 };
@@ -117,13 +119,13 @@ constexpr config const& checked(config const& c) {
   if (c.hidden < 1) throw invalid_config("finegrain::config: hidden, the width of the layer's input, must be at least 1");
   if (c.width < 1) throw invalid_config("finegrain::config: width, the width of one expert, must be at least 1");
   if (c.routed < 1) throw invalid_config("finegrain::config: routed, the number of routed experts, must be at least 1");
-  if (c.top_k < 1 || c.top_k > c.routed) throw invalid_config("finegrain::config: top_k must lie between 1 and routed");
+  if (c.top_k < 1 || (c.top_k > c.routed && c.selection != selection::given)) throw invalid_config("finegrain::config: top_k must lie between 1 and routed");
   if (c.shared < 0) throw invalid_config("finegrain::config: shared, the number of shared experts, must not be negative");
   if (std::int64_t{c.shared} * c.width > INT32_MAX) throw invalid_config("finegrain::config: shared experts together must be narrower than 2^31");
   if (c.groups < 1) throw invalid_config("finegrain::config: groups must be at least 1");
   if (c.routed % c.groups != 0) throw invalid_config("finegrain::config: groups must divide the routed experts into equal parts");
   if (c.group_limit < 1 || c.group_limit > c.groups) throw invalid_config("finegrain::config: group_limit must lie between 1 and groups");
-  if (c.routed / c.groups * c.group_limit < c.top_k) throw invalid_config("finegrain::config: top_k experts must fit into group_limit groups");
+  if (c.selection == selection::top_k && c.routed / c.groups * c.group_limit < c.top_k) throw invalid_config("finegrain::config: top_k experts must fit into group_limit groups");
   if (c.group_score == group_score::top2_sum && c.groups > 1 && c.routed / c.groups < 2) throw invalid_config("finegrain::config: group_score top2_sum needs groups of at least two experts");
   if (c.group_score == group_score::top_share_sum && c.top_k % c.group_limit != 0) throw invalid_config("finegrain::config: group_score top_share_sum needs group_limit to divide top_k");
   if (c.top_k == 1 && c.renormalise && !c.constant_weight) throw invalid_config("finegrain::config: with top_k = 1, renormalise makes every weight 1 and the router learns nothing; constant_weight says that this is meant");
@@ -137,6 +139,7 @@ constexpr config const& checked(config const& c) {
   if (c.selection != selection::hash && c.vocabulary != 0) throw invalid_config("finegrain::config: vocabulary is for selection::hash");
   if (c.uniform && c.selection != selection::hash) throw invalid_config("finegrain::config: uniform weights are for selection::hash: a router that is not read learns nothing");
   if (c.uniform && (c.renormalise || c.cosine > 0 || c.jitter || c.noisy)) throw invalid_config("finegrain::config: with uniform weights there is no router to renormalise, jitter or make noisy");
+  if (c.selection == selection::given && (c.renormalise || c.scale != 1 || c.precision != precision::f32 || c.cosine > 0 || c.jitter || c.noisy)) throw invalid_config("finegrain::config: with selection::given weights come with the batch as they are, and there is no router to renormalise, scale, round, jitter or make noisy");
   if (c.chance_second && (c.selection != selection::top_k || c.top_k != 2)) throw invalid_config("finegrain::config: chance_second needs selection::top_k with top_k = 2");
   if (c.cosine > 0 && c.precision != precision::f32) throw invalid_config("finegrain::config: a cosine router computes in f32");
   if (c.cosine < 0) throw invalid_config("finegrain::config: cosine, the dimensions of a cosine router, must not be negative");

@@ -198,7 +198,8 @@ FINEGRAIN_LAZY inline void route_forward(cpu const& on, config const& c, batch c
   int const k = slots(c, b.routing);
   *r.seed = random_word(b.routing.seed, b.log ? b.log->next : 0);
   matrix<float const> const from = norm ? matrix<float const>(norm->rows) : x;
-  bool const made = c.selection == selection::expert_choice || c.selection == selection::rule;
+  bool const made = c.selection == selection::expert_choice || c.selection == selection::rule ||
+                    c.selection == selection::given;
   bool const together = made || (c.selection == selection::sinkhorn && r.training);
   matrix<float const> keys = c.by_logits ? r.logits : r.scores;
 
@@ -241,6 +242,8 @@ FINEGRAIN_LAZY inline void route_forward(cpu const& on, config const& c, batch c
       choose_tokens(on, c, chosen(c, b.routing), r, scratch.assign);
     else if (c.selection == selection::rule)
       choose_by_rule(c, b, r, scratch.assign);
+    else if (c.selection == selection::given)
+      take_choice(c, b, r);
     else
       keys = sinkhorn_keys(r, scratch.assign);
     finegrain::detail::for_rows(on, x.rows, choose_row);
@@ -259,6 +262,7 @@ FINEGRAIN_LAZY inline void route_backward(cpu const& on, config const& c, batch 
                                           router_weights<float> const& dw, gradients mode,
                                           matrix<float> dx) {
   int const k = slots(c, b.routing);
+  give_gradients<float>(c, r, scratch.dweights);
   balance_weights_backward(c, b, r, scratch.dweights);
   finegrain::detail::for_rows(on, x.rows, [&](std::int64_t t, int worker) {
     float* const ds = scratch.dlogits.row(t);

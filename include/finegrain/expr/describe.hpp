@@ -102,6 +102,7 @@ constexpr char const* name_of(selection s) {
     case selection::expert_choice: return ", experts choose";
     case selection::sinkhorn: return ", by Sinkhorn in training";
     case selection::rule: return ", by a rule";
+    case selection::given: return ", given with the batch";
   }
   return "";
 }

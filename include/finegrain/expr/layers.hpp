@@ -168,7 +168,7 @@ struct shared_experts : stage<C.hidden> {
 };
 
 /// The weights of a router and its experts. A router's that the config has no use for are empty: all
-/// but `router` as a rule, and `router` too where every weight is the same.
+/// but `router` as a rule, and `router` too where there is none.
 template <class T>
 struct routed_weights {
   matrix<T> router;       // (R, D), or (R, P) of a cosine router
@@ -181,17 +181,19 @@ struct routed_weights {
   stack<T> down;          // R x (D, F)
   template <class Bind>
   FINEGRAIN_ONE_COPY constexpr routed_weights(Bind& bind, config const& c)
-      : router(bind.matrix("router", c.uniform || c.given_logits ? 0 : c.routed,
+      : router(bind.matrix("router", c.has_router() && !c.given_logits ? c.routed : 0,
                            c.cosine > 0 ? c.cosine : c.hidden, role::projection)),
         bias(bind.matrix("bias", c.bias ? 1 : 0, c.routed, role::selection_bias)),
         table(bind.matrix("table", c.vocabulary, c.top_k, role::table)),
         project(bind.matrix("project", c.cosine, c.hidden, role::projection)),
         temperature(bind.matrix("temperature", c.cosine > 0 ? 1 : 0, 1, role::gain)),
         noise(bind.matrix("noise", c.noisy ? c.routed : 0, c.hidden, role::projection)),
-        gate(bind.stack("experts.*.gate", c.routed, c.width, c.hidden, role::projection, c.top_k)),
-        up(bind.stack("experts.*.up", c.routed, c.width, c.hidden, role::projection, c.top_k)),
-        down(bind.stack("experts.*.down", c.routed, c.hidden, c.width, role::projection, c.top_k)) {
-  }
+        gate(bind.stack("experts.*.gate", c.routed, c.width, c.hidden, role::projection,
+                        c.active() - c.shared)),
+        up(bind.stack("experts.*.up", c.routed, c.width, c.hidden, role::projection,
+                      c.active() - c.shared)),
+        down(bind.stack("experts.*.down", c.routed, c.hidden, c.width, role::projection,
+                        c.active() - c.shared)) {}
 };
 
 /// A router and R experts, K of which each token runs through; their outputs are added, each times

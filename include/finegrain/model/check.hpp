@@ -124,6 +124,20 @@ void check_router(config const& c, batch const& b, bool training, std::size_t at
                            shown(b.tokens));
 }
 
+/// The choice number `at` that comes with a batch, for a router of this config.
+template <class X>
+void check_given(config const& c, batch const& b, std::size_t at) {
+  if (!b.given || b.given->layers.size() <= at)
+    throw invalid_argument(
+        "selection::given needs the batch's experts and weights of layer %lld: .given", shown(at));
+  given_choice const& choice = b.given->layers[at];
+  int const k = slots(c, b.routing);
+  check_shape("the batch's experts", choice.experts, b.tokens, k);
+  check_shape("the batch's weights", choice.weights, b.tokens, k);
+  if (choice.dweights.data) check_shape("the weights' gradient", choice.dweights, b.tokens, k);
+  check_experts("the batch's routing", c.routed, choice.experts, -1);
+}
+
 /// What visits leaves: the one counts routers, the other lists their configs.
 struct count_routers {
   std::size_t count = 0;
@@ -187,20 +201,26 @@ inline constexpr call_form form_of{in_width<E>(),           out_width<E>(),
 template <class X>
 void check_routing(std::span<config const* const> routers, batch const& b, bool training) {
   bool ruled = false, jittered = false, moved = false;
+  std::size_t given = 0;
   for (std::size_t at = 0; at < routers.size(); ++at) {
     config const& c = *routers[at];
     check_router<X>(c, b, training, at);
     ruled |= c.selection == selection::rule;
     jittered |= c.jitter;
-    moved |= !c.uniform;
+    moved |= c.has_router();
+    if (c.selection == selection::given) check_given<X>(c, b, given++);
   }
   if (!routers.empty() && b.routing.rule && !ruled)
     throw invalid_argument("a routing rule is for configs with selection::rule: here is none");
   if (!routers.empty() && b.routing.jitter > 0 && !jittered)
     throw invalid_argument("jitter needs a config that has it: .jitter = true");
+  if (b.given && given != b.given->layers.size())
+    throw invalid_argument(
+        "the batch brings experts and weights for %lld layers, and %lld have selection::given",
+        shown(b.given->layers.size()), shown(given));
   balance_losses const& loss = b.routing.balance;
   if (!routers.empty() && !moved && loss != balance_losses{.over = loss.over})
-    throw invalid_argument("balance losses move a router, and with uniform weights there is none");
+    throw invalid_argument("balance losses move a router, and here is none");
 }
 
 /// How many rows y has: what a batch wants, or all; or none, where it brings none to a call that

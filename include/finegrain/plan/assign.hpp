@@ -155,14 +155,30 @@ void choose_by_rule(config const& c, batch const& b, routing<S> const& r,
     for (int e = 0; e < c.routed; ++e) t.scores(i, e) = static_cast<double>(r.scores(i, e));
   }
   b.routing.rule->choose(b, t.scores, r.experts.middle_cols(0, k));
-  for (std::int64_t i = 0; i < r.scores.rows; ++i)
+  detail::check_experts("the routing rule", c.routed, r.experts.middle_cols(0, k), no_expert);
+}
+
+/// Experts and weights as they come with the batch.
+template <class S>
+void take_choice(config const& c, batch const& b, routing<S> const& r) {
+  given_choice const& choice = b.given->layers[b.given->next++];
+  int const k = slots(c, b.routing);
+  for (std::int64_t i = 0; i < choice.experts.rows; ++i) {
     for (int slot = 0; slot < k; ++slot) {
-      std::int32_t const e = r.experts(i, slot), *const row = r.experts.row(i);
-      if (e == no_expert) continue;
-      if (e < 0 || e >= c.routed || std::find(row, row + slot, e) != row + slot)
-        throw invalid_argument("the routing rule sent token %lld to expert %d %s", detail::shown(i),
-                               e, e < 0 || e >= c.routed ? "which is not there" : "twice");
+      std::int32_t const e = choice.experts(i, slot);
+      r.experts(i, slot) = e < 0 ? no_expert : e;
+      r.weights(i, slot) = e < 0 ? S(0) : S(choice.weights(i, slot));
     }
+  }
+  *r.given_dweights = choice.dweights;
+}
+/// Hands out the gradients (T, k) of weights that came with the batch.
+template <class S>
+void give_gradients(config const& c, routing<S> const& r, matrix<S const> dweights) {
+  if (c.selection != selection::given || !r.given_dweights->data) return;
+  for (std::int64_t i = 0; i < r.given_dweights->rows; ++i)
+    for (std::int64_t slot = 0; slot < r.given_dweights->cols; ++slot)
+      (*r.given_dweights)(i, slot) = static_cast<float>(dweights(i, slot));
 }
 
 /// Drops slots: second experts by chance, then what devices and experts have no room for.

@@ -94,6 +94,18 @@ struct routing_rule : own_rule {
                       matrix<std::int32_t> experts) const = 0;
 };
 
+/// Where a batch's tokens go in one layer of selection::given, and what the experts' outputs are times.
+struct given_choice {
+  matrix<std::int32_t const> experts;  // (T, K), distinct; below 0: a slot is not used
+  matrix<float const> weights;         // (T, K); of slots that are not used, anything
+  matrix<float> dweights = {};  // (T, K), or empty: backward writes the weights' gradients here
+};
+/// The same of each such layer that a forward pass comes by, in its order.
+struct given_routing {
+  std::vector<given_choice> layers;
+  std::size_t next = 0;  // the choice that the next of them takes
+};
+
 /// What a router did with one batch.
 struct routing_report {
   std::vector<std::int64_t> load;     // (R) slots of each expert that were chosen,
@@ -142,6 +154,19 @@ struct routing_log {
 };
 
 namespace detail {
+/// Throws invalid_argument where a token's experts (T, K), of so many, are not distinct, or not there.
+/// Slots with `unused`, or less, are not used.
+inline void check_experts(char const* who, int routed, matrix<std::int32_t const> experts,
+                          std::int32_t unused) {
+  for (std::int64_t t = 0; t < experts.rows; ++t)
+    for (std::int64_t slot = 0; slot < experts.cols; ++slot) {
+      std::int32_t const e = experts(t, slot), *const row = experts.row(t);
+      if (e <= unused) continue;
+      if (e < 0 || e >= routed || std::find(row, row + slot, e) != row + slot)
+        throw invalid_argument("%s sent token %lld to expert %d %s", who, shown(t), e,
+                               e < 0 || e >= routed ? "which is not there" : "twice");
+    }
+}
 /// The report that the next router of this pass writes.
 inline routing_report& next_report(routing_log& log) {
   if (log.next >= log.layers.size())
@@ -163,6 +188,7 @@ struct batch {
   std::span<std::int64_t const> wanted = {};     // of infer: rising rows, which alone y has; or all
   routing_request routing = {};
   routing_log* log = nullptr;
+  given_routing* given = nullptr;   // of layers with selection::given
   timings* times = nullptr;         // of a timed expression (plan/timed.hpp)
   any_activations* seen = nullptr;  // of a watched one (plan/watched.hpp)
 

@@ -44,10 +44,11 @@ S divisor(config const& c, int k, S const* scores, std::int32_t const* experts) 
 
 }  // namespace detail
 
-/// A token's weights of k chosen experts, none of them dropped yet.
+/// A token's weights of k chosen experts, none of them dropped yet; those that came with the batch stay.
 template <class S>
 void weigh_forward(config const& c, int k, S const* logits, S const* scores,
                    std::int32_t const* experts, S* weights) {
+  if (c.selection == selection::given) return;
   if (detail::softmax_of_chosen(c)) {
     S sum = 0;
     for (int slot = 0; slot < k; ++slot)
@@ -72,7 +73,7 @@ void weigh_forward(config const& c, int k, S const* logits, S const* scores,
 template <class S>
 void weigh_backward(config const& c, int k, S const* scores, std::int32_t const* experts,
                     S const* dweights, S* dscores) {
-  if (c.uniform || detail::softmax_of_chosen(c)) return;
+  if (!c.has_router() || detail::softmax_of_chosen(c)) return;
   S const total = detail::divisor(c, k, scores, experts);
   bool const constant = !c.renormalise || (c.floor > 0 && total <= S(c.floor) + S(c.epsilon));
   S mean = 0;

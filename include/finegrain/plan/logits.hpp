@@ -15,8 +15,8 @@ namespace finegrain::inline FINEGRAIN_ABI {
 
 /// Whether logits are x times the router in the executor's own numbers, and no more.
 constexpr bool plain_logits(config const& c) {
-  return c.precision == precision::f32 && c.cosine == 0 && !c.jitter && !c.noisy && !c.uniform &&
-         !c.given_logits;
+  return c.precision == precision::f32 && c.cosine == 0 && !c.jitter && !c.noisy &&
+         c.has_router() && !c.given_logits;
 }
 
 /// Memory that logits need while they are made; empty where they are plain.
@@ -173,7 +173,7 @@ void logits_forward(X const& on, config const& c, routing_request const& request
   if (c.given_logits) return;
   auto const exact = on.exact();
   auto const from = detail::router_input(on, c, r.training ? jitter_of(c, request) : 0.0, x, r, t);
-  if (c.uniform) {
+  if (!c.has_router()) {
     for (std::int64_t i = 0; i < x.rows; ++i) std::fill_n(r.logits.row(i), c.routed, S(0));
   } else if (c.cosine > 0) {
     linear_forward(exact, from, w.project, r.projected);
@@ -203,7 +203,7 @@ void logits_backward(X const& on, config const& c, routing_request const& reques
                      matrix<S const> x, router_weights<S const> const& w, routing<S> const& r,
                      logit_scratch<S> const& t, matrix<S> dlogits, router_weights<S> const& dw,
                      gradients mode, matrix<S> dx) {
-  if (c.uniform || c.given_logits) return;
+  if (!c.has_router() || c.given_logits) return;
   auto const exact = on.exact();
   double const jitter = jitter_of(c, request);
   auto const from = detail::router_input(on, c, jitter, x, r, t);

@@ -36,7 +36,8 @@ FINEGRAIN_HD constexpr std::int32_t expert_in(std::int32_t slot) { return slot <
 /// Experts that a request may send a token to: one more than configured, but where experts are given,
 /// or learn.
 constexpr int most_chosen(config const& c, bool training) {
-  bool const given = c.selection == selection::hash || c.selection == selection::rule;
+  bool const given = c.selection == selection::hash || c.selection == selection::rule ||
+                     c.selection == selection::given;
   return c.top_k + (!training && c.top_k < c.routed && !given ? 1 : 0);
 }
 /// Slots of a token that there is room for.
@@ -74,6 +75,7 @@ struct routing {
   matrix<S> smooth;              // (2, R) of a noisy one: mean tokens, d loss / d these
   matrix<S> spread;     // (T, R) of a noisy router in training: the deviation's softplus^-1
   std::uint64_t* seed;  // (1) of this router's random numbers in this pass
+  matrix<float>* given_dweights;  // (1) where the gradients of given weights go
   bool training;
 
   constexpr routing(arena& memory, extent e, config const& c)
@@ -87,6 +89,7 @@ struct routing {
         smooth(memory.matrix<S>(e.training && c.noisy ? 2 : 0, c.routed)),
         spread(memory.matrix<S>(e.training && c.noisy ? e.tokens : 0, c.routed)),
         seed(memory.take<std::uint64_t>(1)),
+        given_dweights(memory.take<matrix<float>>(c.selection == selection::given)),
         training(e.training) {}
 };
 
@@ -141,7 +144,7 @@ inline void check_request(config const& c, routing_request const& request, bool 
                            request.top_k);
   if (request.mask_best != 0 && !by_tokens)
     throw invalid_argument("only where tokens choose can their best experts be excluded");
-  if (request.mask_best < 0 || request.mask_best > choice - k)
+  if (request.mask_best < 0 || (request.mask_best > 0 && request.mask_best > choice - k))
     throw invalid_argument("with the best %d of %d experts excluded, %d cannot be chosen",
                            request.mask_best, choice, k);
   auto const number = [](double x) { return x >= 0 && x <= 1e30; };

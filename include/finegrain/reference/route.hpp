@@ -140,10 +140,11 @@ void route_forward(basic_reference<T> const& on, config const& c, batch const& b
   if (c.selection == selection::expert_choice)
     choose_tokens(on, c, chosen(c, b.routing), r, scratch.assign);
   if (c.selection == selection::rule) choose_by_rule(c, b, r, scratch.assign);
+  if (c.selection == selection::given) take_choice(c, b, r);
   for (std::int64_t t = 0; t < x.rows; ++t) {
     if (c.selection == selection::hash)
       look_up(c, k, w.table, b.ids[std::size_t(t)], r.experts.row(t));
-    else if (c.selection != selection::expert_choice && c.selection != selection::rule)
+    else if (c.selection == selection::top_k || c.selection == selection::sinkhorn)
       spec::choose(c, b.routing, keys.row(t), w.bias.data, scratch, r.experts.row(t));
     weigh_forward(c, k, r.logits.row(t), r.scores.row(t), r.experts.row(t), r.weights.row(t));
   }
@@ -160,6 +161,7 @@ void route_backward(basic_reference<T> const& on, config const& c, batch const& 
                     router_scratch<T> const& scratch, router_weights<T> const& dw, gradients mode,
                     spec::output<T> dx) {
   int const k = slots(c, b.routing);
+  give_gradients<T>(c, r, scratch.dweights);
   balance_weights_backward(c, b, r, scratch.dweights);
   for (std::int64_t t = 0; t < x.rows; ++t) {
     T* const ds = scratch.dlogits.row(t);
