@@ -312,6 +312,67 @@ TEST_CASE("rules of a user's own run on the device") {
   }
 }
 
+TEST_CASE("experts and weights come with the batch, and their gradients go back") {
+  NEED_GPU();
+  constexpr config c{.hidden = 64,
+                     .width = 24,
+                     .routed = 7,
+                     .top_k = 3,
+                     .shared = 1,
+                     .selection = fg::selection::given};
+  using E = fg::mixture<c>;
+  for (std::int64_t T : on_device::sizes_here({0, 1, 5, 61, 300, 700})) {
+    INFO("T " << T);
+    // What is no expert, or twice there, is not used; the specification is not told of it.
+    std::vector<std::int32_t> ids, used;
+    std::vector<float> weights;
+    for (std::int64_t n = 0; n < 3 * T; ++n) {
+      auto const t = n / 3;
+      ids.push_back(t % 5 == 4   ? -1
+                    : t % 7 == 3 ? static_cast<std::int32_t>(n % 3 == 0 ? 2 : 7 * (n % 3 - 1) + 2)
+                                 : static_cast<std::int32_t>((t + 2 * (n % 3)) % 7));
+      used.push_back(t % 7 == 3 && t % 5 != 4 && n % 3 > 0 ? -1 : ids.back());
+      weights.push_back(
+          used.back() < 0 ? nan32 : float(fg::random_uniform(9, static_cast<std::uint64_t>(n))));
+    }
+    auto const device_ids = upload(ids);
+    auto const device_weights = upload(weights);
+    auto const found = unwritten<float>(3 * T);
+    std::vector<float> expected(weights.size(), nan32);
+    fg::given_routing there{
+        {{{device_ids.data(), T, 3}, {device_weights.data(), T, 3}, {found.data(), T, 3}}}},
+        here{{{{used.data(), T, 3}, {weights.data(), T, 3}, {expected.data(), T, 3}}}};
+
+    auto const x = rounded(random_numbers(T * 64, 2)), dy = rounded(random_numbers(T * 64, 3));
+    device_layer<E> layer;
+    layer.train(x, dy, {.given = &there});
+
+    fg::network<E, fg::reference> exact({.deviation = 0});
+    auto const w = rounded(random_numbers(fg::weights_size<E>(), 1, 0.3));
+    std::copy(w.begin(), w.end(), exact.parameters().begin());
+    std::vector<double> const in(x.begin(), x.end()), dout(dy.begin(), dy.end());
+    std::vector<double> y(in.size()), dx(in.size());
+    exact.forward({.tokens = T, .given = &here}, {in.data(), T, 64}, {y.data(), T, 64});
+    exact.backward({dout.data(), T, 64}, {dx.data(), T, 64});
+    CHECK(off(y, layer.read_y()) < 0.01);
+    CHECK(off(dx, layer.read_dx()) < 0.01);
+    auto const g = exact.gradient();
+    CHECK(off({g.begin(), g.end()}, layer.read_dw()) < 0.01);
+    CHECK(off({expected.begin(), expected.end()}, download(found)) < 0.01);
+    for (std::size_t n = 0; n < used.size(); ++n)
+      if (used[n] < 0) CHECK(download(found)[n] == 0);
+  }
+
+  fg::network<E, fg::cuda> net;
+  std::int32_t const experts[] = {0, 1, 2};
+  float const ones[] = {1, 1, 1};
+  fg::given_routing of_host{{{{experts, 1, 3}, {ones, 1, 3}}}};
+  auto const x = unwritten<bf16>(64), y = unwritten<bf16>(64);
+  CHECK_THROWS_WITH(
+      net.infer({.tokens = 1, .given = &of_host}, {x.data(), 1, 64}, {y.data(), 1, 64}),
+      Catch::Contains("memory of the device"));
+}
+
 TEST_CASE("a balance rule of a user's own looks at each sequence") {
   NEED_GPU();
   squared const square;

@@ -238,7 +238,7 @@ __device__ void choose_token(routing_rules const& c, summed<T> bias, router_stat
   __syncwarp();
   for (int slot = lane; slot < k; slot += 32) {
     s.experts[t * k + slot] = picked[slot];
-    s.weights[t * k + slot] = weigh_forward(c, scores, picked, slot);
+    if (!c.weighed) s.weights[t * k + slot] = weigh_forward(c, scores, picked, slot);
   }
   __syncwarp();
 }

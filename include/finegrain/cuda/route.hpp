@@ -19,6 +19,7 @@ struct routing_rules {
   finegrain::score score;
   bool hash, uniform, bias, by_logits, renormalise;
   bool given;                 // experts are there before their weights are made
+  bool weighed;               // and so are the weights
   bool drops;                 // slots without a row may have an expert all the same
   bool of_chosen;             // weights are softmax of the chosen logits alone
   bool f64, round_logits;     // the router's arithmetic: see precision
@@ -41,11 +42,13 @@ struct routing_rules {
         table_columns(c.top_k),
         score(c.score),
         hash(c.selection == selection::hash),
-        uniform(c.uniform),
+        uniform(!c.has_router()),
         bias(c.bias),
         by_logits(c.by_logits),
         renormalise(c.renormalise),
-        given(hash || c.selection == selection::expert_choice || c.selection == selection::rule),
+        given(hash || c.selection == selection::expert_choice || c.selection == selection::rule ||
+              c.selection == selection::given),
+        weighed(c.selection == selection::given),
         drops(c.chance_second || request.capacity > 0 || request.device_capacity > 0),
         of_chosen(finegrain::detail::softmax_of_chosen(c)),
         f64(c.precision == precision::f64),

@@ -57,11 +57,14 @@ class router_pass {
   /// Gradients of the router's weights and of the shared gate's, from the experts' dots. Returns what
   /// combine adds to dx for them; the rest of that is then in `add`.
   router_part<T> backward(mixture_weights<T> const& dw, T const*& add) {
-    bool const gated = shared_ && c_.shared_gate, learns = routed_ && !c_.uniform;
+    bool const gated = shared_ && c_.shared_gate, learns = routed_ && c_.has_router();
     if constexpr (routed_)
       if (learns)
         route<T>::backward(rules_, loss_, {t_.dot, dot_parts(c_.width)}, s_.router, s_.rows,
                            starts(), s_.factors, t_.dlogits, stream());
+    if constexpr (routed_ && Rarer)
+      if (kinds_.by_batch)
+        kinds<T>::give({t_.dot, dot_parts(c_.width)}, s_.kinds, s_.rows, stream());
     if (gated)
       route<T>::shared_backward(rules_, {t_.shared_dot, dot_parts(c_.shared * c_.width)},
                                 s_.router.shared_weight, t_.dgate, tokens_, stream());
@@ -93,6 +96,11 @@ class router_pass {
             .enqueue(b, {state.scores, tokens_, rules_.routed}, {state.experts, tokens_, rules_.k},
                      stream());
         kinds<T>::distinct(rules_, state, tokens_, stream());
+      }
+      if (kinds_.by_batch) {
+        given_choice const& choice = b.given->layers[b.given->next++];
+        kinds<T>::take(rules_, choice.experts, choice.weights, choice.dweights, state, s_.kinds,
+                       tokens_, stream());
       }
       kinds<T>::prepare(rules_, kinds_, state, t_.kinds, tokens_, stream());
       if (kinds_.sinkhorn) state.keys = t_.kinds.keys;

@@ -12,7 +12,6 @@ constexpr char const* unsupported(config const& c) {
   // clang-format off
   if (c.hidden % 8 != 0 || c.width % 8 != 0) return "on cuda, hidden and width must be multiples of 8";
   if (c.routed > 1024) return "on cuda, a layer has at most 1024 routed experts";
-  if (c.selection == selection::given) return "on cuda, experts and weights cannot come with the batch: selection::given is for cpu and reference";
   // clang-format on
   return nullptr;
 }

@@ -135,7 +135,14 @@ void check_given(config const& c, batch const& b, std::size_t at) {
   check_shape("the batch's experts", choice.experts, b.tokens, k);
   check_shape("the batch's weights", choice.weights, b.tokens, k);
   if (choice.dweights.data) check_shape("the weights' gradient", choice.dweights, b.tokens, k);
-  check_experts("the batch's routing", c.routed, choice.experts, -1);
+  if (choice.experts.size() == 0) return;
+  if constexpr (place<X>::here)
+    check_experts("the batch's routing", c.routed, choice.experts, -1);
+  else if (place<X>::readable(choice.experts.data) || place<X>::readable(choice.weights.data) ||
+           (choice.dweights.data && place<X>::readable(choice.dweights.data)))
+    throw invalid_argument(
+        "on cuda, the experts, weights and gradients of the batch's routing are in memory of the "
+        "device");
 }
 
 /// What visits leaves: the one counts routers, the other lists their configs.

@@ -14,6 +14,7 @@ struct router_kinds {
   bool noisy, chance, sinkhorn;    // in training alone
   bool by_expert;                  // experts choose tokens
   bool by_rule;                    // a user's
+  bool by_batch;                   // experts and weights come with it
   bool last;                       // full experts drop later choices and tokens
   double jitter;                   // in training alone
   std::int64_t room, device_room;  // slots that experts and devices take; 0: all
@@ -28,6 +29,7 @@ struct router_kinds {
         sinkhorn(c.selection == selection::sinkhorn && e.training),
         by_expert(c.selection == selection::expert_choice),
         by_rule(c.selection == selection::rule),
+        by_batch(c.selection == selection::given),
         last(request.drop == drop::last),
         jitter(e.training ? jitter_of(c, request) : 0),
         room(room_of(request.capacity, c, request, e, c.routed)),
@@ -39,7 +41,8 @@ struct router_kinds {
   bool drops() const { return chance || room > 0 || device_room > 0; }
   /// Whether route does all there is to do.
   bool plain() const {
-    return cosine == 0 && !noisy && jitter == 0 && !sinkhorn && !by_expert && !by_rule && !drops();
+    return cosine == 0 && !noisy && jitter == 0 && !sinkhorn && !by_expert && !by_rule &&
+           !by_batch && !drops();
   }
   bool random() const { return noisy || jitter > 0 || chance || device_room > 0; }
   /// Whether the router's part of dx is made by itself, and not in combine.
@@ -56,7 +59,8 @@ struct router_kinds {
 /// asked of any router, to drop slots and balance rules; and with a selection bias biased_code.
 constexpr bool rarer(config const& c) {
   return c.cosine > 0 || c.noisy || c.jitter || c.selection == selection::sinkhorn ||
-         c.selection == selection::expert_choice || c.selection == selection::rule;
+         c.selection == selection::expert_choice || c.selection == selection::rule ||
+         c.selection == selection::given;
 }
 
 /// Further weights of a router, or their gradients. Null where the config has none.
@@ -70,17 +74,19 @@ struct kind_numbers {
 
 /// What routers of these kinds keep for backward.
 struct kind_state {
-  float* projected = nullptr;     // (T, P) of a cosine router
-  float* spread = nullptr;        // (T, R) of a noisy one: the deviation's softplus^-1
-  float* smooth = nullptr;        // (2, R) of the load loss: mean tokens, d loss / d these
-  std::uint64_t* seed = nullptr;  // (1) of this router's random numbers in this pass
+  float* projected = nullptr;         // (T, P) of a cosine router
+  float* spread = nullptr;            // (T, R) of a noisy one: the deviation's softplus^-1
+  float* smooth = nullptr;            // (2, R) of the load loss: mean tokens, d loss / d these
+  std::uint64_t* seed = nullptr;      // (1) of this router's random numbers in this pass
+  matrix<float>* dweights = nullptr;  // (1) where gradients of weights that came with the batch go
 
   constexpr kind_state() = default;
   constexpr kind_state(arena& memory, extent e, config const& c)
       : projected(take_some<float>(memory, e.tokens * c.cosine)),
         spread(take_some<float>(memory, c.noisy && e.training ? e.tokens * c.routed : 0)),
         smooth(take_some<float>(memory, c.noisy && e.training ? 2 * c.routed : 0)),
-        seed(memory.take<std::uint64_t>(1)) {}
+        seed(memory.take<std::uint64_t>(1)),
+        dweights(take_some<matrix<float>>(memory, c.selection == selection::given)) {}
 };
 
 /// What they need while they run.
@@ -142,6 +148,11 @@ struct kinds {
                      CUstream_st* stream);
   static void distinct(routing_rules const& c, router_state const& state, std::int64_t tokens,
                        CUstream_st* stream);
+  /// state's experts and weights from those (T, k) that came with a batch, and in `saved` where their
+  /// gradients go. What is not an expert, or one that an earlier slot has, becomes no_expert.
+  static void take(routing_rules const& c, matrix<std::int32_t const> experts,
+                   matrix<float const> weights, matrix<float> dweights, router_state const& state,
+                   kind_state const& saved, std::int64_t tokens, CUstream_st* stream);
   /// Ahead of choice::choose: t.keys that Sinkhorn has balanced, or the experts that chose tokens.
   static void prepare(routing_rules const& c, router_kinds const& kinds, router_state const& state,
                       kind_scratch<T> const& t, std::int64_t tokens, CUstream_st* stream);
@@ -174,6 +185,9 @@ struct kinds {
 
   // ---- backward ----
 
+  /// The gradients of weights that came with the batch, to where take was told.
+  static void give(weight_dots dots, kind_state const& saved, row_map const& rows,
+                   CUstream_st* stream);
   /// t.dspread of a noisy router, from dlogits, which the load loss (`load` > 0) adds to.
   static void noise_backward(routing_rules const& c, double load, router_state const& state,
                              kind_state const& saved, kind_scratch<T> const& t, float* dlogits,

@@ -1,4 +1,4 @@
-// What rules of a user's own read and write on the device.
+// What rules of a user's own read and write on the device, and choices that come with a batch.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -7,16 +7,18 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 
+/// What is not an expert, or one that an earlier slot has, becomes no_expert.
+__device__ inline void keep_distinct(std::int32_t* experts, int R, int k) {
+  for (int slot = 0; slot < k; ++slot) {
+    bool stays = experts[slot] >= 0 && experts[slot] < R;
+    for (int n = 0; n < slot && stays; ++n) stays = experts[n] != experts[slot];
+    if (!stays) experts[slot] = no_expert;
+  }
+}
 template <class T>
 __global__ void distinct_kernel(std::int32_t* experts, int tokens, int R, int k) {
   std::int64_t const t = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (t >= tokens) return;
-  std::int32_t* const row = experts + t * k;
-  for (int slot = 0; slot < k; ++slot) {
-    bool stays = row[slot] >= 0 && row[slot] < R;
-    for (int n = 0; n < slot && stays; ++n) stays = row[n] != row[slot];
-    if (!stays) row[slot] = no_expert;
-  }
+  if (t < tokens) keep_distinct(experts + t * k, R, k);
 }
 template <class T>
 void kinds<T>::distinct(routing_rules const& c, router_state const& state, std::int64_t tokens,
@@ -25,6 +27,50 @@ void kinds<T>::distinct(routing_rules const& c, router_state const& state, std::
   distinct_kernel<T><<<unsigned((tokens + 127) / 128), 128, 0, on>>>(
       state.experts, static_cast<int>(tokens), c.routed, c.k);
   check_launch("route: experts of a rule");
+}
+
+template <class T>
+__global__ void take_kernel(matrix<std::int32_t const> experts, matrix<float const> weights,
+                            matrix<float> dweights, router_state state, matrix<float>* to,
+                            int tokens, int R, int k) {
+  std::int64_t const t = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  if (t == 0) *to = dweights;
+  if (t >= tokens) return;
+  std::int32_t* const row = state.experts + t * k;
+  for (int slot = 0; slot < k; ++slot) row[slot] = experts(t, slot);
+  keep_distinct(row, R, k);
+  for (int slot = 0; slot < k; ++slot)
+    state.weights[t * k + slot] = row[slot] == no_expert ? 0 : weights(t, slot);
+}
+template <class T>
+void kinds<T>::take(routing_rules const& c, matrix<std::int32_t const> experts,
+                    matrix<float const> weights, matrix<float> dweights, router_state const& state,
+                    kind_state const& saved, std::int64_t tokens, CUstream_st* on) {
+  if (tokens == 0) return;
+  take_kernel<T><<<unsigned((tokens + 127) / 128), 128, 0, on>>>(
+      experts, weights, dweights, state, saved.dweights, static_cast<int>(tokens), c.routed, c.k);
+  check_launch("route: a batch's choice");
+}
+
+template <class T>
+__global__ void give_kernel(weight_dots dots, matrix<float> const* of_pass,
+                            std::int32_t const* slot_row, std::int64_t slots, int k) {
+  std::int64_t const n = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
+  matrix<float> const to = *of_pass;
+  if (n >= slots || !to.data) return;
+  std::int64_t const row = slot_row[n];
+  float sum = 0;
+  for (int p = 0; row >= 0 && p < dots.parts; ++p) sum += dots.dot[row * dots.parts + p];
+  to(n / k, n % k) = sum;
+}
+template <class T>
+void kinds<T>::give(weight_dots dots, kind_state const& saved, row_map const& rows,
+                    CUstream_st* on) {
+  std::int64_t const slots = std::int64_t{rows.tokens} * rows.slots;
+  if (slots == 0) return;
+  give_kernel<T><<<unsigned((slots + 127) / 128), 128, 0, on>>>(dots, saved.dweights, rows.slot_row,
+                                                                slots, rows.slots);
+  check_launch("route: gradients of a batch's weights");
 }
 
 /// How many times each expert was chosen, over the mean. One block.
@@ -112,8 +158,8 @@ using plain_kinds_code = code<&kinds<T>::keep_seed, &kinds<T>::drop, &kinds<T>::
 template <class T>
 using rarer_kinds_code =
     code<&kinds<T>::logits, &kinds<T>::prepare, &kinds<T>::scores, &kinds<T>::distinct,
-         &kinds<T>::load, &kinds<T>::noise_backward, &kinds<T>::cosine_backward, &kinds<T>::jitter,
-         &kinds<T>::input_backward>;
+         &kinds<T>::take, &kinds<T>::give, &kinds<T>::load, &kinds<T>::noise_backward,
+         &kinds<T>::cosine_backward, &kinds<T>::jitter, &kinds<T>::input_backward>;
 
 }  // namespace device
 }  // namespace finegrain::inline FINEGRAIN_ABI
