@@ -22,6 +22,7 @@
 #include "base/buffer.hpp"
 #include "base/cores.hpp"
 #include "base/parallel.hpp"
+#include "base/throwing_tasks.hpp"
 #include "base/random.hpp"
 #include "base/wide.hpp"
 #include "base/isa.hpp"

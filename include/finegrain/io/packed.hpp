@@ -6,14 +6,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <exception>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "../base/bounds.hpp"
-#include "../base/parallel.hpp"
+#include "../base/throwing_tasks.hpp"
 #include "../expr/describe.hpp"
 #include "../model/frozen.hpp"
 #include "weight_tensors.hpp"
@@ -131,20 +130,13 @@ FINEGRAIN_LAZY inline void read_checked(safetensors_file const& file, tensor_ent
                                         std::span<std::int64_t const> sums, parallel const& threads,
                                         std::byte* to) {
   std::int64_t const bytes = array.end - array.begin;
-  std::vector<std::exception_ptr> failed(sums.size());
-  threads(std::ssize(sums), [&](std::int64_t part, int) {
+  run_throwing(threads, std::ssize(sums), [&](std::int64_t part, int) {
     std::int64_t const at = part * checked_bytes, some = std::min(checked_bytes, bytes - at);
-    try {
-      file.read(array, to + at, at, some);
-      if (checksum(to + at, some) != sums[static_cast<std::size_t>(part)])
-        throw file_error("%.300s is damaged: a checksum is not that of bytes %lld to %lld of %s",
-                         file.path().c_str(), shown(at), shown(at + some), array.name.c_str());
-    } catch (...) {
-      failed[static_cast<std::size_t>(part)] = std::current_exception();
-    }
+    file.read(array, to + at, at, some);
+    if (checksum(to + at, some) != sums[static_cast<std::size_t>(part)])
+      throw file_error("%.300s is damaged: a checksum is not that of bytes %lld to %lld of %s",
+                       file.path().c_str(), shown(at), shown(at + some), array.name.c_str());
   });
-  for (auto const& error : failed)
-    if (error) std::rethrow_exception(error);
 }
 
 template <class N>

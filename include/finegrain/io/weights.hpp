@@ -6,9 +6,9 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <exception>
 #include <span>
 
+#include "../base/throwing_tasks.hpp"
 #include "../model/network.hpp"
 #include "stored_weights.hpp"
 
@@ -58,19 +58,12 @@ template <class S, class Check>
 void read_each(parallel const& threads, std::span<stored_weight const> weights, std::int64_t first,
                S* array, Check&& check) {
   std::vector<std::vector<std::byte>> room(static_cast<std::size_t>(threads.workers()));
-  std::vector<std::exception_ptr> failed(weights.size());
-  threads(std::ssize(weights), [&](std::int64_t i, int worker) {
+  run_throwing(threads, std::ssize(weights), [&](std::int64_t i, int worker) {
     stored_weight const& weight = weights[static_cast<std::size_t>(i)];
-    try {
-      S* const to = array + (weight.to->offset - first);
-      read_weight(weight, room[static_cast<std::size_t>(worker)], to);
-      check(*weight.to, to);
-    } catch (...) {
-      failed[static_cast<std::size_t>(i)] = std::current_exception();
-    }
+    S* const to = array + (weight.to->offset - first);
+    read_weight(weight, room[static_cast<std::size_t>(worker)], to);
+    check(*weight.to, to);
   });
-  for (auto const& error : failed)
-    if (error) std::rethrow_exception(error);
 }
 
 /// Reads weights that were found. The network is as it was if one cannot be read.
