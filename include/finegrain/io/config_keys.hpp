@@ -14,7 +14,7 @@
 #include <vector>
 
 #include "config_reader.hpp"
-#include "tensor_files.hpp"
+#include "file.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 

@@ -1,4 +1,4 @@
-// file: files of the system, opened, read and written whole, with errors that name them.
+// file: files and folders of the system, read and written whole, with errors that name them.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -10,14 +10,22 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <system_error>
+#include <utility>
 
 #include "../base/error.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
 namespace detail {
+
 inline bool exists(std::string const& path) { return ::access(path.c_str(), F_OK) == 0; }
+inline bool is_folder(std::string const& path) {
+  struct stat about;
+  return ::stat(path.c_str(), &about) == 0 && S_ISDIR(about.st_mode);
+}
+
 }  // namespace detail
 
 /// Throws file_error: what could not be done with which file, and the system's reason.
@@ -86,5 +94,41 @@ inline bool write_all(int file, void const* from, std::size_t bytes) {
   }
   return true;
 }
+
+namespace detail {
+
+/// All of a file that is no longer than texts of its kind are.
+FINEGRAIN_LAZY inline std::string text_of(std::string const& path, int megabytes) {
+  input_file const file(path);
+  if (file.size() > megabytes * std::int64_t{1'000'000})
+    throw file_error("a text of over %d MB: %.300s", megabytes, path.c_str());
+  return read_all(file, path);
+}
+/// Whether there is a file with another text.
+FINEGRAIN_LAZY inline bool has_other_text(std::string const& path, std::string_view text) {
+  if (!exists(path)) return false;
+  input_file const file(path);
+  return file.size() != std::ssize(text) || read_all(file, path) != text;
+}
+
+/// A folder in a place where nothing was, removed again at the end where nothing is in it.
+class new_folder {
+ public:
+  FINEGRAIN_LAZY explicit new_folder(std::string path)
+      : path_(std::move(path)), made_(::mkdir(path_.c_str(), 0777) == 0) {
+    if (!made_ && errno != EEXIST) throw_file_error("cannot make the folder", path_, errno);
+  }
+  new_folder(new_folder const&) = delete;
+  new_folder& operator=(new_folder const&) = delete;
+  ~new_folder() {
+    if (made_) ::rmdir(path_.c_str());
+  }
+
+ private:
+  std::string path_;
+  bool made_;
+};
+
+}  // namespace detail
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -133,24 +133,6 @@ std::vector<stored_weight> find_published(tensor_files const& files,
                       is_tied<E>());
 }
 
-/// A folder in a place where nothing was, removed again at the end where nothing is in it.
-class new_folder {
- public:
-  FINEGRAIN_LAZY explicit new_folder(std::string path)
-      : path_(std::move(path)), made_(::mkdir(path_.c_str(), 0777) == 0) {
-    if (!made_ && errno != EEXIST) throw_file_error("cannot make the folder", path_, errno);
-  }
-  new_folder(new_folder const&) = delete;
-  new_folder& operator=(new_folder const&) = delete;
-  ~new_folder() {
-    if (made_) ::rmdir(path_.c_str());
-  }
-
- private:
-  std::string path_;
-  bool made_;
-};
-
 }  // namespace detail
 
 /// The name under which DeepSeek's published models, and those that follow them, hold a weight of a
@@ -260,12 +242,6 @@ void write_published(network<E, X> const& net, atomic_file& file,
   // transformers reads no file that does not say whose tensors it has
   std::pair<std::string, std::string> const about[] = {{"format", "pt"}};
   write_weights(net, file, about, tensors);
-}
-/// Whether there is a file with another text.
-inline bool has_other_text(std::string const& path, std::string_view text) {
-  if (!exists(path)) return false;
-  input_file const file(path);
-  return file.size() != std::ssize(text) || read_all(file, path) != text;
 }
 
 }  // namespace detail

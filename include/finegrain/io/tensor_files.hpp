@@ -16,13 +16,6 @@ namespace finegrain::inline FINEGRAIN_ABI {
 
 namespace detail {
 
-/// All of a file that is no longer than texts of its kind are.
-FINEGRAIN_LAZY inline std::string text_of(std::string const& path, int megabytes) {
-  input_file const file(path);
-  if (file.size() > megabytes * std::int64_t{1'000'000})
-    throw file_error("a text of over %d MB: %.300s", megabytes, path.c_str());
-  return read_all(file, path);
-}
 /// Reads an index: {"weight_map": {"tensor": "file", ...}}, and whatever else, which is passed over.
 FINEGRAIN_LAZY class index_reader : json_reader {
  public:
@@ -89,7 +82,7 @@ class tensor_files {
   /// Throws file_error if a file cannot be read or is not valid, if the index names a tensor that its
   /// file has not, or if two files have tensors of one name.
   FINEGRAIN_LAZY explicit tensor_files(std::string path) : path_(std::move(path)) {
-    if (is_folder(path_)) {
+    if (detail::is_folder(path_)) {
       std::string const index = path_ + "/model.safetensors.index.json";
       path_ = detail::exists(index) ? index : path_ + "/model.safetensors";
     }
@@ -131,11 +124,6 @@ class tensor_files {
         [](placed_tensor const& t, std::string_view wanted) { return t.entry->name < wanted; });
     return at != tensors_.end() ? &*at : nullptr;
   }
-  static bool is_folder(std::string const& path) {
-    struct stat about;
-    return ::stat(path.c_str(), &about) == 0 && S_ISDIR(about.st_mode);
-  }
-
   FINEGRAIN_LAZY safetensors_file const& add(std::string const& path) {
     safetensors_file const& file = files_.emplace_back(path);
     for (tensor_entry const& entry : file.tensors()) tensors_.push_back({&file, &entry});
