@@ -197,6 +197,7 @@
 #include "io/weights.hpp"
 #include "io/config_reader.hpp"
 #include "io/published_config.hpp"
+#include "io/published_names.hpp"
 #include "io/published.hpp"
 #include "io/published_families.hpp"
 #include "io/packed.hpp"
