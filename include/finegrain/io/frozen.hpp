@@ -90,14 +90,14 @@ N frozen_from(typename N::executor on, std::vector<stored_weight> const& found) 
 /// finite where the format is quantised.
 template <class N, class Name = std::string (*)(std::string_view)>
 requires(detail::is_frozen<N>) N
-    load_published(std::string const& path, std::string const& place = {},
+    load_published(std::string const& path, std::string const& prefix = {},
                    Name&& name = deepseek_name, typename N::executor on = {},
                    std::optional<std::string> const& config = {}) {
   using E = typename N::expression;
   tensor_files const files(path);
   auto const entries = list_weights<E>();
   return detail::frozen_from<N>(std::move(on),
-                                detail::find_published<E>(files, entries, place, name, config));
+                                detail::find_published<E>(files, entries, prefix, name, config));
 }
 
 /// Writes a frozen network's weights as they are packed, atomically: load_weights<N>(path) then makes no

@@ -19,14 +19,12 @@ namespace finegrain::inline FINEGRAIN_ABI {
 
 namespace detail {
 
-/// What the config that was asked for, or the one that stands beside files, says otherwise than an
-/// expression.
-template <Expr E>
-std::vector<std::string> config_differences(tensor_files const& files,
-                                            std::optional<std::string> const& config) {
-  std::string const path = config.value_or(files.folder() + "config.json");
-  if (config ? path.empty() : !exists(path)) return {};
-  return config_differences<E>(path);
+/// The config that was asked for, or the one beside the files; empty if there is none to compare with.
+FINEGRAIN_LAZY inline std::string config_path(tensor_files const& files,
+                                              std::optional<std::string> const& asked) {
+  if (asked) return *asked;
+  std::string beside = files.folder() + "config.json";
+  return exists(beside) ? beside : std::string();
 }
 
 template <class L>
@@ -45,27 +43,29 @@ constexpr bool is_tied() {
 template <Expr E, class Name>
 std::vector<stored_weight> find_published(tensor_files const& files,
                                           std::vector<weight_entry> const& entries,
-                                          std::string const& place, Name&& name,
+                                          std::string const& prefix, Name&& name,
                                           std::optional<std::string> const& config) {
-  return find_weights(files, entries, place, name, config_differences<E>(files, config), nullptr,
-                      is_tied<E>());
+  std::vector<std::string> differences;
+  if (auto const path = config_path(files, config); !path.empty())
+    differences = config_differences<E>(path);
+  return find_weights(files, entries, prefix, name, std::move(differences), nullptr, is_tied<E>());
 }
 
 /// A network's weights as a published model has them: each as a tensor, or, where it has no name of its
 /// own, as a part of one that has a name (among_experts).
 template <class Name>
 std::vector<written_tensor> published_tensors(std::vector<weight_entry> const& entries,
-                                              std::string const& place, Name&& name, dtype type) {
-  static_cast<void>(published_type_name(type));  // is one
+                                              std::string const& prefix, Name&& name, dtype type) {
+  check_published_type(type);
   std::vector<written_tensor> list;
   std::map<std::string, std::size_t> together;  // in the list
   for (weight_entry const& entry : entries) {
-    std::string theirs = name(place + entry.name);
+    std::string theirs = name(prefix + entry.name);
     auto const in = theirs.empty() ? among_experts(entry.name) : std::nullopt;
-    if (in) theirs = name(place + in->first);
+    if (in) theirs = name(prefix + in->first);
     if (theirs.empty())
       throw invalid_argument("%.200s has no published name at \"%.100s\"", entry.name.c_str(),
-                             place.c_str());
+                             prefix.c_str());
     if (in) {
       auto const [at, fresh] = together.emplace(theirs, list.size());
       if (fresh) list.emplace_back();
@@ -102,14 +102,14 @@ void write_published(network<E, X> const& net, atomic_file& file,
 }  // namespace detail
 
 /// Reads a network's weights as a published model has them, as load_weights does, under other names.
-/// `place` is where the network stands in a decoder, if it is a part of one:
+/// `prefix` is what the names of its weights have before them in a decoder, if it is a part of one:
 ///
 ///   load_published(model, "deepseek-moe-16b-base");
 ///   load_published(layer, "deepseek-moe-16b-base", "layers.3.mixture.");
 ///   load_published(mixtral, "Mixtral-8x7B-v0.1", "", mixtral_name);
 ///
 /// Throws file_error, mismatch with the list of differences, and invalid_argument where no weight has a
-/// name at that place.
+/// name behind that prefix.
 ///
 /// name(weight) is the tensor's name; an empty one says that it has none. A tensor that stands in the
 /// files among the weights and is unknown here is a difference too, but for those of layers for
@@ -120,14 +120,14 @@ void write_published(network<E, X> const& net, atomic_file& file,
 /// their own names, "layers.3.mixture.experts.gate_up", [R, 2 F, D], and "layers.3.mixture.experts.down",
 /// [R, D, F], are asked for; and for gate and up of shared experts "layers.3.mixture.shared.gate_up".
 template <Expr E, class X, class Name = std::string (*)(std::string_view)>
-void load_published(network<E, X>& net, std::string const& path, std::string const& place = {},
+void load_published(network<E, X>& net, std::string const& path, std::string const& prefix = {},
                     Name&& name = deepseek_name, std::optional<std::string> const& config = {}) {
   tensor_files const files(path);
-  detail::read_weights(net, detail::find_published<E>(files, net.entries(), place, name, config));
+  detail::read_weights(net, detail::find_published<E>(files, net.entries(), prefix, name, config));
 }
 
 /// Writes a network's weights as a published model has them, for other programs: one safetensors file,
-/// atomically, under the names and from the place that load_published reads, each expert's under its own, or
+/// atomically, under the names and behind the prefix that load_published reads, each expert's under its own, or
 /// in one tensor with the others' where experts have no names of their own.
 ///
 ///   save_published(model, "tuned/model.safetensors");
@@ -138,9 +138,9 @@ void load_published(network<E, X>& net, std::string const& path, std::string con
 /// for another type, a weight without a name, and a number that is too large for the type.
 template <Expr E, class X, class Name = std::string (*)(std::string_view)>
 void save_published(network<E, X> const& net, std::string const& path,
-                    std::string const& place = {}, Name&& name = deepseek_name,
+                    std::string const& prefix = {}, Name&& name = deepseek_name,
                     dtype type = dtype::bf16) {
-  auto const tensors = detail::published_tensors(net.entries(), place, name, type);
+  auto const tensors = detail::published_tensors(net.entries(), prefix, name, type);
   atomic_file file(path);
   detail::write_published(net, file, tensors);
   file.commit();

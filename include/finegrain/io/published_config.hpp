@@ -30,13 +30,18 @@ struct published_facts {
 
 namespace detail {
 
-/// How configs name a type that weights are published in; throws invalid_argument for another.
+/// Throws invalid_argument for a type that weights are not published in.
+inline void check_published_type(dtype type) {
+  if (type != dtype::f64 && type != dtype::f32 && type != dtype::bf16 && type != dtype::f16)
+    throw invalid_argument("weights are published in F64, F32, BF16 or F16");
+}
+/// How configs name one that they are.
 inline char const* published_type_name(dtype type) {
-  if (type == dtype::f64) return "float64";
-  if (type == dtype::f32) return "float32";
-  if (type == dtype::bf16) return "bfloat16";
-  if (type == dtype::f16) return "float16";
-  throw invalid_argument("weights are published in F64, F32, BF16 or F16");
+  check_published_type(type);
+  return type == dtype::f64    ? "float64"
+         : type == dtype::f32  ? "float32"
+         : type == dtype::bf16 ? "bfloat16"
+                               : "float16";
 }
 
 /// Compares what stages compute with a published config. Each stage compares what it knows; what a
