@@ -193,6 +193,7 @@
 #include "io/tensor_files.hpp"
 #include "io/weight_tensors.hpp"
 #include "io/checkpoint.hpp"
+#include "io/stored_numbers.hpp"
 #include "io/stored_weights.hpp"
 #include "io/weights.hpp"
 #include "io/config_reader.hpp"

@@ -107,4 +107,25 @@ struct summed {
   }
 };
 
+namespace detail {
+
+/// A number of any type as a double.
+template <class S>
+double to_double(S x) {
+  if constexpr (sizeof(S) == 2)
+    return static_cast<double>(static_cast<float>(x));
+  else
+    return static_cast<double>(x);
+}
+/// A double as a number of any type.
+template <class T>
+T from_double(double x) {
+  if constexpr (sizeof(T) < 4)
+    return T(static_cast<float>(x));
+  else
+    return static_cast<T>(x);
+}
+
+}  // namespace detail
+
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -5,8 +5,6 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <cstring>
-#include <limits>
 #include <map>
 #include <optional>
 #include <set>
@@ -14,82 +12,14 @@
 #include <vector>
 
 #include "../base/bounds.hpp"
-#include "../base/number.hpp"
 #include "../plan/weights.hpp"
+#include "stored_numbers.hpp"
 #include "tensor_files.hpp"
 #include "weight_tensors.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
 namespace detail {
-
-/// The number of an e4m3 code: no infinities, and a NaN of either sign.
-inline float e4m3_number(std::uint8_t code) {
-  if ((code & 127) == 127) return std::numeric_limits<float>::quiet_NaN();
-  std::uint32_t const exponent = code >> 3 & 15, fraction = code & 7;
-  float const size = exponent == 0 ? static_cast<float>(fraction) * 0x1p-9f
-                                   : std::bit_cast<float>((exponent + 120) << 23 | fraction << 20);
-  return code & 128 ? -size : size;
-}
-
-/// The number of an e8m0 code, a power of two; one code is no number.
-inline double e8m0_number(std::uint8_t code) {
-  return code == 255 ? std::numeric_limits<double>::quiet_NaN() : std::ldexp(1, code - 127);
-}
-
-/// The number of an e2m1 code, the lower 4 bits.
-inline double e2m1_number(unsigned code) {
-  constexpr double sizes[] = {0, 0.5, 1, 1.5, 2, 3, 4, 6};
-  return code & 8 ? -sizes[code & 7] : sizes[code & 7];
-}
-
-/// A number of any type as a double.
-template <class S>
-double to_double(S x) {
-  if constexpr (sizeof(S) == 2)
-    return static_cast<double>(static_cast<float>(x));
-  else
-    return static_cast<double>(x);
-}
-
-/// Numbers in a place of a tensor: integers of 8 bits, where they are read, are two e2m1 codes.
-constexpr std::int64_t numbers_in(dtype type) {
-  return type == dtype::u8 || type == dtype::i8 ? 2 : 1;
-}
-
-/// put(i, x) with each number of so many places, x a double.
-template <class Put>
-void each_number(dtype type, std::byte const* bytes, std::int64_t count, Put&& put) {
-  auto const as = [&]<class T>(T number, auto&& value) {
-    for (std::int64_t i = 0; i < count; ++i) {
-      std::memcpy(&number, bytes + i * static_cast<std::int64_t>(sizeof number), sizeof number);
-      put(i, value(number));
-    }
-  };
-  auto const value = [](auto x) { return to_double(x); };
-  switch (type) {
-    case dtype::f64: return as(double(), value);
-    case dtype::f32: return as(float(), value);
-    case dtype::f16: return as(fp16(), value);
-    case dtype::bf16: return as(bf16(), value);
-    case dtype::i64: return as(std::int64_t(), value);
-    case dtype::i32: return as(std::int32_t(), value);
-    case dtype::f8_e8m0: return as(std::uint8_t(), e8m0_number);
-    case dtype::u8:
-    case dtype::i8:  // the lower bits' number first
-      for (std::int64_t i = 0; i < count; ++i) {
-        auto const codes = std::to_integer<unsigned>(bytes[i]);
-        put(2 * i, e2m1_number(codes));
-        put(2 * i + 1, e2m1_number(codes >> 4));
-      }
-      return;
-    default: return as(std::uint8_t(), [](auto code) { return to_double(e4m3_number(code)); });
-  }
-}
-inline bool is_number(dtype type) {
-  return type == dtype::f64 || type == dtype::f32 || type == dtype::f16 || type == dtype::bf16 ||
-         type == dtype::f8_e4m3 || type == dtype::f8_e8m0;
-}
 
 /// Which part of a tensor a weight is: all of it; one of matrices below one another, [parts * rows,
 /// cols]; or such of an expert's in one that has those of all a layer's experts, [experts, parts * rows,
@@ -121,9 +51,7 @@ struct stored_weight {
     std::int64_t down, across;
   };
   /// The numbers that share a scale: 128 x 128 of F8_E4M3, 32 of a row of FP4.
-  grid block() const {
-    return numbers_in(numbers->entry->type) == 2 ? grid{1, 32} : grid{128, 128};
-  }
+  grid block() const { return is_fp4(numbers->entry->type) ? grid{1, 32} : grid{128, 128}; }
   /// The blocks of the matrices that stand together; what is left has a block too.
   grid blocks() const {
     return {ceil_div(of.parts * to->rows, block().down), ceil_div(to->cols, block().across)};
@@ -157,7 +85,7 @@ struct stored_weight {
                    std::vector<std::byte>& room, Put&& put) {
     constexpr std::int64_t most = 1 << 20;  // bytes, whole numbers of each type
     dtype const type = t.entry->type;
-    std::int64_t const size = facts(type).bytes, together = numbers_in(type);
+    std::int64_t const size = facts(type).bytes, together = is_fp4(type) ? 2 : 1;
     room.resize(static_cast<std::size_t>(most));
     for (std::int64_t i = 0; i < count / together; i += most / size) {
       std::int64_t const some = std::min(most / size, count / together - i);
@@ -343,8 +271,8 @@ std::vector<stored_weight> find_weights(tensor_files const& files,
       continue;
     }
     dtype const type = weight.numbers->entry->type;
-    if (type == dtype::f8_e4m3 || numbers_in(type) == 2) weight.scales = scales_of(files, theirs);
-    bool const fp4 = numbers_in(type) == 2 && entry.role == role::projection &&
+    if (type == dtype::f8_e4m3 || is_fp4(type)) weight.scales = scales_of(files, theirs);
+    bool const fp4 = is_fp4(type) && entry.role == role::projection &&
                      entry.cols % 2 == 0 && weight.scales &&
                      weight.scales->entry->type == dtype::f8_e8m0;
     bool const whole = entry.role == role::table && (type == dtype::i64 || type == dtype::i32);

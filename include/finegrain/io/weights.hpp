@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -15,19 +14,6 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 
 namespace detail {
-
-/// The nearest number of S, ties to even. 16 bits are made of f32, which alone would round what is close
-/// to a tie to that tie: where it could not hold x, its last bit is set (rounding to odd).
-template <class S>
-S nearest(double x) {
-  auto y = static_cast<float>(x);
-  if (sizeof(S) < 4 && static_cast<double>(y) != x && x == x) {
-    auto bits = std::bit_cast<std::uint32_t>(y);
-    bits -= std::abs(static_cast<double>(y)) > std::abs(x);
-    y = std::bit_cast<float>(bits | 1);
-  }
-  return sizeof(S) < 4 ? from_double<S>(static_cast<double>(y)) : from_double<S>(x);
-}
 
 /// Reads a weight to its place in an array of a network's weights, in numbers of type S: to the bit if it
 /// stands in these. Throws file_error if it cannot be read, or is too large for them.

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "../base/math.hpp"
+#include "../base/number.hpp"
 #include "../base/parallel.hpp"
 #include "../base/random.hpp"
 #include "place.hpp"
@@ -32,14 +33,6 @@ inline initialisation const& checked(initialisation const& how) {
 }
 
 namespace detail {
-/// A double as a number of any type.
-template <class T>
-T from_double(double x) {
-  if constexpr (sizeof(T) < 4)
-    return T(static_cast<float>(x));
-  else
-    return static_cast<T>(x);
-}
 
 inline std::uint64_t seed_of(weight_entry const& entry, initialisation const& how) {
   std::uint64_t seed = how.seed;
