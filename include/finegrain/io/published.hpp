@@ -13,6 +13,7 @@
 #include "atomic_file.hpp"
 #include "published_config.hpp"
 #include "published_names.hpp"
+#include "published_naming.hpp"
 #include "weights.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -43,14 +44,28 @@ constexpr bool is_tied() {
 template <Expr E, class Name>
 std::vector<stored_weight> find_published(tensor_files const& files,
                                           std::vector<weight_entry> const& entries,
-                                          std::string const& prefix, Name&& name,
+                                          std::string const& prefix, Name& name,
                                           std::optional<std::string> const& config) {
   std::vector<std::string> differences;
   if (auto const path = config_path(files, config); !path.empty())
     differences = config_differences<E>(path);
-  return find_weights(files, entries, prefix, name, std::move(differences), nullptr, is_tied<E>());
+  published_naming<Name> const naming(files, entries, prefix, name, is_tied<E>());
+  weight_finder<> finder(files, entries, naming, std::move(differences));
+  naming.check_prefix();
+  return std::move(finder).find();
 }
 
+/// Puts a weight in its place among those of a tensor.
+FINEGRAIN_LAZY inline void put_part(written_tensor& whole, tensor_part const& part,
+                                    weight_entry const& entry) {
+  auto const room = static_cast<std::size_t>((part.expert + 1) * part.parts);
+  whole.weights.resize(std::max(whole.weights.size(), room));
+  weight_entry const*& own = whole.weights[static_cast<std::size_t>(part.place())];
+  if (own)
+    throw invalid_argument("a part of the tensor %.200s occurs twice", whole.form.name.c_str());
+  own = &entry;
+  whole.form.shape = part.shape(std::ssize(whole.weights) / part.parts, entry);
+}
 /// A network's weights as a published model has them: each as a tensor, or, where it has no name of its
 /// own, as a part of one that has a name (among_experts).
 template <class Name>
@@ -69,14 +84,9 @@ std::vector<written_tensor> published_tensors(std::vector<weight_entry> const& e
     if (in) {
       auto const [at, fresh] = together.emplace(theirs, list.size());
       if (fresh) list.emplace_back();
-      written_tensor& all = list[at->second];
-      all.form.name = theirs, all.form.type = type;
-      auto const room = static_cast<std::size_t>((in->second.expert + 1) * in->second.parts);
-      all.weights.resize(std::max(all.weights.size(), room));
-      weight_entry const*& own = all.weights[static_cast<std::size_t>(in->second.place())];
-      if (own) throw invalid_argument("a part of the tensor %.200s occurs twice", theirs.c_str());
-      own = &entry;
-      all.form.shape = in->second.shape(std::ssize(all.weights) / in->second.parts, entry);
+      written_tensor& whole = list[at->second];
+      whole.form.name = theirs, whole.form.type = type;
+      put_part(whole, in->second, entry);
       continue;
     }
     bool const wide = entry.role == role::selection_bias && facts(type).bytes < 4;
