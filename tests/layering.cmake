@@ -1,4 +1,5 @@
-# Every include respects the floors. Run as: cmake -D include=<folder> -P layering.cmake
+# Every include respects the floors, and finegrain.hpp or lab.hpp has a line for each header. Run as:
+# cmake -D include=<folder> -P layering.cmake
 # SPDX-License-Identifier: Apache-2.0
 cmake_minimum_required(VERSION 3.23)
 set(root ${include}/finegrain)
@@ -24,6 +25,7 @@ list(LENGTH files count)
 if(count LESS 10)
   message(FATAL_ERROR "only ${count} headers under ${root}")
 endif()
+set(from_hosts)  # what a .hpp of some folder includes
 foreach(file ${files})
   cmake_path(GET file PARENT_PATH inside)
   string(REGEX REPLACE "/.*" "" folder "${inside}")  # what lies in a folder's folders is its own
@@ -44,6 +46,9 @@ foreach(file ${files})
         wrong("${name} does not exist")
       endif()
       cmake_path(RELATIVE_PATH target BASE_DIRECTORY ${root})
+      if(folder AND file MATCHES "hpp$")
+        list(APPEND from_hosts ${target})
+      endif()
       cmake_path(GET target PARENT_PATH below)
       string(REGEX REPLACE "/.*" "" below "${below}")
       if(NOT DEFINED floor_${below})
@@ -53,4 +58,21 @@ foreach(file ${files})
       endif()
     endif()
   endforeach()
+endforeach()
+
+# named(file umbrella): the umbrella has a line for the file
+function(named file umbrella)
+  file(STRINGS ${root}/${umbrella} line REGEX "^#include \"${file}\"")
+  if(NOT line)
+    wrong("there is no line for it in ${umbrella}")
+  endif()
+endfunction()
+foreach(file ${files})
+  if(file MATCHES "^lab/")
+    named(${file} lab.hpp)
+  elseif(file MATCHES "^cuda/.+/" AND NOT file IN_LIST from_hosts)
+    # what only kernels read
+  elseif(file MATCHES "/.*hpp$")
+    named(${file} finegrain.hpp)
+  endif()
 endforeach()

@@ -16,6 +16,8 @@ foreach(planted IN ITEMS
     "base/matrix.hpp:<finegrain/finegrain.hpp>:may not be included"
     "base/matrix.hpp:\"absent.hpp\":does not exist"
     "elsewhere/planted.hpp:<vector>:has no floor"
+    "io/planted.hpp:<vector>:no line for it in finegrain.hpp"
+    "lab/planted.hpp:<vector>:no line for it in lab.hpp"
     ":<none>:")
   string(REGEX MATCH "^([^:]*):([^:]*):(.*)$" all "${planted}")
   set(file "${CMAKE_MATCH_1}")
@@ -25,8 +27,8 @@ foreach(planted IN ITEMS
   file(COPY ${include}/finegrain DESTINATION ${scratch})
   foreach(other reference cpu train)
     file(WRITE ${scratch}/finegrain/${other}/planted.hpp "")
+    file(APPEND ${scratch}/finegrain/finegrain.hpp "#include \"${other}/planted.hpp\"\n")
   endforeach()
-  file(WRITE ${scratch}/finegrain/finegrain.hpp "")
   if(file)
     file(APPEND ${scratch}/finegrain/${file} "\n  #include ${name}  // planted\n")
   endif()

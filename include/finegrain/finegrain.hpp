@@ -199,6 +199,7 @@
 #include "io/written_weights.hpp"
 #include "io/weights.hpp"
 #include "io/config_reader.hpp"
+#include "io/config_keys.hpp"
 #include "io/published_config.hpp"
 #include "io/published_names.hpp"
 #include "io/published_naming.hpp"
