@@ -136,6 +136,20 @@ TEST_CASE("a number that the network's cannot hold is named, and nothing is load
                     ContainsSubstring("head.weight has 1e+300, and F32 has no number so large"));
 }
 
+TEST_CASE("beside a network's own weights stands no other tensor, and none that others publish") {
+  folder const here;
+  floats from({.deviation = 0.5, .seed = 1}), to;
+  std::vector<fg::tensor_view> tensors;
+  fg::list_tensors(from.entries(), "", from.parameters().data(), tensors);
+  for (char const* const other : {"layers.0.rotary_emb.inv_freq", "mtp.0.norm", "other"}) {
+    auto all = tensors;
+    all.push_back({other, fg::dtype::f32, {1}, from.parameters().data()});
+    fg::write_safetensors(here / "w", all);
+    CHECK_THROWS_WITH(fg::load_weights(to, here / "w"),
+                      ContainsSubstring(other + std::string(" is unknown here")));
+  }
+}
+
 TEST_CASE("a folder with several files is read by its index") {
   folder const here;
   floats from({.deviation = 0.5, .seed = 1}), to;
