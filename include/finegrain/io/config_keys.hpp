@@ -15,40 +15,12 @@
 
 #include "config_reader.hpp"
 #include "file.hpp"
+#include "published_family.hpp"
 
-namespace finegrain::inline FINEGRAIN_ABI {
-
-/// Models of one model_type of transformers: one of families:: (published_families.hpp).
-struct published_family {
-  /// Of a weight, the tensor's name (load_published).
-  std::string (*name)(std::string_view);
-  /// Its config.json, in which "?" stands where a decoder must say something, and "? or none" where it
-  /// may. What every family's has need not stand here (detail::every_config), and whatever
-  /// check_published does not know stays as it is.
-  std::string_view form;
-  /// What its models do that no key says: more of a form, of keys that are not written, or of an
-  /// architecture's own: {"moe.bias": true, "attention.norm": "each"}; and what their numbers must be to
-  /// each other, where they must: {"hidden_size % num_attention_heads": 0}.
-  std::string_view always;
-
-  constexpr published_family(std::string (*own_name)(std::string_view), std::string_view own_form,
-                             std::string_view own_always = "{}")
-      : name(own_name), form(own_form), always(own_always) {}
-};
-
-namespace detail {
-
-/// What all families' configs have.
-inline constexpr std::string_view every_config = R"({
-  "attention_dropout": 0.0, "hidden_act": "?", "hidden_size": "?", "initializer_range": 0.02,
-  "num_attention_heads": "?", "num_hidden_layers": "?", "num_key_value_heads": "?",
-  "rms_norm_eps": "?", "rope_scaling": {"beta_fast": "? or none", "beta_slow": "? or none",
-    "factor": "? or none", "mscale": "? or none", "mscale_all_dim": "? or none",
-    "original_max_position_embeddings": "? or none", "type": "? or none"},
-  "rope_theta": "?", "tie_word_embeddings": "?", "use_cache": true, "vocab_size": "?"})";
+namespace finegrain::inline FINEGRAIN_ABI::detail {
 
 /// The keys of a file or of a form, by their whole names, "rope_scaling.type", and what was found to differ.
-/// What each stage says of which keys is published_config.hpp's.
+/// What each stage says of which keys is config_comparison's.
 class config_keys {
  public:
   FINEGRAIN_LAZY explicit config_keys(std::string const& path)
@@ -203,5 +175,4 @@ class config_keys {
   std::set<std::string> noted_;  // the same lines: equal stages differ in the same
 };
 
-}  // namespace detail
-}  // namespace finegrain::inline FINEGRAIN_ABI
+}  // namespace finegrain::inline FINEGRAIN_ABI::detail
