@@ -64,7 +64,7 @@ struct named : node {};
 
 namespace detail {
 
-/// A named node's expression, or a node's own description.
+/// What a name stands for; any other node itself.
 template <class E>
 struct inner {
   using type = E;

@@ -151,7 +151,7 @@ struct study_results {
     for (model_results const& m : models) {
       picture::curve c = m.over_training([&](std::size_t i) { return m.curve[i]; });
       if (!c.points.empty() && c.points[0].x == 0) start = std::min(start, c.points[0].y);
-      if (c.points.size() > 1) plot.highest = std::min(plot.highest, first_below(c));
+      if (c.points.size() > 1) plot.highest = std::min(plot.highest, height_for(c));
       plot.curves.push_back(std::move(c));
     }
     for (picture::curve const& c : plot.curves)
@@ -221,8 +221,8 @@ struct study_results {
            "max/mean load: of the busiest expert of any layer, over its layer's mean; load "
            "entropy: over that of equal loads, mean of layers.";
   }
-  /// The first measured value after the start: what lies above tells nothing of the models apart.
-  static double first_below(picture::curve const& c) { return c.points[1].y + 0.1; }
+  /// A little above the first value after the start: what lies higher tells nothing of the models apart.
+  static double height_for(picture::curve const& c) { return c.points[1].y + 0.1; }
 };
 
 /// Gathers what logs hold on these models' runs.
