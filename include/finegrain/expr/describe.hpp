@@ -94,8 +94,9 @@ constexpr char const* name_of(score s) {
   return "sqrt_softplus";
 }
 
-/// What differs from a choice by tokens, in f32.
-constexpr char const* name_of(selection s) {
+namespace detail {
+/// Words for a choice that is not by tokens, and for an arithmetic that is not f32.
+constexpr char const* words_of(selection s) {
   switch (s) {
     case selection::top_k: break;
     case selection::hash: return ", by token id";
@@ -106,7 +107,7 @@ constexpr char const* name_of(selection s) {
   }
   return "";
 }
-constexpr char const* name_of(precision p) {
+constexpr char const* words_of(precision p) {
   switch (p) {
     case precision::f32: break;
     case precision::f64: return ", f64";
@@ -115,6 +116,7 @@ constexpr char const* name_of(precision p) {
   }
   return "";
 }
+}  // namespace detail
 
 template <int D, int F, glu Act>
 std::string details(mlp<D, F, Act>) {
@@ -132,7 +134,7 @@ template <config C, class Router>
 std::string details(routed_experts<C, Router>) {
   std::string text = std::to_string(C.top_k) + " of " + std::to_string(C.routed) + " experts, " +
                      name_of(C.act) + " of " + std::to_string(C.width) + ", " + name_of(C.score) +
-                     name_of(C.selection) + name_of(C.precision);
+                     detail::words_of(C.selection) + detail::words_of(C.precision);
   if (C.by_logits) text += ", by logits";
   if (C.cosine > 0) text += ", cosines in " + std::to_string(C.cosine);
   if (C.noisy) text += ", noisy";
