@@ -52,3 +52,11 @@ TEST_CASE("Paired differences cancel what the pairs share") {
   CHECK_THAT(e.half, WithinRel(4.30265 * 0.1 / std::sqrt(3.0), 1e-5));
   CHECK_THROWS_AS(fg::estimate_difference(a, {}), fg::invalid_argument);
 }
+
+TEST_CASE("Means are told with their intervals, differences with their signs too") {
+  CHECK(fg::signed_text({0.5, 0.25, 2}, 2) == "+0.50 ± 0.25");
+  CHECK(fg::signed_text({}) == "–");
+  CHECK(fg::signed_text({NAN, NAN, 2}) == "nan");
+  CHECK(fg::mean_text({2.5, 0.25, 2}, 1) == "2.5 ± 0.2");
+  CHECK(fg::mean_text({}) == "–");
+}

@@ -9,7 +9,6 @@
 
 #include "statistics.hpp"
 #include "table.hpp"
-#include "text.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -50,23 +49,6 @@ struct claim {
         difference(lower.size() == higher.size() ? estimate_difference(lower, higher)
                                                  : estimate{}) {}
 };
-
-/// A mean with its interval: 2.560 ± 0.010; a dash where nothing was measured.
-inline std::string mean_text(estimate const& e, int digits = 3) {
-  if (e.count == 0) return "–";
-  std::string const out = text::fixed(e.mean, digits);
-  return e.has_interval() ? out + " ± " + text::fixed(e.half, digits) : out;
-}
-
-/// A difference with its sign and interval: −0.044 ± 0.010; a dash where nothing was measured,
-/// nan where a value is none.
-inline std::string signed_text(estimate const& e, int digits = 3) {
-  if (e.count == 0) return "–";
-  std::string out = text::fixed(e.mean, digits);
-  if (std::isnan(e.mean)) return out;
-  out = out[0] == '-' ? "−" + out.substr(1) : "+" + out;
-  return e.has_interval() ? out + " ± " + text::fixed(e.half, digits) : out;
-}
 
 /// One line a claim: what is said, the difference, and what the interval says to it.
 inline table claims_table(std::vector<claim> const& claims) {

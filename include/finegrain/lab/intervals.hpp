@@ -7,14 +7,15 @@
 #include <string>
 #include <vector>
 
+#include "statistics.hpp"
 #include "svg.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI::picture {
 
-/// A mean, the half width of its interval (NaN: none), and the values that it is of.
+/// A mean with its interval, and the values that it is of.
 struct interval_row {
   std::string name;
-  double mean, half;
+  estimate of;
   std::vector<double> values = {};
 };
 
@@ -37,8 +38,8 @@ inline std::string draw(interval_plot const& plot) {
     if (std::isfinite(x)) low = std::min(low, x), high = std::max(high, x);
   };
   for (interval_row const& r : plot.rows) {
-    double const half = std::isfinite(r.half) ? r.half : 0;
-    widen(r.mean - half), widen(r.mean + half);
+    double const half = std::isfinite(r.of.half) ? r.of.half : 0;
+    widen(r.of.mean - half), widen(r.of.mean + half);
     for (double v : r.values) widen(v);
   }
   if (!(low < high)) low = -1, high = 1;
@@ -56,22 +57,19 @@ inline std::string draw(interval_plot const& plot) {
   for (std::size_t i = 0; i < plot.rows.size(); ++i) {
     interval_row const& r = plot.rows[i];
     double const y = top + row * (static_cast<double>(i) + 0.5);
-    bool const known = std::isfinite(r.half), clear = known && std::fabs(r.mean) > r.half;
-    std::string const colour = !clear ? "#777777" : r.mean < 0 ? "#0072b2" : "#d55e00";
+    auto const [mean, half, count] = r.of;
+    bool const known = std::isfinite(half), clear = known && std::fabs(mean) > half;
+    std::string const colour = !clear ? "#777777" : mean < 0 ? "#0072b2" : "#d55e00";
     d.text({left - 12, y + 4}, r.name, R"(text-anchor="end")");
     for (double v : r.values)
       d.dot({x(v), y + 9}, 2.2, "fill=\"" + colour + "\" fill-opacity=\"0.6\"");
     if (known)
-      d.line({x(r.mean - r.half), y}, {x(r.mean + r.half), y},
+      d.line({x(mean - half), y}, {x(mean + half), y},
              "stroke-width=\"2.5\" stroke-linecap=\"round\" stroke=\"" + colour + "\"");
-    d.dot({x(r.mean), y}, 5,
+    d.dot({x(mean), y}, 5,
           "stroke-width=\"2\" stroke=\"" + colour + "\" fill=\"" + (clear ? colour : "#ffffff") +
               "\"");
-    std::string value = text::fixed(r.mean, 3);
-    if (value[0] == '-') value = "−" + value.substr(1);
-    d.text({right + 14, y + 4},
-           (r.mean > 0 ? "+" : "") + value + (known ? " ± " + text::fixed(r.half, 3) : ""),
-           "fill=\"" + colour + "\"");
+    d.text({right + 14, y + 4}, signed_text(r.of), "fill=\"" + colour + "\"");
   }
   return d.svg();
 }

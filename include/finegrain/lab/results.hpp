@@ -168,7 +168,7 @@ struct study_results {
       if (&m == &models[0] || m.validation.size() != models[0].validation.size()) continue;
       estimate const e = estimate_difference(m.validation, models[0].validation);
       if (e.count == 0) continue;
-      plot.rows.push_back({m.model.name, e.mean, e.half, {}});
+      plot.rows.push_back({m.model.name, e, {}});
       for (std::size_t s = 0; s < m.validation.size(); ++s)
         plot.rows.back().values.push_back(m.validation[s] - models[0].validation[s]);
     }

@@ -5,9 +5,11 @@
 #include <cmath>
 #include <limits>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "../base/error.hpp"
+#include "text.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
@@ -69,6 +71,23 @@ inline estimate estimate_difference(std::span<double const> a, std::span<double 
   std::vector<double> differences(a.size());
   for (std::size_t i = 0; i < a.size(); ++i) differences[i] = a[i] - b[i];
   return estimate_mean(differences);
+}
+
+/// A mean with its interval: 2.560 ± 0.010; a dash where nothing was measured.
+inline std::string mean_text(estimate const& e, int digits = 3) {
+  if (e.count == 0) return "–";
+  std::string const out = text::fixed(e.mean, digits);
+  return e.has_interval() ? out + " ± " + text::fixed(e.half, digits) : out;
+}
+
+/// A difference with its sign and interval: −0.044 ± 0.010; a dash where nothing was measured,
+/// nan where a value is none.
+inline std::string signed_text(estimate const& e, int digits = 3) {
+  if (e.count == 0) return "–";
+  std::string out = text::fixed(e.mean, digits);
+  if (std::isnan(e.mean)) return out;
+  out = out[0] == '-' ? "−" + out.substr(1) : "+" + out;
+  return e.has_interval() ? out + " ± " + text::fixed(e.half, digits) : out;
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI
