@@ -76,21 +76,6 @@ TEST_CASE("A drawing is well-formed, and words in it are words") {
   CHECK_THAT(d.svg(), ContainsSubstring("d=\"M1 1L3 3\""));
 }
 
-TEST_CASE("Words that are no UTF-8, or none of XML's characters, are shown as such") {
-  auto const& shown = picture::drawing::escaped;
-  for (char const* text :
-       {"1 + 7/63", "±0.1 µs", "\xed\x9f\xbf\xee\x80\x80", "\xf4\x8f\xbf\xbf", "\x7f"})
-    CHECK(shown(text) == text);
-  std::string const none = "\xef\xbf\xbd";
-  CHECK(shown("M\xfcller") == "M" + none + "ller");
-  CHECK(shown("\xc3") == none);
-  CHECK(shown("\xe2\x82<") == none + none + "&lt;");
-  CHECK(shown("\xc0\xaf") == none + none);                        // overlong
-  CHECK(shown("\xed\xa0\x80") == none + none + none);             // half a surrogate pair
-  CHECK(shown("\xf4\x90\x80\x80") == none + none + none + none);  // above U+10FFFF
-  CHECK(shown("\xef\xbf\xbe\xef\xbf\xbf a") == none + none + " a");
-}
-
 TEST_CASE("The checker of drawings finds what is wrong") {
   CHECK(wellformed("<svg><g></g></svg>") == "");
   CHECK(wellformed("<svg><g></svg>") != "");

@@ -3,6 +3,7 @@
 #include <finegrain/lab/table.hpp>
 
 #include "../catch.hpp"
+#include "wellformed.hpp"
 
 namespace fg = finegrain;
 
@@ -35,6 +36,15 @@ TEST_CASE("HTML has a head and a body, and escapes what it would read as tags") 
   CHECK(t.html() ==
         "<table>\n<thead>\n<tr><th>a</th><th>b &lt; c</th></tr>\n</thead>\n<tbody>\n"
         "<tr><td>x &amp; y</td><td>1</td></tr>\n</tbody>\n</table>\n");
+}
+
+TEST_CASE("HTML has no byte that is no character, and no control") {
+  fg::table t({"a\x01", "M\xfcller"});
+  t.add({"two\nlines", "\xc3"});
+  std::string const html = t.html();
+  CHECK(wellformed(html) == "");
+  for (char const* words : {"<th>a</th><th>M\xef\xbf\xbdller</th>", "<td>two lines</td>"})
+    CHECK_THAT(html, ContainsSubstring(words));
 }
 
 TEST_CASE("A caption stands below in Markdown and HTML, and nowhere else") {

@@ -45,3 +45,17 @@ TEST_CASE("Width counts characters, not bytes") {
   CHECK(text::width("abc") == 3);
   CHECK(text::width("±×α") == 3);
 }
+
+TEST_CASE("Words that are no UTF-8, or none of XML's characters, are shown as such") {
+  for (char const* words :
+       {"1 + 7/63", "±0.1 µs", "\xed\x9f\xbf\xee\x80\x80", "\xf4\x8f\xbf\xbf", "\x7f"})
+    CHECK(text::escaped(words) == words);
+  std::string const none = "\xef\xbf\xbd";
+  CHECK(text::escaped("M\xfcller") == "M" + none + "ller");
+  CHECK(text::escaped("\xc3") == none);
+  CHECK(text::escaped("\xe2\x82<") == none + none + "&lt;");
+  CHECK(text::escaped("\xc0\xaf") == none + none);                        // overlong
+  CHECK(text::escaped("\xed\xa0\x80") == none + none + none);             // half a surrogate pair
+  CHECK(text::escaped("\xf4\x90\x80\x80") == none + none + none + none);  // above U+10FFFF
+  CHECK(text::escaped("\xef\xbf\xbe\xef\xbf\xbf a") == none + none + " a");
+}

@@ -46,19 +46,18 @@ class page {
     return out;
   }
   std::string html() const {
-    auto const& escaped = picture::drawing::escaped;
     std::string out =
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
         "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<title>" +
-        escaped(title_) + "</title>\n<style>\n" + style +
-        "</style>\n</head>\n<body>\n<main>\n<h1>" + escaped(title_) + "</h1>\n";
+        text::escaped(title_) + "</title>\n<style>\n" + style +
+        "</style>\n</head>\n<body>\n<main>\n<h1>" + text::escaped(title_) + "</h1>\n";
     for (part const& p : parts_) {
-      if (p.what == kind::heading) out += "<h2>" + escaped(p.words) + "</h2>\n";
-      if (p.what == kind::text) out += "<p>" + escaped(p.words) + "</p>\n";
+      if (p.what == kind::heading) out += "<h2>" + text::escaped(p.words) + "</h2>\n";
+      if (p.what == kind::text) out += "<p>" + text::escaped(p.words) + "</p>\n";
       if (p.what == kind::table) out += "<div class=\"wide\">\n" + p.cells.html() + "</div>\n";
       if (p.what == kind::picture)
-        out +=
-            "<figure>\n" + p.svg + "<figcaption>" + escaped(p.words) + "</figcaption>\n</figure>\n";
+        out += "<figure>\n" + p.svg + "<figcaption>" + text::escaped(p.words) +
+               "</figcaption>\n</figure>\n";
     }
     return out + "</main>\n</body>\n</html>\n";
   }

@@ -9,7 +9,6 @@
 #include <string_view>
 #include <vector>
 
-#include "../io/utf8.hpp"
 #include "text.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI::picture {
@@ -36,10 +35,11 @@ class drawing {
   void box(point corner, double width, double height, style const& how, std::string_view tip = {}) {
     body_ += "<rect" + at("x", corner.x) + at("y", corner.y) + at("width", width) +
              at("height", height) + " " + how;
-    body_ += tip.empty() ? "/>\n" : "><title>" + escaped(tip) + "</title></rect>\n";
+    body_ += tip.empty() ? "/>\n" : "><title>" + text::escaped(tip) + "</title></rect>\n";
   }
   void text(point p, std::string_view words, style const& how = {}) {
-    body_ += "<text" + at("x", p.x) + at("y", p.y) + " " + how + ">" + escaped(words) + "</text>\n";
+    body_ += "<text" + at("x", p.x) + at("y", p.y) + " " + how + ">" + text::escaped(words) +
+             "</text>\n";
   }
   /// What a picture shows, and a word on how to read it.
   void heading(std::string_view title, std::string_view note) {
@@ -76,31 +76,6 @@ class drawing {
            "font-size=\"12\" fill=\"#222\">\n"
            "<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n" +
            body_ + "</svg>\n";
-  }
-
-  /// Words as XML may have them: without controls, and U+FFFD in the place of what is no character.
-  static std::string escaped(std::string_view text) {
-    std::string out;
-    while (!text.empty()) {
-      std::size_t const length = detail::character_length(text);
-      std::string_view const c = text.substr(0, std::max<std::size_t>(length, 1));
-      if (length == 0 || c == "\xef\xbf\xbe" || c == "\xef\xbf\xbf")
-        out += "\xef\xbf\xbd";
-      else if (c == "&")
-        out += "&amp;";
-      else if (c == "<")
-        out += "&lt;";
-      else if (c == ">")
-        out += "&gt;";
-      else if (c == "\"")
-        out += "&quot;";
-      else if (c == "\n" || c == "\t" || c == "\r")
-        out += ' ';  // it stood between words
-      else if (static_cast<unsigned char>(c[0]) >= 0x20)
-        out += c;
-      text.remove_prefix(c.size());
-    }
-    return out;
   }
 
  private:

@@ -51,11 +51,11 @@ class table {
   /// A table element.
   std::string html() const {
     std::string out = "<table>\n";
-    if (!caption_.empty()) out += "<caption>" + escaped(caption_) + "</caption>\n";
+    if (!caption_.empty()) out += "<caption>" + text::escaped(caption_) + "</caption>\n";
     for (std::size_t r = 0; r < rows_.size(); ++r) {
       out += r == 0 ? "<thead>\n<tr>" : "<tr>";
       for (std::string const& cell : rows_[r])
-        out += (r == 0 ? "<th>" : "<td>") + escaped(cell) + (r == 0 ? "</th>" : "</td>");
+        out += (r == 0 ? "<th>" : "<td>") + text::escaped(cell) + (r == 0 ? "</th>" : "</td>");
       out += r == 0 ? "</tr>\n</thead>\n<tbody>\n" : "</tr>\n";
     }
     return out + "</tbody>\n</table>\n";
@@ -88,9 +88,6 @@ class table {
       i += hit == changes.end() ? 1 : hit->from.size();
     }
     return out;
-  }
-  static std::string escaped(std::string_view text) {
-    return replaced(text, {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}});
   }
   static std::string latex_cell(std::string_view cell) {
     return replaced(cell, {{"\\", "\\textbackslash{}"},

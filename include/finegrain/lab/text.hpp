@@ -1,7 +1,8 @@
-// Numbers as text, the same in every locale.
+// Numbers as text, the same in every locale; texts measured, fingerprinted and escaped.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstddef>
@@ -11,6 +12,7 @@
 #include <system_error>
 
 #include "../base/platform.hpp"
+#include "../io/utf8.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI::text {
 
@@ -86,6 +88,31 @@ inline std::string hex(std::uint64_t bits) {
   for (int i = 15; i >= 0; --i, bits >>= 4)
     text[static_cast<std::size_t>(i)] = "0123456789abcdef"[bits & 15];
   return text;
+}
+
+/// Words as HTML and XML may have them: without controls, and U+FFFD in the place of what is no character.
+inline std::string escaped(std::string_view text) {
+  std::string out;
+  while (!text.empty()) {
+    std::size_t const length = detail::character_length(text);
+    std::string_view const c = text.substr(0, std::max<std::size_t>(length, 1));
+    if (length == 0 || c == "\xef\xbf\xbe" || c == "\xef\xbf\xbf")
+      out += "\xef\xbf\xbd";
+    else if (c == "&")
+      out += "&amp;";
+    else if (c == "<")
+      out += "&lt;";
+    else if (c == ">")
+      out += "&gt;";
+    else if (c == "\"")
+      out += "&quot;";
+    else if (c == "\n" || c == "\t" || c == "\r")
+      out += ' ';  // it stood between words
+    else if (static_cast<unsigned char>(c[0]) >= 0x20)
+      out += c;
+    text.remove_prefix(c.size());
+  }
+  return out;
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI::text
