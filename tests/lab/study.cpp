@@ -260,8 +260,7 @@ TEST_CASE("Models that share a seed see the same text in the same order") {
   CHECK(seeds == std::map<double, int>{{0, 8}, {1, 8}});
 }
 
-TEST_CASE(
-    "What is drawn in training follows the run's seed and step; other runs keep bits and id") {
+TEST_CASE("What is drawn in training follows the run's seed and step; else bits are a trainer's") {
   folder const dir;
   fg::study study(text(), settings(dir / "a"), nullptr);
   seed_watch::seen.clear();
@@ -284,30 +283,6 @@ TEST_CASE(
     CHECK(
         std::equal(net.parameters().begin(), net.parameters().end(), loaded.parameters().begin()));
   }
-
-  constexpr fg::config noisy = [] {
-    fg::config c = base;
-    c.noisy = c.jitter = true;
-    return c;
-  }();
-  fg::training jittered = how.training, exempting = how.training;
-  jittered.routing.jitter = 0.1;
-  exempting.routing.device_capacity = 1, exempting.routing.exempt = 0.5;
-  constexpr fg::config jitters = [] {
-    fg::config c = base;
-    c.jitter = true;
-    return c;
-  }();
-  fg::study others(text(), settings(dir / "b"), nullptr);
-  others.add<tiny<base>>("plain");
-  others.add<tiny<jitters>>("jitter of 0");
-  others.add<tiny<noisy>>("noisy");
-  others.add<tiny<jitters>>("jittered", jittered);
-  others.add<tiny<base>>("exempting", exempting);
-  auto const models = others.results().models;
-  for (std::size_t m = 0; m < models.size(); ++m)
-    CHECK((models[m].model.settings.find("\nroutes by the run's seed") != std::string::npos) ==
-          (m > 1));
 }
 
 TEST_CASE("Studies that share a pool train a model once, whatever they call it") {

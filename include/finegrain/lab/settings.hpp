@@ -44,9 +44,8 @@ class number_lines {
     text_ += "\n" + (name + (" " + text::shortest(v)));
     return *this;
   }
-  /// All digits of what a double would round; else as before.
+  /// All digits: a double would round some of them.
   number_lines& add_seed(char const* name, std::uint64_t v) {
-    if (v >> 53 == 0) return add(name, double(v));
     text_ += "\n" + (name + (" " + std::to_string(v)));
     return *this;
   }
@@ -66,8 +65,7 @@ class number_lines {
     balance_losses const& b = r.balance;
     add("top_k", r.top_k).add("mask_best", r.mask_best).add("shared", r.shared);
     add("expert", b.expert).add("device", b.device).add("communication", b.communication);
-    add("sequence", b.sequence).add("z", b.z).add("importance", b.importance);
-    if (b.load != 0) add("load", b.load);  // younger than the others: earlier runs keep their ids
+    add("sequence", b.sequence).add("z", b.z).add("importance", b.importance).add("load", b.load);
     add("window", double(b.over)).add("balance rule", b.rule).add("devices", r.devices);
     add("capacity", r.capacity).add("drop", double(r.drop)).add("exempt", r.exempt);
     add("device_capacity", r.device_capacity).add("jitter", r.jitter);
@@ -92,8 +90,8 @@ inline std::string settings_text(study_settings const& s, training const& t) {
   out.add("epsilon", s.optimizer.epsilon).add("weight_decay", s.optimizer.weight_decay);
   out.add("warmup", double(t.schedule.warmup)).add("schedule", double(t.schedule.steps));
   out.add("decay", double(t.schedule.decay)).add("last", t.schedule.last).add("clip", t.clip);
-  if (t.rounding == weight_rounding::stochastic) out.add("stochastic", 1);  // younger too
-  if (t.loss_scale != 1) out.add("loss_scale", t.loss_scale);
+  out.add("stochastic", t.rounding == weight_rounding::stochastic);
+  out.add("loss_scale", t.loss_scale);
   for (weight_group const& g : t.groups)
     out.add(("rate of " + g.names).c_str(), g.rate).add("its decay", g.decay);
   out.add(t.routing).add("speed", t.bias.speed).add("centre", t.bias.centre);

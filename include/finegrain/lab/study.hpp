@@ -101,10 +101,9 @@ class study {
                     .active = active_parameters(E{}),
                     .flops = flops(E{}, settings_.length) / settings_.length,
                     .steps = settings_.steps,
-                    .settings = describe(E{}) + full_name<Network>() +
-                                (mixed ? "\nmixed precision" : "") + settings_text(own, how) +
-                                (draws<E>(how.routing) ? "\nroutes by the run's seed" : "") +
-                                "\ntext " + text_hash_ + "\nversion " FINEGRAIN_VERSION "\n",
+                    .settings = describe(E{}) + full_name<Network>() + "\nmixed precision " +
+                                (mixed ? "1" : "0") + settings_text(own, how) + "\ntext " +
+                                text_hash_ + "\nversion " FINEGRAIN_VERSION "\n",
                     .runs = {},
                     .measured = {}};
     name_runs(m);
@@ -261,14 +260,6 @@ class study {
   template <class Network>
   static std::string full_name() {
     return __PRETTY_FUNCTION__;
-  }
-  /// Whether E's routers draw in training, and then by the run's seed. What does not draw keeps the id
-  /// that it had before routers followed the seed.
-  template <Expr E>
-  static bool draws(routing_request const& request) {
-    auto const& routers = detail::router_configs<E>::list;
-    return std::any_of(routers.begin(), routers.end(),
-                       [&](config const* c) { return finegrain::draws(*c, request); });
   }
   entry const* entry_called(std::string const& model) const {
     for (entry const& e : models_)

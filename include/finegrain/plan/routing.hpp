@@ -105,11 +105,6 @@ constexpr int slots(config const& c, routing_request const& request) {
 constexpr double jitter_of(config const& c, routing_request const& request) {
   return c.jitter ? request.jitter : 0;
 }
-/// Whether a router's passes in training draw random numbers under a request.
-constexpr bool draws(config const& c, routing_request const& request) {
-  return c.noisy || c.chance_second || jitter_of(c, request) > 0 ||
-         (request.exempt > 0 && request.device_capacity > 0);
-}
 /// M of the communication loss: the most devices that a token may be sent to.
 constexpr int most_devices(config const& c, routing_request const& request) {
   int const limit = c.groups > 1 && c.groups == request.devices ? c.group_limit : request.devices;
