@@ -3,27 +3,23 @@
 #include <cmath>
 #include <cstring>
 #include <finegrain/base/number.hpp>
+#include <string>
+#include <tuple>
 
 #include "../catch.hpp"
 
 namespace fg = finegrain;
 
-TEST_CASE("a format says how many bytes numbers take") {
-  CHECK(fg::bytes(1000, fg::format::f64) == 8000);
-  CHECK(fg::bytes(1000, fg::format::f32) == 4000);
-  CHECK(fg::bytes(1000, fg::format::bf16) == 2000);
-  CHECK(fg::bytes(1000, fg::format::fp8) == 1000);
-  CHECK(fg::bytes(1000, fg::format::int8) == 1000);
-  CHECK(fg::bytes(1000, fg::format::int4) == 500);
-}
-
-TEST_CASE("half a byte rounds up, and none stays none") {
-  CHECK(fg::bytes(3, fg::format::int4) == 2);
-  CHECK(fg::bytes(0, fg::format::int4) == 0);
-}
-
-TEST_CASE("bytes of the largest published models do not overflow") {
-  CHECK(fg::bytes(2'000'000'000'000, fg::format::f64) == 16'000'000'000'000);
+TEST_CASE("a format says its name and how many bits a number has") {
+  using f = fg::format;
+  for (auto const& [format, name, bits] :
+       {std::tuple{f::f64, "f64", 64}, std::tuple{f::f32, "f32", 32},
+        std::tuple{f::bf16, "bf16", 16}, std::tuple{f::fp8, "fp8", 8},
+        std::tuple{f::int8, "int8", 8}, std::tuple{f::int8_block, "int8_block", 8},
+        std::tuple{f::int4, "int4", 4}}) {
+    CHECK(fg::name_of(format) == std::string(name));
+    CHECK(fg::bits(format) == bits);
+  }
 }
 
 TEST_CASE("two numbers of bf16 hold 16 bits, and the first alone is itself") {

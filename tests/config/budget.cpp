@@ -66,33 +66,3 @@ TEST_CASE("expert parameters leave out router, bias and shared gate") {
   CHECK(fg::parameters(shared) - fg::expert_parameters(shared) == 10 * 40);
   CHECK(fg::parameters(gated) - fg::parameters(shared) == 40);
 }
-
-TEST_CASE("bytes follow the format") {
-  CHECK(fg::bytes(plain, fg::format::bf16) == 2 * fg::parameters(plain));
-  CHECK(fg::bytes(plain, fg::format::int4) == fg::parameters(plain) / 2);
-}
-
-TEST_CASE("combinations are Pascal's triangle") {
-  CHECK(fg::combinations(0, 0) == 1);
-  CHECK(fg::combinations(3, 5) == 0);
-  CHECK(fg::combinations(3, -1) == 0);
-  for (int n = 1; n <= 40; ++n)
-    for (int k = 1; k <= n; ++k)
-      CHECK(fg::combinations(n, k) == fg::combinations(n - 1, k - 1) + fg::combinations(n - 1, k));
-  CHECK(fg::combinations(plain) == 120);
-}
-
-TEST_CASE("widths round up to a multiple of 64, and exact ones stay") {
-  CHECK(fg::width_rounded_up(2048, 4) == 1408);
-  CHECK(fg::width_rounded_up(24, 1) == 64);
-  CHECK(fg::width_rounded_up(25, 1) == 128);
-  CHECK(fg::width_rounded_up(192, 2) == 256);
-  for (int hidden = 1; hidden < 3000; hidden += 37) {
-    for (int m : {1, 2, 3, 4, 8}) {
-      std::int64_t const width = fg::width_rounded_up(hidden, m);
-      CHECK(width % 64 == 0);
-      CHECK(3 * m * width >= 8 * hidden);
-      CHECK(3 * m * (width - 64) < 8 * hidden);
-    }
-  }
-}

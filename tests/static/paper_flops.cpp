@@ -1,10 +1,10 @@
-// The FLOPs that the DeepSeekMoE paper prints, by the convention of budget.hpp's `paper`.
+// The FLOPs that the DeepSeekMoE paper prints, by its own conventions.
 // SPDX-License-Identifier: Apache-2.0
-#include <finegrain/config/budget.hpp>
 #include <finegrain/config/presets.hpp>
 
+#include "paper.hpp"
+
 namespace fg = finegrain;
-namespace paper = fg::paper;
 
 namespace {
 
@@ -90,17 +90,17 @@ static_assert(tokens_16b == 2'009'157'599'232 && prints(tokens_16b, 2.0, 0.01));
 static_assert(tokens_145b == 245'366'784'000 && prints(tokens_145b, 0.245, 0.0005));
 
 // Widths round up to a multiple of 64; 896 is not what the 2B models have.
-static_assert(fg::width_rounded_up(2048, 4) == 1408);
-static_assert(fg::width_rounded_up(4096, 8) == 1408);
-static_assert(fg::width_rounded_up(1280, 4) == 896);
+static_assert(paper::width_rounded_up(2048, 4) == 1408);
+static_assert(paper::width_rounded_up(4096, 8) == 1408);
+static_assert(paper::width_rounded_up(1280, 4) == 896);
 // The first layer's feed-forward block is two standard ones wide.
 static_assert(fg::presets::deepseek_moe_16b.dense_width == 10944);
 static_assert((2 * 8 * 2048 / 3 + 63) / 64 * 64 == 10944 &&
               (2 * 8 * 4096 / 3 + 63) / 64 * 64 == 21888);
 
 // Ways of choosing experts.
-static_assert(fg::combinations(16, 2) == 120 && fg::combinations(64, 8) == 4'426'165'368);
-static_assert(fg::combinations(15, 1) == 15 && fg::combinations(31, 3) == 4495);
-static_assert(fg::combinations(63, 7) == 553'270'671);
+static_assert(paper::combinations(16, 2) == 120 && paper::combinations(64, 8) == 4'426'165'368);
+static_assert(paper::combinations(15, 1) == 15 && paper::combinations(31, 3) == 4495);
+static_assert(paper::combinations(63, 7) == 553'270'671);
 
 }  // namespace

@@ -29,9 +29,6 @@ constexpr int bits(format f) {
   return of[static_cast<int>(f)];
 }
 
-/// Bytes of so many numbers, packed, rounded up to a whole byte.
-constexpr std::int64_t bytes(std::int64_t numbers, format f) { return (numbers * bits(f) + 7) / 8; }
-
 /// A number stored in 16 bits, the upper half of an f32. It is converted and stored, not computed
 /// with.
 struct bf16 {

@@ -4,7 +4,6 @@
 
 #include <concepts>
 
-#include "../base/number.hpp"
 #include "layers.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -13,19 +12,14 @@ namespace detail {
 
 /// A `Bind` that only counts.
 struct weight_count {
-  std::int64_t total = 0, active = 0, fixed = 0;
+  std::int64_t total = 0, active = 0;
 
   constexpr void enter(char const*) {}
   constexpr void enter_next(char const*) {}
   constexpr void leave() {}
   constexpr finegrain::matrix<char> matrix(char const*, std::int64_t rows, std::int64_t cols,
                                            role r) {
-    if (!is_trained(r)) {
-      fixed += rows * cols;
-    } else {
-      total += rows * cols;
-      active += rows * cols;
-    }
+    if (is_trained(r)) total += rows * cols, active += rows * cols;
     return {};
   }
   constexpr finegrain::stack<char> stack(char const*, std::int64_t count, std::int64_t rows,
@@ -117,17 +111,6 @@ constexpr std::int64_t parameters(E) {
 template <Expr E>
 constexpr std::int64_t active_parameters(E) {
   return detail::count_weights<E>().active;
-}
-/// Numbers that are stored but not trained by gradient: selection biases, and tables of hash layers.
-template <Expr E>
-constexpr std::int64_t fixed_parameters(E) {
-  return detail::count_weights<E>().fixed;
-}
-
-/// Bytes of an expression's trained numbers in a format.
-template <Expr E>
-constexpr std::int64_t bytes(E e, format f) {
-  return bytes(parameters(e), f);
 }
 
 /// Floating-point operations of a forward pass over one sequence of so many tokens: two for each
