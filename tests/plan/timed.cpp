@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <finegrain/model/frozen.hpp>
 #include <finegrain/plan/explain.hpp>
+#include <finegrain/plan/watched.hpp>
 #include <finegrain/train/trainer.hpp>
 #include <vector>
 
@@ -20,6 +21,11 @@ constexpr fg::config moe{.hidden = 16, .width = 8, .routed = 4, .top_k = 2, .sha
 struct block : fg::named {
   static constexpr auto expr = fg::residual(fg::rmsnorm<16>{} | fg::attention<16, 2>{}) |
                                fg::residual(fg::rmsnorm<16>{} | fg::mixture<moe>{});
+};
+/// A name for what is made of two expressions: neither a node of the algebra nor a sequence.
+template <fg::Expr A, fg::Expr B>
+struct both : fg::named {
+  static constexpr auto expr = fg::residual(A{}) | fg::residual(B{});
 };
 using nested = decltype(fg::repeat<3>(fg::repeat<2>(block{}) | fg::linear<16, 16>{}) |
                         fg::blend(fg::mlp<16, 8>{}, fg::linear<16, 16>{} + fg::mlp<16, 8>{}));
@@ -105,6 +111,18 @@ TEMPLATE_TEST_CASE("every node counts its calls, a repeated one all of them", ""
   calls("linear", 0, 3);
   calls("blend", 0, 1);
   calls("mlp", 1, 1);
+}
+
+TEMPLATE_TEST_CASE("a name of two expressions has the nodes of what it stands for", "", EXECUTORS) {
+  using S = typename TestType::scalar;
+  using E = both<fg::linear<16, 16>, fg::mlp<16, 8>>;
+  fg::network<fg::timed<E, TestType>, TestType> net;
+  std::vector<S> x(16, S(0.5)), y(16);
+  fg::timings times;
+  net.infer({.tokens = 1, .times = &times}, {x.data(), 1, 16}, {y.data(), 1, 16});
+  auto const lines = fg::explain_nodes<E, TestType>(net.extent_of(1), times);
+  CHECK(line(lines, "residual", 1).times.forward.calls == 1);
+  CHECK(fg::describe(fg::watched<E, TestType, "residual">{}) == fg::describe(E{}));
 }
 
 TEMPLATE_TEST_CASE("the parts of a node take no longer than the node", "", EXECUTORS) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <array>
+#include <type_traits>
 #include <utility>
 
 #include "node.hpp"
@@ -132,5 +133,37 @@ template <int N, Expr A>
 constexpr repeated<N, A> repeat(A) {
   return {};
 }
+
+namespace detail {
+
+template <Expr... E>
+struct part_list {};
+/// What a node is made of, in the order of the forward pass: a name, of what it stands for; a stage, of
+/// nothing.
+template <Expr E>
+inline constexpr part_list<> parts = {};
+template <Named E>
+inline constexpr part_list<inner_t<E>> parts<E> = {};
+template <Expr A, Expr B>
+inline constexpr part_list<A, B> parts<then<A, B>> = {};
+template <Expr A, Expr B>
+inline constexpr part_list<A, B> parts<sum<A, B>> = {};
+template <Expr A, Expr B>
+inline constexpr part_list<A, B> parts<blended<A, B>> = {};
+template <Expr A>
+inline constexpr part_list<A> parts<residual_of<A>> = {};
+template <int N, Expr A>
+inline constexpr part_list<A> parts<repeated<N, A>> = {};
+
+template <Expr E>
+inline constexpr bool is_stage = std::is_same_v<decltype(parts<E>), part_list<> const>;
+
+/// Calls f(part) for each.
+template <Expr... E, class F>
+constexpr void each_part(part_list<E...>, F&& f) {
+  (f(E{}), ...);
+}
+
+}  // namespace detail
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

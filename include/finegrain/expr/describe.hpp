@@ -243,16 +243,6 @@ FINEGRAIN_LAZY class description {
     add_operands(A{}, depth + 1);
     add_operands(B{}, depth + 1);
   }
-  template <Expr A>
-  void add(residual_of<A> e, int depth) {
-    head(e, depth);
-    add(A{}, depth + 1);
-  }
-  template <int N, Expr A>
-  void add(repeated<N, A> e, int depth) {
-    head(e, depth);
-    add(A{}, depth + 1);
-  }
   template <int V, int D, Expr A>
   void add(tied_stages<V, D, A> e, int depth) {
     head(e, depth);
@@ -277,9 +267,8 @@ FINEGRAIN_LAZY class description {
   template <Expr E>
   void add(E e, int depth) {
     head(e, depth);
-    if constexpr (Named<E>) {
-      add(inner_t<E>{}, depth + 1);
-    } else {
+    each_part(parts<E>, [&](auto part) { add(part, depth + 1); });
+    if constexpr (is_stage<E>) {
       lines_.back().note = details(e);
       depth_ = depth;
       static_cast<void>(weights<E, char>(*this));

@@ -91,37 +91,10 @@ class explanation {
     add(A{}, depth + apart, inside || apart);
     add(B{}, depth + apart, inside || apart);
   }
-  template <Expr A, Expr B>
-  void add(sum<A, B> e, int depth, bool inside) {
-    inside |= node(e, depth, inside);
-    add(A{}, depth + 1, inside);
-    add(B{}, depth + 1, inside);
-  }
-  template <Expr A, Expr B>
-  void add(blended<A, B> e, int depth, bool inside) {
-    inside |= node(e, depth, inside);
-    add(A{}, depth + 1, inside);
-    add(B{}, depth + 1, inside);
-  }
-  template <Expr A>
-  void add(residual_of<A> e, int depth, bool inside) {
-    inside |= node(e, depth, inside);
-    add(A{}, depth + 1, inside);
-  }
-  template <int N, Expr A>
-  void add(repeated<N, A> e, int depth, bool inside) {
-    inside |= node(e, depth, inside);
-    add(A{}, depth + 1, inside);
-  }
-  template <int V, int D, Expr A>
-  void add(tied_stages<V, D, A> e, int depth, bool inside) {
-    inside |= node(e, depth, inside);
-    add(e.expr, depth + 1, inside);
-  }
   template <Expr E>
   void add(E e, int depth, bool inside) {
-    inside |= node(e, depth, inside, Named<E> ? "fused" : "its own");
-    if constexpr (Named<E>) add(inner_t<E>{}, depth + 1, inside);
+    inside |= node(e, depth, inside);
+    each_part(parts<E>, [&](auto part) { add(part, depth + 1, inside); });
   }
 
   /// The lines, and the total.
@@ -137,13 +110,13 @@ class explanation {
  private:
   /// Adds a line; whether the node has a plan that does its parts' work in one.
   template <Expr E>
-  bool node(E e, int depth, bool inside, char const* own = "fused") {
+  bool node(E e, int depth, bool inside) {
     if (inside) {
       lines_.push_back({node_title(e), depth, "", {}, {}});
       return false;
     }
-    lines_.push_back({node_title(e), depth, composes<X, E> ? "composed" : own,
-                      cost_of<E, X, F...>(extent_), times_of(row_++)});
+    char const* const plan = composes<X, E> ? "composed" : is_stage<E> ? "its own" : "fused";
+    lines_.push_back({node_title(e), depth, plan, cost_of<E, X, F...>(extent_), times_of(row_++)});
     return !composes<X, E>;
   }
   timings::row times_of(std::size_t row) const {

@@ -35,21 +35,13 @@ requires(How::template opens<then<A, B>>) struct observe<Observer, How, then<A, 
   using type = then<typename a::type, typename b::type>;
   static constexpr int next = b::next;
 };
-template <class Observer, class How, Expr E, int Row, template <Expr, Expr> class Node, Expr A,
-          Expr B>
-struct observe_two {
+template <class Observer, class How, template <Expr, Expr> class Node, Expr A, Expr B, int Row>
+requires(How::template opens<Node<A, B>> &&
+         !Named<Node<A, B>>) struct observe<Observer, How, Node<A, B>, Row> {
   using a = observe<Observer, How, A, Row + 1>;
   using b = observe<Observer, How, B, a::next>;
-  using type = observed<Observer, Row, E, Node<typename a::type, typename b::type>>;
+  using type = observed<Observer, Row, Node<A, B>, Node<typename a::type, typename b::type>>;
   static constexpr int next = b::next;
-};
-template <class Observer, class How, Expr A, Expr B, int Row>
-requires(How::template opens<sum<A, B>>) struct observe<Observer, How, sum<A, B>, Row>
-    : observe_two<Observer, How, sum<A, B>, Row, sum, A, B> {
-};
-template <class Observer, class How, Expr A, Expr B, int Row>
-requires(How::template opens<blended<A, B>>) struct observe<Observer, How, blended<A, B>, Row>
-    : observe_two<Observer, How, blended<A, B>, Row, blended, A, B> {
 };
 template <class Observer, class How, Expr A, int Row>
 requires(How::template opens<residual_of<A>>) struct observe<Observer, How, residual_of<A>, Row> {
@@ -71,23 +63,21 @@ requires(How::template opens<E>) struct observe<Observer, How, E, Row> {
 };
 
 /// Whether a node of E is observed.
-template <Expr E>
-inline constexpr bool any_observed = false;
-template <Named E>
-inline constexpr bool any_observed<E> = any_observed<inner_t<E>>;
 template <class Observer, int Row, Expr E, Expr Runs>
-inline constexpr bool any_observed<observed<Observer, Row, E, Runs>> = true;
-template <template <Expr, Expr> class Node, Expr A, Expr B>
-inline constexpr bool any_observed<Node<A, B>> = any_observed<A> || any_observed<B>;
-template <Expr A>
-inline constexpr bool any_observed<residual_of<A>> = any_observed<A>;
-template <int N, Expr A>
-inline constexpr bool any_observed<repeated<N, A>> = any_observed<A>;
+constexpr bool any_observed(observed<Observer, Row, E, Runs>) {
+  return true;
+}
+template <Expr E>
+constexpr bool any_observed(E) {
+  bool any = false;
+  each_part(parts<E>, [&](auto part) { any |= any_observed(part); });
+  return any;
+}
 
 /// The whole as row 0, and what it opens from row 1 on. An expression has one such count of rows.
 template <class Observer, class How, Expr E>
 struct observe_all {
-  static_assert(!any_observed<E>,
+  static_assert(!any_observed(E{}),
                 "watched<E, X>, timed<E, X>: a part of E is watched or timed already: put one of "
                 "the two around the whole expression, once");
   using type = observed<Observer, 0, E, typename observe<Observer, How, E, 1>::type>;

@@ -32,22 +32,9 @@ struct part_names {
   }
   template <Expr E>
   static constexpr bool below(E, std::string_view name) {
-    if constexpr (Named<E>)
-      return have(inner_t<E>{}, name);
-    else
-      return false;
-  }
-  template <template <Expr, Expr> class Node, Expr A, Expr B>
-  static constexpr bool below(Node<A, B>, std::string_view name) {
-    return have(A{}, name) || have(B{}, name);
-  }
-  template <Expr A>
-  static constexpr bool below(residual_of<A>, std::string_view name) {
-    return have(A{}, name);
-  }
-  template <int N, Expr A>
-  static constexpr bool below(repeated<N, A>, std::string_view name) {
-    return have(A{}, name);
+    bool any = false;
+    each_part(parts<E>, [&](auto part) { any |= have(part, name); });
+    return any;
   }
 };
 
