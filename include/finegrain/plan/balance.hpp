@@ -198,6 +198,53 @@ void variation_backward(double coefficient, int n, S const* x, S* dx) {
                 : S(0);
 }
 
+/// Adds the factors of the sequence-wise loss of one sequence to `to`.
+template <class S>
+void add_sequence(config const& c, batch const& b, routing<S> const& r, row_range rows,
+                  double sequences, balance_scratch<S> const& t, int worker, S* to) {
+  int const R = c.routed, k = chosen(c, b.routing);
+  double* const f = t.counts + worker * R;
+  count_best(k, r, rows, t.best + worker * R, f);
+  double const share = b.routing.balance.sequence * R / (k * rows.count());
+  for (int i = 0; i < R; ++i) to[i] += S(share * f[i] / (sequences * rows.count()));
+}
+/// Adds the factors of the losses whose window is the whole batch to those of each sequence.
+template <class S>
+void add_batch(config const& c, batch const& b, routing<S> const& r, balance_scratch<S> const& t) {
+  int const R = c.routed;
+  S* const factors = r.importance;  // until its own turn, room for the window's factors
+  std::fill_n(factors, R, S(0));
+  add_window(c, b, r, {0, r.logits.rows}, 1.0, t, 0, factors);
+  for (std::int64_t s = 0; s < b.sequences(); ++s)
+    for (int i = 0; i < R && b.begin(s) < b.end(s); ++i) r.factors(b.begin(s), i) += factors[i];
+}
+/// The gradient of the importance loss with respect to a weight of each expert: 0 without that loss.
+template <class S>
+void importance_forward(config const& c, batch const& b, routing<S> const& r) {
+  double const coefficient = b.routing.balance.importance;
+  std::fill_n(r.importance, c.routed, S(0));
+  if (!(coefficient > 0)) return;
+  for (std::int64_t row = 0; row < r.logits.rows; ++row)
+    for (int slot = 0; slot < slots(c, b.routing); ++slot)
+      if (is_kept(r.experts(row, slot))) r.importance[r.experts(row, slot)] += r.weights(row, slot);
+  variation_backward(coefficient, c.routed, r.importance, r.importance);
+}
+/// Smooth loads, the sums of tokens' probabilities to choose an expert; and the load loss's gradient
+/// with respect to them.
+template <class S>
+void load_forward(config const& c, batch const& b, routing<S> const& r,
+                  balance_scratch<S> const& t) {
+  double const coefficient = b.routing.balance.load;
+  if (!(coefficient > 0) || !r.training) return;
+  int const R = c.routed;
+  std::fill_n(r.smooth.data, 2 * R, S(0));
+  for (std::int64_t row = 0; row < r.logits.rows; ++row) {
+    noisy_choice<S> const choice(slots(c, b.routing), t.best, r, row);
+    for (int i = 0; i < R; ++i) r.smooth(0, i) += math::erfc(-choice.z(i) / math::sqrt(S(2))) / 2;
+  }
+  variation_backward(coefficient, R, r.smooth.row(0), r.smooth.row(1));
+}
+
 }  // namespace detail
 
 /// Makes the losses' factors, from scores and experts. A no-op without coefficients.
@@ -205,48 +252,21 @@ template <class X, class S>
 void balance_forward(X const& on, config const& c, batch const& b, routing<S> const& r,
                      balance_scratch<S> const& t) {
   balance_losses const& loss = b.routing.balance;
-  std::int64_t const T = r.logits.rows;
-  int const R = c.routed, k = slots(c, b.routing);
-  if (loss == balance_losses{} || T == 0) return;
+  if (loss == balance_losses{} || r.logits.rows == 0) return;
   bool const windows = detail::has_windows(loss);
   double const sequences = detail::sequences_with_tokens(b);
   on.threads(b.sequences(), [&](std::int64_t s, int worker) {
     detail::row_range const rows{b.begin(s), b.end(s)};
     if (rows.begin == rows.end) return;
     S* const to = r.factors.row(rows.begin);
-    std::fill_n(to, R, S(0));
+    std::fill_n(to, c.routed, S(0));
     if (windows && loss.over == window::sequence)
       detail::add_window(c, b, r, rows, 1 / sequences, t, worker, to);
-    if (loss.sequence > 0) {
-      double* const f = t.counts + worker * R;
-      detail::count_best(chosen(c, b.routing), r, rows, t.best + worker * R, f);
-      double const share = loss.sequence * R / (chosen(c, b.routing) * rows.count());
-      for (int i = 0; i < R; ++i) to[i] += S(share * f[i] / (sequences * rows.count()));
-    }
+    if (loss.sequence > 0) detail::add_sequence(c, b, r, rows, sequences, t, worker, to);
   });
-  if (windows && loss.over == window::batch) {
-    std::fill_n(r.importance, R, S(0));  // until its own turn, room for the window's factors
-    detail::add_window(c, b, r, {0, T}, 1.0, t, 0, r.importance);
-    for (std::int64_t s = 0; s < b.sequences(); ++s)
-      for (int i = 0; i < R && b.begin(s) < b.end(s); ++i)
-        r.factors(b.begin(s), i) += r.importance[i];
-  }
-  std::fill_n(r.importance, R, S(0));
-  if (loss.importance > 0) {
-    for (std::int64_t row = 0; row < T; ++row)
-      for (int slot = 0; slot < k; ++slot)
-        if (is_kept(r.experts(row, slot)))
-          r.importance[r.experts(row, slot)] += r.weights(row, slot);
-    detail::variation_backward(loss.importance, R, r.importance, r.importance);
-  }
-  if (loss.load > 0 && r.training) {
-    std::fill_n(r.smooth.data, 2 * R, S(0));
-    for (std::int64_t row = 0; row < T; ++row) {
-      detail::noisy_choice<S> const choice(k, t.best, r, row);
-      for (int i = 0; i < R; ++i) r.smooth(0, i) += math::erfc(-choice.z(i) / math::sqrt(S(2))) / 2;
-    }
-    detail::variation_backward(loss.load, R, r.smooth.row(0), r.smooth.row(1));
-  }
+  if (windows && loss.over == window::batch) detail::add_batch(c, b, r, t);
+  detail::importance_forward(c, b, r);
+  detail::load_forward(c, b, r, t);
 }
 
 namespace detail {

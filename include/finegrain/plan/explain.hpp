@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "../base/math.hpp"
@@ -129,6 +130,69 @@ class explanation {
   std::vector<explained> lines_;
 };
 
+/// The lines of an explanation as rows of cells: what a node costs, how long it took where that was timed,
+/// and how long it takes at least where the machine's limits are known.
+FINEGRAIN_LAZY class cost_cells {
+ public:
+  using row = std::vector<std::string>;
+
+  cost_cells(machine_limits limits, bool timed)
+      : limits_(limits), limited_(limits.flops > 0 && limits.bytes > 0), timed_(timed) {}
+
+  row header() const {
+    row cells{"", "plan", "GFLOP", "weights MB", "saved MB", "scratch MB"};
+    if (timed_) append(cells, {"calls", "forward ms", "backward ms", "ms"});
+    if (limited_) append(cells, {"ms at least"});
+    if (limited_ && timed_) append(cells, {"of it"});
+    return cells;
+  }
+  row of(explained const& node) const {
+    std::string label = std::string(static_cast<std::size_t>(2 * node.depth), ' ') + node.name;
+    if (node.plan.empty()) return {std::move(label), "(in the above)"};
+    row cells{std::move(label), node.plan == "total" ? "" : node.plan};
+    append(cells,
+           {number(static_cast<double>(node.cost.flops) * 1e-9), millions(node.cost.weight_bytes),
+            millions(node.cost.saved_bytes), millions(node.cost.scratch_bytes)});
+    if (timed_) add_times(cells, node.times);
+    if (limited_) add_least(cells, node);
+    return cells;
+  }
+
+ private:
+  static void append(row& cells, row const& more) {
+    cells.insert(cells.end(), more.begin(), more.end());
+  }
+  static std::string number(double value) {
+    char text[32];
+    std::snprintf(text, sizeof text, value < 10 ? "%.3f" : "%.1f", value);
+    return text;
+  }
+  static std::string millions(std::int64_t n) { return number(static_cast<double>(n) * 1e-6); }
+  /// Milliseconds of a call in the mean, or nothing where there was none.
+  static std::string mean(double seconds, std::int64_t calls) {
+    return calls > 0 ? number(1e3 * seconds / static_cast<double>(calls)) : "";
+  }
+
+  static void add_times(row& cells, timings::row const& times) {
+    append(cells, {std::to_string(times.calls()), mean(times.forward.seconds, times.forward.calls),
+                   mean(times.backward.seconds, times.backward.calls),
+                   mean(times.seconds(), times.calls())});
+  }
+  /// The least milliseconds of a call, and what part of its time that is.
+  void add_least(row& cells, explained const& node) const {
+    auto const calls = static_cast<double>(node.times.calls());
+    double const least =
+        limits_.least_seconds(node.cost) * (calls > 0 ? node.times.passes() / calls : 1);
+    cells.push_back(number(least * 1e3));
+    if (node.times.seconds() > 0)
+      cells.push_back(std::to_string(math::lround(100 * least * calls / node.times.seconds())) +
+                      " %");
+  }
+
+  machine_limits limits_;
+  bool limited_, timed_;
+};
+
 /// A table's cells in columns, the first two to the left.
 FINEGRAIN_LAZY inline std::string in_columns(std::vector<std::vector<std::string>> const& rows) {
   std::vector<std::size_t> width;
@@ -175,52 +239,9 @@ std::vector<explained> explain_nodes(extent e, timings const& times = {}) {
 /// decide what is there: include it first.
 template <Expr E, class X, formats... F>
 std::string explain(extent e, machine_limits limits = {}, timings const& times = {}) {
-  auto const nodes = explain_nodes<E, X, F...>(e, times);
-  bool const limited = limits.flops > 0 && limits.bytes > 0, timed = !times.rows.empty();
-  std::vector<std::vector<std::string>> rows{
-      {"", "plan", "GFLOP", "weights MB", "saved MB", "scratch MB"}};
-  auto const heads = [&](std::initializer_list<char const*> names) {
-    rows[0].insert(rows[0].end(), names.begin(), names.end());
-  };
-  if (timed) heads({"calls", "forward ms", "backward ms", "ms"});
-  if (limited) heads({"ms at least"});
-  if (limited && timed) heads({"of it"});
-  auto const number = [](double value) {
-    char text[32];
-    std::snprintf(text, sizeof text, value < 10 ? "%.3f" : "%.1f", value);
-    return std::string(text);
-  };
-  for (explained const& node : nodes) {
-    bool const total = &node == &nodes.back();
-    std::string const label =
-        std::string(static_cast<std::size_t>(2 * node.depth), ' ') + node.name;
-    if (node.plan.empty()) {
-      rows.push_back({label, "(in the above)"});
-      continue;
-    }
-    auto const millions = [&](std::int64_t n) { return number(static_cast<double>(n) * 1e-6); };
-    auto& row = rows.emplace_back(std::vector<std::string>{
-        label, total ? "" : node.plan, number(static_cast<double>(node.cost.flops) * 1e-9),
-        millions(node.cost.weight_bytes), millions(node.cost.saved_bytes),
-        millions(node.cost.scratch_bytes)});
-    auto const calls = static_cast<double>(node.times.calls());
-    if (timed) {
-      auto const part = [&](timings::sum sum) {
-        return sum.calls > 0 ? number(1e3 * sum.seconds / static_cast<double>(sum.calls)) : "";
-      };
-      row.insert(row.end(), {std::to_string(node.times.calls()), part(node.times.forward),
-                             part(node.times.backward),
-                             calls > 0 ? number(1e3 * node.times.seconds() / calls) : ""});
-    }
-    if (limited) {
-      double const least =
-          limits.least_seconds(node.cost) * (calls > 0 ? node.times.passes() / calls : 1);
-      row.push_back(number(least * 1e3));
-      if (node.times.seconds() > 0)
-        row.push_back(std::to_string(math::lround(100 * least * calls / node.times.seconds())) +
-                      " %");
-    }
-  }
+  detail::cost_cells<> const cells(limits, !times.rows.empty());
+  std::vector<std::vector<std::string>> rows{cells.header()};
+  for (explained const& node : explain_nodes<E, X, F...>(e, times)) rows.push_back(cells.of(node));
   std::string const table = detail::in_columns(rows);
   if constexpr (requires { X::isa; })
     return "compiled for " + std::string(X::isa) + ", " + std::to_string(e.workers) +
