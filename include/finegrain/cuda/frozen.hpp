@@ -52,7 +52,7 @@ struct frozen_routed : frozen_experts<F> {
  private:
   /// Numbers of a selection bias or a table, with what rounding left of them (`summed`).
   static constexpr std::int64_t room_of(matrix<T const> m) {
-    return m.size() > 0 ? finegrain::detail::room(m.size(), role::selection_bias) : 0;
+    return m.size() > 0 ? finegrain::detail::stored_size(m.size(), role::selection_bias) : 0;
   }
   static void freeze_summed(basic_cuda<T> const& on, matrix<T const> from, matrix<T> to) {
     place<basic_cuda<T>>::copy(on, from.data, room_of(from), to.data);

@@ -52,7 +52,7 @@ class weights_in_files {
         std::fill(numbers + behind, numbers + at, S(0));
         behind = at + size;
         if (has_rest(to.role)) {
-          behind = at + room(size, to.role);
+          behind = at + stored_size(size, to.role);
           std::fill(numbers + at, numbers + behind, S(0));
         }
       }

@@ -28,7 +28,8 @@ constexpr std::int64_t padded(std::int64_t numbers) { return (numbers + 63) / 64
 /// the high experts of a table. Behind its numbers there is room for as many again, in which plans of
 /// 16 bits keep what rounding left of them: see `summed`.
 constexpr bool has_rest(role r) { return r == role::selection_bias || r == role::table; }
-constexpr std::int64_t room(std::int64_t numbers, role r) {
+/// Numbers that a weight takes in the array.
+constexpr std::int64_t stored_size(std::int64_t numbers, role r) {
   return padded(numbers) * (has_rest(r) ? 2 : 1);
 }
 /// A weight of `count` numbers from `first` on, with what rounding left of them.
@@ -48,7 +49,7 @@ class weight_binder {
   constexpr void leave() {}
   FINEGRAIN_ONE_COPY constexpr finegrain::matrix<T> matrix(char const*, std::int64_t rows,
                                                            std::int64_t cols, role r) {
-    return {take(room(rows * cols, r)), rows, cols};
+    return {take(stored_size(rows * cols, r)), rows, cols};
   }
   FINEGRAIN_ONE_COPY constexpr finegrain::stack<T> stack(char const*, std::int64_t count,
                                                          std::int64_t rows, std::int64_t cols, role,
@@ -97,7 +98,7 @@ FINEGRAIN_LAZY class weight_lister {
   FINEGRAIN_ONE_COPY finegrain::matrix<char> matrix(char const* name, std::int64_t rows,
                                                     std::int64_t cols, role r) {
     if (rows * cols > 0) entries.push_back({path_ + name, rows, cols, offset_, r});
-    offset_ += room(rows * cols, r);
+    offset_ += stored_size(rows * cols, r);
     return {};
   }
   finegrain::stack<char> stack(char const* name, std::int64_t n, std::int64_t rows,

@@ -207,8 +207,9 @@ class optimizer<basic_cuda<T>> {
   void follow_sums(X const& on, std::span<T> weights) {
     for (weight_entry const& entry : summed_) {
       std::int64_t const n = entry.rows * entry.cols, apart = detail::padded(n);
-      std::vector<T> const parts = place<X>::fetched(
-          on, weights.subspan(std::size_t(entry.offset), std::size_t(detail::room(n, entry.role))));
+      std::vector<T> const parts =
+          place<X>::fetched(on, weights.subspan(std::size_t(entry.offset),
+                                                std::size_t(detail::stored_size(n, entry.role))));
       auto const sums = detail::with_rest<T>(parts.data(), n);
       change_numbers(on, entry.offset, n, [&](float* mine) {
         for (std::int64_t i = 0; i < n; ++i) {
