@@ -246,8 +246,8 @@ void attention_block_backward(cpu const& on, heads shape, attention_form const& 
 }
 
 /// x + Factor attention(rmsnorm(x)); weights are those of x + attention(rmsnorm(x)).
-template <int D, norm_epsilon Epsilon, int Heads, int KvHeads, int HeadDim, attention_form Form,
-          constant_factor Factor>
+template <int D, real_number Epsilon, int Heads, int KvHeads, int HeadDim, attention_form Form,
+          real_number Factor>
 struct residual_attention {
   static constexpr heads shape{Heads, KvHeads, HeadDim, HeadDim, Form.scale};
   static constexpr bool scaled = Factor.value != 1;
@@ -291,12 +291,12 @@ struct residual_attention {
 
 }  // namespace FINEGRAIN_ISA
 
-template <int D, norm_epsilon Epsilon, int Heads, int KvHeads, int HeadDim, attention_form Form>
+template <int D, real_number Epsilon, int Heads, int KvHeads, int HeadDim, attention_form Form>
 struct plan<cpu,
             residual_of<then<rmsnorm<D, Epsilon>, attention<D, Heads, KvHeads, HeadDim, Form>>>>
     : residual_attention<D, Epsilon, Heads, KvHeads, HeadDim, Form, 1.0> {};
-template <int D, norm_epsilon Epsilon, int Heads, int KvHeads, int HeadDim, attention_form Form,
-          constant_factor Factor>
+template <int D, real_number Epsilon, int Heads, int KvHeads, int HeadDim, attention_form Form,
+          real_number Factor>
 struct plan<cpu,
             residual_of<then<then<rmsnorm<D, Epsilon>, attention<D, Heads, KvHeads, HeadDim, Form>>,
                              times<D, Factor>>>>

@@ -205,7 +205,7 @@ inline namespace FINEGRAIN_ISA {
 
 /// x + Factor mixture(rmsnorm(x)): normalised rows are made once, in the router's pass; the residual is
 /// added in the combine. Weights are those of x + mixture(rmsnorm(x)).
-template <int D, norm_epsilon Epsilon, config C, constant_factor Factor>
+template <int D, real_number Epsilon, config C, real_number Factor>
 struct residual_mixture {
   using layer = plan<cpu, mixture<C>>;
   static constexpr bool scaled = Factor.value != 1;
@@ -251,10 +251,10 @@ struct residual_mixture {
 
 }  // namespace FINEGRAIN_ISA
 
-template <int D, norm_epsilon Epsilon, config C>
+template <int D, real_number Epsilon, config C>
 struct plan<cpu, residual_of<then<rmsnorm<D, Epsilon>, mixture<C>>>>
     : residual_mixture<D, Epsilon, C, 1.0> {};
-template <int D, norm_epsilon Epsilon, config C, constant_factor Factor>
+template <int D, real_number Epsilon, config C, real_number Factor>
 struct plan<cpu, residual_of<then<then<rmsnorm<D, Epsilon>, mixture<C>>, times<D, Factor>>>>
     : without_times<cpu, residual_mixture<D, Epsilon, C, Factor>> {};
 

@@ -193,7 +193,7 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim, Form>> {
 
 /// x + attention(rmsnorm(x)): the norm, which reads x, begins the sum, to which attention's last
 /// product is added.
-template <class T, int D, norm_epsilon Epsilon, int Heads, int KvHeads, int HeadDim,
+template <class T, int D, real_number Epsilon, int Heads, int KvHeads, int HeadDim,
           attention_form Form>
 struct plan<basic_cuda<T>,
             residual_of<then<rmsnorm<D, Epsilon>, attention<D, Heads, KvHeads, HeadDim, Form>>>>

@@ -110,7 +110,7 @@ struct plan<basic_cuda<T>, mlp<D, F, Act>>
           true, false> {};
 
 /// x + mixture(rmsnorm(x)): the residual is added in the combine.
-template <class T, int D, norm_epsilon Epsilon, config C>
+template <class T, int D, real_number Epsilon, config C>
 struct plan<basic_cuda<T>, residual_of<then<rmsnorm<D, Epsilon>, mixture<C>>>>
     : device::normed_residual<T, D, plan<basic_cuda<T>, mixture<C>>> {
   using X = basic_cuda<T>;

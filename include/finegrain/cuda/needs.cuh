@@ -72,7 +72,7 @@ template <class T, Expr A>
 struct stage_code<T, residual_of<A>> : stage_code<T, A> {};
 template <class T, int N, Expr A>
 struct stage_code<T, repeated<N, A>> : stage_code<T, A> {};
-template <class T, int D, norm_epsilon Epsilon>
+template <class T, int D, real_number Epsilon>
 struct stage_code<T, rmsnorm<D, Epsilon>> : norm_code<T> {};
 template <class T, int In, int Out>
 struct stage_code<T, finegrain::linear<In, Out>> : linear_code<T> {};

@@ -119,7 +119,7 @@ void scale_rows(basic_cuda<T> const& on, matrix<T const> from, double scale, mat
   device::elementwise<T>::scale(from, static_cast<float>(scale), to, on.stream);
 }
 
-template <class T, int D, norm_epsilon Epsilon>
+template <class T, int D, real_number Epsilon>
 struct plan<basic_cuda<T>, rmsnorm<D, Epsilon>> {
   static_assert(D % 8 == 0, "on cuda, the width of rmsnorm must be a multiple of 8");
   using X = basic_cuda<T>;

@@ -20,7 +20,7 @@ constexpr auto attention_of() {
 }
 
 /// a's output, times a constant where that is not 1.
-template <constant_factor By, Expr A>
+template <real_number By, Expr A>
 constexpr auto multiplied(A a) {
   if constexpr (By.value == 1)
     return a;

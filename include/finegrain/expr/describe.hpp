@@ -50,12 +50,12 @@ inline std::string slowed(yarn const& y) {
 }
 }  // namespace detail
 
-template <int D, norm_epsilon Epsilon>
+template <int D, real_number Epsilon>
 std::string details(rmsnorm<D, Epsilon>) {
   return detail::unless(1e-6, "epsilon", Epsilon.value);
 }
 
-template <int D, constant_factor Factor>
+template <int D, real_number Factor>
 std::string details(times<D, Factor>) {
   return detail::unless(0, "by", Factor.value);
 }

@@ -7,17 +7,16 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
-/// What a norm adds to a mean of squares; a class, since clang 14 takes no double as an argument of
-/// a template.
-struct norm_epsilon {
+/// A double as an argument of a template; a class, since clang 14 takes no double there.
+struct real_number {
   double value;
-  constexpr norm_epsilon(double value) : value(value) {}  // NOLINT(*-explicit*)
-  friend constexpr bool operator==(norm_epsilon const&, norm_epsilon const&) = default;
+  constexpr real_number(double value) : value(value) {}  // NOLINT(*-explicit*)
+  friend constexpr bool operator==(real_number const&, real_number const&) = default;
 };
 
 /// y = x / sqrt(mean(x^2) + epsilon) * gain. In f32 a row whose squares add up to more than 3.4e38
 /// becomes 0.
-template <int D, norm_epsilon Epsilon = 1e-6>
+template <int D, real_number Epsilon = 1e-6>
 struct rmsnorm : stage<D> {
   static_assert(D >= 1, "rmsnorm: the width must be at least 1");
   static_assert(Epsilon.value >= 1e-37 && Epsilon.value < 1,
@@ -32,16 +31,9 @@ struct rmsnorm : stage<D> {
   };
 };
 
-/// What a stage multiplies by; a class, since clang 14 takes no double as an argument of a template.
-struct constant_factor {
-  double value;
-  constexpr constant_factor(double value) : value(value) {}  // NOLINT(*-explicit*)
-  friend constexpr bool operator==(constant_factor const&, constant_factor const&) = default;
-};
-
 /// y = Factor x: a constant multiplier, as muP and Granite have them behind an embedding, on what a
 /// block adds, and before a head. Its magnitude lies between 1e-6 and 1e6.
-template <int D, constant_factor Factor>
+template <int D, real_number Factor>
 struct times : stage<D> {
   static_assert(D >= 1, "times: the width must be at least 1");
   static_assert(detail::is_multiplier(Factor.value) || detail::is_multiplier(-Factor.value),

@@ -95,12 +95,12 @@ class config_comparison : config_keys {
     same({"tie_word_embeddings"}, tied_);
     same({"final_logit_softcapping"}, nullptr);
   }
-  template <int D, norm_epsilon Epsilon>
+  template <int D, real_number Epsilon>
   void compare(rmsnorm<D, Epsilon>) {
     begin_stage();
     same({"rms_norm_eps"}, Epsilon.value);
   }
-  template <int D, constant_factor Factor>
+  template <int D, real_number Factor>
   void compare(times<D, Factor>) {
     factor_ *= Factor.value;
   }

@@ -13,7 +13,7 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
-template <class X, int D, norm_epsilon Epsilon>
+template <class X, int D, real_number Epsilon>
 struct plan<X, rmsnorm<D, Epsilon>> {
   using S = typename X::scalar;
   struct saved {
@@ -44,7 +44,7 @@ void scale_rows(X const& on, matrix<S const> from, double scale, matrix<S> to) {
   });
 }
 
-template <class X, int D, constant_factor Factor>
+template <class X, int D, real_number Factor>
 struct plan<X, times<D, Factor>> {
   using S = typename X::scalar;
   using saved = nothing;
