@@ -271,6 +271,7 @@ struct embedding : stage<ids, D> {
   static_assert(V >= 1 && D >= 1, "embedding: rows and width must be at least 1");
   static constexpr char const* name = "embedding";
   static constexpr bool multiplies = false;
+  static constexpr std::int64_t vocabulary = V;
   template <class T>
   struct weights {
     matrix<T> table;  // (V, D)

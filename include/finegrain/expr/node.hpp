@@ -56,6 +56,8 @@ struct stage : node {
   static constexpr bool multiplies = true;
   /// Numbers that generation keeps for each token it has seen.
   static constexpr std::int64_t cache = 0;
+  /// Of a stage that looks token ids up, how many there are: others are refused.
+  static constexpr std::int64_t vocabulary = INT64_MAX;
 };
 
 /// Base of a stage that is a name for an expression: `static constexpr auto expr = ...`. Its name

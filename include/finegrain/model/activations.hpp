@@ -93,15 +93,9 @@ FINEGRAIN_LAZY class node_lister {
   }
 
   /// A node that is made `at`; what makes its output, which may be its last part.
-  template <template <Expr, Expr> class Node, Expr A, Expr B>
-  made_by add_parts(Node<A, B>, made_by at) {
-    add(A{});
-    add(B{});
-    return at;
-  }
-  template <Expr A>
-  made_by add_parts(residual_of<A>, made_by at) {
-    add(A{});
+  template <Expr E>
+  made_by add_parts(E, made_by at) {
+    each_part(parts<E>, [&]<Expr A>(A) { add(A{}); });
     return at;
   }
   template <int N, Expr A>
@@ -116,11 +110,6 @@ FINEGRAIN_LAZY class node_lister {
       names_.leave();
     }
     return last;
-  }
-  template <Expr E>
-  made_by add_parts(E, made_by at) {
-    if constexpr (Named<E>) add(inner_t<E>{});
-    return at;
   }
 
   /// Of nodes that weights do not name there is so far what they are in.

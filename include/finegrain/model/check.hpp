@@ -175,17 +175,11 @@ struct router_configs {
   }();
 };
 
-/// Rows of the smallest table that an expression looks token ids up in.
-template <class L>
-inline constexpr std::int64_t table_rows = INT64_MAX;
-template <int V, int D>
-inline constexpr std::int64_t table_rows<embedding<V, D>> = V;
-template <int V, int D>
-inline constexpr std::int64_t table_rows<tied_embedding<V, D>> = V;
+/// Token ids that all stages of an expression know.
 template <Expr E>
-constexpr std::int64_t least_table_rows() {
+constexpr std::int64_t least_vocabulary() {
   std::int64_t least = INT64_MAX;
-  leaves<E>::visit([&]<Expr L>(L) { least = std::min(least, table_rows<L>); });
+  leaves<E>::visit([&]<Expr L>(L) { least = std::min(least, L::vocabulary); });
   return least;
 }
 
@@ -193,14 +187,14 @@ constexpr std::int64_t least_table_rows() {
 /// address tells networks apart, and executors too: their activations are of other types.
 struct call_form {
   int in, out;
-  std::int64_t table;  // rows
+  std::int64_t vocabulary;
   std::int64_t cache;  // numbers a token
   bool clocked;
   std::span<config const* const> routers;
 };
 template <Expr E, class X>
 inline constexpr call_form form_of{in_width<E>(),           out_width<E>(),
-                                   least_table_rows<E>(),   cache_width(E{}),
+                                   least_vocabulary<E>(),   cache_width(E{}),
                                    is_observed<E, timings>, router_configs<E>::list};
 
 /// Whether every router can do what is asked, and the log is theirs. A rule, jitter and balance losses are
@@ -276,7 +270,7 @@ FINEGRAIN_ONE_COPY void check_input(call_form const& form, batch const& b,
     throw invalid_argument("the batch has %lld tokens and %lld token ids", shown(b.tokens),
                            shown(b.ids.size()));
   else if (!b.ids.empty() && place<X>::readable(b.ids.data()))  // of others a device makes NaN
-    check_table_ids(b.ids, b.tokens, form.table);
+    check_table_ids(b.ids, b.tokens, form.vocabulary);
   check_sequences<X>(b);
   check_wanted<X>(b, picks);
   check_routing<X>(form.routers, b, training);
