@@ -117,6 +117,20 @@ TEST_CASE("a run comes back to the bit: weights, both moments, steps") {
     }
 }
 
+TEST_CASE("a note stands in a checkpoint's metadata, and changes nothing of what is read back") {
+  folder const here;
+  network net({.deviation = 0.5}), other({.deviation = 0});
+  moments m;
+  fg::save_checkpoint(net, m.state(5), here / "c", "{\"a \\ note\": [0.1]}");
+  CHECK(fg::load_checkpoint(other, m.state(), here / "c") == 5);
+  CHECK(weights_of(other) == weights_of(net));
+  fg::safetensors_file const noted(here / "c");
+  REQUIRE(noted.metadata("note"));
+  CHECK(*noted.metadata("note") == "{\"a \\ note\": [0.1]}");
+  fg::save_checkpoint(net, m.state(5), here / "c");
+  CHECK(!fg::safetensors_file(here / "c").metadata("note"));
+}
+
 TEST_CASE("a checkpoint's weights can be had alone, and only by a network that has them all") {
   folder const here;
   network net({.deviation = 0.5, .seed = 1}), other({.deviation = 0.5, .seed = 2});

@@ -72,13 +72,16 @@ std::vector<tensor_view> checkpoint_tensors(std::vector<weight_entry> const& ent
 
 }  // namespace detail
 
-/// Writes the weights of an expression E and the state of their training, atomically. Throws
-/// invalid_argument, as load_checkpoint does, where an array is shorter than the entries need.
+/// Writes the weights of an expression E and the state of their training, atomically, and a note for
+/// whoever reads the file's metadata ("note"). Throws invalid_argument, as load_checkpoint does, where
+/// an array is shorter than the entries need.
 template <Expr E, class N>
 void save_checkpoint(std::vector<weight_entry> const& entries, std::span<N> weights,
-                     training_state<N> state, std::string const& path) {
-  std::pair<std::string, std::string> const about[] = {{"architecture", describe(E{})},
-                                                       {"format", checkpoint_format}};
+                     training_state<N> state, std::string const& path,
+                     std::string const& note = {}) {
+  std::vector<std::pair<std::string, std::string>> about{{"architecture", describe(E{})},
+                                                         {"format", checkpoint_format}};
+  if (!note.empty()) about.emplace_back("note", note);
   auto const tensors =
       detail::checkpoint_tensors(entries, weights, state.first, state.second, &state.steps);
   write_safetensors(path, tensors, about);
@@ -109,8 +112,8 @@ std::int64_t load_checkpoint(std::vector<weight_entry> const& entries, std::span
 /// The same of a network on the host, whose own weights learn.
 template <Expr E, class X>
 void save_checkpoint(network<E, X>& net, training_state<typename X::scalar> state,
-                     std::string const& path) {
-  save_checkpoint<E>(net.entries(), net.parameters(), state, path);
+                     std::string const& path, std::string const& note = {}) {
+  save_checkpoint<E>(net.entries(), net.parameters(), state, path, note);
 }
 template <Expr E, class X>
 std::int64_t load_checkpoint(network<E, X>& net, training_state<typename X::scalar> state,

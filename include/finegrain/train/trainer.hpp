@@ -177,11 +177,12 @@ class trainer {
   }
 
   /// Writes weights, moments and steps, atomically: a trainer that loads them goes on with the same
-  /// bits. Throws file_error; a file that was there is then still there.
-  void save(std::string const& path) {
+  /// bits. A note goes into the file's metadata. Throws file_error; a file that was there is then still
+  /// there.
+  void save(std::string const& path, std::string const& note = {}) {
     follow();
     auto const all = state_.read(net_.on(), net_.parameters());
-    save_checkpoint<E, N>(net_.entries(), all.weights, {all.first, all.second, steps_}, path);
+    save_checkpoint<E, N>(net_.entries(), all.weights, {all.first, all.second, steps_}, path, note);
   }
   /// Throws file_error, or mismatch if the file is another architecture's: then nothing changes. A
   /// rule in the settings is asked for what it had set when the file was saved, since evaluations and
