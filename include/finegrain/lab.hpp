@@ -23,6 +23,7 @@
 #include "lab/table.hpp"
 #include "lab/claims.hpp"
 #include "lab/routing.hpp"
+#include "lab/training_means.hpp"
 #include "lab/specialisation.hpp"
 #include "lab/svg.hpp"
 #include "lab/curves.hpp"

@@ -26,8 +26,14 @@ struct learner {
   /// Mean cross-entropy in nats, without training, under a request to the routers; log() then tells
   /// where tokens went.
   virtual double evaluate(windows const& w, routing_request const& how = {}) = 0;
-  virtual void save(std::string const& path) = 0;
+  /// What routers did in the last step.
+  virtual routing_log const& step_log() const = 0;
+  virtual void save(std::string const& path, std::string const& note = {}) = 0;
   virtual void load(std::string const& path) = 0;
+  /// Numbers that a function of the user's own may have changed, beside the weights: a run that goes
+  /// on takes those that it had. None where there is no such function.
+  virtual std::vector<double> adapted() = 0;
+  virtual void adapt(std::vector<double> const& numbers) = 0;
   /// Appends so many bytes to a text, having seen its last `context` bytes.
   virtual void write(std::string& text, std::int64_t context, std::int64_t bytes,
                      sampling const& how) const = 0;
@@ -44,6 +50,32 @@ struct learner {
 };
 
 namespace detail {
+
+/// The numbers of an optimiser and of settings that are real: a controller may change them.
+inline std::vector<double*> real_numbers(adamw& optimizer, training& how) {
+  routing_request& r = how.routing;
+  balance_losses& b = r.balance;
+  return {&optimizer.lr,
+          &optimizer.beta1,
+          &optimizer.beta2,
+          &optimizer.epsilon,
+          &optimizer.weight_decay,
+          &how.schedule.last,
+          &how.clip,
+          &how.loss_scale,
+          &how.bias.speed,
+          &b.expert,
+          &b.device,
+          &b.communication,
+          &b.sequence,
+          &b.z,
+          &b.importance,
+          &b.load,
+          &r.capacity,
+          &r.device_capacity,
+          &r.exempt,
+          &r.jitter};
+}
 
 /// How a trainer steps: on the host, as it is told.
 template <class Network, bool Here>
@@ -87,10 +119,14 @@ class stepper<Network, false> {
 /// What a user's own functions do with a network while it learns.
 template <class Network>
 struct own_functions {
+  /// What becomes of the first weights of the run with this seed.
+  std::function<void(Network&, std::uint64_t seed)> start;
   /// What is to be measured, beside the loss. It leaves the weights as they are.
   std::vector<std::function<double(Network&)>> measurements;
   /// A step down a loss; none: down the cross-entropy.
   std::function<step_report(trainer<Network>&, windows const&)> step;
+  /// What is done after each step.
+  std::function<void(trainer<Network>&, step_report const&)> after_step;
 };
 
 /// A network that reads token ids and makes logits over them, and its trainer.
@@ -103,6 +139,7 @@ class learner_of final : public learner {
              training settings, std::shared_ptr<own_functions<Network> const> own = {})
       : net_(start, std::move(on)), train_(net_, optimizer, settings), own_(std::move(own)) {
     log_ = Network::make_log();
+    if (own_ && own_->start) own_->start(net_, start.seed);
   }
 
   /// Throws invalid_argument where such a network cannot be trained so: before hours of others are.
@@ -119,7 +156,10 @@ class learner_of final : public learner {
 
   std::int64_t steps() const override { return train_.steps(); }
   step_report step(windows const& w) override {
-    return own_ && own_->step ? own_->step(train_, w) : stepper_.step(train_, w);
+    if (!own_ || !(own_->step || own_->after_step)) return stepper_.step(train_, w);
+    step_report const did = own_->step ? own_->step(train_, w) : train_.step(w.batch(), w.y);
+    if (own_->after_step) after_step(did);
+    return did;
   }
   double evaluate(windows const& w, routing_request const& how = {}) override {
     batch b = w.batch();
@@ -127,8 +167,21 @@ class learner_of final : public learner {
     b.log = &log_;
     return train_.evaluate(b, w.y);
   }
-  void save(std::string const& path) override { train_.save(path); }
+  routing_log const& step_log() const override { return train_.log(); }
+  void save(std::string const& path, std::string const& note = {}) override {
+    train_.save(path, note);
+  }
   void load(std::string const& path) override { train_.load(path); }
+  std::vector<double> adapted() override {
+    std::vector<double> all;
+    if (own_ && own_->after_step)
+      for (double const* number : numbers()) all.push_back(*number);
+    return all;
+  }
+  void adapt(std::vector<double> const& to) override {
+    auto const all = numbers();
+    for (std::size_t i = 0; i < std::min(all.size(), to.size()); ++i) *all[i] = to[i];
+  }
   void write(std::string& text, std::int64_t context, std::int64_t bytes,
              sampling const& how) const override {
     std::vector<std::int32_t> seen;
@@ -158,6 +211,23 @@ class learner_of final : public learner {
   }
 
  private:
+  std::vector<double*> numbers() {
+    return detail::real_numbers(train_.optimizer(), train_.settings());
+  }
+  /// What a checkpoint does not keep must stay as it is.
+  void after_step(step_report const& did) {
+    std::int64_t const steps = train_.steps();
+    training kept = train_.settings();
+    own_->after_step(train_, did);
+    adamw unused;
+    auto const were = detail::real_numbers(unused, kept), are = numbers();
+    for (std::size_t i = 0; i < are.size(); ++i) *were[i] = *are[i];
+    if (train_.steps() != steps || !(train_.settings() == kept))
+      throw invalid_argument(
+          "your own function after a step may change weights and the real numbers of the optimiser "
+          "and the settings, and makes no step: a run that is resumed knows of nothing else");
+  }
+
   Network net_;
   trainer<Network> train_;
   std::shared_ptr<own_functions<Network> const> own_;

@@ -30,15 +30,19 @@ struct studied_model {
   std::int64_t steps = 0;  // of a run that is at its end
   std::string settings;    // all that decides its runs' bits, the seed apart
   std::vector<std::string> runs;
-  std::vector<std::string> measured = {};  // names of what is measured beside loss and load
+  std::vector<std::string> measured = {};  // names of what is measured beside loss and load:
+                                           // training_means::names, and the user's own
 };
 
 /// A model's runs, measured. Values of different models at one place belong to one seed.
 struct model_results {
   studied_model model;
-  std::vector<double> validation = {};                  // bits of a token at the end, a seed each
-  std::vector<double> tokens = {};                      // the curve's places, in training tokens,
-  number_table curve = {};                              // and at each the seeds' bits,
+  /// Bits of a token at the end, a seed each; NaN of a run that no step changed since the evaluation
+  /// before, since no gradient was finite: it stopped learning before its end.
+  std::vector<double> validation = {};
+  double steps = 0, skipped = 0;    // of all runs; skipped: those without a finite gradient
+  std::vector<double> tokens = {};  // the curve's places, in training tokens,
+  number_table curve = {};          // and at each the seeds' bits,
   std::vector<std::vector<load_balance>> balance = {};  // and how even their experts' load was
   number_table load = {};                   // [layer][expert] at the end, of the first seed
   std::vector<number_table> measured = {};  // of each name, like curve; NaN where there is none
@@ -92,7 +96,7 @@ struct study_results {
         if (m.load.empty()) return std::string("–");
         return text::fixed(estimate_mean(m.balance_at(m.balance.size() - 1, what)).mean, digits);
       };
-      t.add(cells({m.model.name, mean_text(estimate_mean(m.validation)), difference,
+      t.add(cells({marked_name(m), mean_text(estimate_mean(m.validation)), difference,
                    text::rounded(double(m.model.parameters)), text::rounded(double(m.model.active)),
                    text::rounded(double(m.model.flops)),
                    m.tokens_per_second > 0 ? text::rounded(m.tokens_per_second) : "–",
@@ -219,7 +223,18 @@ struct study_results {
            ", seed by seed; active: parameters that a token uses; FLOPs: forward; " +
            (speed ? "tokens/s: in training; " : "") +
            "max/mean load: of the busiest expert of any layer, over its layer's mean; load "
-           "entropy: over that of equal loads, mean of layers.";
+           "entropy: over that of equal loads, mean of layers" +
+           (std::any_of(models.begin(), models.end(),
+                        [](model_results const& m) { return m.skipped > 0; })
+                ? "; skipped: steps without a finite gradient, which changed nothing, and where "
+                  "they "
+                  "were the last ones of a run it has no result."
+                : ".");
+  }
+  static std::string marked_name(model_results const& m) {
+    if (m.skipped == 0) return m.model.name;
+    return m.model.name + " (" + text::shortest(m.skipped) + " of " + text::shortest(m.steps) +
+           " steps skipped)";
   }
   /// A little above the first value after the start: what lies higher tells nothing of the models apart.
   static double height_for(picture::curve const& c) { return c.points[1].y + 0.1; }
@@ -235,9 +250,12 @@ inline study_results gather(std::vector<studied_model> const& models,
     double tokens = 0, seconds = 0;
     for (std::string const& run : m.runs) {
       record const* end = nullptr;
+      double steps = 0;
       for (record const& line : log) {
         if (line.text("run") != run) continue;
         if (line.number("step") == double(m.steps)) end = &line;
+        steps = std::max(steps, line.number("step"));
+        if (double const n = line.number("measured.skipped steps"); n > 0) r.skipped += n;
         auto const place = std::find(r.tokens.begin(), r.tokens.end(), line.number("tokens"));
         std::size_t const i = static_cast<std::size_t>(place - r.tokens.begin());
         if (place == r.tokens.end()) {
@@ -254,8 +272,12 @@ inline study_results gather(std::vector<studied_model> const& models,
       for (record const& line : times)
         if (line.text("run") == run)
           tokens += line.number("tokens"), seconds += line.number("seconds");
+      r.steps += steps;
       if (!end) continue;  // interrupted: it has a curve, and no result
-      r.validation.push_back(end->number("validation"));
+      bool const stopped = end->number("measured.skipped steps") > 0 &&
+                           math::isnan(end->number("measured.gradient norm"));
+      r.validation.push_back(stopped ? std::numeric_limits<double>::quiet_NaN()
+                                     : end->number("validation"));
       if (r.load.empty()) r.load = end->rows("load");
     }
     if (seconds > 0) r.tokens_per_second = tokens / seconds;

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <limits>
 #include <span>
+#include <utility>
 
 #include "../plan/batch.hpp"
 #include "number_table.hpp"
@@ -41,6 +42,8 @@ inline load_balance balance_of(std::span<double const> load) {
 /// Tokens that each expert of each layer was sent, added up over batches.
 class load_count {
  public:
+  load_count() = default;
+  explicit load_count(number_table layers) : layers_(std::move(layers)) {}
   void add(routing_log const& log) {
     if (layers_.size() < log.layers.size()) layers_.resize(log.layers.size());
     for (std::size_t l = 0; l < log.layers.size(); ++l) {

@@ -24,7 +24,8 @@ struct study_settings {
   std::int64_t sequences = 16, length = 128;  // windows of a step, and tokens of a window
   int evaluations = 10;           // beside the one before the first step; part of a run's id,
   std::int64_t validation = 128;  // as are windows of each, or as many as there are
-  double deviation = 0.02;        // of the weights at the start
+  double deviation = 0.02;        // of the weights at the start,
+  bool by_inputs = false;         // over the square root of a matrix's inputs
   adamw optimizer = {};
   finegrain::training training = {};
 
@@ -86,6 +87,7 @@ inline std::string settings_text(study_settings const& s, training const& t) {
   out.add("steps", double(s.steps)).add("sequences", double(s.sequences));
   out.add("length", double(s.length)).add("evaluations", s.evaluations);
   out.add("validation", double(s.validation)).add("deviation", s.deviation);
+  out.add("by_inputs", s.by_inputs);
   out.add("lr", s.optimizer.lr).add("beta1", s.optimizer.beta1).add("beta2", s.optimizer.beta2);
   out.add("epsilon", s.optimizer.epsilon).add("weight_decay", s.optimizer.weight_decay);
   out.add("warmup", double(t.schedule.warmup)).add("schedule", double(t.schedule.steps));

@@ -7,14 +7,19 @@
 #include <cstdio>
 #include <functional>
 #include <limits>
+#include <map>
 #include <memory>
 #include <numbers>
+#include <optional>
 #include <string>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "../base/random.hpp"
 #include "../expr/describe.hpp"
 #include "../io/atomic_file.hpp"
+#include "../io/safetensors.hpp"
 #include "corpus.hpp"
 #include "folder.hpp"
 #include "interrupt.hpp"
@@ -23,6 +28,7 @@
 #include "progress.hpp"
 #include "results.hpp"
 #include "settings.hpp"
+#include "training_means.hpp"
 #include "validation.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -92,9 +98,12 @@ class study {
       throw invalid_argument(
           "a study has one model of each name, which is not empty: \"%.200s\" cannot be added",
           name.c_str());
-    learner_of<Network>::check(optimizer, how);
     study_settings own = settings_;
     own.optimizer = optimizer;
+    std::string const settings = about(name, [&] {
+      learner_of<Network>::check(optimizer, how);
+      return settings_text(own, how);
+    });
     bool const mixed = extent_on(on, 1, true).kept == format::bf16;
     studied_model m{.name = std::move(name),
                     .parameters = parameters(E{}),
@@ -102,20 +111,23 @@ class study {
                     .flops = flops(E{}, settings_.length) / settings_.length,
                     .steps = settings_.steps,
                     .settings = describe(E{}) + full_name<Network>() + "\nmixed precision " +
-                                (mixed ? "1" : "0") + settings_text(own, how) + "\ntext " +
-                                text_hash_ + "\nversion " FINEGRAIN_VERSION "\n",
+                                (mixed ? "1" : "0") + settings + "\ntext " + text_hash_ +
+                                "\nversion " FINEGRAIN_VERSION "\n",
                     .runs = {},
-                    .measured = {}};
+                    .measured = training_means::names(Network::make_log().layers.size())};
     name_runs(m);
     auto const own_to_run = std::make_shared<own_functions<Network>>();
+    std::string const base = m.settings;
     models_.push_back(
         {std::move(m),
          [this, how, optimizer, on, own_to_run](std::uint64_t seed) -> std::unique_ptr<learner> {
            training of_run = how;
            of_run.routing.seed = random_word(how.routing.seed, seed);
-           return std::make_unique<learner_of<Network>>(initialisation{settings_.deviation, seed},
-                                                        on, optimizer, of_run, own_to_run);
-         }});
+           return std::make_unique<learner_of<Network>>(
+               initialisation{settings_.deviation, seed, settings_.by_inputs}, on, optimizer,
+               of_run, own_to_run);
+         },
+         base});
     return {*this, own_to_run};
   }
   template <Expr E, class... A>
@@ -142,7 +154,7 @@ class study {
       for (entry const& e : models_)
         for (int seed = 0; seed < settings_.seeds; ++seed)
           if (find(run_of(e, seed), settings_.steps) == nullptr)
-            if (stop || !train(e, seed, stop)) return false;
+            if (stop || !about(e.name, [&] { return train(e, seed, stop); })) return false;
       return !stop;  // in the last evaluation, too, it is not for what the program does next
     };
     if (train_all()) return true;
@@ -233,8 +245,18 @@ class study {
  private:
   struct entry : studied_model {
     std::function<std::unique_ptr<learner>(std::uint64_t seed)> make;
-    bool own_loss = false;
+    std::string base;                             // the settings without
+    std::map<std::string, std::string> own = {};  // what the user's own functions hold, by kind
   };
+  /// What f() returns; if its arguments do not fit, the sentence begins with the model's name.
+  template <class F>
+  static std::invoke_result_t<F> about(std::string const& model, F const& f) {
+    try {
+      return f();
+    } catch (invalid_argument const& e) {
+      throw invalid_argument("the model \"%.200s\": %s", model.c_str(), e.what());
+    }
+  }
 
   /// Training since the last evaluation.
   struct pace {
@@ -284,10 +306,17 @@ class study {
     std::string const& run = run_of(e, seed);
     auto const start = static_cast<std::uint64_t>(seed);
     auto model = e.make(start);
+    training_means since;  // the last evaluation
     if (find(run, 0) && detail::exists(checkpoint_of(run))) {
       model->load(checkpoint_of(run));
+      auto const kept = note_of(run);
       // A machine that crashed may have kept the checkpoint and lost lines of the log before it.
-      if (!measured_before(run, model->steps())) model = e.make(start);
+      if (kept && measured_before(run, model->steps())) {
+        model->adapt(kept->numbers("adapted"));
+        since = training_means(*kept);
+      } else {
+        model = e.make(start);
+      }
     }
     left_.skip(step_work(e) * double(model->steps()));
 
@@ -295,10 +324,13 @@ class study {
     timer whole, saved;
     bool stopped = false;  // looked at once a step, so that what stops it is saved
     for (pace speed;;) {
-      if (settings_.evaluates_at(model->steps()) && !find(run, model->steps())) {
-        log_.append(measure(*model, e, seed));
-        if (speed.tokens > 0) times_.append(speed.line(run));
-        speed = {};
+      if (settings_.evaluates_at(model->steps())) {
+        if (!find(run, model->steps())) {
+          log_.append(measure(*model, e, seed, since));
+          if (speed.tokens > 0) times_.append(speed.line(run));
+          warn(e, seed, model->steps(), since);
+        }
+        speed = {}, since = {};
       }
       if (model->steps() == settings_.steps) break;
       if (stopped) return false;
@@ -308,10 +340,11 @@ class study {
       step_report const report = model->step(batch);
       speed.tokens += double(report.tokens);
       speed.seconds += step.seconds();
+      since.add(report, model->step_log());
       tell(e, seed, model->steps(), report.loss, speed);
       stopped = bool(stop);
       if (settings_.evaluates_at(model->steps()) || stopped || saved.seconds() > 60) {
-        model->save(checkpoint_of(run));
+        model->save(checkpoint_of(run), since.line().set("adapted", model->adapted()).line());
         saved.restart();
       }
     }
@@ -322,16 +355,34 @@ class study {
     return true;
   }
 
-  record measure(learner& model, entry const& e, int seed) const {
+  record measure(learner& model, entry const& e, int seed, training_means const& since) const {
     answer const a = validate(model, text_, settings_);
     record r;
     r.set("run", run_of(e, seed)).set("model", e.name).set("seed", double(seed));
     r.set("step", double(model.steps())).set("tokens", double(model.steps() * settings_.tokens()));
     r.set("validation", a.mean()).set_rows("load", a.total_load());
-    std::vector<double> const measured = model.measured();
-    for (std::size_t i = 0; i < measured.size(); ++i)
-      r.set("measured." + e.measured[i], measured[i]);
+    std::vector<double> const own = model.measured();
+    std::size_t const others = e.measured.size() - own.size();
+    if (since.steps() > 0) {
+      std::vector<double> const trained = since.values();
+      for (std::size_t i = 0; i < others; ++i) r.set("measured." + e.measured[i], trained[i]);
+    }
+    for (std::size_t i = 0; i < own.size(); ++i)
+      r.set("measured." + e.measured[others + i], own[i]);
     return r;
+  }
+  void warn(entry const& e, int seed, std::int64_t step, training_means const& since) {
+    if (since.skipped() > 0)
+      progress_.say(e.name + seed_text(seed) + ": " + text::shortest(since.skipped()) + " of the " +
+                    text::shortest(since.steps()) + " steps up to step " + std::to_string(step) +
+                    " had no finite gradient, and changed nothing");
+  }
+
+  /// What a checkpoint keeps beside the training's state; nothing if that cannot be read.
+  std::optional<record> note_of(std::string const& run) const {
+    safetensors_file const file(checkpoint_of(run));
+    std::string const* const note = file.metadata("note");
+    return note ? record::parse(*note) : std::nullopt;
   }
 
   /// Whether the log has all that a run measures before a step.
@@ -355,8 +406,8 @@ class study {
   void tell(entry const& e, int seed, std::int64_t step, double loss, pace const& speed) {
     left_.done(step_work(e));
     std::string const learned =
-        e.own_loss ? "loss " + text::fixed(loss, 2)
-                   : text::fixed(loss / std::numbers::ln2, 2) + " bits/" + text_.unit();
+        e.own.contains("loss") ? "loss " + text::fixed(loss, 2)
+                               : text::fixed(loss / std::numbers::ln2, 2) + " bits/" + text_.unit();
     progress_.show(e.name + seed_text(seed) + "  step " + std::to_string(step) + "/" +
                    std::to_string(settings_.steps) + "  " + learned + "  " +
                    text::rounded(speed.tokens / speed.seconds) + " tokens/s  " +

@@ -39,6 +39,8 @@ struct schedule {
     }
     return 1;
   }
+
+  friend bool operator==(schedule const&, schedule const&) = default;
 };
 
 /// The most steps that can be scheduled, or counted: `at` counts in tenths.

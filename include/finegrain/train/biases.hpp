@@ -21,6 +21,8 @@ struct bias_update {
   double speed = 0;       // gamma; V3: 0.001, then 0
   bool centre = false;    // and then their mean is taken off: no choice changes
   bool quantile = false;  // in place of speed
+
+  friend bool operator==(bias_update const&, bias_update const&) = default;
 };
 
 /// Where a router's selection biases are among the weights; -1: it has none.

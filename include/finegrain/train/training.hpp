@@ -39,6 +39,8 @@ struct training {
   std::vector<weight_group> groups = {};
   training_rule const* rule = nullptr;  // asked before each step; not owned
   update_rule const* update = nullptr;  // an optimiser of your own; not owned
+
+  friend bool operator==(training const&, training const&) = default;
 };
 
 /// The same losses of a loss that is `scale` times as large. Throws invalid_argument where a rule of
