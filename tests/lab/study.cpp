@@ -332,6 +332,43 @@ TEST_CASE("A model may be trained otherwise than the others: another run") {
   CHECK(alone.results().of("d").model.runs == study.results().of("d").model.runs);
 }
 
+TEST_CASE("A model may have other steps and batches than the others: those of a study with such") {
+  folder const dir;
+  auto const how = settings(dir / "a");
+  fg::study study(text(), how, nullptr);
+  auto other = study.settings();
+  other.steps = 11, other.sequences = 3, other.evaluations = 4, other.deviation = 0.2;
+  study.add<tiny<base>>("usual");
+  study.add<tiny<base>>("same", study.settings());
+  study.add<tiny<base>>("other", other);
+  REQUIRE(study.run());
+  auto const all = study.report("Loss");
+  CHECK(all.of("same").model.runs == all.of("usual").model.runs);
+  CHECK(all.of("usual").tokens.back() == 7 * 2 * 16);
+  CHECK(all.of("other").tokens.back() == 11 * 3 * 16);
+  CHECK(all.of("other").curve.size() == 5);
+  CHECK(fg::means(study.ask("other")) == all.of("other").validation);
+
+  auto apart = settings(dir / "b");
+  apart.steps = 11, apart.sequences = 3, apart.evaluations = 4, apart.deviation = 0.2;
+  fg::study alone(text(), apart, nullptr);
+  alone.add<tiny<base>>("other");
+  REQUIRE(alone.run());
+  CHECK(alone.results().of("other").model.runs == all.of("other").model.runs);
+  CHECK(alone.results().of("other").validation == all.of("other").validation);
+
+  auto const refused = [&](auto change, char const* words) {
+    auto none = study.settings();
+    change(none);
+    CHECK_THROWS_WITH(study.add<tiny<base>>("x", none), ContainsSubstring(words));
+  };
+  refused([](auto& s) { s.length = 8; }, "the model \"x\": folders, seeds, the length of windows");
+  refused([](auto& s) { s.seeds = 1; }, "folders, seeds");
+  refused([](auto& s) { s.validation = 2; }, "how many validate");
+  refused([](auto& s) { s.out = "c"; }, "folders, seeds");
+  refused([](auto& s) { s.steps = 0; }, "the model \"x\": a study needs at least one step");
+}
+
 TEST_CASE("A model that cannot be trained as it is to be is refused as it is added") {
   folder const dir;
   fg::study study(text(), settings(dir.path), nullptr);
@@ -592,8 +629,7 @@ TEST_CASE(
   CHECK(all.of("plain").measured_as("largest") == nullptr);
   auto const names = all.measured();
   REQUIRE(names.size() > 2);
-  CHECK(std::vector(names.end() - 2, names.end()) ==
-        std::vector<std::string>{"largest", "steps"});
+  CHECK(std::vector(names.end() - 2, names.end()) == std::vector<std::string>{"largest", "steps"});
   fg::number_table const& largest_of = *m.measured_as("largest");
   REQUIRE(largest_of.size() == m.tokens.size());
   for (int seed = 0; seed < 2; ++seed) {

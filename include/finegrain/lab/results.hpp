@@ -226,9 +226,8 @@ struct study_results {
            "entropy: over that of equal loads, mean of layers" +
            (std::any_of(models.begin(), models.end(),
                         [](model_results const& m) { return m.skipped > 0; })
-                ? "; skipped: steps without a finite gradient, which changed nothing, and where "
-                  "they "
-                  "were the last ones of a run it has no result."
+                ? "; skipped: steps without a finite gradient, which changed nothing; a run that "
+                  "ended in such steps has no result."
                 : ".");
   }
   static std::string marked_name(model_results const& m) {

@@ -61,10 +61,7 @@ class study {
         times_(settings_.pool + "/time.jsonl"),
         asked_(settings_.pool + "/asked.jsonl"),
         progress_(tell) {
-    if (settings_.steps < 1 || settings_.seeds < 1 || settings_.evaluations < 1)
-      throw invalid_argument("a study needs at least one step, one seed and one evaluation");
-    if (settings_.sequences < 1 || settings_.validation < 1)
-      throw invalid_argument("a study needs windows to train on and to validate with");
+    check(settings_);
     settings_.validation =
         std::min(settings_.validation, text_.validation_windows(settings_.length));
     std::int64_t const texts = text_.texts();
@@ -90,6 +87,16 @@ class study {
   template <class Network>
   added<Network> add(std::string name, training const& how, adamw const& optimizer,
                      typename Network::executor on = {}) {
+    study_settings own = settings_;
+    own.training = how;
+    own.optimizer = optimizer;
+    return add<Network>(std::move(name), own, on);
+  }
+  /// With settings() changed for this model: it may have other steps, sequences, evaluations and first
+  /// weights too, and is validated by the same windows as the others.
+  template <class Network>
+  added<Network> add(std::string name, study_settings const& own,
+                     typename Network::executor on = {}) {
     using E = typename Network::expression;
     if (Network::out != text_.vocabulary())
       throw invalid_argument("a model of %lld logits cannot learn a text of %d different tokens",
@@ -98,18 +105,22 @@ class study {
       throw invalid_argument(
           "a study has one model of each name, which is not empty: \"%.200s\" cannot be added",
           name.c_str());
-    study_settings own = settings_;
-    own.optimizer = optimizer;
     std::string const settings = about(name, [&] {
-      learner_of<Network>::check(optimizer, how);
-      return settings_text(own, how);
+      check(own);
+      if (own.out != settings_.out || own.pool != settings_.pool || own.seeds != settings_.seeds ||
+          own.length != settings_.length || own.validation != settings_.validation)
+        throw invalid_argument(
+            "folders, seeds, the length of windows and how many validate are a study's, for all "
+            "models: a model's settings are those of study.settings(), changed otherwise");
+      learner_of<Network>::check(own.optimizer, own.training);
+      return settings_text(own, own.training);
     });
     bool const mixed = extent_on(on, 1, true).kept == format::bf16;
     studied_model m{.name = std::move(name),
                     .parameters = parameters(E{}),
                     .active = active_parameters(E{}),
                     .flops = flops(E{}, settings_.length) / settings_.length,
-                    .steps = settings_.steps,
+                    .steps = own.steps,
                     .settings = describe(E{}) + full_name<Network>() + "\nmixed precision " +
                                 (mixed ? "1" : "0") + settings + "\ntext " + text_hash_ +
                                 "\nversion " FINEGRAIN_VERSION "\n",
@@ -118,16 +129,15 @@ class study {
     name_runs(m);
     auto const own_to_run = std::make_shared<own_functions<Network>>();
     std::string const base = m.settings;
-    models_.push_back(
-        {std::move(m),
-         [this, how, optimizer, on, own_to_run](std::uint64_t seed) -> std::unique_ptr<learner> {
-           training of_run = how;
-           of_run.routing.seed = random_word(how.routing.seed, seed);
-           return std::make_unique<learner_of<Network>>(
-               initialisation{settings_.deviation, seed, settings_.by_inputs}, on, optimizer,
-               of_run, own_to_run);
-         },
-         base});
+    models_.push_back({std::move(m),
+                       [own, on, own_to_run](std::uint64_t seed) -> std::unique_ptr<learner> {
+                         training of_run = own.training;
+                         of_run.routing.seed = random_word(own.training.routing.seed, seed);
+                         return std::make_unique<learner_of<Network>>(
+                             initialisation{own.deviation, seed, own.by_inputs}, on, own.optimizer,
+                             of_run, own_to_run);
+                       },
+                       own, base});
     return {*this, own_to_run};
   }
   template <Expr E, class... A>
@@ -148,12 +158,11 @@ class study {
     left_ = {};
     for (entry const& e : models_)
       for (int seed = 0; seed < settings_.seeds; ++seed)
-        if (find(run_of(e, seed), settings_.steps) == nullptr)
-          left_.expect(step_work(e) * double(settings_.steps));
+        if (!end_of(e, seed)) left_.expect(step_work(e) * double(e.steps));
     auto const train_all = [&] {
       for (entry const& e : models_)
         for (int seed = 0; seed < settings_.seeds; ++seed)
-          if (find(run_of(e, seed), settings_.steps) == nullptr)
+          if (!end_of(e, seed))
             if (stop || !about(e.name, [&] { return train(e, seed, stop); })) return false;
       return !stop;  // in the last evaluation, too, it is not for what the program does next
     };
@@ -200,7 +209,7 @@ class study {
             std::ssize(r.numbers("bits")) == text_.texts())  // equal tokens, divided otherwise
           known = &r;
       if (!known) {
-        asked_.append(validate(*made(e, seed, trained), text_, settings_, how)
+        asked_.append(validate(*made(e, seed, trained), text_, e.how, how)
                           .line(record().set("run", run_of(e, seed)).set("request", question)));
         known = &asked_.records().back();
       }
@@ -229,7 +238,7 @@ class study {
     entry const* best = nullptr;
     double least = std::numeric_limits<double>::infinity();  // NaN is none
     for (entry const& e : models_)
-      if (record const* r = find(run_of(e, 0), settings_.steps))
+      if (record const* r = end_of(e, 0))
         if (double const bits = r->number("validation"); bits < least) best = &e, least = bits;
     if (!best) return {};
     auto const model = made(*best, 0, true);
@@ -245,6 +254,7 @@ class study {
  private:
   struct entry : studied_model {
     std::function<std::unique_ptr<learner>(std::uint64_t seed)> make;
+    study_settings how;
     std::string base;                             // the settings without
     std::map<std::string, std::string> own = {};  // what the user's own functions hold, by kind
   };
@@ -293,7 +303,7 @@ class study {
     throw invalid_argument("the study has no model named \"%.200s\"", model.c_str());
   }
   std::unique_ptr<learner> made(entry const& e, int seed, bool trained) const {
-    if (trained && !find(run_of(e, seed), settings_.steps))
+    if (trained && !end_of(e, seed))
       throw invalid_argument("the model \"%.200s\" is not trained yet: run() does it",
                              e.name.c_str());
     auto model = e.make(static_cast<std::uint64_t>(seed));
@@ -311,7 +321,7 @@ class study {
       model->load(checkpoint_of(run));
       auto const kept = note_of(run);
       // A machine that crashed may have kept the checkpoint and lost lines of the log before it.
-      if (kept && measured_before(run, model->steps())) {
+      if (kept && measured_before(e, seed, model->steps())) {
         model->adapt(kept->numbers("adapted"));
         since = training_means(*kept);
       } else {
@@ -324,7 +334,7 @@ class study {
     timer whole, saved;
     bool stopped = false;  // looked at once a step, so that what stops it is saved
     for (pace speed;;) {
-      if (settings_.evaluates_at(model->steps())) {
+      if (e.how.evaluates_at(model->steps())) {
         if (!find(run, model->steps())) {
           log_.append(measure(*model, e, seed, since));
           if (speed.tokens > 0) times_.append(speed.line(run));
@@ -332,34 +342,34 @@ class study {
         }
         speed = {}, since = {};
       }
-      if (model->steps() == settings_.steps) break;
+      if (model->steps() == e.steps) break;
       if (stopped) return false;
 
       timer const step;
-      text_.draw(start, model->steps(), settings_.sequences, settings_.length, batch);
+      text_.draw(start, model->steps(), e.how.sequences, e.how.length, batch);
       step_report const report = model->step(batch);
       speed.tokens += double(report.tokens);
       speed.seconds += step.seconds();
       since.add(report, model->step_log());
       tell(e, seed, model->steps(), report.loss, speed);
       stopped = bool(stop);
-      if (settings_.evaluates_at(model->steps()) || stopped || saved.seconds() > 60) {
+      if (e.how.evaluates_at(model->steps()) || stopped || saved.seconds() > 60) {
         model->save(checkpoint_of(run), since.line().set("adapted", model->adapted()).line());
         saved.restart();
       }
     }
     progress_.say(e.name + seed_text(seed) + ": " +
-                  text::fixed(find(run, settings_.steps)->number("validation"), 3) + " bits/" +
-                  text_.unit() + " after " + std::to_string(settings_.steps) + " steps, " +
+                  text::fixed(end_of(e, seed)->number("validation"), 3) + " bits/" + text_.unit() +
+                  " after " + std::to_string(e.steps) + " steps, " +
                   text::duration(whole.seconds()));
     return true;
   }
 
   record measure(learner& model, entry const& e, int seed, training_means const& since) const {
-    answer const a = validate(model, text_, settings_);
+    answer const a = validate(model, text_, e.how);
     record r;
     r.set("run", run_of(e, seed)).set("model", e.name).set("seed", double(seed));
-    r.set("step", double(model.steps())).set("tokens", double(model.steps() * settings_.tokens()));
+    r.set("step", double(model.steps())).set("tokens", double(model.steps() * e.how.tokens()));
     r.set("validation", a.mean()).set_rows("load", a.total_load());
     std::vector<double> const own = model.measured();
     std::size_t const others = e.measured.size() - own.size();
@@ -386,9 +396,9 @@ class study {
   }
 
   /// Whether the log has all that a run measures before a step.
-  bool measured_before(std::string const& run, std::int64_t step) const {
+  bool measured_before(entry const& e, int seed, std::int64_t step) const {
     for (std::int64_t s = 0; s < step; ++s)
-      if (settings_.evaluates_at(s) && !find(run, s)) return false;
+      if (e.how.evaluates_at(s) && !find(run_of(e, seed), s)) return false;
     return true;
   }
   record const* find(std::string const& run, std::int64_t step) const {
@@ -396,9 +406,11 @@ class study {
       if (r.text("run") == run && r.number("step") == double(step)) return &r;
     return nullptr;
   }
+  /// What a run measured at its end, or null before.
+  record const* end_of(entry const& e, int seed) const { return find(run_of(e, seed), e.steps); }
 
   double step_work(entry const& e) const {
-    return 3 * double(e.flops) * double(settings_.tokens()) + 10 * double(e.parameters);
+    return 3 * double(e.flops) * double(e.how.tokens()) + 10 * double(e.parameters);
   }
   std::string seed_text(int seed) const {
     return settings_.seeds > 1 ? " seed " + std::to_string(seed) : std::string();
@@ -409,11 +421,17 @@ class study {
         e.own.contains("loss") ? "loss " + text::fixed(loss, 2)
                                : text::fixed(loss / std::numbers::ln2, 2) + " bits/" + text_.unit();
     progress_.show(e.name + seed_text(seed) + "  step " + std::to_string(step) + "/" +
-                   std::to_string(settings_.steps) + "  " + learned + "  " +
+                   std::to_string(e.steps) + "  " + learned + "  " +
                    text::rounded(speed.tokens / speed.seconds) + " tokens/s  " +
                    text::duration(left_.seconds()) + " left");
   }
 
+  static void check(study_settings const& s) {
+    if (s.steps < 1 || s.seeds < 1 || s.evaluations < 1)
+      throw invalid_argument("a study needs at least one step, one seed and one evaluation");
+    if (s.sequences < 1 || s.validation < 1)
+      throw invalid_argument("a study needs windows to train on and to validate with");
+  }
   void prepare_folders() {
     if (settings_.pool.empty()) settings_.pool = settings_.out;
     make_folder(settings_.out);
