@@ -383,7 +383,7 @@ class study {
   }
   void warn(entry const& e, int seed, std::int64_t step, training_means const& since) {
     if (since.skipped() > 0)
-      progress_.say(e.name + seed_text(seed) + ": " + text::shortest(since.skipped()) + " of the " +
+      progress_.say(e.name + seed_text(seed) + ": " + text::shortest(since.skipped()) + " of " +
                     text::shortest(since.steps()) + " steps up to step " + std::to_string(step) +
                     " had no finite gradient, and changed nothing");
   }
