@@ -25,7 +25,8 @@ class training_means {
     std::vector<std::string> all{"training loss", "balance loss", "gradient norm", "skipped steps"};
     if (routers == 0) return all;
     all.insert(all.end(), {"training load", "dropped"});
-    for (std::size_t r = 0; routers > 1 && r < routers; ++r) all.push_back("dropped." + std::to_string(r));
+    for (std::size_t r = 0; routers > 1 && r < routers; ++r)
+      all.push_back("dropped." + std::to_string(r));
     return all;
   }
 
