@@ -39,7 +39,10 @@
 
 // The instruction set that this translation unit is compiled for, as far as finegrain's code asks for
 // it. What depends on it stands in a namespace of this name, and the `cpu` executor's type carries it:
-// files built with different -march flags then never share a function whose text differs.
+// kernels, plans and networks on cpu of files built with different -march flags are then apart. All other
+// inline functions, these headers' and the standard library's, have one name whatever the flags, and the
+// linker keeps any file's: a program of such files runs where all of their sets do. The variants of
+// finegrain_for_each_isa share none.
 // FINEGRAIN_BYTE_PRODUCTS is, where vectors have it, the instruction that adds four products of bytes.
 #if defined(__CUDACC__)  // nvcc drops pragmas that the cpu's kernels need: code of another speed
 #define FINEGRAIN_ISA nvcc

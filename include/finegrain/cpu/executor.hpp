@@ -39,8 +39,8 @@ struct weight_copy {
 /// Vectorised and threaded. Weights, activations, sums and gradients are f32. `products` says what the
 /// operands of large products are rounded to: f32, or bf16, which is mixed precision: what experts keep
 /// for backward is then bf16 too; routers and attention's softmax stay in f32. Its name carries the
-/// instruction set that this file is compiled for, so that differently compiled files never share one
-/// inline function.
+/// instruction set that this file is compiled for, so that files compiled for different ones have kernels
+/// and networks of their own; what they do share, and what that means, base/platform.hpp says.
 struct cpu {
   using scalar = float;
   static constexpr char const* isa = FINEGRAIN_TEXT(FINEGRAIN_ISA);
