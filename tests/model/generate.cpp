@@ -325,6 +325,15 @@ TEST_CASE("top_k keeps the k likeliest, top_p the fewest that reach p") {
   CHECK(shares({.temperature = 1, .top_p = 0.75}, logits)[1] > 0.1);
 }
 
+TEST_CASE("a text of a network that keeps nothing of earlier tokens follows from the last one") {
+  fg::network<fg::then<fg::embedding<32, 16>, fg::head<16, 32>>, fg::cpu> const net(
+      {.deviation = 0.4, .seed = 1});
+  std::vector<std::int32_t> const prompt{3, 1, 4};
+  auto const ids = generated(net, prompt, 6);
+  CHECK(ids.size() == 6);
+  CHECK(generated(net, std::span(prompt).last(1), 6) == ids);
+}
+
 TEST_CASE("equal logits: the lowest id; NaN: last; an infinite one: always") {
   double const nan = NAN, inf = INFINITY;
   CHECK(draws({}, {1, 3, 3, 2}, 1)[0] == 1);

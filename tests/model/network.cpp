@@ -316,6 +316,10 @@ TEMPLATE_TEST_CASE("a cache of another network is refused", "", EXECUTORS) {
   CHECK_THROWS_AS(net.make_cache(-1), fg::invalid_argument);
   CHECK_THROWS_AS(net.make_cache(1, 0), fg::invalid_argument);
   CHECK_THROWS_AS(net.make_cache(1, INT64_MAX / 8), fg::invalid_argument);
+  using forgetful = fg::network<fg::linear<16, 16>, TestType>;
+  CHECK_THROWS_WITH(forgetful::make_cache(8),
+                    "there is no cache for this network: no stage of it keeps anything of earlier "
+                    "tokens, as attention does");
 }
 
 TEMPLATE_TEST_CASE("positions may be given in place of 0, 1, 2, ...", "", EXECUTORS) {

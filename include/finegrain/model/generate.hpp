@@ -161,7 +161,8 @@ void generate(inference<Net, E, X> const& net, std::span<id_list const> prompts,
 
   std::int64_t const rows = std::min(all, std::max(most, static_cast<std::int64_t>(sequences)));
   sampler draw(how, vocabulary);
-  auto cache = net.make_cache(longest + count - 1, static_cast<std::int64_t>(sequences));
+  auto cache = detail::empty_cache<X>(cache_width(E{}), longest + count - 1,
+                                      static_cast<std::int64_t>(sequences));
   typename place<X>::template buffer<S> const logits(
       (Net::picks_rows ? std::min(rows, static_cast<std::int64_t>(sequences)) : rows) * vocabulary);
   typename place<X>::template buffer<std::byte> const memory(

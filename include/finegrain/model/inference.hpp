@@ -15,6 +15,21 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
+namespace detail {
+
+/// An empty cache of `width` numbers a token, which may be none.
+template <class X>
+FINEGRAIN_ONE_COPY cache_of<X> empty_cache(std::int64_t width, std::int64_t tokens,
+                                           std::int64_t sequences) {
+  if (tokens < 0 || sequences < 1 ||
+      tokens > INT64_MAX / std::max<std::int64_t>(width, 1) / sequences)
+    throw invalid_argument("there can be no cache for %lld sequences of %lld tokens",
+                           shown(sequences), shown(tokens));
+  return cache_of<X>(width, tokens, sequences);
+}
+
+}  // namespace detail
+
 /// What a network on X works with, whatever its expression: its executor and its workspace. Sizes are
 /// run-time numbers, so that all networks share one body of code.
 template <class X>
@@ -124,14 +139,15 @@ class inference : public workplace<X> {
     run(b, x, y, workspace, false, cache);
   }
   /// An empty cache for sequences of at most `tokens` each. A batch with it has as many sequences;
-  /// one that has nothing to say is empty.
+  /// one that has nothing to say is empty. Throws invalid_argument where there can be none, and of a
+  /// network that keeps nothing from pass to pass.
   static cache_of<X> make_cache(std::int64_t tokens, std::int64_t sequences = 1) {
     constexpr std::int64_t width = cache_width(E{});
-    if (tokens < 0 || sequences < 1 ||
-        tokens > INT64_MAX / std::max<std::int64_t>(width, 1) / sequences)
-      throw invalid_argument("there can be no cache for %lld sequences of %lld tokens",
-                             detail::shown(sequences), detail::shown(tokens));
-    return cache_of<X>(width, tokens, sequences);
+    if (width == 0)
+      throw invalid_argument(
+          "there is no cache for this network: no stage of it keeps anything of earlier tokens, as "
+          "attention does");
+    return detail::empty_cache<X>(width, tokens, sequences);
   }
   /// A log with room for what every router reports; and for each token's experts and weights, in
   /// batches of up to so many tokens.
