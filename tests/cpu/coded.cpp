@@ -33,7 +33,8 @@ struct coded {
     std::fill_n(memory.data(), memory.size(), std::byte{0xff});
     fg::arena arena(memory.data(), memory.size());
     panels = simd::panels<F>(arena, count, rows, cols, sides);
-    panels.fill(fg::cpu(), {first, count, rows, cols}, {second, count, rows, cols});
+    simd::fill_panels(fg::cpu(), panels, {first, count, rows, cols});
+    if (second) simd::fill_panels(fg::cpu(), panels, {second, count, rows, cols}, 0, 1);
   }
   static std::int64_t bytes(std::int64_t count, std::int64_t rows, std::int64_t cols, int sides) {
     fg::arena counting;

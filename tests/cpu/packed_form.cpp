@@ -150,7 +150,8 @@ void check(std::int64_t rows, std::int64_t cols, int sides) {
   auto const side = [&](std::size_t s) {
     return fg::stack<float const>{w.sides[s].data(), 2, rows, cols};
   };
-  panels.fill(fg::cpu(), side(0), sides == 2 ? side(1) : fg::stack<float const>{});
+  for (int s = 0; s < sides; ++s)
+    fg::simd::fill_panels(fg::cpu(), panels, side(std::size_t(s)), 0, s);
   auto const right = expected<F>(w, words(fg::packed_form<fg::cpu>::text<F>()));
   CAPTURE(rows, cols, sides, fg::packed_form<fg::cpu>::text<F>());
   REQUIRE(std::int64_t(right.size()) <= memory.size());

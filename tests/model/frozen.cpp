@@ -5,6 +5,7 @@
 #include <finegrain/expr/describe.hpp>
 #include <finegrain/model/frozen.hpp>
 #include <finegrain/model/generate.hpp>
+#include <memory>
 
 #include "../catch.hpp"
 #include "../cpu/layer.hpp"
@@ -30,6 +31,27 @@ struct scaled : fg::stage<37> {
     constexpr explicit weights(Bind& bind)
         : factor(bind.matrix("factor", 1, 37, fg::role::projection)) {}
   };
+};
+
+/// Weights that are there when they are asked for, and until others are.
+struct weights_at_hand {
+  struct range {
+    std::int64_t first, count;
+  };
+  float const* all;
+  std::int64_t first = 0;
+  std::vector<range>* asked = nullptr;
+  std::shared_ptr<std::vector<float>> room = std::make_shared<std::vector<float>>();
+
+  friend weights_at_hand operator+(weights_at_hand w, std::int64_t n) {
+    w.first += n;
+    return w;
+  }
+  float const* numbers(std::int64_t count) const {
+    if (asked) asked->push_back({first, count});
+    room->assign(all + first, all + first + count);
+    return room->data();
+  }
 };
 
 /// The largest difference of two outputs, in units of the largest number.
@@ -111,6 +133,51 @@ TEST_CASE("weights that are not finite are not quantised") {
   CHECK_THROWS_WITH(fg::quantize<int4>(net),
                     ContainsSubstring("\"experts.3.gate\" has a weight that is not finite"));
   CHECK_NOTHROW(fg::quantize<bf16>(net));
+}
+
+TEST_CASE("nor are those of an array, or of a source that makes them as they are asked for") {
+  using E = fg::then<fg::linear<odd.hidden, odd.hidden>, fg::mixture<odd>>;
+  for (std::string const name :
+       {"linear.weight", "mixture.router", "mixture.shared.up", "mixture.experts.3.down"}) {
+    INFO(name);
+    fg::network<E, fg::cpu> net;
+    auto const array = [&] { return std::as_const(net).parameters().data(); };
+    CHECK_NOTHROW(fg::frozen<E, fg::cpu, int4>(fg::cpu(), array()));
+    net.weight(name)(0, 3) = poison;
+    std::string const words =
+        "\"" + name + "\" has a weight that is not finite and cannot be quantised";
+    CHECK_THROWS_WITH((fg::frozen<E, fg::cpu, int4>(fg::cpu(), array())), words);
+    CHECK_THROWS_WITH((fg::frozen<E, fg::cpu, int4>(fg::cpu(), weights_at_hand{array()})), words);
+    CHECK_NOTHROW(fg::frozen<E, fg::cpu, bf16>(fg::cpu(), array()));
+  }
+  // What stands between weights is none.
+  std::vector<float> numbers(std::size_t(fg::weights_size<E>()), poison);
+  for (auto const& w : fg::list_weights<E>())
+    std::fill_n(numbers.begin() + w.offset, w.rows * w.cols, 0.5f);
+  CHECK_NOTHROW(fg::frozen<E, fg::cpu, int4>(fg::cpu(), numbers.data()));
+}
+
+TEMPLATE_TEST_CASE_SIG("a source is asked for a few experts at a time, and all of it once", "",
+                       ((fg::format F), F), f32, bf16, int8, int4) {
+  constexpr fg::config wide{.hidden = 1024, .width = 1024, .routed = 9, .top_k = 2, .shared = 1};
+  using E = fg::mixture<wide>;
+  fg::thread_pool pool(2);
+  fg::network<E, fg::cpu> const net({.deviation = 0.2, .seed = 4}, fg::cpu(pool));
+  weights_at_hand source{net.parameters().data()};
+  std::vector<weights_at_hand::range> asked;
+  source.asked = &asked;
+  fg::frozen<E, fg::cpu, F> const made(net.on(), source);
+  fg::frozen<E, fg::cpu, F> const whole(net);
+  auto const right = whole.packed(), got = made.packed();
+  for (auto const& place : decltype(made)::arrays())
+    CHECK(std::memcmp(got.data() + place.at, right.data() + place.at, std::size_t(place.bytes)) ==
+          0);
+  std::int64_t end = 0, most = 0;
+  for (auto const& r : asked) {
+    CHECK(r.first >= end);
+    end = r.first + r.count, most = std::max(most, r.count);
+  }
+  CHECK(most == 4 * 1024 * 1024);
 }
 
 TEST_CASE("frozen layers choose and weigh as the network does, whatever the kind of router") {

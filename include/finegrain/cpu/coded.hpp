@@ -203,60 +203,16 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
     return one;
   }
 
-  /// Quantises the weights, count x (rows, cols) each.
-  void fill(cpu const& on, stack<float const> first, stack<float const> second = {}) const {
-    if constexpr (in_matrices<products>) require_matrix_registers();
-    std::int64_t const sharing = std::max<std::int64_t>(1, code::outputs / width());  // panels
-    std::int64_t const groups = ceil_div(size(), sharing);
-    on.threads(count * groups, [&](std::int64_t task, int) {
-      std::int64_t const i = task / groups, p = task % groups * sharing;
-      for (int j = 0; j < vectors; ++j)
-        pack(sides == 2 && j == 1 ? second[i] : first[i], j, i, p, std::min(size(), p + sharing));
-    });
+  /// Panels whose rows may share scales.
+  constexpr std::int64_t together() const {
+    return std::max<std::int64_t>(1, code::outputs / width());
   }
-
- private:
-  constexpr code_layout<F> layout() const { return {cols}; }
-  constexpr std::int64_t matrix_bytes() const { return size() * layout().panel_bytes(); }
-
-  /// put(k, columns) for every `lanes` numbers [k, k + lanes) of `count` of rows [top, top + lanes), as columns;
-  /// from number `there` on, and for rows that are missing, they are 0.
-  template <class Put>
-  static void each_columns(finegrain::matrix<float const> w, std::int64_t top, std::int64_t begin,
-                           std::int64_t there, std::int64_t count, Put&& put) {
-    float const* from[lanes];
-    std::int64_t const n = std::clamp<std::int64_t>(w.rows - top, 0, lanes);
-    for (int r = 0; r < lanes; ++r) from[r] = r < n ? w.row(top + r) + begin : nullptr;
-    for (std::int64_t k = 0; k < count; k += lanes) {
-      vec columns[lanes]{};
-      if (n == lanes && k + lanes <= there) {
-        transpose(from, k, columns);
-      } else if (k < there) {
-        float const* here[lanes];
-        for (int r = 0; r < lanes; ++r) here[r] = r < n ? from[r] + k : nullptr;
-        transpose(here, n, std::min<std::int64_t>(lanes, there - k), columns);
-      }
-      put(k, columns);
-    }
-  }
-  /// The first of those of the largest magnitude, of each row.
-  static vec most_of(finegrain::matrix<float const> w, std::int64_t top, std::int64_t begin,
-                     std::int64_t count) {
-    vec most{};
-    each_columns(w, top, begin, count, count, [&](std::int64_t, vec const(&columns)[lanes]) {
-      FINEGRAIN_UNROLL
-      for (int i = 0; i < lanes; ++i)
-        most = magnitude(columns[i]) > magnitude(most) ? columns[i] : most;
-    });
-    return most;
-  }
-
-  /// Vector j of panels [p, last) of matrix i, whose rows may share scales.
+  /// Vector j of panels [p, last), these, of matrix i, from weights (rows, cols).
   void pack(finegrain::matrix<float const> w, int j, std::int64_t i, std::int64_t p,
             std::int64_t last) const {
     auto const at = layout();
     constexpr int n = step_numbers<F>, all = (1 << code::bits) - 1;
-    std::int64_t const top = p * width() + (sides == 1 ? j * lanes : 0);
+    std::int64_t const top = first_row(p, j);
     for (std::int64_t b = 0; b < at.blocks(); ++b) {
       std::int64_t const step = b * at.block_steps(), k = step * n;
       std::int64_t const stop = std::min(at.steps(), step + at.block_steps());
@@ -295,6 +251,42 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
                      });
       }
     }
+  }
+
+ private:
+  constexpr code_layout<F> layout() const { return {cols}; }
+  constexpr std::int64_t matrix_bytes() const { return size() * layout().panel_bytes(); }
+
+  /// put(k, columns) for every `lanes` numbers [k, k + lanes) of `count` of rows [top, top + lanes), as columns;
+  /// from number `there` on, and for rows that are missing, they are 0.
+  template <class Put>
+  static void each_columns(finegrain::matrix<float const> w, std::int64_t top, std::int64_t begin,
+                           std::int64_t there, std::int64_t count, Put&& put) {
+    float const* from[lanes];
+    std::int64_t const n = std::clamp<std::int64_t>(w.rows - top, 0, lanes);
+    for (int r = 0; r < lanes; ++r) from[r] = r < n ? w.row(top + r) + begin : nullptr;
+    for (std::int64_t k = 0; k < count; k += lanes) {
+      vec columns[lanes]{};
+      if (n == lanes && k + lanes <= there) {
+        transpose(from, k, columns);
+      } else if (k < there) {
+        float const* here[lanes];
+        for (int r = 0; r < lanes; ++r) here[r] = r < n ? from[r] + k : nullptr;
+        transpose(here, n, std::min<std::int64_t>(lanes, there - k), columns);
+      }
+      put(k, columns);
+    }
+  }
+  /// The first of those of the largest magnitude, of each row.
+  static vec most_of(finegrain::matrix<float const> w, std::int64_t top, std::int64_t begin,
+                     std::int64_t count) {
+    vec most{};
+    each_columns(w, top, begin, count, count, [&](std::int64_t, vec const(&columns)[lanes]) {
+      FINEGRAIN_UNROLL
+      for (int i = 0; i < lanes; ++i)
+        most = magnitude(columns[i]) > magnitude(most) ? columns[i] : most;
+    });
+    return most;
   }
 };
 

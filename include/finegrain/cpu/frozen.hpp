@@ -19,12 +19,18 @@ struct frozen_product {
   constexpr frozen_product(arena& memory, std::int64_t in, std::int64_t out)
       : weight(memory, 1, out, in) {}
   void fill(cpu const& on, float const* numbers) const {
-    weight.fill(on, {numbers, 1, weight.rows, weight.cols});
+    simd::fill_panels(on, weight, {numbers, 1, weight.rows, weight.cols});
   }
 };
 
 inline void copy_numbers(matrix<float const> from, matrix<float> to) {
   std::copy_n(from.data, to.size(), to.data);
+}
+
+/// Numbers that stand at `from`, if there are any: plan/frozen.hpp.
+template <class W>
+void copy_from(W const& from, matrix<float> to) {
+  if (to.size() > 0) std::copy_n(finegrain::detail::numbers(from, to.size()), to.size(), to.data);
 }
 
 /// The weights of E, a form of routed_experts<C>, but those of a router of one's own.
@@ -41,11 +47,15 @@ struct frozen_routed : frozen_experts<F> {
     temperature = memory.matrix<float>(w.temperature.rows, w.temperature.cols);
     noise = memory.matrix<float>(0, C.hidden);  // of training alone
   }
-  void fill(cpu const& on, float const* numbers) const {
-    auto const w = bind_weights<E, float const>(numbers);
-    frozen_experts<F>::fill(on, w);
+  /// The router's stand first, then the experts', then `behind`.
+  template <class W>
+  void fill(cpu const& on, W const& numbers, std::int64_t behind = 0) const {
+    std::int64_t const first = weights_size<E>() - behind - frozen_experts<F>::size();
+    auto const w = bind_weights<E, float const>(
+        first > 0 ? finegrain::detail::numbers(numbers, first) : nullptr);
     copy_numbers(w.router, router), copy_numbers(w.bias, bias), copy_numbers(w.table, table);
     copy_numbers(w.project, project), copy_numbers(w.temperature, temperature);
+    frozen_experts<F>::fill(on, numbers + first);
   }
 };
 
@@ -106,8 +116,10 @@ requires(
     copy_numbers(w.query_bias, query_bias), copy_numbers(w.key_bias, key_bias);
     copy_numbers(w.value_bias, value_bias);
     copy_numbers(w.query_norm, query_norm), copy_numbers(w.key_norm, key_norm);
-    query.fill(on, simd::stacked(w.query)), key.fill(on, simd::stacked(w.key));
-    value.fill(on, simd::stacked(w.value)), output.fill(on, simd::stacked(w.output));
+    simd::fill_panels(on, query, simd::stacked(w.query)),
+        simd::fill_panels(on, key, simd::stacked(w.key));
+    simd::fill_panels(on, value, simd::stacked(w.value)),
+        simd::fill_panels(on, output, simd::stacked(w.output));
   }
 };
 
@@ -129,12 +141,14 @@ requires(Packable<F.rest>) struct frozen_weights<cpu, F, latent_attention<D, Hea
   void fill(cpu const& on, float const* numbers) const {
     auto const w = bind_weights<E, float const>(numbers);
     if constexpr (E::straight) {
-      q_proj.fill(on, simd::stacked(w.q_proj));
+      simd::fill_panels(on, q_proj, simd::stacked(w.q_proj));
     } else {
-      q_a.fill(on, simd::stacked(w.q_a)), q_b.fill(on, simd::stacked(w.q_b));
+      simd::fill_panels(on, q_a, simd::stacked(w.q_a)),
+          simd::fill_panels(on, q_b, simd::stacked(w.q_b));
       copy_numbers(w.q_a_norm, q_a_norm);
     }
-    kv_a.fill(on, simd::stacked(w.kv_a)), output.fill(on, simd::stacked(w.output));
+    simd::fill_panels(on, kv_a, simd::stacked(w.kv_a)),
+        simd::fill_panels(on, output, simd::stacked(w.output));
     kv_b.fill(on, w.kv_b);
     copy_numbers(w.kv_a_norm, kv_a_norm);
   }
@@ -158,10 +172,6 @@ requires(Packable<F.experts>) struct frozen_weights<cpu, F, mlp<D, Width, Act>>
     : frozen_experts<F.experts> {
   constexpr explicit frozen_weights(arena& memory)
       : frozen_experts<F.experts>(memory, 1, D, Width) {}
-  void fill(cpu const& on, float const* numbers) const {
-    auto const w = bind_weights<mlp<D, Width, Act>, float const>(numbers);
-    frozen_experts<F.experts>::fill(on, w);
-  }
 };
 template <formats F, config C>
 requires(Packable<F.experts>) struct frozen_weights<cpu, F, shared_experts<C>>
@@ -170,10 +180,10 @@ requires(Packable<F.experts>) struct frozen_weights<cpu, F, shared_experts<C>>
   constexpr explicit frozen_weights(arena& memory)
       : frozen_experts<F.experts>(memory, 1, C.hidden, C.shared * C.width),
         shared_gate(memory.matrix<float>(C.shared_gate ? 1 : 0, C.hidden)) {}
-  void fill(cpu const& on, float const* numbers) const {
-    auto const w = bind_weights<shared_experts<C>, float const>(numbers);
-    frozen_experts<F.experts>::fill(on, w);
-    copy_numbers(w.shared_gate, shared_gate);
+  template <class W>
+  void fill(cpu const& on, W const& numbers) const {
+    frozen_experts<F.experts>::fill(on, numbers);
+    copy_from(numbers + frozen_experts<F.experts>::size(), shared_gate);
   }
 };
 template <formats F, config C>
@@ -192,9 +202,10 @@ requires(Packable<F.experts>) struct frozen_weights<cpu, F, routed_experts<C, Ro
       : frozen_routed<F.experts, C, E>(memory),
         own_numbers(memory.matrix<float>(1, own_size)),
         own(bind_weights<Router, float const>(own_numbers.data)) {}
-  void fill(cpu const& on, float const* numbers) const {
-    frozen_routed<F.experts, C, E>::fill(on, numbers);
-    std::copy_n(numbers + weights_size<E>() - own_size, own_size, own_numbers.data);
+  template <class W>
+  void fill(cpu const& on, W const& numbers) const {
+    frozen_routed<F.experts, C, E>::fill(on, numbers, own_size);
+    copy_from(numbers + (weights_size<E>() - own_size), own_numbers);
   }
 };
 

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../plan/frozen.hpp"
 #include "coded.hpp"
 #include "expert_tasks.hpp"
 
@@ -24,10 +25,31 @@ struct frozen_experts {
                            std::int64_t width)
       : gate_up(memory, count, width, hidden, 2), down(memory, count, hidden, width) {}
 
+  /// Numbers of gate, up and down, as they stand one behind another, each from a border on.
+  constexpr std::int64_t size() const { return 3 * stack_size(); }
+  /// From those of w, an expert's or a few at a time: plan/frozen.hpp.
   template <class W>
   void fill(cpu const& on, W const& w) const {
-    gate_up.fill(on, simd::stacked(w.gate), simd::stacked(w.up));
-    down.fill(on, simd::stacked(w.down));
+    fill(on, gate_up, w, 0), fill(on, gate_up, w + stack_size(), 1);
+    fill(on, down, w + 2 * stack_size(), 0);
+  }
+
+ private:
+  constexpr std::int64_t stack_size() const {
+    return detail::padded(down.count * down.rows * down.cols);
+  }
+  /// A matrix for each thread, which files are read by, and of small ones as many as are worth a loop.
+  template <class W>
+  static void fill(cpu const& on, simd::panels<F> const& to, W const& w, int side) {
+    constexpr std::int64_t few = 1 << 22;  // numbers
+    std::int64_t const size = to.rows * to.cols;
+    std::int64_t const most = std::max<std::int64_t>(on.threads.workers(), few / size);
+    for (std::int64_t first = 0; first < to.count; first += most) {
+      std::int64_t const some = std::min(most, to.count - first);
+      simd::fill_panels(on, to,
+                        {detail::numbers(w + first * size, some * size), some, to.rows, to.cols},
+                        first, side);
+    }
   }
 };
 

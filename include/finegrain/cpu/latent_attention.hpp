@@ -44,8 +44,8 @@ struct latent_panels {
         for (std::int64_t c = 0; c < rank; ++c) turned[(h * rank + c) * nope + r] = from(r, c);
       std::copy_n(from.row(nope), value * rank, straight.data() + h * value * rank);
     });
-    keys.fill(on, {turned.data(), keys.count, rank, nope});
-    values.fill(on, {straight.data(), keys.count, value, rank});
+    fill_panels(on, keys, stack<float const>{turned.data(), keys.count, rank, nope});
+    fill_panels(on, values, stack<float const>{straight.data(), keys.count, value, rank});
   }
 };
 

@@ -107,6 +107,17 @@ void pack_rows(N const* const* rows, std::int64_t n, std::int64_t count, float* 
   }
 }
 
+/// The same from numbers [k0, k0 + count) of rows [begin, begin + lanes) of w, as far as it has them, or of
+/// `data` in its place.
+template <format F, class N>
+void pack_vector(N const* data, matrix<float const> w, std::int64_t begin, std::int64_t k0,
+                 std::int64_t count, float* to) {
+  N const* from[lanes];
+  std::int64_t const n = std::clamp<std::int64_t>(w.rows - begin, 0, lanes);
+  for (std::int64_t i = 0; i < n; ++i) from[i] = data + (begin + i) * w.stride + k0;
+  pack_rows<F>(from, n, count, to);
+}
+
 // B of a product (transposed, straight) is a number of panels, of which `multiply` takes some and some of
 // k at a time:
 //
@@ -143,10 +154,10 @@ struct transposed {
       copied_weights const& w = side(j);
       if constexpr (F == format::bf16)
         if (w.rounded) {
-          pack_side<F>(w.rounded, w, row(panel, j), k0, count, to + j * lanes);
+          pack_vector<F>(w.rounded, w, row(panel, j), k0, count, to + j * lanes);
           continue;
         }
-      pack_side<F>(w.data, w, row(panel, j), k0, count, to + j * lanes);
+      pack_vector<F>(w.data, w, row(panel, j), k0, count, to + j * lanes);
     }
   }
   /// Whether no row of a panel is missing; and the first row of a panel's vector.
@@ -165,14 +176,6 @@ struct transposed {
   }
 
  private:
-  template <format F, class N>
-  static void pack_side(N const* data, copied_weights const& w, std::int64_t begin, std::int64_t k0,
-                        std::int64_t count, float* to) {
-    N const* from[lanes];
-    std::int64_t const n = std::clamp<std::int64_t>(w.rows - begin, 0, lanes);
-    for (std::int64_t i = 0; i < n; ++i) from[i] = data + (begin + i) * w.stride + k0;
-    pack_rows<F>(from, n, count, to);
-  }
   copied_weights const& side(int j) const { return second.data && j == 1 ? second : first; }
   std::int64_t row(std::int64_t panel, int j) const {
     return panel * width() + (second.data ? 0 : j * lanes);

@@ -19,6 +19,10 @@ struct panel_shape {
   /// Rows of each matrix in a panel, and panels of a matrix.
   constexpr std::int64_t width() const { return panel_width / sides; }
   constexpr std::int64_t size() const { return ceil_div(rows, width()); }
+  /// The first row of a panel's vector.
+  constexpr std::int64_t first_row(std::int64_t p, int j) const {
+    return p * width() + (sides == 1 ? j * lanes : 0);
+  }
 };
 
 /// One matrix's panels of numbers, as multiply_panels reads them: they go k by k, a unit of each row.
@@ -93,17 +97,17 @@ struct panels : panel_shape {
                    int sides = 1)
       : panel_shape{count, rows, cols, sides}, data(memory.take<float>(count * matrix_size())) {}
 
-  /// Copies the weights, count x (rows, cols) each.
-  void fill(cpu const& on, stack<float const> first, stack<float const> second = {}) const {
-    if constexpr (unit<products>::deep > 1) require_matrix_registers();
-    on.threads(count * size(), [&](std::int64_t task, int) {
-      std::int64_t const i = task / size(), p = task % size();
-      transposed const b = sides == 2 ? transposed(first[i], second[i]) : transposed(first[i]);
-      float* const to = data + i * matrix_size() + p * units_of<F>(cols) * panel_width;
-      b.template pack<F>(p, p + 1, 0, cols, to, 0);
-      std::fill(to + ceil_div(cols, unit<F>::numbers) * panel_width,
-                to + units_of<F>(cols) * panel_width, 0.0f);
-    });
+  /// Panels of the rows that must be packed together, and a vector's of panels [p, last) of matrix i, from
+  /// weights (rows, cols).
+  static constexpr std::int64_t together() { return 1; }
+  void pack(finegrain::matrix<float const> w, int j, std::int64_t i, std::int64_t p,
+            std::int64_t last) const {
+    std::int64_t const there = ceil_div(cols, unit<F>::numbers), units = units_of<F>(cols);
+    for (; p < last; ++p) {
+      float* const to = data + i * matrix_size() + p * units * panel_width + j * lanes;
+      pack_vector<F>(w.data, w, first_row(p, j), 0, cols, to);
+      for (std::int64_t u = there; u < units; ++u) std::fill_n(to + u * panel_width, lanes, 0.0f);
+    }
   }
 
   packed_matrix<F> matrix(std::int64_t i, float*) const {
@@ -119,6 +123,20 @@ struct panels : panel_shape {
  private:
   constexpr std::int64_t matrix_size() const { return size() * units_of<F>(cols) * panel_width; }
 };
+
+/// Packs weights (rows, cols) as the matrices from `first` on, or of pairs as one side of them.
+template <format F>
+void fill_panels(cpu const& on, panels<F> const& to, stack<float const> w, std::int64_t first = 0,
+                 int side = 0) {
+  if constexpr (in_matrices<panels<F>::products>) require_matrix_registers();
+  std::int64_t const together = to.together(), tasks = ceil_div(to.size(), together);
+  on.threads(w.count * tasks, [&](std::int64_t task, int) {
+    std::int64_t const i = task / tasks, p = task % tasks * together;
+    for (int j = 0; j < vectors; ++j)
+      if (to.sides == 1 || j == side)
+        to.pack(w[i], j, first + i, p, std::min(to.size(), p + together));
+  });
+}
 
 /// One matrix as a stack of one, or of none if it is empty.
 template <class T>

@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "../base/math.hpp"
 #include "../model/frozen.hpp"
 #include "packed.hpp"
 #include "published.hpp"
@@ -16,15 +15,15 @@ inline constexpr bool is_frozen = false;
 template <Expr E, class X, formats F>
 inline constexpr bool is_frozen<frozen<E, X, F>> = true;
 
-/// The weights that stand in files, for frozen_weights::fill: one stage's in memory at a time.
+/// The weights that stand in files, for frozen_weights::fill: one stage's in memory at a time, or some of
+/// its experts'.
 template <class X>
 class weights_in_files {
  public:
   using S = typename X::scalar;
 
-  /// `found` in the order of the network's array; all must be finite, or need not.
-  weights_in_files(X const& on, std::vector<stored_weight> const& found, bool finite)
-      : on_(on), found_(found), finite_(finite) {}
+  /// `found` in the order of the network's array.
+  weights_in_files(X const& on, std::vector<stored_weight> const& found) : on_(on), found_(found) {}
 
   struct part {
     weights_in_files& all;
@@ -42,8 +41,10 @@ class weights_in_files {
       });
     };
     std::span const mine(from(first), from(first + count));
-    stage_ = {};
-    stage_ = typename place<X>::template buffer<S>(count);
+    if (stage_.size() != count) {
+      stage_ = {};
+      stage_ = typename place<X>::template buffer<S>(count);
+    }
     place<X>::write(on_, span_of(stage_.data(), count), [&](S* numbers, parallel const& threads) {
       std::int64_t behind = 0;  // the last weight; up to the next there is padding
       for (stored_weight const& weight : mine) {
@@ -57,24 +58,19 @@ class weights_in_files {
         }
       }
       std::fill(numbers + behind, numbers + count, S(0));
-      read_each(threads, mine, first, numbers, [&](weight_entry const& to, S const* w) {
-        if (finite_ && !std::all_of(w, w + to.rows * to.cols,
-                                    [](S x) { return math::isfinite(to_double(x)); }))
-          throw not_finite(to.name);
-      });
+      read_each(threads, mine, first, numbers);
     });
     return stage_.data();
   }
 
   X const& on_;
   std::vector<stored_weight> const& found_;
-  bool finite_;
   typename place<X>::template buffer<S> stage_;
 };
 
 template <class N>
 N frozen_from(typename N::executor on, std::vector<stored_weight> const& found) {
-  weights_in_files<typename N::executor> files(on, found, N::quantised);
+  weights_in_files<typename N::executor> files(on, found);
   return N(on, files.all());
 }
 

@@ -121,16 +121,15 @@ void read_weight(stored_weight const& weight, std::vector<std::byte>& room, S* t
 }
 
 /// Reads weights to their places in an array that begins with number `first` of a network's, several at
-/// a time, and calls check(weight, numbers) for each. Throws what the first of them throws.
-template <class S, class Check>
+/// a time. Throws what the first of them throws.
+template <class S>
 void read_each(parallel const& threads, std::span<stored_weight const> weights, std::int64_t first,
-               S* array, Check&& check) {
+               S* array) {
   std::vector<std::vector<std::byte>> room(static_cast<std::size_t>(threads.workers()));
   run_throwing(threads, std::ssize(weights), [&](std::int64_t i, int worker) {
     stored_weight const& weight = weights[static_cast<std::size_t>(i)];
-    S* const to = array + (weight.to->offset - first);
-    read_weight(weight, room[static_cast<std::size_t>(worker)], to);
-    check(*weight.to, to);
+    read_weight(weight, room[static_cast<std::size_t>(worker)],
+                array + (weight.to->offset - first));
   });
 }
 

@@ -20,7 +20,7 @@ template <Expr E, class X>
 void read_weights(network<E, X>& net, std::vector<stored_weight> const& found) {
   auto const now = place<X>::fetched(net.on(), std::as_const(net).parameters());
   std::vector<typename X::scalar> fresh(now.begin(), now.end());
-  read_each(place<X>::threads(net.on()), found, 0, fresh.data(), [](auto const&, auto) {});
+  read_each(place<X>::threads(net.on()), found, 0, fresh.data());
   place<X>::store(net.on(), fresh, net.parameters());
 }
 

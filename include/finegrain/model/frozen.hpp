@@ -3,7 +3,9 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -14,10 +16,34 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 
 namespace detail {
-inline invalid_argument not_finite(std::string const& weight) {
-  return invalid_argument("\"%s\" has a weight that is not finite and cannot be quantised",
-                          weight.c_str());
-}
+
+/// Weights of E from W, which are found finite where they are asked for: plan/frozen.hpp.
+template <Expr E, class X, class W>
+struct finite_weights {
+  X const& on;
+  W weights;
+  std::int64_t first = 0;
+
+  friend finite_weights operator+(finite_weights const& w, std::int64_t n) {
+    return {w.on, w.weights + n, w.first + n};
+  }
+  auto const* numbers(std::int64_t count) const {
+    auto const* const all = detail::numbers(weights, count);
+    if (!place<X>::finite(on, all, count)) check_each(all, count);
+    return all;
+  }
+
+ private:
+  /// Throws where it is a weight, and not what stands between two.
+  void check_each(typename X::scalar const* all, std::int64_t count) const {
+    for (weight_entry const& w : list_weights<E>())
+      if (first <= w.offset && w.offset < first + count &&
+          !place<X>::finite(on, all + (w.offset - first), w.rows * w.cols))
+        throw invalid_argument("\"%s\" has a weight that is not finite and cannot be quantised",
+                               w.name.c_str());
+  }
+};
+
 }  // namespace detail
 
 /// A copy of a network for inference, whose weights stand as executor X reads them fastest, in
@@ -37,11 +63,16 @@ class frozen : public inference<frozen<E, X, F>, E, X> {
 
   /// Copies the network's weights, and its executor. Throws std::bad_alloc, and invalid_argument for
   /// weights that are not finite where the format is quantised.
-  explicit frozen(network<E, X> const& net) : frozen(net.on(), finite(net)) {}
-  /// Weights as plan/frozen.hpp takes them, finite ones where the format is quantised.
+  explicit frozen(network<E, X> const& net) : frozen(net.on(), net.parameters().data()) {}
+  /// The same of weights_size<E>() numbers that are no network's: an array of them, or what makes some at
+  /// a time as they are asked for (plan/frozen.hpp).
   template <class W>
   frozen(X on, W const& weights) : frozen(std::move(on)) {
-    detail::fill<E>(base::on_, weights_, weights);
+    if constexpr (quantised)
+      detail::fill<E>(base::on_, weights_,
+                      detail::finite_weights<E, X, std::decay_t<W>>{base::on_, weights});
+    else
+      detail::fill<E>(base::on_, weights_, weights);
     place<X>::wait(base::on_);  // a pass may read codes ahead of the kernels behind which it starts
   }
 
@@ -92,18 +123,6 @@ class frozen : public inference<frozen<E, X, F>, E, X> {
 
  private:
   explicit frozen(X on) : base(std::move(on)), numbers_(weight_bytes()), weights_(bound()) {}
-  /// The network's weights; throws where one is not finite and ought to be.
-  static typename X::scalar const* finite(network<E, X> const& net) {
-    auto const all = net.parameters();
-    auto const are = [&](auto const* numbers, std::int64_t count) {
-      return !quantised || place<X>::finite(net.on(), numbers, count);
-    };
-    if (are(all.data(), static_cast<std::int64_t>(all.size()))) return all.data();
-    for (auto const& entry : net.entries())  // which one
-      if (!are(all.data() + entry.offset, entry.rows * entry.cols))
-        throw detail::not_finite(entry.name);
-    return all.data();
-  }
   frozen_weights<X, F, E> bound() {
     arena memory(numbers_.data(), numbers_.size());
     return frozen_weights<X, F, E>(memory);

@@ -26,7 +26,8 @@ struct formats {
 /// as plans do, by a constructor that takes arrays from an arena; fill(on, w) copies weights of
 /// weights_size<E>() numbers into it. A stage that X has no other form for keeps them as they are,
 /// and so works in every format. What is composed hands w on: it may be an array, S const*, or what
-/// has w + offset, and w.numbers(count) where a stage's are wanted, to be there until the next are.
+/// has w + offset, and w.numbers(count) where a stage's are wanted, to be there until the next are. A stage
+/// whose fill takes what is no array asks for some of its own at a time, whole weights each.
 template <class X, formats F, Expr E>
 struct frozen_weights : weights<E, typename X::scalar const> {
   using S = typename X::scalar;
@@ -65,7 +66,7 @@ struct frozen_weights<X, F, E> : frozen_weights<X, F, detail::inner_t<E>> {
 namespace detail {
 
 template <class S>
-S const* numbers(S const* w, std::int64_t) {
+S* numbers(S* w, std::int64_t) {
   return w;
 }
 template <class W>

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -71,8 +72,16 @@ struct place {
   static void copy(X const&, S const* from, std::int64_t count, S* to) {
     std::copy_n(from, count, to);
   }
-  static bool finite(X const&, S const* from, std::int64_t count) {
-    return std::all_of(from, from + count, [](S x) { return math::isfinite(x); });
+  static bool finite(X const& on, S const* from, std::int64_t count) {
+    constexpr std::int64_t stretch = 1 << 16;
+    std::atomic<bool> all = true;
+    threads(on)((count + stretch - 1) / stretch, [&](std::int64_t i, int) {
+      S const* const begin = from + i * stretch;
+      if (!std::all_of(begin, std::min(begin + stretch, from + count),
+                       [](S x) { return math::isfinite(x); }))
+        all.store(false, std::memory_order_relaxed);
+    });
+    return all.load(std::memory_order_relaxed);
   }
   static void clear(X const&, buffer<S> const& numbers) {
     std::fill(numbers.begin(), numbers.end(), S(0));
