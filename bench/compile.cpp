@@ -95,6 +95,15 @@ std::string layers(int configs) {
   return text + "}\n";
 }
 
+/// One that runs a layer which is frozen in int4.
+constexpr char const* frozen_layer =
+    "#include <finegrain/finegrain.hpp>\nnamespace fg = finegrain;\n"
+    "constexpr fg::config C{.hidden = 64, .width = 16, .routed = 16, .top_k = 2, .shared = 1};\n"
+    "void run(float const* weights, fg::matrix<float> m) {\n"
+    "  fg::frozen<fg::mixture<C>, fg::cpu, fg::format::int4> net(fg::cpu{}, weights);\n"
+    "  net(m, m);\n}\n"
+    "int main() {}\n";
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -104,7 +113,7 @@ int main(int argc, char** argv) {
   std::FILE* const json = std::fopen("out/bench/compile.jsonl", "w");
   if (!json) return 1;
   auto line = [&](char const* what, double seconds, double bytes, long lines) {
-    std::printf("%-28s %6.2f s  %8.0f bytes  %6ld lines\n", what, seconds, bytes, lines);
+    std::printf("%-30s %6.2f s  %8.0f bytes  %6ld lines\n", what, seconds, bytes, lines);
     std::fprintf(json,
                  "{\"bench\":\"compile\",\"what\":\"%s\",\"seconds\":%.3f,\"bytes\":%.0f,"
                  "\"lines\":%ld}\n",
@@ -136,6 +145,11 @@ int main(int argc, char** argv) {
   show("the same, precompiled header", compile_precompiled(compiler, layers(1)));
   show("the kernels",
        compile(compiler, "#include <finegrain/cpu/kernels.cpp>\n", "kernels.cpp", "-c -O2", 3));
+  std::string const int4 = "-c -O2 -DFINEGRAIN_KERNELS_APART_INT4";
+  show("a layer in int4", compile(compiler, frozen_layer));
+  show("a layer in int4, kernels apart", compile(compiler, frozen_layer, "program.cpp", int4, 3));
+  show("int4's kernels",
+       compile(compiler, "#include <finegrain/cpu/frozen_kernels.cpp>\n", "kernels.cpp", int4, 3));
   char const* const named_nvcc = std::getenv("CUDACXX");
   std::string const nvcc = named_nvcc ? named_nvcc : "nvcc";
   if (std::system((nvcc + " --version >/dev/null 2>&1").c_str()) == 0)

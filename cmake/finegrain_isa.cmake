@@ -40,6 +40,10 @@ function(finegrain_for_each_isa target)
   set(flags_x86-64-v4-vnni ${flags_x86-64-v4} -mavx512vnni)
   set(flags_x86-64-v4-bf16 ${flags_x86-64-v4-vnni} -mavx512vbmi -mavx512bf16)
   set(flags_x86-64-v4-amx ${flags_x86-64-v4-bf16} -mamx-tile -mamx-bf16 -mamx-int8)
+  set(own_kernels -UFINEGRAIN_KERNELS_APART)  # a variant has them in its files
+  foreach(format F32 BF16 FP8 INT8 INT8_BLOCK INT4)
+    list(APPEND own_kernels -UFINEGRAIN_KERNELS_APART_${format})
+  endforeach()
   set(isolate ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/finegrain_isolate.cmake)
   get_target_property(position_independent ${target} POSITION_INDEPENDENT_CODE)
 
@@ -56,7 +60,7 @@ function(finegrain_for_each_isa target)
     target_include_directories(${compiled} PRIVATE $<TARGET_PROPERTY:${target},INCLUDE_DIRECTORIES>)
     target_compile_definitions(${compiled} PRIVATE $<TARGET_PROPERTY:${target},COMPILE_DEFINITIONS>)
     target_compile_options(${compiled} PRIVATE $<TARGET_PROPERTY:${target},COMPILE_OPTIONS>
-      ${flags_${isa}} -fno-lto -UFINEGRAIN_KERNELS_APART  # a variant has kernels of its own
+      ${flags_${isa}} -fno-lto ${own_kernels}
       $<$<CXX_COMPILER_ID:GNU>:-fno-gnu-unique>)  # such symbols no tool makes local
     set_target_properties(${compiled} PROPERTIES INTERPROCEDURAL_OPTIMIZATION OFF
       POSITION_INDEPENDENT_CODE ${position_independent})

@@ -3,7 +3,8 @@
 include(CMakePackageConfigHelpers)
 set(package_folder ${CMAKE_INSTALL_DATADIR}/cmake/finegrain)
 
-install(TARGETS finegrain finegrain_kernels EXPORT finegrain FILE_SET HEADERS)
+list(TRANSFORM finegrain_formats PREPEND finegrain_kernels_ OUTPUT_VARIABLE frozen_kernels)
+install(TARGETS finegrain finegrain_kernels ${frozen_kernels} EXPORT finegrain FILE_SET HEADERS)
 install(EXPORT finegrain NAMESPACE finegrain:: FILE finegrainTargets.cmake
   DESTINATION ${package_folder})
 configure_package_config_file(cmake/finegrainConfig.cmake.in finegrainConfig.cmake

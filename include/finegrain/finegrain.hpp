@@ -127,6 +127,7 @@
 #include "cpu/frozen.hpp"
 #include "cpu/loss.hpp"
 #include "cpu/kernels.hpp"
+#include "cpu/frozen_kernels.hpp"
 #include "cpu/cpu.hpp"
 
 #include "cuda/supported.hpp"

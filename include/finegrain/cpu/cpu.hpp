@@ -13,6 +13,7 @@
 #include "executor.hpp"
 #include "experts.hpp"
 #include "frozen.hpp"
+#include "frozen_kernels.hpp"
 #include "kernels.hpp"
 #include "latent_attention.hpp"
 #include "linear.hpp"

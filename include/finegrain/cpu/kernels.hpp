@@ -1,7 +1,7 @@
 // kernels: what a program of many files compiles once. Without FINEGRAIN_KERNELS_APART every file that
 // has a layer compiles the kernels too, and the linker keeps one of them; with it such files declare
 // these functions, and cpu/kernels.cpp, compiled with the same flags, holds them. CMake's target
-// finegrain::kernels is both.
+// finegrain::kernels is both. These are what training calls; frozen_kernels.hpp has each format's.
 // SPDX-License-Identifier: Apache-2.0
 
 // Not once: in a unity build, or behind a precompiled header, kernels.cpp comes after finegrain.hpp.
