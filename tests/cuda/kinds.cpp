@@ -307,6 +307,9 @@ TEST_CASE("rules of a user's own run on the device") {
     check_layer<sigmoid>(T, seed += 100, request);
     request.capacity = 0.8;
     check_layer<sigmoid>(T, seed += 100, request);
+    request.balance.over = fg::window::sequence;
+    check_layer<raw>(T, seed += 100, request);
+    request.balance.over = fg::window::batch;
     request.rule = nullptr;
     check_layer<base>(T, seed += 100, request);
   }

@@ -34,7 +34,8 @@ struct given {
     for (std::int64_t i = 0; i < r.smooth.size(); ++i) r.smooth.data[i] = double(i);  // of before
     for (std::int64_t t = 0; t < T; ++t)
       for (int slot = 0; slot < c.top_k; ++slot)
-        r.weights(t, slot) = r.scores(t, r.experts(t, slot));
+        r.weights(t, slot) =
+            r.experts(t, slot) == fg::no_expert ? 0 : r.scores(t, r.experts(t, slot));
     fg::routing_log log{{fg::routing_report(c.routed)}}, before;
     fg::batch b{.tokens = T, .starts = starts, .routing = request, .log = &log};
     if (earlier) {
@@ -148,6 +149,32 @@ struct squares : fg::balance_rule {
     for (std::size_t i = 0; i < f.size(); ++i) factors[i] = f[i] * f[i];
   }
 };
+
+TEST_CASE("slots that tokens do not use count for nobody") {
+  constexpr auto none = fg::no_expert;
+  std::vector<std::int32_t> const one{0, none, 1, none, 2, none, 3, none};
+  given g;
+  g.c.routed = 4;
+  g.c.selection = fg::selection::rule;
+  g.request.devices = 2;
+  numbers const even_four(4 * 4, 0.25);
+  g.starts = {0, 2, 4};
+  g.request.balance = {.expert = 0.3};
+  CHECK(g.loss(even_four, one) == Approx(0.3));
+  g.request.balance = {.device = 0.3};
+  CHECK(g.loss(even_four, one) == Approx(0.3));
+  g.request.balance = {.expert = 0.3, .over = fg::window::sequence};
+  CHECK(g.loss(even_four, one) == Approx(0.3));
+  CHECK(g.loss(even_four, {0, none, 1, 2, 3, none, none, none}) == Approx(0.3));
+  CHECK(g.loss(even_four, std::vector<std::int32_t>(8, none)) == 0);
+
+  fg::routing_report earlier(4);  // of two tokens, one of which used a second slot
+  earlier.tokens = 2;
+  earlier.load = {3, 0, 0, 0};
+  squares const rule;
+  g.request.balance = {.rule = &rule};
+  CHECK(g.report(even_four, one, &earlier).balance_loss == Approx(304.0 / 196));
+}
 
 TEST_CASE("a loss of one's own joins the others") {
   given g;

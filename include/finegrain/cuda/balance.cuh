@@ -85,16 +85,24 @@ __device__ inline void count_sent(std::int32_t const* experts, int k, std::int64
   __syncthreads();
 }
 
-/// Choices of expert e in a window, with those of the step's earlier batches; and what one of them
-/// is, over the mean of the experts'.
+/// Choices of expert e in a window, with those of the step's earlier batches.
 __device__ inline double choices(balance_terms const& loss, int counted, int e) {
   bool const earlier = loss.earlier && !loss.by_sequence;
   return counted + (earlier ? static_cast<double>(loss.earlier[e]) : 0.0);
 }
+/// What one of a window's choices is, over the mean of the experts': K of each token, but of a rule,
+/// which may leave slots unused, those of the R counts. 0 where there is none. All threads call it;
+/// `memory` holds 32 numbers.
 __device__ inline double share_of_choice(routing_rules const& c, balance_terms const& loss,
-                                         double tokens) {
+                                         int const* counts, double tokens, double* memory) {
   if (loss.earlier && !loss.by_sequence) tokens += static_cast<double>(loss.earlier_tokens);
-  return c.routed / (double(c.chosen) * tokens);
+  double used = double(c.chosen) * tokens;
+  if (c.rule) {
+    used = 0;
+    for (int e = threadIdx.x; e < c.routed; e += blockDim.x) used += choices(loss, counts[e], e);
+    used = vector::block_sum(used, memory);
+  }
+  return used > 0 ? c.routed / used : 0;
 }
 
 /// The factors of one sequence a block: see plan/balance.hpp, whose formulas these are.
@@ -103,6 +111,7 @@ __global__ __launch_bounds__(1024) void factors_kernel(routing_rules c, balance_
                                                        router_state s, row_map rows,
                                                        sequence_starts starts, float* factors) {
   __shared__ int counts[1024], sent[1024], best[1024], sequences;
+  __shared__ double memory[32];
   int const R = c.routed, k = c.k, D = loss.devices, size = R / D;
   std::int64_t const T_all = rows.tokens;
   std::int64_t const begin = starts.rows ? starts.rows[blockIdx.x] : 0;
@@ -124,7 +133,7 @@ __global__ __launch_bounds__(1024) void factors_kernel(routing_rules c, balance_
 
   double const window = static_cast<double>(to - from), own = static_cast<double>(end - begin);
   double const share = (loss.by_sequence ? 1.0 / sequences : 1.0) / window;
-  double const each = share_of_choice(c, loss, window);
+  double const each = loss.windows() ? share_of_choice(c, loss, counts, window, memory) : 0;
   auto const f = [&](int e) { return each * choices(loss, counts[e], e); };
   for (int e = threadIdx.x; e < R; e += blockDim.x) {
     double factor = 0;

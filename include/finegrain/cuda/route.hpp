@@ -20,6 +20,7 @@ struct routing_rules {
   bool hash, uniform, bias, by_logits, renormalise;
   bool given;                 // experts are there before their weights are made
   bool weighed;               // and so are the weights
+  bool rule;                  // or a rule may have left slots unused
   bool drops;                 // slots without a row may have an expert all the same
   bool of_chosen;             // weights are softmax of the chosen logits alone
   bool f64, round_logits;     // the router's arithmetic: see precision
@@ -49,6 +50,7 @@ struct routing_rules {
         given(hash || c.selection == selection::expert_choice || c.selection == selection::rule ||
               c.selection == selection::given),
         weighed(c.selection == selection::given),
+        rule(c.selection == selection::rule),
         drops(c.chance_second || request.capacity > 0 || request.device_capacity > 0),
         of_chosen(finegrain::detail::softmax_of_chosen(c)),
         f64(c.precision == precision::f64),

@@ -1,7 +1,7 @@
 // balance: the losses that routers add in training, and their gradients. For every executor.
 //
-// All losses but z, importance and load are sums over windows of tokens of f P, where f counts choices and
-// has no gradient, and P_i is the mean over the window of p_i, a token's scores divided by their
+// All losses but z, importance and load are sums over windows of tokens of f P, where f_i, how often
+// expert i was chosen over the experts' mean, has no gradient, and P_i is the mean over the window of p_i, a token's scores divided by their
 // sum. They are linear in p: `routing::factors` holds, in the row of a sequence's first token, what
 // p of each of its tokens is multiplied with in the sum of all of them.
 // SPDX-License-Identifier: Apache-2.0
@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <numbers>
+#include <numeric>
 
 #include "../base/math.hpp"
 #include "assign.hpp"
@@ -76,6 +77,12 @@ void count_choices(int k, routing<S> const& r, row_range window, double* counts)
   for (std::int64_t t = window.begin; t < window.end; ++t)
     for (int slot = 0; slot < k; ++slot)
       if (r.experts(t, slot) != no_expert) ++counts[expert_in(r.experts(t, slot))];
+}
+/// Slots in use, an R-th of which is the experts' mean: K of each token, but of a rule, which may leave
+/// slots unused, those of the R counts.
+inline double used_slots(config const& c, batch const& b, double tokens, double const* counts) {
+  if (c.selection != selection::rule) return double(chosen(c, b.routing)) * tokens;
+  return std::accumulate(counts, counts + c.routed, 0.0);
 }
 /// The n best of R numbers, best first. (Above n numbers, fewer are compared with the last.)
 template <class S>
@@ -148,7 +155,8 @@ void add_window(config const& c, batch const& b, routing<S> const& r, row_range 
     tokens += static_cast<double>(before->tokens);
     for (int i = 0; i < R; ++i) f[i] += static_cast<double>(before->load[std::size_t(i)]);
   }
-  for (int i = 0; i < R; ++i) f[i] *= R / (double(chosen(c, b.routing)) * tokens);
+  double const used = used_slots(c, b, tokens, f);
+  for (int i = 0; i < R && used > 0; ++i) f[i] *= R / used;
   if (loss.communication > 0) {
     std::fill_n(sent, D, 0.0);
     for (std::int64_t row = window.begin; row < window.end; ++row)

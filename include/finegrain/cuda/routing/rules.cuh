@@ -79,8 +79,9 @@ __global__ __launch_bounds__(1024) void chosen_kernel(routing_rules c, balance_t
                                                       std::int32_t const* experts, int tokens,
                                                       double* f) {
   __shared__ int counts[1024];
+  __shared__ double memory[32];
   count_slots(experts, c.k, 0, tokens, c.routed, counts);
-  double const each = share_of_choice(c, loss, tokens);
+  double const each = share_of_choice(c, loss, counts, tokens, memory);
   for (int e = threadIdx.x; e < c.routed; e += blockDim.x)
     f[e] = each * choices(loss, counts[e], e);
 }
@@ -105,10 +106,10 @@ __global__ __launch_bounds__(1024) void chosen_in_kernel(sequence_starts starts,
                                                          std::int32_t const* experts, int tokens,
                                                          double* f) {
   __shared__ int counts[1024];
+  __shared__ double memory[32];
   sequence_rows const rows(starts, sequence, tokens);
   count_slots(experts, c.k, rows.begin, rows.end, c.routed, counts);
-  std::int64_t const count = rows.end - rows.begin;
-  double const each = count > 0 ? share_of_choice(c, loss, double(count)) : 0;
+  double const each = share_of_choice(c, loss, counts, double(rows.end - rows.begin), memory);
   for (int e = threadIdx.x; e < c.routed; e += blockDim.x)
     f[e] = each * choices(loss, counts[e], e);
 }
