@@ -92,3 +92,25 @@ TEST_CASE("a sum of stages costs what both cost, whatever their widths") {
   CHECK(fg::flops(map{} + map{}, 5) == 2 * fg::flops(map{}, 5));
   CHECK(fg::parameters((fg::embedding<11, 4>{} + fg::embedding<11, 4>{}) | map{}) == 100);
 }
+
+TEST_CASE("numbers in experts are a config's, and an mlp is an expert that every token takes") {
+  std::int64_t const expert = 3 * 8 * 5;
+  CHECK(fg::expert_parameters(fg::mixture<moe>{}) == fg::expert_parameters(moe));
+  CHECK(fg::active_expert_parameters(fg::mixture<moe>{}) == fg::active_expert_parameters(moe));
+  CHECK(fg::expert_parameters(fg::mlp<8, 10>{}) == 2 * expert);
+  auto const stack = fg::embedding<9, 8>{} |
+                     fg::repeat<1>(fg::residual(heads{} | fg::mlp<8, 15>{})) |
+                     fg::repeat<2>(block{}) | fg::head<8, 9>{};
+  CHECK(fg::expert_parameters(stack) == (3 + 2 * 9) * expert);
+  CHECK(fg::active_expert_parameters(stack) == (3 + 2 * 5) * expert);
+  CHECK(fg::expert_parameters(heads{}) == 0);
+}
+
+TEST_CASE("expressions have one budget where their experts have, whatever routes and attends") {
+  constexpr fg::config finer{.hidden = 8, .width = 1, .routed = 35, .top_k = 15, .shared = 10};
+  using dense = fg::mlp<8, 25>;  // what a token uses of moe
+  static_assert(fg::same_budget(block{}, fg::mixture<moe>{}, fg::mixture<finer>{}));
+  CHECK_FALSE(fg::same_budget(block{}, dense{}));
+  CHECK(fg::active_expert_parameters(block{}) == fg::active_expert_parameters(dense{}));
+  CHECK_FALSE(fg::same_budget(fg::repeat<2>(block{}), block{}));
+}

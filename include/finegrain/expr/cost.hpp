@@ -4,6 +4,7 @@
 
 #include <concepts>
 
+#include "../config/budget.hpp"
 #include "layers.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -111,6 +112,63 @@ constexpr std::int64_t parameters(E) {
 template <Expr E>
 constexpr std::int64_t active_parameters(E) {
   return detail::count_weights<E>().active;
+}
+
+namespace detail {
+
+/// Numbers in experts, and of these, the ones that a token runs through.
+struct expert_count {
+  std::int64_t total = 0, active = 0;
+  friend constexpr bool operator==(expert_count const&, expert_count const&) = default;
+};
+
+/// Of a leaf stage: none, unless it is one of these.
+template <Expr L>
+constexpr expert_count experts_in(L) {
+  return {};
+}
+template <int D, int F, glu Act>
+constexpr expert_count experts_in(mlp<D, F, Act> e) {
+  return {parameters(e), parameters(e)};
+}
+template <config C>
+constexpr expert_count experts_in(shared_experts<C>) {
+  std::int64_t const all = C.shared * parameters_of_one_expert(C);
+  return {all, all};
+}
+template <config C, class Router>
+constexpr expert_count experts_in(routed_experts<C, Router>) {
+  return {C.routed * parameters_of_one_expert(C),
+          (C.active() - C.shared) * parameters_of_one_expert(C)};
+}
+
+template <Expr E>
+constexpr expert_count count_experts() {
+  expert_count count;
+  leaves<E>::visit([&]<Expr L>(L leaf) {
+    count.total += experts_in(leaf).total;
+    count.active += experts_in(leaf).active;
+  });
+  return count;
+}
+
+}  // namespace detail
+
+/// Numbers in all experts of an expression, routed and shared, routers and gates apart. An mlp counts
+/// as an expert that every token takes.
+template <Expr E>
+constexpr std::int64_t expert_parameters(E) {
+  return detail::count_experts<E>().total;
+}
+/// Of these, the ones that one token runs through: K of the R routed experts.
+template <Expr E>
+constexpr std::int64_t active_expert_parameters(E) {
+  return detail::count_experts<E>().active;
+}
+/// Whether all expressions have equally many, in total and active, as rungs of a ladder have.
+template <Expr First, Expr... Rest>
+constexpr bool same_budget(First, Rest...) {
+  return ((detail::count_experts<Rest>() == detail::count_experts<First>()) && ...);
 }
 
 /// Floating-point operations of a forward pass over one sequence of so many tokens: two for each

@@ -1,9 +1,10 @@
 // balance: the losses that routers add in training, and their gradients. For every executor.
 //
 // All losses but z, importance and load are sums over windows of tokens of f P, where f_i, how often
-// expert i was chosen over the experts' mean, has no gradient, and P_i is the mean over the window of p_i, a token's scores divided by their
-// sum. They are linear in p: `routing::factors` holds, in the row of a sequence's first token, what
-// p of each of its tokens is multiplied with in the sum of all of them.
+// expert i was chosen over the experts' mean, has no gradient, and P_i is the mean over the window of
+// p_i, a token's scores divided by their sum. They are linear in p: `routing::factors` holds, in the
+// row of a sequence's first token, what p of each of its tokens is multiplied with in the sum of all
+// of them.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
