@@ -13,9 +13,19 @@ namespace finegrain::inline FINEGRAIN_ABI {
 /// and cost nothing. (Deriving from a type of this namespace also lets `|` and `+` be found.)
 struct node {};
 
-/// An expression: an empty type that derives from node.
+namespace detail {
 template <class E>
-concept Expr = std::is_base_of_v<node, E> && std::is_empty_v<E>;
+constexpr bool holds_nothing() {
+  static_assert(std::is_empty_v<E>,
+                "a stage is an empty type: its numbers are template arguments or weights");
+  return true;
+}
+}  // namespace detail
+
+/// An expression: an empty type that derives from node. One that derives and is not empty does not
+/// compile.
+template <class E>
+concept Expr = std::is_base_of_v<node, E> && detail::holds_nothing<E>();
 
 /// What a weight is for: this decides how it starts and how it is trained.
 enum class role {
