@@ -100,11 +100,11 @@ TEST_CASE("A curve whose end the picture does not show has a label in words, and
 
 TEST_CASE("Curves may begin anywhere, and places may be whole numbers alone") {
   picture::curve_plot plot{"", "", "", {{"a", {{1, 2}, {3, 1}}}}};
-  CHECK_THAT(picture::draw(plot), ContainsSubstring(">1.40</text>\n<line"));
+  CHECK_THAT(picture::draw(plot), ContainsSubstring(">1.4</text>\n<line"));
   plot.whole = true;
   std::string const svg = picture::draw(plot);
   CHECK(wellformed(svg) == "");
-  CHECK(svg.find("text-anchor=\"middle\">1.40<") == svg.npos);
+  CHECK(svg.find("text-anchor=\"middle\">1.4<") == svg.npos);
   CHECK_THAT(svg, ContainsSubstring(">3<"));
   CHECK(svg.find("text-anchor=\"middle\">0<") == svg.npos);
 }
@@ -154,5 +154,12 @@ TEST_CASE("A number at the edge has the digits that tell it apart, and room befo
   };
   CHECK(gap(2.5, "2.50") == Approx(32));
   CHECK(gap(1250.25, "1250.25") > 7 * 6.6);
-  CHECK(gap(0.00125, "0.0013") > 6 * 6.6);
+  CHECK(gap(0.00125, "0.00125") > 6 * 6.6);
+
+  picture::curve_plot close{"", "", "", {}};
+  for (double end : {0.9561, 0.9582, 0.962, 0.964})
+    close.curves.push_back({"", {{0, 0.94}, {20000, end}, {30000, 1}, {40000, end}}});
+  std::string const svg = picture::draw(close);
+  for (char const* number : {">0.956<", ">0.958<", ">0.962<", ">0.964<", ">0.98<", ">10 k<"})
+    CHECK_THAT(svg, ContainsSubstring(number));
 }

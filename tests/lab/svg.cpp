@@ -48,6 +48,9 @@ TEST_CASE("A number beside an axis is told from the next tick, whatever its size
   CHECK(picture::scale{0, 3e7, 0, 1}.words(1.5e7, 6) == "15000000");
   CHECK(picture::scale{0, 3e9, 0, 1}.words(1.5e9, 6) == "1.5e+09");
   CHECK(picture::scale{0, 5e-9, 0, 1}.words(0, 6) == "0");
+  CHECK(picture::scale{0.94, 1, 0, 1}.words(0.9561, 6) == "0.96");
+  CHECK(picture::scale{0.94, 1, 0, 1}.words(0.9561, 6, 1) == "0.956");
+  CHECK(picture::scale{0, 5e-9, 0, 1}.words(3.14e-9, 6, 1) == "3.1e-09");
   for (double low : {-3.7, 0.0, 1e-9, 1e-200, 12345.6, -1e17, 1e100})
     for (double length : {1e-9, 0.3, 99.0, 1e12, 1e200}) {
       picture::scale const s{low, low + length, 0, 1};

@@ -46,6 +46,18 @@ TEST_CASE("Width counts characters, not bytes") {
   CHECK(text::width("±×α") == 3);
 }
 
+TEST_CASE("Shortened numbers end in no zero behind a point") {
+  CHECK(text::shortened(5000) == "5 k");
+  CHECK(text::shortened(10000) == "10 k");
+  CHECK(text::shortened(100e6) == "100 M");
+  CHECK(text::shortened(2500) == "2.5 k");
+  CHECK(text::shortened(1.4) == "1.4");
+  CHECK(text::shortened(1.25) == "1.25");
+  CHECK(text::shortened(10) == "10");
+  CHECK(text::shortened(0) == "0");
+  CHECK(text::shortened(-2.0) == "-2");
+}
+
 TEST_CASE("Words that are no UTF-8, or none of XML's characters, are shown as such") {
   for (char const* words :
        {"1 + 7/63", "±0.1 µs", "\xed\x9f\xbf\xee\x80\x80", "\xf4\x8f\xbf\xbf", "\x7f"})

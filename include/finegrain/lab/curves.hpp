@@ -92,7 +92,7 @@ inline void draw_axes(drawing& d, curve_plot const& plot, plot_frame const& f) {
   for (double x : f.x.ticks(6)) {
     if (plot.whole && x != std::floor(x)) continue;
     d.line({f.x(x), f.y.from}, {f.x(x), f.y.from + 5}, R"(stroke="#444")");
-    d.text({f.x(x), f.y.from + 19}, text::rounded(x), R"(text-anchor="middle")");
+    d.text({f.x(x), f.y.from + 19}, text::shortened(x), R"(text-anchor="middle")");
   }
   d.path({{f.x.from, f.y.to}, {f.x.from, f.y.from}, {f.x.to, f.y.from}},
          R"(stroke="#444" fill="none")");
@@ -125,7 +125,7 @@ inline edge_label label_of(curve const& c, scale const& y, std::string colour, s
   bool const above = end->y > y.high;
   return {c.name + (above ? " (above)" : "") +
               (std::isfinite(c.points.back().y) ? "" : " (then not finite)"),
-          above ? text::rounded(end->y) : y.words(end->y, 6, 2),
+          above ? text::rounded(end->y) : y.words(end->y, 6, y.tick_digits(6) == 0 ? 2 : 1),
           std::move(colour),
           std::move(dash),
           y(std::min(end->y, y.high)),

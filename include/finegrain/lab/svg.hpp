@@ -114,13 +114,13 @@ struct scale {
     double const digits = -power_of(tick_step(count));
     return digits > 0 ? static_cast<int>(std::min(digits, 400.0)) : 0;  // 0 of NaN too
   }
-  /// A number with the digits that tell ticks apart, or with so many if these are more; in powers of
-  /// ten where there is no room for that beside an axis.
-  std::string words(double v, int count = 5, int digits = 0) const {
-    std::string plain = text::fixed(v, std::max(tick_digits(count), digits));
+  /// A number with the digits that tell ticks apart, and so many more; in powers of ten where there is
+  /// no room for that beside an axis.
+  std::string words(double v, int count = 5, int more = 0) const {
+    std::string plain = text::fixed(v, tick_digits(count) + more);
     double const above = power_of(std::fabs(v)) - power_of(tick_step(count));
     if (plain.size() <= 8 || above >= 17) return plain;
-    return text::significant(v, 1 + static_cast<int>(std::max(0.0, above)) + digits);
+    return text::significant(v, 1 + static_cast<int>(std::max(0.0, above)) + more);
   }
 
  private:

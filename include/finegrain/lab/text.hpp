@@ -56,6 +56,15 @@ inline std::string rounded(double value) {
   return fixed(value, size < 9.995 ? 2 : size < 99.95 ? 1 : 0) + units[unit];
 }
 
+/// The same without zeros that end it: 5 k, 2.5 k.
+inline std::string shortened(double value) {
+  std::string text = rounded(value);
+  std::size_t const unit = std::min(text.find(' '), text.size());
+  if (text.find('.') > unit) return text;
+  std::size_t const last = text.find_last_not_of('0', unit - 1);
+  return text.erase(text[last] == '.' ? last : last + 1, unit - last - (text[last] != '.'));
+}
+
 /// A time as a person says it: 7 s, 2 min 05 s, 3 h 10 min.
 inline std::string duration(double seconds) {
   auto const s = static_cast<std::int64_t>(seconds < 0 ? 0 : seconds + 0.5);
