@@ -39,4 +39,7 @@ TEST_CASE("What cannot be decided is said, and where it points") {
 TEST_CASE("Claims are a table") {
   std::string const csv = fg::claims_table({{"a < b", {2.0, 3.0}, {2.5, 3.5}}}).csv();
   CHECK_THAT(csv, ContainsSubstring("a < b,−0.500 ± 0.000,holds\n"));
+  CHECK(fg::claims_table({{"", {}, {}}}).html().find("caption") == std::string::npos);
+  CHECK_THAT(fg::claims_table({{"", {}, {}}, {"", {}, {}}}).html(),
+             ContainsSubstring("2 claims, each held against a 95 % interval of its own"));
 }

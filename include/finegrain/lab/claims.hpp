@@ -50,9 +50,14 @@ struct claim {
                                                  : estimate{}) {}
 };
 
-/// One line a claim: what is said, the difference, and what the interval says to it.
+/// One line a claim: what is said, the difference, and what the interval says to it. Of several, the
+/// caption says that nothing makes up for their number.
 inline table claims_table(std::vector<claim> const& claims) {
-  table t({"claim: the first is lower", "difference", "here"});
+  std::string const several = std::to_string(claims.size()) +
+                              " claims, each held against a 95 % interval of its own: nothing is "
+                              "corrected for their number.";
+  table t({"claim: the first is lower", "difference", "here"},
+          claims.size() > 1 ? several : std::string());
   for (claim const& c : claims) t.add({c.text, signed_text(c.difference), sentence(c.difference)});
   return t;
 }
