@@ -69,6 +69,24 @@ TEST_CASE("The summary's caption says what its columns are, and no others") {
   CHECK_THAT(some, !ContainsSubstring("tokens/s"));
 }
 
+TEST_CASE("Where tokens used fewer experts than top_k the summary says how many") {
+  auto const table = [](double top_k) {
+    fg::studied_model m = model("A", {"a0"});
+    m.routers = {"layer 5"}, m.top_k = top_k, m.validated = 3;  // of which experts got 3 + 1
+    auto const all = fg::gather({m}, {line("a0", 10, 3)}, {}, {{"gzip", 3.5}});
+    CHECK_THAT(all.load(), ContainsSubstring(">layer 5<"));
+    CHECK_THAT(all.load(), ContainsSubstring("first seed<"));
+    return all.summary(false);
+  };
+  CHECK_THAT(table(2).csv(), ContainsSubstring(",active,experts/token,FLOPs/token,max"));
+  CHECK_THAT(table(2).csv(), ContainsSubstring("346 k,1.33,98.8 k,"));
+  CHECK_THAT(table(2).markdown(), ContainsSubstring("uses at most; experts/token: "));
+  for (double as_many : {1.0, 4.0 / 3}) {
+    CHECK_THAT(table(as_many).csv(), ContainsSubstring("346 k,98.8 k,"));
+    CHECK_THAT(table(as_many).markdown(), !ContainsSubstring("at most"));
+  }
+}
+
 TEST_CASE("Values are every evaluation's, in numbers that read back as they were") {
   fg::record dense;
   dense.set("run", "d0").set("step", 2.0).set("tokens", 10.0).set("validation", 0.1 + 0.2);

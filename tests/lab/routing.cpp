@@ -1,5 +1,6 @@
 // Balance of loads that can be worked out by hand.
 // SPDX-License-Identifier: Apache-2.0
+#include <finegrain/expr/own_router.hpp>
 #include <finegrain/lab/routing.hpp>
 
 #include "../catch.hpp"
@@ -56,4 +57,19 @@ TEST_CASE("Loads add up over batches, layer by layer") {
   auto const all = fg::balance_of(count.layers());
   CHECK(all.max_over_mean == 2);
   CHECK(all.idle == 1);
+}
+
+TEST_CASE("A router is called by its layer, as its weights are, or by its number") {
+  constexpr fg::config moe{.hidden = 4, .width = 2, .routed = 3, .top_k = 1};
+  using mixture = fg::mixture<moe>;
+  using dense = fg::mlp<4, 2>;
+  auto const names = []<fg::Expr E>(E) { return fg::router_names(fg::list_weights<E>()); };
+  using all = std::vector<std::string>;
+  CHECK(names(fg::repeat<1>(dense{}) | fg::repeat<2>(fg::residual(mixture{}))) ==
+        all{"layer 1", "layer 2"});
+  CHECK(names(mixture{} | dense{} | mixture{}) == all{"router 0", "router 1"});
+  CHECK(names(mixture{} | fg::repeat<1>(mixture{} + mixture{})) ==
+        all{"router 0", "layer 0", "router 2"});
+  CHECK(names(fg::repeat<2>(fg::mixture<moe, fg::linear<4, 3>>{})) == all{"layer 0", "layer 1"});
+  CHECK(names(dense{}).empty());
 }

@@ -448,6 +448,9 @@ TEST_CASE("A model whose experts a token follow a rule is asked as it was measur
   study.add<tiny<base>>("one", {.rule = &rule});
   REQUIRE(study.run());
   CHECK(fg::means(study.ask("one")) == study.results().of("one").validation);
+  CHECK(study.results().of("one").experts == std::vector<double>{1, 1});
+  CHECK_THAT(study.results().summary().csv(), ContainsSubstring(",experts/token,"));
+  CHECK(study.results().of("one").model.routers == std::vector<std::string>{"router 0"});
 }
 
 TEST_CASE("A mixture's texts are validated one by one") {

@@ -12,10 +12,11 @@
 
 namespace finegrain::inline FINEGRAIN_ABI::picture {
 
-/// One model's load: for each layer, what each expert got.
+/// One model's load: for each router, what each expert got; and what the routers are called.
 struct load_map {
   std::string name;
   number_table layers;
+  std::vector<std::string> routers = {};
 };
 
 /// The picture as SVG. A cell's colour is the expert's load over its layer's mean; experts stand
@@ -40,7 +41,9 @@ inline std::string draw_load(std::string const& title, std::vector<load_map> con
       for (double n : load) total += n;
       double const mean = total / static_cast<double>(load.size());
       double const width = (right - left) / static_cast<double>(load.size());
-      d.text({left - 8, y + 13}, "layer " + std::to_string(l), R"(text-anchor="end" fill="#555")");
+      d.text({left - 8, y + 13},
+             l < m.routers.size() ? m.routers[l] : "router " + std::to_string(l),
+             R"(text-anchor="end" fill="#555")");
       for (std::size_t e = 0; e < load.size(); ++e)
         d.box({left + width * static_cast<double>(e), y}, width, row - 1,
               "stroke=\"#fff\" stroke-width=\"0.5\" fill=\"" + heat_colour(load[e] / mean / most) +

@@ -32,6 +32,9 @@ struct studied_model {
   std::vector<std::string> runs;
   std::vector<std::string> measured = {};  // names of what is measured beside loss and load:
                                            // training_means::names, and the user's own
+  std::vector<std::string> routers = {};   // what they are called: see router_names
+  double top_k = 0;                        // of its routers, their mean
+  std::int64_t validated = 0;              // tokens of an evaluation
 };
 
 /// A model's runs, measured. Values of different models at one place belong to one seed.
@@ -44,7 +47,8 @@ struct model_results {
   std::vector<double> tokens = {};  // the curve's places, in training tokens,
   number_table curve = {};          // and at each the seeds' bits,
   std::vector<std::vector<load_balance>> balance = {};  // and how even their experts' load was
-  number_table load = {};                   // [layer][expert] at the end, of the first seed
+  std::vector<double> experts = {};  // of a layer that a token was sent to at the end, a seed each
+  number_table load = {};            // [layer][expert] at the end, of the first seed
   std::vector<number_table> measured = {};  // of each name, like curve; NaN where there is none
   double tokens_per_second = std::numeric_limits<double>::quiet_NaN();
 
@@ -77,15 +81,18 @@ struct study_results {
 
   /// Mean bits of a token with 95 % intervals, paired differences to the first model, costs, speed
   /// and balance; below, what was given to compare with. Speed is worth telling only where all runs
-  /// were made on one machine, with nothing beside them.
+  /// were made on one machine, with nothing beside them. Where tokens used fewer experts than top_k, as
+  /// a rule or a request may have it, there is a column of how many.
   table summary(bool speed = true) const {
-    auto const cells = [speed](std::vector<std::string> row) {
-      if (!speed) row.erase(row.begin() + 6);
+    bool const fewer = any_used_fewer();
+    auto const cells = [=](std::vector<std::string> row) {
+      if (!speed) row.erase(row.begin() + 7);
+      if (!fewer) row.erase(row.begin() + 5);
       return row;
     };
     table t(cells({"model", std::string("bits/") + unit, "difference", "parameters", "active",
-                   "FLOPs/token", "tokens/s", "max/mean load", "load entropy"}),
-            caption(speed));
+                   "experts/token", "FLOPs/token", "tokens/s", "max/mean load", "load entropy"}),
+            caption(speed, fewer));
     for (model_results const& m : models) {
       bool const first = &m == &models.front();
       auto const difference =
@@ -98,12 +105,13 @@ struct study_results {
       };
       t.add(cells({marked_name(m), mean_text(estimate_mean(m.validation)), difference,
                    text::rounded(double(m.model.parameters)), text::rounded(double(m.model.active)),
+                   m.experts.empty() ? "–" : text::fixed(estimate_mean(m.experts).mean, 2),
                    text::rounded(double(m.model.flops)),
                    m.tokens_per_second > 0 ? text::rounded(m.tokens_per_second) : "–",
                    balance(&load_balance::max_over_mean, 2), balance(&load_balance::entropy, 3)}));
     }
     for (picture::level const& l : levels)
-      t.add(cells({l.name, text::fixed(l.y, 3), "", "", "", "", "", "", ""}));
+      t.add(cells({l.name, text::fixed(l.y, 3), "", "", "", "", "", "", "", ""}));
     return t;
   }
 
@@ -207,20 +215,29 @@ struct study_results {
     throw invalid_argument("the study has no model named \"%.200s\"", name.c_str());
   }
 
-  /// Each model's load of experts on the validation text.
+  /// Each model's load of experts on the validation text, of its first seed.
   std::string load() const {
     std::vector<picture::load_map> maps;
     for (model_results const& m : models)
-      if (!m.load.empty()) maps.push_back({m.model.name, m.load});
-    return picture::draw_load("Expert load on validation text", maps);
+      if (!m.load.empty()) maps.push_back({m.model.name, m.load, m.model.routers});
+    return picture::draw_load("Expert load on validation text, first seed", maps);
   }
 
  private:
+  /// Whether tokens of a model used fewer experts than its config says, by a rule or as was asked.
+  bool any_used_fewer() const {
+    return std::any_of(models.begin(), models.end(), [](model_results const& m) {
+      return !m.experts.empty() && estimate_mean(m.experts).mean < m.model.top_k - 0.005;
+    });
+  }
   /// What the summary's columns are.
-  std::string caption(bool speed) const {
+  std::string caption(bool speed, bool fewer) const {
     return "bits/" + unit + ": of held-out text, the mean of seeds (± its 95 % interval); " +
            "difference: from " + (models.empty() ? "the first" : models[0].model.name) +
-           ", seed by seed; active: parameters that a token uses; FLOPs: forward; " +
+           ", seed by seed; active: parameters that a token uses" +
+           (fewer ? " at most; experts/token: routed experts of a layer that one was sent to, mean "
+                    "of layers; FLOPs: forward, at most; "
+                  : "; FLOPs: forward; ") +
            (speed ? "tokens/s: in training; " : "") +
            "max/mean load: of the busiest expert of any layer, over its layer's mean; load "
            "entropy: over that of equal loads, mean of layers" +
@@ -277,7 +294,10 @@ inline study_results gather(std::vector<studied_model> const& models,
                            math::isnan(end->number("measured.gradient norm"));
       r.validation.push_back(stopped ? std::numeric_limits<double>::quiet_NaN()
                                      : end->number("validation"));
-      if (r.load.empty()) r.load = end->rows("load");
+      number_table const load = end->rows("load");
+      if (!load.empty() && m.validated > 0)
+        r.experts.push_back(experts_of_token(load, m.validated));
+      if (r.load.empty()) r.load = load;
     }
     if (seconds > 0) r.tokens_per_second = tokens / seconds;
     all.models.push_back(std::move(r));

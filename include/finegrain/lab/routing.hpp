@@ -6,9 +6,13 @@
 #include <cmath>
 #include <limits>
 #include <span>
+#include <string>
+#include <string_view>
 #include <utility>
+#include <vector>
 
 #include "../plan/batch.hpp"
+#include "../plan/weights.hpp"
 #include "number_table.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -39,6 +43,26 @@ inline load_balance balance_of(std::span<double const> load) {
           std::sqrt(squares / count) / mean, idle};
 }
 
+/// What a network's routers are called, in the order of their reports: "layer 1" where their weights are
+/// layers.1's and those of no router before, or else "router 1". Both begin at 0.
+inline std::vector<std::string> router_names(std::vector<weight_entry> const& entries) {
+  constexpr std::string_view layers = ".layers.";
+  std::vector<std::string> names;
+  for (weight_entry const& w : entries) {
+    std::string const path = "." + w.name;
+    if (!path.ends_with(".experts.0.gate")) continue;
+    std::string name;
+    if (std::size_t const at = path.find(layers); at != path.npos) {
+      std::size_t const number = at + layers.size();
+      name = "layer " + path.substr(number, path.find('.', number) - number);
+    }
+    if (name.empty() || std::find(names.begin(), names.end(), name) != names.end())
+      name = "router " + std::to_string(names.size());
+    names.push_back(std::move(name));
+  }
+  return names;
+}
+
 /// Tokens that each expert of each layer was sent, added up over batches.
 class load_count {
  public:
@@ -57,6 +81,14 @@ class load_count {
  private:
   number_table layers_;
 };
+
+/// Experts of a layer that a token was sent to, mean of layers, from the load by so many tokens.
+inline double experts_of_token(number_table const& layers, std::int64_t tokens) {
+  double sent = 0;
+  for (auto const& load : layers)
+    for (double n : load) sent += n;
+  return sent / (static_cast<double>(layers.size()) * static_cast<double>(tokens));
+}
 
 /// The layers' balances, averaged; the busiest expert is the busiest of all layers.
 inline load_balance balance_of(number_table const& layers) {

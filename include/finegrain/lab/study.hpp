@@ -125,7 +125,10 @@ class study {
                                 (mixed ? "1" : "0") + settings + "\ntext " + text_hash_ +
                                 "\nversion " FINEGRAIN_VERSION "\n",
                     .runs = {},
-                    .measured = training_means::names(Network::make_log().layers.size())};
+                    .measured = training_means::names(Network::make_log().layers.size()),
+                    .routers = router_names(list_weights<E>()),
+                    .top_k = mean_top_k<E>(),
+                    .validated = settings_.validation * settings_.length};
     name_runs(m);
     auto const own_to_run = std::make_shared<own_functions<Network>>();
     std::string const base = m.settings;
@@ -292,6 +295,13 @@ class study {
   template <class Network>
   static std::string full_name() {
     return __PRETTY_FUNCTION__;
+  }
+  template <Expr E>
+  static double mean_top_k() {
+    auto const& routers = detail::router_configs<E>::list;
+    double sum = 0;
+    for (config const* c : routers) sum += c->top_k;
+    return sum / std::max(1.0, static_cast<double>(routers.size()));
   }
   entry const* entry_called(std::string const& model) const {
     for (entry const& e : models_)
