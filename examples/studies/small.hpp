@@ -140,7 +140,7 @@ inline int run_study(int count, char** words, about const& what, adder const& ad
   page.text(
       "Losses of paired seeds are subtracted; an ordering holds, or its opposite does, when the 95 "
       "% "
-      "interval of the mean difference (Student's t) is clear of zero, each by itself. The "
+      "interval of the mean difference (Student's t) is clear of zero. The "
       "held-out "
       "text is one and the same: intervals tell of the chance in first weights and in the order of "
       "the text, not of other texts.");
