@@ -12,10 +12,6 @@ namespace {
 
 struct plain : fg::stage<8, 4> {};
 
-struct full : fg::node {
-  int state;
-};
-
 template <int D>
 struct weighted : fg::stage<D> {
   static constexpr char const* name = "weighted";
@@ -62,7 +58,6 @@ struct recorder {
 TEST_CASE("an expression is an empty type that derives from node") {
   CHECK(fg::Expr<plain>);
   CHECK(fg::Expr<block>);
-  CHECK_FALSE(fg::Expr<full>);
   CHECK_FALSE(fg::Expr<int>);
   CHECK(fg::Named<block>);
   CHECK_FALSE(fg::Named<plain>);

@@ -182,8 +182,9 @@ void exchange_config(std::string const& folder, fg::published_family const& fami
   std::string const here = all + ("/" + folder);
   std::filesystem::create_directories(here);
   put(here + "/config.json", fg::published_config<fg::decoder<A>>(family));
-  auto const count = fg::detail::count_weights<fg::decoder<A>>();
-  put(here + "/weights", std::to_string(count.total + count.fixed));
+  std::int64_t count = 0;
+  for (auto const& w : fg::list_weights<fg::decoder<A>>()) count += w.rows * w.cols;
+  put(here + "/weights", std::to_string(count));
 }
 
 }  // namespace golden
