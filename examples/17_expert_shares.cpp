@@ -61,10 +61,10 @@ int main() {
       std::copy_n(whole.weight(whole_name(w.name)).data, w.rows * w.cols, net.weight(w.name).data);
 
     auto const mine = here(chosen.middle_cols(0, K), process);
-    fg::given_routing given{{{{mine.data(), T, K},
-                              log.layers[0].choice_weights().middle_cols(0, K),
-                              {dpart.data(), T, K}}}};
-    net.forward({.tokens = T, .given = &given}, rows(x), rows(part));
+    fg::given_choice const given{{mine.data(), T, K},
+                                 log.layers[0].choice_weights().middle_cols(0, K),
+                                 {dpart.data(), T, K}};
+    net.forward({.tokens = T, .given = {&given, 1}}, rows(x), rows(part));
     for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += part[i];
     net.backward(rows(dy), rows(part));  // dpart: the gradients of this process's weights, else 0
     for (std::size_t i = 0; i < dweights.size(); ++i) dweights[i] += dpart[i];

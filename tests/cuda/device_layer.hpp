@@ -92,7 +92,7 @@ struct device_layer {
     lists = unwritten<std::byte>(fg::place<X>::staging_bytes(b.tokens));
     batch = fg::place<X>::staged(on, b, {lists.data(), lists.size()}, cache);
     if (batch.log) batch.log->next = 0;
-    if (batch.given) batch.given->next = 0;
+    batch.taken = 0;
     if (cache) cache->used = 0;
     plan::forward({on, batch, scratch(), extent, mode, cache}, weights(), saved(),
                   {x.data(), b.tokens, in}, {y.data(), b.tokens, out});

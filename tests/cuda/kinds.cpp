@@ -342,20 +342,20 @@ TEST_CASE("experts and weights come with the batch, and their gradients go back"
     auto const device_weights = upload(weights);
     auto const found = unwritten<float>(3 * T);
     std::vector<float> expected(weights.size(), nan32);
-    fg::given_routing there{
-        {{{device_ids.data(), T, 3}, {device_weights.data(), T, 3}, {found.data(), T, 3}}}},
-        here{{{{used.data(), T, 3}, {weights.data(), T, 3}, {expected.data(), T, 3}}}};
+    std::vector<fg::given_choice> const there{
+        {{device_ids.data(), T, 3}, {device_weights.data(), T, 3}, {found.data(), T, 3}}},
+        here{{{used.data(), T, 3}, {weights.data(), T, 3}, {expected.data(), T, 3}}};
 
     auto const x = rounded(random_numbers(T * 64, 2)), dy = rounded(random_numbers(T * 64, 3));
     device_layer<E> layer;
-    layer.train(x, dy, {.given = &there});
+    layer.train(x, dy, {.given = there});
 
     fg::network<E, fg::reference> exact({.deviation = 0});
     auto const w = rounded(random_numbers(fg::weights_size<E>(), 1, 0.3));
     std::copy(w.begin(), w.end(), exact.parameters().begin());
     std::vector<double> const in(x.begin(), x.end()), dout(dy.begin(), dy.end());
     std::vector<double> y(in.size()), dx(in.size());
-    exact.forward({.tokens = T, .given = &here}, {in.data(), T, 64}, {y.data(), T, 64});
+    exact.forward({.tokens = T, .given = here}, {in.data(), T, 64}, {y.data(), T, 64});
     exact.backward({dout.data(), T, 64}, {dx.data(), T, 64});
     CHECK(off(y, layer.read_y()) < 0.01);
     CHECK(off(dx, layer.read_dx()) < 0.01);
@@ -369,10 +369,10 @@ TEST_CASE("experts and weights come with the batch, and their gradients go back"
   fg::network<E, fg::cuda> net;
   std::int32_t const experts[] = {0, 1, 2};
   float const ones[] = {1, 1, 1};
-  fg::given_routing of_host{{{{experts, 1, 3}, {ones, 1, 3}}}};
+  std::vector<fg::given_choice> const of_host{{{experts, 1, 3}, {ones, 1, 3}}};
   auto const x = unwritten<bf16>(64), y = unwritten<bf16>(64);
   CHECK_THROWS_WITH(
-      net.infer({.tokens = 1, .given = &of_host}, {x.data(), 1, 64}, {y.data(), 1, 64}),
+      net.infer({.tokens = 1, .given = of_host}, {x.data(), 1, 64}, {y.data(), 1, 64}),
       Catch::Contains("memory of the device"));
 }
 

@@ -139,7 +139,7 @@ constexpr config const& checked(config const& c) {
   if (c.selection != selection::hash && c.vocabulary != 0) throw invalid_config("finegrain::config: vocabulary is for selection::hash");
   if (c.uniform && c.selection != selection::hash) throw invalid_config("finegrain::config: uniform weights are for selection::hash: a router that is not read learns nothing");
   if (c.uniform && (c.renormalise || c.cosine > 0 || c.jitter || c.noisy)) throw invalid_config("finegrain::config: with uniform weights there is no router to renormalise, jitter or make noisy");
-  if (c.selection == selection::given && (c.renormalise || c.scale != 1 || c.precision != precision::f32 || c.cosine > 0 || c.jitter || c.noisy)) throw invalid_config("finegrain::config: with selection::given weights come with the batch as they are, and there is no router to renormalise, scale, round, jitter or make noisy");
+  if (c.selection == selection::given && (c.renormalise || c.scale != 1 || c.precision != precision::f32 || c.cosine > 0 || c.jitter || c.noisy || c.constant_weight || c.score != score::softmax)) throw invalid_config("finegrain::config: with selection::given weights come with the batch as they are, and there is no router to score, renormalise, scale, round, jitter or make noisy");
   if (c.chance_second && (c.selection != selection::top_k || c.top_k != 2)) throw invalid_config("finegrain::config: chance_second needs selection::top_k with top_k = 2");
   if (c.cosine > 0 && c.precision != precision::f32) throw invalid_config("finegrain::config: a cosine router computes in f32");
   if (c.cosine < 0) throw invalid_config("finegrain::config: cosine, the dimensions of a cosine router, must not be negative");

@@ -113,13 +113,15 @@ requires(
         key_norm(memory.matrix<float>(E::normed, E::norm_width(KvHeads))) {}
   void fill(cpu const& on, float const* numbers) const {
     auto const w = bind_weights<E, float const>(numbers);
-    copy_numbers(w.query_bias, query_bias), copy_numbers(w.key_bias, key_bias);
+    copy_numbers(w.query_bias, query_bias);
+    copy_numbers(w.key_bias, key_bias);
     copy_numbers(w.value_bias, value_bias);
-    copy_numbers(w.query_norm, query_norm), copy_numbers(w.key_norm, key_norm);
-    simd::fill_panels(on, query, simd::stacked(w.query)),
-        simd::fill_panels(on, key, simd::stacked(w.key));
-    simd::fill_panels(on, value, simd::stacked(w.value)),
-        simd::fill_panels(on, output, simd::stacked(w.output));
+    copy_numbers(w.query_norm, query_norm);
+    copy_numbers(w.key_norm, key_norm);
+    simd::fill_panels(on, query, simd::stacked(w.query));
+    simd::fill_panels(on, key, simd::stacked(w.key));
+    simd::fill_panels(on, value, simd::stacked(w.value));
+    simd::fill_panels(on, output, simd::stacked(w.output));
   }
 };
 
@@ -143,12 +145,12 @@ requires(Packable<F.rest>) struct frozen_weights<cpu, F, latent_attention<D, Hea
     if constexpr (E::straight) {
       simd::fill_panels(on, q_proj, simd::stacked(w.q_proj));
     } else {
-      simd::fill_panels(on, q_a, simd::stacked(w.q_a)),
-          simd::fill_panels(on, q_b, simd::stacked(w.q_b));
+      simd::fill_panels(on, q_a, simd::stacked(w.q_a));
+      simd::fill_panels(on, q_b, simd::stacked(w.q_b));
       copy_numbers(w.q_a_norm, q_a_norm);
     }
-    simd::fill_panels(on, kv_a, simd::stacked(w.kv_a)),
-        simd::fill_panels(on, output, simd::stacked(w.output));
+    simd::fill_panels(on, kv_a, simd::stacked(w.kv_a));
+    simd::fill_panels(on, output, simd::stacked(w.output));
     kv_b.fill(on, w.kv_b);
     copy_numbers(w.kv_a_norm, kv_a_norm);
   }

@@ -30,7 +30,8 @@ struct frozen_experts {
   /// From those of w, an expert's or a few at a time: plan/frozen.hpp.
   template <class W>
   void fill(cpu const& on, W const& w) const {
-    fill(on, gate_up, w, 0), fill(on, gate_up, w + stack_size(), 1);
+    fill(on, gate_up, w, 0);
+    fill(on, gate_up, w + stack_size(), 1);
     fill(on, down, w + 2 * stack_size(), 0);
   }
 
@@ -38,12 +39,14 @@ struct frozen_experts {
   constexpr std::int64_t stack_size() const {
     return detail::padded(down.count * down.rows * down.cols);
   }
-  /// A matrix for each thread, which files are read by, and of small ones as many as are worth a loop.
+  /// A matrix for each thread, which files are read by, up to 256 MB; and of small ones as many as are
+  /// worth a loop.
   template <class W>
   static void fill(cpu const& on, simd::panels<F> const& to, W const& w, int side) {
-    constexpr std::int64_t few = 1 << 22;  // numbers
+    constexpr std::int64_t few = 1 << 22, many = 1 << 26;  // numbers
     std::int64_t const size = to.rows * to.cols;
-    std::int64_t const most = std::max<std::int64_t>(on.threads.workers(), few / size);
+    std::int64_t const for_all = std::min<std::int64_t>(on.threads.workers(), many / size);
+    std::int64_t const most = std::max({for_all, few / size, std::int64_t{1}});
     for (std::int64_t first = 0; first < to.count; first += most) {
       std::int64_t const some = std::min(most, to.count - first);
       simd::fill_panels(on, to,

@@ -115,15 +115,18 @@ struct balance_terms {
   float const* smooth = nullptr;          // (R) mean tokens of the load loss
 
   constexpr balance_terms(config const& c, routing_request const& request)
-      : expert(request.balance.expert),
-        device(request.balance.device),
-        communication(request.balance.communication),
-        sequence(request.balance.sequence),
-        z(request.balance.z),
-        importance(request.balance.importance),
-        load(request.balance.load),
-        by_sequence(request.balance.over == window::sequence),
-        rule(request.balance.rule != nullptr),
+      : balance_terms(c, request, losses_of(c, request)) {}
+  constexpr balance_terms(config const& c, routing_request const& request,
+                          balance_losses const& loss)
+      : expert(loss.expert),
+        device(loss.device),
+        communication(loss.communication),
+        sequence(loss.sequence),
+        z(loss.z),
+        importance(loss.importance),
+        load(loss.load),
+        by_sequence(loss.over == window::sequence),
+        rule(loss.rule != nullptr),
         devices(request.devices),
         most_devices(finegrain::most_devices(c, request)) {}
   FINEGRAIN_HD constexpr bool windows() const {

@@ -98,7 +98,7 @@ class router_pass {
         kinds<T>::distinct(rules_, state, tokens_, stream());
       }
       if (kinds_.by_batch) {
-        given_choice const& choice = b.given->layers[b.given->next++];
+        given_choice const& choice = b.given[b.taken++];
         kinds<T>::take(rules_, choice.experts, choice.weights, choice.dweights, state, s_.kinds,
                        tokens_, stream());
       }

@@ -41,7 +41,7 @@ struct row_map {
 
   /// Slots that have rows, tiles and rows there are at most, whatever the routing.
   constexpr std::int64_t pairs() const {
-    return share > 0 ? share * experts : std::int64_t{tokens} * slots;
+    return share > 0 ? share * experts : std::int64_t{tokens} * at_most(slots, experts);
   }
   constexpr std::int64_t max_tiles() const {
     return pairs() / tile + at_most<std::int64_t>(pairs(), experts);

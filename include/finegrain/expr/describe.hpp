@@ -133,7 +133,8 @@ std::string details(shared_experts<C>) {
 template <config C, class Router>
 std::string details(routed_experts<C, Router>) {
   std::string text = std::to_string(C.top_k) + " of " + std::to_string(C.routed) + " experts, " +
-                     name_of(C.act) + " of " + std::to_string(C.width) + ", " + name_of(C.score) +
+                     name_of(C.act) + " of " + std::to_string(C.width) +
+                     (C.selection == selection::given ? "" : std::string(", ") + name_of(C.score)) +
                      detail::words_of(C.selection) + detail::words_of(C.precision);
   if (C.by_logits) text += ", by logits";
   if (C.cosine > 0) text += ", cosines in " + std::to_string(C.cosine);

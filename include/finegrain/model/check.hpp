@@ -124,17 +124,26 @@ void check_router(config const& c, batch const& b, bool training, std::size_t at
                            shown(b.tokens));
 }
 
-/// The choice number `at` that comes with a batch, for a router of this config.
+/// The choice number `at` that comes with a batch, for a network's router number `router`.
 template <class X>
-void check_given(config const& c, batch const& b, std::size_t at) {
-  if (!b.given || b.given->layers.size() <= at)
+void check_given(config const& c, batch const& b, std::size_t at, std::size_t router) {
+  if (b.given.size() <= at)
     throw invalid_argument(
-        "selection::given needs the batch's experts and weights of layer %lld: .given", shown(at));
-  given_choice const& choice = b.given->layers[at];
+        "router %lld takes its experts and weights from the batch (selection::given), whose .given "
+        "has "
+        "%lld entries",
+        shown(router), shown(b.given.size()));
+  given_choice const& choice = b.given[at];
   int const k = slots(c, b.routing);
   check_shape("the batch's experts", choice.experts, b.tokens, k);
   check_shape("the batch's weights", choice.weights, b.tokens, k);
-  if (choice.dweights.data) check_shape("the weights' gradient", choice.dweights, b.tokens, k);
+  if (choice.dweights.data) {
+    check_shape("the weights' gradient", choice.dweights, b.tokens, k);
+    check_apart<float>("the batch's weights", choice.weights, "their gradient", choice.dweights);
+    for (given_choice const& other : b.given.first(at))
+      check_apart<float>("the weights' gradient of one layer", choice.dweights, "that of another",
+                         other.dweights);
+  }
   if (choice.experts.size() == 0) return;
   if constexpr (place<X>::here)
     check_experts("the batch's routing", c.routed, choice.experts, -1);
@@ -179,7 +188,7 @@ struct router_configs {
 template <Expr E>
 constexpr std::int64_t least_vocabulary() {
   std::int64_t least = INT64_MAX;
-  leaves<E>::visit([&]<Expr L>(L) { least = std::min(least, L::vocabulary); });
+  leaves<E>::visit([&]<Expr L>(L) { least = std::min<std::int64_t>(least, L::vocabulary); });
   return least;
 }
 
@@ -209,16 +218,16 @@ void check_routing(std::span<config const* const> routers, batch const& b, bool 
     ruled |= c.selection == selection::rule;
     jittered |= c.jitter;
     moved |= c.has_router();
-    if (c.selection == selection::given) check_given<X>(c, b, given++);
+    if (c.selection == selection::given) check_given<X>(c, b, given++, at);
   }
   if (!routers.empty() && b.routing.rule && !ruled)
     throw invalid_argument("a routing rule is for configs with selection::rule: here is none");
   if (!routers.empty() && b.routing.jitter > 0 && !jittered)
     throw invalid_argument("jitter needs a config that has it: .jitter = true");
-  if (b.given && given != b.given->layers.size())
+  if (given != b.given.size())
     throw invalid_argument(
         "the batch brings experts and weights for %lld layers, and %lld have selection::given",
-        shown(b.given->layers.size()), shown(given));
+        shown(b.given.size()), shown(given));
   balance_losses const& loss = b.routing.balance;
   if (!routers.empty() && !moved && loss != balance_losses{.over = loss.over})
     throw invalid_argument("balance losses move a router, and here is none");

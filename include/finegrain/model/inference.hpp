@@ -187,7 +187,7 @@ class inference : public workplace<X> {
     batch const b = base::staged(given, memory, e, cache);
     typename plan<X, E>::saved const saved(memory, e);
     if (b.log) b.log->next = 0;
-    if (b.given) b.given->next = 0;
+    b.taken = 0;
     if (cache) cache->used = 0;
     plan<X, E>::forward(pass<X>{on_, b, memory, e, gradients::overwrite, cache, b.wanted},
                         static_cast<Self const&>(*this).weights(), saved, x, y);

@@ -214,7 +214,7 @@ class network : public inference<network<E, X>, E, X> {
     batch const b = base::staged(given, memory, e);
     typename scored<X, E>::saved const saved(memory, e);
     if (b.log) b.log->next = 0;
-    if (b.given) b.given->next = 0;
+    b.taken = 0;
     place<X>::begin_total(on_);
     return scored<X, E>::run(pass<X>{on_, b, memory, e, mode}, std::as_const(*this).weights(),
                              saved, x, loss, dw, dx);

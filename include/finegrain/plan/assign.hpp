@@ -161,7 +161,7 @@ void choose_by_rule(config const& c, batch const& b, routing<S> const& r,
 /// Experts and weights as they come with the batch.
 template <class S>
 void take_choice(config const& c, batch const& b, routing<S> const& r) {
-  given_choice const& choice = b.given->layers[b.given->next++];
+  given_choice const& choice = b.given[b.taken++];
   int const k = slots(c, b.routing);
   for (std::int64_t i = 0; i < choice.experts.rows; ++i) {
     for (int slot = 0; slot < k; ++slot) {

@@ -147,7 +147,7 @@ inline routing_report const* earlier_report(batch const& b) {
 template <class S>
 void add_window(config const& c, batch const& b, routing<S> const& r, row_range window,
                 double share, balance_scratch<S> const& t, int worker, S* to) {
-  balance_losses const& loss = b.routing.balance;
+  balance_losses const& loss = losses_of(c, b.routing);
   int const k = slots(c, b.routing), R = c.routed, D = b.routing.devices, size = R / D;
   double *const f = t.counts + worker * R, *const sent = t.sent + worker * R;
   double tokens = window.count();
@@ -214,7 +214,7 @@ void add_sequence(config const& c, batch const& b, routing<S> const& r, row_rang
   int const R = c.routed, k = chosen(c, b.routing);
   double* const f = t.counts + worker * R;
   count_best(k, r, rows, t.best + worker * R, f);
-  double const share = b.routing.balance.sequence * R / (k * rows.count());
+  double const share = losses_of(c, b.routing).sequence * R / (k * rows.count());
   for (int i = 0; i < R; ++i) to[i] += S(share * f[i] / (sequences * rows.count()));
 }
 /// Adds the factors of the losses whose window is the whole batch to those of each sequence.
@@ -230,7 +230,7 @@ void add_batch(config const& c, batch const& b, routing<S> const& r, balance_scr
 /// The gradient of the importance loss with respect to a weight of each expert: 0 without that loss.
 template <class S>
 void importance_forward(config const& c, batch const& b, routing<S> const& r) {
-  double const coefficient = b.routing.balance.importance;
+  double const coefficient = losses_of(c, b.routing).importance;
   std::fill_n(r.importance, c.routed, S(0));
   if (!(coefficient > 0)) return;
   for (std::int64_t row = 0; row < r.logits.rows; ++row)
@@ -243,7 +243,7 @@ void importance_forward(config const& c, batch const& b, routing<S> const& r) {
 template <class S>
 void load_forward(config const& c, batch const& b, routing<S> const& r,
                   balance_scratch<S> const& t) {
-  double const coefficient = b.routing.balance.load;
+  double const coefficient = losses_of(c, b.routing).load;
   if (!(coefficient > 0) || !r.training) return;
   int const R = c.routed;
   std::fill_n(r.smooth.data, 2 * R, S(0));
@@ -260,7 +260,7 @@ void load_forward(config const& c, batch const& b, routing<S> const& r,
 template <class X, class S>
 void balance_forward(X const& on, config const& c, batch const& b, routing<S> const& r,
                      balance_scratch<S> const& t) {
-  balance_losses const& loss = b.routing.balance;
+  balance_losses const& loss = losses_of(c, b.routing);
   if (loss == balance_losses{} || r.logits.rows == 0) return;
   bool const windows = detail::has_windows(loss);
   double const sequences = detail::sequences_with_tokens(b);
@@ -297,7 +297,7 @@ S log_sum_exp(config const& c, S const* logits, S const* scores) {
 template <class S>
 void balance_weights_backward(config const& c, batch const& b, routing<S> const& r,
                               matrix<S> dweights) {
-  if (!(b.routing.balance.importance > 0)) return;
+  if (!(losses_of(c, b.routing).importance > 0)) return;
   for (std::int64_t t = 0; t < r.logits.rows; ++t)
     for (int slot = 0; slot < slots(c, b.routing); ++slot)
       if (is_kept(r.experts(t, slot))) dweights(t, slot) += r.importance[r.experts(t, slot)];
@@ -306,7 +306,7 @@ void balance_weights_backward(config const& c, batch const& b, routing<S> const&
 template <class S>
 void balance_scores_backward(config const& c, batch const& b, routing<S> const& r, std::int64_t t,
                              S* dscores) {
-  balance_losses const& loss = b.routing.balance;
+  balance_losses const& loss = losses_of(c, b.routing);
   if (!detail::reads_scores(loss)) return;
   S const *const factor = detail::factors_of(b, r, t), *const s = r.scores.row(t);
   S const total = detail::score_sum(c, s);
@@ -318,7 +318,7 @@ void balance_scores_backward(config const& c, batch const& b, routing<S> const& 
 template <class S>
 void balance_logits_backward(config const& c, batch const& b, routing<S> const& r, std::int64_t t,
                              std::int32_t* best, logit_scratch<S> const& to, S* dlogits) {
-  if (b.routing.balance.load > 0) {
+  if (losses_of(c, b.routing).load > 0) {
     detail::noisy_choice<S> const choice(slots(c, b.routing), best, r, t);
     for (int i = 0; i < c.routed; ++i) to.dclean(t, i) = 0;
     for (int i = 0; i < c.routed; ++i) {
@@ -330,10 +330,10 @@ void balance_logits_backward(config const& c, batch const& b, routing<S> const& 
       dlogits[choice.rival(i)] -= step;
     }
   }
-  if (!(b.routing.balance.z > 0)) return;
+  if (!(losses_of(c, b.routing).z > 0)) return;
   S const* const logits = r.logits.row(t);
   S const log_sum = detail::log_sum_exp(c, logits, r.scores.row(t));
-  S const factor = S(2 * b.routing.balance.z / double(r.logits.rows)) * log_sum;
+  S const factor = S(2 * losses_of(c, b.routing).z / double(r.logits.rows)) * log_sum;
   for (int i = 0; i < c.routed; ++i) dlogits[i] += factor * math::exp(logits[i] - log_sum);
 }
 

@@ -98,12 +98,9 @@ struct routing_rule : own_rule {
 struct given_choice {
   matrix<std::int32_t const> experts;  // (T, K), distinct; below 0: a slot is not used
   matrix<float const> weights;         // (T, K); of slots that are not used, anything
-  matrix<float> dweights = {};  // (T, K), or empty: backward writes the weights' gradients here
-};
-/// The same of each such layer that a forward pass comes by, in its order.
-struct given_routing {
-  std::vector<given_choice> layers;
-  std::size_t next = 0;  // the choice that the next of them takes
+  /// (T, K), or empty: backward overwrites it with the gradients of what it starts from, of a trainer's
+  /// batch times its loss_scale. It must stand until then.
+  matrix<float> dweights = {};
 };
 
 /// What a router did with one batch.
@@ -188,9 +185,10 @@ struct batch {
   std::span<std::int64_t const> wanted = {};     // of infer: rising rows, which alone y has; or all
   routing_request routing = {};
   routing_log* log = nullptr;
-  given_routing* given = nullptr;   // of layers with selection::given
-  timings* times = nullptr;         // of a timed expression (plan/timed.hpp)
-  any_activations* seen = nullptr;  // of a watched one (plan/watched.hpp)
+  std::span<given_choice const> given = {};  // of each layer with selection::given, in their order
+  timings* times = nullptr;                  // of a timed expression (plan/timed.hpp)
+  any_activations* seen = nullptr;           // of a watched one (plan/watched.hpp)
+  mutable std::size_t taken = 0;             // of given: a pass counts in a batch of its own
 
   std::int64_t sequences() const {
     return starts.empty() ? 1 : static_cast<std::int64_t>(starts.size()) - 1;

@@ -99,7 +99,7 @@ void report_routing(config const& c, batch const& b, routing<S> const& r,
                     router_weights<S const> const& w, balance_scratch<S> const& t,
                     routing_log& log) {
   std::int64_t const T = r.logits.rows;
-  balance_losses const& loss = b.routing.balance;
+  balance_losses const& loss = losses_of(c, b.routing);
   int const k = slots(c, b.routing), R = c.routed, size = R / b.routing.devices;
   routing_report& report = detail::next_report(log);
   report.load.assign(std::size_t(R), 0);

@@ -50,7 +50,7 @@ constexpr std::int64_t share_of(config const& c, int k, std::int64_t tokens) {
 }
 /// Pairs of a token and an expert that it is sent to: as many as there is room for.
 constexpr std::int64_t pairs(config const& c, extent e) {
-  if (c.selection != selection::expert_choice) return e.tokens * slots(c, e);
+  if (c.selection != selection::expert_choice) return e.tokens * at_most(slots(c, e), c.routed);
   return c.routed * share_of(c, most_chosen(c, e.training), e.tokens);
 }
 
@@ -104,6 +104,11 @@ constexpr int slots(config const& c, routing_request const& request) {
 /// The jitter of a router's input under a request: none where the config has none.
 constexpr double jitter_of(config const& c, routing_request const& request) {
   return c.jitter ? request.jitter : 0;
+}
+/// The losses that a router adds under a request: none where there is no router.
+inline constexpr balance_losses no_losses = {};
+constexpr balance_losses const& losses_of(config const& c, routing_request const& request) {
+  return c.has_router() ? request.balance : no_losses;
 }
 /// M of the communication loss: the most devices that a token may be sent to.
 constexpr int most_devices(config const& c, routing_request const& request) {

@@ -78,7 +78,7 @@ struct gradient_probe {
 
   double loss() {
     log.next = 0;
-    if (b.given) b.given->next = 0;
+    b.taken = 0;
     plan::forward(pass(), net.weights(), saved(), view(x, in), view(y, out));
     return log.balance_loss() + of(on(), 0, outputs(), matrix<double>());
   }
