@@ -422,7 +422,54 @@ TEST_CASE("one layer is read out of a whole model") {
   fg::load_published(dense, here / "m.safetensors", "layers.0.mlp.");
   CHECK(dense.weight("down")(3, 4) == from.weight("layers.0.mlp.down")(3, 4));
   CHECK(differences(net, here / "m.safetensors", "layers.0.mixture.").front() ==
-        "model.layers.0.mlp.shared_experts.gate_proj.weight, here shared.gate, is missing");
+        "model.layers.0.mlp.shared_experts.gate_proj.weight, here shared.gate, is missing, as all "
+        "are: the file has, for example, lm_head.weight");
+}
+
+TEST_CASE("a file that has none of the names is told by one of its own") {
+  folder const here;
+  network from = random_net(), to;
+  fg::save_published(from, here / "m", "", [](std::string_view ours) {
+    return "base_model.model." + fg::deepseek_name(ours);
+  });
+  CHECK_THROWS_WITH(
+      fg::load_published(to, here / "m"),
+      ContainsSubstring("): model.embed_tokens.weight, here embedding.table, is missing, as all "
+                        "are: the file has, for example, base_model.model.lm_head.weight; "));
+  auto const lines = differences(to, here / "m", "");
+  CHECK(lines[1].ends_with(" is missing"));
+  // One that has some is not.
+  fg::save_published(from, here / "m", "", [](std::string_view ours) {
+    return ours == "head.weight" ? "head" : fg::deepseek_name(ours);
+  });
+  CHECK(differences(to, here / "m", "") ==
+        std::vector<std::string>{"lm_head.weight, here head.weight, is missing",
+                                 "head is unknown here"});
+}
+
+TEST_CASE("a folder has one file or an index, and is refused where it has neither or both") {
+  folder const here;
+  network const from = random_net();
+  network to;
+  auto const load = [&] { fg::load_published(to, here.path); };
+  CHECK_THROWS_WITH(load(), ContainsSubstring(here.path + " has neither model.safetensors nor its "
+                                                          "index, model.safetensors.index.json"));
+  std::string const path = here / "model.safetensors", index = path + ".index.json";
+  fg::save_published(from, path);
+  CHECK_NOTHROW(load());
+  put(index, R"({"weight_map": {"lm_head.weight": "model.safetensors"}})");
+  CHECK_THROWS_WITH(load(), ContainsSubstring(here.path + " has model.safetensors and an index: "
+                                                          "give one of the two"));
+  CHECK_NOTHROW(fg::load_published(to, path));
+  CHECK_NOTHROW(fg::load_published(to, index));
+
+  // Nor is one file written beside an index of others.
+  std::string const before = contents(path);
+  CHECK_THROWS_WITH(fg::save_published(from, path),
+                    ContainsSubstring("index.json is there: the model would stand in one file"));
+  CHECK(contents(path) == before);
+  CHECK(here.files() == 2);
+  CHECK_NOTHROW(fg::save_published(from, here / "layer.safetensors"));
 }
 
 // ---- all a layer's experts in one tensor --------------------------------------------------------

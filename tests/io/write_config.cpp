@@ -373,7 +373,7 @@ TEST_CASE("a decoder is published whole, weights and config, or not at all") {
   put(there + "/model.safetensors.index.json", "{}");
   CHECK_THROWS_WITH(
       fg::save_published(net, there, families::deepseek_v3),
-      ContainsSubstring("index.json is there, which load_published would read in the place of "));
+      ContainsSubstring("index.json is there: the model would stand in one file and in others"));
 }
 
 namespace {

@@ -144,13 +144,15 @@ void load_published(network<E, X>& net, std::string const& path, std::string con
 ///   save_published(mixtral, "tuned/model.safetensors", "", mixtral_name, dtype::f32);
 ///
 /// Numbers are of `type`, F64, F32, BF16 or F16, each rounded once; but selection biases are F32 at least,
-/// and tables I64. Throws file_error, a file that was there is then still there; and invalid_argument
-/// for another type, a weight without a name, and a number that is too large for the type.
+/// and tables I64. Throws file_error, a file that was there is then still there, also where an index of
+/// several stands beside it (model.safetensors.index.json); and invalid_argument for another type, a
+/// weight without a name, and a number that is too large for the type.
 template <Expr E, class X, class Name = std::string (*)(std::string_view)>
 void save_published(network<E, X> const& net, std::string const& path,
                     std::string const& prefix = {}, Name&& name = deepseek_name,
                     dtype type = dtype::bf16) {
   auto const tensors = detail::published_tensors(net.entries(), prefix, name, type);
+  detail::check_no_index(path);
   atomic_file file(path);
   detail::write_published(net, file, tensors);
   file.commit();
@@ -164,15 +166,12 @@ void save_published(network<E, X> const& net, std::string const& path,
 /// The folder is made if there is none in its place. config.json is put there last, and one that says
 /// otherwise is removed before the weights are replaced: a folder that has none is not complete. Throws
 /// as save_published of weights and published_config do, before anything is changed but for file_error;
-/// and file_error where an index of several files is there, by which load_published would read.
+/// and file_error where an index of several files is there.
 template <Expr E, class X>
 void save_published(network<E, X> const& net, std::string const& folder,
                     published_family const& family, published_facts const& facts = {}) {
   std::string const text = published_config<E>(family, facts);
-  std::string const index = folder + "/model.safetensors.index.json";
-  if (detail::exists(index))
-    throw file_error("%.300s is there, which load_published would read in the place of these",
-                     index.c_str());
+  detail::check_no_index(folder + "/model.safetensors");
   detail::new_folder made(folder);
   atomic_file config(folder + "/config.json"), weights(folder + "/model.safetensors");
   config.write(text.data(), text.size());

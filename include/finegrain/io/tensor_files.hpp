@@ -67,6 +67,16 @@ FINEGRAIN_LAZY class index_reader : json_reader {
   std::vector<std::pair<std::string, std::string>> map_;
 };
 
+/// What the index of several files is called that stand in the place of one.
+inline std::string index_of(std::string const& file) { return file + ".index.json"; }
+/// Throws file_error where one file would stand beside an index of several: which of the two is meant
+/// then, nobody could tell.
+inline void check_no_index(std::string const& file) {
+  if (std::string const index = index_of(file); exists(index))
+    throw file_error("%.300s is there: the model would stand in one file and in others",
+                     index.c_str());
+}
+
 }  // namespace detail
 
 /// A tensor of one of several files.
@@ -76,16 +86,13 @@ struct placed_tensor {
 };
 
 /// The tensors of a model as it is published: a safetensors file, an index of several (a name that ends
-/// in .json), or a folder that has model.safetensors.index.json or else model.safetensors.
+/// in .json), or a folder that has model.safetensors or model.safetensors.index.json.
 class tensor_files {
  public:
   /// Throws file_error if a file cannot be read or is not valid, if the index names a tensor that its
-  /// file has not, or if two files have tensors of one name.
+  /// file has not, if two files have tensors of one name, or if a folder has none or both of those two.
   FINEGRAIN_LAZY explicit tensor_files(std::string path) : path_(std::move(path)) {
-    if (detail::is_folder(path_)) {
-      std::string const index = path_ + "/model.safetensors.index.json";
-      path_ = detail::exists(index) ? index : path_ + "/model.safetensors";
-    }
+    if (detail::is_folder(path_)) path_ = in_folder(path_);
     if (path_.ends_with(".json"))
       open_listed();
     else
@@ -117,6 +124,17 @@ class tensor_files {
   }
 
  private:
+  /// The single file of a folder, or the index.
+  static std::string in_folder(std::string const& folder) {
+    std::string const single = folder + "/model.safetensors", index = detail::index_of(single);
+    bool const listed = detail::exists(index);
+    if (listed == detail::exists(single))
+      throw file_error(listed ? "%.300s has model.safetensors and an index: give one of the two"
+                              : "%.300s has neither model.safetensors nor its index, "
+                                "model.safetensors.index.json",
+                       folder.c_str());
+    return listed ? index : single;
+  }
   /// The first whose name is not before this one, or null.
   placed_tensor const* from(std::string_view name) const {
     auto const at = std::lower_bound(

@@ -93,6 +93,7 @@ FINEGRAIN_LAZY class weight_finder {
 
   /// All weights, in the list's order. Throws mismatch.
   std::vector<stored_weight> find() && {
+    std::size_t const before = differences_.size();
     for (weight_entry const& entry : entries_) {
       candidate const at = locate(entry);
       if (!is_there(at)) continue;
@@ -101,6 +102,9 @@ FINEGRAIN_LAZY class weight_finder {
       check_copy(at);
       found_.push_back(at.weight);
     }
+    if (found_.empty() && !entries_.empty() && !files_.tensors().empty())
+      differences_[before] +=
+          ", as all are: the file has, for example, " + files_.tensors()[0].entry->name;
     report_unknown();
     if (!differences_.empty()) throw mismatch(files_.path(), std::move(differences_));
     return std::move(found_);
