@@ -201,6 +201,8 @@
 #include "io/weights.hpp"
 #include "io/config_reader.hpp"
 #include "io/published_family.hpp"
+#include "io/published_defaults.hpp"
+#include "io/unlike_stages.hpp"
 #include "io/config_keys.hpp"
 #include "io/config_comparison.hpp"
 #include "io/published_config.hpp"

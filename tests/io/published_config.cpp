@@ -420,7 +420,8 @@ TEST_CASE("a config's word on whether the head is the embedding's table is compa
   CHECK(of<tied>(with(qwen3_30b, "\"tie_word_embeddings\": false",
                       "\"tie_word_embeddings\": true")) == lines{});
   CHECK(of<tied>(qwen3_30b) == lines{"tie_word_embeddings is false in config.json, true here"});
-  CHECK(of<tied>(with(qwen3_30b, "\"tie_word_embeddings\": false,", "")) == lines{});
+  CHECK(of<tied>(with(qwen3_30b, "\"tie_word_embeddings\": false,", "")) ==
+        lines{"tie_word_embeddings is false by default, true here"});
   CHECK(differences<fg::embedding<151936, 2048>>(qwen3_30b) == lines{});  // a part alone
 }
 
@@ -456,6 +457,24 @@ TEST_CASE("a config that says what no stage here computes is refused") {
        "rope_scaling.rope_type is llama3 in config.json, default here");
 }
 
+TEST_CASE("a window counts where a layer may have it") {
+  std::string const windowed =
+      with(dots_llm1, "\"sliding_window\": null", "\"sliding_window\": 4096");
+  lines const none{"sliding_window is 4096 in config.json, which no stage here has"};
+  auto const types = [](char const* list) { return "\"layer_types\": " + std::string(list); };
+  CHECK(of<presets::dots_llm1>(windowed) == none);
+  CHECK(of<presets::dots_llm1>(
+            and_also(windowed, types(R"(["full_attention", "full_attention"])"))) == lines{});
+  CHECK(of<presets::dots_llm1>(
+            and_also(windowed, types(R"(["full_attention", "sliding_attention"])"))) ==
+        lines{"layer_types.1 is sliding_attention in config.json, full_attention here"});
+  CHECK(of<presets::dots_llm1>(and_also(windowed, types("[]"))) == none);
+  // transformers does not ask layers in these.
+  CHECK(of<presets::mixtral_8x7b>(
+            and_also(with(mixtral, "\"sliding_window\": null", "\"sliding_window\": 4096"),
+                     types(R"(["full_attention"])"))) == none);
+}
+
 TEST_CASE("of a model of images too, the text's config is compared") {
   for (char const* const place : {"text_config", "language_config"}) {
     auto const around = [&](std::string const& text) {
@@ -487,7 +506,7 @@ TEST_CASE("positions are as newer configs have them too, slowed or not") {
     a.attention.yarn = {.factor = 4, .original = 32768};
     return fg::checked(a);
   }();
-  CHECK(of<longer>(qwen3_30b) == lines{"rope_scaling.type is null by default, yarn here"});
+  CHECK(of<longer>(qwen3_30b) == lines{"rope_scaling.rope_type is null by default, yarn here"});
   CHECK(of<longer>(newer) ==
         lines{"rope_parameters.rope_type is default in config.json, yarn here"});
   std::string const slowed =
@@ -499,6 +518,23 @@ TEST_CASE("positions are as newer configs have them too, slowed or not") {
         lines{"rope_scaling.rope_type is yarn in config.json, default here"});
   CHECK(of<longer>(with(slowed, R"("original_max_position_embeddings": 32768,)", "")) ==
         lines{"rope_scaling.original_max_position_embeddings is 40960 by default, 32768 here"});
+  // transformers moves what stands at the top into the place of theirs,
+  std::string const original = R"("original_max_position_embeddings": 32768)";
+  CHECK(of<longer>(and_also(slowed, R"("original_max_position_embeddings": 4096)")) ==
+        lines{"original_max_position_embeddings is 4096 in config.json, 32768 here"});
+  CHECK(of<longer>(and_also(with(slowed, original, R"("original_max_position_embeddings": 1)"),
+                            original)) == lines{});
+  CHECK(of<longer>(and_also(with(slowed, original + ',', ""), original)) == lines{});
+  // but reads their own theta, if there is one, and their rope_type before their type.
+  CHECK(of<longer>(and_also(with(slowed, "4.0", "4, \"rope_theta\": 5"), "\"a\": 1")) ==
+        lines{"rope_scaling.rope_theta is 5 in config.json, 1e+06 here"});
+  CHECK(of<presets::qwen3_30b_a3b>(
+            and_also(with(newer, "1000000.0", "10000000"), R"("rope_theta": 1000000.0)")) ==
+        lines{"rope_parameters.rope_theta is 1e+07 in config.json, 1e+06 here"});
+  CHECK(of<longer>(with(slowed, "4.0", "4, \"type\": \"linear\"")) == lines{});
+  CHECK(
+      of<presets::qwen3_30b_a3b>(with(newer, "\"rope_type\": \"default\"", "\"type\": \"yarn\"")) ==
+      lines{"rope_parameters.type is yarn in config.json, default here"});
   CHECK(of<longer>(with(slowed, R"("factor": 4.0,)", R"("beta_slow": 2, "truncate": false,)")) ==
         lines{"rope_scaling.factor is null by default, 4 here",
               "rope_scaling.beta_slow is 2 in config.json, 1 here",
@@ -525,10 +561,12 @@ TEST_CASE("what a family always does is compared where its config has no word fo
   // Of a family that nobody knows nothing is said that its config does not say.
   CHECK(of<plain>(with(mixtral, "\"mixtral\"", "\"another\"")) == lines{});
   CHECK(of<plain>(with(mixtral, "\"mixtral\"", "\"qwen3_vl_moe_text\"")) == all);
-  CHECK(of<plain>(with(mixtral, "\"mixtral\"", "\"qwen3_5_moe_text\"")) == all);
-  CHECK(of<plain>(with(mixtral, "\"mixtral\"", "\"qwen3_next\"")) == lines{all[0], all[2], all[3]});
+  using layer = fg::mixture<plain.moe>;
+  CHECK(differences<layer>(with(mixtral, "\"mixtral\"", "\"qwen3_5_moe_text\"")) == all);
+  CHECK(differences<layer>(with(mixtral, "\"mixtral\"", "\"qwen3_next\"")) ==
+        lines{all[0], all[2], all[3]});
   CHECK(of<presets::glm_4_5>(with(glm_4_5, R"("partial_rotary_factor": 0.5,)", "")) ==
-        lines{"partial_rotary_factor is 1 by default, 0.5 here"});
+        lines{});  // 0.5 too
   static constexpr fg::architecture unlimited = [] {
     fg::architecture a = presets::deepseek_v3;
     a.moe.groups = a.moe.group_limit = 1;
@@ -547,6 +585,82 @@ TEST_CASE("what a family always does is compared where its config has no word fo
         lines{"scoring_func is sigmoid in config.json, softmax here"});
   CHECK(of<presets::deepseek_v3>(with(deepseek_v3, "\"topk_group\": 4", "\"topk_group\": 8")) ==
         lines{"topk_group is 8 in config.json, 4 here"});
+}
+
+TEST_CASE("what a config does not say is what transformers takes for its family") {
+  auto const without = [](std::string text, std::string const& member) {
+    std::string const words = member + ", ", end = ", " + member;
+    std::size_t const at = text.find(words);
+    return at != text.npos ? text.erase(at, words.size()) : with(text, end, "");
+  };
+  CHECK(of<presets::qwen3_30b_a3b>(without(qwen3_30b, R"("norm_topk_prob": true)")) ==
+        lines{"norm_topk_prob is false by default, true here"});
+  CHECK(of<presets::qwen3_30b_a3b>(without(qwen3_30b, R"("rope_theta": 1000000.0)")) ==
+        lines{"rope_theta is 10000 by default, 1e+06 here"});
+  CHECK(of<presets::qwen3_30b_a3b>(
+            with(qwen3_30b, R"("norm_topk_prob": true)", R"("norm_topk_prob": null)")) ==
+        lines{"norm_topk_prob is false by default, true here"});
+  CHECK(of<presets::mixtral_8x7b>(without(mixtral, R"("rms_norm_eps": 1e-05)")) == lines{});
+  static constexpr fg::architecture three = [] {
+    fg::architecture a = presets::mixtral_8x7b;
+    a.moe.top_k = 3;
+    return fg::checked(a);
+  }();
+  std::string const unsaid = with(mixtral, R"("num_experts_per_tok": 2,)", "");
+  CHECK(of<presets::mixtral_8x7b>(unsaid) == lines{});
+  CHECK(of<three>(unsaid) == lines{"num_experts_per_tok is 2 by default, 3 here"});
+  CHECK(of<three>(with(unsaid, "\"mixtral\"", "\"another\"")) == lines{});
+  // There is no default of these.
+  CHECK(of<presets::dots_llm1>(with(dots_llm1, R"("num_experts_per_tok": 6,)", "")) ==
+        lines{"num_experts_per_tok is missing in config.json, 6 here"});
+  CHECK(of<presets::deepseek_v3>(without(deepseek_v3, R"("routed_scaling_factor": 2.5)")) ==
+        lines{});
+  CHECK(of<presets::deepseek_v3>(without(deepseek_v3, R"("n_group": 8)")) == lines{});
+  CHECK(of<presets::moonlight_16b_a3b>(without(moonlight, R"("routed_scaling_factor": 2.446)")) ==
+        lines{"routed_scaling_factor is 2.5 by default, 2.446 here"});
+  CHECK(of<presets::granite_3_1_1b_a400m>(without(granite, R"("embedding_multiplier": 12.0)")) ==
+        lines{"embedding_multiplier is 1 by default, 12 here"});
+}
+
+TEST_CASE("a stage that a family has otherwise than any here is refused, and its others are read") {
+  std::string const phimoe = with(mixtral, "\"mixtral\"", "\"phimoe\"");
+  using layer = fg::mixture<fg::profiles::mixtral(presets::mixtral_8x7b.moe)>;
+  lines const router{
+      "the router of phimoe chooses and weighs one expert after the other (SparseMixer), which no "
+      "stage here does"};
+  CHECK(differences<layer>(phimoe) == router);
+  CHECK(of<presets::mixtral_8x7b>(phimoe) == router);
+  constexpr fg::attention_form form{.theta = 1e6};
+  CHECK(differences<fg::attention<4096, 32, 8, 128, form>>(phimoe) == lines{});
+  CHECK(differences<fg::mlp<4096, 14336>>(phimoe) == lines{});
+
+  constexpr fg::config c{
+      .hidden = 64, .width = 96, .routed = 8, .top_k = 3, .shared = 1, .renormalise = true};
+  std::string const hunyuan = R"({
+    "attention_bias": false, "head_dim": 16, "hidden_act": "silu", "hidden_size": 64,
+    "intermediate_size": 96, "max_position_embeddings": 256, "model_type": "hunyuan_v1_moe",
+    "moe_topk": 3, "num_attention_heads": 4, "num_experts": 8, "num_hidden_layers": 3,
+    "num_key_value_heads": 2, "num_shared_expert": 1, "rms_norm_eps": 1e-05,
+    "rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"},
+    "tie_word_embeddings": false, "vocab_size": 500})";
+  CHECK(differences<fg::mixture<c>>(hunyuan) == lines{});
+  constexpr fg::attention_form each{.norm = fg::head_norm::each, .epsilon = 1e-5};
+  CHECK(differences<fg::attention<64, 4, 2, 16, each>>(hunyuan) ==
+        lines{"the attention of hunyuan_v1_moe norms queries and keys behind their rotation, which "
+              "no stage here does"});
+  auto const topk = [&](std::string_view others) {
+    return differences<fg::mixture<c>>(with(hunyuan, "\"moe_topk\": 3", others));
+  };
+  CHECK(topk("\"moe_topk\": 4") == lines{"moe_topk is 4 in config.json, 3 here"});
+  CHECK(topk("\"moe_topk\": [3, 3, 3]") == lines{});
+  CHECK(topk("\"moe_topk\": [3, 4, 3]") == lines{"moe_topk.1 is 4 in config.json, 3 here"});
+  CHECK(topk("\"top_k\": 3") == lines{"moe_topk is 1 by default, 3 here"});
+  constexpr auto as_is = [](fg::config other) {
+    other.renormalise = false;
+    return other;
+  };
+  CHECK(differences<fg::mixture<as_is(c)>>(hunyuan) ==
+        lines{"norm_topk_prob is true by default, false here"});
 }
 
 TEST_CASE("which layers are dense is compared, of a whole model, in each family's words") {
@@ -634,8 +748,10 @@ TEST_CASE("each stage compares what it knows, and profiles are what they are pro
   CHECK(differences<bounded>(limited) == lines{});
   CHECK(differences<bounded>(and_also(limited, R"("swiglu_limits": [7.0, 7, 0])")) ==
         lines{"swiglu_limits.2 is 0 in config.json, 7 here"});
-  CHECK(differences<bounded>(with(limited, "\"mixtral\"", "\"gpt_oss\"")) ==
-        lines{"swiglu_limit of gpt_oss's own SwiGLU is 7 in config.json, which no stage here has"});
+  CHECK(
+      differences<bounded>(with(limited, "\"mixtral\"", "\"gpt_oss\"")) ==
+      lines{"the feed-forward block of gpt_oss is a SwiGLU of its own, whose up is one more, which "
+            "no stage here does"});
   CHECK(differences<bounded>(mixtral) == lines{"swiglu_limit is 0 by default, 7 here"});
   CHECK(differences<fg::mlp<4096, 8>>(mixtral) ==
         lines{"intermediate_size is 14336 in config.json, 8 here"});

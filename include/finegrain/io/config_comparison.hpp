@@ -17,6 +17,7 @@
 #include "../plan/rotary.hpp"
 #include "config_keys.hpp"
 #include "published_family.hpp"
+#include "unlike_stages.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI::detail {
 
@@ -98,6 +99,7 @@ class config_comparison : config_keys {
   template <int D, real_number Epsilon>
   void compare(rmsnorm<D, Epsilon>) {
     begin_stage();
+    unlike("norm");
     same({"rms_norm_eps"}, Epsilon.value);
   }
   template <int D, real_number Factor>
@@ -110,13 +112,12 @@ class config_comparison : config_keys {
     required("num_attention_heads * head_dim == hidden_size", Heads * HeadDim == D);
     same({"num_key_value_heads"}, KvHeads);
     double const usual = 1 / math::sqrt(double(HeadDim));
-    same_or(is_of({"granitemoe", "granitemoeshared"}) ? 1 : usual, {"attention_multiplier"},
-            Form.scale > 0 ? Form.scale : usual);
+    same_or(usual, {"attention_multiplier"}, Form.scale > 0 ? Form.scale : usual);
     attention_numbers(D, Heads, Form.theta, Form.yarn);
   }
   template <int D, int Heads, latent N>
   void compare(latent_attention<D, Heads, N>) {
-    in_form("attention.latent", true);
+    in_form_above_all("attention.latent", true);
     required("hidden_size % num_attention_heads", D % Heads);
     required("kv_lora_rank % 2", N.kv_rank % 2);
     required("qk_nope_head_dim % 2", N.nope % 2);
@@ -155,6 +156,13 @@ class config_comparison : config_keys {
  private:
   // ---- numbers of several stages -----------------------------------------------------------------
 
+  /// Notes what a stage of the config's family does, if that is none of the library's.
+  void unlike(std::string_view stage) {
+    for (unlike_stage const& other : unlike_stages)
+      if (other.family == family() && other.stage == stage)
+        note("the " + std::string(stage) + " of " + family() + " " + std::string(other.does) +
+             ", which no stage here does");
+  }
   /// Factors stand behind the embedding, at a residual's end and before the head, and before no other
   /// stage.
   void begin_stage() {
@@ -174,14 +182,21 @@ class config_comparison : config_keys {
     same_list("mlp_only_layers.", dense, knows({"decoder_sparse_step"}));
     same_list("mlp_layer_types.", types, false);
   }
+  /// What a key of positions is called that a config has, of their own first: those win in transformers.
+  std::string of_positions(std::string_view key) const {
+    for (std::string_view const own : {"rope_scaling.", "rope_parameters."})
+      if (std::string const name = std::string(own).append(key); find({name}).second != nullptr)
+        return name;
+    return std::string(key);
+  }
   /// The part of a head that positions turn: of so many numbers it is, rounded down, so many.
   void turned_part(int turned, int of) {
     double part = double(turned) / of;
     if (part * of < turned) part = std::nextafter(part, 1);
-    same_or(1, {"partial_rotary_factor", "rope_parameters.partial_rotary_factor"}, part);
+    same_or(1, {of_positions("partial_rotary_factor")}, part);
   }
   FINEGRAIN_LAZY void of_heads(int head_dim, attention_form const& form) {
-    in_form("attention.latent", false);
+    in_form_above_all("attention.latent", false);
     same({"head_dim"}, head_dim);
     same({"use_qk_norm"}, form.norm != head_norm::none);
     if (form.norm != head_norm::none) {
@@ -197,21 +212,27 @@ class config_comparison : config_keys {
     int const turned = turn_of(form, head_dim).dim;
     bool const in_numbers = knows({"rotary_dim"});
     if (in_numbers) same({"rotary_dim"}, turned);
-    if (!in_numbers || knows({"partial_rotary_factor", "rope_parameters.partial_rotary_factor"}))
+    if (!in_numbers || knows({of_positions("partial_rotary_factor")}))
       turned_part(turned, head_dim);
   }
   FINEGRAIN_LAZY void attention_numbers(int hidden, int heads, double theta, yarn const& turns) {
     ++layers_;
     begin_stage();
+    unlike("attention");
     same({"hidden_size"}, hidden);
     same({"num_attention_heads"}, heads);
     same({"clip_qkv"}, nullptr);
     same({"index_topk"}, nullptr);
     same({"attn_logit_softcapping"}, nullptr);
-    if (find({"use_sliding_window"}).second != false) same({"sliding_window"}, nullptr);
-    same({"rope_theta", "rope_parameters.rope_theta"}, theta);
-    same({"llama_4_scaling_beta", "rope_parameters.llama_4_scaling_beta"}, nullptr);
-    names const type{"rope_scaling.type", "rope_scaling.rope_type", "rope_parameters.rope_type"};
+    same({"attention_value_scale"}, nullptr);
+    // Where each layer says whether it has the window, all say that they have none (differences).
+    bool const by_layer = knows({"layer_types.0"}) && !is_of({"mixtral", "olmoe", "qwen3_moe"});
+    if (!by_layer && find({"use_sliding_window"}).second != false)
+      same({"sliding_window"}, nullptr);
+    same({of_positions("rope_theta")}, theta);
+    same({of_positions("llama_4_scaling_beta")}, nullptr);
+    names const type{"rope_scaling.rope_type", "rope_scaling.type", "rope_parameters.rope_type",
+                     "rope_parameters.type"};
     if (turns.factor == 1) return no_other(type, "default");
     positions_ = static_cast<int>(std::min(double(turns.factor) * turns.original, double(INT_MAX)));
     same_or(nullptr, type, "yarn");
@@ -221,8 +242,10 @@ class config_comparison : config_keys {
       same_or(absent, {"rope_scaling." + name, "rope_parameters." + name}, ours);
     };
     scaling("factor", nullptr, turns.factor);
-    scaling("original_max_position_embeddings", find({"max_position_embeddings"}).second,
-            turns.original);
+    if (std::string_view const original = "original_max_position_embeddings"; knows({original}))
+      same({original}, turns.original);  // which wins in transformers
+    else
+      scaling(std::string(original), find({"max_position_embeddings"}).second, turns.original);
     scaling("beta_fast", 32, turns.fast);
     scaling("beta_slow", 1, turns.slow);
     scaling("mscale", 1, turns.mscale);
@@ -236,10 +259,8 @@ class config_comparison : config_keys {
   FINEGRAIN_LAZY void feed_forward(int hidden, glu act) {
     begin_stage();
     same({"hidden_size"}, hidden);
-    if (is_of({"gpt_oss", "minimax_m3"}))
-      note("swiglu_limit of " + family() + "'s own SwiGLU", find({"swiglu_limit"}).second, nullptr,
-           where());
-    else
+    unlike("feed-forward block");
+    if (!is_of({"gpt_oss", "minimax_m3", "minimax_m3_vl_text"}))  // which have another
       same_or(0, {"swiglu_limit"}, double(act.limit));
     for (char const* list : {"swiglu_limits.", "expert_swiglu_limit_list."})
       all_in(list, double(act.limit));
@@ -250,7 +271,12 @@ class config_comparison : config_keys {
   FINEGRAIN_LAZY void experts(config const& c) {
     ++mixtures_;
     same({"n_routed_experts", "num_experts", "num_local_experts", "moe_num_experts"}, c.routed);
-    same({"num_experts_per_tok", "moe_k"}, c.top_k);
+    unlike("router");
+    if (knows({"moe_topk.0"}))  // of each layer
+      all_in("moe_topk.", c.top_k);
+    else
+      same_and_said({"num_experts_per_tok", "moe_k", "moe_topk"}, c.top_k);
+    same_or(0, {"router_logit_softcapping"}, 0);
     same({"moe_intermediate_size", "intermediate_size"}, c.width);
     feed_forward(c.hidden, c.act);
 
@@ -258,11 +284,13 @@ class config_comparison : config_keys {
     bool const sigmoid =
         is_of({"deepseek_v3", "kimi_k2", "glm4_moe", "glm4_moe_lite", "dots1", "minimax_m2"});
     bool const scaled = (sigmoid && !is_of({"minimax_m2"})) || is_of({"deepseek_v2"});
-    bool const normed = is_of({"mixtral", "minimax_m2", "qwen3_vl_moe_text", "qwen3_5_moe_text",
-                               "ernie4_5_moe", "granitemoe", "granitemoeshared"});
-    bool const softmax = is_of({"deepseek", "deepseek_v2", "qwen2_moe", "qwen3_moe",
-                                "qwen3_vl_moe_text", "qwen3_next", "qwen3_5_moe_text", "olmoe",
-                                "mixtral", "ernie4_5_moe", "granitemoe", "granitemoeshared"});
+    bool const normed =
+        is_of({"mixtral", "minimax_m2", "qwen3_vl_moe_text", "qwen3_5_moe_text", "ernie4_5_moe",
+               "granitemoe", "granitemoeshared", "granitemoehybrid", "hunyuan_v1_moe"});
+    bool const softmax =
+        is_of({"deepseek", "deepseek_v2", "qwen2_moe", "qwen3_moe", "qwen3_vl_moe_text",
+               "qwen3_next", "qwen3_5_moe_text", "olmoe", "mixtral", "ernie4_5_moe", "granitemoe",
+               "granitemoeshared", "granitemoehybrid", "hunyuan_v1_moe"});
     config_value const score_name = c.score == score::softmax   ? "softmax"
                                     : c.score == score::sigmoid ? "sigmoid"
                                                                 : "sqrtsoftplus";

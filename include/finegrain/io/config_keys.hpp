@@ -15,6 +15,7 @@
 
 #include "config_reader.hpp"
 #include "file.hpp"
+#include "published_defaults.hpp"
 #include "published_family.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI::detail {
@@ -26,7 +27,9 @@ class config_keys {
   FINEGRAIN_LAZY explicit config_keys(std::string const& path)
       : where_("in " + path.substr(path.rfind('/') + 1)),
         values_(of_text_model(config_reader<>(text_of(path, 1), path.c_str()).read())),
-        family_(find({"model_type"}).second.text()) {}
+        family_(find({"model_type"}).second.text()) {
+    defaults_ = config_reader<>(defaults_of(family_), "a family's defaults").read();
+  }
   FINEGRAIN_LAZY explicit config_keys(published_family const& family)
       : writes_(true),
         values_(config_reader<>(family.form, "the form of a published_family").read()),
@@ -44,18 +47,21 @@ class config_keys {
  protected:
   using names = std::initializer_list<std::string_view>;
 
-  /// The value of the first of these names that has one, and that name; else null and the first name.
+  /// The value of the first of these names that has one, and that name, or its family's default; else null
+  /// and the first name.
   std::pair<std::string_view, config_value> find(names all) const {
-    for (std::string_view name : all)
-      for (config_values const* values : {&values_, &always_})
-        if (auto const at = values->find(name); at != values->end() && at->second != nullptr)
-          return *at;
+    for (auto const& known : {std::vector{&values_, &always_}, {&defaults_}})
+      for (std::string_view name : all)
+        for (config_values const* values : known)
+          if (auto const at = values->find(name); at != values->end() && at->second != nullptr)
+            return *at;
     return {*all.begin(), nullptr};
   }
-  /// Whether the config has one of these names, with or without a value.
+  /// Whether the config has one of these names, with or without a value, or its family has a default.
   bool knows(names all) const {
     return std::any_of(all.begin(), all.end(), [&](std::string_view name) {
-      return values_.contains(name) || always_.contains(name) || open_.contains(name);
+      return values_.contains(name) || always_.contains(name) || open_.contains(name) ||
+             defaults_.contains(name);
     });
   }
   /// Notes a difference between ours and what stands under the first of these names; where nothing
@@ -92,6 +98,14 @@ class config_keys {
     open_.erase(at);
     return true;
   }
+  /// The same of what all configs say: one of a known family that does not, and has no default, differs.
+  void same_and_said(names all, config_value const& ours) {
+    bool const silent = !defaults_.empty() && find(all).second == nullptr;
+    if (silent)
+      return note(std::string(*all.begin()) + " is missing " + where_ + ", " + ours.text() +
+                  " here");
+    same(all, ours);
+  }
   /// Notes what stands under these names that is not the usual, which is not written.
   void no_other(names all, config_value const& usual) {
     auto const [name, theirs] = find(all);
@@ -99,7 +113,10 @@ class config_keys {
   }
   /// Where a name's value is from.
   std::string source(std::string_view name) const {
-    return taken_.contains(name) ? "in an earlier stage" : where_;
+    if (taken_.contains(name)) return "in an earlier stage";
+    auto const at = values_.find(name);
+    bool const said = at != values_.end() && at->second != nullptr;
+    return said || !defaults_.contains(name) ? where_ : "by default";
   }
   /// Of something that tensors tell where a model is read: what a form says of it.
   void in_form(std::string_view name, config_value const& ours) {
@@ -133,6 +150,12 @@ class config_keys {
          ++at)
       note(at->first, at->second, ours, where_);
   }
+  /// What says of a model that it is another kind: what else differs follows from that.
+  void in_form_above_all(std::string_view name, config_value const& ours) {
+    std::size_t const before = differences_.size();
+    in_form(name, ours);
+    if (above_all_.empty() && differences_.size() > before) above_all_ = differences_.back();
+  }
   void note(std::string_view name, config_value const& theirs, config_value const& ours,
             std::string const& where) {
     if (theirs == ours) return;
@@ -152,6 +175,7 @@ class config_keys {
   }
   /// What differed, one line for each; open keys that nobody said, too, where nothing else did.
   FINEGRAIN_LAZY std::vector<std::string> const& lines() {
+    if (!above_all_.empty()) differences_ = {above_all_};
     if (differences_.empty())
       for (auto const& [name, must] : open_)
         if (must) differences_.push_back(family_ + " has " + name + ", which no stage here has");
@@ -169,9 +193,11 @@ class config_keys {
   std::map<std::string, bool, std::less<>> open_;
   std::set<std::string, std::less<>> taken_;  // and those that were
   config_values values_;
-  config_values always_;  // what is not written
+  config_values always_;    // what is not written
+  config_values defaults_;  // of its family, where a file has no word
   std::string family_;
   std::vector<std::string> differences_;
+  std::string above_all_;        // one of them
   std::set<std::string> noted_;  // the same lines: equal stages differ in the same
 };
 
