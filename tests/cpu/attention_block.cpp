@@ -29,7 +29,7 @@ using composed =
 /// Forms of published models, and all at once.
 constexpr fg::attention_form biased{.bias = true, .theta = 1e6},
     each{.norm = fg::head_norm::each, .theta = 1e6, .epsilon = 1e-2},
-    whole{.norm = fg::head_norm::all, .epsilon = 1e-5},
+    whole{.norm = fg::head_norm::all, .epsilon = 1e-5}, neighbours{.adjacent = true, .theta = 5e5},
     everything{.bias = true,
                .norm = fg::head_norm::each,
                .rotary = 6,
@@ -93,6 +93,8 @@ TEST_CASE("with biases, norms of heads and other positions, too") {
   check_composed<40, 4, 2, 12, whole>(300, b);
   check_composed<40, 4, 2, 12, everything>(300, b);
   check_composed<150, 21, 7, 26, biased>(100);
+  check_composed<40, 4, 2, 12, neighbours>(300, b);
+  check_composed<150, 21, 7, 26, neighbours>(100);
   check_composed<150, 21, 7, 26, whole>(100);
   check_composed<150, 21, 7, 26, everything>(100);
   check_composed<40, 4, 2, 12, everything>(0);
@@ -116,6 +118,7 @@ TEST_CASE("the fused block agrees with the specification") {
   CHECK(distance<fused<100, 30, 10, 28>>(random_numbers(20 * 100, 2), random_numbers(20 * 100, 3)) <
         4e-6);
   CHECK(distance<fused<40, 4, 2, 12, biased>>(x, dy, {.starts = starts}) < 4e-6);
+  CHECK(distance<fused<40, 4, 2, 12, neighbours>>(x, dy, {.starts = starts}) < 4e-6);
   CHECK(distance<fused<40, 4, 2, 12, each>>(x, dy, {.starts = starts}) < 1e-5);
   CHECK(distance<fused<40, 4, 2, 12, whole>>(x, dy, {.starts = starts}) < 1e-5);
   CHECK(distance<fused<40, 4, 2, 12, everything>>(x, dy, {.starts = starts}) < 1e-5);

@@ -16,7 +16,7 @@ constexpr fg::attention_form biased{.bias = true, .theta = 1e6},
                .epsilon = 1e-2,
                .scale = 0.2,
                .yarn = {.factor = 4, .original = 64, .fast = 8, .slow = 2, .mscale_all = 0.5f}},
-    longer{.yarn = {.factor = 8, .original = 32, .mscale = 0.5f}};
+    neighbours{.adjacent = true}, longer{.yarn = {.factor = 8, .original = 32, .mscale = 0.5f}};
 
 template <int D, int Heads, int KvHeads, int HeadDim,
           fg::attention_form Form = fg::attention_form{}>
@@ -88,6 +88,7 @@ TEST_CASE("with biases, norms of queries and keys and YaRN, too") {
   for (auto mode : {fg::gradients::overwrite, fg::gradients::accumulate})
     for (std::int64_t T : {0, 1, 5, 70}) {
       compare<72, 3, 1, 24, biased>({.tokens = T}, mode);
+      compare<72, 3, 1, 24, neighbours>({.tokens = T}, mode);
       compare<64, 4, 2, 32, each>({.tokens = T}, mode);
       compare<64, 4, 2, 24, whole>({.tokens = T}, mode);
       compare<64, 4, 2, 24, longer>({.tokens = T}, mode);

@@ -117,13 +117,14 @@ TEST_CASE("attention's heads are told in words") {
                          fg::attention_form{.bias = true,
                                             .norm = fg::head_norm::each,
                                             .rotary = 8,
+                                            .adjacent = true,
                                             .theta = 1e6,
                                             .epsilon = 1e-5,
                                             .scale = 0.125,
                                             .yarn = {.factor = 4}}>{},
            "attention"),
-      ContainsSubstring("4 heads of 16, biased, norms of each head, 8 rotary, scores times 0.125, "
-                        "epsilon 1e-05, theta 1e+06, yarn 4"));
+      ContainsSubstring("4 heads of 16, biased, norms of each head, 8 rotary, neighbours turned, "
+                        "scores times 0.125, epsilon 1e-05, theta 1e+06, yarn 4"));
   CHECK_THAT(line(fg::rmsnorm<8, 1e-5>{}, "rmsnorm"), ContainsSubstring("epsilon 1e-05"));
   CHECK_THAT(line(fg::decoder<presets::deepseek_v2_lite>{}, "attention"),
              ContainsSubstring("latent, 16 heads of 128 + 64 rotary, values of 128"));

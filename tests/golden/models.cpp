@@ -74,6 +74,7 @@ constexpr auto minimax_divided = [] {
   a.attention.rotary = 30;
   return fg::checked(a);
 }();
+constexpr auto ernie = small(fg::presets::ernie_4_5_21b_a3b, 2, 6);
 constexpr auto dots = small(fg::presets::dots_llm1, 4, 4);
 
 constexpr auto granite = [] {
@@ -139,6 +140,7 @@ TEST_CASE("the cpu agrees with PyTorch on whole models, read by published names"
 
 TEST_CASE("presets' configs go to transformers, with exchange.py", "[.exchange]") {
   namespace presets = fg::presets;
+  exchange_defaults();
   exchange_config<presets::deepseek_v2>("preset deepseek_v2", fg::families::deepseek_v2);
   exchange_config<presets::deepseek_v2_lite>("preset deepseek_v2_lite", fg::families::deepseek_v2);
   exchange_config<presets::deepseek_v3>("preset deepseek_v3", fg::families::deepseek_v3);
@@ -148,6 +150,7 @@ TEST_CASE("presets' configs go to transformers, with exchange.py", "[.exchange]"
   exchange_config<presets::glm_4_5>("preset glm_4_5", fg::families::glm4_moe);
   exchange_config<presets::glm_4_5_air>("preset glm_4_5_air", fg::families::glm4_moe);
   exchange_config<presets::glm_4_7_flash>("preset glm_4_7_flash", fg::families::glm4_moe_lite);
+  exchange_config<presets::ernie_4_5_21b_a3b>("preset ernie_4_5", fg::families::ernie4_5_moe);
   exchange_config<presets::minimax_m2>("preset minimax_m2", fg::families::minimax_m2);
   exchange_config<presets::mixtral_8x7b>("preset mixtral_8x7b", fg::families::mixtral);
   exchange_config<presets::olmoe_1b_7b>("preset olmoe_1b_7b", fg::families::olmoe);
@@ -168,6 +171,9 @@ TEST_CASE("models go to transformers and back, with exchange.py", "[.exchange]")
   exchange<mixtral_wide>("mixtral wide", fg::families::mixtral);
   exchange<glm>("glm4_moe", fg::families::glm4_moe);
   exchange<dots>("dots1", fg::families::dots1);
+  exchange<ernie>("ernie4_5_moe", fg::families::ernie4_5_moe);
+  exchange<begun_dense(ernie)>("ernie4_5_moe dense at first", fg::families::ernie4_5_moe);
+  exchange<slowed(ernie)>("ernie4_5_moe yarn", fg::families::ernie4_5_moe);
   exchange<minimax>("minimax_m2", fg::families::minimax_m2);
   exchange<minimax_divided>("minimax_m2 divided", fg::families::minimax_m2);
   exchange<granite>("granitemoe", fg::families::granitemoe);

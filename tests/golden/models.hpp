@@ -187,4 +187,14 @@ void exchange_config(std::string const& folder, fg::published_family const& fami
   put(here + "/weights", std::to_string(count));
 }
 
+/// What is known of families' defaults, for transformers to say its own.
+inline void exchange_defaults() {
+  char const* const all = std::getenv("FINEGRAIN_PUBLISH");
+  REQUIRE(all);
+  std::string text;
+  for (auto const& [family, values] : fg::detail::published_defaults)
+    text.append(text.empty() ? "{\"" : ",\n\"").append(family).append("\": ").append(values);
+  put(std::string(all) + "/defaults.json", text + "}\n");
+}
+
 }  // namespace golden

@@ -710,7 +710,8 @@ TEST_CASE("of DeepSeek-V4's config a mixture compares what is of mixtures") {
 }
 
 TEST_CASE(
-    "of ERNIE 4.5's config a mixture compares what is of mixtures, and attention is another") {
+    "of ERNIE 4.5's config a mixture compares what is of mixtures, and attention turns "
+    "neighbours") {
   constexpr fg::config sizes{.hidden = 2560, .width = 1536, .routed = 64, .top_k = 6, .shared = 2};
   using layer = fg::mixture<fg::profiles::ernie_4_5(sizes)>;
   CHECK(differences<layer>(ernie_4_5) == lines{});
@@ -727,6 +728,18 @@ TEST_CASE(
   constexpr fg::attention_form form{.theta = 5e5};
   CHECK(differences<fg::attention<2560, 20, 4, 128, form>>(ernie_4_5) ==
         lines{"rope_interleave is true by default, false here"});
+  constexpr fg::attention_form neighbours{.adjacent = true, .theta = 5e5};
+  CHECK(differences<fg::attention<2560, 20, 4, 128, neighbours>>(ernie_4_5) == lines{});
+  CHECK(differences<fg::attention<4096, 32, 8, 128, neighbours>>(
+            with(mixtral, "1000000.0", "500000")) ==
+        lines{"rope_interleave is false by default, true here"});
+  using presets::ernie_4_5_21b_a3b;
+  CHECK(of<ernie_4_5_21b_a3b>(ernie_4_5) == lines{});
+  refused<ernie_4_5_21b_a3b>(ernie_4_5, "moe_layer_start_index", "1", "2");
+  refused<ernie_4_5_21b_a3b>(ernie_4_5, "moe_layer_end_index", "27", "26");
+  refused<ernie_4_5_21b_a3b>(ernie_4_5, "moe_layer_interval", "1", "2");
+  CHECK(of<ernie_4_5_21b_a3b>(with(ernie_4_5, "\"moe_layer_end_index\": 27",
+                                   "\"moe_layer_end_index\": -1")) == lines{});
 }
 
 TEST_CASE("each stage compares what it knows, and profiles are what they are profiles of") {

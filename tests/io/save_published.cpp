@@ -166,6 +166,20 @@ TEST_CASE("of Granite's mixtures all a layer's experts are published in two tens
       ContainsSubstring("shared_mlp.input_linear.weight, here shared.gate_up, is missing"));
 }
 
+TEST_CASE("ERNIE 4.5's selection biases are published as matrices of one row") {
+  folder const here;
+  constexpr fg::config c =
+      fg::profiles::ernie_4_5({.hidden = 16, .width = 8, .routed = 5, .top_k = 2, .shared = 1});
+  fg::network<fg::mixture<c>, fg::cpu> const from({.deviation = 0.5, .seed = 1});
+  fg::save_published(from, here / "m", "layers.7.mixture.", fg::ernie_4_5_name);
+  fg::safetensors_file const file(here / "m");
+  auto const* const bias = file.find("model.layers.7.mlp.moe_statics.e_score_correction_bias");
+  REQUIRE(bias);
+  CHECK(bias->type == fg::dtype::f32);
+  CHECK(bias->shape == std::vector<std::int64_t>{1, 5});
+  CHECK(file.find("model.layers.7.mlp.gate.weight")->shape == std::vector<std::int64_t>{5, 16});
+}
+
 TEST_CASE("a table is published in integers, and a sum of two 16-bit numbers in f32") {
   folder const here;
   constexpr fg::config v4 =

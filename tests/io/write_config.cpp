@@ -49,7 +49,7 @@ void accepted(fg::published_family const& family) {
     if (group && values.at("n_group") == 1) continue;  // which limits nothing
     if (name == "sliding_window" && values.contains("use_sliding_window")) continue;
     if (number)
-      others[name] = 2 * *number + 1;
+      others[name] = 2 * *number + 3;
     else
       others[name] = value == nullptr ? fg::detail::config_value(7) : "another";
     CHECK_THROWS_WITH(check(fg::detail::config_text(others)), ContainsSubstring(name + " is "));
@@ -91,6 +91,7 @@ TEST_CASE("a preset's written config says what it computes, and nothing else pas
   accepted<presets::moonlight_16b_a3b>(families::deepseek_v3);
   accepted<presets::kimi_k2>(families::deepseek_v3);
   accepted<presets::dots_llm1>(families::dots1);
+  accepted<presets::ernie_4_5_21b_a3b>(families::ernie4_5_moe);
   accepted<presets::glm_4_5>(families::glm4_moe);
   accepted<presets::glm_4_5_air>(families::glm4_moe);
   accepted<presets::glm_4_7_flash>(families::glm4_moe_lite);

@@ -202,5 +202,8 @@ static_assert(prints(total<presets::qwen3_coder_480b_a35b>, 480, 0.5));
 static_assert(prints(active<presets::qwen3_coder_480b_a35b>, 35, 1));
 static_assert(total<presets::olmoe_1b_7b> == 6'919'161'856);
 static_assert(total<presets::granite_3_1_1b_a400m> == 1'334'628'352);
+static_assert(total<presets::ernie_4_5_21b_a3b> == 21'825'436'160);
+static_assert(prints(total<presets::ernie_4_5_21b_a3b>, 21, 1) &&
+              prints(active<presets::ernie_4_5_21b_a3b>, 3, 1));
 
 }  // namespace

@@ -196,6 +196,7 @@ TEST_CASE("backward agrees with differences in 100,000 partials of every stage a
   agree(sum, fg::attention<D, 4, 2, 4>{}, 30);
   agree(sum, fg::attention<D, 4, 1, 2>{}, 30);
   agree(sum, fg::attention<D, 4, 2, 4, fg::attention_form{.bias = true, .theta = 1e6}>{}, 30);
+  agree(sum, fg::attention<D, 4, 2, 4, fg::attention_form{.rotary = 2, .adjacent = true}>{}, 30);
   agree(sum, fg::attention<D, 4, 2, 4, normed_heads>{}, 30);
   agree(sum, fg::attention<D, 4, 2, 4, normed_whole>{}, 30);
   agree(sum, fg::residual(fg::rmsnorm<D, 1e-2>{} | fg::attention<D, 2, 1, 4, normed_heads>{}), 20);

@@ -46,7 +46,8 @@ struct attention_form {
   bool bias = false;  // of query, key and value, not of the output (Qwen1.5, Qwen2)
   head_norm norm = head_norm::none;
   int rotary = 0;         // positions turn so many first numbers of a head; 0: all
-  double theta = 10000;   // pair (i, i + rotary/2) turns by theta^(-2i/rotary) a position
+  bool adjacent = false;  // in pairs (2i, 2i + 1), not (i, i + rotary/2) (ERNIE 4.5)
+  double theta = 10000;   // pair i turns by theta^(-2i/rotary) a position
   double epsilon = 1e-6;  // of the norms above
   double scale = 0;       // what scores are times; 0: 1 / sqrt(numbers of a head)
   finegrain::yarn yarn = {};

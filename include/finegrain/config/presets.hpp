@@ -374,6 +374,30 @@ inline constexpr architecture olmoe_1b_7b = checked(architecture{
     .epsilon = 1e-5,
 });
 
+/// ERNIE 4.5 21B-A3B: softmax, a selection bias; positions turn neighbouring numbers.
+inline constexpr architecture ernie_4_5_21b_a3b = checked(architecture{
+    .hidden = 2560,
+    .layers = 28,
+    .vocabulary = 103424,
+    .tied = true,
+    .heads = 20,
+    .kv_heads = 4,
+    .head_dim = 128,
+    .dense_layers = 1,
+    .dense_width = 12288,
+    .moe = {.hidden = 2560,
+            .width = 1536,
+            .routed = 64,
+            .top_k = 6,
+            .shared = 2,
+            .renormalise = true,
+            .bias = true,
+            .epsilon = 0,
+            .floor = 1e-12f},
+    .attention = {.adjacent = true, .theta = 5e5},
+    .epsilon = 1e-5,
+});
+
 /// Granite 3.1: softmax over the chosen eight, and constant multipliers.
 inline constexpr architecture granite_3_1_1b_a400m = checked(architecture{
     .hidden = 1024,

@@ -22,6 +22,8 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim, Form>> {
   static_assert(D % 8 == 0 && HeadDim % 8 == 0 && HeadDim <= 256,
                 "on cuda, attention's D and HeadDim must be multiples of 8, HeadDim 256 at most");
   static_assert(Form.rotary % 8 == 0, "on cuda, attention's rotary must be a multiple of 8");
+  static_assert(!Form.adjacent || Form.rotary == 0 || Form.rotary == HeadDim,
+                "on cuda, attention turns neighbours of whole heads: rotary must be 0");
   using X = basic_cuda<T>;
   using E = attention<D, Heads, KvHeads, HeadDim, Form>;
   static constexpr heads shape{Heads, KvHeads, HeadDim, HeadDim, Form.scale};
@@ -166,7 +168,13 @@ struct plan<basic_cuda<T>, attention<D, Heads, KvHeads, HeadDim, Form>> {
   }
   static void turn(X const& on, device::places const& at, float direction, matrix<T> q,
                    matrix<T> k) {
-    device::rotary<T>::turn(at, turn_of(Form, HeadDim), direction, q, k, on.stream);
+    constexpr rotary how = turn_of(Form, HeadDim);
+    if constexpr (Form.adjacent) {
+      device::rotary<T>::turn_neighbours(at, how, direction, q, on.stream);
+      device::rotary<T>::turn_neighbours(at, how, direction, k, on.stream);
+    } else {
+      device::rotary<T>::turn(at, how, direction, q, k, on.stream);
+    }
   }
   static void normalise(X const& on, matrix<T const> x, matrix<T const> gain, matrix<T> y,
                         float* rms) {

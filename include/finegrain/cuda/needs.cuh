@@ -85,6 +85,7 @@ struct stage_code<T, detail::tied_embedding<V, D>> : embed_code<T> {};
 template <class T, int D, int Heads, int KvHeads, int HeadDim, attention_form Form>
 struct stage_code<T, attention<D, Heads, KvHeads, HeadDim, Form>>
     : all_code<attention_code<T>, code_if<Form.bias, bias_code, T>,
+               code_if<Form.adjacent, rotary_neighbours_code, T>,
                code_if<Form.norm != head_norm::none, norm_code, T>> {};
 template <class T, int D, int Heads, latent N>
 struct stage_code<T, latent_attention<D, Heads, N>> : latent_attention_code<T> {};

@@ -68,6 +68,7 @@ std::string details(attention<D, Heads, KvHeads, HeadDim, Form>) {
   if (Form.norm == head_norm::each) text += ", norms of each head";
   if (Form.norm == head_norm::all) text += ", norms of all heads";
   if (Form.rotary > 0) text += ", " + std::to_string(Form.rotary) + " rotary";
+  if (Form.adjacent) text += ", neighbours turned";
   return text + detail::unless(0, ", scores times", Form.scale) +
          detail::unless(1e-6, ", epsilon", Form.epsilon) +
          detail::unless(10000, ", theta", Form.theta) + detail::slowed(Form.yarn);

@@ -55,7 +55,7 @@ struct linear : stage<In, Out> {
   };
 };
 
-/// Causal self-attention with rotary positions (half-split): Heads query heads of HeadDim numbers (an
+/// Causal self-attention with rotary positions (half-split, unless Form says adjacent): Heads query heads of HeadDim numbers (an
 /// equal part of D, unless it is given) share KvHeads key and value heads. Biases, norms of queries
 /// and keys, and by how much positions turn are as Form says.
 template <int D, int Heads, int KvHeads = Heads,

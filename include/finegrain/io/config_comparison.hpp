@@ -174,7 +174,10 @@ class config_comparison : config_keys {
   FINEGRAIN_LAZY void dense_layers() {
     no_other({"decoder_sparse_step"}, 1);
     no_other({"moe_layer_freq"}, 1);
-    if (!knows({"mlp_only_layers"})) same({"first_k_dense_replace"}, dense_);
+    no_other({"moe_layer_interval"}, 1);
+    if (find({"moe_layer_end_index"}).second != -1) no_other({"moe_layer_end_index"}, layers_ - 1);
+    if (!knows({"mlp_only_layers"}))
+      same({"first_k_dense_replace", "moe_layer_start_index"}, dense_);
     std::vector<config_value> dense, types;
     for (int i = 0; i < dense_; ++i) dense.emplace_back(i);
     for (int i = 0; i < layers_; ++i) types.emplace_back(i < dense_ ? "dense" : "sparse");
@@ -208,7 +211,7 @@ class config_comparison : config_keys {
     same({of_three ? "attention_bias" : "qkv_bias"}, form.bias);
     if (!of_three) same({"attention_bias"}, false);
     same({"use_bias"}, false);
-    same_or(is_of({"ernie4_5_moe"}), {"rope_interleave"}, false);
+    same_or(is_of({"ernie4_5", "ernie4_5_moe", "glm", "glm4"}), {"rope_interleave"}, form.adjacent);
     int const turned = turn_of(form, head_dim).dim;
     bool const in_numbers = knows({"rotary_dim"});
     if (in_numbers) same({"rotary_dim"}, turned);

@@ -91,6 +91,7 @@ std::vector<written_tensor> published_tensors(std::vector<weight_entry> const& e
     }
     bool const wide = entry.role == role::selection_bias && facts(type).bytes < 4;
     tensor_view form{std::move(theirs), wide ? dtype::f32 : type, tensor_shape(entry)};
+    if (form.name.ends_with(one_row_bias)) form.shape.insert(form.shape.begin(), 1);
     if (entry.role == role::table) form.type = dtype::i64, form.shape = {entry.rows, entry.cols};
     list.push_back(written_alone(std::move(form), entry));
   }

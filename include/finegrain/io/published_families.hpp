@@ -67,6 +67,14 @@ inline constexpr published_family dots1{deepseek_name, R"({
                                         R"({"attention.norm": "each", "moe.bias": true,
   "use_qk_norm": true})"};
 
+/// ERNIE 4.5's mixtures.
+inline constexpr published_family ernie4_5_moe{ernie_4_5_name, R"({
+  "architectures": ["Ernie4_5_MoeForCausalLM"], "head_dim": "?", "intermediate_size": "? or none",
+  "model_type": "ernie4_5_moe", "moe_intermediate_size": "?", "moe_k": "?",
+  "moe_layer_end_index": -1, "moe_layer_interval": 1, "moe_layer_start_index": "?",
+  "moe_norm_min": "?", "moe_num_experts": "?", "moe_num_shared_experts": "?", "use_bias": false})",
+                                               R"({"moe.bias": true, "rope_interleave": true})"};
+
 /// MiniMax-M2, M2.5 and M2.7. (transformers divides rotary_dim by head_dim, and may then round down to
 /// one less, unless the part is said too.)
 inline constexpr published_family minimax_m2{minimax_m2_name, R"({

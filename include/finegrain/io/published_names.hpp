@@ -22,6 +22,9 @@ struct feed_forward_words {
   std::string_view bias = "gate.e_score_correction_bias", table = "";
 };
 
+/// ERNIE 4.5's selection biases are matrices of one row.
+inline constexpr std::string_view one_row_bias = "moe_statics.e_score_correction_bias";
+
 inline std::string name_in(std::span<name_pair const> list, std::string_view ours,
                            std::string_view before = {}) {
   for (auto const& [here, there] : list)
@@ -124,7 +127,7 @@ inline std::string minimax_m2_name(std::string_view ours) {
 
 /// And of ERNIE 4.5's: as DeepSeek's, but for the selection bias.
 inline std::string ernie_4_5_name(std::string_view ours) {
-  return detail::decoder_name(ours, {.bias = "moe_statics.e_score_correction_bias"});
+  return detail::decoder_name(ours, {.bias = detail::one_row_bias});
 }
 
 /// And of Granite's mixtures, GraniteMoe and GraniteMoeShared, which have all a layer's experts in two

@@ -29,7 +29,7 @@ inline std::string_view common_prefix(std::set<std::string> const& names) {
 /// others: none of the network's, and it has a matrix that no other layer has. Others have them apart.
 inline bool predicts_further(tensor_files const& files, std::set<std::string> const& known,
                              std::string const& name) {
-  if (name.starts_with("mtp.")) return true;
+  if (name.starts_with("mtp.") || name.starts_with("model.mtp_")) return true;
   for (std::string_view const prefix : {model_prefix, text_prefix}) {
     std::string const layers = std::string(prefix) + "layers.";
     std::size_t const end = name.find('.', layers.size());

@@ -48,7 +48,7 @@ struct rotary {
 
 /// By how much positions turn attention's heads.
 constexpr rotary turn_of(attention_form const& f, int head_dim) {
-  return {f.rotary > 0 ? f.rotary : head_dim, f.theta, head_dim, false, f.yarn, 0};
+  return {f.rotary > 0 ? f.rotary : head_dim, f.theta, head_dim, f.adjacent, f.yarn, 0};
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI
