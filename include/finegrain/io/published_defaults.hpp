@@ -33,9 +33,9 @@ inline constexpr family_defaults published_defaults[] = {
       "rope_theta": 10000.0, "routed_scaling_factor": 1.0, "tie_word_embeddings": false,
       "topk_group": 1})"},
     {"ernie4_5_moe", R"({
-      "hidden_act": "silu", "max_position_embeddings": 131072, "moe_k": 6, "moe_layer_start_index": 1, "moe_norm_min": 1e-12,
-      "num_attention_heads": 20, "rms_norm_eps": 1e-05, "rope_theta": 500000.0,
-      "tie_word_embeddings": true})"},
+      "hidden_act": "silu", "max_position_embeddings": 131072, "moe_k": 6,
+      "moe_layer_start_index": 1, "moe_norm_min": 1e-12, "num_attention_heads": 20,
+      "rms_norm_eps": 1e-05, "rope_theta": 500000.0, "tie_word_embeddings": true})"},
     {"glm4_moe", R"({
       "first_k_dense_replace": 1, "hidden_act": "silu", "max_position_embeddings": 131072,
       "n_group": 1, "norm_topk_prob": true, "num_attention_heads": 96, "num_experts_per_tok": 8,
