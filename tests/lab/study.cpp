@@ -377,6 +377,7 @@ TEST_CASE("A model that cannot be trained as it is to be is refused as it is add
   };
   refused({.schedule = {.decay = fg::decay::cosine}}, "needs more steps");
   refused({.clip = -1}, "the norm to cut gradients to");
+  refused({.clip = std::numeric_limits<double>::infinity()}, "must be a finite number");
   refused({.bias = {.speed = 0.1}}, "no router here has selection biases");
   refused({.routing = {.top_k = 99}}, "a token can be sent to");
   refused({.routing = {.jitter = 0.1}}, "jitter");

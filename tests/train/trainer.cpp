@@ -315,6 +315,10 @@ TEST_CASE("numbers of the optimiser that make no sense are refused, from the nex
   // what f32 has no number for would divide 0 by 0 where an expert has no token
   for (double const epsilon : {0.0, 1e-60, double(INFINITY), double(NAN)})
     CHECK_THROWS_WITH((fg::trainer{net, {.epsilon = epsilon}}), ContainsSubstring("epsilon"));
+  for (double const clip : {-1.0, double(INFINITY), double(NAN)})
+    CHECK_THROWS_WITH(
+        (fg::trainer{net, fg::training{.clip = clip}}),
+        "the norm to cut gradients to must be a finite number of at least 0 (0: never)");
 }
 
 TEST_CASE("a network that was moved from has nothing to train, and a trainer stays where it is") {

@@ -78,8 +78,9 @@ inline void check(training const& settings, std::span<router_biases const> route
     if (!(group.rate >= 0) || group.rate > 1e30 || !(group.decay >= 0) || group.decay > 1e30)
       throw invalid_argument("rate and decay of the weights \"%s\" must be numbers of at least 0",
                              group.names.c_str());
-  if (!(settings.clip >= 0))
-    throw invalid_argument("the norm to cut gradients to must be a number of at least 0");
+  if (!(settings.clip >= 0) || settings.clip > 1e30)
+    throw invalid_argument(
+        "the norm to cut gradients to must be a finite number of at least 0 (0: never)");
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI
