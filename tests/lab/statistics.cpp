@@ -59,4 +59,5 @@ TEST_CASE("Means are told with their intervals, differences with their signs too
   CHECK(fg::signed_text({NAN, NAN, 2}) == "nan");
   CHECK(fg::mean_text({2.5, 0.25, 2}, 1) == "2.5 ± 0.2");
   CHECK(fg::mean_text({}) == "–");
+  CHECK(fg::mean_text({NAN, NAN, 2}) == "nan");
 }

@@ -73,10 +73,12 @@ inline estimate estimate_difference(std::span<double const> a, std::span<double 
   return estimate_mean(differences);
 }
 
-/// A mean with its interval: 2.560 ± 0.010; a dash where nothing was measured.
+/// A mean with its interval: 2.560 ± 0.010; a dash where nothing was measured, nan where a value is
+/// none.
 inline std::string mean_text(estimate const& e, int digits = 3) {
   if (e.count == 0) return "–";
   std::string const out = text::fixed(e.mean, digits);
+  if (std::isnan(e.mean)) return out;
   return e.has_interval() ? out + " ± " + text::fixed(e.half, digits) : out;
 }
 
