@@ -316,3 +316,28 @@ TEST_CASE(
   CHECK_THAT(words, ContainsSubstring("once seed 1: 1 of 3 steps up to step 3 had"));
   CHECK_THAT(words, !ContainsSubstring("sound seed 0: 0 of"));
 }
+
+TEST_CASE("a model without a result is not the best, however little its bits") {
+  auto const written = [](bool beside) {
+    folder const dir;
+    auto how = settings(dir.path);
+    how.seeds = 1;
+    how.optimizer.lr = 1;  // from which the sound one is worse than untrained
+    fg::study study(text(), how, nullptr);
+    study.add<network>("sound");
+    if (beside)
+      study.add<network>("never").loss("never finite", [](fg::windows const&) {
+        return [](auto const&, std::int64_t, fg::matrix<float const>, fg::matrix<float> dy) {
+          if (dy.data) dy(0, 0) = std::numeric_limits<float>::quiet_NaN();
+          return 0.0;
+        };
+      });
+    REQUIRE(study.run());
+    if (beside) {
+      fg::study_results const all = study.results();
+      REQUIRE(all.of("never").curve.back()[0] < all.of("sound").validation[0]);
+    }
+    return study.sample("ab", 20);
+  };
+  CHECK(written(true) == written(false));
+}

@@ -47,6 +47,15 @@ TEST_CASE("Runs are gathered by model and seed; what belongs to no run here is l
   CHECK(all.models[2].load.empty());
 }
 
+TEST_CASE("A run whose last steps were all skipped has no result, whatever it measured") {
+  auto end = line("a", 10, 3);
+  CHECK(fg::result_of(end) == 3);
+  end.set("measured.skipped steps", 2.0).set("measured.gradient norm", 0.5);
+  CHECK(fg::result_of(end) == 3);
+  end.set("measured.gradient norm", std::numeric_limits<double>::quiet_NaN());
+  CHECK(std::isnan(fg::result_of(end)));
+}
+
 TEST_CASE("The summary has means, paired differences, costs, and what is not known as a dash") {
   CHECK(example().summary().csv().find("tokens/s") != std::string::npos);
   CHECK(example().summary(false).csv().find("tokens/s") == std::string::npos);

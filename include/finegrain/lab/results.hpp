@@ -256,6 +256,14 @@ struct study_results {
   static double height_for(picture::curve const& c) { return c.points[1].y + 0.1; }
 };
 
+/// Bits of a token that a run came to, of what it measured at its end; NaN if no step since the
+/// evaluation before had a finite gradient.
+inline double result_of(record const& end) {
+  bool const stopped =
+      end.number("measured.skipped steps") > 0 && math::isnan(end.number("measured.gradient norm"));
+  return stopped ? std::numeric_limits<double>::quiet_NaN() : end.number("validation");
+}
+
 /// Gathers what logs hold on these models' runs.
 inline study_results gather(std::vector<studied_model> const& models,
                             std::vector<record> const& log, std::vector<record> const& times,
@@ -290,10 +298,7 @@ inline study_results gather(std::vector<studied_model> const& models,
           tokens += line.number("tokens"), seconds += line.number("seconds");
       r.steps += steps;
       if (!end) continue;  // interrupted: it has a curve, and no result
-      bool const stopped = end->number("measured.skipped steps") > 0 &&
-                           math::isnan(end->number("measured.gradient norm"));
-      r.validation.push_back(stopped ? std::numeric_limits<double>::quiet_NaN()
-                                     : end->number("validation"));
+      r.validation.push_back(result_of(*end));
       number_table const load = end->rows("load");
       if (!load.empty() && m.validated > 0)
         r.experts.push_back(experts_of_token(load, m.validated));

@@ -198,8 +198,9 @@ class study {
   }
 
   /// How a model does, at the weights of its trained runs, under a request to its routers: an answer
-  /// a seed. Untrained: at the weights that training started from. Throws invalid_argument where
-  /// training is not at its end.
+  /// a seed. Untrained: at the weights that training started from. It asks whatever weights there
+  /// are, those of a run without a result too. Throws invalid_argument where training is not at its
+  /// end.
   std::vector<answer> ask(std::string const& model, routing_request const& how = {},
                           bool trained = true) {
     entry const& e = entry_of(model);
@@ -232,8 +233,8 @@ class study {
     return made(entry_of(model), 0, true)->routers();
   }
 
-  /// A prompt, and what the best model (of the first seed) writes after it. Throws invalid_argument
-  /// where tokens are not bytes.
+  /// A prompt, and what the best model (of the first seed) writes after it; nothing where none has a
+  /// result. Throws invalid_argument where tokens are not bytes.
   std::string sample(std::string const& prompt, std::int64_t bytes, sampling how = {}) {
     if (text_.text().empty())
       throw invalid_argument(
@@ -242,7 +243,7 @@ class study {
     double least = std::numeric_limits<double>::infinity();  // NaN is none
     for (entry const& e : models_)
       if (record const* r = end_of(e, 0))
-        if (double const bits = r->number("validation"); bits < least) best = &e, least = bits;
+        if (double const bits = result_of(*r); bits < least) best = &e, least = bits;
     if (!best) return {};
     auto const model = made(*best, 0, true);
     // A model knows places up to the length that it was trained on: it sees the last half of that
