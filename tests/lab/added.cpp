@@ -193,6 +193,18 @@ TEST_CASE("what a resumed run would not know of is refused after a step, by the 
   refused([&](trainer& train) { train.step(w.batch(), w.y); });
 }
 
+TEST_CASE("rates of groups are none of the numbers that a function after a step may change") {
+  folder const dir;
+  auto how = settings(dir.path);
+  how.training.groups = {{"*.router", 0.5}};
+  fg::study study(text(), how, nullptr);
+  study.add<network>("a").after_step("a rate", [](trainer& train, fg::step_report const&) {
+    train.settings().groups[0].rate *= 0.9;
+  });
+  CHECK_THROWS_WITH(study.run(), ContainsSubstring("real numbers of the optimiser and the settings "
+                                                   "but those of groups"));
+}
+
 TEST_CASE("what a model's functions hold makes its runs' ids, in whichever order they are given") {
   folder const dir;
   auto const nothing = [](network&, std::uint64_t) {};

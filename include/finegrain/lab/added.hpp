@@ -54,9 +54,10 @@ class study::added {
 
   /// Calls f(trainer, report) after each step: a controller, from the report and trainer.log(). It
   /// may change weights, and real numbers of trainer.optimizer() and trainer.settings(), such as a
-  /// learning rate or the coefficient of a loss. These are what a run that is stopped goes on with;
-  /// what f itself holds is not. Anything else that it changes there is an error as it does. On cuda
-  /// these steps are not recorded.
+  /// learning rate or the coefficient of a loss, but those of groups. These are what a run that is
+  /// stopped goes on with; what f itself holds is not. Anything else that it changes there is an error
+  /// as it does. A pass that it makes is no part of what training measures. On cuda these steps are not
+  /// recorded.
   added& after_step(std::string const& settings,
                     std::function<void(trainer<Network>&, step_report const&)> f) {
     know("function after a step", settings);

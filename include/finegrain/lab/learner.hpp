@@ -51,7 +51,8 @@ struct learner {
 
 namespace detail {
 
-/// The numbers of an optimiser and of settings that are real: a controller may change them.
+/// The numbers of an optimiser and of settings that are real, but those of groups, which a trainer
+/// keeps as it found them: a controller may change them.
 inline std::vector<double*> real_numbers(adamw& optimizer, training& how) {
   routing_request& r = how.routing;
   balance_losses& b = r.balance;
@@ -225,7 +226,8 @@ class learner_of final : public learner {
     if (train_.steps() != steps || !(train_.settings() == kept))
       throw invalid_argument(
           "your own function after a step may change weights and the real numbers of the optimiser "
-          "and the settings, and makes no step: a run that is resumed knows of nothing else");
+          "and the settings but those of groups, and makes no step: a run that is resumed knows of "
+          "nothing else");
   }
 
   Network net_;
