@@ -205,6 +205,25 @@ TEST_CASE("rates of groups are none of the numbers that a function after a step 
                                                    "but those of groups"));
 }
 
+TEST_CASE("passes that a controller makes are no part of what training measures") {
+  folder const dir;
+  fg::windows w;
+  text().draw(5, 0, 2, 16, w);
+  fg::study study(text(), settings(dir.path), nullptr);
+  study.add<network>("plain");
+  study.add<network>("passes").after_step(
+      "gathers", [&](trainer& train, fg::step_report const&) { train.gather(w.batch(), w.y); });
+  REQUIRE(study.run());
+  fg::study_results const all = study.results();
+  REQUIRE(all.of("plain").curve == all.of("passes").curve);
+  for (char const* name : {"training loss", "training load", "dropped", "dropped.0", "dropped.1"})
+    for (std::size_t place = 1; place < 4; ++place) {
+      CAPTURE(name, place);
+      CHECK((*all.of("passes").measured_as(name))[place] ==
+            (*all.of("plain").measured_as(name))[place]);
+    }
+}
+
 TEST_CASE("what a model's functions hold makes its runs' ids, in whichever order they are given") {
   folder const dir;
   auto const nothing = [](network&, std::uint64_t) {};

@@ -26,7 +26,7 @@ struct learner {
   /// Mean cross-entropy in nats, without training, under a request to the routers; log() then tells
   /// where tokens went.
   virtual double evaluate(windows const& w, routing_request const& how = {}) = 0;
-  /// What routers did in the last step.
+  /// What routers did in the last step, whatever passes a function of the user's own made after it.
   virtual routing_log const& step_log() const = 0;
   virtual void save(std::string const& path, std::string const& note = {}) = 0;
   virtual void load(std::string const& path) = 0;
@@ -159,7 +159,10 @@ class learner_of final : public learner {
   step_report step(windows const& w) override {
     if (!own_ || !(own_->step || own_->after_step)) return stepper_.step(train_, w);
     step_report const did = own_->step ? own_->step(train_, w) : train_.step(w.batch(), w.y);
-    if (own_->after_step) after_step(did);
+    if (controlled()) {
+      step_log_ = train_.log();
+      after_step(did);
+    }
     return did;
   }
   double evaluate(windows const& w, routing_request const& how = {}) override {
@@ -168,14 +171,14 @@ class learner_of final : public learner {
     b.log = &log_;
     return train_.evaluate(b, w.y);
   }
-  routing_log const& step_log() const override { return train_.log(); }
+  routing_log const& step_log() const override { return controlled() ? step_log_ : train_.log(); }
   void save(std::string const& path, std::string const& note = {}) override {
     train_.save(path, note);
   }
   void load(std::string const& path) override { train_.load(path); }
   std::vector<double> adapted() override {
     std::vector<double> all;
-    if (own_ && own_->after_step)
+    if (controlled())
       for (double const* number : numbers()) all.push_back(*number);
     return all;
   }
@@ -212,6 +215,7 @@ class learner_of final : public learner {
   }
 
  private:
+  bool controlled() const { return own_ && own_->after_step; }
   std::vector<double*> numbers() {
     return detail::real_numbers(train_.optimizer(), train_.settings());
   }
@@ -233,6 +237,7 @@ class learner_of final : public learner {
   Network net_;
   trainer<Network> train_;
   std::shared_ptr<own_functions<Network> const> own_;
+  routing_log step_log_;
   detail::stepper<Network, place<typename Network::executor>::here> stepper_;
 };
 
