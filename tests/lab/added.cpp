@@ -224,6 +224,38 @@ TEST_CASE("passes that a controller makes are no part of what training measures"
     }
 }
 
+TEST_CASE("a run whose checkpoint has other numbers of a controller's than there are begins anew") {
+  auto const bits = [](int stop_at, std::string const& adapted) {
+    folder const dir;
+    int calls = 0;
+    auto const give = [&](auto added) {
+      added.after_step("lower", [&](trainer& train, fg::step_report const&) {
+        train.optimizer().lr *= 0.9;
+        train.settings().routing.balance.expert *= 1.5;
+        if (++calls == stop_at) std::raise(SIGINT);
+      });
+    };
+    bool const whole = studied(dir, give)->run();
+    REQUIRE(whole == (stop_at == 0));
+    if (!whole) {
+      std::string const file = studied(dir, give)->results().models[0].model.runs[0];
+      std::string const path = dir / "runs/" + file + ".safetensors";
+      std::string note = *fg::safetensors_file(path).metadata("note");
+      std::size_t const from = note.find("[", note.find("\"adapted\"")), to = note.find("]", from);
+      REQUIRE(to != note.npos);
+      note.replace(from, to + 1 - from, adapted);
+      fg::learner_of<network> copy({}, {}, {}, {});
+      copy.load(path);
+      copy.save(path, note);
+      REQUIRE(studied(dir, give)->run());
+    }
+    return bits_of(dir);
+  };
+  std::string const whole = bits(0, "");
+  CHECK((bits(4, "[0.5, 0.5]") == whole));
+  CHECK((bits(4, "[]") == whole));
+}
+
 TEST_CASE("what a model's functions hold makes its runs' ids, in whichever order they are given") {
   folder const dir;
   auto const nothing = [](network&, std::uint64_t) {};

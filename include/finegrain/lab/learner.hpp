@@ -33,7 +33,8 @@ struct learner {
   /// Numbers that a function of the user's own may have changed, beside the weights: a run that goes
   /// on takes those that it had. None where there is no such function.
   virtual std::vector<double> adapted() = 0;
-  virtual void adapt(std::vector<double> const& numbers) = 0;
+  /// False: these are not such numbers, and nothing changes.
+  virtual bool adapt(std::vector<double> const& numbers) = 0;
   /// Appends so many bytes to a text, having seen its last `context` bytes.
   virtual void write(std::string& text, std::int64_t context, std::int64_t bytes,
                      sampling const& how) const = 0;
@@ -178,13 +179,14 @@ class learner_of final : public learner {
   void load(std::string const& path) override { train_.load(path); }
   std::vector<double> adapted() override {
     std::vector<double> all;
-    if (controlled())
-      for (double const* number : numbers()) all.push_back(*number);
+    for (double const* number : numbers()) all.push_back(*number);
     return all;
   }
-  void adapt(std::vector<double> const& to) override {
+  bool adapt(std::vector<double> const& to) override {
     auto const all = numbers();
-    for (std::size_t i = 0; i < std::min(all.size(), to.size()); ++i) *all[i] = to[i];
+    if (all.size() != to.size()) return false;
+    for (std::size_t i = 0; i < all.size(); ++i) *all[i] = to[i];
+    return true;
   }
   void write(std::string& text, std::int64_t context, std::int64_t bytes,
              sampling const& how) const override {
@@ -216,7 +218,9 @@ class learner_of final : public learner {
 
  private:
   bool controlled() const { return own_ && own_->after_step; }
+  /// Those that a function of the user's own may change.
   std::vector<double*> numbers() {
+    if (!controlled()) return {};
     return detail::real_numbers(train_.optimizer(), train_.settings());
   }
   /// What a checkpoint does not keep must stay as it is.

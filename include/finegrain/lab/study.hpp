@@ -332,8 +332,8 @@ class study {
       model->load(checkpoint_of(run));
       auto const kept = note_of(run);
       // A machine that crashed may have kept the checkpoint and lost lines of the log before it.
-      if (kept && measured_before(e, seed, model->steps())) {
-        model->adapt(kept->numbers("adapted"));
+      if (kept && measured_before(e, seed, model->steps()) &&
+          model->adapt(kept->numbers("adapted"))) {
         since = training_means(*kept);
       } else {
         model = e.make(start);
