@@ -275,6 +275,21 @@ TEST_CASE("what a model's functions hold makes its runs' ids, in whichever order
                     ContainsSubstring("your own function after a step must say"));
   CHECK_THROWS_WITH(study.add<network>("c").start("x", nothing).start("y", nothing),
                     "the model \"c\" has its own start already");
+  CHECK_THROWS_WITH(study.add<network>("d").after_step("x\nstart y", none),
+                    "the model \"d\": the settings of your own function after a step are one line");
+}
+
+TEST_CASE("a model's empty functions are refused as they are given") {
+  folder const dir;
+  fg::study study(text(), settings(dir.path), nullptr);
+  auto added = study.add<network>("a");
+  CHECK_THROWS_WITH(added.start("x", nullptr),
+                    "the model \"a\": your own start is an empty function");
+  CHECK_THROWS_WITH(added.after_step("x", nullptr),
+                    "the model \"a\": your own function after a step is an empty function");
+  CHECK_THROWS_WITH(added.measure("x", nullptr),
+                    "the model \"a\": your own measurement is an empty function");
+  CHECK_NOTHROW(added.start("x", [](network&, std::uint64_t) {}));
 }
 
 TEST_CASE("training's means since the last evaluation stand in the log, the values and a picture") {

@@ -20,6 +20,7 @@ class study::added {
           "a model has one measurement of each name, which is not empty: \"%.200s\" cannot be "
           "added",
           name.c_str());
+    given("measurement", bool(f));
     names.push_back(std::move(name));
     own_->measurements.push_back(std::move(f));
     return *this;
@@ -30,8 +31,8 @@ class study::added {
   /// w.y. What the study measures stays the cross-entropy. On cuda these steps are not recorded.
   ///
   /// A run is known by `settings`, which must say what decides what your function does, and so it is
-  /// of those below. They come before run(). Each throws invalid_argument if `settings` is empty, or
-  /// the model has such a function already.
+  /// of those below. They come before run(). Each throws invalid_argument if `settings` is empty or more
+  /// than a line, the function is empty, or the model has such a function already.
   template <class Make>
   added& loss(std::string const& settings, Make make) {
     know("loss", settings);
@@ -47,6 +48,7 @@ class study::added {
   /// run's seed, whose evaluation before the first step sees it. It does the same each time: a run
   /// that is resumed calls it too, before it loads its checkpoint.
   added& start(std::string const& settings, std::function<void(Network&, std::uint64_t)> f) {
+    given("start", bool(f));
     know("start", settings);
     own_->start = std::move(f);
     return *this;
@@ -60,6 +62,7 @@ class study::added {
   /// recorded.
   added& after_step(std::string const& settings,
                     std::function<void(trainer<Network>&, step_report const&)> f) {
+    given("function after a step", bool(f));
     know("function after a step", settings);
     own_->after_step = std::move(f);
     return *this;
@@ -70,6 +73,11 @@ class study::added {
   added(study& of, std::shared_ptr<own_functions<Network>> own)
       : of_(of), model_(of.models_.size() - 1), own_(std::move(own)) {}
 
+  void given(char const* what, bool f) const {
+    if (!f)
+      throw invalid_argument("the model \"%.200s\": your own %s is an empty function",
+                             of_.models_[model_].name.c_str(), what);
+  }
   /// Makes what a function of the user's own holds a part of the runs' ids, in whichever order they
   /// were given.
   void know(char const* what, std::string const& settings) {
@@ -79,6 +87,9 @@ class study::added {
           "the model \"%.200s\": your own %s must say in its settings what it holds, since a study "
           "knows a run by what decides its bits",
           model.name.c_str(), what);
+    if (settings.find('\n') != settings.npos)
+      throw invalid_argument("the model \"%.200s\": the settings of your own %s are one line",
+                             model.name.c_str(), what);
     if (!model.own.emplace(what, settings).second)
       throw invalid_argument("the model \"%.200s\" has its own %s already", model.name.c_str(),
                              what);
