@@ -93,7 +93,9 @@ class study {
     return add<Network>(std::move(name), own, on);
   }
   /// With settings() changed for this model: it may have other steps, sequences, evaluations and first
-  /// weights too, and is validated by the same windows as the others.
+  /// weights too. It is a run of a study with such settings, so the windows that validate it, which
+  /// are the others', come in batches of its own `sequences`: where a router compares the tokens of a
+  /// batch, as expert choice does, it compares others than in the other models.
   template <class Network>
   added<Network> add(std::string name, study_settings const& own,
                      typename Network::executor on = {}) {

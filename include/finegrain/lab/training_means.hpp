@@ -20,7 +20,7 @@ namespace finegrain::inline FINEGRAIN_ABI {
 /// counted as skipped and left out of the means of losses and norms; what routers did is of all steps.
 class training_means {
  public:
-  /// What values() are, of a network with so many routers.
+  /// What values() are, of a network with so many routers; dropped.N is of the one that load.N is of.
   static std::vector<std::string> names(std::size_t routers) {
     std::vector<std::string> all{"training loss", "balance loss", "gradient norm", "skipped steps"};
     if (routers == 0) return all;
