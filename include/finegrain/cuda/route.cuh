@@ -177,8 +177,9 @@ constexpr int choice_words(routing_rules const& c) {
 /// Blocks that a multiprocessor must have registers for.
 FINEGRAIN_HD constexpr int choice_blocks(int N) { return N > 8 ? 1 : N > 2 ? 2 : 4; }
 
-/// Token t's scores, experts and weights from its logits, by a warp with choice_words of `shared`.
-template <int N, class T>
+/// Token t's scores, experts and weights from its logits, by a warp with choice_words of `shared`. Given:
+/// its experts may be there already.
+template <int N, bool Given, class T>
 __device__ void choose_token(routing_rules const& c, summed<T> bias, router_state const& s,
                              std::int64_t t, std::int32_t* shared) {
   int const lane = threadIdx.x % 32, R = c.routed, k = c.k;
@@ -218,7 +219,7 @@ __device__ void choose_token(routing_rules const& c, summed<T> bias, router_stat
     if (c.limited) ranks[e] = choice.ranks[n];
   }
   __syncwarp();
-  if (c.given) {
+  if (Given && c.given) {
     for (int slot = lane; slot < k; slot += 32) picked[slot] = s.experts[t * k + slot];
   } else {
     if (c.limited) {
@@ -238,7 +239,7 @@ __device__ void choose_token(routing_rules const& c, summed<T> bias, router_stat
   __syncwarp();
   for (int slot = lane; slot < k; slot += 32) {
     s.experts[t * k + slot] = picked[slot];
-    if (!c.weighed) s.weights[t * k + slot] = weigh_forward(c, scores, picked, slot);
+    if (!(Given && c.weighed)) s.weights[t * k + slot] = weigh_forward(c, scores, picked, slot);
   }
   __syncwarp();
 }
@@ -258,7 +259,7 @@ __global__ __launch_bounds__(256, choice_blocks(N)) void choose_kernel(routing_r
   std::int64_t const begin = std::int64_t{blockIdx.x} * chunk;
   std::int64_t const end = min(std::int64_t{rows.tokens}, begin + chunk);
   for (std::int64_t t = begin + warp; t < end; t += blockDim.x / 32) {
-    choose_token<N>(c, bias, s, t, shared + R + warp * words);
+    choose_token<N, true>(c, bias, s, t, shared + R + warp * words);
     for (int slot = lane; slot < k; slot += 32)
       if (int const e = s.experts[t * k + slot]; e >= 0) atomicAdd(counts + e, 1);
   }

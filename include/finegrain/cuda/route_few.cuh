@@ -120,7 +120,7 @@ __global__ __launch_bounds__(256, 2) void route_few_kernel(routing_rules c, rout
   int const t0 = static_cast<int>(blockIdx.y) * 16, tokens = rows.tokens, warp = threadIdx.x / 32;
   if (!few_logits(c, w, x, s, tokens)) return;
   for (int t = t0 + warp; t < min(t0 + 16, tokens); t += 8)
-    choose_token<N>(c, w.bias, s, t, shared + warp * words);
+    choose_token<N, false>(c, w.bias, s, t, shared + warp * words);
   if (arrives_last(s.arrivals, gridDim.y))
     index_rows(rows, s.experts, s.weights, nullptr, 0, 1, 0, tokens, shared);
 }
@@ -165,7 +165,7 @@ __global__ __launch_bounds__(320, 1) void route_fewest_kernel(routing_rules c, r
     state.experts = shared + words.chosen;  // what is chosen need not go by memory
     state.weights = reinterpret_cast<float*>(state.experts + 16 * c.k);
   }
-  for (; t < end; t += 8) choose_token<N>(c, bias, state, t, own);
+  for (; t < end; t += 8) choose_token<N, false>(c, bias, state, t, own);
   if (warp == 8) return;
   if (!rehearses) sync_256();
   if (warp % 9 == 0)

@@ -50,11 +50,15 @@ class config_keys {
   /// The value of the first of these names that has one, and that name, or its family's default; else null
   /// and the first name.
   std::pair<std::string_view, config_value> find(names all) const {
-    for (auto const& known : {std::vector{&values_, &always_}, {&defaults_}})
+    auto const in = [&](std::initializer_list<config_values const*> known) {
       for (std::string_view name : all)
         for (config_values const* values : known)
           if (auto const at = values->find(name); at != values->end() && at->second != nullptr)
-            return *at;
+            return &*at;
+      return static_cast<config_values::value_type const*>(nullptr);
+    };
+    if (auto const* said = in({&values_, &always_})) return *said;
+    if (auto const* usual = in({&defaults_})) return *usual;
     return {*all.begin(), nullptr};
   }
   /// Whether the config has one of these names, with or without a value, or its family has a default.
