@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "byte_model.hpp"
+#include "upcycling.hpp"
 
 namespace fg = finegrain;
 
@@ -27,23 +28,6 @@ using dense = fg::network<reader<fg::mlp<moe.hidden, moe.width>>, fg::cpu>;
 using sparse = fg::network<reader<fg::mixture<moe>>, fg::cpu>;
 
 // [example]
-/// Gives a mixture's network the dense one's weights; its routers stay as they were.
-void upcycle(dense const& from, sparse& to) {
-  for (fg::weight_entry const& e : from.entries()) {
-    auto const copy = [&](std::string const& name) {
-      fg::matrix<float const> const w = from.weight(e.name);
-      for (std::int64_t r = 0; r < w.rows; ++r)
-        std::copy_n(w.row(r), w.cols, to.weight(name).row(r));
-    };
-    std::size_t const at = e.name.find("mlp.");
-    if (at == e.name.npos)
-      copy(e.name);
-    else  // layers.0.mlp.gate to layers.0.mixture.experts.3.gate
-      for (int i = 0; i < moe.routed; ++i)
-        copy(e.name.substr(0, at) + "mixture.experts." + std::to_string(i) + e.name.substr(at + 3));
-  }
-}
-
 /// Warm-up, a plateau, and a straight fall to 0 over the last fifth, where nothing balances.
 struct plateau : fg::training_rule {
   std::int64_t steps;
@@ -81,7 +65,7 @@ int main(int count, char** words) try {
     return bits(train);
   };
   double const before = learn(first, 0);
-  upcycle(small, large);
+  upcycle<moe.routed>(small, large);
   double const same = bits(second), after = learn(second, 1);
   std::printf("dense %.3f bits per byte; upcycled %.3f, and after %lld steps more %.3f\n", before,
               same, static_cast<long long>(steps), after);

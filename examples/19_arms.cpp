@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "byte_model.hpp"
+#include "upcycling.hpp"
 
 namespace fg = finegrain;
 
@@ -22,21 +23,6 @@ struct reader : fg::named {
 };
 using dense = fg::network<reader<fg::mlp<moe.hidden, moe.width>>, fg::cpu>;
 using sparse = fg::network<reader<fg::mixture<moe>>, fg::cpu>;
-
-/// Gives a mixture's network the dense one's weights; its router stays as it is.
-void upcycle(dense const& from, sparse& to) {
-  for (fg::weight_entry const& e : from.entries()) {
-    auto const copy = [&](std::string const& name) {
-      fg::matrix<float const> const w = from.weight(e.name);
-      for (std::int64_t r = 0; r < w.rows; ++r)
-        std::copy_n(w.row(r), w.cols, to.weight(name).row(r));
-    };
-    std::size_t const at = e.name.find("mlp.");
-    if (at == e.name.npos) copy(e.name);
-    for (int i = 0; at != e.name.npos && i < moe.routed; ++i)
-      copy(e.name.substr(0, at) + "mixture.experts." + std::to_string(i) + e.name.substr(at + 3));
-  }
-}
 
 int main(int count, char** words) try {
   fg::options given(count, words);
@@ -66,7 +52,9 @@ int main(int count, char** words) try {
   fg::study study(text, how);
   auto dropping = how.training;
   dropping.routing.capacity = 1;
-  auto const upcycled = [&](sparse& net, std::uint64_t seed) { upcycle(teachers[seed], net); };
+  auto const upcycled = [&](sparse& net, std::uint64_t seed) {
+    upcycle<moe.routed>(teachers[seed], net);
+  };
   std::string const dense_run = "from dense, " + std::to_string(how.steps) + " steps";
 
   // [example]
