@@ -10,6 +10,7 @@
 
 #include "../catch.hpp"
 #include "../folder.hpp"
+#include "small_study.hpp"
 
 namespace fg = finegrain;
 
@@ -27,26 +28,12 @@ struct plain_reader : fg::named {
 using network = fg::network<reader, fg::basic_reference<float>>;
 using dense = fg::network<plain_reader, fg::basic_reference<float>>;
 using trainer = fg::trainer<network>;
+using small_study::text;
 
-fg::corpus const& text() {
-  static fg::corpus const corpus = [] {
-    std::string words;
-    while (words.size() < 6000) words += "line " + std::to_string(words.size()) + " of the text\n";
-    return fg::corpus(words);
-  }();
-  return corpus;
-}
 fg::study_settings settings(std::string out) {
-  return {.out = std::move(out),
-          .seeds = 2,
-          .steps = 7,
-          .sequences = 2,
-          .length = 16,
-          .evaluations = 3,
-          .validation = 4,
-          .deviation = 0.1,
-          .optimizer = {.lr = 1e-2},
-          .training = {.routing = {.balance = {.expert = 0.01}, .capacity = 1}}};
+  auto made = small_study::settings(std::move(out));
+  made.training.routing.capacity = 1;
+  return made;
 }
 /// The log, and the weights and moments of all runs.
 std::string bits_of(folder const& dir) {

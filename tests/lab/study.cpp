@@ -13,10 +13,13 @@
 
 #include "../catch.hpp"
 #include "../folder.hpp"
+#include "small_study.hpp"
 
 namespace fg = finegrain;
 
 namespace {
+
+using small_study::text, small_study::settings;
 
 /// Passes numbers on, and keeps the seeds that its passes in training had.
 struct seed_watch : fg::stage<8> {
@@ -64,27 +67,6 @@ struct wide_reader : fg::named {
 struct watched : fg::named {
   static constexpr auto expr = fg::tied(fg::embedding<256, 8>{}, seed_watch{});
 };
-
-fg::corpus const& text() {
-  static fg::corpus const corpus = [] {
-    std::string words;
-    while (words.size() < 6000) words += "line " + std::to_string(words.size()) + " of the text\n";
-    return fg::corpus(words);
-  }();
-  return corpus;
-}
-fg::study_settings settings(std::string out) {
-  return {.out = std::move(out),
-          .seeds = 2,
-          .steps = 7,
-          .sequences = 2,
-          .length = 16,
-          .evaluations = 3,
-          .validation = 4,
-          .deviation = 0.1,
-          .optimizer = {.lr = 1e-2},
-          .training = {.routing = {.balance = {.expert = 0.01}}}};
-}
 
 template <fg::config C>
 using tiny = fg::network<reader<C>, fg::basic_reference<float>>;
