@@ -12,6 +12,11 @@ struct family_defaults {
   std::string_view family;  // a model_type
   std::string_view values;  // a config's text
 };
+inline constexpr std::string_view granite_defaults = R"({
+      "attention_multiplier": 1.0, "embedding_multiplier": 1.0, "hidden_act": "silu",
+      "logits_scaling": 1.0, "max_position_embeddings": 2048, "num_attention_heads": 32,
+      "num_experts_per_tok": 2, "residual_multiplier": 1.0, "rms_norm_eps": 1e-06,
+      "rope_theta": 10000.0, "tie_word_embeddings": false})";
 /// Of the families that the library writes, and HunYuan: the keys of which tensors tell nothing. Those of
 /// transformers 5.24; tests/golden/exchange.py compares them with the one that is installed.
 inline constexpr family_defaults published_defaults[] = {
@@ -47,16 +52,8 @@ inline constexpr family_defaults published_defaults[] = {
       "qk_nope_head_dim": 192, "qk_rope_head_dim": 64, "rms_norm_eps": 1e-05,
       "rope_interleave": true, "rope_theta": 10000.0, "routed_scaling_factor": 1.8,
       "tie_word_embeddings": false, "topk_group": 1, "v_head_dim": 256})"},
-    {"granitemoe", R"({
-      "attention_multiplier": 1.0, "embedding_multiplier": 1.0, "hidden_act": "silu",
-      "logits_scaling": 1.0, "max_position_embeddings": 2048, "num_attention_heads": 32,
-      "num_experts_per_tok": 2, "residual_multiplier": 1.0, "rms_norm_eps": 1e-06,
-      "rope_theta": 10000.0, "tie_word_embeddings": false})"},
-    {"granitemoeshared", R"({
-      "attention_multiplier": 1.0, "embedding_multiplier": 1.0, "hidden_act": "silu",
-      "logits_scaling": 1.0, "max_position_embeddings": 2048, "num_attention_heads": 32,
-      "num_experts_per_tok": 2, "residual_multiplier": 1.0, "rms_norm_eps": 1e-06,
-      "rope_theta": 10000.0, "tie_word_embeddings": false})"},
+    {"granitemoe", granite_defaults},
+    {"granitemoeshared", granite_defaults},
     {"hunyuan_v1_moe", R"({
       "hidden_act": "silu", "max_position_embeddings": 2048, "moe_topk": 1,
       "num_attention_heads": 32, "rms_norm_eps": 1e-05, "rope_theta": 10000.0,
