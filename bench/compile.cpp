@@ -148,8 +148,11 @@ int main(int argc, char** argv) {
   std::string const int4 = "-c -O2 -DFINEGRAIN_KERNELS_APART_INT4";
   show("a layer in int4", compile(compiler, frozen_layer));
   show("a layer in int4, kernels apart", compile(compiler, frozen_layer, "program.cpp", int4, 3));
-  show("int4's kernels",
-       compile(compiler, "#include <finegrain/cpu/frozen_kernels.cpp>\n", "kernels.cpp", int4, 3));
+  show(
+      "int4's kernels",
+      compile(compiler,
+              "#define FINEGRAIN_KERNELS_APART_INT4\n#include <finegrain/cpu/frozen_kernels.cpp>\n",
+              "kernels.cpp", "-c -O2", 3));
   char const* const named_nvcc = std::getenv("CUDACXX");
   std::string const nvcc = named_nvcc ? named_nvcc : "nvcc";
   if (std::system((nvcc + " --version >/dev/null 2>&1").c_str()) == 0)
