@@ -62,7 +62,7 @@ inline constexpr bool in_pairs = requires(vec (&to)[2]) {
 /// Operands that are made of codes at a time: of one row four of its numbers stay in registers; a unit's two
 /// where a tile leaves registers for them.
 template <format F, int Rows>
-inline constexpr int operands_at_once = in_pairs<F> ? (Rows < 5 ? 2 : 1)
+inline constexpr int operands_at_once = in_pairs<F> ? (Rows <= tile_rows - 2 ? 2 : 1)
                                         : Rows == 1 ? std::min(step_multiply_adds<F>, 4)
                                                     : 1;
 template <format F, int Count>
@@ -165,11 +165,11 @@ inline constexpr bool fetched_far = true;
 inline constexpr bool fetched_far = false;
 #endif
 /// Whether the first level has few places for lines on their way, as a Zen 4's: there every other line goes into
-/// the second. Machines with AVX-VNNI are younger.
-#if defined(__AVXVNNI__)
-inline constexpr bool few_places = false;
+/// the second. Of the others only Cooper Lake has AVX512_BF16 without AVX-VNNI.
+#if defined(__AVX512BF16__) && !defined(__AVXVNNI__)
+inline constexpr bool few_places = true;
 #else
-inline constexpr bool few_places = fetched_far;
+inline constexpr bool few_places = false;
 #endif
 /// Of panels `distance` bytes apart, the first of which ends at `end`; what comes after it are the
 /// panels behind them all. One panel is fetched from twice as far into the second level, and from nearer into

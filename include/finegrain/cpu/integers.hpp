@@ -345,11 +345,15 @@ inline constexpr bool as_integers = false;
 
 /// Of a tile's rows how many are multiplied at a time. To add a block's sums to totals in memory takes a
 /// tenth of the time of its products, or more. Registers hold half the rows' totals beside their sums: the
-/// halves take turns. Of fewer rows there would be too few chains of multiply-adds.
+/// halves take turns. Of fewer rows there would be too few chains of multiply-adds. Where loads are scarce
+/// it is not worth it for sums of 128 products: both halves load B.
 template <format F>
 constexpr int rows_in_turn(int rows) {
-  if constexpr (registers == 32 && Integers<F>)
-    if (rows > (unit<F>::block_sums > 1 ? 7 : 10)) return (rows + 1) / 2;
+  if constexpr (registers == 32 && Integers<F>) {
+    constexpr bool long_sums = unit<F>::sum_units == 64;
+    if (rows > (unit<F>::block_sums > 1 ? 7 : 10) && !(long_sums && scarce_loads))
+      return (rows + 1) / 2;
+  }
   return rows;
 }
 /// Whether registers hold so many vectors of totals.

@@ -26,6 +26,14 @@ inline constexpr int registers = 32;
 inline constexpr int registers = 16;
 #endif
 
+/// Whether a machine with AVX-512 loads one vector a cycle beside two multiply-adds, as an Ice Lake does and
+/// those before it may; else it loads two.
+#if defined(__AVX512F__) && !defined(__AVX512BF16__)
+inline constexpr bool scarce_loads = true;
+#else
+inline constexpr bool scarce_loads = false;
+#endif
+
 // Stores past the caches, for whole vectors on their border; what they write is seen by others after
 // a fence. Elsewhere they are stores.
 FINEGRAIN_INLINE bool can_stream(float const* p) {

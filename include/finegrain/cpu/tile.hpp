@@ -79,8 +79,9 @@ FINEGRAIN_INLINE void fetching(std::byte const* at, std::int64_t bytes, int tile
     std::int64_t const lines = ways * streams::line_bytes;
     f(streams{at, ceil_div(bytes * streams::every, units), ways, bytes / lines * lines / ways});
   } else {
+    constexpr std::int64_t fetched = 4 * std::max<std::int64_t>(panel_width, line);  // bytes at a time
     auto const pace = [&](int every) { return ceil_div(bytes * every, units); };
-    if (pace(together) > 4 * std::int64_t{line})
+    if (pace(together) > fetched)
       f(flow<1>{at, pace(1)});
     else
       f(flow<together>{at, pace(together)});
