@@ -36,6 +36,7 @@
 #include "lab/learner.hpp"
 #include "lab/settings.hpp"
 #include "lab/validation.hpp"
+#include "lab/run.hpp"
 #include "lab/study.hpp"
 #include "lab/added.hpp"
 // clang-format on

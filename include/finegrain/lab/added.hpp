@@ -81,7 +81,7 @@ class study::added {
   /// Makes what a function of the user's own holds a part of the runs' ids, in whichever order they
   /// were given.
   void know(char const* what, std::string const& settings) {
-    entry& model = of_.models_[model_];
+    trainable_model& model = of_.models_[model_];
     if (settings.empty())
       throw invalid_argument(
           "the model \"%.200s\": your own %s must say in its settings what it holds, since a study "
@@ -93,9 +93,7 @@ class study::added {
     if (!model.own.emplace(what, settings).second)
       throw invalid_argument("the model \"%.200s\" has its own %s already", model.name.c_str(),
                              what);
-    model.settings = model.base;
-    for (auto const& [name, words] : model.own) model.settings += name + " " + words + "\n";
-    of_.name_runs(model);
+    model.name_runs();
   }
 
   study& of_;

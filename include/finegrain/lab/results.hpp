@@ -26,10 +26,10 @@ namespace finegrain::inline FINEGRAIN_ABI {
 struct studied_model {
   std::string name;
   std::int64_t parameters = 0, active = 0;
-  std::int64_t flops = 0;  // forward, a token
-  std::int64_t steps = 0;  // of a run that is at its end
-  std::string settings;    // all that decides its runs' bits, the seed apart
-  std::vector<std::string> runs;
+  std::int64_t flops = 0;     // forward, a token
+  std::int64_t steps = 0;     // of a run that is at its end
+  std::string settings = {};  // all that decides its runs' bits, the seed apart
+  std::vector<std::string> runs = {};
   std::vector<std::string> measured = {};  // names of what is measured beside loss and load:
                                            // training_means::names, and the user's own
   std::vector<std::string> routers = {};   // what they are called: see router_names

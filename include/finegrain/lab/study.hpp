@@ -5,12 +5,8 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
-#include <functional>
 #include <limits>
-#include <map>
 #include <memory>
-#include <numbers>
-#include <optional>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -19,14 +15,10 @@
 #include "../base/random.hpp"
 #include "../expr/describe.hpp"
 #include "../io/atomic_file.hpp"
-#include "../io/safetensors.hpp"
 #include "corpus.hpp"
 #include "folder.hpp"
-#include "interrupt.hpp"
-#include "jsonl.hpp"
-#include "learner.hpp"
-#include "progress.hpp"
 #include "results.hpp"
+#include "run.hpp"
 #include "settings.hpp"
 #include "training_means.hpp"
 #include "validation.hpp"
@@ -55,18 +47,15 @@ class study {
   /// process works in the folder, and invalid_argument when the text is too short.
   study(corpus const& text, study_settings settings, std::FILE* tell = stderr)
       : text_(text),
-        settings_(std::move(settings)),
+        settings_(with_folders(std::move(settings))),
         text_hash_(text::hex(text.fingerprint())),
-        log_((prepare_folders(), settings_.pool + "/log.jsonl")),
-        times_(settings_.pool + "/time.jsonl"),
-        asked_(settings_.pool + "/asked.jsonl"),
+        pool_(settings_.pool),
         progress_(tell) {
     check(settings_);
     settings_.validation =
         std::min(settings_.validation, text_.validation_windows(settings_.length));
     std::int64_t const texts = text_.texts();
     settings_.validation = std::max(settings_.validation / texts, std::int64_t{1}) * texts;
-    remove_unfinished(settings_.pool + "/runs");
   }
 
   template <class Network>
@@ -99,51 +88,28 @@ class study {
   template <class Network>
   added<Network> add(std::string name, study_settings const& own,
                      typename Network::executor on = {}) {
-    using E = typename Network::expression;
     if (Network::out != text_.vocabulary())
       throw invalid_argument("a model of %lld logits cannot learn a text of %d different tokens",
                              detail::shown(Network::out), text_.vocabulary());
-    if (name.empty() || entry_called(name))
+    if (name.empty() || model_called(name))
       throw invalid_argument(
           "a study has one model of each name, which is not empty: \"%.200s\" cannot be added",
           name.c_str());
-    std::string const settings = about(name, [&] {
-      check(own);
-      if (own.out != settings_.out || own.pool != settings_.pool || own.seeds != settings_.seeds ||
-          own.length != settings_.length || own.validation != settings_.validation)
-        throw invalid_argument(
-            "folders, seeds, the length of windows and how many validate are a study's, for all "
-            "models: a model's settings are those of study.settings(), changed otherwise");
+    std::string const base = about(name, [&] {
+      check_own(own);
       learner_of<Network>::check(own.optimizer, own.training);
-      return settings_text(own, own.training);
+      return base_text<Network>(own, on);
     });
-    bool const mixed = extent_on(on, 1, true).kept == format::bf16;
-    studied_model m{.name = std::move(name),
-                    .parameters = parameters(E{}),
-                    .active = active_parameters(E{}),
-                    .flops = flops(E{}, settings_.length) / settings_.length,
-                    .steps = own.steps,
-                    .settings = describe(E{}) + full_name<Network>() + "\nmixed precision " +
-                                (mixed ? "1" : "0") + settings + "\ntext " + text_hash_ +
-                                "\nversion " FINEGRAIN_VERSION "\n",
-                    .runs = {},
-                    .measured = training_means::names(Network::make_log().layers.size()),
-                    .routers = router_names(list_weights<E>()),
-                    .top_k = mean_top_k<E>(),
-                    .validated = settings_.validation * settings_.length};
-    name_runs(m);
-    auto const own_to_run = std::make_shared<own_functions<Network>>();
-    std::string const base = m.settings;
-    models_.push_back({std::move(m),
-                       [own, on, own_to_run](std::uint64_t seed) -> std::unique_ptr<learner> {
-                         training of_run = own.training;
-                         of_run.routing.seed = random_word(own.training.routing.seed, seed);
-                         return std::make_unique<learner_of<Network>>(
-                             initialisation{own.deviation, seed, own.by_inputs}, on, own.optimizer,
-                             of_run, own_to_run);
-                       },
-                       own, base});
-    return {*this, own_to_run};
+    auto const functions = std::make_shared<own_functions<Network>>();
+    auto const make = [own, on, functions](std::uint64_t seed) -> std::unique_ptr<learner> {
+      training of_run = own.training;
+      of_run.routing.seed = random_word(own.training.routing.seed, seed);
+      return std::make_unique<learner_of<Network>>(
+          initialisation{own.deviation, seed, own.by_inputs}, on, own.optimizer, of_run, functions);
+    };
+    models_.push_back({studied<Network>(std::move(name), own.steps), make, own, base});
+    models_.back().name_runs();
+    return {*this, functions};
   }
   template <Expr E, class... A>
   void add(std::string const&, A const&...) {
@@ -160,28 +126,15 @@ class study {
   /// Runs what is not done yet. False: it was interrupted, and everything is saved.
   bool run() {
     interruption const stop;
-    left_ = {};
-    for (entry const& e : models_)
-      for (int seed = 0; seed < settings_.seeds; ++seed)
-        if (!end_of(e, seed)) left_.expect(step_work(e) * double(e.steps));
-    auto const train_all = [&] {
-      for (entry const& e : models_)
-        for (int seed = 0; seed < settings_.seeds; ++seed)
-          if (!end_of(e, seed))
-            if (stop || !about(e.name, [&] { return train(e, seed, stop); })) return false;
-      return !stop;  // in the last evaluation, too, it is not for what the program does next
-    };
-    if (train_all()) return true;
-    progress_.say("stopped, and saved in " + settings_.pool +
-                  "; the same command goes on from here");
+    if (train_all(stop)) return true;
+    progress_.say("stopped, and saved in " + pool_.folder + "; the same command goes on from here");
     return false;
   }
 
   /// What the log holds on the models and runs of this study.
   study_results results() const {
-    std::vector<studied_model> models;
-    for (entry const& e : models_) models.push_back(e);
-    return gather(models, log_.records(), times_.records(), levels_, text_.unit());
+    return gather({models_.begin(), models_.end()}, pool_.log.records(), pool_.times.records(),
+                  levels_, text_.unit());
   }
   /// Writes table.md, table.tex, table.csv, curves.svg, load.svg, and values.csv for other programs.
   study_results report(std::string const& title) const {
@@ -205,19 +158,19 @@ class study {
   /// end.
   std::vector<answer> ask(std::string const& model, routing_request const& how = {},
                           bool trained = true) {
-    entry const& e = entry_of(model);
+    trainable_model const& m = model_of(model);
     std::string const question = request_text(how) + (trained ? "" : "\nuntrained");
     std::vector<answer> all;
     for (int seed = 0; seed < settings_.seeds; ++seed) {
       record const* known = nullptr;
-      for (record const& r : asked_.records())
-        if (r.text("run") == run_of(e, seed) && r.text("request") == question &&
+      for (record const& r : pool_.asked.records())
+        if (r.text("run") == m.run(seed) && r.text("request") == question &&
             std::ssize(r.numbers("bits")) == text_.texts())  // equal tokens, divided otherwise
           known = &r;
       if (!known) {
-        asked_.append(validate(*made(e, seed, trained), text_, e.how, how)
-                          .line(record().set("run", run_of(e, seed)).set("request", question)));
-        known = &asked_.records().back();
+        pool_.asked.append(validate(*made(m, seed, trained), text_, m.how, how)
+                               .line(record().set("run", m.run(seed)).set("request", question)));
+        known = &pool_.asked.records().back();
       }
       all.push_back(answer(*known));
     }
@@ -227,12 +180,12 @@ class study {
   std::string weights_file(std::string const& model, int seed = 0) const {
     if (seed < 0 || seed >= settings_.seeds)
       throw invalid_argument("the study has seeds 0 to %d, not %d", settings_.seeds - 1, seed);
-    return checkpoint_of(run_of(entry_of(model), seed));
+    return pool_.checkpoint(model_of(model).run(seed));
   }
   /// The rows of a trained model's routers, of the first seed: [layer][expert][hidden]. They are the
   /// weights called .router; routers of one's own, mixture<C, Router>, have none.
   std::vector<number_table> routers(std::string const& model) const {
-    return made(entry_of(model), 0, true)->routers();
+    return made(model_of(model), 0, true)->routers();
   }
 
   /// A prompt, and what the best model (of the first seed) writes after it; nothing where none has a
@@ -241,11 +194,11 @@ class study {
     if (text_.text().empty())
       throw invalid_argument(
           "a study samples bytes: of other tokens, generate from weights_file()");
-    entry const* best = nullptr;
+    trainable_model const* best = nullptr;
     double least = std::numeric_limits<double>::infinity();  // NaN is none
-    for (entry const& e : models_)
-      if (record const* r = end_of(e, 0))
-        if (double const bits = result_of(*r); bits < least) best = &e, least = bits;
+    for (trainable_model const& m : models_)
+      if (record const* r = end_of(m, 0))
+        if (double const bits = result_of(*r); bits < least) best = &m, least = bits;
     if (!best) return {};
     auto const model = made(*best, 0, true);
     // A model knows places up to the length that it was trained on: it sees the last half of that
@@ -258,12 +211,26 @@ class study {
   }
 
  private:
-  struct entry : studied_model {
-    std::function<std::unique_ptr<learner>(std::uint64_t seed)> make;
-    study_settings how;
-    std::string base;                             // the settings without
-    std::map<std::string, std::string> own = {};  // what the user's own functions hold, by kind
-  };
+  static study_settings with_folders(study_settings s) {
+    if (s.pool.empty()) s.pool = s.out;
+    make_folder(s.out);
+    return s;
+  }
+  static void check(study_settings const& s) {
+    if (s.steps < 1 || s.seeds < 1 || s.evaluations < 1)
+      throw invalid_argument("a study needs at least one step, one seed and one evaluation");
+    if (s.sequences < 1 || s.validation < 1)
+      throw invalid_argument("a study needs windows to train on and to validate with");
+  }
+  /// Whether a model's own settings fit the study's.
+  void check_own(study_settings const& own) const {
+    check(own);
+    if (own.out != settings_.out || own.pool != settings_.pool || own.seeds != settings_.seeds ||
+        own.length != settings_.length || own.validation != settings_.validation)
+      throw invalid_argument(
+          "folders, seeds, the length of windows and how many validate are a study's, for all "
+          "models: a model's settings are those of study.settings(), changed otherwise");
+  }
   /// What f() returns; if its arguments do not fit, the sentence begins with the model's name.
   template <class F>
   static std::invoke_result_t<F> about(std::string const& model, F const& f) {
@@ -274,30 +241,18 @@ class study {
     }
   }
 
-  /// Training since the last evaluation.
-  struct pace {
-    double tokens = 0, seconds = 0;
-    record line(std::string const& run) const {
-      return record().set("run", run).set("tokens", tokens).set("seconds", seconds);
-    }
-  };
-
-  void name_runs(studied_model& m) const {
-    m.runs.clear();
-    for (int seed = 0; seed < settings_.seeds; ++seed)
-      m.runs.push_back(text::hex(text::fingerprint(m.settings + "seed " + std::to_string(seed))));
-  }
-  static std::string const& run_of(entry const& e, int seed) {
-    return e.runs[static_cast<std::size_t>(seed)];
-  }
-  std::string checkpoint_of(std::string const& run) const {
-    return settings_.pool + "/runs/" + run + ".safetensors";
-  }
-
-  /// What a network's type adds to that which decides a run's bits: its whole name.
   template <class Network>
-  static std::string full_name() {
-    return __PRETTY_FUNCTION__;
+  studied_model studied(std::string name, std::int64_t steps) const {
+    using E = typename Network::expression;
+    return {.name = std::move(name),
+            .parameters = parameters(E{}),
+            .active = active_parameters(E{}),
+            .flops = flops(E{}, settings_.length) / settings_.length,
+            .steps = steps,
+            .measured = training_means::names(Network::make_log().layers.size()),
+            .routers = router_names(list_weights<E>()),
+            .top_k = mean_top_k<E>(),
+            .validated = settings_.validation * settings_.length};
   }
   template <Expr E>
   static double mean_top_k() {
@@ -306,159 +261,65 @@ class study {
     for (config const* c : routers) sum += c->top_k;
     return sum / std::max(1.0, static_cast<double>(routers.size()));
   }
-  entry const* entry_called(std::string const& model) const {
-    for (entry const& e : models_)
-      if (e.name == model) return &e;
+  /// All that decides the bits of a model's runs, but its functions of the user's own and the seed.
+  template <class Network>
+  std::string base_text(study_settings const& own, typename Network::executor const& on) const {
+    bool const mixed = extent_on(on, 1, true).kept == format::bf16;
+    return describe(typename Network::expression{}) + full_name<Network>() + "\nmixed precision " +
+           (mixed ? "1" : "0") + settings_text(own, own.training) + "\ntext " + text_hash_ +
+           "\nversion " FINEGRAIN_VERSION "\n";
+  }
+  /// A network's type by its whole name. This function's is in it too, and so in every run's id.
+  template <class Network>
+  static std::string full_name() {
+    return __PRETTY_FUNCTION__;
+  }
+
+  trainable_model const* model_called(std::string const& name) const {
+    for (trainable_model const& m : models_)
+      if (m.name == name) return &m;
     return nullptr;
   }
-  entry const& entry_of(std::string const& model) const {
-    if (entry const* const e = entry_called(model)) return *e;
-    throw invalid_argument("the study has no model named \"%.200s\"", model.c_str());
-  }
-  std::unique_ptr<learner> made(entry const& e, int seed, bool trained) const {
-    if (trained && !end_of(e, seed))
-      throw invalid_argument("the model \"%.200s\" is not trained yet: run() does it",
-                             e.name.c_str());
-    auto model = e.make(static_cast<std::uint64_t>(seed));
-    if (trained) model->load(checkpoint_of(run_of(e, seed)));
-    return model;
-  }
-
-  /// One run, from where its checkpoint stands. False: it was stopped, and saved.
-  bool train(entry const& e, int seed, interruption const& stop) {
-    std::string const& run = run_of(e, seed);
-    auto const start = static_cast<std::uint64_t>(seed);
-    auto model = e.make(start);
-    training_means since;  // the last evaluation
-    if (find(run, 0) && detail::exists(checkpoint_of(run))) {
-      model->load(checkpoint_of(run));
-      auto const kept = note_of(run);
-      // A machine that crashed may have kept the checkpoint and lost lines of the log before it.
-      if (kept && measured_before(e, seed, model->steps()) &&
-          model->adapt(kept->numbers("adapted"))) {
-        since = training_means(*kept);
-      } else {
-        model = e.make(start);
-      }
-    }
-    left_.skip(step_work(e) * double(model->steps()));
-
-    windows batch;
-    timer whole, saved;
-    bool stopped = false;  // looked at once a step, so that what stops it is saved
-    for (pace speed;;) {
-      if (e.how.evaluates_at(model->steps())) {
-        if (!find(run, model->steps())) {
-          log_.append(measure(*model, e, seed, since));
-          if (speed.tokens > 0) times_.append(speed.line(run));
-          warn(e, seed, model->steps(), since);
-        }
-        speed = {}, since = {};
-      }
-      if (model->steps() == e.steps) break;
-      if (stopped) return false;
-
-      timer const step;
-      text_.draw(start, model->steps(), e.how.sequences, e.how.length, batch);
-      step_report const report = model->step(batch);
-      speed.tokens += double(report.tokens);
-      speed.seconds += step.seconds();
-      since.add(report, model->step_log());
-      tell(e, seed, model->steps(), report.loss, speed);
-      stopped = bool(stop);
-      if (e.how.evaluates_at(model->steps()) || stopped || saved.seconds() > 60) {
-        model->save(checkpoint_of(run), since.line().set("adapted", model->adapted()).line());
-        saved.restart();
-      }
-    }
-    progress_.say(e.name + seed_text(seed) + ": " +
-                  text::fixed(end_of(e, seed)->number("validation"), 3) + " bits/" + text_.unit() +
-                  " after " + std::to_string(e.steps) + " steps, " +
-                  text::duration(whole.seconds()));
-    return true;
-  }
-
-  record measure(learner& model, entry const& e, int seed, training_means const& since) const {
-    answer const a = validate(model, text_, e.how);
-    record r;
-    r.set("run", run_of(e, seed)).set("model", e.name).set("seed", double(seed));
-    r.set("step", double(model.steps())).set("tokens", double(model.steps() * e.how.tokens()));
-    r.set("validation", a.mean()).set_rows("load", a.total_load());
-    std::vector<double> const own = model.measured();
-    std::size_t const others = e.measured.size() - own.size();
-    if (since.steps() > 0) {
-      std::vector<double> const trained = since.values();
-      for (std::size_t i = 0; i < others; ++i) r.set("measured." + e.measured[i], trained[i]);
-    }
-    for (std::size_t i = 0; i < own.size(); ++i)
-      r.set("measured." + e.measured[others + i], own[i]);
-    return r;
-  }
-  void warn(entry const& e, int seed, std::int64_t step, training_means const& since) {
-    if (since.skipped() > 0)
-      progress_.say(e.name + seed_text(seed) + ": " + text::shortest(since.skipped()) + " of " +
-                    text::shortest(since.steps()) + " steps up to step " + std::to_string(step) +
-                    " had no finite gradient, and changed nothing");
-  }
-
-  /// What a checkpoint keeps beside the training's state; nothing if that cannot be read.
-  std::optional<record> note_of(std::string const& run) const {
-    safetensors_file const file(checkpoint_of(run));
-    std::string const* const note = file.metadata("note");
-    return note ? record::parse(*note) : std::nullopt;
-  }
-
-  /// Whether the log has all that a run measures before a step.
-  bool measured_before(entry const& e, int seed, std::int64_t step) const {
-    for (std::int64_t s = 0; s < step; ++s)
-      if (e.how.evaluates_at(s) && !find(run_of(e, seed), s)) return false;
-    return true;
-  }
-  record const* find(std::string const& run, std::int64_t step) const {
-    for (record const& r : log_.records())
-      if (r.text("run") == run && r.number("step") == double(step)) return &r;
-    return nullptr;
+  trainable_model const& model_of(std::string const& name) const {
+    if (trainable_model const* const m = model_called(name)) return *m;
+    throw invalid_argument("the study has no model named \"%.200s\"", name.c_str());
   }
   /// What a run measured at its end, or null before.
-  record const* end_of(entry const& e, int seed) const { return find(run_of(e, seed), e.steps); }
-
-  double step_work(entry const& e) const {
-    return 3 * double(e.flops) * double(e.how.tokens()) + 10 * double(e.parameters);
-  }
-  std::string seed_text(int seed) const {
-    return settings_.seeds > 1 ? " seed " + std::to_string(seed) : std::string();
-  }
-  void tell(entry const& e, int seed, std::int64_t step, double loss, pace const& speed) {
-    left_.done(step_work(e));
-    std::string const learned =
-        e.own.contains("loss") ? "loss " + text::fixed(loss, 2)
-                               : text::fixed(loss / std::numbers::ln2, 2) + " bits/" + text_.unit();
-    progress_.show(e.name + seed_text(seed) + "  step " + std::to_string(step) + "/" +
-                   std::to_string(e.steps) + "  " + learned + "  " +
-                   text::rounded(speed.tokens / speed.seconds) + " tokens/s  " +
-                   text::duration(left_.seconds()) + " left");
+  record const* end_of(trainable_model const& m, int seed) const {
+    return pool_.find(m.run(seed), m.steps);
   }
 
-  static void check(study_settings const& s) {
-    if (s.steps < 1 || s.seeds < 1 || s.evaluations < 1)
-      throw invalid_argument("a study needs at least one step, one seed and one evaluation");
-    if (s.sequences < 1 || s.validation < 1)
-      throw invalid_argument("a study needs windows to train on and to validate with");
+  /// False: it was stopped.
+  bool train_all(interruption const& stop) {
+    time_left left;
+    for (trainable_model const& m : models_)
+      for (int seed = 0; seed < settings_.seeds; ++seed)
+        if (!end_of(m, seed)) left.expect(m.step_work() * double(m.steps));
+    for (trainable_model const& m : models_)
+      for (int seed = 0; seed < settings_.seeds; ++seed)
+        if (!end_of(m, seed))
+          if (stop || !about(m.name, [&] {
+                return study_run(m, seed, text_, pool_, progress_, left).train(stop);
+              }))
+            return false;
+    return !stop;  // in the last evaluation, too, it is not for what the program does next
   }
-  void prepare_folders() {
-    if (settings_.pool.empty()) settings_.pool = settings_.out;
-    make_folder(settings_.out);
-    make_folder(settings_.pool + "/runs");
+  std::unique_ptr<learner> made(trainable_model const& m, int seed, bool trained) const {
+    if (trained && !end_of(m, seed))
+      throw invalid_argument("the model \"%.200s\" is not trained yet: run() does it",
+                             m.name.c_str());
+    auto net = m.make(static_cast<std::uint64_t>(seed));
+    if (trained) net->load(pool_.checkpoint(m.run(seed)));
+    return net;
   }
 
   corpus const& text_;
   study_settings settings_;
   std::string text_hash_;
-  record_log log_, times_, asked_;
-  std::vector<entry> models_;
+  run_pool pool_;
+  std::vector<trainable_model> models_;
   std::vector<picture::level> levels_;
   progress progress_;
-  time_left left_;  // of run()
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI
