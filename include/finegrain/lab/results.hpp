@@ -264,49 +264,60 @@ inline double result_of(record const& end) {
   return stopped ? std::numeric_limits<double>::quiet_NaN() : end.number("validation");
 }
 
+namespace detail {
+
+/// Takes an evaluation into the curve, at the place of its tokens.
+inline void add_evaluation(model_results& r, record const& line) {
+  auto const place = std::find(r.tokens.begin(), r.tokens.end(), line.number("tokens"));
+  std::size_t const i = static_cast<std::size_t>(place - r.tokens.begin());
+  if (place == r.tokens.end()) {
+    r.tokens.push_back(line.number("tokens"));
+    r.curve.emplace_back();
+    r.balance.emplace_back();
+    for (number_table& own : r.measured) own.emplace_back();
+  }
+  r.curve[i].push_back(line.number("validation"));
+  r.balance[i].push_back(balance_of(line.rows("load")));
+  for (std::size_t n = 0; n < r.measured.size(); ++n)
+    r.measured[n][i].push_back(line.number("measured." + r.model.measured[n]));
+}
+
+inline model_results gather(studied_model const& m, std::vector<record> const& log,
+                            std::vector<record> const& times) {
+  model_results r{.model = m, .measured = std::vector<number_table>(m.measured.size())};
+  double tokens = 0, seconds = 0;
+  for (std::string const& run : m.runs) {
+    record const* end = nullptr;
+    double steps = 0;
+    for (record const& line : log) {
+      if (line.text("run") != run) continue;
+      if (line.number("step") == double(m.steps)) end = &line;
+      steps = std::max(steps, line.number("step"));
+      if (double const n = line.number("measured.skipped steps"); n > 0) r.skipped += n;
+      add_evaluation(r, line);
+    }
+    for (record const& line : times)
+      if (line.text("run") == run)
+        tokens += line.number("tokens"), seconds += line.number("seconds");
+    r.steps += steps;
+    if (!end) continue;  // interrupted: it has a curve, and no result
+    r.validation.push_back(result_of(*end));
+    number_table const load = end->rows("load");
+    if (!load.empty() && m.validated > 0) r.experts.push_back(experts_of_token(load, m.validated));
+    if (r.load.empty()) r.load = load;
+  }
+  if (seconds > 0) r.tokens_per_second = tokens / seconds;
+  return r;
+}
+
+}  // namespace detail
+
 /// Gathers what logs hold on these models' runs.
 inline study_results gather(std::vector<studied_model> const& models,
                             std::vector<record> const& log, std::vector<record> const& times,
                             std::vector<picture::level> const& levels, std::string unit = "byte") {
   study_results all{{}, levels, std::move(unit)};
-  for (studied_model const& m : models) {
-    model_results r{.model = m, .measured = std::vector<number_table>(m.measured.size())};
-    double tokens = 0, seconds = 0;
-    for (std::string const& run : m.runs) {
-      record const* end = nullptr;
-      double steps = 0;
-      for (record const& line : log) {
-        if (line.text("run") != run) continue;
-        if (line.number("step") == double(m.steps)) end = &line;
-        steps = std::max(steps, line.number("step"));
-        if (double const n = line.number("measured.skipped steps"); n > 0) r.skipped += n;
-        auto const place = std::find(r.tokens.begin(), r.tokens.end(), line.number("tokens"));
-        std::size_t const i = static_cast<std::size_t>(place - r.tokens.begin());
-        if (place == r.tokens.end()) {
-          r.tokens.push_back(line.number("tokens"));
-          r.curve.emplace_back();
-          r.balance.emplace_back();
-          for (number_table& own : r.measured) own.emplace_back();
-        }
-        r.curve[i].push_back(line.number("validation"));
-        r.balance[i].push_back(balance_of(line.rows("load")));
-        for (std::size_t n = 0; n < m.measured.size(); ++n)
-          r.measured[n][i].push_back(line.number("measured." + m.measured[n]));
-      }
-      for (record const& line : times)
-        if (line.text("run") == run)
-          tokens += line.number("tokens"), seconds += line.number("seconds");
-      r.steps += steps;
-      if (!end) continue;  // interrupted: it has a curve, and no result
-      r.validation.push_back(result_of(*end));
-      number_table const load = end->rows("load");
-      if (!load.empty() && m.validated > 0)
-        r.experts.push_back(experts_of_token(load, m.validated));
-      if (r.load.empty()) r.load = load;
-    }
-    if (seconds > 0) r.tokens_per_second = tokens / seconds;
-    all.models.push_back(std::move(r));
-  }
+  for (studied_model const& m : models) all.models.push_back(detail::gather(m, log, times));
   return all;
 }
 
