@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 #include <finegrain/plan/timed.hpp>
+#include <numeric>
 #include <thread>
 
 #include "../catch.hpp"
@@ -11,6 +12,27 @@
 
 namespace fg = finegrain;
 using namespace small;
+
+namespace {
+
+/// Attention before and behind a router that may refuse its rule's choice.
+constexpr fg::config ruled{
+    .hidden = 16, .width = 8, .routed = 4, .top_k = 2, .selection = fg::selection::rule};
+struct ruled_block : fg::named {
+  static constexpr auto expr =
+      fg::attention<16, 2>{} | fg::mixture<ruled>{} | fg::attention<16, 2>{};
+};
+/// Sends every token to the same experts, which there may not be.
+struct same_for_all : fg::routing_rule {
+  std::int32_t first = 0;
+  void choose(fg::batch const&, fg::matrix<double const>,
+              fg::matrix<std::int32_t> experts) const override {
+    for (std::int64_t t = 0; t < experts.rows; ++t)
+      std::iota(experts.row(t), experts.row(t) + experts.cols, first);
+  }
+};
+
+}  // namespace
 
 TEMPLATE_TEST_CASE("shapes that do not fit are refused with both shapes", "", EXECUTORS) {
   using S = typename TestType::scalar;
@@ -216,6 +238,29 @@ TEMPLATE_TEST_CASE("a sequence of a cache goes on from where it went back to, wi
   fg::matrix<S const> const all = whole, last = rest;
   for (std::int64_t t = 0; t < 2; ++t)
     CHECK(std::equal(last.row(t), last.row(t) + 16, all.row(t + 2)));
+}
+
+TEMPLATE_TEST_CASE("what a cache was asked to copy is copied once, though a pass throws", "",
+                   EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::network<ruled_block, TestType> net({.deviation = 0.5});
+  auto const x = numbers<S>::random(3, 16, 1);
+  numbers<S> whole(3, 16), y(2, 16);
+  fg::matrix<S const> const in = x, straight = whole, again = y;
+  same_for_all rule;
+  std::int64_t const one[] = {0, 3, 3}, each[] = {0, 1, 2};
+  auto cache = net.make_cache(4, 2);
+  net.infer({.tokens = 3, .starts = one, .routing = {.rule = &rule}}, x, whole, &cache);
+  cache.copy(0, 1, 2);
+  cache.reset(0);  // a pass then writes over what was copied
+  fg::batch const b{.tokens = 2, .starts = each, .routing = {.rule = &rule}};
+  rule.first = 3;
+  CHECK_THROWS_AS(net.infer(b, in.middle_rows(1, 2), y, &cache), fg::invalid_argument);
+  CHECK(cache.lengths == std::vector<std::int64_t>{0, 2});
+  rule.first = 0;
+  net.infer(b, in.middle_rows(1, 2), y, &cache);
+  CHECK(cache.lengths == std::vector<std::int64_t>{1, 3});
+  CHECK(std::equal(again.row(1), again.row(1) + 16, straight.row(2)));
 }
 
 TEMPLATE_TEST_CASE(

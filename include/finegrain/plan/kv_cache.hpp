@@ -48,6 +48,7 @@ struct kv_cache {
   std::int64_t used = 0;              // numbers handed out in this pass
   struct copied {
     std::int64_t from, to, length;
+    std::int64_t made = 0;  // in so many first numbers: a pass may have thrown behind them
   };
   std::vector<copied> copies = {};  // that the next pass makes
 

@@ -57,8 +57,11 @@ M with_earlier(pass<X> const& p, M rows) {
   if (!p.cache) return rows;
   matrix<typename X::scalar> const all = p.cache->take(rows.cols);
   std::int64_t const capacity = p.cache->capacity;
-  for (auto const& c : p.cache->copies)
+  for (auto& c : p.cache->copies) {
+    if (c.made >= p.cache->used) continue;  // and `from` may have been written since
     place<X>::copy(p.on, all.row(c.from * capacity), c.length * all.cols, all.row(c.to * capacity));
+    c.made = p.cache->used;
+  }
   keep_rows(p.on, p.batch, p.past(), rows, all);
   return all;
 }
