@@ -132,6 +132,17 @@ TEMPLATE_TEST_CASE("token ids that no row of the table has are refused", "", EXE
                     "the batch has 3 tokens and 2 token ids");
 }
 
+TEMPLATE_TEST_CASE("numbers beside token ids are refused: nothing would read them", "", EXECUTORS) {
+  using S = typename TestType::scalar;
+  fg::network<tiny::decoder, TestType> net;
+  std::vector<std::int32_t> const ids{1, 2};
+  numbers<S> x(2, 16), y(2, 32);
+  auto const why = "this network reads token ids: x must be empty, not 2 x 16";
+  CHECK_THROWS_WITH(net.infer({.tokens = 2, .ids = ids}, x, y), why);
+  CHECK_THROWS_WITH(net.forward({.tokens = 2, .ids = ids}, x, y), why);
+  CHECK(y.untouched());
+}
+
 TEMPLATE_TEST_CASE("a caller's workspace that is too small or askew is refused", "", EXECUTORS) {
   using S = typename TestType::scalar;
   fg::network<block, TestType> const net({.deviation = 0.3});

@@ -275,6 +275,9 @@ FINEGRAIN_ONE_COPY void check_input(call_form const& form, batch const& b,
   check_tokens(b.tokens);
   if (form.in != ids)
     check_shape("x", x, b.tokens, form.in);
+  else if (x.size() > 0)
+    throw invalid_argument("this network reads token ids: x must be empty, not %lld x %lld",
+                           shown(x.rows), shown(x.cols));
   else if (static_cast<std::int64_t>(b.ids.size()) != b.tokens)
     throw invalid_argument("the batch has %lld tokens and %lld token ids", shown(b.tokens),
                            shown(b.ids.size()));
