@@ -422,8 +422,8 @@ TEST_CASE("one layer is read out of a whole model") {
   fg::load_published(dense, here / "m.safetensors", "layers.0.mlp.");
   CHECK(dense.weight("down")(3, 4) == from.weight("layers.0.mlp.down")(3, 4));
   CHECK(differences(net, here / "m.safetensors", "layers.0.mixture.").front() ==
-        "model.layers.0.mlp.shared_experts.gate_proj.weight, here shared.gate, is missing, as all "
-        "are: the file has, for example, lm_head.weight");
+        "model.layers.0.mlp.shared_experts.gate_proj.weight, here shared.gate, is missing, and "
+        "none of the others is there: the file has, for example, lm_head.weight");
 }
 
 TEST_CASE("a file that has none of the names is told by one of its own") {
@@ -434,10 +434,15 @@ TEST_CASE("a file that has none of the names is told by one of its own") {
   });
   CHECK_THROWS_WITH(
       fg::load_published(to, here / "m"),
-      ContainsSubstring("): model.embed_tokens.weight, here embedding.table, is missing, as all "
-                        "are: the file has, for example, base_model.model.lm_head.weight; "));
+      ContainsSubstring("): model.embed_tokens.weight, here embedding.table, is missing, and none "
+                        "of the others is there: the file has, for example, "
+                        "base_model.model.lm_head.weight; "));
   auto const lines = differences(to, here / "m", "");
   CHECK(lines[1].ends_with(" is missing"));
+  // Behind the prefix of a layer, a decoder's only name is that of the norm at its end.
+  CHECK(differences(to, here / "m", "layers.1.").front() ==
+        "embedding.table has no published name, and none of the others is there: the file has, for "
+        "example, base_model.model.lm_head.weight");
   // One that has some is not.
   fg::save_published(from, here / "m", "", [](std::string_view ours) {
     return ours == "head.weight" ? "head" : fg::deepseek_name(ours);

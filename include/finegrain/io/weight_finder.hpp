@@ -103,8 +103,8 @@ FINEGRAIN_LAZY class weight_finder {
       found_.push_back(at.weight);
     }
     if (found_.empty() && !entries_.empty() && !files_.tensors().empty())
-      differences_[before] +=
-          ", as all are: the file has, for example, " + files_.tensors()[0].entry->name;
+      differences_[before] += ", and none of the others is there: the file has, for example, " +
+                              files_.tensors()[0].entry->name;
     report_unknown();
     if (!differences_.empty()) throw mismatch(files_.path(), std::move(differences_));
     return std::move(found_);
