@@ -4,7 +4,10 @@ include(CMakePackageConfigHelpers)
 set(package_folder ${CMAKE_INSTALL_DATADIR}/cmake/finegrain)
 
 list(TRANSFORM finegrain_formats PREPEND finegrain_kernels_ OUTPUT_VARIABLE frozen_kernels)
-install(TARGETS finegrain finegrain_kernels ${frozen_kernels} EXPORT finegrain FILE_SET HEADERS)
+# Relative even where it lies elsewhere: CMake 3.25 exports any folder of headers as one in the prefix.
+file(RELATIVE_PATH headers ${CMAKE_INSTALL_PREFIX} ${CMAKE_INSTALL_FULL_INCLUDEDIR})
+install(TARGETS finegrain finegrain_kernels ${frozen_kernels} EXPORT finegrain
+  FILE_SET HEADERS DESTINATION ${headers})
 install(EXPORT finegrain NAMESPACE finegrain:: FILE finegrainTargets.cmake
   DESTINATION ${package_folder})
 configure_package_config_file(cmake/finegrainConfig.cmake.in finegrainConfig.cmake
