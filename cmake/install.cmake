@@ -1,4 +1,5 @@
-# What `cmake --install` puts where: the headers, a package for find_package, one for pkg-config.
+# What `cmake --install` puts where: the headers, a package for find_package, one for pkg-config, and
+# the licence.
 # SPDX-License-Identifier: Apache-2.0
 include(CMakePackageConfigHelpers)
 set(package_folder ${CMAKE_INSTALL_DATADIR}/cmake/finegrain)
@@ -25,3 +26,4 @@ install(FILES
   cmake/finegrain_cuda.cmake cmake/finegrain_isa.cmake cmake/finegrain_isolate.cmake
   DESTINATION ${package_folder})
 install(FILES ${PROJECT_BINARY_DIR}/finegrain.pc DESTINATION ${CMAKE_INSTALL_DATADIR}/pkgconfig)
+install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/licenses/finegrain)
