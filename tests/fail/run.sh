@@ -12,16 +12,16 @@ compiler=${1:?usage: run.sh compiler include-directory... [case...]}
 shift
 export LC_ALL=C
 
-flags=
 cases=
-for argument; do
+for argument; do # what is no case stays, as the compiler's
+  shift
   if [ -f "$here/$argument.cpp" ]; then
     cases="$cases $argument"
   elif [ -d "$argument" ]; then
-    flags="$flags -isystem $argument"
+    set -- "$@" -isystem "$argument"
   else
     case $argument in
-      -*) flags="$flags $argument" ;;
+      -*) set -- "$@" "$argument" ;;
       *) echo "run.sh: $argument is neither a case, a directory nor a flag" >&2; exit 2 ;;
     esac
   fi
@@ -32,9 +32,7 @@ if [ -z "$cases" ]; then
   done
 fi
 
-compile() {  # flags are words: no directory of the build has a space in its name
-  $compiler -std=c++20 -fsyntax-only -fmessage-length=0 $flags "$@" 2>&1
-}
+set -- "$compiler" -std=c++20 -fsyntax-only -fmessage-length=0 "$@"
 
 passed=0
 failed=0
@@ -43,11 +41,11 @@ for name in $cases; do
   words=$(sed -n '1s|^// expect: ||p' "$file")
   if [ -z "$words" ]; then
     problem="its first line is not '// expect: <words>'"
-  elif output=$(compile "$file"); then
+  elif output=$("$@" "$file" 2>&1); then
     problem="it compiles"
   elif ! printf '%s\n' "$output" | grep -qF -e "$words"; then
     problem="the compiler does not print: $words"
-  elif ! output=$(compile -DFIXED "$file"); then
+  elif ! output=$("$@" -DFIXED "$file" 2>&1); then
     problem="with -DFIXED it must compile, and does not"
   else
     passed=$((passed + 1))

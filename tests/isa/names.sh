@@ -16,7 +16,7 @@ while read -r flags; do
   # shellcheck disable=SC2086  # flags are words
   text=$(printf '#include <finegrain/finegrain.hpp>\n%s FINEGRAIN_ISA\n' $mark |
     "$compiler" -std=c++20 $flags -I"$include" -E -x c++ - |
-    awk -v mark=$mark '/^# [0-9]+ "/ { ours = $3 ~ /finegrain\// || $3 ~ /<stdin>/; next }
+    awk -v mark=$mark '/^# [0-9]+ "/ { ours = /finegrain\/|<stdin>/; next }
                        ours && NF { print } ')
   name=$(echo "$text" | sed -n "s/^$mark //p")
   sum=$(echo "$text" | sed -e "s/\<$name\>/ISA/g" | cksum)
