@@ -229,7 +229,7 @@ struct decoder<format::fp8> {
     return a;
   }
 };
-#elif FINEGRAIN_VECTOR_BYTES == 64
+#elif FINEGRAIN_VECTOR_BYTES == 64 && !defined(__AVX512BF16__)
 /// Numbers, or both of a unit.
 template <>
 struct decoder<format::fp8> {
