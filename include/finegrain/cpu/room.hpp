@@ -21,8 +21,9 @@ inline constexpr std::int64_t line = 16;                    // floats in a cache
 inline constexpr int vectors = 2;                           // side by side in a tile of a product
 inline constexpr int panel_width = vectors * lanes;         // columns of a packed panel
 inline constexpr int tile_rows = registers == 32 ? 14 : 6;  // sums, B and one of A fill registers
-/// Units of k between two looks at where the loop ends, and at what is fetched.
-inline constexpr int together = matrix_registers ? 1 : 4;
+/// Units of k between two looks at where the loop ends, and at what is fetched: short rows of registers leave
+/// little else to do in one, and scarce loads none to spare.
+inline constexpr int together = registers == 16 || scarce_loads ? 4 : 1;
 /// Rows of A in a strip: of a tile, which registers for matrices let be higher. Codes of 4 bits are taken
 /// apart by a mask, which of 16 registers is one too many for the whole tile.
 template <format F>
