@@ -32,6 +32,14 @@ function(finegrain_for_each_isa target)
         message(FATAL_ERROR "finegrain_for_each_isa: ${isa} is none of ${isas}")
       endif()
     endforeach()
+    # A variant's -march replaces another, but adds to what single flags switch on.
+    get_target_property(options ${target} COMPILE_OPTIONS)
+    string(REGEX MATCHALL "-m(avx|fma|f16c|bmi|lzcnt|movbe|popcnt|sse[34]|ssse|amx)[^ ;]*" features
+      "${CMAKE_CXX_FLAGS} ${options}")
+    if(features)
+      message(FATAL_ERROR "finegrain_for_each_isa: every variant would have ${features}, of "
+        "CMAKE_CXX_FLAGS or ${target}'s options: a machine without it would not run any")
+    endif()
   endif()
   set(flags_x86-64 -march=x86-64)
   set(flags_x86-64-v3 -march=x86-64-v3)

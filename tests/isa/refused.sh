@@ -42,3 +42,24 @@ accepts x86-64-v3 <<END
 int g();
 extern "C" int f() { static int number = g(); return number; }
 END
+
+# Flags that every variant would have: -march is replaced, single features are not.
+"$compiler" -dumpmachine | grep -q '^x86_64' || exit 0
+mkdir -p refused/project
+cat >refused/project/CMakeLists.txt <<END
+cmake_minimum_required(VERSION 3.23)
+project(features LANGUAGES CXX)
+include("$(dirname "$isolate")/finegrain_isa.cmake")
+add_library(some some.cpp)
+finegrain_for_each_isa(some FUNCTION f SOURCES some.cpp)
+message(STATUS "variants are made")
+END
+configure() { # FLAGS
+  "$cmake" -S refused/project -B refused/build -D CMAKE_CXX_COMPILER="$compiler" -D CMAKE_CXX_FLAGS="$1" >refused.txt 2>&1
+}
+says() { # SENTENCE FLAGS
+  configure "$2" || true  # what it configures has no source
+  tr -s ' \n' ' ' <refused.txt | grep -qF "$1" || wrong "$2 did not lead to $1"
+}
+says 'every variant would have -mavx2;-mfma, of' '-O2 -mavx2 -mfma'
+says 'variants are made' '-O2 -march=native -mtune=native -msse2'
