@@ -170,6 +170,15 @@ struct decoder {
                                   : codes & (((1 << bits) - 1) << at);
     return __builtin_convertvector(alone, vec);
   }
+  /// Shifted together, as halves of a lane; then the lower one goes up.
+  FINEGRAIN_INLINE static void numbers(ivec codes, int u, vec (&to)[2]) requires(
+      F == format::fp8 && codec<format::fp8>::of_floats && FINEGRAIN_VECTOR_BYTES == 64) {
+    using halves = std::int16_t __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES)));
+    auto const both = reinterpret_cast<halves>(codes);
+    ivec const shifted = reinterpret_cast<ivec>((u == 0 ? both << 8 : both) >> 4);
+    to[0] = reinterpret_cast<vec>((shifted << 16) & codec<format::fp8>::float_bits);
+    to[1] = reinterpret_cast<vec>(shifted & codec<format::fp8>::float_bits);
+  }
   FINEGRAIN_INLINE static vec pair(ivec codes, int u) {
     using halves = std::uint16_t __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES)));
     constexpr int bits = codec<F>::bits;
@@ -227,23 +236,6 @@ struct decoder<format::fp8> {
   FINEGRAIN_INLINE static ivec logic(ivec a, ivec b, ivec c) {
     asm("vpternlogd %3, %2, %1, %0" : "+v"(a) : "v"(b), "v"(c), "i"(Table));
     return a;
-  }
-};
-#elif FINEGRAIN_VECTOR_BYTES == 64 && !defined(__AVX512BF16__)
-/// Numbers, or both of a unit.
-template <>
-struct decoder<format::fp8> {
-  FINEGRAIN_INLINE static vec number(ivec codes, int k) {
-    int const shift = 24 - bit_of_code(8, k);
-    return codec<format::fp8>::values(codes << shift, shift);
-  }
-  /// Shifted together, as halves of a lane; then the lower one goes up.
-  FINEGRAIN_INLINE static void numbers(ivec codes, int u, vec (&to)[2]) {
-    using halves = std::int16_t __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES)));
-    auto const both = reinterpret_cast<halves>(codes);
-    ivec const shifted = reinterpret_cast<ivec>((u == 0 ? both << 8 : both) >> 4);
-    to[0] = reinterpret_cast<vec>((shifted << 16) & codec<format::fp8>::float_bits);
-    to[1] = reinterpret_cast<vec>(shifted & codec<format::fp8>::float_bits);
   }
 };
 #elif FINEGRAIN_VECTOR_BYTES == 32
