@@ -176,7 +176,13 @@ struct unit<format::bf16> {
   }
   template <int... J>
   FINEGRAIN_INLINE static vec alternate(halves ab, std::integer_sequence<int, J...>) {
+#if defined(__CUDACC__)  // as in detail::pick
+    halves both{};
+    for (int j = 0; j < 2 * lanes; ++j) both[j] = ab[j / 2 + j % 2 * lanes];
+    return reinterpret_cast<vec>(both);
+#else
     return reinterpret_cast<vec>(__builtin_shufflevector(ab, ab, (J / 2 + J % 2 * lanes)...));
+#endif
   }
   FINEGRAIN_INLINE static vec pairs(vec a, vec b) { return reinterpret_cast<vec>(rounded(a, b)); }
 #else
