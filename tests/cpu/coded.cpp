@@ -153,10 +153,12 @@ TEMPLATE_TEST_CASE_SIG("a product is that of the weights that the format keeps",
                          {2, 31, 40},
                          {4, 32, 32},
                          {5, 130, 150},
+                         {13, 300, 70},
                          {14, 1029, 33},
                          {20, 5, 33},
                          {40, 16, 40},
                          {30, 853, 16},
+                         {30, 1029, 97},
                          {113, 515, 48}}) {
     INFO("T " << T << ", K " << K << ", N " << N);
     numbers a = random_numbers(T * K, 1), w = random_numbers(2 * N * K, 2, 0.1);
@@ -188,7 +190,7 @@ TEMPLATE_TEST_CASE_SIG("a product is that of the weights that the format keeps",
 }
 
 TEMPLATE_TEST_CASE_SIG("gate and up stand side by side in a coded panel", "", EVERY_FORMAT) {
-  int const T = 6, K = 150, N = 200;
+  int const T = GENERATE(6, 13), K = 150, N = 200;
   numbers const a = random_numbers(T * K, 1), g = random_numbers(N * K, 2),
                 u = random_numbers(N * K, 2 + (F != fp8));  // fp8 shares scales between neighbours
   coded<F> const both(1, N, K, 2, g.data(), u.data()), gate(1, N, K, 1, g.data()),

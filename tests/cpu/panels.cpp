@@ -98,7 +98,7 @@ TEMPLATE_TEST_CASE_SIG("products with packed weights are exact on whole numbers"
 
 TEMPLATE_TEST_CASE_SIG("gate and up stand side by side in a panel", "", ((fg::format F), F), f32,
                        bf16) {
-  int const T = 5, K = 70, N = 21, E = 2;
+  int const T = GENERATE(5, 13), K = 70, N = 37, E = 2;
   numbers const a = whole_numbers(T * K, 1), g = whole_numbers(E * N * K, 2),
                 u = whole_numbers(E * N * K, 3);
   packed<F> const both(E, N, K, 2, g.data(), u.data());

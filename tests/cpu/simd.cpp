@@ -40,13 +40,30 @@ TEST_CASE("broadcast gives every lane the number itself, minus zero too") {
     }
 }
 
-TEST_CASE("transpose exchanges rows and lanes") {
-  simd::vec row[simd::lanes];
-  for (int r = 0; r < simd::lanes; ++r)
-    for (int c = 0; c < simd::lanes; ++c) row[r][c] = static_cast<float>(100 * r + c);
-  simd::transpose(row);
-  for (int r = 0; r < simd::lanes; ++r)
-    for (int c = 0; c < simd::lanes; ++c) CHECK(row[r][c] == static_cast<float>(100 * c + r));
+TEST_CASE("transpose exchanges rows and lanes; of few rows the others are zeros") {
+  for (int const n : {1, simd::lanes / 2, simd::lanes / 2 + 1, simd::lanes}) {
+    float numbers[simd::lanes][simd::lanes + 1];
+    float const* from[simd::lanes]{};  // those that are not there are not read
+    simd::vec row[simd::lanes], column[simd::lanes];
+    int there = 0;
+    simd::as_rows(n, [&]<int Rows>() {
+      there = Rows;
+      for (int r = 0; r < simd::lanes; ++r) {
+        row[r] = simd::broadcast(NAN);
+        for (int c = 0; c < simd::lanes && r < Rows; ++c)
+          row[r][c] = numbers[r][c + 1] = static_cast<float>(100 * r + c);
+        if (r < Rows) from[r] = numbers[r];
+      }
+      simd::transpose<Rows>(row);
+      simd::transpose<Rows>(from, 1, column);
+    });
+    CHECK(n <= there);
+    for (int r = 0; r < simd::lanes; ++r)
+      for (int c = 0; c < simd::lanes; ++c) {
+        CHECK(row[r][c] == (c < there ? static_cast<float>(100 * c + r) : 0));
+        CHECK(column[r][c] == row[r][c]);
+      }
+  }
 }
 
 TEST_CASE("the first n lanes are loaded and stored, and nothing behind them") {

@@ -100,9 +100,9 @@ FINEGRAIN_LAZY inline void attend(float scale, int share, std::int64_t first, ma
       auto const add = [&](int r, int height, int begin, int end) {
         auto const nothing = [](int) { return ahead{}; };
         wishes<ahead> const meanwhile(nothing);
-        run_tiles<format::f32, score_stride>(height, scores[r] + begin, end - begin,
-                                             room.right + begin * panel_width, sink::go_on,
-                                             to + r * panel_width, panel_width, {}, 1, meanwhile);
+        run_tiles<format::f32, tile_form{score_stride}>(
+            height, scores[r] + begin, end - begin, {room.right + begin * panel_width}, sink::go_on,
+            to + r * panel_width, panel_width, {}, 1, meanwhile);
       };
       for (int r = 0; r < rows; r += tile_rows) {
         int const height = std::min(tile_rows, rows - r), common = visible[r];
@@ -193,7 +193,8 @@ FINEGRAIN_LAZY inline void attend_forward(cpu const& on, heads shape, batch cons
     log_weight = {log_weight.data, q.rows, 1};
   }
   std::int64_t const some =  // rows of a task: a token's many heads are several
-      share > 1 ? std::clamp<std::int64_t>(q.rows / 8, tile_rows, query_rows) : query_rows;
+      share > 1 ? std::clamp<std::int64_t>(q.rows / 8, strip_rows<format::f32>, query_rows)
+                : query_rows;
   std::int64_t const blocks = ceil_div(q.rows, some);
   on.threads(blocks * count, [&](std::int64_t task, int) {
     std::int64_t const begin = (blocks - 1 - task / count) * some;

@@ -27,7 +27,9 @@ struct coded_matrix {
   float* room;  // right_room numbers: a decoded panel, and its scales
 
   static constexpr std::int64_t pass(int, std::int64_t) { return depth; }
-  static constexpr int abreast(int rows) { return by_operand<F> ? enough_panels(rows) : 1; }
+  static constexpr int abreast(int rows) {
+    return by_operand<F> && rows <= 2 ? enough_panels(rows) : panels_for<products>(rows);
+  }
 
   void run(strips<products> const& a, piece const& now, int count, bool last, float* sums,
            piece const& then) const {
@@ -40,10 +42,11 @@ struct coded_matrix {
       constexpr std::int64_t unit_bytes = code_layout<F>::step_bytes / step_units<F>;
       fetching<decoded>(
           data + then.panel * layout.panel_bytes() + layout.step_at(then.k / step_units<F>),
-          then.units * unit_bytes, a.count(), tile_units(now.units), [&](auto next) {
+          then.units * unit_bytes, count, layout.panel_bytes(), a.tiles(), tile_units(now.units),
+          [&](auto next) {
             for (std::int64_t u = 0; u < now.units; u += decoded_units)
               more_rows(a.after(u), {now.panel, now.k + u, std::min(decoded_units, now.units - u)},
-                        panel, sums, next);
+                        count, panel, sums, next);
           });
     }
     if constexpr (code::block == 0)
@@ -102,21 +105,24 @@ struct coded_matrix {
     });
   }
 
-  /// The same of up to decoded_units, for all tiles.
+  /// The same of up to decoded_units, for all tiles. Panels side by side are words where they stand.
   template <Flow Next>
-  void more_rows(strips<products> const& a, piece const& now, std::byte const* panel, float* sums,
-                 Next& next) const {
+  void more_rows(strips<products> const& a, piece const& now, int count, std::byte const* panel,
+                 float* sums, Next& next) const {
+    static_assert(tile_panels<products> == 1 || (words && code::bits == 8 && code::block == 0));
     constexpr int n = step_units<F>;
     bool const there = are_words(now.units);
     if (!there) decode(panel, now.k / n, (now.k + now.units) / n);
     if constexpr (block_units == 0) {
-      a.template multiply<decoded>(panel_rows(now.units), room,
+      a.template multiply<decoded>(panel_rows(now.units), {room},
                                    now.k == 0 ? sink::fresh : sink::go_on, sums, next);
     } else {
-      if (now.k == 0) std::fill_n(sums, a.rows() * panel_width, 0.0f);
+      if (now.k == 0) std::fill_n(sums, count * a.rows() * panel_width, 0.0f);
+      float const* const words_there =
+          reinterpret_cast<float const*>(panel + layout.step_at(now.k / n));
       a.template multiply_scaled<decoded>(
           tile_units(now.units), panel_rows(block_units),
-          there ? reinterpret_cast<float const*>(panel + layout.step_at(now.k / n)) : room,
+          {there ? words_there : room, count, layout.panel_bytes() / 4},
           code::block == 0 ? nullptr : scales(), sums, next);
     }
   }

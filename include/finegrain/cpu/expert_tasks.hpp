@@ -107,7 +107,9 @@ constexpr std::int64_t weight_parts(std::int64_t width) {
 }
 /// Tasks that there can be at a time, for any routing.
 constexpr std::int64_t most_tasks(std::int64_t slots, std::int64_t experts, int workers) {
-  constexpr int fewest = std::min(tile_rows, strip_rows<codec<format::int4>::products>);
+  constexpr int fewest = std::min(
+      {strip_rows<format::f32>, strip_rows<format::bf16>, strip_rows<codec<format::int8>::products>,
+       strip_rows<codec<format::int8_block>::products>, strip_rows<codec<format::int4>::products>});
   return slots / fewest + 3 * experts + tasks_a_worker * std::int64_t{workers};
 }
 
@@ -161,7 +163,7 @@ FINEGRAIN_LAZY inline std::int64_t list_tasks(std::span<expert_group const> grou
         for (std::int64_t b = 0; b < blocks; ++b) {
           std::int64_t const top = n * b / blocks, rows = n * (b + 1) / blocks - top;
           std::int64_t const inner = inner_panels(groups[i]);
-          if (cut_by == 0 || (inner > 1 && rows * inner > cut_by)) f(i, e, first + top, rows);
+          if (cut_by == 0 || (inner > step && rows * inner > cut_by)) f(i, e, first + top, rows);
         }
       }
   };

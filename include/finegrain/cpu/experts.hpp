@@ -72,7 +72,8 @@ void experts_forward(cpu const& on, glu act, std::span<expert_group const> group
     fence();
   };
 
-  std::int64_t count = list_tasks(groups, most, workers, 1, inner_panels, tasks);
+  constexpr int wide = tile_panels<Weights::products>;
+  std::int64_t count = list_tasks(groups, most, workers, wide, inner_panels, tasks);
   on.threads(count, [&](std::int64_t i, int worker) {
     expert_task const& task = tasks[i];
     expert_group const& g = groups[static_cast<std::size_t>(task.group)];
@@ -101,7 +102,7 @@ void experts_forward(cpu const& on, glu act, std::span<expert_group const> group
   });
 
   std::int64_t const share = fair_share(total, workers);
-  count = list_tasks(groups, most, workers, 1, outer_panels, tasks, share);
+  count = list_tasks(groups, most, workers, wide, outer_panels, tasks, share);
   on.threads(count, [&](std::int64_t i, int worker) {
     expert_task const& task = tasks[i];
     expert_group const& g = groups[static_cast<std::size_t>(task.group)];

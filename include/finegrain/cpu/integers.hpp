@@ -102,6 +102,7 @@ struct integers_of_rows : unit<format::bf16> {
                              : !many_as_integers          ? 9
                              : !byte_products             ? 28
                              : Columns == scaled::in_sums ? any_rows
+                             : scarce_loads               ? 6
                                                           : 14;
   static constexpr int turn_blocks = std::max(1, 128 / Numbers);
   static_assert(block_sums == 1 || turn_blocks == 1, "a block of several sums is a turn");

@@ -99,7 +99,7 @@ class left_rows {
   template <class B, class Put>
   void multiply(B const& b, std::int64_t begin, std::int64_t end, Put&& put) const {
     // amx_integers.hpp keeps off the last 12 bits of their addresses
-    alignas(matrix_registers ? 4096 : 64) float sums[most_rows * panel_width];
+    alignas(matrix_registers ? 4096 : 64) float sums[tile_panels<F> * most_rows * panel_width];
     for (std::int64_t p = begin, count; p < end; p += count) {
       count = std::min<std::int64_t>(B::abreast(rows_.rows()), end - p);
       multiply_panels(rows_, b, {p, 0, units_}, static_cast<int>(count), true, sums,
@@ -120,13 +120,18 @@ inline constexpr std::int64_t right_room = panel_width * (depth + depth / 16);
 /// Panels side by side, so that one row or two have eight chains of multiply-adds: fewer are slower than
 /// memory.
 constexpr int enough_panels(int rows) { return rows <= 2 ? 4 / rows : 1; }
+/// Panels side by side of more rows than a tile has: a tile alone reads at the pace of memory, one by one.
+template <format F>
+constexpr int panels_for(int rows) {
+  return rows > tile_height<F> ? tile_panels<F> : 1;
+}
 
 /// B from weights as they are stored: each block of a panel is packed when it is its turn.
 template <format F>
 struct packing {
   /// Rows that meet the weights where they are: what is packed would be read once or twice.
   static constexpr int few = F == format::f32 ? 2 : 0;
-  static constexpr int abreast(int) { return 1; }
+  static constexpr int abreast(int rows) { return panels_for<F>(rows); }
 
   transposed b;
   std::int64_t K;
@@ -135,22 +140,26 @@ struct packing {
   /// Where they are, rows of W are read from end to end.
   std::int64_t pass(int rows, std::int64_t panel) const { return stays(rows, panel) ? K : pieces; }
 
-  void run(strips<F> const& a, piece const& now, int, bool, float* sums, piece const& then) const {
+  void run(strips<F> const& a, piece const& now, int panels, bool, float* sums,
+           piece const& then) const {
     if constexpr (few > 0)
       if (stays(a.rows(), now.panel))
         return a.rows() == 1 ? where_they_are<1>(a.first(), now, sums, then)
                              : where_they_are<2>(a.first(), now, sums, then);
     std::int64_t const begin = now.k * n, count = std::min(now.units * n, K - begin);
-    b.pack<F>(now.panel, now.panel + 1, begin, count, room, now.units);
-    if (std::int64_t const there = ceil_div(count, n); there < now.units)  // A is 0 there
-      std::fill(room + there * panel_width, room + now.units * panel_width, 0.0f);
-    a.multiply(now.units, room, now.k == 0 ? sink::fresh : sink::go_on, sums, [&](int t) {
-      if (then.units == 0) return ahead{};
-      return b
-          .ahead(then.panel, then.panel + 1, then.k * n, std::min(then.units * n, K - then.k * n),
-                 t, a.count())
-          .during(now.units);
-    });
+    std::int64_t const size = now.units * panel_width, there = ceil_div(count, n) * panel_width;
+    b.pack<F>(now.panel, now.panel + panels, begin, count, room, now.units);
+    for (int p = 0; p < panels; ++p)  // A is 0 there
+      std::fill(room + p * size + there, room + (p + 1) * size, 0.0f);
+    std::int64_t const last = std::min(then.panel + panels, b.panels());
+    a.multiply(now.units, {room, panels, size}, now.k == 0 ? sink::fresh : sink::go_on, sums,
+               [&](int t) {
+                 if (then.units == 0) return ahead{};
+                 return b
+                     .ahead(then.panel, last, then.k * n, std::min(then.units * n, K - then.k * n),
+                            t, a.tiles())
+                     .during(now.units);
+               });
   }
 
  private:
@@ -158,6 +167,7 @@ struct packing {
   /// Units that are packed at a time. Pairs are multiplied more slowly than more of them come from the
   /// second-level cache.
   static constexpr std::int64_t pieces = F == format::f32 ? at_once : depth;
+  static_assert(pieces * tile_panels<F> <= depth);
 
   bool stays(int rows, std::int64_t panel) const { return rows <= few && b.whole(panel); }
   /// A whole panel, which is turned over in registers. What is fetched ahead goes on with the rows that

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "../base/bounds.hpp"
 #include "../base/matrix.hpp"
@@ -57,16 +58,26 @@ struct no_fetching {
   FINEGRAIN_INLINE void fetch() {}
 };
 /// Memory that is read next as it stands, from end to end, which tiles fetch into the first-level
-/// cache: `pace` bytes further at a time.
+/// cache: `pace` bytes further at a time, as many lines as a unit of B has. Where tiles have two panels
+/// these may be theirs, `apart`; elsewhere that would be a register too many.
 template <int Every>
 struct flow {
-  static constexpr int every = Every;
+  static constexpr int every = Every, lines = panel_width > 16 ? panel_width / 16 : 1;
+  struct nothing {};
   std::byte const* at;
   std::int64_t pace;
+  [[no_unique_address]] std::conditional_t<scarce_loads, std::int64_t, nothing> apart{};
 
+  flow(std::byte const* at, std::int64_t pace) : at(at), pace(pace) {
+    if constexpr (scarce_loads) apart = pace / lines;
+  }
   FINEGRAIN_INLINE void fetch() {
-    constexpr int lines = panel_width > 16 ? panel_width / 16 : 1;  // of a unit of B
-    for (int i = 0; i < lines; ++i) __builtin_prefetch(at + i * (pace / lines), 0, 3);
+    for (int i = 0; i < lines; ++i) {
+      if constexpr (scarce_loads)
+        __builtin_prefetch(at + i * apart, 0, 3);
+      else
+        __builtin_prefetch(at + i * (pace / lines), 0, 3);
+    }
     at += pace;
   }
 };

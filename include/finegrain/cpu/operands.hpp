@@ -121,7 +121,7 @@ void pack_vector(N const* data, matrix<float const> w, std::int64_t begin, std::
 // B of a product (transposed, straight) is a number of panels, of which `multiply` takes some and some of
 // k at a time:
 //
-//   group                      panels that are packed at a time
+//   group<F>, units<F>         panels, and units of k, that are packed at a time
 //   pack<F>(first, last, k0, count, to, distance)
 //                              packs numbers [k0, k0 + count) of k of panels [first, last), `distance`
 //                              units apart
@@ -142,33 +142,39 @@ struct transposed {
   std::int64_t width() const { return second.data ? panel_width / 2 : panel_width; }
   std::int64_t panels() const { return ceil_div(first.rows, width()); }
 
-  /// The weights are read in long rows: to turn over a few numbers of each would take longer.
-  static constexpr int group = 1;
+  /// The weights are read in long rows, of a tile's panels: to turn over a few numbers of each would take
+  /// longer.
+  template <format F>
+  static constexpr int group = tile_panels<F>;
+  template <format>
+  static constexpr int units = depth;
   template <format>
   static constexpr bool in_pieces = false;
   /// k0 is a multiple of a vector's units.
   template <format F>
-  void pack(std::int64_t panel, std::int64_t, std::int64_t k0, std::int64_t count, float* to,
-            std::int64_t) const {
-    for (int j = 0; j < vectors; ++j) {
-      copied_weights const& w = side(j);
-      if constexpr (F == format::bf16)
-        if (w.rounded) {
-          pack_vector<F>(w.rounded, w, row(panel, j), k0, count, to + j * lanes);
-          continue;
-        }
-      pack_vector<F>(w.data, w, row(panel, j), k0, count, to + j * lanes);
-    }
+  void pack(std::int64_t first_panel, std::int64_t last, std::int64_t k0, std::int64_t count,
+            float* to, std::int64_t distance) const {
+    for (std::int64_t p = first_panel; p < last; ++p, to += distance * panel_width)
+      for (int j = 0; j < vectors; ++j) {
+        copied_weights const& w = side(j);
+        if constexpr (F == format::bf16)
+          if (w.rounded) {
+            pack_vector<F>(w.rounded, w, row(p, j), k0, count, to + j * lanes);
+            continue;
+          }
+        pack_vector<F>(w.data, w, row(p, j), k0, count, to + j * lanes);
+      }
   }
   /// Whether no row of a panel is missing; and the first row of a panel's vector.
   bool whole(std::int64_t panel) const { return (panel + 1) * width() <= first.rows; }
   float const* vector(std::int64_t panel, int j) const { return side(j).row(row(panel, j)); }
-  /// By rows of W.
-  simd::ahead ahead(std::int64_t panel, std::int64_t, std::int64_t k0, std::int64_t count, int part,
-                    int parts) const {
-    std::int64_t const begin = panel_width * part / parts, end = panel_width * (part + 1) / parts;
-    int const j = begin >= lanes;
-    std::int64_t const w = row(panel, j) + begin - j * lanes;
+  /// By rows of W: those of all panels, or the first matrix's and then the second's.
+  simd::ahead ahead(std::int64_t panel, std::int64_t last, std::int64_t k0, std::int64_t count,
+                    int part, int parts) const {
+    std::int64_t const all = (last - panel) * panel_width;
+    std::int64_t const begin = all * part / parts, end = all * (part + 1) / parts;
+    int const j = second.data && begin >= all / 2;
+    std::int64_t const w = panel * width() + begin - j * (all / 2);
     std::int64_t const rows = std::min(end - begin, first.rows - w);
     if (bf16 const* const rounded = side(j).rounded)
       return halves_ahead(rounded + w * first.stride + k0, first.stride, rows, count / 2);
@@ -204,7 +210,10 @@ struct straight {
 
   /// A row of B gives each of them its part. Where that is but an instruction or two, it is done in
   /// pieces.
+  template <format>
   static constexpr int group = block_panels;
+  template <format F>
+  static constexpr int units = block_depth<F>;
   template <format F>
   static constexpr bool in_pieces = unit<F>::parts == 1 && unit<F>::deep == 1;
   template <format F>

@@ -26,7 +26,8 @@ void outer_product(row_list a, std::int64_t first, row_list b, std::int64_t K, m
   constexpr std::int64_t step = depth * unit<F>::numbers, most_high = strips<F>::most;
   constexpr std::int64_t group = std::min<std::int64_t>(
       2 * block_panels, block_rows * block_cols / (2 * most_high * panel_width));
-  constexpr std::int64_t width = group * panel_width;
+  constexpr std::int64_t width = group * panel_width, wide = tile_panels<F>;
+  static_assert(group % wide == 0);
   float *here = room.sums, *there = room.sums + most_high * width;  // (height, width)
   leaving last;  // a strip's sums, while the next strip is multiplied
   if (K == 0 && mode == gradients::overwrite)
@@ -45,28 +46,40 @@ void outer_product(row_list a, std::int64_t first, row_list b, std::int64_t K, m
         left.pack_columns(a.after(k0), first + top, count);
         // All the block's tiles together fetch the rows of a that the next block is packed from.
         std::int64_t const next_end = std::min(top + 2 * block_rows, dw.rows);
-        std::int64_t const tiles = left.count() * (end - p);
+        std::int64_t const tiles = left.tiles() * ceil_div(end - p, wide);
         std::int64_t fetched = top + block_rows < dw.rows ? 0 : count, tile = 0;
         for (std::int64_t q = p; q < end; q += group) {
           std::int64_t const panels = std::min(group, end - q), c = q * panel_width;
           std::int64_t const n = std::min(panels * panel_width, dw.cols - c);
           left.each([&](int r, int height, float const* strip) {
             matrix<float> const to(dw.row(top + r) + c, height, n, dw.stride);
-            auto const next = [&](int i) {
+            std::int64_t const turns = tiles_of<F>(height), whole = panels / wide * wide;
+            std::int64_t begun = 0;  // tiles, in both runs
+            auto const next = [&](int) {
+              std::int64_t const c0 = std::min(n, begun / turns * wide * panel_width);
+              std::int64_t const c1 = std::min(n, c0 + wide * panel_width);
+              bool const prefetches = begun++ % turns == 0;
               for (++tile; fetched * tiles < count * tile; ++fetched)
                 for (std::int64_t row = top + block_rows; row < next_end; row += line)
                   __builtin_prefetch(a[k0 + fetched] + first + row, 0, 2);
-              if (how == gradients::accumulate)
+              if (prefetches && how == gradients::accumulate)
                 for (int row = 0; row < height; ++row)
-                  for (std::int64_t k = 0; k < panel_width; k += line)
-                    __builtin_prefetch(to.row(row) + i * panel_width + k, 0, 2);
+                  for (std::int64_t k = c0; k < c1; k += line)
+                    __builtin_prefetch(to.row(row) + k, 0, 2);
               last.begin();
               return only_leaving{{&last}};
             };
-            last.spread(panels, units);
+            last.spread(ceil_div(panels, wide) * turns, units);
             wishes<only_leaving> meanwhile(next);
-            run_tiles<F>(height, strip, units, right + (q - p) * panel, sink::fresh, here, width,
-                         {0, panel, panel_width}, static_cast<int>(panels), meanwhile);
+            auto const run = [&](std::int64_t from, int abreast, std::int64_t times) {
+              run_tiles<F, strip_form<F>>(
+                  height, strip, units,
+                  {right + (q - p + from) * panel, abreast, panel, panel_width}, sink::fresh,
+                  here + from * panel_width, width, {0, abreast * panel, abreast * panel_width},
+                  static_cast<int>(times), meanwhile);
+            };
+            run(0, wide, whole / wide);
+            if (whole < panels) run(whole, 1, panels - whole);
             if (how == gradients::overwrite && leaving::fits(to)) {
               std::int64_t const columns = n / lanes;
               last = {here, to.data, width, to.stride, columns, height * columns};

@@ -32,18 +32,21 @@ struct packed_matrix {
   static constexpr std::int64_t unit_bytes = panel_width * 4;
   /// Where there are 32 registers, pairs are read no faster from several panels at a time.
   static constexpr int abreast(int rows) {
-    return registers == 32 && F == format::bf16 ? 1 : enough_panels(rows);
+    constexpr bool pairs = registers == 32 && F == format::bf16;
+    return rows <= 2 && !pairs ? enough_panels(rows) : panels_for<F>(rows);
   }
   float const* data;
   std::int64_t units;  // of k in all
 
-  /// Longer registers take longer pieces, of one length: during each the next is fetched. Those for
-  /// matrices read B and A from the second-level cache in time; when more than two strips do, a piece
-  /// of B that stays in the first leaves room for what comes from memory.
+  /// Longer registers take longer pieces, of one length: during each the next is fetched. Of panels side by
+  /// side a piece stays in the first-level cache. Registers for matrices read B and A from the second in
+  /// time; when more than two strips do, a piece of B that stays in the first leaves room for what comes
+  /// from memory.
   std::int64_t pass(int rows, std::int64_t) const {
     if (unit<F>::deep > 1 && rows > 2 * strips<F>::most) return depth;
     if (unit<F>::deep > 1) return std::max<std::int64_t>(units, 1);
-    return registers == 32 ? ceil_div(units, (units - 1) / (2 * depth) + 1) : depth;
+    std::int64_t const longest = panels_for<F>(rows) > 1 ? block_depth<F> : 2 * depth;
+    return registers == 32 ? ceil_div(units, (units - 1) / longest + 1) : depth;
   }
 
   /// Many tiles share the fetching of what comes then. A tile alone reads at the pace of memory: it
@@ -53,16 +56,19 @@ struct packed_matrix {
            piece const& then) const {
     float const* const panel = at(now.panel, now.k);
     sink const to = now.k == 0 ? sink::fresh : sink::go_on;
-    if (count > 1) return few_rows(a, now.units, panel, to, count, sums);
-    auto const run = [&](auto next) { a.multiply(now.units, panel, to, sums, next); };
-    if (a.count() > 1)
-      fetching<F>(bytes(at(then.panel, then.k)), then.units * unit_bytes, a.count(), now.units,
-                  run);
+    if (a.rows() <= 2 && count > 1) return few_rows(a, now.units, panel, to, count, sums);
+    std::int64_t const apart = units * panel_width;
+    auto const run = [&](auto next) {
+      a.multiply(now.units, {panel, count, apart}, to, sums, next);
+    };
+    if (a.tiles() > 1)
+      fetching<F>(bytes(at(then.panel, then.k)), then.units * unit_bytes, count, apart * 4,
+                  a.tiles(), now.units, run);
     else if constexpr (unit<F>::deep > 1)
       run(streams{bytes(panel + 1024), streams::every * unit_bytes});
     else
-      run(flow<1>{bytes(panel + (registers == 16 && unit<F>::parts == 1 ? 256 : 1024)),
-                  a.rows() * unit<F>::parts > 1 ? unit_bytes : 0});
+      run(flow<1>(bytes(panel + (registers == 16 && unit<F>::parts == 1 ? 256 : 1024)),
+                  a.rows() * unit<F>::parts > 1 ? unit_bytes : 0));
   }
   float const* at(std::int64_t p, std::int64_t k) const {
     return data + (p * units + k) * panel_width;

@@ -11,7 +11,7 @@ inline namespace FINEGRAIN_ISA {
 namespace simd {
 
 /// sums(panel, row, column) = a(rows, K) . B(K, panels [first, last)), for up to block_rows rows.
-/// Depth by depth, both operands are copied to where they stay in a cache, B some panels at a time: at
+/// Some of k at a time, both operands are copied to where they stay in a cache, B some panels at a time: at
 /// once, or piece by piece while the panels before are multiplied. What is packed next is fetched
 /// before. Few rows meet weights as they are stored.
 template <format F = format::f32, class B>
@@ -27,16 +27,17 @@ void multiply(row_list a, int rows, std::int64_t K, B const& b, std::int64_t fir
                     });
       return;
     }
-  constexpr std::int64_t step = depth * unit<F>::numbers;
+  constexpr std::int64_t deep = B::template units<F>, step = deep * unit<F>::numbers;
   constexpr bool pieces = B::template in_pieces<F>;
   // a panel ends a unit later than it must: a row's parts in several panels are in as many cache sets
-  constexpr std::int64_t half = right_size / 2, panel = (depth + 1) * panel_width;
-  static_assert(B::group * panel <= half);
+  constexpr std::int64_t half = right_size / 2, panel = (deep + 1) * panel_width;
+  static_assert(B::template group<F> * panel <= half);
   struct block {
     std::int64_t first, last, k, count;  // panels, and numbers of k: 0 behind the last block
   };
   auto const block_at = [&](std::int64_t p, std::int64_t k) {
-    return block{p, std::min<std::int64_t>(last, p + B::group), k, std::clamp(K - k, {}, step)};
+    return block{p, std::min<std::int64_t>(last, p + B::template group<F>), k,
+                 std::clamp(K - k, {}, step)};
   };
   auto const after = [&](block const& it) {
     return it.last < last ? block_at(it.last, it.k) : block_at(first, it.k + it.count);
@@ -44,7 +45,7 @@ void multiply(row_list a, int rows, std::int64_t K, B const& b, std::int64_t fir
   auto const fetch = [&](block const& it, int part, int parts) {
     return it.count > 0 ? b.ahead(it.first, it.last, it.k, it.count, part, parts) : ahead{};
   };
-  strips<F> const left(room.left, rows, depth);
+  strips<F> const left(room.left, rows, deep);
   float *here = room.right, *there = room.right + half;
   for (block now = block_at(first, 0), next; now.count > 0; now = next) {
     next = after(now);
@@ -52,19 +53,23 @@ void multiply(row_list a, int rows, std::int64_t K, B const& b, std::int64_t fir
     std::int64_t const units = product_units<F>(now.count);
     if (now.first == first) left.pack_rows(a, now.k, now.count);
     if (!pieces || (now.first == first && now.k == 0))
-      b.template pack<F>(now.first, now.last, now.k, now.count, here, depth + 1);
-    int const tiles = left.count(), parts = static_cast<int>(now.last - now.first) * tiles;
-    for (std::int64_t p = now.first; p < now.last; ++p)
+      b.template pack<F>(now.first, now.last, now.k, now.count, here, deep + 1);
+    constexpr std::int64_t wide = tile_panels<F>;
+    int const tiles = left.tiles(),
+              parts = static_cast<int>(ceil_div(now.last - now.first, wide)) * tiles;
+    for (std::int64_t p = now.first; p < now.last; p += wide)
       left.multiply(
-          units, here + (p - now.first) * panel, now.k == 0 ? sink::fresh : sink::go_on,
-          sums + (p - first) * rows * panel_width, [&](int t) {
-            int const part = static_cast<int>(p - now.first) * tiles + t;
+          units,
+          {here + (p - now.first) * panel, static_cast<int>(std::min(wide, now.last - p)), panel},
+          now.k == 0 ? sink::fresh : sink::go_on, sums + (p - first) * rows * panel_width,
+          [&](int t) {
+            int const part = static_cast<int>((p - now.first) / wide) * tiles + t;
             if constexpr (pieces)
               return ahead_and_moving<F>{
                   (part + 1 < parts ? fetch(next, part + 1, parts) : fetch(later, 0, parts))
                       .during(units),
                   b.template pack_part<F>(next.first, next.last, next.k, next.count, part, parts,
-                                          units, there, depth + 1)};
+                                          units, there, deep + 1)};
             else
               return fetch(next, part, parts).during(units);
           });

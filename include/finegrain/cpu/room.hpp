@@ -6,6 +6,8 @@
 //                panel   panel   ...        panel_width columns each; up to block_panels a block
 //       strip    tile    tile    ...        up to strip_rows rows each; block_rows a block
 //       strip    tile    tile    ...
+//
+// Where loads are scarce a tile is half a strip's rows, and two panels wide.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -24,15 +26,35 @@ inline constexpr int tile_rows = registers == 32 ? 14 : 6;  // sums, B and one o
 /// Units of k between two looks at where the loop ends, and at what is fetched: short rows of registers leave
 /// little else to do in one, and scarce loads none to spare.
 inline constexpr int together = registers == 16 || scarce_loads ? 4 : 1;
-/// Rows of A in a strip: of a tile, which registers for matrices let be higher. Codes of 4 bits are taken
-/// apart by a mask, which of 16 registers is one too many for the whole tile.
-template <format F>
-inline constexpr int strip_rows = unit<F>::deep > 1 ? 32
-                                  : in_matrices<F>  ? 16
-                                  : (F == format::int4 && registers == 16) && byte_products
-                                      ? tile_rows - 1
-                                      : tile_rows;
 inline constexpr int depth = 256;  // k's at a time: a panel and a tile's rows stay in L1
+/// Panels side by side in a strip's tiles: where loads are scarce, six rows of two panels take ten for 24
+/// multiply-adds, 14 of one 16 for 28, of what stands as it is multiplied.
+template <format F>
+inline constexpr int tile_panels = [] {
+  if constexpr (Integers<F>)
+    return scarce_loads && byte_products && unit<F>::few < any_rows ? 2 : 1;
+  else
+    return scarce_loads && unit<F>::parts == 1 ? 2 : 1;
+}();
+/// Units of k at a time of blocks that are copied: a piece of a tile's panels stays in L1.
+template <format F>
+inline constexpr int block_depth = depth / tile_panels<F>;
+/// Rows of a tile, which registers for matrices let be higher. Codes of 4 bits are taken apart by a mask,
+/// which of 16 registers is one too many for a whole tile.
+template <format F>
+inline constexpr int tile_height = tile_panels<F> > 1  ? 6
+                                   : unit<F>::deep > 1 ? 32
+                                   : in_matrices<F>    ? 16
+                                   : (F == format::int4 && registers == 16) && byte_products
+                                       ? tile_rows - 1
+                                       : tile_rows;
+/// Rows of A in a strip: of a tile, or of two where they are wide and low.
+template <format F>
+inline constexpr int strip_rows = tile_panels<F>* tile_height<F>;
+template <format F>
+constexpr int tiles_of(int height) {
+  return ceil_div(height, tile_height<F>);
+}
 inline constexpr int at_once = std::min(depth, 4096 / panel_width);  // of f32 in 16 kB: half an L1
 /// Rows that share one packing of B. Beside registers for matrices, packing takes longer than products,
 /// and a second-level cache holds 2 MB.
@@ -41,7 +63,7 @@ inline constexpr int block_cols = 128;
 inline constexpr int block_panels = block_cols / panel_width;
 /// A's strips, of two parts for each unit, what blocks have, and a line or two behind each strip.
 inline constexpr int left_size =
-    block_rows * (2 * depth + depth / 8) + (block_rows / tile_rows + 2) * 32;
+    block_rows * (2 * depth + depth / 8) + (block_rows / strip_rows<format::f32> + 2) * 32;
 inline constexpr int right_size = 3 << 15;
 
 /// What one task needs beside its operands, on its stack. Numbers, or units of a format.
@@ -56,9 +78,15 @@ enum class sink {
   fresh,  // they begin at 0
   go_on,  // they begin where they were
 };
-/// Where the next of several tiles has its rows, its panel and its sums, from those of the last.
+/// Where the next of several strips or panels has its rows, its panel and its sums, from those of the last.
 struct tile_step {
   std::int64_t rows, panel, sums;
+};
+/// Panels side by side, `apart` numbers from one to the next, and so are their sums.
+struct panels_abreast {
+  float const* first;
+  int count = 1;
+  std::int64_t apart = 0, sums_apart = 0;
 };
 
 }  // namespace simd

@@ -126,17 +126,17 @@ FINEGRAIN_INLINE vec pick(vec a, vec b) {
   return pick<At>(a, b, std::make_integer_sequence<int, lanes>());
 }
 
-template <int D>
+template <int D, int Rows>
 FINEGRAIN_INLINE void exchange(vec (&row)[lanes]) {
   if constexpr (D < lanes) {
     FINEGRAIN_UNROLL
-    for (int i = 0; i < lanes; ++i)
+    for (int i = 0; i < (D < Rows ? Rows : D); ++i)
       if ((i & D) == 0) {
-        vec const a = row[i], b = row[i + D];
+        vec const a = row[i], b = D < Rows ? row[i + D] : vec{};
         row[i] = pick<low_block<D>>(a, b);
         row[i + D] = pick<high_block<D>>(a, b);
       }
-    exchange<2 * D>(row);
+    exchange<2 * D, Rows>(row);
   }
 }
 
@@ -165,9 +165,10 @@ FINEGRAIN_INLINE auto largest(V v) {
 namespace detail {
 
 /// Lane j of row i becomes lane i of row j, within every 4 rows and every 4 lanes.
+template <int Rows = lanes>
 FINEGRAIN_INLINE void transpose_by_4(vec (&row)[lanes]) {
   FINEGRAIN_UNROLL
-  for (int i = 0; i < lanes; i += 4) {
+  for (int i = 0; i < Rows; i += 4) {
     vec const a = pick<low_of_two>(row[i], row[i + 1]), b = pick<high_of_two>(row[i], row[i + 1]);
     vec const c = pick<low_of_two>(row[i + 2], row[i + 3]);
     vec const d = pick<high_of_two>(row[i + 2], row[i + 3]);
@@ -180,34 +181,45 @@ FINEGRAIN_INLINE void transpose_by_4(vec (&row)[lanes]) {
 
 }  // namespace detail
 
-/// The same of all.
+/// The same of all; or of `Rows` rows, a power of 2, where the others are zeros.
+template <int Rows = lanes>
 FINEGRAIN_INLINE void transpose(vec (&row)[lanes]) {
-  detail::transpose_by_4(row);
-  detail::exchange<4>(row);
+  detail::transpose_by_4<Rows>(row);
+  detail::exchange<4, Rows>(row);
+}
+/// f<Rows>() with the rows that n are transposed as: of 16, half as many are half the work. To exchange halves
+/// of vectors of 8 saves nothing.
+template <class Function>
+FINEGRAIN_INLINE void as_rows(int n, Function const& f) {
+  if constexpr (lanes == 16)
+    if (n <= lanes / 2) return f.template operator()<lanes / 2>();
+  f.template operator()<lanes>();
 }
 /// Column first + j of rows in memory. A vector of two halves is put together as it is loaded: to
 /// exchange halves of registers takes more than to load them apart, on Zen 1 eight instructions each.
+template <int Rows = lanes>
 FINEGRAIN_INLINE void transpose(float const* const* from, std::int64_t first,
                                 vec (&column)[lanes]) {
 #if FINEGRAIN_VECTOR_BYTES == 32 && !defined(__CUDACC__)
-  using half = float __attribute__((vector_size(16)));
-  auto const halves = [](float const* p, float const* q) __attribute__((always_inline)) {
-    half a, b;
-    __builtin_memcpy(&a, p, sizeof a);
-    __builtin_memcpy(&b, q, sizeof b);
-    return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7);
-  };
-  FINEGRAIN_UNROLL
-  for (int i = 0; i < 4; ++i) {
-    column[i] = halves(from[i] + first, from[i + 4] + first);
-    column[i + 4] = halves(from[i] + first + 4, from[i + 4] + first + 4);
+  if constexpr (Rows == lanes) {
+    using half = float __attribute__((vector_size(16)));
+    auto const halves = [](float const* p, float const* q) __attribute__((always_inline)) {
+      half a, b;
+      __builtin_memcpy(&a, p, sizeof a);
+      __builtin_memcpy(&b, q, sizeof b);
+      return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7);
+    };
+    FINEGRAIN_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      column[i] = halves(from[i] + first, from[i + 4] + first);
+      column[i + 4] = halves(from[i] + first + 4, from[i + 4] + first + 4);
+    }
+    return detail::transpose_by_4(column);
   }
-  detail::transpose_by_4(column);
-#else
-  FINEGRAIN_UNROLL
-  for (int i = 0; i < lanes; ++i) column[i] = load(from[i] + first);
-  transpose(column);
 #endif
+  FINEGRAIN_UNROLL
+  for (int i = 0; i < Rows; ++i) column[i] = load(from[i] + first);
+  transpose<Rows>(column);
 }
 
 }  // namespace simd

@@ -1,4 +1,4 @@
-// strips: rows of A as many at a time as a tile has, unit by unit, and tiles that run along them.
+// strips: rows of A as many at a time as a tile has, or two, unit by unit, and tiles that run along them.
 //
 // A strip is read from end to end, as a panel is, and one call runs many tiles. Calls, and rows that
 // lie apart, took a fifth of a sum of 48 products.
@@ -11,7 +11,7 @@ namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 namespace simd {
 
-/// Rows of A, some units of each, in strips of two heights, the higher ones first: where tiles have up
+/// Rows of A, some units of each, in strips of two heights, the higher ones first: where they have up
 /// to 14 rows, 29 are 10, 10 and 9. In memory a strip of rows a, b, c goes unit by unit; where a tile
 /// takes several of a row at a time (`deep`), by so many; and behind integers is what blocks have:
 ///
@@ -66,10 +66,13 @@ class strips {
         for (int j = 0; j < lanes; ++j) from[j] = a[top + r + std::min(j, n - 1)] + k;
         vec columns[lanes];
         std::int64_t i = 0;
-        for (; i + lanes < count; i += lanes) {
-          transpose(from, i, columns);
-          keep_units(columns, lanes, height, to + unit_at(i) * height + r);
-        }
+        as_rows(
+            n, [&]<int Rows>() __attribute__((always_inline)) {
+              for (; i + lanes < count; i += lanes) {
+                transpose<Rows>(from, i, columns);
+                keep_units(columns, lanes, height, to + unit_at(i) * height + r);
+              }
+            });
         for (int j = 0; j < lanes; ++j)
           columns[j] = j >= n               ? vec{}
                        : i + lanes == count ? load(from[j] + i)
@@ -131,7 +134,8 @@ class strips {
           height, [&](int r, int n) __attribute__((always_inline)) {
             vec columns[lanes]{};
             for (int j = 0; j < n; ++j) columns[j] = row(top + r + j);
-            transpose(columns);
+            as_rows(
+                n, [&]<int Rows>() __attribute__((always_inline)) { transpose<Rows>(columns); });
             keep_units(columns, count, height, to + r);
           });
     });
@@ -185,34 +189,44 @@ class strips {
     return rest;
   }
 
-  /// Tiles of every strip with one panel, of units of `Of`; next is what is to be done meanwhile: a
-  /// flow, or next(t) during tile t.
+  /// Tiles of every strip with panels of units of `Of`, one or as many as a tile has; sums (panel, row,
+  /// column). Next is what is to be done meanwhile: a flow, or next(t) during tile t of all `tiles`.
   template <format Of = F, class Next>
-  void multiply(std::int64_t units, float const* panel, sink to, float* sums, Next&& next) const {
+  void multiply(std::int64_t units, panels_abreast panels, sink to, float* sums,
+                Next&& next) const {
+    panels.sums_apart = rows_ * panel_width;
+    int done = 0;  // tiles
     each_height([&](int first, int count, int height) {
       auto const go = [&](auto&& meanwhile) {
-        run_tiles<Of>(height, at(first, height), units, panel, to, sums + top(first) * panel_width,
-                      panel_width, step(height), count, meanwhile);
+        run_tiles<Of, strip_form<F>>(height, at(first, height), units, panels, to,
+                                     sums + top(first) * panel_width, panel_width, step(height),
+                                     count, meanwhile);
       };
       if constexpr (Flow<Next>)
         go(next);
       else
-        go(wishes<decltype(next(0))>([&](int t) { return next(first + t); }));
+        go(wishes<decltype(next(0))>([&](int t) { return next(done + t); }));
+      done += count * tiles_of<F>(height);
     });
   }
-  /// The same of blocks of so many units, each of which has scales; added to the sums.
+  /// The same of blocks of so many units, each of which has scales, if one panel's have any; added to the
+  /// sums.
   template <format Of, Flow Next>
-  void multiply_scaled(std::int64_t units, std::int64_t block, float const* panel,
+  void multiply_scaled(std::int64_t units, std::int64_t block, panels_abreast panels,
                        float const* scales, float* sums, Next& next) const {
+    panels.sums_apart = rows_ * panel_width;
     each_height([&](int first, int count, int height) {
-      scaled_tiles<Of, F>(height, at(first, height), blocks_at(first, height), units, block, panel,
+      scaled_tiles<Of, F>(height, at(first, height), blocks_at(first, height), units, block, panels,
                           scales, sums + top(first) * panel_width, step(height), count, next);
     });
   }
 
   int rows() const { return rows_; }
   float const* first() const { return at(0, height_); }
-  int count() const { return count_; }
+  /// Tiles that they are.
+  int tiles() const {
+    return high_count_ * tiles_of<F>(height_) + (count_ - high_count_) * tiles_of<F>(low_height_);
+  }
   /// f(first row, height, units) for every strip; or with what its blocks have.
   template <class Function>
   FINEGRAIN_INLINE void each(Function&& f) const {
@@ -310,7 +324,9 @@ class strips {
         std::int64_t const some = std::min<std::int64_t>(lanes, count - i);
         vec columns[lanes];
         if (some == lanes) {
-          transpose(from, i, columns);
+          as_rows(
+              n, [&]<int Rows>()
+                     __attribute__((always_inline)) { transpose<Rows>(from, i, columns); });
         } else {
           for (int j = 0; j < lanes; ++j) columns[j] = load_first(from[j] + i, some);
           transpose(columns);

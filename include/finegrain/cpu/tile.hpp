@@ -1,9 +1,10 @@
 // tile: a few rows of A times a panel of B, in registers. All products are made of it.
 //
 // Tiles of up to 14 rows (6 where there are 16 registers) run over a panel of two vectors' columns,
-// k by k; A lies in strips (strips.hpp), unit by unit, or row by row. Each sum is one chain over
-// k = 0, 1, 2, ..., whatever the tile, its neighbours or the number of rows: that is why a token's
-// result does not depend on its batch. Tiles in registers for matrices are in amx_tile.hpp.
+// or of up to 6 rows over two panels, k by k; A lies in strips (strips.hpp), unit by unit, or row by
+// row. Each sum is one chain over k = 0, 1, 2, ..., whatever the tile, its neighbours or the number of
+// rows: that is why a token's result does not depend on its batch. Tiles in registers for matrices are
+// in amx_tile.hpp.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -23,27 +24,32 @@ namespace simd {
 inline constexpr int in_strips = 0;
 
 /// sum += a . panel, of one unit of k, of some rows; a strip has `Height`.
-template <format F, int Apart, int Height, int Rows>
-FINEGRAIN_INLINE void add_unit(float const* a, float const* panel, vec (&sum)[Rows][vectors]) {
+template <format F, int Apart, int Height, int Rows, int Width>
+FINEGRAIN_INLINE void add_unit(float const* a, float const* panel,
+                               [[maybe_unused]] std::int64_t apart, vec (&sum)[Rows][Width]) {
   constexpr int row = Apart == in_strips ? 1 : Apart, part = Apart == in_strips ? Height : 1;
   FINEGRAIN_UNROLL
   for (int i = 0; i < unit<F>::parts; ++i) {
     if (i > 0) asm("" : "+r"(panel));  // or compilers keep units in registers, and sums in memory
-    vec const b0 = unit<F>::part(load(panel), i), b1 = unit<F>::part(load(panel + lanes), i);
+    vec b[Width];
+    FINEGRAIN_UNROLL
+    for (int j = 0; j < Width; ++j)
+      b[j] = unit<F>::part(load(panel + j / vectors * apart + j % vectors * lanes), i);
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
       vec const x = every_lane<F>(a[r * row + i * part]);
-      unit<F>::multiply_add(x, b0, sum[r][0]);
-      unit<F>::multiply_add(x, b1, sum[r][1]);
+      FINEGRAIN_UNROLL
+      for (int j = 0; j < Width; ++j) unit<F>::multiply_add(x, b[j], sum[r][j]);
     }
   }
 }
 /// The same of some units, behind which both operands then stand.
-template <format F, int Apart, int Height, int Rows, class Meanwhile>
+template <format F, int Apart, int Height, int Rows, int Width, class Meanwhile>
 FINEGRAIN_INLINE void add_stretch(float const*& a, std::int64_t units, float const*& panel,
-                                  vec (&sum)[Rows][vectors], Meanwhile& meanwhile) {
+                                  std::int64_t apart, vec (&sum)[Rows][Width],
+                                  Meanwhile& meanwhile) {
   auto const step = [&]() __attribute__((always_inline)) {
-    add_unit<F, Apart, Height>(a, panel, sum);
+    add_unit<F, Apart, Height>(a, panel, apart, sum);
     a += Apart == in_strips ? Height * unit<F>::parts : unit<F>::parts;
     panel += panel_width;
   };
@@ -68,23 +74,32 @@ FINEGRAIN_INLINE void add_stretch(float const*& a, std::int64_t units, float con
   if constexpr (has_also) meanwhile.also.rest();
 }
 
-/// f(next) with what fetches so many bytes, or nothing, while each of some tiles goes through `units`
-/// units of k. What one tile reads it waits for, and then machines fetch further by themselves.
+/// f(next) with what fetches so many bytes, or nothing, of each of `count` panels so many bytes apart, while
+/// each of some tiles goes through `units` units of k. What one tile reads it waits for, and then machines
+/// fetch further by themselves.
 template <format F, class Function>
-FINEGRAIN_INLINE void fetching(std::byte const* at, std::int64_t bytes, int tiles,
-                               std::int64_t units, Function&& f) {
+FINEGRAIN_INLINE void fetching(std::byte const* at, std::int64_t bytes, int count,
+                               std::int64_t apart, int tiles, std::int64_t units, Function&& f) {
   units *= tiles;
   if constexpr (in_matrices<F>) {
     int const ways = tiles > 1 ? 8 : 1;
     std::int64_t const lines = ways * streams::line_bytes;
     f(streams{at, ceil_div(bytes * streams::every, units), ways, bytes / lines * lines / ways});
   } else {
-    constexpr std::int64_t fetched = 4 * std::max<std::int64_t>(panel_width, line);  // bytes at a time
+    constexpr std::int64_t fetched =
+        4 * std::max<std::int64_t>(panel_width, line);  // bytes at a time
     auto const pace = [&](int every) { return ceil_div(bytes * every, units); };
-    if (pace(together) > fetched)
-      f(flow<1>{at, pace(1)});
+    auto const go = [&]<int Every>(flow<Every> next) {
+      if constexpr (scarce_loads) {
+        static_assert(flow<Every>::lines == 2);
+        if (count > 1) next.apart = apart;
+      }
+      f(next);
+    };
+    if (count * pace(together) > fetched)
+      go(flow<1>(at, pace(1)));
     else
-      f(flow<together>{at, pace(together)});
+      go(flow<together>(at, pace(together)));
   }
 }
 
@@ -105,52 +120,78 @@ class wishes {
   Next (*ask_)(void const*, int);
 };
 
-/// `count` tiles one after the other, each sums = or += a . panel; rows of sums are `stride` apart.
-/// Next is what is to be done meanwhile: wishes, or one flow for them all.
-template <format F, int Apart, int Rows, class Next>
-void run_tiles(float const* a, std::int64_t units, float const* panel, sink to, float* sums,
+/// What tiles have in common: how rows of A stand, of which there may be `height`; how many are multiplied at
+/// a time; and panels side by side.
+struct tile_form {
+  int apart = in_strips, height = tile_rows, rows = tile_rows, panels = 1;
+};
+template <format F>
+inline constexpr tile_form strip_form = {in_strips, strip_rows<F>, tile_height<F>, tile_panels<F>};
+
+/// `count` products one after the other, each sums = or += a . panels, of a tile or of two; rows of sums are
+/// `stride` apart. Next is what is to be done meanwhile: wishes of each tile, or one flow for them all.
+template <format F, tile_form Form, int Height, class Next>
+void run_tiles(float const* a, std::int64_t units, panels_abreast panels, sink to, float* sums,
                std::int64_t stride, tile_step step, int count, Next& next) {
-  for (int t = 0; t < count; ++t) {
-    float const *from = a, *b = panel;
+  static_assert(Form.apart == in_strips || Height <= Form.rows);
+  constexpr int width = Form.panels * vectors;
+  auto const tile = [&]<int Rows>(int t, int top) __attribute__((always_inline)) {
+    float const *from = a + top, *b = panels.first;
+    auto const place = [&](int r, int j) __attribute__((always_inline)) {
+      return sums + j / vectors * panels.sums_apart + (top + r) * stride + j % vectors * lanes;
+    };
     auto meanwhile = [&] {  // asked before there are sums: a call would put them in memory
       if constexpr (Flow<Next>)
         return next;  // a copy, in registers
       else
         return next(t);
     }();
-    vec sum[Rows][vectors];
+    vec sum[Rows][width];
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
       FINEGRAIN_UNROLL
-      for (int j = 0; j < vectors; ++j)
-        sum[r][j] = to == sink::go_on ? load(sums + r * stride + j * lanes) : vec{};
+      for (int j = 0; j < width; ++j) sum[r][j] = to == sink::go_on ? load(place(r, j)) : vec{};
     }
-    add_stretch<F, Apart, Rows>(from, units, b, sum, meanwhile);
+    add_stretch<F, Form.apart, Height>(from, units, b, panels.apart, sum, meanwhile);
     if constexpr (Flow<Next>) next = meanwhile;
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
       FINEGRAIN_UNROLL
-      for (int j = 0; j < vectors; ++j) store(sums + r * stride + j * lanes, sum[r][j]);
+      for (int j = 0; j < width; ++j) store(place(r, j), sum[r][j]);
+    }
+  };
+  for (int t = 0; t < count; ++t) {
+    if constexpr (Height > Form.rows) {
+      constexpr int first = (Height + 1) / 2;
+      tile.template operator()<first>(2 * t, 0);
+      tile.template operator()<Height - first>(2 * t + 1, first);
+    } else {
+      tile.template operator()<Height>(t, 0);
     }
     a += step.rows;
-    panel += step.panel;
+    panels.first += step.panel;
     sums += step.sums;
   }
 }
-template <format F, int Apart = in_strips, class Next>
-void run_tiles(int rows, float const* a, std::int64_t units, float const* panel, sink to,
+/// The same of so many rows, and of as many panels as tiles take or of one.
+template <format F, tile_form Form, class Next>
+void run_tiles(int rows, float const* a, std::int64_t units, panels_abreast panels, sink to,
                float* sums, std::int64_t stride, tile_step step, int count, Next& next) {
   if constexpr (unit<F>::deep > 1) {
-    run_matrix_tiles(rows, a, units, panel, to, sums, stride, step, count, next);
+    run_matrix_tiles(rows, a, units, panels.first, to, sums, stride, step, count, next);
   } else {
-    using function = void (*)(float const*, std::int64_t, float const*, sink, float*, std::int64_t,
-                              tile_step, int, Next&);
-    static constexpr auto height = []<int... R>(std::integer_sequence<int, R...>) {
-      return std::array<function, tile_rows>{run_tiles<F, Apart, R + 1, Next>...};
+    using function = void (*)(float const*, std::int64_t, panels_abreast, sink, float*,
+                              std::int64_t, tile_step, int, Next&);
+    static constexpr auto of_height = []<int... R>(std::integer_sequence<int, R...>) {
+      return std::array<function, Form.height>{run_tiles<F, Form, R + 1, Next>...};
     }
-    (std::make_integer_sequence<int, tile_rows>());
-    height[static_cast<std::size_t>(rows - 1)](a, units, panel, to, sums, stride, step, count,
-                                               next);
+    (std::make_integer_sequence<int, Form.height>());
+    if constexpr (Form.panels > 1)
+      if (panels.count == 1)
+        return run_tiles<F, tile_form{Form.apart, Form.height, Form.rows}>(
+            rows, a, units, panels, to, sums, stride, step, count, next);
+    of_height[static_cast<std::size_t>(rows - 1)](a, units, panels, to, sums, stride, step, count,
+                                                  next);
   }
 }
 
@@ -191,37 +232,41 @@ void tile_abreast(float const* strip, std::int64_t units, float const* panel, st
 /// sums += strip . panel, of some of a strip's rows, block by block of `block` units: a block's sums, times
 /// its scales if there are any, are added. They begin at 0, or at what blocks of the rows have for it, one
 /// row's after the other.
-template <format F, format P, int Height, int Rows, class Next>
+template <format F, format P, int Height, int Rows, int Panels, class Next>
 FINEGRAIN_INLINE void add_scaled_blocks(float const* strip, [[maybe_unused]] float const* blocks,
-                                        std::int64_t units, std::int64_t block, float const* panel,
-                                        float const* scales, float* sums, Next& next) {
-  constexpr bool held = totals_are_held<F>(Rows * vectors);
+                                        std::int64_t units, std::int64_t block,
+                                        panels_abreast panels, float const* scales, float* sums,
+                                        Next& next) {
+  constexpr int width = Panels * vectors;
+  constexpr bool held = totals_are_held<F>(Rows * width);
   asm("" : "+r"(sums));  // or compilers keep totals in registers that are not there
-  [[maybe_unused]] vec totals[Rows][vectors];
+  [[maybe_unused]] vec totals[Rows][width];
   auto const each = [&](auto const& f) __attribute__((always_inline)) {
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
       FINEGRAIN_UNROLL
-      for (int j = 0; j < vectors; ++j) f(r, j, sums + r * panel_width + j * lanes);
+      for (int j = 0; j < width; ++j)
+        f(r, j, sums + j / vectors * panels.sums_apart + r * panel_width + j % vectors * lanes);
     }
   };
   if constexpr (held)
     each([&](int r, int j, float* at) __attribute__((always_inline)) { totals[r][j] = load(at); });
   for (; units > 0; units -= block) {
-    vec sum[Rows][vectors];
+    vec sum[Rows][width];
     each([&](int r, int j, float*) __attribute__((always_inline)) {
       sum[r][j] = Integers<P> ? every_lane<F>(blocks[r]) : vec{};
     });
-    add_stretch<F, in_strips, Height>(strip, std::min(units, block), panel, sum, next);
+    add_stretch<F, in_strips, Height>(strip, std::min(units, block), panels.first, panels.apart,
+                                      sum, next);
     vec by[vectors] = {vec{} + 1.0f, vec{} + 1.0f};
     if (scales) by[0] = load(scales), by[1] = load(scales + lanes), scales += panel_width;
     if constexpr (!held) asm("" : "+r"(sums));
     each([&](int r, int j, float* at) __attribute__((always_inline)) {
       vec total = held ? totals[r][j] : load(at);
       if constexpr (Integers<F>)
-        unit<F>::add_scaled(sum[r][j], blocks[Height + r], by[j], total);
+        unit<F>::add_scaled(sum[r][j], blocks[Height + r], by[j % vectors], total);
       else
-        add_product(sum[r][j], by[j], total);
+        add_product(sum[r][j], by[j % vectors], total);
       if constexpr (held)
         totals[r][j] = total;
       else
@@ -233,53 +278,62 @@ FINEGRAIN_INLINE void add_scaled_blocks(float const* strip, [[maybe_unused]] flo
     each([&](int r, int j, float* at) __attribute__((always_inline)) { store(at, totals[r][j]); });
 }
 
-/// The same of all rows.
-template <format F, format P, int Rows, Flow Next>
+/// The same of all rows: of two tiles one after the other, or in turns.
+template <format F, format P, int Panels, int Height, Flow Next>
 void scaled_tile(float const* strip, [[maybe_unused]] float const* blocks, std::int64_t units,
-                 std::int64_t block, float const* panel, float const* scales, float* sums,
+                 std::int64_t block, panels_abreast panels, float const* scales, float* sums,
                  Next& next) {
-  constexpr int first = rows_in_turn<F>(Rows);
   Next mine = next;
-  if constexpr (first == Rows) {
-    add_scaled_blocks<F, P, Rows, Rows>(strip, blocks, units, block, panel, scales, sums, mine);
-  } else {
+  auto const add = [&]<int Rows>(int row, std::int64_t some, auto& meanwhile)
+      __attribute__((always_inline)) {
+    add_scaled_blocks<F, P, Height, Rows, Panels>(strip + row, blocks + row, some, block, panels,
+                                                  scales, sums + row * panel_width, meanwhile);
+  };
+  if constexpr (Height > tile_height<P>) {
+    constexpr int first = (Height + 1) / 2;
+    add.template operator()<first>(0, units, mine);
+    add.template operator()<Height - first>(first, units, mine);
+  } else if constexpr (constexpr int first = rows_in_turn<F>(Height); first < Height) {
     constexpr std::int64_t turn = unit<F>::turn_blocks;
     for (; units > 0; units -= turn * block) {
-      auto const add = [&]<int Some>(int row, auto& meanwhile) __attribute__((always_inline)) {
-        add_scaled_blocks<F, P, Rows, Some>(strip + row, blocks + row,
-                                            std::min(units, turn * block), block, panel, scales,
-                                            sums + row * panel_width, meanwhile);
-      };
+      std::int64_t const some = std::min(units, turn * block);
       no_fetching none;
-      add.template operator()<first>(0, mine);
-      add.template operator()<Rows - first>(first, none);
-      strip += turn * block * Rows;
-      panel += turn * block * panel_width;
-      blocks += turn * unit<F>::block_floats * Rows;
+      add.template operator()<first>(0, some, mine);
+      add.template operator()<Height - first>(first, some, none);
+      strip += turn * block * Height;
+      panels.first += turn * block * panel_width;
+      blocks += turn * unit<F>::block_floats * Height;
       if (scales) scales += turn * panel_width;
     }
+  } else {
+    add.template operator()<Height>(0, units, mine);
   }
   next = mine;
 }
 /// `count` of them one after the other.
 template <format F, format P, Flow Next>
 void scaled_tiles(int rows, float const* strip, float const* blocks, std::int64_t units,
-                  std::int64_t block, float const* panel, float const* scales, float* sums,
+                  std::int64_t block, panels_abreast panels, float const* scales, float* sums,
                   tile_step step, int count, Next& next) {
-  auto const each = [&](auto const& run) {
+  auto const each = [&](auto const& run, auto const& b) {
     for (; count > 0; --count, strip += step.rows, blocks += step.rows, sums += step.sums)
-      run(strip, blocks, units, block, panel, scales, sums, next);
+      run(strip, blocks, units, block, b, scales, sums, next);
   };
   if constexpr (in_matrices<F>) {
-    each(scaled_matrix_tile<F>(rows));
+    each(scaled_matrix_tile<F>(rows), panels.first);
   } else {
-    using function = void (*)(float const*, float const*, std::int64_t, std::int64_t, float const*,
-                              float const*, float*, Next&);
-    static constexpr auto height = []<int... R>(std::integer_sequence<int, R...>) {
-      return std::array<function, tile_rows>{scaled_tile<F, P, R + 1, Next>...};
-    }
-    (std::make_integer_sequence<int, tile_rows>());
-    each(height[static_cast<std::size_t>(rows - 1)]);
+    using function = void (*)(float const*, float const*, std::int64_t, std::int64_t,
+                              panels_abreast, float const*, float*, Next&);
+    auto const run = [&]<int Panels>() {
+      static constexpr auto height = []<int... R>(std::integer_sequence<int, R...>) {
+        return std::array<function, strip_rows<P>>{scaled_tile<F, P, Panels, R + 1, Next>...};
+      }
+      (std::make_integer_sequence<int, strip_rows<P>>());
+      each(height[static_cast<std::size_t>(rows - 1)], panels);
+    };
+    if constexpr (1 < tile_panels<P>)
+      if (panels.count > 1) return run.template operator()<tile_panels<P>>();
+    run.template operator()<1>();
   }
 }
 
