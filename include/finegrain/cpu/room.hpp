@@ -36,7 +36,8 @@ inline constexpr int tile_panels = [] {
   else
     return scarce_loads && unit<F>::parts == 1 ? 2 : 1;
 }();
-/// Units of k at a time of blocks that are copied: a piece of a tile's panels stays in L1.
+/// Units of k at a time of weights that are packed ahead, and of rows of B: a piece of a tile's panels stays
+/// in L1. Weights that are turned over are read in rows of `depth`.
 template <format F>
 inline constexpr int block_depth = depth / tile_panels<F>;
 /// Rows of a tile, which registers for matrices let be higher. Codes of 4 bits are taken apart by a mask,
