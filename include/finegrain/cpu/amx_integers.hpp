@@ -92,7 +92,7 @@ requires(Integers<F>) struct scaled_matrix_tile<F> {
                                   float const*& scales, float* sums) const {
     int const rows = rows_;
     for (int r = 0; r < rows; ++r) {
-      float const scale = blocks[number::block_sums * rows + r];
+      vec const scale = broadcast(blocks[number::block_sums * rows + r]);
       FINEGRAIN_UNROLL
       for (int j = 0; j < vectors; ++j) {
         float* const to = sums + r * panel_width + j * lanes;
@@ -110,7 +110,7 @@ requires(Integers<F>) struct scaled_matrix_tile<F> {
         } else {
           vec block{};
           for (int i = 0; i < count; ++i) number::add_scaled(sum(i), by(i), block);
-          add_product(block, broadcast(scale), total);
+          add_product(block, scale, total);
         }
         store(to, total);
       }

@@ -26,7 +26,7 @@ struct coded_matrix {
   code_layout<F> layout;
   float* room;  // right_room numbers: a decoded panel, and its scales
 
-  static constexpr std::int64_t pass(int, std::int64_t) { return depth; }
+  static constexpr std::int64_t pass(int, std::int64_t) { return block_depth<products>; }
   static constexpr int abreast(int rows) {
     return by_operand<F> && rows <= 2 ? enough_panels(rows) : panels_for<products>(rows);
   }

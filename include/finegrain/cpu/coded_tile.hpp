@@ -277,7 +277,8 @@ FINEGRAIN_INLINE std::byte const* add_blocks(float const* a, [[maybe_unused]] fl
             } else {
               vec total = held ? totals[r][j] : load(at);
               if constexpr (integers)
-                unit<P>::add_scaled(sum[r][j], blocks[Height + r], scale[j % vectors], total);
+                unit<P>::add_scaled(sum[r][j], broadcast(blocks[Height + r]), scale[j % vectors],
+                                    total);
               else
                 add_product(sum[r][j], scale[j % vectors], total);
               if constexpr (held)

@@ -131,13 +131,13 @@ struct integers_of_rows : unit<format::bf16> {
   }
   /// total += a block's one sum times the row's scale and the columns'. Columns that have one scale for
   /// all of k meet it later.
-  FINEGRAIN_INLINE static void add_scaled(vec sum, float scale, vec columns, vec& total) {
+  FINEGRAIN_INLINE static void add_scaled(vec sum, vec scale, vec columns, vec& total) {
     static_assert(block_sums == 1);
     vec const number = __builtin_convertvector(reinterpret_cast<ivec>(sum), vec);
     if constexpr (Columns == scaled::in_sums)
       add_product(number * scale, columns, total);
     else
-      add_product(number, broadcast(scale), total);
+      add_product(number, scale, total);
   }
   /// The same of one of a block's sums, which meet the row's scale together.
   FINEGRAIN_INLINE static void add_scaled(vec sum, vec columns, vec& block) {

@@ -239,43 +239,58 @@ FINEGRAIN_INLINE void add_scaled_blocks(float const* strip, [[maybe_unused]] flo
                                         Next& next) {
   constexpr int width = Panels * vectors;
   constexpr bool held = totals_are_held<F>(Rows * width);
-  asm("" : "+r"(sums));  // or compilers keep totals in registers that are not there
-  [[maybe_unused]] vec totals[Rows][width];
+  float* to[Panels];
+  for (int p = 0; p < Panels; ++p) to[p] = sums + p * panels.sums_apart;
+  // or compilers keep totals in registers that are not there, and an address of each in memory
+  auto const forget = [&]() __attribute__((always_inline)) {
+    FINEGRAIN_UNROLL
+    for (int p = 0; p < Panels; ++p) asm("" : "+r"(to[p]));
+  };
+  auto const place = [&](int r, int j) __attribute__((always_inline)) {
+    return to[j / vectors] + r * panel_width + j % vectors * lanes;
+  };
   auto const each = [&](auto const& f) __attribute__((always_inline)) {
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
       FINEGRAIN_UNROLL
-      for (int j = 0; j < width; ++j)
-        f(r, j, sums + j / vectors * panels.sums_apart + r * panel_width + j % vectors * lanes);
+      for (int j = 0; j < width; ++j) f(r, j);
     }
   };
+  forget();
+  [[maybe_unused]] vec totals[Rows][width];
   if constexpr (held)
-    each([&](int r, int j, float* at) __attribute__((always_inline)) { totals[r][j] = load(at); });
+    each([&](int r, int j) __attribute__((always_inline)) { totals[r][j] = load(place(r, j)); });
   for (; units > 0; units -= block) {
     vec sum[Rows][width];
-    each([&](int r, int j, float*) __attribute__((always_inline)) {
+    each([&](int r, int j) __attribute__((always_inline)) {
       sum[r][j] = Integers<P> ? every_lane<F>(blocks[r]) : vec{};
     });
     add_stretch<F, in_strips, Height>(strip, std::min(units, block), panels.first, panels.apart,
                                       sum, next);
     vec by[vectors] = {vec{} + 1.0f, vec{} + 1.0f};
     if (scales) by[0] = load(scales), by[1] = load(scales + lanes), scales += panel_width;
-    if constexpr (!held) asm("" : "+r"(sums));
-    each([&](int r, int j, float* at) __attribute__((always_inline)) {
-      vec total = held ? totals[r][j] : load(at);
-      if constexpr (Integers<F>)
-        unit<F>::add_scaled(sum[r][j], blocks[Height + r], by[j % vectors], total);
-      else
-        add_product(sum[r][j], by[j % vectors], total);
-      if constexpr (held)
-        totals[r][j] = total;
-      else
-        store(at, total);
-    });
+    if constexpr (!held) forget();
+    FINEGRAIN_UNROLL
+    for (int r = 0; r < Rows; ++r) {
+      // read once: for all that compilers know, totals are stored in its place
+      [[maybe_unused]] vec const scale = Integers<F> ? broadcast(blocks[Height + r]) : vec{};
+      FINEGRAIN_UNROLL
+      for (int j = 0; j < width; ++j) {
+        vec total = held ? totals[r][j] : load(place(r, j));
+        if constexpr (Integers<F>)
+          unit<F>::add_scaled(sum[r][j], scale, by[j % vectors], total);
+        else
+          add_product(sum[r][j], by[j % vectors], total);
+        if constexpr (held)
+          totals[r][j] = total;
+        else
+          store(place(r, j), total);
+      }
+    }
     if constexpr (Integers<P>) blocks += unit<P>::block_floats * Height;
   }
   if constexpr (held)
-    each([&](int r, int j, float* at) __attribute__((always_inline)) { store(at, totals[r][j]); });
+    each([&](int r, int j) __attribute__((always_inline)) { store(place(r, j), totals[r][j]); });
 }
 
 /// The same of all rows: of two tiles one after the other, or in turns.
