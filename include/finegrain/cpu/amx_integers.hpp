@@ -48,7 +48,8 @@ requires(Integers<F>) struct scaled_matrix_tile<F> {
   /// Sums leave while the next ones are multiplied, and those of a block become floats then.
   template <Flow Next>
   void operator()(float const* strip, float const* blocks, std::int64_t units, std::int64_t,
-                  float const* panel, float const* scales, float* sums, Next& next) const {
+                  panels_abreast const& panels, float* sums, Next& next) const {
+    float const *panel = panels.first, *scales = panels.scales;
     // If it has room, where sums are not by the last 12 bits of addresses: what is stored at one,
     // loads of others that have the same bits wait for.
     alignas(4096) float room[(number::block_sums + 1) * sums_size];

@@ -167,7 +167,8 @@ struct scaled_matrix_tile<format::bf16> : amx_tile {
 
   template <Flow Next>
   void operator()(float const* strip, float const*, std::int64_t units, std::int64_t block,
-                  float const* panel, float const* scales, float* sums, Next& next) const {
+                  panels_abreast const& panels, float* sums, Next& next) const {
+    float const *panel = panels.first, *scales = panels.scales;
     alignas(64) float room[2][2 * high * panel_width];
     float *mine = room[0], *last = nullptr;
     auto const scale = [&](float const* block_sums) {

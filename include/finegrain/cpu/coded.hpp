@@ -24,9 +24,11 @@ struct coded_matrix {
 
   std::byte const* data;
   code_layout<F> layout;
-  float* room;  // right_room numbers: a decoded panel, and its scales
+  float* room;  // right_room numbers: decoded panels, and their scales
 
-  static constexpr std::int64_t pass(int, std::int64_t) { return block_depth<products>; }
+  static constexpr std::int64_t pass(int rows, std::int64_t) {
+    return rows <= few ? depth : block_depth<products>;
+  }
   static constexpr int abreast(int rows) {
     return by_operand<F> && rows <= 2 ? enough_panels(rows) : panels_for<products>(rows);
   }
@@ -35,9 +37,8 @@ struct coded_matrix {
            piece const& then) const {
     std::byte const* const panel = data + now.panel * layout.panel_bytes();
     if (a.rows() <= few) {
-      few_rows(
-          a, now, count, panel, sums,
-          std::make_integer_sequence<int, std::min({few, tile_rows, strips<products>::most})>());
+      few_rows(a, now, count, panel, sums,
+               std::make_integer_sequence<int, std::min(few, tile_rows)>());
     } else if constexpr (few < any_rows) {
       constexpr std::int64_t unit_bytes = code_layout<F>::step_bytes / step_units<F>;
       fetching<decoded>(
@@ -60,7 +61,7 @@ struct coded_matrix {
   static constexpr int few = [] {
     if constexpr (integers) return unit<products>::few;
     if constexpr (unit<products>::deep > 1) return 0;
-    return by_operand<F> ? tile_rows : 4;
+    return by_operand<F> ? std::min(tile_rows, strip_rows<products>) : 4;
   }();
   /// What codes are decoded to: units; words, of two units each; or floats, `parts` for a unit,
   /// where a product would take it apart.
@@ -105,25 +106,30 @@ struct coded_matrix {
     });
   }
 
-  /// The same of up to decoded_units, for all tiles. Panels side by side are words where they stand.
+  /// The same of up to decoded_units, for all tiles.
   template <Flow Next>
   void more_rows(strips<products> const& a, piece const& now, int count, std::byte const* panel,
                  float* sums, Next& next) const {
-    static_assert(tile_panels<products> == 1 || (words && code::bits == 8 && code::block == 0));
     constexpr int n = step_units<F>;
+    constexpr std::int64_t size = panel_rows(decoded_units) * panel_width;
+    static_assert(tile_panels<products> * size <= depth * panel_width);
     bool const there = are_words(now.units);
-    if (!there) decode(panel, now.k / n, (now.k + now.units) / n);
+    for (int i = 0; !there && i < count; ++i)
+      decode(panel + i * layout.panel_bytes(), now.k / n, (now.k + now.units) / n, room + i * size,
+             scales() + i * scales_apart);
     if constexpr (block_units == 0) {
+      static_assert(tile_panels<products> == 1);
       a.template multiply<decoded>(panel_rows(now.units), {room},
                                    now.k == 0 ? sink::fresh : sink::go_on, sums, next);
     } else {
       if (now.k == 0) std::fill_n(sums, count * a.rows() * panel_width, 0.0f);
-      float const* const words_there =
-          reinterpret_cast<float const*>(panel + layout.step_at(now.k / n));
-      a.template multiply_scaled<decoded>(
-          tile_units(now.units), panel_rows(block_units),
-          {there ? words_there : room, count, layout.panel_bytes() / 4},
-          code::block == 0 ? nullptr : scales(), sums, next);
+      panels_abreast b{room, count, size, 0, code::block > 0 ? scales() : nullptr, scales_apart};
+      if (there) {
+        b.first = reinterpret_cast<float const*>(panel + layout.step_at(now.k / n));
+        b.apart = layout.panel_bytes() / 4;
+      }
+      a.template multiply_scaled<decoded>(tile_units(now.units), panel_rows(block_units), b, sums,
+                                          next);
     }
   }
   /// Whether codes are words where they stand: of 8 bits, with no scales among them. Registers for
@@ -135,12 +141,10 @@ struct coded_matrix {
     return false;
   }
   /// Steps [begin, end) as a product takes them, and their blocks' scales.
-  FINEGRAIN_ONE_COPY void decode(std::byte const* panel, std::int64_t begin,
-                                 std::int64_t end) const {
+  FINEGRAIN_ONE_COPY void decode(std::byte const* panel, std::int64_t begin, std::int64_t end,
+                                 float* to, float* to_scales) const {
     constexpr int rows = static_cast<int>(panel_rows(step_units<F>));
     [[maybe_unused]] decoder<F> const tables;
-    float* to = room;
-    float* to_scales = scales();
     for (std::int64_t s = begin; s < end;) {
       std::int64_t const b = s / layout.block_steps();
       std::int64_t const stop = std::min(end, (b + 1) * layout.block_steps());
@@ -173,6 +177,7 @@ struct coded_matrix {
     }
   }
   float* scales() const { return room + depth * panel_width; }
+  static constexpr std::int64_t scales_apart = depth / 16 / tile_panels<products> * panel_width;
 
   /// Products with codes whose scale is one for all of k.
   void scale(std::byte const* panel, int rows, float* sums) const {

@@ -56,6 +56,21 @@ constexpr std::int64_t kept_units(std::int64_t width, format kept) {
   return 2 * ceil_div(width, 32 / bits(kept));
 }
 
+/// The least and the most of of<F>() of all formats that products are in.
+template <class Of>
+constexpr auto of_products(Of const& of) {
+  struct bounds {
+    std::int64_t least, most;
+  };
+  auto const all = {of.template operator()<format::f32>(),
+                    of.template operator()<format::bf16>(),
+                    of.template operator()<simd::codec<format::fp8>::products>(),
+                    of.template operator()<simd::codec<format::int8>::products>(),
+                    of.template operator()<simd::codec<format::int8_block>::products>(),
+                    of.template operator()<simd::codec<format::int4>::products>()};
+  return bounds{std::min(all), std::max(all)};
+}
+
 /// Memory of each worker while experts run: rows of A, an expert's hidden rows and a block of B
 /// forward; sums, or all of a weight gradient's B, backward.
 struct expert_room {
@@ -74,21 +89,11 @@ struct expert_room {
 
   constexpr std::int64_t size() const { return std::max(left + hidden + simd::right_room, sums); }
   static constexpr std::int64_t rows(std::int64_t tokens, std::int64_t K) {
-    std::int64_t const most =
-        most_of([&]<format F>() { return simd::left_rows<F>::size(tokens, K); });
-    return ceil_div(most, simd::line) * simd::line;  // what follows begins with a cache line
+    auto const all = of_products([&]<format F>() { return simd::left_rows<F>::size(tokens, K); });
+    return ceil_div(all.most, simd::line) * simd::line;  // what follows begins with a cache line
   }
   static constexpr std::int64_t rounded_size(std::int64_t K) {
-    return most_of([&]<format F>() { return simd::rounded_rows<F>::size(K); });
-  }
-  /// The most that size<F>() says of formats that products are in.
-  template <class Size>
-  static constexpr std::int64_t most_of(Size const& size) {
-    return std::max({size.template operator()<format::f32>(),
-                     size.template operator()<format::bf16>(),
-                     size.template operator()<simd::codec<format::int8>::products>(),
-                     size.template operator()<simd::codec<format::int8_block>::products>(),
-                     size.template operator()<simd::codec<format::int4>::products>()});
+    return of_products([&]<format F>() { return simd::rounded_rows<F>::size(K); }).most;
   }
   float* left_of(int worker) const { return data + worker * size(); }
   float* hidden_of(int worker) const { return left_of(worker) + left; }
@@ -107,9 +112,8 @@ constexpr std::int64_t weight_parts(std::int64_t width) {
 }
 /// Tasks that there can be at a time, for any routing.
 constexpr std::int64_t most_tasks(std::int64_t slots, std::int64_t experts, int workers) {
-  constexpr int fewest = std::min(
-      {strip_rows<format::f32>, strip_rows<format::bf16>, strip_rows<codec<format::int8>::products>,
-       strip_rows<codec<format::int8_block>::products>, strip_rows<codec<format::int4>::products>});
+  constexpr std::int64_t fewest =
+      of_products([]<format F>() { return std::int64_t{strip_rows<F>}; }).least;
   return slots / fewest + 3 * experts + tasks_a_worker * std::int64_t{workers};
 }
 

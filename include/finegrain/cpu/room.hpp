@@ -34,7 +34,7 @@ inline constexpr int tile_panels = [] {
   if constexpr (Integers<F>)
     return scarce_loads && byte_products && unit<F>::few < any_rows ? 2 : 1;
   else
-    return scarce_loads && unit<F>::parts == 1 ? 2 : 1;
+    return scarce_loads && (unit<F>::parts == 1 || F == format::fp8) ? 2 : 1;  // fp8's are floats
 }();
 /// Units of k at a time of weights that are packed ahead, and of rows of B: a piece of a tile's panels stays
 /// in L1. Weights that are turned over are read in rows of `depth`.
@@ -83,11 +83,14 @@ enum class sink {
 struct tile_step {
   std::int64_t rows, panel, sums;
 };
-/// Panels side by side, `apart` numbers from one to the next, and so are their sums.
+/// Panels side by side, `apart` numbers from one to the next, and so are their sums, and the scales of their
+/// blocks if they have any.
 struct panels_abreast {
   float const* first;
   int count = 1;
   std::int64_t apart = 0, sums_apart = 0;
+  float const* scales = nullptr;
+  std::int64_t scales_apart = 0;
 };
 
 }  // namespace simd

@@ -209,15 +209,14 @@ class strips {
       done += count * tiles_of<F>(height);
     });
   }
-  /// The same of blocks of so many units, each of which has scales, if one panel's have any; added to the
-  /// sums.
+  /// The same of blocks of so many units, each of which may have scales; added to the sums.
   template <format Of, Flow Next>
-  void multiply_scaled(std::int64_t units, std::int64_t block, panels_abreast panels,
-                       float const* scales, float* sums, Next& next) const {
+  void multiply_scaled(std::int64_t units, std::int64_t block, panels_abreast panels, float* sums,
+                       Next& next) const {
     panels.sums_apart = rows_ * panel_width;
     each_height([&](int first, int count, int height) {
       scaled_tiles<Of, F>(height, at(first, height), blocks_at(first, height), units, block, panels,
-                          scales, sums + top(first) * panel_width, step(height), count, next);
+                          sums + top(first) * panel_width, step(height), count, next);
     });
   }
 

@@ -235,8 +235,7 @@ void tile_abreast(float const* strip, std::int64_t units, float const* panel, st
 template <format F, format P, int Height, int Rows, int Panels, class Next>
 FINEGRAIN_INLINE void add_scaled_blocks(float const* strip, [[maybe_unused]] float const* blocks,
                                         std::int64_t units, std::int64_t block,
-                                        panels_abreast panels, float const* scales, float* sums,
-                                        Next& next) {
+                                        panels_abreast panels, float* sums, Next& next) {
   constexpr int width = Panels * vectors;
   constexpr bool held = totals_are_held<F>(Rows * width);
   float* to[Panels];
@@ -267,8 +266,13 @@ FINEGRAIN_INLINE void add_scaled_blocks(float const* strip, [[maybe_unused]] flo
     });
     add_stretch<F, in_strips, Height>(strip, std::min(units, block), panels.first, panels.apart,
                                       sum, next);
-    vec by[vectors] = {vec{} + 1.0f, vec{} + 1.0f};
-    if (scales) by[0] = load(scales), by[1] = load(scales + lanes), scales += panel_width;
+    vec by[width];
+    FINEGRAIN_UNROLL
+    for (int j = 0; j < width; ++j)
+      by[j] = panels.scales
+                  ? load(panels.scales + j / vectors * panels.scales_apart + j % vectors * lanes)
+                  : vec{} + 1.0f;
+    if (panels.scales) panels.scales += panel_width;
     if constexpr (!held) forget();
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
@@ -278,9 +282,9 @@ FINEGRAIN_INLINE void add_scaled_blocks(float const* strip, [[maybe_unused]] flo
       for (int j = 0; j < width; ++j) {
         vec total = held ? totals[r][j] : load(place(r, j));
         if constexpr (Integers<F>)
-          unit<F>::add_scaled(sum[r][j], scale, by[j % vectors], total);
+          unit<F>::add_scaled(sum[r][j], scale, by[j], total);
         else
-          add_product(sum[r][j], by[j % vectors], total);
+          add_product(sum[r][j], by[j], total);
         if constexpr (held)
           totals[r][j] = total;
         else
@@ -296,13 +300,12 @@ FINEGRAIN_INLINE void add_scaled_blocks(float const* strip, [[maybe_unused]] flo
 /// The same of all rows: of two tiles one after the other, or in turns.
 template <format F, format P, int Panels, int Height, Flow Next>
 void scaled_tile(float const* strip, [[maybe_unused]] float const* blocks, std::int64_t units,
-                 std::int64_t block, panels_abreast panels, float const* scales, float* sums,
-                 Next& next) {
+                 std::int64_t block, panels_abreast panels, float* sums, Next& next) {
   Next mine = next;
   auto const add = [&]<int Rows>(int row, std::int64_t some, auto& meanwhile)
       __attribute__((always_inline)) {
     add_scaled_blocks<F, P, Height, Rows, Panels>(strip + row, blocks + row, some, block, panels,
-                                                  scales, sums + row * panel_width, meanwhile);
+                                                  sums + row * panel_width, meanwhile);
   };
   if constexpr (Height > tile_height<P>) {
     constexpr int first = (Height + 1) / 2;
@@ -318,7 +321,7 @@ void scaled_tile(float const* strip, [[maybe_unused]] float const* blocks, std::
       strip += turn * block * Height;
       panels.first += turn * block * panel_width;
       blocks += turn * unit<F>::block_floats * Height;
-      if (scales) scales += turn * panel_width;
+      if (panels.scales) panels.scales += turn * panel_width;
     }
   } else {
     add.template operator()<Height>(0, units, mine);
@@ -328,23 +331,23 @@ void scaled_tile(float const* strip, [[maybe_unused]] float const* blocks, std::
 /// `count` of them one after the other.
 template <format F, format P, Flow Next>
 void scaled_tiles(int rows, float const* strip, float const* blocks, std::int64_t units,
-                  std::int64_t block, panels_abreast panels, float const* scales, float* sums,
-                  tile_step step, int count, Next& next) {
-  auto const each = [&](auto const& run, auto const& b) {
+                  std::int64_t block, panels_abreast panels, float* sums, tile_step step, int count,
+                  Next& next) {
+  auto const each = [&](auto const& run) {
     for (; count > 0; --count, strip += step.rows, blocks += step.rows, sums += step.sums)
-      run(strip, blocks, units, block, b, scales, sums, next);
+      run(strip, blocks, units, block, panels, sums, next);
   };
   if constexpr (in_matrices<F>) {
-    each(scaled_matrix_tile<F>(rows), panels.first);
+    each(scaled_matrix_tile<F>(rows));
   } else {
     using function = void (*)(float const*, float const*, std::int64_t, std::int64_t,
-                              panels_abreast, float const*, float*, Next&);
+                              panels_abreast, float*, Next&);
     auto const run = [&]<int Panels>() {
       static constexpr auto height = []<int... R>(std::integer_sequence<int, R...>) {
         return std::array<function, strip_rows<P>>{scaled_tile<F, P, Panels, R + 1, Next>...};
       }
       (std::make_integer_sequence<int, strip_rows<P>>());
-      each(height[static_cast<std::size_t>(rows - 1)], panels);
+      each(height[static_cast<std::size_t>(rows - 1)]);
     };
     if constexpr (1 < tile_panels<P>)
       if (panels.count > 1) return run.template operator()<tile_panels<P>>();
