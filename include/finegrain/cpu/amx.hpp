@@ -79,8 +79,7 @@ inline void require_matrix_registers() {
     throw error(
         "products of bf16 and of quantised weights are compiled for AMX here, whose registers the "
         "system does not give this process: compile with -mno-amx-tile, or choose an instruction "
-        "set "
-        "when the program runs");
+        "set when the program runs");
 #endif
 }
 

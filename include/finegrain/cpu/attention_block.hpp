@@ -218,7 +218,7 @@ void attention_block_backward(cpu const& on, heads shape, attention_form const& 
   };
   bool const in_rows = by_rows(T, w.input);
   if (normed || !in_rows) turn(on, b, {}, turned, -1, t.dq, t.dk);
-  if (normed) {  // their gains' gradients are of what norms' gradients then take the place of
+  if (normed) {  // in place: a gain's gradient is made of dy before dx takes its place
     auto const back = [&](int i, matrix<float const> from, float const* rms) {
       std::int64_t const width = w.norm[i].cols;
       rmsnorm_backward(on, rows_of(from, width), w.norm[i], rms, rows_of(made[i], width),

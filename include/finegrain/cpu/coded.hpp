@@ -214,11 +214,12 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
     return one;
   }
 
-  /// Panels whose rows may share scales.
+  /// How many panels must be packed by one task: those whose rows may share scales.
   constexpr std::int64_t together() const {
     return std::max<std::int64_t>(1, code::outputs / width());
   }
-  /// Vector j of panels [p, last), these, of matrix i, from weights (rows, cols).
+  /// Packs weights w (rows, cols) as vector j of the panels [p, last) of matrix i. They are together()
+  /// panels, or as many as are left.
   void pack(finegrain::matrix<float const> w, int j, std::int64_t i, std::int64_t p,
             std::int64_t last) const {
     auto const at = layout();

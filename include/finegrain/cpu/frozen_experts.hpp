@@ -39,8 +39,8 @@ struct frozen_experts {
   constexpr std::int64_t stack_size() const {
     return detail::padded(down.count * down.rows * down.cols);
   }
-  /// A matrix for each thread, which files are read by, up to 256 MB; and of small ones as many as are
-  /// worth a loop.
+  /// Some matrices at a time are read, of a file one by each thread, and then packed: as many as there are
+  /// threads, up to 256 MB; and more small ones, so that the threads are worth starting.
   template <class W>
   static void fill(cpu const& on, simd::panels<F> const& to, W const& w, int side) {
     constexpr std::int64_t few = 1 << 22, many = 1 << 26;  // numbers

@@ -8,7 +8,8 @@ namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 namespace simd {
 
-/// Numbers along k whose units come together: of two numbers as many as codes come at a time, or vectors.
+/// A row is filled up with zeros to a multiple of so many numbers along k, unless all is f32: to whole vectors,
+/// to the steps of codes, of which the longest has 8 numbers, and to what a tile takes at a time.
 template <format F>
 constexpr std::int64_t k_multiple() {
   return F == format::f32 ? 1 : std::max({lanes, 8, unit<F>::numbers * unit<F>::deep});
@@ -24,8 +25,9 @@ struct piece {
   std::int64_t panel = 0, k = 0, units = 0;
 };
 
-/// sums(rows, panel_width) = a . so much of `count` panels of B from now.panel on, or += where now.k is
-/// not 0; a begins at now.k. Behind it no units follow if it is the `last`, and `then` is multiplied. B has
+/// sums (panel, row, column) = a . the piece `now` of B, and the same units of the count - 1 panels behind
+/// it; or +=, where now.k is not 0. a begins at unit now.k. It is the `last` if no units of these panels are
+/// multiplied later; `then` is the piece that is multiplied next. B has
 ///
 ///   pass(rows, panel)                units of the panel that all rows meet before the next
 ///   abreast(rows)                    panels that are multiplied side by side

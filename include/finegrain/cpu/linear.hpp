@@ -48,7 +48,7 @@ void multiply_group(cpu const& on, matrix<float const> a, B const& b, std::int64
   });
 }
 
-/// y (T, N) = or += rows (T, K) . B: a task is a block of rows and columns.
+/// y (T, N) = or += x (T, K) . B: a task is a block of rows and columns.
 template <class B>
 void multiply_all(cpu const& on, matrix<float const> x, B const& b, matrix<float> y,
                   gradients mode) {

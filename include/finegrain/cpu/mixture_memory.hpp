@@ -61,9 +61,9 @@ struct frozen_layer : layer_weights<float const> {
 struct mixture_saved {
   finegrain::routing<float> routing;
   finegrain::dispatched dispatched;
-  matrix<float> gate_up,
-      shared_gate_up;    // (pairs, kept_units(F)), (T, kept_units(S F)), in training
-  float* shared_weight;  // (T) with a shared gate or scale
+  matrix<float> gate_up;         // (pairs, kept_units(F)), in training
+  matrix<float> shared_gate_up;  // (T, kept_units(S F)), in training
+  float* shared_weight;          // (T) with a shared gate or scale
 
   constexpr mixture_saved(arena& memory, extent e, config const& c, mixture_parts parts)
       : routing(memory, parts.routed ? e : extent{0, e.workers, e.training}, c),

@@ -16,7 +16,8 @@ namespace simd {
 
 inline constexpr std::int64_t norm_rows = 16;  // a task's
 
-/// sum of f(c, n) over vectors of n lanes at c, the last one of fewer.
+/// The sum of f(at) over the vectors of some columns: at(p) is a vector's part of row p, with zeros behind
+/// the last column.
 template <class F>
 FINEGRAIN_INLINE float sum_over(std::int64_t cols, F&& f) {
   vec sum{};

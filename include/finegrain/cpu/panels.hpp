@@ -38,10 +38,10 @@ struct packed_matrix {
   float const* data;
   std::int64_t units;  // of k in all
 
-  /// Longer registers take longer pieces, of one length: during each the next is fetched. Of panels side by
-  /// side a piece stays in the first-level cache. Registers for matrices read B and A from the second in
-  /// time; when more than two strips do, a piece of B that stays in the first leaves room for what comes
-  /// from memory.
+  /// Where there are 32 registers pieces are longer, and of one length, since the next one is fetched during
+  /// each. A piece of panels side by side stays in the first-level cache. Registers for matrices read A and B
+  /// from the second-level cache in time, and take a panel as one piece; but for more than two strips pieces
+  /// of B stay in the first, which leaves room for what comes from memory.
   std::int64_t pass(int rows, std::int64_t) const {
     if (unit<F>::deep > 1 && rows > 2 * strips<F>::most) return depth;
     if (unit<F>::deep > 1) return std::max<std::int64_t>(units, 1);
@@ -103,9 +103,9 @@ struct panels : panel_shape {
                    int sides = 1)
       : panel_shape{count, rows, cols, sides}, data(memory.take<float>(count * matrix_size())) {}
 
-  /// Panels of the rows that must be packed together, and a vector's of panels [p, last) of matrix i, from
-  /// weights (rows, cols).
+  /// How many panels must be packed by one task.
   static constexpr std::int64_t together() { return 1; }
+  /// Packs weights w (rows, cols) as vector j of the panels [p, last) of matrix i.
   void pack(finegrain::matrix<float const> w, int j, std::int64_t i, std::int64_t p,
             std::int64_t last) const {
     std::int64_t const there = ceil_div(cols, unit<F>::numbers), units = units_of<F>(cols);

@@ -27,8 +27,9 @@ inline constexpr int tile_rows = registers == 32 ? 14 : 6;  // sums, B and one o
 /// little else to do in one, and scarce loads none to spare.
 inline constexpr int together = registers == 16 || scarce_loads ? 4 : 1;
 inline constexpr int depth = 256;  // k's at a time: a panel and a tile's rows stay in L1
-/// Panels side by side in a strip's tiles: where loads are scarce, six rows of two panels take ten for 24
-/// multiply-adds, 14 of one 16 for 28, of what stands as it is multiplied.
+/// Panels side by side in a strip's tiles. Where loads are scarce there are two, if numbers are multiplied as
+/// they stand in memory: six rows of two panels load ten vectors for 24 multiply-adds, where 14 rows of one
+/// panel load 16 for 28.
 template <format F>
 inline constexpr int tile_panels = [] {
   if constexpr (Integers<F>)
@@ -83,8 +84,8 @@ enum class sink {
 struct tile_step {
   std::int64_t rows, panel, sums;
 };
-/// Panels side by side, `apart` numbers from one to the next, and so are their sums, and the scales of their
-/// blocks if they have any.
+/// Panels side by side: a panel begins `apart` numbers behind the one before it, its sums begin `sums_apart`
+/// behind that one's, and so do its blocks' scales, if they have any.
 struct panels_abreast {
   float const* first;
   int count = 1;

@@ -24,7 +24,7 @@ namespace simd {
 
 inline constexpr std::int64_t route_rows = 32;
 
-/// f(vector at c, lanes that count) stored back, for every c.
+/// x = f(x) for n numbers, vector by vector; the last one's lanes behind them are 0, and are not stored.
 template <class F>
 FINEGRAIN_INLINE void map(float* x, std::int64_t n, F&& f) {
   std::int64_t c = 0;

@@ -187,8 +187,8 @@ FINEGRAIN_INLINE void transpose(vec (&row)[lanes]) {
   detail::transpose_by_4<Rows>(row);
   detail::exchange<4, Rows>(row);
 }
-/// f<Rows>() with the rows that n are transposed as: of 16, half as many are half the work. Vectors of 8 are
-/// put together of halves as they are loaded.
+/// f<Rows>() with the `Rows` to transpose for n rows: of 16 lanes half as many where that is enough, for half
+/// the work. Of 8 it would save little: those vectors are put together of halves as they are loaded.
 template <class Function>
 FINEGRAIN_INLINE void as_rows(int n, Function const& f) {
   if constexpr (lanes == 16)

@@ -1,7 +1,7 @@
 // strips: rows of A as many at a time as a tile has, or two, unit by unit, and tiles that run along them.
 //
 // A strip is read from end to end, as a panel is, and one call runs many tiles. Calls, and rows that
-// lie apart, took a fifth of a sum of 48 products.
+// lie apart, took a fifth of the time of a sum of 48 products.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -55,9 +55,9 @@ struct linear : stage<In, Out> {
   };
 };
 
-/// Causal self-attention with rotary positions (half-split, unless Form says adjacent): Heads query heads of HeadDim numbers (an
-/// equal part of D, unless it is given) share KvHeads key and value heads. Biases, norms of queries
-/// and keys, and by how much positions turn are as Form says.
+/// Causal self-attention with rotary positions (half-split, unless Form says adjacent): Heads query
+/// heads of HeadDim numbers (an equal part of D, unless it is given) share KvHeads key and value heads.
+/// Biases, norms of queries and keys, and by how much positions turn are as Form says.
 template <int D, int Heads, int KvHeads = Heads,
           int HeadDim = Heads == 0 || D % Heads != 0 ? 0 : D / Heads,
           attention_form Form = attention_form{}>

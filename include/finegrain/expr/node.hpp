@@ -44,8 +44,8 @@ constexpr bool is_trained(role r) {
 /// The width of an input that is token ids, not numbers: they come with the batch.
 inline constexpr int ids = 0;
 
-/// Base of a stage, In numbers a token in, Out out. A stage of your own derives from it, hides
-/// what it has of its own (weights, flops, cache, name), and gets a plan for each executor.
+/// Base of a stage, In numbers a token in, Out out. A stage of your own derives from it, hides those of
+/// the members below that it has of its own, and gets a plan for each executor.
 template <int In, int Out = In>
 struct stage : node {
   static constexpr int in = In, out = Out;

@@ -24,11 +24,10 @@ struct routed_experts<C, Router> : stage<C.hidden> {
                 "mixture<C, Router>: the router must produce a logit for each routed expert");
   static_assert(!detail::has_router<Router>(),
                 "mixture<C, Router>: the router can hold no mixture: a layer writes one report");
-  static_assert(C.has_router() && C.cosine == 0 && !C.jitter && !C.noisy &&
-                    C.precision == precision::f32,
-                "mixture<C, Router>: uniform, selection::given, cosine, jitter, noisy and "
-                "precision say how a config's "
-                "router makes logits; one of your own takes its place");
+  static_assert(
+      C.has_router() && C.cosine == 0 && !C.jitter && !C.noisy && C.precision == precision::f32,
+      "mixture<C, Router>: uniform, selection::given, cosine, jitter, noisy and precision "
+      "say how a config's router makes logits; one of your own takes its place");
   static constexpr char const* name = "routed_experts";
   static constexpr config layer = C;
   template <class T>
