@@ -40,27 +40,16 @@ constexpr weight_count count_weights() {
 
 /// Calls f(leaf) for every leaf stage below E, in the order of the forward pass, and f.end_residual(),
 /// if there is such a function, behind those of a residual.
-template <class E>
+template <Expr E>
 struct leaves {
   template <class F>
   static constexpr void visit(F&& f) {
-    f(E{});
+    if constexpr (is_stage<E>)
+      f(E{});
+    else
+      each_part(parts<E>, [&]<Expr A>(A) { leaves<A>::visit(f); });
   }
 };
-template <Named E>
-struct leaves<E> : leaves<inner_t<E>> {};
-template <Expr A, Expr B>
-struct leaves_of_two {
-  template <class F>
-  static constexpr void visit(F&& f) {
-    leaves<A>::visit(f);
-    leaves<B>::visit(f);
-  }
-};
-template <Expr A, Expr B>
-struct leaves<then<A, B>> : leaves_of_two<A, B> {};
-template <Expr A, Expr B>
-struct leaves<sum<A, B>> : leaves_of_two<A, B> {};
 /// What a blend is mixed by: a linear stage, but for what a frozen network makes of one.
 template <int In>
 struct mix : linear<In, 2> {};
@@ -69,7 +58,8 @@ struct leaves<blended<A, B>> {
   template <class F>
   static constexpr void visit(F&& f) {
     f(mix<in_width<A>()>{});
-    leaves_of_two<A, B>::visit(f);
+    leaves<A>::visit(f);
+    leaves<B>::visit(f);
   }
 };
 template <Expr A>
