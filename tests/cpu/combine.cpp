@@ -1,6 +1,7 @@
 // Combine: sums in a fixed order.
 // SPDX-License-Identifier: Apache-2.0
 #include <finegrain/cpu/combine.hpp>
+#include <finegrain/cpu/dispatch.hpp>
 
 #include "../catch.hpp"
 #include "layer.hpp"

@@ -6,7 +6,7 @@
 
 #include "../base/matrix.hpp"
 #include "../plan/plan.hpp"
-#include "dispatch.hpp"
+#include "executor.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {

@@ -8,7 +8,6 @@
 #include "../plan/kv_cache.hpp"
 #include "../plan/rotary.hpp"
 #include "executor.hpp"
-#include "operands.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
