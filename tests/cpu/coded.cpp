@@ -374,7 +374,7 @@ TEMPLATE_TEST_CASE_SIG("a worker has room for the rows of every format", "", EVE
   int small = 0;
   for (std::int64_t K = 1; K < 40000; K += 7)
     for (std::int64_t const T : {1, 7, 10, 13, 96, 1000})
-      small += fg::expert_room::rows(T, K) < left::size(T, K);
+      small += fg::expert_room::rows_size(T, K) < left::size(T, K);
   CHECK(small == 0);
 }
 

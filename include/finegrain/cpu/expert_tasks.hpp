@@ -40,9 +40,9 @@ struct expert_group {
   }
 };
 
+enum class expert_weight : std::int32_t { gate, up, down };
 /// A block of one expert's slots and a range of panels; or all its slots, and a range of outputs of the
 /// weight whose gradient they make.
-enum class expert_weight : std::int32_t { gate, up, down };
 struct expert_task {
   std::int32_t group, expert;
   std::int64_t first, rows;  // slots
@@ -76,19 +76,20 @@ constexpr auto of_products(Of const& of) {
 struct expert_room {
   std::int64_t left = 0, hidden = 0, sums = 0;  // numbers
   matrix<float> rounded = {};                   // (T, size of a rounded row)
-  static_assert(simd::depth >= simd::block_rows);
   float* data = nullptr;
+  static_assert(simd::depth >= simd::block_rows,
+                "sums must hold block_rows rows of D or F sums, too");
 
   constexpr expert_room() = default;
   constexpr expert_room(arena& memory, extent e, std::int64_t D, std::int64_t F)
-      : left(rows(e.tokens, std::max(D, F))),
-        hidden(rows(e.tokens, F)),
+      : left(rows_size(e.tokens, std::max(D, F))),
+        hidden(rows_size(e.tokens, F)),
         sums(e.training ? simd::depth * (std::max(D, F) + simd::panel_width) : 0),
         rounded(memory.matrix<float>(e.training ? 0 : e.tokens, rounded_size(D))),
         data(memory.take<float>(e.workers * size())) {}
 
   constexpr std::int64_t size() const { return std::max(left + hidden + simd::right_room, sums); }
-  static constexpr std::int64_t rows(std::int64_t tokens, std::int64_t K) {
+  static constexpr std::int64_t rows_size(std::int64_t tokens, std::int64_t K) {
     auto const all = of_products([&]<format F>() { return simd::left_rows<F>::size(tokens, K); });
     return ceil_div(all.most, simd::line) * simd::line;  // what follows begins with a cache line
   }
@@ -152,9 +153,9 @@ inline std::int64_t outer_panels(expert_group const& g) {
 
 /// Cuts the experts' slots into blocks of at most `most` rows. The `panels(group)` of each are cut, at
 /// multiples of `step`, so that no task has much more than its share. What a task computes does not
-/// depend on how it was cut, and so neither on the number of workers. With `cut_by`, takes only blocks
-/// whose inner panels are cut where that is the share, into half as many: each packs its rows again.
-/// Returns how many tasks there are.
+/// depend on how it was cut, and so neither on the number of workers. `cut_by` is the share by which inner
+/// panels were cut before: with it, only blocks that were cut then are taken, and are cut into half as many
+/// pieces, since each piece packs its rows again. Returns how many tasks there are.
 FINEGRAIN_LAZY inline std::int64_t list_tasks(std::span<expert_group const> groups,
                                               std::int64_t most, int workers, std::int64_t step,
                                               std::int64_t (*panels)(expert_group const&),
