@@ -65,10 +65,10 @@ FINEGRAIN_INLINE void transpose(float const* const* from, std::int64_t rows, std
   for (std::int64_t c = 0; c < cols; ++c) store(to + c * stride, columns[c]);
 }
 
-/// What is to be fetched of rows in bf16, as of numbers.
+/// What is to be fetched of rows in bf16, in floats: half as many.
 inline ahead halves_ahead(bf16 const* first, std::int64_t stride, std::int64_t rows,
                           std::int64_t length) {
-  return {reinterpret_cast<float const*>(first), stride / 2, rows, length};
+  return {reinterpret_cast<float const*>(first), stride / 2, rows, length / 2};
 }
 
 /// A vector's columns of a panel, from up to `lanes` rows of `count` numbers each, N: units of k, one
@@ -177,7 +177,7 @@ struct transposed {
     std::int64_t const w = panel * width() + begin - j * (all / 2);
     std::int64_t const rows = std::min(end - begin, first.rows - w);
     if (bf16 const* const rounded = side(j).rounded)
-      return halves_ahead(rounded + w * first.stride + k0, first.stride, rows, count / 2);
+      return halves_ahead(rounded + w * first.stride + k0, first.stride, rows, count);
     return {side(j).row(w) + k0, first.stride, rows, count};
   }
 
@@ -259,11 +259,10 @@ struct straight {
     std::int64_t const begin = first_panel * panel_width, k = k0 + count * part / parts;
     row_list const& list = k < split ? first : second;
     if (list.index) return {};
-    if (copied())
-      return halves_ahead(row<bf16>(k) + begin, list.stride, k0 + count * (part + 1) / parts - k,
-                          (std::min(last * panel_width, cols) - begin) / 2);
-    return {row(k) + begin, list.stride, k0 + count * (part + 1) / parts - k,
-            std::min(last * panel_width, cols) - begin};
+    std::int64_t const rows = k0 + count * (part + 1) / parts - k;
+    std::int64_t const length = std::min(last * panel_width, cols) - begin;
+    if (copied()) return halves_ahead(row<bf16>(k) + begin, list.stride, rows, length);
+    return {row(k) + begin, list.stride, rows, length};
   }
 
  private:
