@@ -149,10 +149,6 @@ template <class T>
 stack<T> stacked(matrix<T> m) {
   return {m.data, m.rows * m.cols > 0 ? 1 : 0, m.rows, m.cols};
 }
-template <class T>
-stack<T> stacked(stack<T> s) {
-  return s;
-}
 /// The shape alone: the numbers are packed.
 template <format F>
 stack<float const> stacked(panels<F> const& p) {
