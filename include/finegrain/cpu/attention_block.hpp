@@ -190,12 +190,13 @@ void attention_block_forward(pass<cpu> const& p, heads shape, attention_form con
 
 /// dx (T, D), and dw, from dy (T, D) and dout = scale dy. Nothing came earlier: training sees whole
 /// sequences.
-template <class Projection>
-void attention_block_backward(cpu const& on, heads shape, attention_form const& form,
-                              batch const& b, block_weights<float const, Projection> const& w,
-                              block_saved const& s, block_scratch const& t, matrix<float const> x,
-                              matrix<float const> dy, matrix<float const> dout,
-                              block_weights<float> const& dw, gradients mode, matrix<float> dx) {
+FINEGRAIN_LAZY void attention_block_backward(cpu const& on, heads shape, attention_form const& form,
+                                             batch const& b, block_weights<float const> const& w,
+                                             block_saved const& s, block_scratch const& t,
+                                             matrix<float const> x, matrix<float const> dy,
+                                             matrix<float const> dout,
+                                             block_weights<float> const& dw, gradients mode,
+                                             matrix<float> dx) {
   using namespace simd;
   rotary const turned = turn_of(form, shape.dim);
   bool const normed = form.norm != head_norm::none;

@@ -24,10 +24,9 @@ inline float sum_parts(matrix<float const> parts, std::int64_t slot) {
   return sum;
 }
 
-template <class T>
-void clear(cpu const& on, stack<T> s) {
+FINEGRAIN_LAZY inline void clear(cpu const& on, stack<float> s) {
   on.threads(s.count * s.rows,
-             [&](std::int64_t r, int) { std::fill_n(s.data + r * s.cols, s.cols, T(0)); });
+             [&](std::int64_t r, int) { std::fill_n(s.data + r * s.cols, s.cols, 0.0f); });
 }
 
 FINEGRAIN_LAZY inline void run_experts(cpu const& on, glu act, std::span<expert_group const> groups,
@@ -82,11 +81,11 @@ void mixture_forward(cpu const& on, config const& c, batch const& b, Layer const
 }
 
 /// dx (T, D), and dw, from dy (T, D). x is what forward's experts read.
-template <class Layer>
-void mixture_backward(cpu const& on, config const& c, batch const& b, Layer const& w,
-                      mixture_saved const& s, mixture_scratch const& t, matrix<float const> x,
-                      matrix<float const> dy, layer_weights<float> const& dw, gradients mode,
-                      matrix<float> dx) {
+FINEGRAIN_LAZY void mixture_backward(cpu const& on, config const& c, batch const& b,
+                                     layer_weights<float const> const& w, mixture_saved const& s,
+                                     mixture_scratch const& t, matrix<float const> x,
+                                     matrix<float const> dy, layer_weights<float> const& dw,
+                                     gradients mode, matrix<float> dx) {
   int const k = slots(c, b.routing);
   matrix<std::int32_t const> const slot = s.dispatched.slot.middle_cols(0, k);
   simd::mixture_groups<> groups(w, s, t, x.rows, b.routing.shared);
