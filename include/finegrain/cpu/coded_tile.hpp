@@ -171,9 +171,9 @@ inline constexpr bool few_places = true;
 #else
 inline constexpr bool few_places = false;
 #endif
-/// Of panels `distance` bytes apart, the first of which ends at `end`; what comes after it are the
-/// panels behind them all. One panel is fetched from twice as far into the second level, and from nearer into
-/// the first. Figures are in docs/tried.md.
+/// Fetches steps of panels `distance` bytes apart, the first of which ends at `end`. Behind its end stand the
+/// panels that are read beside it, so that what is read next stands behind all of them. One panel is fetched
+/// from twice as far into the second level, and from nearer into the first. Figures are in docs/tried.md.
 template <format F, int Panels>
 FINEGRAIN_INLINE void fetch_steps(std::byte const* codes, std::int64_t distance,
                                   std::byte const* end) {

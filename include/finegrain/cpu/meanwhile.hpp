@@ -57,9 +57,10 @@ struct no_fetching {
   static constexpr int every = together;
   FINEGRAIN_INLINE void fetch() {}
 };
-/// Memory that is read next as it stands, from end to end, which tiles fetch into the first-level
-/// cache: `pace` bytes further at a time, as many lines as a unit of B has. Where tiles have two panels
-/// these may be theirs, `apart`; elsewhere that would be a register too many.
+/// Memory that is read next as it stands, from end to end, which tiles fetch into the first-level cache.
+/// A fetch is of as many lines as a unit of B has, spread evenly over the next `pace` bytes; or, where tiles
+/// may have two panels, of a line of each of the two that come next, `apart` bytes from one another.
+/// Elsewhere `apart` would be a register too many.
 template <int Every>
 struct flow {
   static constexpr int every = Every, lines = panel_width > 16 ? panel_width / 16 : 1;

@@ -37,8 +37,8 @@ inline constexpr int tile_panels = [] {
   else
     return scarce_loads && (unit<F>::parts == 1 || F == format::fp8) ? 2 : 1;  // fp8's are floats
 }();
-/// Units of k at a time of weights that are packed ahead, and of rows of B: a piece of a tile's panels stays
-/// in L1. Weights that are turned over are read in rows of `depth`.
+/// Units of k at a time of a tile's panels, which so stay in L1: of weights that are packed ahead, and of B
+/// as stored. Weights that are turned over as they are packed are read in longer rows, of `depth`.
 template <format F>
 inline constexpr int block_depth = depth / tile_panels<F>;
 /// Rows of a tile, which registers for matrices let be higher. Codes of 4 bits are taken apart by a mask,

@@ -19,8 +19,8 @@ namespace finegrain::inline FINEGRAIN_ABI {
 inline namespace FINEGRAIN_ISA {
 namespace simd {
 
-/// How a tile's rows of A stand: of each part of k side by side, which is a strip; or, so many numbers
-/// apart, each from end to end.
+/// How a tile's rows of A stand: each from end to end, so many numbers apart; or in a strip, which has the
+/// rows side by side for each part of k.
 inline constexpr int in_strips = 0;
 
 /// sum += a . panel, of one unit of k, of some rows; a strip has `Height`.
@@ -74,9 +74,9 @@ FINEGRAIN_INLINE void add_stretch(float const*& a, std::int64_t units, float con
   if constexpr (has_also) meanwhile.also.rest();
 }
 
-/// f(next) with what fetches so many bytes, or nothing, of each of `count` panels so many bytes apart, while
-/// each of some tiles goes through `units` units of k. What one tile reads it waits for, and then machines
-/// fetch further by themselves.
+/// f(next) with what fetches so many bytes of each of `count` panels, `apart` bytes from one another, while
+/// each of some tiles goes through `units` units of k. Where registers for matrices have one tile alone, that
+/// waits for what it reads, and machines then fetch further by themselves: one way is enough.
 template <format F, class Function>
 FINEGRAIN_INLINE void fetching(std::byte const* at, std::int64_t bytes, int count,
                                std::int64_t apart, int tiles, std::int64_t units, Function&& f) {
@@ -120,8 +120,8 @@ class wishes {
   Next (*ask_)(void const*, int);
 };
 
-/// What tiles have in common: how rows of A stand, of which there may be `height`; how many are multiplied at
-/// a time; and panels side by side.
+/// What tiles have in common: how rows of A stand (`apart`); how many there may be (`height`), and how many
+/// of them a tile takes (`rows`); and how many panels, side by side.
 struct tile_form {
   int apart = in_strips, height = tile_rows, rows = tile_rows, panels = 1;
 };
