@@ -321,6 +321,25 @@ TEST_CASE("numbers of the optimiser that make no sense are refused, from the nex
         "the norm to cut gradients to must be a finite number of at least 0 (0: never)");
 }
 
+TEST_CASE("a step of several batches is not finished by numbers that make no sense") {
+  network net({.deviation = 0.1}), twin({.deviation = 0.1});
+  fg::trainer train{net}, other{twin};
+  tiny::text const text(8);
+  auto const before = weights_of(net);
+  train.gather(text.inputs(), text.targets());
+  train.optimizer().lr = NAN;
+  CHECK_THROWS_WITH(train.finish(), ContainsSubstring("adamw needs"));
+  train.optimizer().lr = other.optimizer().lr;
+  train.settings().loss_scale = 0;
+  CHECK_THROWS_WITH(train.finish(), "the scale of a loss must be a number above 0");
+  train.settings().loss_scale = 1;
+  CHECK(weights_of(net) == before);
+  CHECK(train.steps() == 0);
+  train.finish();  // what was gathered is still there
+  other.step(text.inputs(), text.targets());
+  CHECK(weights_of(net) == weights_of(twin));
+}
+
 TEST_CASE("a network that was moved from has nothing to train, and a trainer stays where it is") {
   network net, other = std::move(net);
   CHECK_THROWS_AS(fg::trainer{net}, fg::invalid_argument);

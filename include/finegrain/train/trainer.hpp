@@ -141,9 +141,10 @@ class trainer {
             .tokens = b.tokens};
   }
   /// Moves weights and biases; returns the gradient's norm. Throws invalid_argument when nothing
-  /// was gathered.
+  /// was gathered, or the settings make no sense: what was gathered then stays.
   double finish() {
     if (gathered_ == 0) throw invalid_argument("a step needs a batch before it is finished");
+    prepare();
     update();
     return state_.figures(net_.on()).norm;
   }
@@ -229,13 +230,17 @@ class trainer {
     if (own_loss_.size() < numbers) own_loss_ = decltype(own_loss_)(numbers);
   }
 
-  /// Enqueues a batch's pass, whose gradients join those of the step's earlier ones.
-  void begin(batch b, matrix<S const> x, batch_loss<executor> loss) {
+  /// For a pass, or an update, by the optimiser's numbers and the settings as they now are.
+  void prepare() {
     checked(optimizer_);
     check(settings_, routers_);
     if (settings_.groups != groups_)
       throw invalid_argument("groups of weights are set when a trainer is made, and then stay");
     state_.prepare(net_.on(), settings_.rounding, settings_.update);
+  }
+  /// Enqueues a batch's pass, whose gradients join those of the step's earlier ones.
+  void begin(batch b, matrix<S const> x, batch_loss<executor> loss) {
+    prepare();
     if (!b.log) b.log = &log_;
     if (b.routing == routing_request{}) b.routing = settings_.routing;
     b.routing.seed = seed_of(b.routing);
