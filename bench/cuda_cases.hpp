@@ -121,7 +121,8 @@ class gpu_layer : public fg::inference<gpu_layer<C>, fg::mixture<C>, fg::cuda> {
   }
   /// As network's: forward in training, and its backward pass.
   void forward(fg::matrix<number const> x, fg::matrix<number> y) {
-    static_cast<void>(base::run({.tokens = x.rows}, x, y, base::own_workspace(), true, nullptr));
+    typename base::own_pass const here(*this);
+    static_cast<void>(base::run({.tokens = x.rows}, x, y, here.memory, true, nullptr));
   }
   void backward(fg::matrix<number const> x, fg::matrix<number const> dy, fg::matrix<number> dx) {
     fg::batch const b{.tokens = x.rows};

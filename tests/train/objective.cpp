@@ -276,6 +276,43 @@ TEST_CASE("a loss that throws changes nothing, and the next step works") {
   CHECK(weights_of(net) == weights_of(twin));
 }
 
+TEST_CASE("a loss does not run its own network in the memory of the pass that asks it") {
+  network net({.deviation = 0.1}), twin({.deviation = 0.1});
+  fg::trainer train{net}, other{twin};
+  tiny::text const text(12);
+  auto const before = weights_of(net);
+  std::function<void()> run;
+  auto const loss = [&](fg::cpu const& on, std::int64_t first, fg::matrix<float const> y,
+                        fg::matrix<float> dy) {
+    run();
+    return cross_entropy(on, y, part(text.targets(), first, y.rows), 1, dy);
+  };
+  tiny::text const longer(300);
+  std::vector<float> logits(300 * 32), alone(300 * 32);
+  fg::matrix<float> const y(logits.data(), 300, 32);
+  for (std::function<void()> const& nested :
+       {std::function<void()>([&] { net(longer.inputs(), y); }),
+        std::function<void()>([&] { net.forward({.tokens = 300, .ids = longer.inputs()}, {}, y); }),
+        std::function<void()>([&] { train.evaluate(text.inputs(), text.targets()); }),
+        std::function<void()>([&] { net.reserve(5000); })}) {
+    run = nested;
+    CHECK_THROWS_WITH(train.step(text.inputs(), loss), ContainsSubstring("is in a pass"));
+    CHECK(weights_of(net) == before);
+  }
+  // in other memory it may
+  twin(longer.inputs(), fg::matrix<float>(alone.data(), 300, 32));
+  fg::buffer<> const room(net.workspace_bytes(net.extent_of(300)));
+  run = [&] {
+    std::as_const(net).infer({.tokens = 300, .ids = longer.inputs()}, {}, y,
+                             {room.data(), std::size_t(room.size())});
+  };
+  train.step(text.inputs(), loss);
+  CHECK(logits == alone);
+  run = [] {};
+  other.step(text.inputs(), loss);
+  CHECK(weights_of(net) == weights_of(twin));
+}
+
 TEST_CASE("a gradient of an own loss that is not finite is counted, and changes nothing") {
   network net({.deviation = 0.1});
   fg::trainer train{net};

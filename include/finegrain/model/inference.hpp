@@ -67,16 +67,33 @@ class workplace {
       throw invalid_argument("the workspace must start on a border of %lld bytes",
                              detail::shown(alignment));
   }
+  /// Every pass in the workspace begins with this. Throws invalid_argument inside of one.
   FINEGRAIN_ONE_COPY void reserve_workspace(std::int64_t bytes) {
+    if (running_)
+      throw invalid_argument(
+          "this network is in a pass: a loss or a rule of your own runs it in other memory alone, "
+          "infer(batch, x, y, workspace)");
     if (bytes <= workspace_.size()) return;
     workspace_ = buffer_of<std::byte>(bytes);
     ++uses_;
   }
-  /// The workspace for a pass that begins now: what an earlier one kept in it is lost.
-  std::span<std::byte> own_workspace() {
-    ++uses_;
-    return span_of(workspace_.data(), workspace_.size());
-  }
+  /// A pass in the workspace, as long as this lasts: what an earlier one kept there is lost.
+  class own_pass {
+   public:
+    explicit own_pass(workplace& at)
+        : memory(span_of(at.workspace_.data(), at.workspace_.size())), running_(at.running_) {
+      running_ = true;
+      ++at.uses_;
+    }
+    own_pass(own_pass const&) = delete;
+    own_pass& operator=(own_pass const&) = delete;
+    ~own_pass() { running_ = false; }
+
+    std::span<std::byte> const memory;
+
+   private:
+    bool& running_;
+  };
   /// A batch as the executor reads it, with its lists in `memory`.
   FINEGRAIN_ONE_COPY batch staged(batch const& given, arena& memory, extent e,
                                   cache_of<X>* cache = nullptr) const {
@@ -91,6 +108,7 @@ class workplace {
   X on_;
   buffer_of<std::byte> workspace_;
   std::uint64_t uses_ = 0;  // of the workspace, so far
+  bool running_ = false;    // a pass is in it
 };
 
 /// The base of a network of expression E on executor X: Self has weights(), which plan<X, E>'s
@@ -126,7 +144,8 @@ class inference : public workplace<X> {
   void infer(batch const& b, matrix<S const> x, matrix<S> y, cache_of<X>* cache = nullptr) {
     detail::check_call<X>(detail::form_of<E, X>, b, x, y, false, cache, picks_rows);
     reserve(b.tokens);
-    run(b, x, y, base::own_workspace(), false, cache);
+    typename base::own_pass const here(*this);
+    run(b, x, y, here.memory, false, cache);
   }
   /// The same in the caller's memory, of at least workspace_bytes(extent_of(T)) on a 64-byte
   /// border. Several threads may call this at a time, each with memory of its own; not on cuda,

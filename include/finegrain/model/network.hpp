@@ -48,9 +48,9 @@ class network : public inference<network<E, X>, E, X> {
   }
   /// The same for learn and score.
   void reserve_learning(std::int64_t tokens) {
-    place<X>::reserve(on_, tokens);
     base::reserve_workspace(
         std::max(learning_bytes(extent_of(tokens)), learning_bytes(extent_of(tokens, true))));
+    place<X>::reserve(on_, tokens);
     reserve_gradients(tokens);
   }
 
@@ -67,7 +67,8 @@ class network : public inference<network<E, X>, E, X> {
   void forward(batch const& b, matrix<S const> x, matrix<S> y) {
     detail::check_call<X>(detail::form_of<E, X>, b, x, y, true);
     reserve(b.tokens, true);
-    batch const staged = base::run(b, x, y, base::own_workspace(), true, nullptr);
+    typename base::own_pass const here(*this);
+    batch const staged = base::run(b, x, y, here.memory, true, nullptr);
     learned_.keep(staged, x, extent_of(b.tokens, true), uses_);
   }
   template <detail::EigenTemporary M>
@@ -154,8 +155,8 @@ class network : public inference<network<E, X>, E, X> {
   template <Loss<X> L>
   double score(batch const& b, matrix<S const> x, L const& loss) {
     detail::check_input<X>(detail::form_of<E, X>, b, x, false);
-    place<X>::reserve(on_, b.tokens);
     base::reserve_workspace(learning_bytes(extent_of(b.tokens)));
+    place<X>::reserve(on_, b.tokens);
     return total(
         b, run_scored(b, x, loss, false, bind_weights<E, S>(nullptr), {}, gradients::overwrite));
   }
@@ -208,9 +209,9 @@ class network : public inference<network<E, X>, E, X> {
   template <class L>
   double run_scored(batch const& given, matrix<S const> x, L const& loss, bool training,
                     finegrain::weights<E, S> const& dw, matrix<S> dx, gradients mode) {
-    auto const workspace = base::own_workspace();
+    typename base::own_pass const here(*this);
     extent const e = extent_of(given.tokens, training);
-    arena memory(workspace.data(), workspace_.size());
+    arena memory(here.memory.data(), std::ssize(here.memory));
     batch const b = base::staged(given, memory, e);
     typename scored<X, E>::saved const saved(memory, e);
     if (b.log) b.log->next = 0;
