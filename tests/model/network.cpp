@@ -180,9 +180,9 @@ TEMPLATE_TEST_CASE("weights and gradients are found by their names", "", EXECUTO
   CHECK(table.data == net.weights().a.a.a.table.data);
   for (auto const& entry : fg::list_weights<tiny::decoder>())
     CHECK(net.weight(entry.name).data == net.parameters().data() + entry.offset);
-  auto const before = net.writers();
+  auto const before = net.writer();
   CHECK(std::as_const(net).weight("embedding.table").data == table.data);  // to be read alone
-  CHECK(net.writers() == before);
+  CHECK(net.writer() == before);
   CHECK_THROWS_AS(std::as_const(net).weight("embeding"), fg::invalid_argument);
   CHECK_THROWS_WITH(
       net.weight("embeding"),

@@ -125,6 +125,25 @@ TEST_CASE("steps that read the copy in bf16 have the bits of steps that round as
   CHECK(same(weights_of(copied), weights_of(packed)));
 }
 
+TEST_CASE("a network that takes the place of a trainer's own is read, and not the old one's copy") {
+  tiny::text const text(40);
+  std::vector<float> made[2];
+  for (rounding const how : {rounding::in_products, rounding::nearest}) {
+    fg::cpu const on{{}, bf16};
+    network net({.deviation = 0.1, .seed = 1}, on), better({.deviation = 0.1, .seed = 2}, on);
+    fg::trainer train{net, {.lr = 1e-2}, {.rounding = how}};
+    fg::trainer beside{better, {.lr = 1e-2}, {.rounding = how}};
+    for (int i = 0; i < 3; ++i) {  // as many steps each
+      train.step(text.inputs(), text.targets());
+      beside.step(text.inputs(), text.targets());
+    }
+    net = std::move(better);
+    train.step(text.inputs(), text.targets());
+    made[how == rounding::nearest] = weights_of(net);
+  }
+  CHECK(same(made[0], made[1]));
+}
+
 TEST_CASE("weights rounded by chance: the same bits for any threads, others than to the nearest") {
   tiny::text const text(68);
   auto const learn = [&](fg::parallel threads, rounding how) {

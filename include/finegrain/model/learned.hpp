@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -38,15 +39,19 @@ class learned {
     return weights_.data();
   }
   /// To be written.
-  S* weights(std::int64_t count) { return ++writers_, std::as_const(*this).weights(count); }
+  S* weights(std::int64_t count) {
+    writer_ = next_writer();
+    return std::as_const(*this).weights(count);
+  }
   matrix<S> weight(std::string_view name, std::int64_t count) const {
     static_cast<void>(weights(count));
     return view(weights_, name);
   }
   matrix<S> weight(std::string_view name, std::int64_t count) {
-    return ++writers_, std::as_const(*this).weight(name, count);
+    writer_ = next_writer();
+    return std::as_const(*this).weight(name, count);
   }
-  std::uint64_t writers() const { return writers_; }
+  std::uint64_t writer() const { return writer_; }
   std::vector<weight_entry> const& entries() const { return entries_; }
 
   numbers const& gradients() const { return gradients_; }
@@ -97,6 +102,11 @@ class learned {
   }
 
  private:
+  /// A number that no network had before: one may be moved into another's place.
+  static std::uint64_t next_writer() {
+    static std::atomic<std::uint64_t> last{0};
+    return ++last;
+  }
   FINEGRAIN_ONE_COPY matrix<S> view(numbers const& all, std::string_view name) const {
     for (auto const& entry : entries_)
       if (entry.name == name) return {all.data() + entry.offset, entry.rows, entry.cols};
@@ -109,7 +119,7 @@ class learned {
 
   std::vector<weight_entry> entries_;
   numbers weights_, gradients_;
-  std::uint64_t writers_ = 0;
+  std::uint64_t writer_ = next_writer();
   numbers unwanted_;
   forward last_;
 };

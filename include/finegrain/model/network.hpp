@@ -181,8 +181,9 @@ class network : public inference<network<E, X>, E, X> {
   matrix<S> weight(std::string_view name) { return learned_.weight(name, count); }
   matrix<S const> weight(std::string_view name) const { return learned_.weight(name, count); }
   matrix<S> gradient(std::string_view name) { return learned_.gradient(name); }
-  /// How often weights were handed out in a way that they can be written.
-  std::uint64_t writers() const { return learned_.writers(); }
+  /// Another number each time that weights were handed out in a way that they can be written, and in
+  /// each network: of one that another was moved into, that one's.
+  std::uint64_t writer() const { return learned_.writer(); }
   /// Name, shape, role and place of every weight.
   std::vector<weight_entry> const& entries() const {
     static_cast<void>(learned_.weights(count));

@@ -278,9 +278,9 @@ class trainer {
   }
   /// What the optimiser has beside the network's weights becomes what others have written since.
   void follow() {
-    bool const changed = net_.writers() != writers_;
+    bool const changed = net_.writer() != writer_;
     state_.follow(net_.on(), net_.parameters(), settings_.rounding, changed);
-    writers_ = net_.writers();
+    writer_ = net_.writer();
   }
 
   /// The seed of a step's batch; where the executor counts steps itself, it mixes those of a step's
@@ -327,7 +327,7 @@ class trainer {
                 net_.gradient().data(), net_.parameters());
     ++steps_;
     move_biases();
-    writers_ = net_.writers();
+    writer_ = net_.writer();
     gathered_ = 0;
   }
 
@@ -360,7 +360,7 @@ class trainer {
   std::int64_t reserved_ = 0;                                        // tokens
   finegrain::optimizer<executor> state_;
   std::int64_t steps_ = 0;
-  std::uint64_t writers_ = 0;  // of the network's weights, when the optimiser last looked
+  std::uint64_t writer_ = 0;  // of the network's weights, when the optimiser last looked
 };
 
 }  // namespace finegrain::inline FINEGRAIN_ABI
