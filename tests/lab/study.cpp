@@ -573,6 +573,16 @@ TEST_CASE(
   CHECK(evaluations == 4);
 }
 
+TEST_CASE("A study keeps its text, whatever becomes of the one that it was given") {
+  folder const dir;
+  fg::corpus given = text();
+  fg::study study(given, settings(dir.path), nullptr);
+  given = fg::corpus("short");
+  fg::for_each(ladder{}, [&]<fg::config C>(fg::at<C>) { study.add<tiny<C>>(fg::rung_name(C)); });
+  CHECK(study.run());
+  CHECK(bits_of(dir) == uninterrupted());
+}
+
 TEST_CASE("A folder belongs to one study at a time, and what cannot be done is said") {
   folder const dir;
   fg::study const first(text(), settings(dir.path), nullptr);

@@ -49,10 +49,10 @@ class study {
  public:
   /// It tells how it goes on `tell`, or not at all if that is null. Throws file_error when another
   /// process works in the folder, and invalid_argument when the text is too short.
-  study(corpus const& text, study_settings settings, std::FILE* tell = stderr)
-      : text_(text),
+  study(corpus text, study_settings settings, std::FILE* tell = stderr)
+      : text_(std::move(text)),
         settings_(with_folders(std::move(settings))),
-        text_hash_(text::hex(text.fingerprint())),
+        text_hash_(text::hex(text_.fingerprint())),
         pool_(settings_.pool),
         progress_(tell) {
     check(settings_);
@@ -317,7 +317,7 @@ class study {
     return net;
   }
 
-  corpus const& text_;
+  corpus text_;
   study_settings settings_;
   std::string text_hash_;
   run_pool pool_;
