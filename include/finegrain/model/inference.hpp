@@ -57,12 +57,12 @@ class workplace {
     e.frozen = frozen;
     return e;
   }
-  FINEGRAIN_ONE_COPY static void check_workspace(std::span<std::byte> workspace,
-                                                 std::int64_t tokens, std::int64_t needed) {
+  FINEGRAIN_ONE_COPY static void check_workspace(std::span<std::byte> workspace, extent e,
+                                                 std::int64_t needed) {
     if (static_cast<std::int64_t>(workspace.size()) < needed)
-      throw invalid_argument("the workspace holds %lld bytes; %lld tokens need %lld",
-                             detail::shown(workspace.size()), detail::shown(tokens),
-                             detail::shown(needed));
+      throw invalid_argument("the workspace holds %lld bytes; %lld tokens need %lld%s",
+                             detail::shown(workspace.size()), detail::shown(e.tokens),
+                             detail::shown(needed), e.training ? " in training" : "");
     if (reinterpret_cast<std::uintptr_t>(workspace.data()) % alignment != 0)
       throw invalid_argument("the workspace must start on a border of %lld bytes",
                              detail::shown(alignment));
@@ -196,7 +196,7 @@ class inference : public workplace<X> {
   ~inference() = default;
 
   static void check_workspace(std::span<std::byte> workspace, extent e) {
-    base::check_workspace(workspace, e.tokens, workspace_bytes(e));
+    base::check_workspace(workspace, e, workspace_bytes(e));
   }
   /// Returns the batch as the executor read it.
   batch run(batch const& given, matrix<S const> x, matrix<S> y, std::span<std::byte> workspace,

@@ -57,7 +57,8 @@ class learned {
   numbers const& gradients() const { return gradients_; }
   matrix<S> gradient(std::string_view name) const {
     if (gradients_.size() == 0)
-      throw invalid_argument("there are no gradients yet: reserve for training, or forward first");
+      throw invalid_argument(
+          "there are no gradients yet: call forward first, or reserve(tokens, true)");
     return view(gradients_, name);
   }
   /// Room for gradients, and for `unwanted` numbers of a dx that nobody asks for.
