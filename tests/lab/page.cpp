@@ -55,5 +55,7 @@ TEST_CASE("A page is written as files") {
   CHECK(contents(dir / "index.html") == example().html());
   CHECK(contents(dir / "numbers.csv") == "model,a < b\nx & y,1\n");
   CHECK(wellformed(contents(dir / "cells.svg")) == "");
-  CHECK_THROWS_AS(example().write(dir / "missing"), fg::file_error);
+  example().write(dir / "new/folder");
+  CHECK(contents(dir / "new/folder/README.md") == example().markdown());
+  CHECK_THROWS_AS(example().write(dir / "README.md"), fg::file_error);
 }

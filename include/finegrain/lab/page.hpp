@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "../io/atomic_file.hpp"
+#include "folder.hpp"
 #include "svg.hpp"
 #include "table.hpp"
 
@@ -62,8 +63,9 @@ class page {
     return out + "</main>\n</body>\n</html>\n";
   }
 
-  /// Into a folder that is there. Throws file_error.
+  /// Into a folder, which is made if there is none. Throws file_error.
   void write(std::string const& folder) const {
+    make_folder(folder);
     write_atomically(folder + "/README.md", markdown());
     write_atomically(folder + "/index.html", html());
     for (part const& p : parts_) {
