@@ -161,7 +161,10 @@ TEST_CASE("A text that is too short is refused with the numbers") {
   fg::corpus const text(std::string(1000, 'x'));
   CHECK_THROWS_WITH(text.draw(0, 0, 1, 64, w),
                     ContainsSubstring("1000") && ContainsSubstring("64"));
-  CHECK_THROWS_AS(text.validation_windows(16), fg::invalid_argument);
+  CHECK_THROWS_WITH(
+      text.validation_windows(16),
+      "a text of 1000 bytes is too short for windows of 16 and the byte after: of each "
+      "of its 16 stretches 3 are for validation");
   CHECK_THROWS_WITH(text.draw(0, 0, 1, 0, w), ContainsSubstring("at least one byte, not of 0"));
   CHECK_THROWS_AS(text.draw(0, 0, -1, 16, w), fg::invalid_argument);
   CHECK_THROWS_AS(fg::corpus("").validation_windows(1), fg::invalid_argument);

@@ -177,12 +177,15 @@ class corpus {
     if (length < 1)
       throw invalid_argument("a window is of at least one %s, not of %lld", unit(),
                              detail::shown(length));
-    std::int64_t const part = size() / (stretches * stretches);
-    std::int64_t const places = (training ? size() / stretches - part : part) - length;
-    if (places < 1)
-      throw invalid_argument("a text of %lld %ss is too short for windows of %lld",
-                             detail::shown(size()), unit(), detail::shown(length));
-    return places;
+    std::int64_t const kept = size() / (stretches * stretches);
+    std::int64_t const part = training ? size() / stretches - kept : kept;
+    if (part <= length)
+      throw invalid_argument(
+          "a text of %lld %ss is too short for windows of %lld and the %s after: of each of its "
+          "%lld stretches %lld are for %s",
+          detail::shown(size()), unit(), detail::shown(length), unit(), detail::shown(stretches),
+          detail::shown(part), training ? "training" : "validation");
+    return part - length;
   }
   static std::int64_t uniform(std::uint64_t seed, std::uint64_t n, std::int64_t below) {
     return static_cast<std::int64_t>(random_uniform(seed, n) * static_cast<double>(below));
