@@ -98,11 +98,10 @@ FINEGRAIN_LAZY inline void attend(float scale, int share, std::int64_t first, ma
       b.pack<format::f32>(p, p + 1, 0, count, room.right, count);
       float* const to = sums + p * query_rows * panel_width;
       auto const add = [&](int r, int height, int begin, int end) {
-        auto const nothing = [](int) { return ahead{}; };
-        wishes<ahead> const meanwhile(nothing);
+        no_fetching none;
         run_tiles<format::f32, tile_form{score_stride}>(
             height, scores[r] + begin, end - begin, {room.right + begin * panel_width}, sink::go_on,
-            to + r * panel_width, panel_width, {}, 1, meanwhile);
+            to + r * panel_width, panel_width, {}, 1, none);
       };
       for (int r = 0; r < rows; r += tile_rows) {
         int const height = std::min(tile_rows, rows - r), common = visible[r];
