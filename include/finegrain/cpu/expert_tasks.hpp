@@ -114,7 +114,7 @@ constexpr std::int64_t weight_parts(std::int64_t width) {
 /// Tasks that there can be at a time, for any routing.
 constexpr std::int64_t most_tasks(std::int64_t slots, std::int64_t experts, int workers) {
   constexpr std::int64_t fewest =
-      of_products([]<format F>() { return std::int64_t{strip_rows<F>}; }).least;
+      of_products([&]<format F>() { return std::int64_t{strip_rows<F>}; }).least;
   return slots / fewest + 3 * experts + tasks_a_worker * std::int64_t{workers};
 }
 
