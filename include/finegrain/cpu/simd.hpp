@@ -28,7 +28,7 @@ inline constexpr int registers = 16;
 
 /// Whether a machine with AVX-512 loads one vector a cycle beside two multiply-adds, as an Ice Lake does and
 /// those before it may; else it loads two.
-#if defined(__AVX512F__) && !defined(__AVX512BF16__)
+#if FINEGRAIN_VECTOR_BYTES == 64 && !defined(__AVX512BF16__)
 inline constexpr bool scarce_loads = true;
 #else
 inline constexpr bool scarce_loads = false;
