@@ -19,9 +19,9 @@ concept Quantised =
 
 /// The integers nearest to x, ties to even, from `least` to `most`.
 FINEGRAIN_INLINE ivec nearest(vec x, float least, float most) {
-  constexpr float places = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   vec const high = x > most ? vec{} + most : x, inside = high < least ? vec{} + least : high;
-  return reinterpret_cast<ivec>(inside + places) - std::bit_cast<std::int32_t>(places);
+  return reinterpret_cast<ivec>(inside + rounding_shift) -
+         std::bit_cast<std::int32_t>(rounding_shift);
 }
 
 /// A quantised format. A number is scale * value(code); bf16 holds every value.

@@ -7,7 +7,6 @@
 
 #include <cstring>
 
-#include "../base/math.hpp"
 #include "coded_tile.hpp"
 #include "panels.hpp"
 

@@ -173,7 +173,6 @@ struct integers_of_rows : unit<format::bf16> {
   }
 
  private:
-  static constexpr float shift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   /// How numbers are rounded of which the largest has these bits, its sign aside. Below 2^-87 all
   /// are rounded to multiples of one number; from 2^(127 + Range - sum_bits) on, where sums may be
   /// no float, the scale is NaN.
@@ -190,9 +189,9 @@ struct integers_of_rows : unit<format::bf16> {
       }
       scale = power < ((254 + Range - sum_bits) << 23) ? scale : vec{} + __builtin_nanf("");
     }
-    /// x as an integer, in the lower bits of x + shift.
+    /// x as an integer, in the lower bits of x + rounding_shift.
     FINEGRAIN_INLINE vec shifted(vec x) const {
-      vec y = vec{} + shift;
+      vec y = vec{} + rounding_shift;
       add_product(x, inverse, y);
       return y;
     }
@@ -247,9 +246,10 @@ struct integers_of_rows : unit<format::bf16> {
                         float* starts) {
     vec sum{};
     auto const pairs = [&](std::int64_t i) __attribute__((always_inline)) {  // units [i, i + lanes)
-      vec const a = i < units ? by.shifted(load(from + 2 * i)) : vec{} + shift;
-      vec const b = i + lanes / 2 < units ? by.shifted(load(from + 2 * i + lanes)) : vec{} + shift;
-      sum += (a - shift) + (b - shift);
+      vec const a = i < units ? by.shifted(load(from + 2 * i)) : vec{} + rounding_shift;
+      vec const b =
+          i + lanes / 2 < units ? by.shifted(load(from + 2 * i + lanes)) : vec{} + rounding_shift;
+      sum += (a - rounding_shift) + (b - rounding_shift);
       return pair(detail::pick<even>(a, b), detail::pick<odd>(a, b));
     };
     if constexpr (byte_products) {
@@ -268,7 +268,7 @@ struct integers_of_rows : unit<format::bf16> {
     vec sum{};
     for (std::int64_t i = 0; i < units; ++i, from += numbers * height) {
       vec const first = by.shifted(load(from)), second = by.shifted(load(from + height));
-      sum += (first - shift) + (second - shift);
+      sum += (first - rounding_shift) + (second - rounding_shift);
       pairs[i] = pair(first, second);
     }
     store(starts, start(sum));
@@ -310,7 +310,7 @@ struct integers_of_rows : unit<format::bf16> {
     for (std::int64_t i = 0; i < count; i += step) {
       FINEGRAIN_UNROLL
       for (int k = 0; k < step; ++k) {
-        vec const integer = by.shifted(load(from + (i + k) * height)) - shift;
+        vec const integer = by.shifted(load(from + (i + k) * height)) - rounding_shift;
         sum += integer;
         made[i + k] = integer * scale[k];
       }

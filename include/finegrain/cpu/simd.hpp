@@ -72,12 +72,14 @@ FINEGRAIN_INLINE V larger(V a, V b) {
   return a > b ? a : b;
 }
 
+/// 1.5 * 2^23. Added to a number, it rounds that to an integer, which then stands in the lower bits.
+inline constexpr float rounding_shift = 12582912.0f;
+
 /// e^x to about 2 units in the last place; 0 below -87.3, infinite above 88.37, NaN kept.
 FINEGRAIN_INLINE vec exp(vec x) {
-  constexpr float shift = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
   vec const inside = x > 88.3762626f ? vec{} + 88.3762626f : x < -87.3365479f ? vec{} : x;
-  vec const shifted = inside * 1.44269504f + shift;
-  vec const n = shifted - shift;
+  vec const shifted = inside * 1.44269504f + rounding_shift;
+  vec const n = shifted - rounding_shift;
   vec const r = inside - n * 0.693359375f + n * 2.12194440e-4f;
   vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
@@ -85,7 +87,9 @@ FINEGRAIN_INLINE vec exp(vec x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + r + 1.0f;
-  ivec const exponent = (reinterpret_cast<ivec>(shifted) - 0x4b400000 + 127) << 23;
+  ivec const exponent =
+      (reinterpret_cast<ivec>(shifted) - __builtin_bit_cast(std::int32_t, rounding_shift) + 127)
+      << 23;
   vec const scaled = p * reinterpret_cast<vec>(exponent);
   vec const high = x > 88.3762626f ? vec{} + __builtin_huge_valf() : scaled;
   return x < -87.3365479f ? vec{} : high;
