@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <cmath>
@@ -111,6 +112,13 @@ TEST_CASE("A broken line before the last names its file and line") {
   put(path, broken);
   CHECK_THROWS_WITH(fg::record_log(path), ContainsSubstring("log.jsonl:2: "));
   CHECK(contents(path) == broken);
+}
+
+TEST_CASE("What is no file is no log, and is not read") {
+  folder const dir;
+  REQUIRE(::mkfifo((dir / "pipe").c_str(), 0600) == 0);
+  for (std::string const& path : {dir / "pipe", std::string("/dev/full")})
+    CHECK_THROWS_WITH(fg::record_log(path), ContainsSubstring("not a file: " + path));
 }
 
 TEST_CASE("A log belongs to one writer at a time") {

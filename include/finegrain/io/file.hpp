@@ -51,6 +51,14 @@ class file_descriptor {
   int number_;
 };
 
+/// The bytes of an open file. Throws file_error where it is a folder, a device or the like.
+FINEGRAIN_LAZY inline std::int64_t size_of_file(int file, std::string const& path) {
+  struct stat status;
+  if (::fstat(file, &status) != 0) throw_file_error("cannot read", path, errno);
+  if (!S_ISREG(status.st_mode)) throw file_error("not a file: %.300s", path.c_str());
+  return status.st_size;
+}
+
 /// A file that is open to be read.
 class input_file : public file_descriptor {
  public:
@@ -58,10 +66,7 @@ class input_file : public file_descriptor {
   FINEGRAIN_LAZY explicit input_file(std::string const& path)
       : file_descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)) {
     if (*this < 0) throw_file_error("cannot open", path, errno);
-    struct stat status;
-    if (::fstat(*this, &status) != 0) throw_file_error("cannot read", path, errno);
-    if (!S_ISREG(status.st_mode)) throw file_error("not a file: %.300s", path.c_str());
-    size_ = status.st_size;
+    size_ = size_of_file(*this, path);
   }
   /// Its bytes when it was opened.
   std::int64_t size() const { return size_; }

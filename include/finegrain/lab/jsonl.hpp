@@ -146,12 +146,13 @@ class record {
 /// record that cannot be written whole is taken back.
 class record_log {
  public:
-  /// Throws file_error: the file cannot be opened, another process has it, or a line before the
-  /// last is not a record.
+  /// Throws file_error: it cannot be opened, is a device or the like, another process has it, or a
+  /// line before the last is not a record.
   explicit record_log(std::string path)
       : path_(std::move(path)),
-        file_(::open(path_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0644)) {
+        file_(::open(path_.c_str(), O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC | O_NONBLOCK, 0644)) {
     if (file_ < 0) throw_file_error("cannot open", path_, errno);
+    static_cast<void>(size_of_file(file_, path_));
     if (::flock(file_, LOCK_EX | LOCK_NB) != 0)
       throw file_error("another process, or another study in this one, is writing %.300s",
                        path_.c_str());
