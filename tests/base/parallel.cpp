@@ -10,6 +10,7 @@
 #include <cmath>
 #include <finegrain/base/parallel.hpp>
 #include <memory>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -42,6 +43,12 @@ TEST_CASE("every task runs exactly once, whatever the number of workers and task
   for (std::int64_t tasks = 0; tasks < 40; ++tasks) REQUIRE(each_once(tally(pool, tasks)));
   for (int round = 0; round < 500; ++round) REQUIRE(each_once(tally(pool, 1 + round % 17)));
   REQUIRE(each_once(tally(pool, 100'000)));
+}
+
+TEST_CASE("a pool without a worker is refused in a sentence") {
+  for (int const workers : {0, -1})
+    CHECK_THROWS_WITH(fg::thread_pool(workers),
+                      ContainsSubstring("one worker or more, not " + std::to_string(workers)));
 }
 
 TEST_CASE("a loop has returned only when all its tasks have") {

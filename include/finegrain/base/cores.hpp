@@ -62,7 +62,7 @@ inline long long cpu_quota(std::string const& groups, std::string const& root) {
 }  // namespace detail
 
 /// Cores that this process may keep busy: those that it may run on, or fewer where its control group
-/// has a quota of their time, as a container with `--cpus` has.
+/// has a quota of their time, as a container with `--cpus` has. 1 where the system does not say.
 inline int usable_cores() {
   long long cores = ::sysconf(_SC_NPROCESSORS_ONLN);
 #ifdef CPU_COUNT
@@ -70,7 +70,8 @@ inline int usable_cores() {
   if (::sched_getaffinity(0, sizeof mine, &mine) == 0) cores = CPU_COUNT(&mine);
 #endif
   long long const quota = detail::cpu_quota("/proc/self/cgroup", "/sys/fs/cgroup");
-  return static_cast<int>(quota > 0 && quota < cores ? quota : cores);
+  if (quota > 0 && quota < cores) cores = quota;
+  return cores < 1 ? 1 : static_cast<int>(cores);
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI

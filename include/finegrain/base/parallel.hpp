@@ -14,6 +14,7 @@
 
 #include "buffer.hpp"
 #include "cores.hpp"
+#include "error.hpp"
 #include "platform.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
@@ -68,8 +69,14 @@ class parallel {
 /// fork the child starts threads of its own.
 class thread_pool {
  public:
+  /// Throws invalid_argument without a worker: std::thread::hardware_concurrency() may be 0.
   explicit thread_pool(int workers = usable_cores())
-      : workers_(workers < 1 ? 1 : workers), crew_(new crew(workers_)) {}
+      : workers_(workers > 0
+                     ? workers
+                     : throw invalid_argument("a thread_pool has one worker or more, not %d: "
+                                              "without a number it has one for each usable core",
+                                              workers)),
+        crew_(new crew(workers_)) {}
   ~thread_pool() {
     if (crew const* const mine = crew_.load(); mine->process == ::getpid()) delete mine;
   }
