@@ -22,9 +22,7 @@ class atomic_file {
  public:
   /// Throws file_error if no file can be created there, or something else than a file is there.
   FINEGRAIN_LAZY explicit atomic_file(std::string path)
-      : path_(target_of(std::move(path))), file_(create()) {
-    if (file_ < 0) throw_file_error("cannot create a file beside", path_, errno);
-  }
+      : path_(target_of(std::move(path))), file_(create()) {}
   ~atomic_file() {
     int const reason = errno;
     if (!committed_) ::unlink(partial_.c_str());
@@ -61,10 +59,13 @@ class atomic_file {
   }
 
  private:
-  int open_folder() const {
+  std::string folder() const {
     auto const slash = path_.rfind('/');
-    std::string const folder = slash == path_.npos ? "." : path_.substr(0, slash + 1);
-    int const entry = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return slash == path_.npos ? "." : path_.substr(0, slash + 1);
+  }
+  int open_folder() const {
+    std::string const path = folder();
+    int const entry = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (entry < 0) throw_file_error("cannot open the folder of", path_, errno);
     return entry;
   }
@@ -90,7 +91,9 @@ class atomic_file {
     for (unsigned number = 0;; ++number) {
       partial_ = path_ + ".partial-" + std::to_string(::getpid()) + "-" + std::to_string(number);
       int const file = ::open(partial_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-      if (file >= 0 || errno != EEXIST) return file;
+      if (file >= 0) return file;
+      if (int const reason = errno; reason != EEXIST)
+        throw_file_error("cannot create a file in the folder", folder(), reason);
     }
   }
 
