@@ -1,4 +1,4 @@
-// expect: frozen: its weights learn no longer, and nothing is kept for backward: call it, or infer
+// expect: frozen: its weights are packed and learn no longer, and nothing is kept for backward: call it, or infer
 // SPDX-License-Identifier: Apache-2.0
 #include <finegrain/cpu/cpu.hpp>
 #include <finegrain/model/frozen.hpp>

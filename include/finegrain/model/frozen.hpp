@@ -86,10 +86,17 @@ class frozen : public inference<frozen<E, X, F>, E, X> {
   }
 
   template <class M>
-  void forward(batch const&, M&&, matrix<typename X::scalar>) const {
-    static_assert(detail::never<M>,
-                  "frozen: its weights learn no longer, and nothing is kept for backward: call it, "
-                  "or infer");
+  void forward(batch const&, M&&, matrix<typename X::scalar>, std::span<std::byte> = {}) const {
+    refuse<M>();
+  }
+  template <class M, class... More>
+  void backward(M&&, More&&...) const {
+    refuse<M>();
+  }
+  template <class Name>
+  matrix<typename X::scalar const> weight(Name&&) const {
+    refuse<Name>();
+    return {};
   }
 
   /// Whether a format has no room for what is not finite.
@@ -122,6 +129,12 @@ class frozen : public inference<frozen<E, X, F>, E, X> {
   }
 
  private:
+  template <class T>
+  static void refuse() {
+    static_assert(detail::never<T>,
+                  "frozen: its weights are packed and learn no longer, and nothing is kept for "
+                  "backward: call it, or infer");
+  }
   explicit frozen(X on) : base(std::move(on)), numbers_(weight_bytes()), weights_(bound()) {}
   frozen_weights<X, F, E> bound() {
     arena memory(numbers_.data(), numbers_.size());
