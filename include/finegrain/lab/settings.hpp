@@ -2,6 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#if !defined(__cpp_rtti)
+#error "finegrain: the lab knows rules of your own by their types: compile with -frtti"
+#endif
+
 #include <cstdint>
 #include <string>
 #include <typeinfo>
