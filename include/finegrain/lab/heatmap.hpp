@@ -25,15 +25,19 @@ inline std::string draw_load(std::string const& title, std::vector<load_map> con
   constexpr double row = 18, top = 64, most = 3;
   std::size_t longest = 0;
   for (load_map const& m : maps) longest = std::max(longest, text::width(m.name));
-  double const left = std::max(75 + 7.2 * static_cast<double>(longest), 150.0);
-  double const right = std::max(590.0, left + 290);
+  double const left = std::max(24 + 7.2 * static_cast<double>(longest), 150.0);
+  double const right = std::max(590.0, left + 340);
   double height = top;
-  for (load_map const& m : maps) height += row * static_cast<double>(m.layers.size()) + 26;
-  drawing d(right + 190, std::max(height + 10, top + 150));
+  for (load_map const& m : maps) height += row * static_cast<double>(1 + m.layers.size()) + 16;
+  drawing d(right + 110, std::max(height + 10, top + 150));
   d.heading(title, "each layer's experts, the busiest first; load over the layer's mean");
   double y = top;
   for (load_map const& m : maps) {
-    double const first = y;
+    load_balance const b = balance_of(m.layers);
+    d.text({12, y + 13}, m.name, R"(font-weight="bold")");
+    d.text({left, y + 13}, "all layers: largest max/mean " + text::fixed(b.max_over_mean, 2) +
+                               ", mean variation " + text::fixed(b.variation, 2));
+    y += row;
     for (std::size_t l = 0; l < m.layers.size(); ++l, y += row) {
       auto load = m.layers[l];
       std::sort(load.begin(), load.end(), std::greater<>());
@@ -50,14 +54,9 @@ inline std::string draw_load(std::string const& title, std::vector<load_map> con
                   "\"",
               text::fixed(load[e] / mean, 2));
     }
-    load_balance const b = balance_of(m.layers);
-    d.text({12, first + 13}, m.name, R"(font-weight="bold")");
-    d.text({right + 10, first + 13}, "max/mean " + text::fixed(b.max_over_mean, 2));
-    if (m.layers.size() > 1)
-      d.text({right + 10, first + 13 + row}, "variation " + text::fixed(b.variation, 2));
-    y += 26;
+    y += 16;
   }
-  colour_bar(d, {right + 116, top}, heat_colour, {"0", "1 (even)", "2", "3 or more"});
+  colour_bar(d, {right + 30, top}, heat_colour, {"0", "1 (even)", "2", "3 or more"});
   return d.svg();
 }
 
