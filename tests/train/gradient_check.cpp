@@ -2,6 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <finegrain/reference/reference.hpp>
 #include <finegrain/train/gradient_check.hpp>
+#include <numeric>
+#include <stdexcept>
+#include <utility>
 
 #include "../catch.hpp"
 
@@ -290,6 +293,28 @@ TEST_CASE("the check leaves weights and x as they were") {
   fg::check_gradients(net, {.tokens = 3}, {x.data(), 3, D}, {.every = 2});
   CHECK(std::equal(before.begin(), before.end(), net.parameters().begin()));
   CHECK(x == same);
+}
+
+TEST_CASE("a loss that throws at any time leaves weights as they were") {
+  fg::network<fg::linear<2, 2>, fg::reference> net;
+  std::vector<double> const before(net.parameters().begin(), net.parameters().end());
+  std::vector<double> const x(2, 0.5);
+  int calls = 0, last = 0;
+  auto const loss = [&](fg::reference const&, std::int64_t, fg::matrix<double const> y,
+                        fg::matrix<double> dy) {
+    if (++calls == last) throw std::runtime_error("enough");
+    if (dy.data) std::fill_n(dy.data, dy.rows * dy.cols, 1.0);
+    return std::accumulate(y.data, y.data + y.rows * y.cols, 0.0);
+  };
+  fg::check_gradients(net, {.tokens = 1}, {x.data(), 1, 2}, loss);
+  int const asked = std::exchange(calls, 0);
+  REQUIRE(asked > 2 * 4);
+  for (last = 1; last <= asked; ++last, calls = 0) {
+    CAPTURE(last);
+    CHECK_THROWS_AS(fg::check_gradients(net, {.tokens = 1}, {x.data(), 1, 2}, loss),
+                    std::runtime_error);
+    CHECK(std::equal(before.begin(), before.end(), net.parameters().begin()));
+  }
 }
 
 TEST_CASE("a batch without tokens has gradients of exactly 0") {

@@ -82,6 +82,16 @@ struct gradient_probe {
     plan::forward(pass(), net.weights(), saved(), view(x, in), view(y, out));
     return log.balance_loss() + of(on(), 0, outputs(), matrix<double>());
   }
+  /// The loss where a number is another, which afterwards, or where the loss throws, is as it was.
+  double loss_at(double& number, double other) {
+    struct restored {
+      double& number;
+      double const was = number;
+      ~restored() { number = was; }
+    } const here{number};
+    number = other;
+    return loss();
+  }
   /// The loss of tokens [first, end) of the last forward, and dy of them.
   double ask(std::int64_t first, std::int64_t end) {
     matrix<double> const made = view(dy, out).middle_rows(first, end - first);
@@ -228,12 +238,8 @@ gradient_report check_gradients(network<E, X>& net, batch const& b, matrix<doubl
   auto const compare = [&](std::string const& name, double* numbers, double const* gradients,
                            std::int64_t count) {
     for (std::int64_t i = 0; i < count; i += how.every) {
-      double const here = numbers[i];
-      numbers[i] = here + how.eps;
-      double const right = (probe.loss() - loss) / how.eps;
-      numbers[i] = here - how.eps;
-      double const left = (loss - probe.loss()) / how.eps;
-      numbers[i] = here;
+      double const right = (probe.loss_at(numbers[i], numbers[i] + how.eps) - loss) / how.eps;
+      double const left = (loss - probe.loss_at(numbers[i], numbers[i] - how.eps)) / how.eps;
       found.differences(name, i, gradients[i], left, right);
     }
   };
