@@ -51,6 +51,31 @@ TEST_CASE("a committed file holds what was written, and no other file is left") 
   CHECK(here.files() == 1);
 }
 
+TEST_CASE("a file has the mode of the one that it replaces, and no other while it is written") {
+  folder const here;
+  auto const mode = [](std::string const& path) {
+    struct stat status;
+    REQUIRE(::stat(path.c_str(), &status) == 0);
+    return status.st_mode & 07777;
+  };
+  mode_t const before = ::umask(027);
+  save(here / "f", 'a');
+  CHECK(mode(here / "f") == 0640);
+  for (mode_t const old : {0600, 0666, 0444}) {
+    CAPTURE(old);
+    for (bool const removed : {false, true}) {
+      REQUIRE(::chmod((here / "f").c_str(), old) == 0);
+      fg::atomic_file file(here / "f");
+      for (auto const& entry : std::filesystem::directory_iterator(here.path))
+        CHECK((mode(entry.path()) & ~old) == 0);
+      if (removed) file.remove_old();
+      file.commit();
+      CHECK(mode(here / "f") == old);
+    }
+  }
+  ::umask(before);
+}
+
 TEST_CASE("without a commit the old file stays, and no other file is left") {
   folder const here;
   put(here / "f", "old");

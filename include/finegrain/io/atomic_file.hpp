@@ -4,6 +4,7 @@
 
 #include <climits>
 #include <cstdio>
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -17,12 +18,13 @@ namespace finegrain::inline FINEGRAIN_ABI {
 /// Without commit() the new file is removed and `path` stays as it was. A process that is killed
 /// leaves its unfinished file behind, named path.partial-<process>-<number>. Where `path` is a
 /// symbolic link, all this is of what it points to, and the link stays. A read-only file in a
-/// directory that can be written is replaced; a folder, a device or the like is not.
+/// directory that can be written is replaced; a folder, a device or the like is not. The new file has
+/// the old one's mode.
 class atomic_file {
  public:
   /// Throws file_error if no file can be created there, or something else than a file is there.
   FINEGRAIN_LAZY explicit atomic_file(std::string path)
-      : path_(target_of(std::move(path))), file_(create()) {}
+      : path_(target_of(std::move(path))), mode_(mode_of(path_)), file_(create()) {}
   ~atomic_file() {
     int const reason = errno;
     if (!committed_) ::unlink(partial_.c_str());
@@ -49,6 +51,8 @@ class atomic_file {
   /// the folder alone could not be synced, the new one, though a crash may bring the old one back.
   void commit() {
     file_descriptor const entry(open_folder());
+    if (mode_ && ::fchmod(file_, *mode_) != 0)  // of which the umask took
+      throw_file_error("cannot keep the mode of", path_, errno);
     if (::fsync(file_) != 0) throw_file_error("cannot write", path_, errno);
     if (std::rename(partial_.c_str(), path_.c_str()) != 0)
       throw_file_error("cannot replace", path_, errno);
@@ -85,12 +89,19 @@ class atomic_file {
     }
     throw_file_error("cannot follow", path, ELOOP);
   }
+  /// Of the file that is in a place, where there is one.
+  static std::optional<mode_t> mode_of(std::string const& path) {
+    struct stat status;
+    if (::stat(path.c_str(), &status) != 0) return std::nullopt;
+    return status.st_mode & 0777;
+  }
   /// A name that nobody has: what others left, or write at this moment in a process of the same
   /// number elsewhere, is not touched.
   int create() {
     for (unsigned number = 0;; ++number) {
       partial_ = path_ + ".partial-" + std::to_string(::getpid()) + "-" + std::to_string(number);
-      int const file = ::open(partial_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+      int const file =
+          ::open(partial_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode_.value_or(0666));
       if (file >= 0) return file;
       if (int const reason = errno; reason != EEXIST)
         throw_file_error("cannot create a file in the folder", folder(), reason);
@@ -98,6 +109,7 @@ class atomic_file {
   }
 
   std::string path_, partial_;
+  std::optional<mode_t> mode_;
   file_descriptor file_;
   bool committed_ = false;
 };
