@@ -45,10 +45,15 @@ TEST_CASE("every task runs exactly once, whatever the number of workers and task
   REQUIRE(each_once(tally(pool, 100'000)));
 }
 
-TEST_CASE("a pool without a worker is refused in a sentence") {
-  for (int const workers : {0, -1})
+TEST_CASE("a pool or a runner without a worker is refused in a sentence") {
+  auto const run = [](void*, std::int64_t, fg::parallel::body, void*) {};
+  for (int const workers : {0, -1}) {
+    std::string const number = std::to_string(workers);
     CHECK_THROWS_WITH(fg::thread_pool(workers),
-                      ContainsSubstring("one worker or more, not " + std::to_string(workers)));
+                      ContainsSubstring("one worker or more, not " + number));
+    CHECK_THROWS_WITH(fg::parallel(run, nullptr, workers),
+                      ContainsSubstring("one worker or more, not by " + number));
+  }
 }
 
 TEST_CASE("a loop has returned only when all its tasks have") {

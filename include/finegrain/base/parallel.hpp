@@ -32,9 +32,13 @@ class parallel {
 
   /// One thread: the caller's.
   constexpr parallel() = default;
-  /// A runner over threads of your own, at most `workers` bodies at a time.
+  /// A runner over threads of your own, at most `workers` bodies at a time. Throws invalid_argument
+  /// without a worker.
   constexpr parallel(runner run, void* threads, int workers)
-      : run_(run), threads_(threads), workers_(workers < 1 ? 1 : workers) {}
+      : run_(run), threads_(threads), workers_(workers) {
+    if (workers < 1)
+      throw invalid_argument("loops are run by one worker or more, not by %d", workers);
+  }
 
   constexpr int workers() const { return workers_; }
 
