@@ -79,6 +79,15 @@ TEST_CASE("A drawing is well-formed, and words in it are words") {
   CHECK_THAT(d.svg(), ContainsSubstring("d=\"M1 1L3 3\""));
 }
 
+TEST_CASE("What lies far outside a drawing stays outside, on its side") {
+  for (double const far : {1e20, 1e30, 3e38, 1e100, 1.7e308}) {
+    picture::drawing d(100, 50);
+    d.line({-far, 1}, {2, far}, R"(stroke="none")");
+    CAPTURE(far);
+    CHECK_THAT(d.svg(), ContainsSubstring(R"(x1="-1000000" y1="1" x2="2" y2="1000000")"));
+  }
+}
+
 TEST_CASE("The checker of drawings finds what is wrong") {
   CHECK(wellformed("<svg><g></g></svg>") == "");
   CHECK(wellformed("<svg><g></svg>") != "");

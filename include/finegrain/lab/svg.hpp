@@ -80,8 +80,10 @@ class drawing {
 
  private:
   static bool finite(point p) { return std::isfinite(p.x) && std::isfinite(p.y); }
+  /// What lies so far outside that no sheet shows it stays there, in digits that SVG has.
   static std::string number(double v) {
-    std::string text = text::fixed(v, 2);
+    constexpr double far = 1e6;
+    std::string text = text::fixed(std::clamp(v, -far, far), 2);
     text.erase(text.find_last_not_of('0') + 1);
     if (text.back() == '.') text.pop_back();
     return text == "-0" ? "0" : text;
