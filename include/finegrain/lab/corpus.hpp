@@ -235,13 +235,13 @@ inline double order1_entropy(std::string_view text) {
 /// files at its best setting; nothing where the corpus has no files or the machine not the program.
 inline std::optional<double> compressed_bits(corpus const& text, std::string const& compressor) {
   if (text.files().empty() || text.size() == 0) return std::nullopt;
-  std::string command = "command -v " + compressor + " >/dev/null && cat";
+  std::string command = "command -v " + compressor + " >/dev/null && {";
   for (std::string const& path : text.files()) {
-    command += " '";
+    command += " cat <'";  // whatever its name begins with, it is no option
     for (char c : path) command += c == '\'' ? "'\\''" : std::string(1, c);
-    command += "'";
+    command += "';";
   }
-  command += " | " + compressor + " -9 -c | wc -c";
+  command += " } | " + compressor + " -9 -c | wc -c";
   std::unique_ptr<std::FILE, int (*)(std::FILE*)> pipe(::popen(command.c_str(), "r"), &::pclose);
   long long bytes = 0;
   if (!pipe || std::fscanf(pipe.get(), "%lld", &bytes) != 1 || bytes <= 0) return std::nullopt;
