@@ -26,8 +26,8 @@ fg::page example() {
 
 TEST_CASE("A page is Markdown that points to its pictures") {
   CHECK(example().markdown() ==
-        "# Shared & routed\n\nIs 1 < 2?\n\n## Numbers\n\n| model | a < b |\n"
-        "| ----- | ----: |\n| x & y |     1 |\n\n![One <cell>](cells.svg)\n");
+        "# Shared & routed\n\nIs 1 < 2?\n\n## Numbers\n\n| model | a \\< b |\n"
+        "| ----- | -----: |\n| x & y |      1 |\n\n![One <cell>](cells.svg)\n");
 }
 
 TEST_CASE("A page is HTML with its pictures inside, and needs no other file") {

@@ -24,6 +24,17 @@ TEST_CASE("Markdown aligns columns by what a reader sees, and escapes bars") {
         "| a\\|b_c |       3,\"x\" |\n");
 }
 
+TEST_CASE("Markdown shows cells that have tags, backslashes and line ends as they are") {
+  fg::table t({"model", "bits"});
+  t.add({"frozen<int4>", "a\rb"});
+  t.add({"a\\|b", "1\n2"});
+  CHECK(t.markdown() ==
+        "| model         | bits |\n"
+        "| ------------- | ---: |\n"
+        "| frozen\\<int4> |  a b |\n"
+        "| a\\\\\\|b        |  1 2 |\n");
+}
+
 TEST_CASE("LaTeX escapes what it would read as commands") {
   CHECK(example().latex() ==
         "\\begin{tabular}{lr}\n\\toprule\nmodel & bits/byte \\\\\n\\midrule\n"

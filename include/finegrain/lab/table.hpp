@@ -29,7 +29,7 @@ class table {
 
   std::string markdown() const {
     std::string const cells = lines("| ", " | ", " |", [](std::string_view cell) {
-      return replaced(cell, {{"|", "\\|"}, {"\n", " "}});
+      return replaced(cell, {{"\\", "\\\\"}, {"|", "\\|"}, {"<", "\\<"}, {"\n", " "}, {"\r", " "}});
     });
     return caption_.empty() ? cells : cells + "\n" + caption_ + "\n";
   }
