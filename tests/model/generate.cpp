@@ -276,7 +276,7 @@ TEST_CASE(
   CHECK_THROWS_WITH(together(net, {unknown, {}}, 3),
                     "generate needs a prompt of at least one token");
   CHECK_THROWS_WITH(together(net, {std::span(unknown).first(1), unknown}, 3),
-                    ContainsSubstring("token 2 has the id 32"));
+                    ContainsSubstring("token 1 has the id 32"));
   CHECK_THROWS_WITH(generated(net, unknown, 3), ContainsSubstring("token 1 has the id 32"));
   CHECK_THROWS_WITH(generated(net, unknown, -1), "generate cannot make -1 tokens");
   CHECK_THROWS_WITH(generated(net, unknown, INT64_MAX),
@@ -287,6 +287,18 @@ TEST_CASE(
   CHECK_THROWS_AS(generated(net, unknown, 3, {.top_k = -1}), fg::invalid_argument);
   CHECK_THROWS_AS(generated(net, unknown, 3, {.top_p = 0}), fg::invalid_argument);
   CHECK_THROWS_AS(generated(net, unknown, 3, {.top_p = 1.5}), fg::invalid_argument);
+}
+
+TEST_CASE("an id that is unknown is refused before a token is made, however late a prompt has it") {
+  fg::network<tiny::decoder, fg::cpu> const net;
+  std::vector<std::int32_t> const known{1, 2};
+  std::vector<std::int32_t> unknown(3000, 3);
+  unknown[2900] = 32;
+  std::vector<fg::id_list> const prompts{known, unknown};
+  int made = 0;
+  CHECK_THROWS_WITH(fg::generate(net, prompts, 5, {}, [&](std::int64_t, std::int32_t) { ++made; }),
+                    ContainsSubstring("token 2900 has the id 32"));
+  CHECK(made == 0);
 }
 
 TEST_CASE("a sampler draws from numbers of 16 bits too, and from one id at least") {
