@@ -163,8 +163,9 @@ class config_keys {
   void note(std::string_view name, config_value const& theirs, config_value const& ours,
             std::string const& where) {
     if (theirs == ours) return;
+    bool const alike = theirs.text() == ours.text();  // "64" and 64
     std::string line(name);
-    line += " is " + theirs.text() + " " + where + ", ";
+    line += " is " + (alike ? theirs.json() : theirs.text()) + " " + where + ", ";
     line += ours == nullptr ? "which no stage here has" : ours.text() + " here";
     note(std::move(line));
   }
