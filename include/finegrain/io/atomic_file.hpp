@@ -51,7 +51,8 @@ class atomic_file {
   /// the folder alone could not be synced, the new one, though a crash may bring the old one back.
   void commit() {
     file_descriptor const entry(open_folder());
-    if (mode_ && ::fchmod(file_, *mode_) != 0)  // of which the umask took
+    // The umask took some of it. Some systems let nobody change a mode: they have one for all files.
+    if (mode_ && mode_of(partial_) != mode_ && ::fchmod(file_, *mode_) != 0)
       throw_file_error("cannot keep the mode of", path_, errno);
     if (::fsync(file_) != 0) throw_file_error("cannot write", path_, errno);
     if (std::rename(partial_.c_str(), path_.c_str()) != 0)
