@@ -17,7 +17,6 @@
 #include <finegrain/model/frozen.hpp>
 #include <fstream>
 #include <memory>
-#include <thread>
 
 #include "cases.hpp"
 #include "rivals.hpp"
@@ -59,7 +58,7 @@ settings read_settings(int argc, char** argv) {
   s.tokens = bench::tokens_of(asked.text("--tokens", s.quick ? "1,16,64,512" : ""));
   s.dtypes = bench::words_of(asked.text("--dtype", s.quick ? "f32,bf16" : ""));
   s.names = bench::words_of(asked.text("--by", ""));
-  s.threads = int(asked.number("--threads", std::thread::hardware_concurrency()));
+  s.threads = int(asked.number("--threads", fg::usable_cores()));
   s.seconds = double(asked.number("--seconds", s.quick ? 3 : 20));
   s.out = asked.text("--out", "out/bench/cpu");
   s.python = asked.text("--python", "");
