@@ -37,7 +37,7 @@ struct coded_matrix {
     std::byte const* const panel = data + now.panel * layout.panel_bytes();
     if (a.rows() <= few) {
       few_rows(a, now, count, panel, sums,
-               std::make_integer_sequence<int, std::min(few, tile_rows)>());
+               std::make_integer_sequence<int, std::min(few, strip_rows<products>)>());
     } else if constexpr (few < any_rows) {
       constexpr std::int64_t unit_bytes = code_layout<F>::step_bytes / step_units<F>;
       fetching<decoded>(

@@ -85,7 +85,7 @@ struct tile_step {
   std::int64_t rows, panel, sums;
 };
 /// Panels side by side: a panel begins `apart` numbers behind the one before it, its sums begin `sums_apart`
-/// behind that one's, and so do its blocks' scales, if they have any.
+/// behind that one's, and its blocks' scales, if they have any, `scales_apart`.
 struct panels_abreast {
   float const* first;
   int count = 1;

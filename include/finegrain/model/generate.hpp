@@ -135,8 +135,8 @@ FINEGRAIN_LAZY struct next_tokens {
 /// tokens; on cuda logits are the same but for rounding, which may change what is drawn. All memory
 /// is allocated before the first token, but for the host's copies of a device's logits. The network
 /// is only read, so several threads may generate at a time; not on cuda, where passes share memory
-/// of their executor. Throws invalid_argument, before any token is made: an empty prompt, or an id
-/// that the network does not know.
+/// of their executor. Throws invalid_argument, before any token is made: an empty prompt, or an id of
+/// one that the embedding does not know.
 template <class Net, Expr E, class X, class Sink>
 void generate(inference<Net, E, X> const& net, std::span<id_list const> prompts, std::int64_t count,
               sampling const& how, Sink&& sink) {
