@@ -78,10 +78,14 @@ struct packed_matrix {
  private:
   void few_rows(strips<F> const& a, std::int64_t some, float const* panel, sink to, int count,
                 float* sums) const {
+    std::int64_t const apart = units * panel_width;
+    no_fetching none;
     auto const run = [&]<int Rows, int Panels>() {
       for (; a.rows() == Rows && count >= Panels; count -= Panels) {
-        tile_abreast<F, Rows, Panels>(a.first(), some, panel, units * panel_width, to, sums);
-        panel += Panels * units * panel_width;
+        run_tiles<F, tile_form{in_strips, Rows, Rows, Panels}, Rows>(
+            a.first(), some, {panel, Panels, apart, Rows * panel_width}, to, sums, panel_width, {},
+            1, none);
+        panel += Panels * apart;
         sums += Panels * Rows * panel_width;
       }
     };

@@ -195,40 +195,6 @@ void run_tiles(int rows, float const* a, std::int64_t units, panels_abreast pane
   }
 }
 
-/// sums(panel, row, column) = or += a strip of so few rows . panels that stand `distance` numbers apart.
-template <format F, int Rows, int Panels>
-void tile_abreast(float const* strip, std::int64_t units, float const* panel, std::int64_t distance,
-                  sink to, float* sums) {
-  constexpr int width = Panels * vectors;
-  auto const place = [](int r, int j) {
-    return (j / vectors * Rows + r) * panel_width + j % vectors * lanes;
-  };
-  vec sum[Rows][width];
-  FINEGRAIN_UNROLL
-  for (int r = 0; r < Rows; ++r) {
-    FINEGRAIN_UNROLL
-    for (int j = 0; j < width; ++j)
-      sum[r][j] = to == sink::go_on ? load(sums + place(r, j)) : vec{};
-  }
-  for (; units > 0; --units, panel += panel_width) {
-    FINEGRAIN_UNROLL
-    for (int i = 0; i < unit<F>::parts; ++i, strip += Rows) {
-      FINEGRAIN_UNROLL
-      for (int j = 0; j < width; ++j) {
-        vec const b = load(panel + j / vectors * distance + j % vectors * lanes);
-        FINEGRAIN_UNROLL
-        for (int r = 0; r < Rows; ++r)
-          unit<F>::multiply_add(broadcast(strip[r]), unit<F>::part(b, i), sum[r][j]);
-      }
-    }
-  }
-  FINEGRAIN_UNROLL
-  for (int r = 0; r < Rows; ++r) {
-    FINEGRAIN_UNROLL
-    for (int j = 0; j < width; ++j) store(sums + place(r, j), sum[r][j]);
-  }
-}
-
 /// sums += strip . panel, of some of a strip's rows, block by block of `block` units: a block's sums, times
 /// its scales if there are any, are added. They begin at 0, or at what blocks of the rows have for it, one
 /// row's after the other.
