@@ -544,6 +544,28 @@ TEST_CASE("positions are as newer configs have them too, slowed or not") {
         lines{"rope_scaling.attention_factor is 1.5 in config.json, which no stage here has"});
 }
 
+TEST_CASE("weights of one expert are renormalised too, and then are 1") {
+  static constexpr fg::architecture one = [] {
+    fg::architecture a = presets::qwen3_30b_a3b;
+    a.moe.top_k = 1;
+    a.moe.renormalise = false;
+    return fg::checked(a);
+  }();
+  static constexpr fg::architecture constant = [] {
+    fg::architecture a = one;
+    a.moe.renormalise = a.moe.constant_weight = true;
+    return fg::checked(a);
+  }();
+  std::string const to_one =
+      with(qwen3_30b, R"("num_experts_per_tok": 8)", R"("num_experts_per_tok": 1)");
+  std::string const as_it_is =
+      with(to_one, R"("norm_topk_prob": true)", R"("norm_topk_prob": false)");
+  CHECK(of<one>(to_one) == lines{"norm_topk_prob is true in config.json, false here"});
+  CHECK(of<constant>(to_one) == lines{});
+  CHECK(of<one>(as_it_is) == lines{});
+  CHECK(of<constant>(as_it_is) == lines{"norm_topk_prob is false in config.json, true here"});
+}
+
 TEST_CASE("what a family always does is compared where its config has no word for it") {
   static constexpr fg::architecture plain = [] {
     fg::architecture a = presets::mixtral_8x7b;

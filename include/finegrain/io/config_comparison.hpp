@@ -301,7 +301,7 @@ class config_comparison : config_keys {
         find({"scoring_func"}).second != "noaux_tc")  // dots.llm1's word
       same_or_said(softmax ? "softmax" : sigmoid ? "sigmoid" : "", {"scoring_func"}, score_name);
     bool const unsaid = normed || (c.renormalise && !writes());
-    if (c.top_k > 1 || writes()) same_or(unsaid, {"norm_topk_prob"}, c.renormalise);
+    same_or(unsaid, {"norm_topk_prob"}, c.renormalise);
     if (c.renormalise) same({"moe_norm_min"}, c.floor);
     bool const by_one = writes() || ((softmax || sigmoid) && !scaled);
     same_or(by_one ? 1 : c.scale, {"routed_scaling_factor"}, c.scale);
