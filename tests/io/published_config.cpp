@@ -544,6 +544,20 @@ TEST_CASE("positions are as newer configs have them too, slowed or not") {
         lines{"rope_scaling.attention_factor is 1.5 in config.json, which no stage here has"});
 }
 
+TEST_CASE("positions that a config has by kinds of layers are those of layers without a window") {
+  std::string const by_kind = with(qwen3_30b, R"("rope_scaling": null,
+  "rope_theta": 1000000.0)",
+                                   R"("layer_types": ["full_attention", "full_attention"],
+  "rope_parameters": {"full_attention": {"rope_theta": 1000000.0, "rope_type": "default"},
+    "sliding_attention": {"rope_theta": 5.0, "rope_type": "default"}, "rope_theta": 7.0})");
+  CHECK(of<presets::qwen3_30b_a3b>(by_kind) == lines{});
+  CHECK(of<presets::qwen3_30b_a3b>(with(by_kind, "1000000.0", "500000")) ==
+        lines{"rope_parameters.rope_theta is 5e+05 in config.json, 1e+06 here"});
+  CHECK(of<presets::qwen3_30b_a3b>(with(by_kind, R"(000.0, "rope_type": "default")",
+                                        R"(000.0, "rope_type": "linear", "factor": 2)")) ==
+        lines{"rope_parameters.rope_type is linear in config.json, default here"});
+}
+
 TEST_CASE("weights of one expert are renormalised too, and then are 1") {
   static constexpr fg::architecture one = [] {
     fg::architecture a = presets::qwen3_30b_a3b;
@@ -584,6 +598,7 @@ TEST_CASE("what a family always does is compared where its config has no word fo
   // Of a family that nobody knows nothing is said that its config does not say.
   CHECK(of<plain>(with(mixtral, "\"mixtral\"", "\"another\"")) == lines{});
   CHECK(of<plain>(with(mixtral, "\"mixtral\"", "\"qwen3_vl_moe_text\"")) == all);
+  CHECK(of<plain>(with(mixtral, "\"mixtral\"", "\"mellum\"")) == lines{all[0], all[2], all[3]});
   using layer = fg::mixture<plain.moe>;
   CHECK(differences<layer>(with(mixtral, "\"mixtral\"", "\"qwen3_5_moe_text\"")) == all);
   CHECK(differences<layer>(with(mixtral, "\"mixtral\"", "\"qwen3_next\"")) ==

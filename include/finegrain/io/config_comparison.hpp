@@ -293,7 +293,7 @@ class config_comparison : config_keys {
     bool const softmax =
         is_of({"deepseek", "deepseek_v2", "qwen2_moe", "qwen3_moe", "qwen3_vl_moe_text",
                "qwen3_next", "qwen3_5_moe_text", "olmoe", "mixtral", "ernie4_5_moe", "granitemoe",
-               "granitemoeshared", "granitemoehybrid", "hunyuan_v1_moe"});
+               "granitemoeshared", "granitemoehybrid", "hunyuan_v1_moe", "mellum"});
     config_value const score_name = c.score == score::softmax   ? "softmax"
                                     : c.score == score::sigmoid ? "sigmoid"
                                                                 : "sqrtsoftplus";

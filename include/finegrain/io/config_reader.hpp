@@ -167,18 +167,26 @@ FINEGRAIN_LAZY inline std::string config_text(config_values const& values) {
   return text += '\n';
 }
 
+/// Puts the values within an object, whose name ends in a dot, in the place of those within another.
+FINEGRAIN_LAZY inline void put_within(config_values& values, std::string_view from,
+                                      std::string_view to) {
+  config_values moved;
+  for (auto at = values.lower_bound(from); at != values.end() && at->first.starts_with(from);) {
+    auto value = values.extract(at++);
+    value.key().replace(0, from.size(), to);
+    moved.insert(std::move(value));
+  }
+  moved.merge(values);
+  values = std::move(moved);
+}
 /// The values of the text's model in one of images or sound too, whose config holds its config: they
-/// stand in the place of the whole's.
-FINEGRAIN_LAZY inline config_values of_text_model(config_values whole) {
-  config_values text;
-  for (std::string_view const whose : {"text_config.", "language_config."})
-    for (auto at = whole.lower_bound(whose); at != whole.end() && at->first.starts_with(whose);) {
-      auto value = whole.extract(at++);
-      value.key().erase(0, whose.size());
-      text.insert(std::move(value));
-    }
-  text.merge(whole);
-  return text;
+/// stand in the place of the whole's. So do those of positions of the layers without a window.
+FINEGRAIN_LAZY inline config_values of_text_model(config_values values) {
+  put_within(values, "language_config.", "");
+  put_within(values, "text_config.", "");
+  put_within(values, "rope_scaling.full_attention.", "rope_scaling.");
+  put_within(values, "rope_parameters.full_attention.", "rope_parameters.");
+  return values;
 }
 
 }  // namespace finegrain::inline FINEGRAIN_ABI::detail
