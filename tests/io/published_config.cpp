@@ -635,9 +635,18 @@ TEST_CASE("what a config does not say is what transformers takes for its family"
         lines{"norm_topk_prob is false by default, true here"});
   CHECK(of<presets::qwen3_30b_a3b>(without(qwen3_30b, R"("rope_theta": 1000000.0)")) ==
         lines{"rope_theta is 10000 by default, 1e+06 here"});
+  // A null in a default's place is another: transformers has no number then, or what is false.
   CHECK(of<presets::qwen3_30b_a3b>(
             with(qwen3_30b, R"("norm_topk_prob": true)", R"("norm_topk_prob": null)")) ==
-        lines{"norm_topk_prob is false by default, true here"});
+        lines{"norm_topk_prob is null in config.json, true here"});
+  CHECK(of<presets::deepseek_v3>(
+            with(deepseek_v3, R"("norm_topk_prob": true)", R"("norm_topk_prob": null)")) ==
+        lines{"norm_topk_prob is null in config.json, true here"});
+  CHECK(of<presets::deepseek_v3>(and_also(deepseek_v3, R"("rope_interleave": null)")) ==
+        lines{"rope_interleave is null in config.json, true here"});
+  CHECK(of<presets::glm_4_5>(
+            with(glm_4_5, R"("partial_rotary_factor": 0.5)", R"("partial_rotary_factor": null)")) ==
+        lines{"partial_rotary_factor is null in config.json, 0.5 here"});
   CHECK(of<presets::mixtral_8x7b>(without(mixtral, R"("rms_norm_eps": 1e-05)")) == lines{});
   static constexpr fg::architecture three = [] {
     fg::architecture a = presets::mixtral_8x7b;

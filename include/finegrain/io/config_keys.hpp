@@ -29,6 +29,9 @@ class config_keys {
         values_(of_text_model(config_reader<>(text_of(path, 1), path.c_str()).read())),
         family_(find({"model_type"}).second.text()) {
     defaults_ = config_reader<>(defaults_of(family_), "a family's defaults").read();
+    for (auto const& [name, usual] : defaults_)  // in whose place a null is another value
+      if (auto const at = values_.find(name); at != values_.end() && at->second == nullptr)
+        at->second = "null";
   }
   FINEGRAIN_LAZY explicit config_keys(published_family const& family)
       : writes_(true),
