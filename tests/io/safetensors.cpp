@@ -122,5 +122,8 @@ TEST_CASE("tensors that could not be read again are not written") {
   CHECK_THROWS_WITH(fg::write_safetensors(here / "f", twice), ContainsSubstring("occurs twice"));
   fg::tensor_view const bytes[] = {{"\xff", fg::dtype::f32, {1}, &number}};
   CHECK_THROWS_WITH(fg::write_safetensors(here / "f", bytes), ContainsSubstring("not UTF-8"));
+  std::pair<std::string, std::string> const about[] = {{"note", std::string(100'000'000, ' ')}};
+  CHECK_THROWS_WITH(fg::write_safetensors(here / "f", {}, about),
+                    ContainsSubstring("too long to be read again"));
   CHECK(here.files() == 0);
 }

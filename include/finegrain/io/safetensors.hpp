@@ -46,6 +46,11 @@ struct tensor_view {
   void* data = nullptr;
 };
 
+namespace detail {
+/// The bytes of a header at most; of other readers too.
+inline constexpr std::uint64_t most_header = 100'000'000;
+}
+
 /// An open file whose header has been checked. Numbers are read when asked for, by pread: a file
 /// that changes meanwhile gives an error or other numbers, never a crash.
 class safetensors_file {
@@ -59,7 +64,7 @@ class safetensors_file {
                        detail::shown(size));
     std::uint64_t length = 0;
     read_at(0, &length, 8);
-    if (length > most_header)
+    if (length > detail::most_header)
       throw file_error("no safetensors file: %.300s would have a header of %llu bytes",
                        path_.c_str(), static_cast<unsigned long long>(length));
     if (length > static_cast<std::uint64_t>(size - 8))
@@ -96,8 +101,6 @@ class safetensors_file {
   }
 
  private:
-  static constexpr std::uint64_t most_header = 100'000'000;
-
   void read_at(std::int64_t offset, void* to, std::int64_t bytes) const {
     constexpr std::int64_t most = std::int64_t(1) << 30;  // Linux reads no more at a time
     auto* at = static_cast<char*>(to);
@@ -150,6 +153,9 @@ FINEGRAIN_LAZY inline std::string safetensors_header(
   }
   header += '}';
   header.resize((header.size() + 7) / 8 * 8, ' ');  // the data starts on a border of 8 bytes
+  if (header.size() > most_header)
+    throw file_error("a header of %lld bytes, which is too long to be read again: %.300s",
+                     shown(header.size()), path.c_str());
   static_cast<void>(read_table(header, end, path.c_str()));  // what is written can be read
   return header;
 }
