@@ -39,7 +39,7 @@ template <class U, class T>
 concept WritableAs = std::is_same_v<T, U const> && !std::is_same_v<T, U>;
 
 template <class M>
-using pointed_at = std::remove_cv_t<std::remove_pointer_t<std::remove_cvref_t<M>>>;
+using pointed_at = std::remove_cv_t<std::remove_pointer_t<std::decay_t<M>>>;
 template <class N, class T>
 concept NumberNear = std::is_floating_point_v<N> || std::is_same_v<N, std::remove_cv_t<T>>;
 
@@ -51,7 +51,7 @@ concept Unshaped =
                          m.size();
                          requires NumberNear<pointed_at<decltype(m.data())>, T>;
                        }) ||
-                       (std::is_pointer_v<std::remove_cvref_t<M>> && NumberNear<pointed_at<M>, T>));
+                       (std::is_pointer_v<std::decay_t<M>> && NumberNear<pointed_at<M>, T>));
 
 /// An Eigen expression that is not in memory yet.
 template <class M, class T>
