@@ -18,6 +18,11 @@
 
 #include <cstddef>
 
+// libstdc++'s headers drop such macros, those alone that were defined before the first of them.
+#if defined(min) || defined(max)
+#error "finegrain calls std::min and std::max: include it before macros of these names"
+#endif
+
 #if defined(__linux__)
 #include <sys/mman.h>
 #if defined(__x86_64__)
