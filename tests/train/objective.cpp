@@ -311,6 +311,23 @@ TEST_CASE("a loss does not run its own network in the memory of the pass that as
   run = [] {};
   other.step(text.inputs(), loss);
   CHECK(weights_of(net) == weights_of(twin));
+  // a loss that goes on after it was refused has changed nothing
+  auto const plain = [&](fg::cpu const& on, std::int64_t first, fg::matrix<float const> made,
+                         fg::matrix<float> dy) {
+    return cross_entropy(on, made, part(longer.targets(), first, made.rows), 1, dy);
+  };
+  run = [&] {
+    CHECK_THROWS_WITH(train.step(longer.inputs(), plain), ContainsSubstring("is in a pass"));
+    CHECK_THROWS_WITH(train.gather(longer.inputs(), plain), ContainsSubstring("is in a pass"));
+  };
+  train.gather(text.inputs(), loss);
+  train.gather(text.inputs(), loss);
+  train.finish();
+  run = [] {};
+  other.gather(text.inputs(), loss);
+  other.gather(text.inputs(), loss);
+  other.finish();
+  CHECK(weights_of(net) == weights_of(twin));
 }
 
 TEST_CASE("a gradient of an own loss that is not finite is counted, and changes nothing") {

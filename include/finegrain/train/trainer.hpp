@@ -221,7 +221,9 @@ class trainer {
     if (settings_.rule) settings_.rule->set(steps, optimizer_, settings_);
   }
 
+  /// Every pass begins with this. Throws inside of one, before anything of that changes.
   batch_loss<executor> over(batch const& b, objective<executor> const& loss) {
+    net_.reserve(0);
     return loss.over(net_.on(), b.tokens, out, settings_.loss_scale, targets_);
   }
   /// Room for the gradient of a loss of the user's own.
