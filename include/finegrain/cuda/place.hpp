@@ -30,6 +30,7 @@ struct place<basic_cuda<T>> {
   static bool readable(void const* memory) { return device::runtime::readable(memory); }
   static int workers(X const&) { return 1; }
   static constexpr bool here = false;
+  static constexpr std::int64_t border = alignment;
   static constexpr std::int64_t chunk_bytes = std::int64_t{512} << 20, chunk_most = 4096;
 
   static void reserve(X const& on, std::int64_t tokens) {

@@ -97,8 +97,8 @@ class network : public inference<network<E, X>, E, X> {
     base::run(b, x, y, workspace, true, nullptr);
   }
   /// Backward of such a forward, of the same batch, x and workspace. `gradient` is laid out like
-  /// parameters(), on a 64-byte border; what lies between weights is left alone, so clear it once. dx is
-  /// empty where x is token ids.
+  /// parameters(); what lies between weights is left alone, so clear it once. On a 64-byte border it is
+  /// written faster, and cuda demands it. dx is empty where x is token ids.
   void backward(batch const& b, matrix<S const> x, matrix<S const> dy, matrix<S> dx,
                 std::span<S> gradient, std::span<std::byte> workspace,
                 gradients mode = gradients::overwrite) const {
@@ -113,9 +113,9 @@ class network : public inference<network<E, X>, E, X> {
     if (static_cast<std::int64_t>(gradient.size()) != count)
       throw invalid_argument("there are %lld weights and room for %lld gradients",
                              detail::shown(count), detail::shown(gradient.size()));
-    if (reinterpret_cast<std::uintptr_t>(gradient.data()) % alignment != 0)
+    if (reinterpret_cast<std::uintptr_t>(gradient.data()) % place<X>::border != 0)
       throw invalid_argument("gradients must start on a border of %lld bytes",
-                             detail::shown(alignment));
+                             detail::shown(place<X>::border));
     arena memory(workspace.data(), static_cast<std::int64_t>(workspace.size()));
     batch const staged = base::staged(b, memory, e);
     run_backward(staged, e, workspace, x, dy, gradient.data(), dx, mode);

@@ -140,8 +140,8 @@ inline void check_request(config const& c, routing_request const& request, bool 
   int const choice = c.routed / c.groups * c.group_limit;
   bool const by_tokens = c.selection == selection::top_k || c.selection == selection::sinkhorn;
   if (request.top_k < 0 || k > most)
-    throw invalid_argument("a token can be sent to 1 to %d experts here, not %d", most,
-                           request.top_k);
+    throw invalid_argument("a token can be sent to 1 to %d experts here%s, not %d", most,
+                           training ? " in training" : "", request.top_k);
   if (request.mask_best != 0 && !by_tokens)
     throw invalid_argument("only where tokens choose can their best experts be excluded");
   if (request.mask_best < 0 || (request.mask_best > 0 && request.mask_best > choice - k))
