@@ -178,6 +178,28 @@ TEMPLATE_TEST_CASE("tokens one at a time, with a cache, are the same as all at o
   }
 }
 
+TEST_CASE("networks of two executors share weights in the caller's memory") {
+  NEED_GPU();
+  model own({.deviation = 0.2});
+  auto const count = std::int64_t(own.parameters().size());
+  fg::device_buffer<bf16> memory(count);
+  fg::place<fg::cuda>::copy(own.on(), own.parameters().data(), count, memory.data());
+  std::span<bf16> const weights(memory.data(), std::size_t(count));
+  model one(weights), two(weights);
+  CHECK(one.parameters().data() == memory.data());
+  tiny::text const text(40);
+  fg::device_buffer<bf16> right(40 * 32), y(40 * 32);
+  own({text.inputs()}, {right.data(), 40, 32});
+  for (model* net : {&one, &two}) {
+    (*net)({text.inputs()}, {y.data(), 40, 32});
+    CHECK(as_numbers(download(y)) == as_numbers(download(right)));
+  }
+  CHECK_THROWS_WITH(model(weights.subspan(1)), ContainsSubstring("the network has"));
+  fg::device_buffer<bf16> longer(count + 1);
+  CHECK_THROWS_WITH(model(std::span<bf16>(longer.data() + 1, std::size_t(count))),
+                    "weights must start on a border of 64 bytes");
+}
+
 TEMPLATE_TEST_CASE("wanted rows are those of a pass that makes all", "", bf16, fp16, float) {
   NEED_GPU();
   using T = TestType;

@@ -87,6 +87,46 @@ TEMPLATE_TEST_CASE("a network that was moved from says so, until it is given ano
   gone([&] { other(x, dx); });
 }
 
+TEMPLATE_TEST_CASE("weights may be the caller's, wherever they are", "", EXECUTORS) {
+  using S = typename TestType::scalar;
+  using network = fg::network<block, TestType>;
+  network own({.deviation = 0.3});
+  auto const count = own.parameters().size();
+  auto const x = numbers<S>::random(37, 16, 1), dy = numbers<S>::random(37, 16, 2);
+  numbers<S> y(37, 16), dx(37, 16), z(37, 16), dz(37, 16);
+  own.forward({.tokens = 37}, x, y);
+  own.backward(dy, dx);
+  std::vector<S> memory(count + 3, S(7));
+  for (std::size_t first : {0, 1, 3}) {
+    std::span<S> const mine(memory.data() + first, count);
+    std::ranges::copy(own.parameters(), mine.begin());
+    auto const before = memory;
+    network lent(mine), other(mine, lent.on());
+    CHECK(lent.parameters().data() == mine.data());
+    lent.forward({.tokens = 37}, x, z);
+    lent.backward(dy, dz);
+    CHECK(z == y);
+    CHECK(dz == dx);
+    CHECK(std::ranges::equal(lent.gradient(), own.gradient()));
+    CHECK(memory == before);
+    for (auto const& entry : own.entries()) {  // what one writes both read
+      fg::matrix<S> const w = lent.weight(entry.name);
+      CHECK(w.data == memory.data() + std::int64_t(first) + entry.offset);
+      w(0, 0) += S(1);
+    }
+    lent(x, z);
+    other(x, dz);
+    CHECK(z == dz);
+    CHECK(!(z == y));
+    network const kept = std::move(lent);
+    CHECK_THROWS_WITH(lent(x, z), "this network was moved from: its weights are another's now");
+    CHECK(kept.parameters().data() == mine.data());
+  }
+  CHECK_THROWS_WITH(network(std::span(memory)), "the network has " + std::to_string(count) +
+                                                    " weights; these are " +
+                                                    std::to_string(count + 3) + " weights");
+}
+
 TEMPLATE_TEST_CASE("input and output may not share memory", "", EXECUTORS) {
   using S = typename TestType::scalar;
   fg::network<block, TestType> net;

@@ -180,7 +180,7 @@ TEMPLATE_TEST_CASE(
   CHECK_THROWS_WITH(shared.backward(b, p.x, p.dy, p.dx, p.gradients(), less),
                     ContainsSubstring("the workspace holds"));
   CHECK_THROWS_WITH(shared.backward(b, p.x, p.dy, p.dx, p.gradients().first(3), p.workspace()),
-                    "there are " + std::to_string(size) + " weights and room for 3 gradients");
+                    "the network has " + std::to_string(size) + " weights; these are 3 gradients");
   CHECK_THROWS_WITH(shared.backward(b, p.x, p.dy, p.x, p.gradients(), p.workspace()),
                     "x and dx share memory");
   CHECK_THROWS_AS(shared.backward(b, p.x, p.dy, {}, p.gradients(), p.workspace()),

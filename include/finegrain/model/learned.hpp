@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -15,6 +16,33 @@
 #include "check.hpp"
 
 namespace finegrain::inline FINEGRAIN_ABI {
+
+namespace detail {
+
+/// Weights in memory of a network's own, or of the caller's. What was moved from has none.
+template <class Buffer, class S>
+class weight_memory {
+ public:
+  explicit weight_memory(std::int64_t count) : own_(count), all_(span_of(own_.data(), count)) {}
+  explicit weight_memory(std::span<S> given) : all_(given) {}
+  weight_memory(weight_memory&& other) noexcept
+      : own_(std::move(other.own_)), all_(std::exchange(other.all_, {})) {}
+  weight_memory& operator=(weight_memory&& other) noexcept {
+    own_ = std::move(other.own_);
+    all_ = std::exchange(other.all_, {});
+    return *this;
+  }
+
+  Buffer const& own() const { return own_; }
+  S* data() const { return all_.data(); }
+  std::int64_t size() const { return std::ssize(all_); }
+
+ private:
+  Buffer own_;
+  std::span<S> all_;
+};
+
+}  // namespace detail
 
 /// Of a network on X of any expression: sizes are run-time numbers, so that all networks share one
 /// body of code.
@@ -27,7 +55,12 @@ class learned {
   FINEGRAIN_ONE_COPY learned(X const& on, std::vector<weight_entry> list, std::int64_t count,
                              initialisation const& start)
       : entries_(std::move(list)), weights_(count) {
-    start_weights(on, entries_, weights_, checked(start));
+    start_weights(on, entries_, weights_.own(), checked(start));
+  }
+  FINEGRAIN_ONE_COPY learned(std::vector<weight_entry> list, std::int64_t count,
+                             std::span<S> weights)
+      : entries_(std::move(list)), weights_(weights) {
+    check_like_weights("weights", weights, count);
   }
   learned(learned&&) = default;
   learned& operator=(learned&&) = default;
@@ -45,7 +78,7 @@ class learned {
   }
   matrix<S> weight(std::string_view name, std::int64_t count) const {
     static_cast<void>(weights(count));
-    return view(weights_, name);
+    return view(weights_.data(), name);
   }
   matrix<S> weight(std::string_view name, std::int64_t count) {
     writer_ = next_writer();
@@ -59,7 +92,7 @@ class learned {
     if (gradients_.size() == 0)
       throw invalid_argument(
           "there are no gradients yet: call forward first, or reserve(tokens, true)");
-    return view(gradients_, name);
+    return view(gradients_.data(), name);
   }
   /// Room for gradients, and for `unwanted` numbers of a dx that nobody asks for.
   FINEGRAIN_ONE_COPY void reserve_gradients(X const& on, std::int64_t count,
@@ -72,6 +105,17 @@ class learned {
     if (unwanted_.size() < unwanted) unwanted_ = numbers(unwanted);
   }
   S* unwanted() const { return unwanted_.data(); }
+
+  /// Throws invalid_argument unless these are as many numbers as there are weights, where X can have them.
+  FINEGRAIN_ONE_COPY static void check_like_weights(char const* what, std::span<S> numbers,
+                                                    std::int64_t count) {
+    if (std::ssize(numbers) != count)
+      throw invalid_argument("the network has %lld weights; these are %lld %s", detail::shown(count),
+                             detail::shown(numbers.size()), what);
+    if (reinterpret_cast<std::uintptr_t>(numbers.data()) % place<X>::border != 0)
+      throw invalid_argument("%s must start on a border of %lld bytes", what,
+                             detail::shown(place<X>::border));
+  }
 
   /// What backward needs of a forward, and which use of the workspace that was.
   struct forward {
@@ -108,9 +152,9 @@ class learned {
     static std::atomic<std::uint64_t> last{0};
     return ++last;
   }
-  FINEGRAIN_ONE_COPY matrix<S> view(numbers const& all, std::string_view name) const {
+  FINEGRAIN_ONE_COPY matrix<S> view(S* all, std::string_view name) const {
     for (auto const& entry : entries_)
-      if (entry.name == name) return {all.data() + entry.offset, entry.rows, entry.cols};
+      if (entry.name == name) return {all + entry.offset, entry.rows, entry.cols};
     if (entries_.empty()) throw invalid_argument("the network has no weights");
     name = name.substr(0, 200);
     throw invalid_argument("the network has no weight named \"%.*s\"; the nearest name is \"%s\"",
@@ -119,7 +163,8 @@ class learned {
   }
 
   std::vector<weight_entry> entries_;
-  numbers weights_, gradients_;
+  detail::weight_memory<numbers, S> weights_;
+  numbers gradients_;
   std::uint64_t writer_ = next_writer();
   numbers unwanted_;
   forward last_;

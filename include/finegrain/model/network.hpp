@@ -17,7 +17,7 @@
 
 namespace finegrain::inline FINEGRAIN_ABI {
 
-/// An expression E on an executor X, with weights of its own.
+/// An expression E on an executor X, with its weights.
 ///
 ///   network<mixture<c>, cpu> layer;
 ///   layer(x, y);                        // (T, D) -> (T, D)
@@ -39,6 +39,12 @@ class network : public inference<network<E, X>, E, X> {
       : base(std::move(on)), learned_(on_, list_weights<E>(), count, start) {}
   template <std::same_as<X> Executor>  // clang 14 would take {.deviation = 1} for an X
   explicit network(Executor on, initialisation start = {}) : network(start, std::move(on)) {}
+  /// Over weights of the caller's, weights_size<E>() numbers laid out as list_weights<E>() says: they are read
+  /// and written where they are, and outlive the network. On a 64-byte border they are read faster, and cuda
+  /// demands it. Throws invalid_argument.
+  template <std::convertible_to<std::span<S>> Weights>
+  explicit network(Weights&& weights, X on = {})
+      : base(std::move(on)), learned_(list_weights<E>(), count, std::span<S>(weights)) {}
 
   /// Makes room for batches of up to so many tokens; with training, for inference on them too.
   void reserve(std::int64_t tokens, bool training = false) {
@@ -110,12 +116,7 @@ class network : public inference<network<E, X>, E, X> {
       detail::check_dx<S>(dx, x, e.tokens, in);
       detail::check_apart<S>("dy", dy, "dx", dx);
     }
-    if (static_cast<std::int64_t>(gradient.size()) != count)
-      throw invalid_argument("there are %lld weights and room for %lld gradients",
-                             detail::shown(count), detail::shown(gradient.size()));
-    if (reinterpret_cast<std::uintptr_t>(gradient.data()) % place<X>::border != 0)
-      throw invalid_argument("gradients must start on a border of %lld bytes",
-                             detail::shown(place<X>::border));
+    learned<X>::check_like_weights("gradients", gradient, count);
     arena memory(workspace.data(), static_cast<std::int64_t>(workspace.size()));
     batch const staged = base::staged(b, memory, e);
     run_backward(staged, e, workspace, x, dy, gradient.data(), dx, mode);

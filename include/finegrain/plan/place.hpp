@@ -33,7 +33,7 @@ struct place {
 
   /// Whether a pass is done when its call returns, and what it wrote is the host's to read.
   static constexpr bool here = true;
-  /// Of how many bytes a multiple the address of a caller's gradients is.
+  /// Bytes of which the address of a caller's weights, or gradients, is a multiple.
   static constexpr std::int64_t border = alignof(S);
   /// Memory for logits that are made some tokens at a time, and how many tokens at most.
   static constexpr std::int64_t chunk_bytes = std::int64_t{32} << 20, chunk_most = 1024;
