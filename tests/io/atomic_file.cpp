@@ -58,7 +58,10 @@ TEST_CASE("a file has the mode of the one that it replaces, and no other while i
     REQUIRE(::stat(path.c_str(), &status) == 0);
     return status.st_mode & 07777;
   };
-  mode_t const before = ::umask(027);
+  struct masked {  // until the end, whatever is thrown
+    mode_t before = ::umask(027);
+    ~masked() { ::umask(before); }
+  } const mask;
   save(here / "f", 'a');
   CHECK(mode(here / "f") == 0640);
   for (mode_t const old : {0600, 0666, 0444}) {
@@ -73,7 +76,6 @@ TEST_CASE("a file has the mode of the one that it replaces, and no other while i
       CHECK(mode(here / "f") == old);
     }
   }
-  ::umask(before);
 }
 
 TEST_CASE("without a commit the old file stays, and no other file is left") {

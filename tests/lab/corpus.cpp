@@ -189,12 +189,16 @@ TEST_CASE("Files are read one after the other, and compressed if the machine can
   CHECK(text.size() == 8000);
   CHECK(text.text().substr(4999, 2) == "ab");
   if (auto const bits = fg::compressed_bits(text, "gzip")) CHECK((*bits > 0 && *bits < 0.2));
-  std::filesystem::path const before = std::filesystem::current_path();
-  std::filesystem::current_path(std::filesystem::path(odd).parent_path());
-  std::ofstream("-n") << std::string(3000, 'b');  // no option of a program that reads it
-  CHECK(fg::compressed_bits(fg::corpus::read({"-n"}), "gzip") ==
-        fg::compressed_bits(fg::corpus::read({"b"}), "gzip"));
-  std::filesystem::current_path(before);
+  {
+    struct back {  // whatever is thrown
+      std::filesystem::path before = std::filesystem::current_path();
+      ~back() { std::filesystem::current_path(before); }
+    } const later;
+    std::filesystem::current_path(std::filesystem::path(odd).parent_path());
+    std::ofstream("-n") << std::string(3000, 'b');  // no option of a program that reads it
+    CHECK(fg::compressed_bits(fg::corpus::read({"-n"}), "gzip") ==
+          fg::compressed_bits(fg::corpus::read({"b"}), "gzip"));
+  }
   CHECK_FALSE(fg::compressed_bits(text, "no-such-program"));
   CHECK_FALSE(fg::compressed_bits(fg::corpus("text"), "gzip"));
   CHECK_THROWS_WITH(fg::corpus::read({dir / "absent"}),
