@@ -19,13 +19,13 @@ using namespace under_test;
 template <class E>
 using of = std::remove_cvref_t<E>;
 
-/// Cross-entropy, which also counts how often it was asked and for how many tokens.
+/// Cross-entropy in whatever numbers, which also counts how often it was asked.
 template <class X>
 struct entropy {
-  using S = typename X::scalar;
   std::span<std::int32_t const> targets;
   double scale;
   int* asked = nullptr;
+  template <class S>
   double operator()(X const& on, std::int64_t first, fg::matrix<S const> y,
                     fg::matrix<S> dy) const {
     if (asked) ++*asked;

@@ -53,7 +53,7 @@ double score_product(X const& on, matrix<S const> x, matrix<S const> w, L const&
     matrix<S const> const part = x.middle_rows(first, rows);
     matrix<S> const y = chunk.middle_rows(0, rows);
     linear_forward(on, part, w, y);
-    total += loss(on, first, y, dw.data ? y : matrix<S>{});
+    total += loss(on, first, matrix<S const>(y), dw.data ? y : matrix<S>{});
     if (dw.data)
       linear_backward(on, part, w, y, dw, mode, dx.middle_rows(first, rows), gradients::overwrite);
     mode = gradients::accumulate;
@@ -92,7 +92,7 @@ struct scored {
                     V const& dw, matrix<S> dx) {
     bool const training = p.extent.training;
     whole::forward(p, w, s.kept, x, s.y);
-    double const total = loss(p.on, 0, s.y, training ? s.y : matrix<S>{});
+    double const total = loss(p.on, 0, matrix<S const>(s.y), training ? s.y : matrix<S>{});
     if (training) whole::backward(p, w, s.kept, x, s.y, dw, dx);
     return total;
   }
