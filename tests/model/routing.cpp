@@ -35,6 +35,19 @@ TEMPLATE_TEST_CASE("what a router cannot do is refused", "", EXECUTORS) {
   CHECK_NOTHROW(net.infer({.tokens = 4, .routing = {.top_k = 3, .mask_best = 3}}, x, y));
 }
 
+TEMPLATE_TEST_CASE("a request for more experts than the best groups have is refused", "",
+                   EXECUTORS) {
+  using S = typename TestType::scalar;
+  constexpr fg::config grouped{
+      .hidden = 16, .width = 8, .routed = 6, .top_k = 2, .groups = 3, .group_limit = 1};
+  fg::network<fg::mixture<grouped>, TestType> net;
+  auto const x = numbers<S>::random(4, 16, 1);
+  numbers<S> y(4, 16);
+  CHECK_THROWS_WITH(net.infer({.tokens = 4, .routing = {.top_k = 3}}, x, y),
+                    ContainsSubstring("1 to 2 experts"));
+  CHECK(y.untouched());
+}
+
 TEMPLATE_TEST_CASE("a rule and jitter are for the routers that have them, and refused if none has",
                    "", EXECUTORS) {
   using S = typename TestType::scalar;

@@ -33,12 +33,14 @@ struct router_weights {
 FINEGRAIN_HD constexpr bool is_kept(std::int32_t slot) { return slot >= 0; }
 FINEGRAIN_HD constexpr std::int32_t expert_in(std::int32_t slot) { return slot < 0 ? ~slot : slot; }
 
-/// Experts that a request may send a token to: one more than configured, but where experts are given,
-/// or learn.
+/// Experts that a token may be sent to: those of all groups, or of the best.
+constexpr int allowed(config const& c) { return c.routed / c.groups * c.group_limit; }
+/// Experts that a request may send a token to: one more than configured, if more are allowed, but where
+/// experts are given, or learn.
 constexpr int most_chosen(config const& c, bool training) {
   bool const given = c.selection == selection::hash || c.selection == selection::rule ||
                      c.selection == selection::given;
-  return c.top_k + (!training && c.top_k < c.routed && !given ? 1 : 0);
+  return c.top_k + (!training && c.top_k < allowed(c) && !given ? 1 : 0);
 }
 /// Slots of a token that there is room for.
 constexpr int slots(config const& c, extent e) {
@@ -137,7 +139,7 @@ constexpr bool weighs_shared(config const& c) { return c.shared_gate || c.shared
 inline void check_request(config const& c, routing_request const& request, bool training) {
   int const k = chosen(c, request);
   int const most = most_chosen(c, training);
-  int const choice = c.routed / c.groups * c.group_limit;
+  int const choice = allowed(c);
   bool const by_tokens = c.selection == selection::top_k || c.selection == selection::sinkhorn;
   if (request.top_k < 0 || k > most)
     throw invalid_argument("a token can be sent to 1 to %d experts here%s, not %d", most,
