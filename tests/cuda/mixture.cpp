@@ -100,10 +100,13 @@ TEST_CASE("a dense block, and a norm fused with the layer behind it") {
   NEED_GPU();
   std::uint64_t seed = 9000;
   for (std::int64_t T : on_device::sizes_here({1, 50, 200})) {
-    comparison const dense = compare<fg::mlp<72, 136>>(T, seed += 100, {});
-    CHECK(dense.y < 0.01);
-    CHECK(dense.dx < 0.015);
-    CHECK(dense.dw < 0.02);
+    for (bool shared : {true, false}) {  // it is not one of those that a request leaves out
+      comparison const dense =
+          compare<fg::mlp<72, 136>>(T, seed += 100, {.routing = {.shared = shared}});
+      CHECK(dense.y < 0.01);
+      CHECK(dense.dx < 0.015);
+      CHECK(dense.dw < 0.02);
+    }
     constexpr auto block = fg::residual(fg::rmsnorm<72>{} | fg::mixture<layers::small>{});
     comparison const fused = compare<std::remove_const_t<decltype(block)>>(T, seed += 100, {});
     INFO(fused.worst);

@@ -10,7 +10,8 @@
 namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 
-template <class T, config C, bool Shared, bool Routed>
+/// Dense: of one expert for all tokens, of which no request is made.
+template <class T, config C, bool Shared, bool Routed, bool Dense = false>
 struct mixture_plan {
   using X = basic_cuda<T>;
   static constexpr config layer = C;  // which passes refer to
@@ -42,7 +43,7 @@ struct mixture_plan {
                       Experts const& experts) {
     constexpr int numbers = Routed ? lane_numbers(C.routed) : 0;
     return mixture_pass<T, numbers, (Routed && rarer(C)), (Routed && C.bias), Experts>(
-        p, layer, Shared, views<T const>(w), s, x, experts);
+        p, layer, Shared, Dense || p.batch.routing.shared, views<T const>(w), s, x, experts);
   }
   template <class U, class W>
   static mixture_weights<U> views(W const& w) {
@@ -107,7 +108,7 @@ template <class T, int D, int F, glu Act>
 struct plan<basic_cuda<T>, mlp<D, F, Act>>
     : device::mixture_plan<
           T, config{.hidden = D, .width = F, .routed = 1, .top_k = 1, .shared = 1, .act = Act},
-          true, false> {};
+          true, false, true> {};
 
 /// x + mixture(rmsnorm(x)): the residual is added in the combine.
 template <class T, int D, real_number Epsilon, config C>

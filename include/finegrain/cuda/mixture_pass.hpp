@@ -12,16 +12,18 @@ namespace finegrain::inline FINEGRAIN_ABI {
 namespace device {
 
 /// What forward and backward have in common. N, Rarer and Biased are router_pass's. Forward asks
-/// Experts for its products, which may have weights of their own.
+/// Experts for its products, which may have weights of their own. `shared`: whether the layer has
+/// shared experts; `wanted`: whether they take part.
 template <class T, int N, bool Rarer, bool Biased, class Experts = experts<T>>
 class mixture_pass {
  public:
   using X = basic_cuda<T>;
-  mixture_pass(pass<X> const& p, config const& c, bool shared, mixture_weights<T const> const& w,
-               mixture_saved<T> const& saved, T const* x, Experts const& experts = {})
+  mixture_pass(pass<X> const& p, config const& c, bool shared, bool wanted,
+               mixture_weights<T const> const& w, mixture_saved<T> const& saved, T const* x,
+               Experts const& experts = {})
       : p_(p),
         c_(c),
-        shared_(shared && p.batch.routing.shared),
+        shared_(shared && wanted),
         s_(saved),
         t_(p_.scratch, p.extent, c, shared, routed_),
         router_(p, c, shared_, w, saved, t_, x),
