@@ -278,10 +278,10 @@ FINEGRAIN_ONE_COPY void check_input(call_form const& form, batch const& b,
   else if (x.size() > 0)
     throw invalid_argument("this network reads token ids: x must be empty, not %lld x %lld",
                            shown(x.rows), shown(x.cols));
-  else if (static_cast<std::int64_t>(b.ids.size()) != b.tokens)
+  if ((form.in == ids || !b.ids.empty()) && static_cast<std::int64_t>(b.ids.size()) != b.tokens)
     throw invalid_argument("the batch has %lld tokens and %lld token ids", shown(b.tokens),
                            shown(b.ids.size()));
-  else if (!b.ids.empty() && place<X>::readable(b.ids.data()))  // of others a device makes NaN
+  if (form.in == ids && !b.ids.empty() && place<X>::readable(b.ids.data()))  // of others: NaN
     check_table_ids(b.ids, b.tokens, form.vocabulary);
   check_sequences<X>(b);
   check_wanted<X>(b, picks);
