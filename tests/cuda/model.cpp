@@ -311,6 +311,48 @@ TEST_CASE("a pass whose y has no rows fills the cache as one that makes all does
   CHECK(same_bits(last[0], last[1]));
 }
 
+namespace {
+
+/// A pass of three tokens, both ways, whose rows begin so many numbers behind a border and apart.
+template <fg::Expr E>
+void pass_askew(std::int64_t behind, std::int64_t apart) {
+  constexpr bool reads_ids = fg::in_width<E>() == fg::ids;
+  fg::network<E, fg::cuda> net;
+  std::vector<std::int32_t> const ids{1, 2, 0};
+  fg::batch const b{.tokens = 3, .ids = ids};
+  fg::device_buffer<bf16> const numbers(4 * 1024);
+  fg::place<fg::cuda>::clear(net.on(), numbers);
+  auto const rows = [&](std::int64_t n, bool wanted = true) {
+    return wanted ? fg::matrix<bf16>(numbers.data() + 1024 * n + behind, 3, 64, apart)
+                  : fg::matrix<bf16>();
+  };
+  auto const x = rows(0, !reads_ids);
+  CHECK_THROWS_WITH(net.infer(b, x, rows(1)), ContainsSubstring("borders of 16 bytes"));
+  CHECK_THROWS_WITH(net.forward(b, x, rows(1)), ContainsSubstring("borders of 16 bytes"));
+  fg::device_buffer<bf16> const dense(2 * 1024);
+  fg::place<fg::cuda>::clear(net.on(), dense);
+  auto const in = fg::matrix<bf16>(dense.data(), reads_ids ? 0 : 3, reads_ids ? 0 : 64);
+  net.forward(b, in, {dense.data() + 1024, 3, 64});
+  CHECK_THROWS_WITH(net.backward(rows(2), rows(3, !reads_ids)),
+                    ContainsSubstring("borders of 16 bytes"));
+}
+
+}  // namespace
+
+TEST_CASE("rows that begin where kernels cannot read them are refused") {
+  NEED_GPU();
+  constexpr auto two = fg::blend(fg::linear<64, 64>{}, fg::linear<64, 64>{});
+  constexpr auto block = fg::residual(fg::rmsnorm<64>{} | fg::attention<64, 2, 2, 32>{});
+  auto const refused = [](auto stage) {
+    pass_askew<std::remove_const_t<decltype(stage)>>(1, 64);
+    pass_askew<std::remove_const_t<decltype(stage)>>(0, 68);
+  };
+  refused(fg::rmsnorm<64>{});
+  refused(fg::embedding<5, 64>{});
+  refused(two);
+  refused(block);
+}
+
 TEST_CASE("token ids of the host's that no row of the table has are refused") {
   NEED_GPU();
   model net;

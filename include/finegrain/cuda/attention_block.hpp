@@ -214,6 +214,7 @@ struct plan<basic_cuda<T>,
 
   template <class W>
   static void forward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T> y) {
+    device::check_rows(x, "x"), device::check_rows(y, "y");
     p.scratch = scratch(p.scratch, p.extent).rest;
     device::norm<T>::add_forward(x, {}, w.a.a.gain.data, static_cast<float>(Epsilon.value), y,
                                  s.rows, s.inverse_rms, p.on.stream);

@@ -41,6 +41,16 @@ struct context {
   }
 };
 
+/// Kernels read and write rows 16 bytes at a time: throws invalid_argument where those of m do not
+/// begin on such borders. What stages hand to one another does; what a caller brings need not.
+template <class T>
+void check_rows(matrix<T> m, char const* what) {
+  auto const askew = [](auto place) { return static_cast<std::uintptr_t>(place) % 16 != 0; };
+  if (m.rows > 0 && (askew(reinterpret_cast<std::uintptr_t>(m.data)) ||
+                     (m.rows > 1 && askew(bytes_of<T>(m.stride)))))
+    throw invalid_argument("on cuda the rows of %s must begin on borders of 16 bytes", what);
+}
+
 }  // namespace device
 
 /// Enqueues every pass on a stream of the caller's; nothing waits for the device but a loss, a log or

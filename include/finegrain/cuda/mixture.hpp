@@ -52,13 +52,11 @@ struct mixture_plan {
     if constexpr (Routed) add_routed(v, routed_part(w));
     return v;
   }
-  /// Kernels read rows 16 bytes at a time, one after the other.
   template <class U>
   static void check_dense(matrix<U> m, char const* what) {
     if (m.rows > 1 && m.stride != m.cols)
       throw invalid_argument("on cuda the rows of %s must lie one after the other", what);
-    if (reinterpret_cast<std::uintptr_t>(m.data) % 16 != 0)
-      throw invalid_argument("on cuda %s must start on a border of 16 bytes", what);
+    check_rows(m, what);
   }
   /// What makes forward's products: of weights as stored, or of frozen ones.
   template <class W>

@@ -39,6 +39,7 @@ struct normed_residual {
   template <class W, class V>
   static void backward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T const> dy,
                        V const& dw, matrix<T> dx) {
+    check_rows(x, "x"), check_rows(dy, "dy"), check_rows(dx, "dx");
     scratch const t(p.scratch, p.extent);
     p.scratch = t.rest;
     Stage::backward(p, w.a.b, s.inner, s.rows, dy, dw.a.b, t.drows);

@@ -22,9 +22,7 @@ template <class T, class W>
 void project(basic_cuda<T> const& on, matrix<T const> x, W const& w, gradients mode, matrix<T> y,
              T* numbers) {
   if constexpr (is_coded_weight<W>) {
-    if (reinterpret_cast<std::uintptr_t>(x.data) % 16 != 0 || (x.rows > 1 && x.stride % 8 != 0))
-      throw invalid_argument(
-          "on cuda rows that meet a weight in codes must start on borders of 16 bytes");
+    check_rows(x, "what meets a weight in codes");
     coded_linear<T, W::number>::forward(on.context->blas, x, w, mode, y,
                                         {numbers, decoded_rows(w.rows, w.columns), w.columns},
                                         on.stream);

@@ -66,6 +66,7 @@ template <class T, class X = basic_cuda<T>>
 void blend_forward(basic_cuda<T> const& on, detail::rows_in<X> x, detail::rows_in<X> w,
                    detail::rows_in<X> ya, detail::rows_in<X> yb, matrix<float> mix,
                    detail::rows_out<X> y) {
+  device::check_rows(y, "y");
   device::linear<T>::forward_f32(on.context->blas, x, w, mix, on.stream);
   device::elementwise<T>::blend(mix.data, ya, yb, y, on.stream);
 }
@@ -73,6 +74,7 @@ template <class T, class X = basic_cuda<T>>
 void blend_backward(basic_cuda<T> const& on, matrix<float const> mix, detail::rows_in<X> ya,
                     detail::rows_in<X> yb, detail::rows_in<X> dy, detail::rows_out<X> da,
                     detail::rows_out<X> db, detail::rows_out<X> dmix) {
+  device::check_rows(dy, "dy");
   device::elementwise<T>::blend_backward(mix.data, ya, yb, dy, da, db, dmix.data, on.stream);
 }
 
@@ -136,12 +138,14 @@ struct plan<basic_cuda<T>, rmsnorm<D, Epsilon>> {
 
   template <class W>
   static void forward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T> y) {
+    device::check_rows(x, "x"), device::check_rows(y, "y");
     device::norm<T>::forward(x, w.gain.data, static_cast<float>(Epsilon.value), y, s.inverse_rms,
                              p.on.stream);
   }
   template <class W, class V>
   static void backward(pass<X> p, W const& w, saved const& s, matrix<T const> x, matrix<T const> dy,
                        V const& dw, matrix<T> dx) {
+    device::check_rows(x, "x"), device::check_rows(dy, "dy"), device::check_rows(dx, "dx");
     scratch const t(p.scratch, p.extent);
     device::norm<T>::backward(x, w.gain.data, s.inverse_rms, dy, {}, t.sums, dw.gain.data,
                               p.gradients, dx, p.on.stream);
@@ -166,11 +170,13 @@ struct plan<basic_cuda<T>, embedding<V, D>> {
 
   template <class W>
   static void forward(pass<X> p, W const& w, saved const&, matrix<T const>, matrix<T> y) {
+    device::check_rows(y, "y");
     device::embed<T>::forward(p.batch.ids.data(), w.table, y, p.on.stream);
   }
   template <class W, class U>
   static void backward(pass<X> p, W const&, saved const&, matrix<T const>, matrix<T const> dy,
                        U const& dw, matrix<T>) {
+    device::check_rows(dy, "dy");
     scratch const t(p.scratch, p.extent);
     device::embed<T>::backward(p.batch.ids.data(), dy, t.sums, p.gradients, dw.table, p.on.stream);
   }
