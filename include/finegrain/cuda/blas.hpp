@@ -27,6 +27,9 @@ class blas {
   void* handle = nullptr;
   void* workspace = nullptr;
   static constexpr std::int64_t workspace_bytes = std::int64_t{32} << 20;
+
+ private:
+  explicit blas(void* handle) : handle(handle) {}
 };
 
 /// Makes and ends handles, for code that nvcc does not see. Tag is void.
@@ -37,8 +40,9 @@ struct basic_blas_library {
 };
 using blas_library = basic_blas_library<void>;
 
-inline blas::blas()
-    : handle(blas_library::create()), workspace(runtime::allocate(workspace_bytes)) {}
+inline blas::blas() : blas(blas_library::create()) {  // which is ended if there is no memory
+  workspace = runtime::allocate(workspace_bytes);
+}
 inline blas::~blas() {
   if (handle) blas_library::destroy(handle);
   if (workspace) runtime::release(workspace);
