@@ -647,6 +647,10 @@ TEST_CASE("what a config does not say is what transformers takes for its family"
   CHECK(of<presets::glm_4_5>(
             with(glm_4_5, R"("partial_rotary_factor": 0.5)", R"("partial_rotary_factor": null)")) ==
         lines{"partial_rotary_factor is null in config.json, 0.5 here"});
+  std::string const groups = with(moonlight, R"("n_group": 1)", R"("n_group": null)");
+  CHECK(
+      of<presets::moonlight_16b_a3b>(with(groups, R"("topk_group": 1)", R"("topk_group": null)")) ==
+      lines{"topk_method is noaux_tc in config.json, greedy here"});
   CHECK(of<presets::mixtral_8x7b>(without(mixtral, R"("rms_norm_eps": 1e-05)")) == lines{});
   static constexpr fg::architecture three = [] {
     fg::architecture a = presets::mixtral_8x7b;

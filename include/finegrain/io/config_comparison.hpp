@@ -330,7 +330,8 @@ class config_comparison : config_keys {
     }
     auto const [name, how] = find({"topk_method"});
     bool const by_groups = how == nullptr || how == "noaux_tc" || how == "group_limited_greedy";
-    if (ours == "greedy" && by_groups && find({"n_group"}).second == find({"topk_group"}).second)
+    config_value const groups = find({"n_group"}).second;
+    if (ours == "greedy" && by_groups && groups == find({"topk_group"}).second && groups != "null")
       return;  // all of them
     same_or_said(absent, {name}, ours);
     if (ours == "greedy") return;
