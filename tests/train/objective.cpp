@@ -319,6 +319,8 @@ TEST_CASE("a loss does not run its own network in the memory of the pass that as
   run = [&] {
     CHECK_THROWS_WITH(train.step(longer.inputs(), plain), ContainsSubstring("is in a pass"));
     CHECK_THROWS_WITH(train.gather(longer.inputs(), plain), ContainsSubstring("is in a pass"));
+    CHECK_THROWS_WITH(train.finish(), ContainsSubstring("is in a pass"));
+    CHECK_THROWS_WITH(train.load("absent"), ContainsSubstring("is in a pass"));
   };
   train.gather(text.inputs(), loss);
   train.gather(text.inputs(), loss);
