@@ -42,7 +42,7 @@ struct all_open : fg::routing_rule {
   void choose(fg::batch const&, fg::matrix<double const> scores,
               fg::matrix<std::int32_t> experts) const override {
     for (std::int64_t t = 0; t < scores.rows; ++t)
-      for (std::int32_t slot = 0, e = 0; e < scores.cols; ++e)
+      for (std::int32_t slot = 0, e = 0; e < scores.cols && slot < experts.cols; ++e)
         if (scores(t, e) > 0) experts(t, slot++) = e;
   }
 };
