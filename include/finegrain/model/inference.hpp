@@ -41,6 +41,13 @@ class workplace {
   std::byte const* workspace() const { return workspace_.data(); }
   X& on() { return on_; }
   X const& on() const { return on_; }
+  /// Throws invalid_argument while a pass is in that memory: a loss or a rule of the user's own may ask.
+  FINEGRAIN_ONE_COPY void check_idle() const {
+    if (running_)
+      throw invalid_argument(
+          "this network is in a pass: a loss or a rule of your own runs it in other memory alone, "
+          "infer(batch, x, y, workspace)");
+  }
 
  protected:
   template <class T>
@@ -67,12 +74,9 @@ class workplace {
       throw invalid_argument("the workspace must start on a border of %lld bytes",
                              detail::shown(alignment));
   }
-  /// Every pass in the workspace begins with this. Throws invalid_argument inside of one.
+  /// Every pass in the workspace begins with this.
   FINEGRAIN_ONE_COPY void reserve_workspace(std::int64_t bytes) {
-    if (running_)
-      throw invalid_argument(
-          "this network is in a pass: a loss or a rule of your own runs it in other memory alone, "
-          "infer(batch, x, y, workspace)");
+    check_idle();
     if (bytes <= workspace_.size()) return;
     workspace_ = buffer_of<std::byte>(bytes);
     ++uses_;

@@ -84,7 +84,7 @@ class trainer {
   void enqueue(input x, objective<executor> const& loss) { enqueue(x.batch(), x.numbers(), loss); }
   void enqueue(batch b, objective<executor> const& loss) { enqueue(b, no_numbers(), loss); }
   void enqueue(batch b, matrix<S const> x, objective<executor> const& loss) {
-    check_idle();
+    net_.check_idle();
     ask_rule(steps_);
     batch_loss<executor> const made = over(b, loss);
     gathered_ = 0;
@@ -131,7 +131,7 @@ class trainer {
     return gather(b, no_numbers(), loss);
   }
   step_report gather(batch b, matrix<S const> x, objective<executor> const& loss) {
-    check_idle();
+    net_.check_idle();
     ask_rule(steps_);
     batch_loss<executor> const made = over(b, loss);
     begin(b, x, made);
@@ -145,7 +145,7 @@ class trainer {
   /// Moves weights and biases; returns the gradient's norm. Throws invalid_argument when nothing
   /// was gathered, or the settings make no sense: what was gathered then stays.
   double finish() {
-    check_idle();
+    net_.check_idle();
     if (gathered_ == 0) throw invalid_argument("a step needs a batch before it is finished");
     prepare();
     update();
@@ -161,7 +161,7 @@ class trainer {
     return evaluate(b, no_numbers(), loss);
   }
   double evaluate(batch b, matrix<S const> x, objective<executor> const& loss) {
-    check_idle();
+    net_.check_idle();
     batch_loss<executor> const made = over(b, loss);
     routing_request const& how = settings_.routing;  // of which an evaluation drops nothing
     if (b.routing == routing_request{})
@@ -193,7 +193,7 @@ class trainer {
   /// rule in the settings is asked for what it had set when the file was saved, since evaluations and
   /// the rounding of weights go by that.
   void load(std::string const& path) {
-    check_idle();
+    net_.check_idle();
     auto const all = state_.read(net_.on(), net_.parameters());
     steps_ =
         load_checkpoint<E, N>(net_.entries(), all.weights, {all.first, all.second, steps_}, path);
@@ -226,8 +226,6 @@ class trainer {
     if (settings_.rule) settings_.rule->set(steps, optimizer_, settings_);
   }
 
-  /// Throws inside of a pass, by a loss that calls its own trainer, before anything changes.
-  void check_idle() { net_.reserve(0); }
   batch_loss<executor> over(batch const& b, objective<executor> const& loss) {
     return loss.over(net_.on(), b.tokens, out, settings_.loss_scale, targets_);
   }
