@@ -40,8 +40,8 @@ class network : public inference<network<E, X>, E, X> {
   template <std::same_as<X> Executor>  // clang 14 would take {.deviation = 1} for an X
   explicit network(Executor on, initialisation start = {}) : network(start, std::move(on)) {}
   /// Over weights of the caller's, weights_size<E>() numbers laid out as list_weights<E>() says: they are read
-  /// and written where they are, and outlive the network. On a 64-byte border they are read faster, and cuda
-  /// demands it. Throws invalid_argument.
+  /// and written where they are, and outlive the network; for cuda on a 64-byte border. Throws
+  /// invalid_argument.
   template <std::convertible_to<std::span<S>> Weights>
   explicit network(Weights&& weights, X on = {})
       : base(std::move(on)), learned_(list_weights<E>(), count, std::span<S>(weights)) {}
