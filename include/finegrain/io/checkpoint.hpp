@@ -55,13 +55,13 @@ std::vector<tensor_view> checkpoint_tensors(std::vector<weight_entry> const& ent
                                             std::span<S> weights, std::span<S> first,
                                             std::span<S> second, std::int64_t* steps) {
   std::int64_t needed = 0;
-  bool const in_two = sizeof(S) == 2;  // where a weight has a rest
   auto const rest_of = [](weight_entry const& entry) {
     return entry.offset + padded(entry.rows * entry.cols);
   };
-  for (weight_entry const& entry : entries)
-    needed = std::max(needed, (in_two && has_rest(entry.role) ? rest_of(entry) : entry.offset) +
-                                  entry.rows * entry.cols);
+  for (weight_entry const& entry : entries) {
+    std::int64_t const last = in_two<S>(entry.role) ? rest_of(entry) : entry.offset;
+    needed = std::max(needed, last + entry.rows * entry.cols);
+  }
   std::vector<tensor_view> tensors{{"steps", dtype::i64, {}, steps}};
   auto const list = [&](char const* prefix, std::span<S> numbers) {
     if (std::ssize(numbers) < needed)
@@ -71,7 +71,7 @@ std::vector<tensor_view> checkpoint_tensors(std::vector<weight_entry> const& ent
   };
   list(checkpoint_weights, weights);
   for (weight_entry const& entry : entries)
-    if (in_two && has_rest(entry.role))
+    if (in_two<S>(entry.role))
       tensors.push_back({"rests." + entry.name, dtype_of<S>, tensor_shape(entry),
                          weights.data() + rest_of(entry)});
   list("first_moments.", first);

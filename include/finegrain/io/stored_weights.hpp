@@ -102,17 +102,17 @@ struct stored_weight {
 template <class S>
 void read_weight(stored_weight const& weight, std::vector<std::byte>& room, S* to) {
   std::int64_t const rest = padded(weight.to->rows * weight.to->cols);
-  bool const in_two = sizeof(S) == 2 && has_rest(weight.to->role);
+  bool const sums = in_two<S>(weight.to->role);
   placed_tensor const& from = *weight.numbers;
   constexpr std::int64_t size = sizeof(S);
-  if (from.entry->type == dtype_of<S> && !in_two)
+  if (from.entry->type == dtype_of<S> && !sums)
     return from.file->read(*from.entry, to, weight.first() * size,
                            weight.to->rows * weight.to->cols * size);
   double too_large = 0;
   weight.read(room, [&](std::int64_t i, double x) {
     to[i] = nearest<S>(x);
     if (std::isfinite(x) && !std::isfinite(to_double(to[i]))) too_large = x;
-    if (in_two) to[rest + i] = nearest<S>(x - to_double(to[i]));  // as summed::write, of a double
+    if (sums) to[rest + i] = nearest<S>(x - to_double(to[i]));  // as summed::write, of a double
   });
   if (too_large != 0)
     throw file_error("%.200s has %g, and %s has no number so large: %.150s",

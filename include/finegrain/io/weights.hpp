@@ -53,8 +53,8 @@ void save_weights(network<E, X> const& net, std::string const& path) {
   constexpr dtype own = dtype_of<typename X::scalar>;
   std::vector<detail::written_tensor> list;
   for (weight_entry const& entry : net.entries()) {
-    bool const in_two = facts(own).bytes == 2 && detail::has_rest(entry.role);
-    tensor_view form{entry.name, in_two ? dtype::f32 : own, tensor_shape(entry)};
+    bool const sums = detail::in_two<typename X::scalar>(entry.role);
+    tensor_view form{entry.name, sums ? dtype::f32 : own, tensor_shape(entry)};
     list.push_back(detail::written_alone(std::move(form), entry));
   }
   atomic_file file(path);

@@ -23,13 +23,13 @@ template <class S>
 void const* numbers_as(dtype type, weight_entry const& weight, S const* numbers,
                        std::vector<std::byte>& room) {
   std::int64_t const count = weight.rows * weight.cols;
-  bool const in_two = sizeof(S) == 2 && has_rest(weight.role);
-  if (type == dtype_of<S> && !in_two) return numbers;
+  bool const both = in_two<S>(weight.role);
+  if (type == dtype_of<S> && !both) return numbers;
   room.resize(static_cast<std::size_t>(count * facts(type).bytes));
   auto const make = [&]<class T>(T number) {
     summed<S> const sums = with_rest(numbers, count);
     for (std::int64_t i = 0; i < count; ++i) {
-      double const x = in_two ? static_cast<double>(sums[i]) : to_double(numbers[i]);
+      double const x = both ? static_cast<double>(sums[i]) : to_double(numbers[i]);
       if constexpr (std::is_same_v<T, std::int64_t>) {
         if (!(std::abs(x) < 0x1p62) || x != std::trunc(x))
           throw invalid_argument("%.200s has %g, which is no integer", weight.name.c_str(), x);

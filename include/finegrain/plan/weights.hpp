@@ -28,6 +28,11 @@ constexpr std::int64_t padded(std::int64_t numbers) { return (numbers + 63) / 64
 /// the high experts of a table. Behind its numbers there is room for as many again, in which plans of
 /// 16 bits keep what rounding left of them: see `summed`.
 constexpr bool has_rest(role r) { return r == role::selection_bias || r == role::table; }
+/// Whether a weight in numbers of type T is a sum of two.
+template <class T>
+constexpr bool in_two(role r) {
+  return sizeof(T) == 2 && has_rest(r);
+}
 /// Numbers that a weight takes in the array.
 constexpr std::int64_t stored_size(std::int64_t numbers, role r) {
   return padded(numbers) * (has_rest(r) ? 2 : 1);
