@@ -90,26 +90,9 @@ struct coded {
 
 /// The weights that a format keeps of w (N, K), by its definition.
 template <fg::format F>
-numbers kept(numbers const& w, int N, int K) {
-  using codec = simd::codec<F>;
-  numbers made(w.size());
-  int const deep = codec::block == 0 ? K : codec::block;
-  for (int n0 = 0; n0 < N; n0 += codec::outputs)
-    for (int k0 = 0; k0 < K; k0 += deep) {
-      int const n1 = std::min(N, n0 + codec::outputs), k1 = std::min(K, k0 + deep);
-      float most = 0;
-      for (int n = n0; n < n1; ++n)
-        for (int k = k0; k < k1; ++k)
-          if (std::abs(w[std::size_t(n * K + k)]) > std::abs(most))
-            most = w[std::size_t(n * K + k)];
-      float const scale = bf16_of(codec::scale(most));
-      for (int n = n0; n < n1; ++n)
-        for (int k = k0; k < k1; ++k) {
-          auto const i = std::size_t(n * K + k);
-          made[i] = scale == 0 ? 0 : scale * codec::value(nearest_code<F>(w[i] / scale));
-        }
-    }
-  return made;
+numbers kept(numbers w, int N, int K) {
+  keep<F>(w.data(), N, K);
+  return w;
 }
 
 /// What a product with a format takes of rows of K numbers, by its definition.
@@ -342,6 +325,59 @@ TEMPLATE_TEST_CASE_SIG("a number near the end of what floats hold makes its prod
           }
           REQUIRE(wrong == 0);
         }
+  }
+}
+
+TEMPLATE_TEST_CASE_SIG(
+    "blocks of weights of any size are kept by their definition, few rows and many", "",
+    EVERY_FORMAT) {
+  int const K = GENERATE(36, 128, 416, 1029), N = 70, T = 40;
+  numbers w = random_numbers(N * K, 1, 0.1);
+  for (int n = 0; n < N; ++n)
+    for (int k = 0; k < K; ++k) {
+      int const block = n * 5 + k / 32 * 3, of_four = n * 7 + k / 128;
+      float& x = w[std::size_t(n * K + k)];
+      if (block % 13 == 0) x = 0;
+      if (block % 17 == 1) x = std::copysign(0.3f, x);
+      x *= std::ldexp(1.0f, of_four % 11 == 0 ? -133 : of_four % 11 - 5) / float(1 + block % 19);
+    }
+  numbers const a = taken<F>(random_numbers(T * K, 2), K), exact = kept<F>(w, N, K);
+  coded<F> const b(1, N, K, 1, w.data());
+  numbers const many = b.product(0, view(a, T, K));
+  auto const stride = many.size() / T;
+  int wrong = 0;
+  for (int t = 0; t < T; ++t) {
+    numbers const alone = b.product(0, view(a, T, K).middle_rows(t, 1));
+    for (std::size_t n = 0; n < N; ++n) {
+      double sum = 0, size = 0;
+      for (std::size_t k = 0; k < std::size_t(K); ++k) {
+        double const one =
+            double(a[std::size_t(t * K) + k]) * double(exact[n * std::size_t(K) + k]);
+        sum += one;
+        size += std::abs(one);
+      }
+      float const y = many[std::size_t(t) * stride + n];
+      wrong += y != alone[n] || !(std::abs(double(y) - sum) <= 2e-6 * size + 1e-43);
+    }
+  }
+  CHECK(wrong == 0);
+}
+
+TEST_CASE("an infinite weight makes every product with its row NaN in int4") {
+  int const K = 160, N = 40, T = 20;
+  numbers w = random_numbers(N * K, 1, 0.1), a = random_numbers(T * K, 2);
+  numbers const others = coded<int4>(1, N, K, 1, w.data()).product(0, view(std::as_const(a), T, K));
+  w[3 * K + 70] = INFINITY;
+  w[9 * K + 150] = -INFINITY;
+  coded<int4> const b(1, N, K, 1, w.data());
+  for (int const rows : {1, T}) {
+    numbers const y = b.product(0, view(std::as_const(a), T, K).middle_rows(0, rows));
+    auto const stride = y.size() / std::size_t(rows);
+    int wrong = 0;
+    for (std::size_t i = 0; i < y.size(); ++i)
+      if (i % stride < N)
+        wrong += i % stride == 3 || i % stride == 9 ? !std::isnan(y[i]) : y[i] != others[i];
+    CHECK(wrong == 0);
   }
 }
 

@@ -75,14 +75,6 @@ std::uint32_t code_of(float x, float scale, unsigned zero) {
   return unsigned(std::clamp(std::lrint(x), low, high) + long(zero)) &
          (F == format::int4 ? 15u : 255u);
 }
-template <format F>
-float scale_of(float most) {
-  float const scale = F == format::int4  ? most / -8
-                      : F == format::fp8 ? std::abs(most) / 448
-                                         : std::abs(most) / 127;
-  return float(fg::bf16(scale));
-}
-
 /// The panels of these matrices, by the words and the format's definition.
 template <format F>
 std::vector<std::byte> expected(stacked const& w, words const& how) {
@@ -95,7 +87,11 @@ std::vector<std::byte> expected(stacked const& w, words const& how) {
                              : F == format::fp8 ? 128
                              : coded            ? 32
                                                 : std::max(K, step);
-  for (std::int64_t i = 0; i < w.count; ++i)
+  for (std::int64_t i = 0; i < w.count; ++i) {
+    std::vector<under_test::scales_of<coded ? F : format::int8>> scales;
+    if constexpr (coded)
+      for (auto const& side : w.sides)
+        scales.emplace_back(side.data() + i * w.rows * w.cols, w.rows, w.cols);
     for (std::int64_t top = 0; top < w.rows; top += width)
       for (std::int64_t k = 0; k < K; k += block) {
         std::int64_t const end = std::min(K, k + block);
@@ -103,16 +99,6 @@ std::vector<std::byte> expected(stacked const& w, words const& how) {
           for (int j = 0; j < how.vectors; ++j)
             for (int lane = 0; lane < how.lanes; ++lane)
               f(std::size_t(two == 2 ? j : 0), top + (two == 2 ? 0 : j * how.lanes) + lane);
-        };
-        auto const scale = [&](std::size_t side, std::int64_t r) {
-          bool const square = F == format::fp8;
-          float most = 0;
-          for (std::int64_t q = square ? top / 128 * 128 : r,
-                            last = square ? top / 128 * 128 + 128 : r + 1;
-               q < last; ++q)
-            for (std::int64_t c = k; c < end; ++c)
-              if (float const x = w.at(side, i, q, c); std::abs(x) > std::abs(most)) most = x;
-          return scale_of<F>(most);
         };
         for (std::int64_t c = k; c < end; c += step)
           each([&](std::size_t side, std::int64_t r) {
@@ -122,7 +108,7 @@ std::vector<std::byte> expected(stacked const& w, words const& how) {
               append(made, bf16_bits(w.at(side, i, r, c), how.flushes));
               append(made, bf16_bits(w.at(side, i, r, c + 1), how.flushes));
             } else {
-              float const by = scale(side, r);
+              float const by = scales[side](r, c);
               std::uint32_t word = 0;
               for (int n = 0; n < step; ++n)
                 word |= code_of<F>(w.at(side, i, r, c + n), by, how.zero)
@@ -133,9 +119,10 @@ std::vector<std::byte> expected(stacked const& w, words const& how) {
         if constexpr (coded)
           for (int lane = 0; lane < how.lanes; ++lane)
             for (int j = 0; j < how.vectors; ++j)
-              append(made, bf16_bits(scale(std::size_t(two == 2 ? j : 0),
-                                           top + (two == 2 ? 0 : j * how.lanes) + lane)));
+              append(made, bf16_bits(scales[std::size_t(two == 2 ? j : 0)](
+                               top + (two == 2 ? 0 : j * how.lanes) + lane, k)));
       }
+  }
   return made;
 }
 

@@ -17,25 +17,7 @@ namespace {
 
 using fg::format;
 
-/// What a matrix's codes mean, by the rules of the CPU's codes.
-template <fg::format F>
-void decode(float* w, std::int64_t rows, std::int64_t cols) {
-  using code = fg::simd::codec<F>;
-  std::int64_t const high = code::outputs, wide = code::block == 0 ? cols : code::block;
-  for (std::int64_t top = 0; top < rows; top += high)
-    for (std::int64_t left = 0; left < cols; left += wide) {
-      auto const each = [&](auto&& body) {
-        for (std::int64_t r = top; r < std::min(rows, top + high); ++r)
-          for (std::int64_t c = left; c < std::min(cols, left + wide); ++c) body(w[r * cols + c]);
-      };
-      float most = 0;
-      each([&](float x) {
-        if (std::abs(x) > std::abs(most)) most = x;
-      });
-      auto const scale = static_cast<float>(bf16(code::scale(most)));
-      each([&](float& x) { x = scale == 0 ? 0 : scale * code::value(nearest_code<F>(x / scale)); });
-    }
-}
+/// What a network's codes mean, by the rules of the CPU's.
 template <fg::Expr E, fg::format F, fg::format Rest = F>
 numbers decoded(numbers w) {
   for (auto const& entry : fg::list_weights<E>()) {
@@ -44,9 +26,9 @@ numbers decoded(numbers w) {
       return std::find(names.begin(), names.end(), last) != names.end();
     };
     float* const first = w.data() + entry.offset;
-    if (is_one_of({"gate", "up", "down"})) decode<F>(first, entry.rows, entry.cols);
+    if (is_one_of({"gate", "up", "down"})) keep<F>(first, entry.rows, entry.cols);
     if (is_one_of({"weight", "query", "key", "value", "output", "q_proj", "q_a", "q_b", "kv_a"}))
-      decode<Rest>(first, entry.rows, entry.cols);
+      keep<Rest>(first, entry.rows, entry.cols);
   }
   return w;
 }
@@ -252,7 +234,7 @@ TEMPLATE_TEST_CASE_SIG("frozen: a product with codes, added to columns of a wide
   fg::arena arena(memory.data(), memory.size());
   fg::device::coded_matrix const coded(arena, F, out, in);
   codes::pack(upload(as_bf16(w)).data(), coded, nullptr);
-  decode<F>(w.data(), out, in);
+  keep<F>(w.data(), out, in);
   for (std::int64_t const T : on_device::sizes_here({7, 64, 100})) {
     CAPTURE(T);
     numbers const x = rounded(random_numbers(T * 2 * in, 5)),

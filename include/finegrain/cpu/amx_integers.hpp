@@ -52,25 +52,21 @@ requires(Integers<F>) struct scaled_matrix_tile<F> {
     float const *panel = panels.first, *scales = panels.scales;
     // If it has room, where sums are not by the last 12 bits of addresses: what is stored at one,
     // loads of others that have the same bits wait for.
-    alignas(4096) float room[(number::block_sums + 1) * sums_size];
+    alignas(4096) float room[2 * sums_size];
     float* const mine =
         room + ((reinterpret_cast<std::uintptr_t>(sums) & 2048) == 0 ? sums_size : 0);
     float* last = nullptr;
-    int count = 0;  // of sums of the block
-    for (; units > 0; units -= number::sum_units) {
-      std::int64_t const end = std::min<std::int64_t>(units, number::sum_units);
+    for (; units > 0; units -= number::block_units) {
+      std::int64_t const end = std::min<std::int64_t>(units, number::block_units);
       step(strip, panel, amx_tile::handover{last, nullptr, panel_width}, next);
       for (std::int64_t k = 2 * words; k < end; k += 2 * words)
         step(
             strip, panel, [](auto) {}, next);
-      if (count == number::block_sums) {
-        add_block(mine, count, blocks, scales, sums);
-        count = 0;
-      }
-      last = mine + count++ * sums_size;
+      if (last) add_block(mine, blocks, scales, sums);
+      last = mine;
     }
     amx_tile::finish<false>(last, panel_width);
-    add_block(mine, count, blocks, scales, sums);
+    add_block(mine, blocks, scales, sums);
   }
 
  private:
@@ -89,35 +85,25 @@ requires(Integers<F>) struct scaled_matrix_tile<F> {
     strip += words * rows_;
     panel += words * panel_width;
   }
-  FINEGRAIN_INLINE void add_block(float const* from, int count, float const*& blocks,
-                                  float const*& scales, float* sums) const {
+  FINEGRAIN_INLINE void add_block(float const* from, float const*& blocks, float const*& scales,
+                                  float* sums) const {
     int const rows = rows_;
     for (int r = 0; r < rows; ++r) {
-      vec const scale = broadcast(blocks[number::block_sums * rows + r]);
+      vec const scale = broadcast(blocks[number::scale_at * rows + r]);
+      // may be anything, of a NaN
+      uvec const start = reinterpret_cast<uvec>(every_lane<F>(blocks[number::whole_at * rows + r]));
       FINEGRAIN_UNROLL
       for (int j = 0; j < vectors; ++j) {
         float* const to = sums + r * panel_width + j * lanes;
-        auto const sum = [&](int i) {  // its start may be anything, of a NaN
-          uvec const start = reinterpret_cast<uvec>(every_lane<F>(blocks[i * rows + r]));
-          float const* const at = from + i * sums_size + r * panel_width + j * lanes;
-          return reinterpret_cast<vec>(reinterpret_cast<uvec>(load(at)) + start);
-        };
-        auto const by = [&](int i) {
-          return scales ? load(scales + i * panel_width + j * lanes) : vec{} + 1.0f;
-        };
+        uvec const sum = reinterpret_cast<uvec>(load(from + r * panel_width + j * lanes)) + start;
+        vec const by = scales ? load(scales + j * lanes) : vec{} + 1.0f;
         vec total = load(to);
-        if constexpr (number::block_sums == 1) {
-          number::add_scaled(sum(0), scale, by(0), total);
-        } else {
-          vec block{};
-          for (int i = 0; i < count; ++i) number::add_scaled(sum(i), by(i), block);
-          add_product(block, scale, total);
-        }
+        number::add_scaled(reinterpret_cast<vec>(sum), scale, by, total);
         store(to, total);
       }
     }
     blocks += number::block_floats * rows;
-    if (scales) scales += count * panel_width;
+    if (scales) scales += panel_width;
   }
 };
 

@@ -17,12 +17,17 @@ template <format F>
 concept Quantised =
     F == format::fp8 || F == format::int8 || F == format::int8_block || F == format::int4;
 
+FINEGRAIN_INLINE vec within(vec x, float least, float most) {
+  vec const high = x > most ? vec{} + most : x;
+  return high < least ? vec{} + least : high;
+}
 /// The integers nearest to x, ties to even, from `least` to `most`.
 FINEGRAIN_INLINE ivec nearest(vec x, float least, float most) {
-  vec const high = x > most ? vec{} + most : x, inside = high < least ? vec{} + least : high;
-  return reinterpret_cast<ivec>(inside + rounding_shift) -
+  return reinterpret_cast<ivec>(within(x, least, most) + rounding_shift) -
          std::bit_cast<std::int32_t>(rounding_shift);
 }
+/// As numbers, of x less than 2^22.
+FINEGRAIN_INLINE vec rounded(vec x) { return (x + rounding_shift) - rounding_shift; }
 
 /// A quantised format. A number is scale * value(code); bf16 holds every value.
 ///
@@ -30,7 +35,7 @@ FINEGRAIN_INLINE ivec nearest(vec x, float least, float most) {
 ///   block                 numbers along k that share a scale; 0: all of them
 ///   outputs               channels that share it
 ///   products              the format that they are multiplied in
-///   scale(most)           for numbers of which `most` is the largest, with its sign
+///   scale(most)           for numbers of which `most` is the largest; int4 has scales of its own
 ///   codes(x)              the codes nearest to x, numbers without their scales; in the lower bits
 ///   value(code)           of one
 ///   zero                  where products are of integers: value(code) is code - zero
@@ -44,7 +49,7 @@ template <>
 struct codec<format::int8> {
   static constexpr format products = as_integers ? format::int8 : format::bf16;
   static constexpr int bits = 8, block = 0, outputs = 1, zero = as_integers ? 128 : 0;
-  static float scale(float most) { return math::abs(most) / 127; }
+  FINEGRAIN_INLINE static vec scale(vec most) { return magnitude(most) / 127; }
   FINEGRAIN_INLINE static ivec codes(vec x) { return nearest(x, -127, 127) + zero; }
   static constexpr float value(std::uint32_t code) {
     return static_cast<float>(code) - (as_integers ? 128.0f : code < 128 ? 0.0f : 256.0f);
@@ -63,12 +68,44 @@ struct codec<format::int8_block> : codec<format::int8> {
   static constexpr int block = 32;
 };
 
+/// The scales of four blocks are integers up to 15 times one power of 2, of either sign. So codes times these
+/// are bytes, whose sums may be longer than a block.
 template <>
 struct codec<format::int4> {
   static constexpr int bits = 4, block = 32, outputs = 1, zero = 8;
+  static constexpr int together = 4;  // blocks that have one power
   static constexpr format products = as_integers ? format::int4 : format::bf16;
   static constexpr float times = 1;
-  static float scale(float most) { return most / -8; }  // that number is met as bf16 has it
+  /// For numbers of which `most` is the largest: an eighth of it is less than 15.5 times this.
+  FINEGRAIN_INLINE static vec power(vec most) {
+    ivec const bits = (reinterpret_cast<ivec>(magnitude(most)) + 0x80000) & 0x7f800000;
+    return reinterpret_cast<vec>(larger(bits - (6 << 23), ivec{} + (1 << 23)));
+  }
+  /// A block's scale, by which the largest number is about -8: of the nearest multiple of the power to that,
+  /// and those beside it, the one with the least sum of squared errors. These are counted in 16ths of the
+  /// scale, in integers, so that every executor chooses the same.
+  static vec scale(vec const (&x)[block], vec power) {
+    vec most{};
+    for (vec const& n : x) most = magnitude(n) > magnitude(most) ? n : most;
+    vec const unit = most > 0.0f ? -power : power;
+    vec const nearest_times = rounded(within(magnitude(most) / 8 / power, 1, 15));
+    vec best{}, least{};
+    for (int const beside : {0, -1, 1}) {
+      vec const times = within(nearest_times + static_cast<float>(beside), 1, 15),
+                scale = times * unit;
+      vec sum{};
+      for (vec const& n : x) {
+        vec const y = n / scale, error = rounded((y - rounded(within(y, -8, 7))) * 16.0f);
+        sum += error * error;
+      }
+      sum *= times * times;
+      auto const better = sum < least;
+      best = beside == 0 || better ? scale : best;
+      least = beside == 0 || better ? sum : least;
+    }
+    vec const finite = best + (most - most);  // else NaN
+    return most == 0.0f ? vec{} : finite;
+  }
   FINEGRAIN_INLINE static ivec codes(vec x) { return nearest(x, -8, 7) + zero; }
   static constexpr float value(std::uint32_t code) {
     return static_cast<float>(static_cast<int>(code) - zero);
@@ -107,7 +144,7 @@ struct codec<format::fp8> {
   static constexpr format products = of_floats ? format::fp8 : format::bf16;
   static constexpr int bits = 8, block = 128, outputs = 128;
   static constexpr float times = of_floats ? 0x1p120f : 1;
-  static float scale(float most) { return math::abs(most) / 448; }
+  FINEGRAIN_INLINE static vec scale(vec most) { return magnitude(most) / 448; }
   /// A float's upper bits, rounded to nearest, ties to even, are sign, exponent and mantissa; where codes are
   /// subnormal, a sum that has their last place is.
   FINEGRAIN_INLINE static ivec codes(vec x) {
@@ -189,6 +226,24 @@ struct decoder {
   FINEGRAIN_INLINE static vec word(ivec codes, int i) {
     if constexpr (codec<F>::bits == 8) return reinterpret_cast<vec>(codes);
     return reinterpret_cast<vec>((codes >> (4 * i)) & 0x0f0f0f0f);
+  }
+};
+
+/// Words of one block's values times the integer in its scale, as bytes to which 128 is added. A byte of a
+/// product fits: two are multiplied at once, and what the lower takes from the upper one it gives back.
+class scaled_words {
+  using halves = std::uint16_t __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES)));
+  halves times_, rest_;
+
+ public:
+  FINEGRAIN_INLINE scaled_words(vec scale, vec power) {
+    ivec const inverse = (254 << 23) - reinterpret_cast<ivec>(power);
+    ivec const times = __builtin_convertvector(scale * reinterpret_cast<vec>(inverse), ivec);
+    times_ = reinterpret_cast<halves>((times & 0xffff) | (times << 16));
+    rest_ = static_cast<std::uint16_t>(0x8080) - times_ * static_cast<std::uint16_t>(0x0808);
+  }
+  FINEGRAIN_INLINE vec operator()(vec word) const {
+    return reinterpret_cast<vec>(reinterpret_cast<halves>(word) * times_ + rest_);
   }
 };
 

@@ -79,8 +79,13 @@ struct coded_matrix {
   }
   /// Units at a time whose decoded panel stays in the first-level cache, with a tile's rows.
   static constexpr std::int64_t decoded_units = words ? depth : at_once / parts;
-  /// Units whose products are summed before they are scaled; 0: all.
-  static constexpr std::int64_t block_units = summed_steps<F> * step_units<F>;
+  /// Whether words are codes times the integers in their scales.
+  static constexpr bool scaled_bytes = words && F == format::int4;
+  /// Units of a decoded panel whose products are summed before they are scaled; 0: all.
+  static constexpr std::int64_t block_units = [] {
+    if constexpr (integers) return unit<products>::block_units;
+    return summed_steps<F> * step_units<F>;
+  }();
   static_assert(!integers || decoded_units % std::max<std::int64_t>(block_units, 1) == 0,
                 "pieces of integers are whole blocks");
 
@@ -113,9 +118,14 @@ struct coded_matrix {
     constexpr std::int64_t size = panel_rows(decoded_units) * panel_width;
     static_assert(tile_panels<products> * size <= depth * panel_width);
     bool const there = are_words(now.units);
-    for (int i = 0; !there && i < count; ++i)
-      decode(panel + i * layout.panel_bytes(), now.k / n, (now.k + now.units) / n, room + i * size,
-             scales() + i * scales_apart);
+    for (int i = 0; !there && i < count; ++i) {
+      std::byte const* const from = panel + i * layout.panel_bytes();
+      std::int64_t const begin = now.k / n, end = (now.k + now.units) / n;
+      if constexpr (scaled_bytes)
+        decode_scaled(from, begin, end, room + i * size, scales() + i * scales_apart);
+      else
+        decode(from, begin, end, room + i * size, scales() + i * scales_apart);
+    }
     if constexpr (block_units == 0) {
       static_assert(tile_panels<products> == 1);
       a.template multiply<decoded>(panel_rows(now.units), {room},
@@ -175,6 +185,35 @@ struct coded_matrix {
       }
     }
   }
+  /// The same of words of int4, whose blocks share a power of 2 by fours: it remains for the sums.
+  FINEGRAIN_ONE_COPY void decode_scaled(std::byte const* panel, std::int64_t begin,
+                                        std::int64_t end, float* to, float* to_powers) const {
+    std::int64_t const steps = layout.block_steps();
+    for (std::int64_t s = begin; s < end;) {
+      vec scales[code::together][vectors]{}, power[vectors];
+      for (std::int64_t i = 0; i < code::together && s + i * steps < end; ++i)
+        load_scales<F>(panel + layout.scales_at(s / steps + i), scales[i]);
+      FINEGRAIN_UNROLL
+      for (int j = 0; j < vectors; ++j) {
+        power[j] = common_power({scales[0][j], scales[1][j], scales[2][j], scales[3][j]});
+        store(to_powers + j * lanes, power[j]);
+      }
+      to_powers += panel_width;
+      for (int i = 0; i < code::together && s < end; ++i) {
+        scaled_words const by[vectors] = {{scales[i][0], power[0]}, {scales[i][1], power[1]}};
+        std::byte const* codes = panel + layout.step_at(s);
+        std::int64_t const stop = std::min(end, s + steps);
+        for (; s < stop; ++s, codes += layout.step_bytes, to += 2 * panel_width) {
+          FINEGRAIN_UNROLL
+          for (int j = 0; j < vectors; ++j) {
+            ivec const c = load_codes(codes + j * std::int64_t{sizeof(ivec)});
+            store(to + j * lanes, by[j](decoder<F>::word(c, 0)));
+            store(to + panel_width + j * lanes, by[j](decoder<F>::word(c, 1)));
+          }
+        }
+      }
+    }
+  }
   float* scales() const { return room + depth * panel_width; }
   static constexpr std::int64_t scales_apart = depth / 16 / tile_panels<products> * panel_width;
 
@@ -224,6 +263,7 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
     auto const at = layout();
     constexpr int n = step_numbers<F>, all = (1 << code::bits) - 1;
     std::int64_t const top = first_row(p, j);
+    [[maybe_unused]] vec power{};  // int4's
     for (std::int64_t b = 0; b < at.blocks(); ++b) {
       std::int64_t const step = b * at.block_steps(), k = step * n;
       std::int64_t const stop = std::min(at.steps(), step + at.block_steps());
@@ -237,10 +277,22 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
       for (std::int64_t q = p; q < last; ++q) {
         std::byte* const panel = data + i * matrix_bytes() + q * at.panel_bytes();
         std::int64_t const row = top + (q - p) * width();
-        vec const most = code::outputs > 1 ? common : most_of(w, row, k, there);
-        vec scales{};
+        vec exact, scales{};
+        if constexpr (F == format::int4) {
+          if (b % code::together == 0)  // of the only panel: its rows share no scales
+            power = code::power(most_of(
+                w, row, k, std::clamp<std::int64_t>(cols - k, 0, code::together * code::block)));
+          vec block[code::block]{};
+          each_columns(w, row, k, there, there,
+                       [&](std::int64_t first, vec const(&columns)[lanes]) {
+                         std::copy_n(columns, lanes, block + first);
+                       });
+          exact = code::scale(block, power);
+        } else {
+          exact = code::scale(code::outputs > 1 ? common : most_of(w, row, k, there));
+        }
         for (int lane = 0; lane < lanes; ++lane) {
-          bf16 const scale(code::scale(most[lane]));
+          bf16 const scale(exact[lane]);
           std::memcpy(panel + at.scales_at(b) + (lane * vectors + j) * 2, &scale, sizeof scale);
           scales[lane] = static_cast<float>(scale);
         }

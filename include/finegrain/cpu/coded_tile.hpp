@@ -232,7 +232,8 @@ FINEGRAIN_INLINE std::byte const* add_blocks(float const* a, [[maybe_unused]] fl
   constexpr bool scaled = codec<F>::block > 0, integers = Integers<P>;
   // of one block of several sums, or of blocks of one
   constexpr bool by_block = 1 < block_sums<F>, held = !by_block && totals_are_held<P>(Rows * width);
-  [[maybe_unused]] float const* const row_scales = blocks + block_sums<F> * Height;
+  [[maybe_unused]] float const* row_scales = nullptr;
+  if constexpr (integers) row_scales = blocks + unit<P>::scale_at * Height;
   asm("" : "+r"(sums));  // or compilers keep totals in registers that are not there
   [[maybe_unused]] vec totals[Rows][width]{};
   auto const each = [&](int first, int last, auto const& f) __attribute__((always_inline)) {
@@ -277,8 +278,8 @@ FINEGRAIN_INLINE std::byte const* add_blocks(float const* a, [[maybe_unused]] fl
             } else {
               vec total = held ? totals[r][j] : load(at);
               if constexpr (integers)
-                unit<P>::add_scaled(sum[r][j], broadcast(blocks[Height + r]), scale[j % vectors],
-                                    total);
+                unit<P>::add_scaled(sum[r][j], broadcast(blocks[unit<P>::scale_at * Height + r]),
+                                    scale[j % vectors], total);
               else
                 add_product(sum[r][j], scale[j % vectors], total);
               if constexpr (held)
@@ -325,7 +326,8 @@ FINEGRAIN_ONE_COPY void coded_tile(float const* a, [[maybe_unused]] float const*
       return 1 < product::block_sums || 1 < product::turn_blocks;
     return false;
   }();
-  constexpr int first = take_turns ? rows_in_turn<codec<F>::products>(Rows) : Rows;
+  constexpr int first =
+      take_turns ? rows_in_turn<codec<F>::products>(Rows, 1 < block_sums<F>) : Rows;
   std::int64_t const distance = layout.panel_bytes();
   std::int64_t const sum_steps = summed_steps<F> > 0 ? summed_steps<F> : layout.steps();
   std::byte const* const end_of_first = panel + distance;

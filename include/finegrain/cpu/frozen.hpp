@@ -75,9 +75,10 @@ struct packed_form<cpu> {
     words.append(" x ").append(std::to_string(lanes)).append(" rows");
     if (multiple > 1) words += ", k by " + std::to_string(multiple);
     if constexpr (Quantised<F>)
-      words += ", 0 is code " + std::to_string(codec<F>::codes(vec{})[0]);
+      words.append(", 0 is code ").append(std::to_string(codec<F>::codes(vec{})[0]));
     else if constexpr (F == format::bf16)
       words += unit<F>::flushes ? ", subnormals are 0" : "";
+    if (F == format::int4) words += ", scales are up to 15 times a power of 2 by fours";
     return words;
   }
   template <format F>

@@ -74,14 +74,16 @@ enum class scaled { in_sums, at_once };
 ///   total += row's scale of a block * (columns' scales * sum + columns' scales * sum + ...)
 ///
 /// Codes are value + zero, so a sum starts at -zero times the sum of the row's integers. It is at
-/// most 2^sum_bits, whatever was added so far.
+/// most 2^sum_bits, whatever was added so far. If it has several, more rows than few meet bytes that are
+/// codes times columns' integers (codec<int4>), and a block is one sum.
 ///
 /// Strips are filled with a row's numbers, two floats a unit, and finished once all of the row are
 /// there.
 ///
 ///   block_units, sum_units      units in a block, and in a sum
 ///   block_sums                  sums in a block
-///   block_floats                what a row has for each block: what each sum starts at, and the scale
+///   block_floats                what a row has for each block: what each sum starts at, where it has several
+///                               also what one of all starts at, and the scale
 ///   few                         rows that meet codes as they are decoded
 ///   turn_blocks                 blocks of a turn, where a tile's rows take turns (rows_in_turn)
 ///   multiply_adds(units)        that so many units of a row take: their pairs, or words
@@ -90,24 +92,27 @@ enum class scaled { in_sums, at_once };
 template <int Bits, int Range, int Numbers, int Summed = Numbers, scaled Columns = scaled::in_sums>
 struct integers_of_rows : unit<format::bf16> {
   static constexpr int deep = 1, parts = 1, kept = 2, zero = 1 << (Bits - 1), range = Range;
+  static constexpr int whole_zero = Numbers == Summed ? zero : 128;  // of bytes
   static constexpr std::int64_t block_units = Numbers / numbers, sum_units = Summed / numbers;
-  static constexpr int block_sums = Numbers / Summed, block_floats = block_sums + 1;
+  static constexpr int block_sums = Numbers / Summed;
+  static constexpr int block_floats = block_sums + (block_sums > 1) + 1;
+  static constexpr int whole_at = block_floats - 2, scale_at = block_floats - 1;
   /// Whether more rows than few are integers too, else floats, which hold every sum up to 2^24.
   static constexpr bool many_as_integers = byte_products || FINEGRAIN_VECTOR_BYTES == 64;
   static constexpr int sum_bits = std::bit_width(Summed * zero - 1u) + Range;
   static_assert((byte_products ? Range == 7 : Range > 7 && Range < 15) &&
                 sum_bits <= (many_as_integers ? 30 : 24));
   /// docs/tried.md has by how much each way is faster.
-  static constexpr int few = matrix_registers             ? (Bits == 4 ? 9 : 5)
-                             : !many_as_integers          ? 9
-                             : !byte_products             ? 28
-                             : Columns == scaled::in_sums ? any_rows
-                             : scarce_loads               ? 6
-                                                          : 14;
+  static constexpr int few = matrix_registers                                ? (Bits == 4 ? 9 : 5)
+                             : !many_as_integers                             ? 9
+                             : !byte_products                                ? 28
+                             : Columns == scaled::in_sums && block_sums == 1 ? any_rows
+                             : scarce_loads                                  ? 6
+                                                                             : 14;
   static constexpr int turn_blocks = std::max(1, 128 / Numbers);
   static_assert(block_sums == 1 || turn_blocks == 1, "a block of several sums is a turn");
   /// Of a row in one of the registers for matrices.
-  static constexpr int register_words = std::min(Summed / 4, 16);
+  static constexpr int register_words = std::min(Numbers / 4, 16);
 
   static constexpr std::int64_t multiply_adds(std::int64_t units) {
     return byte_products ? units / 2 : units;
@@ -132,9 +137,10 @@ struct integers_of_rows : unit<format::bf16> {
   /// total += a block's one sum times the row's scale and the columns'. Columns that have one scale for
   /// all of k meet it later.
   FINEGRAIN_INLINE static void add_scaled(vec sum, vec scale, vec columns, vec& total) {
-    static_assert(block_sums == 1);
     vec const number = __builtin_convertvector(reinterpret_cast<ivec>(sum), vec);
-    if constexpr (Columns == scaled::in_sums)
+    if constexpr (block_sums > 1)  // as its few rows: the power of 2 first
+      add_product(number * columns, scale, total);
+    else if constexpr (Columns == scaled::in_sums)
       add_product(number * scale, columns, total);
     else
       add_product(number, scale, total);
@@ -159,10 +165,22 @@ struct integers_of_rows : unit<format::bf16> {
       float* const from = strip + k * kept * height;
       rounding const by(height == 1 ? largest(largest_of(from, n * numbers / lanes, lanes)) - ivec{}
                                     : largest_of(from, n * numbers, height));
-      for (std::int64_t u = 0, i = 0; u < n; u += sum_units, ++i)
+      float* const whole = blocks + whole_at * height;
+      if constexpr (matrix_registers) {
+        if (!few_rows) {
+          round_for_registers(by, from, n, height, strip + finished(k, false) * height, whole);
+          store(whole + height, by.scale);
+          continue;
+        }
+      }
+      [[maybe_unused]] ivec starts{};
+      for (std::int64_t u = 0, i = 0; u < n; u += sum_units, ++i) {
         round(by, from + u * kept * height, std::min(sum_units, n - u), height, few_rows,
               strip + finished(k + u, few_rows) * height, blocks + i * height);
-      store(blocks + block_sums * height, by.scale);
+        if constexpr (block_sums > 1) starts += reinterpret_cast<ivec>(load(blocks + i * height));
+      }
+      if constexpr (block_sums > 1) store(whole, of_whole(starts));
+      store(whole + height, by.scale);
     }
   }
   /// Codes become floats where they stand: that of number k as 2^place times what it is, and the
@@ -209,6 +227,11 @@ struct integers_of_rows : unit<format::bf16> {
     return reinterpret_cast<vec>(__builtin_convertvector(sum * float(-zero), ivec));
   }
 
+  /// The same where codes have whole_zero.
+  FINEGRAIN_INLINE static vec of_whole(ivec start) {
+    return reinterpret_cast<vec>(start * (whole_zero / zero));
+  }
+
   /// Of integers in the lower bits.
   FINEGRAIN_INLINE static vec pair(vec first, vec second) {
     return reinterpret_cast<vec>((reinterpret_cast<ivec>(first) & 0xffff) |
@@ -233,11 +256,9 @@ struct integers_of_rows : unit<format::bf16> {
   /// So many units of some rows, and what the sum of their products starts at.
   static void round(rounding const& by, float* from, std::int64_t units, int height, bool few_rows,
                     float* to, float* starts) {
-    if (few_rows || (many_as_integers && !matrix_registers))
+    if (few_rows || many_as_integers)
       height == 1 ? round_row(by, from, units, to, starts)
                   : round_rows(by, from, units, height, to, starts);
-    else if constexpr (matrix_registers)
-      round_for_registers(by, from, units, height, to, starts);
     else if constexpr (!many_as_integers)
       round_to_floats(by, from, units * numbers, height, starts);
   }
@@ -285,9 +306,10 @@ struct integers_of_rows : unit<format::bf16> {
   /// The same, a row's words side by side, as many as a register holds of it; behind the last are
   /// zeros.
   static void round_for_registers(rounding const& by, float const* from, std::int64_t units,
-                                  int height, float* to, float* starts) {
-    vec pairs[sum_units]{};
-    make_pairs(by, from, units, height, pairs, starts);
+                                  int height, float* to, float* start_at) {
+    vec pairs[block_units]{};
+    make_pairs(by, from, units, height, pairs, start_at);
+    store(start_at, of_whole(reinterpret_cast<ivec>(load(start_at))));
     for (std::int64_t i = 0; i < multiply_adds(units);
          i += register_words, to += register_words * height) {
       vec words[lanes]{};
@@ -344,16 +366,15 @@ struct unit<format::int4> : integers_of_rows<4, range_of_rows, byte_products ? 1
 inline constexpr bool as_integers = false;
 #endif
 
-/// Of a tile's rows how many are multiplied at a time. To add a block's sums to totals in memory takes a
+/// Of a tile's rows how many are multiplied at a time, sum by sum, or by blocks of several. To add a block's sums to totals in memory takes a
 /// tenth of the time of its products, or more. Registers hold half the rows' totals beside their sums: the
 /// halves take turns. Of fewer rows there would be too few chains of multiply-adds. Where loads are scarce
 /// it is not worth it for sums of 128 products: both halves load B.
 template <format F>
-constexpr int rows_in_turn(int rows) {
+constexpr int rows_in_turn(int rows, bool by_block) {
   if constexpr (registers == 32 && Integers<F>) {
-    constexpr bool long_sums = unit<F>::sum_units == 64;
-    if (rows > (unit<F>::block_sums > 1 ? 7 : 10) && !(long_sums && scarce_loads))
-      return (rows + 1) / 2;
+    bool const long_sums = unit<F>::block_units == 64 && !by_block;
+    if (rows > (by_block ? 7 : 10) && !(long_sums && scarce_loads)) return (rows + 1) / 2;
   }
   return rows;
 }

@@ -228,7 +228,10 @@ FINEGRAIN_INLINE void add_scaled_blocks(float const* strip, [[maybe_unused]] flo
   for (; units > 0; units -= block) {
     vec sum[Rows][width];
     each([&](int r, int j) __attribute__((always_inline)) {
-      sum[r][j] = Integers<P> ? every_lane<F>(blocks[r]) : vec{};
+      if constexpr (Integers<P>)
+        sum[r][j] = every_lane<F>(blocks[unit<P>::whole_at * Height + r]);
+      else
+        sum[r][j] = vec{};
     });
     add_stretch<F, in_strips, Height>(strip, std::min(units, block), panels.first, panels.apart,
                                       sum, next);
@@ -243,7 +246,8 @@ FINEGRAIN_INLINE void add_scaled_blocks(float const* strip, [[maybe_unused]] flo
     FINEGRAIN_UNROLL
     for (int r = 0; r < Rows; ++r) {
       // read once: for all that compilers know, totals are stored in its place
-      [[maybe_unused]] vec const scale = Integers<F> ? broadcast(blocks[Height + r]) : vec{};
+      [[maybe_unused]] vec scale;
+      if constexpr (Integers<F>) scale = broadcast(blocks[unit<F>::scale_at * Height + r]);
       FINEGRAIN_UNROLL
       for (int j = 0; j < width; ++j) {
         vec total = held ? totals[r][j] : load(place(r, j));
@@ -277,7 +281,7 @@ void scaled_tile(float const* strip, [[maybe_unused]] float const* blocks, std::
     constexpr int first = (Height + 1) / 2;
     add.template operator()<first>(0, units, mine);
     add.template operator()<Height - first>(first, units, mine);
-  } else if constexpr (constexpr int first = rows_in_turn<F>(Height); first < Height) {
+  } else if constexpr (constexpr int first = rows_in_turn<F>(Height, false); first < Height) {
     constexpr std::int64_t turn = unit<F>::turn_blocks;
     for (; units > 0; units -= turn * block) {
       std::int64_t const some = std::min(units, turn * block);

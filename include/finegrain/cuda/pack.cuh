@@ -16,7 +16,6 @@ inline constexpr int threads = 128;
 /// every executor makes them. fp8 is rounded to 3 bits of mantissa, ties to even.
 template <format F>
 __device__ bf16 scale_of(float most) {
-  if constexpr (F == format::int4) return bf16(most / -8);
   return bf16(fabsf(most) / (F == format::fp8 ? 448.0f : 127.0f));
 }
 template <format F>
@@ -50,6 +49,32 @@ __device__ uint2 codes_of(float const (&x)[8], float scale) {
     }
   }
   return {word[0], word[1]};
+}
+
+/// int4's scale, as cpu/codec.hpp chooses it, of 32 numbers of which four threads have 8 each. `most` is the
+/// largest of them, `of_four` of the 128 that share a power of 2.
+__device__ inline bf16 int4_scale(float const (&x)[8], float most, float of_four) {
+  auto const bits = static_cast<int>((__float_as_uint(of_four) + 0x80000) & 0x7f800000);
+  float const power = __int_as_float(max(bits - (6 << 23), 1 << 23));
+  float const nearest = fminf(fmaxf(rintf(fabsf(most) / 8 / power), 1.0f), 15.0f);
+  float best = 0, least = 0;
+#pragma unroll
+  for (int i = 0; i < 3; ++i) {
+    float const times = i == 0   ? nearest
+                        : i == 1 ? fmaxf(nearest - 1, 1.0f)
+                                 : fminf(nearest + 1, 15.0f);
+    float const scale = most > 0 ? times * -power : times * power;
+    float sum = 0;  // of squares; an error in 16ths of the scale
+    for (float const v : x) {
+      float const y = v / scale;
+      float const error = rintf((y - fminf(fmaxf(rintf(y), -8.0f), 7.0f)) * 16);
+      sum += error * error;
+    }
+    for (int apart = 1; apart < 4; apart *= 2) sum += __shfl_xor_sync(0xffffffffu, sum, apart);
+    sum *= times * times;
+    if (i == 0 || sum < least) best = scale, least = sum;
+  }
+  return bf16(most == 0 ? 0.0f : best + (most - most));  // NaN of what is not finite
 }
 
 /// Row-major codes, int8 and fp8: a block has a row, or a square.
@@ -104,8 +129,8 @@ __global__ void __launch_bounds__(threads)
   int const row = place / steps * in_panel + g + (low == high ? 8 * half : 0);
   int const column = place % steps * 64 + 32 * part + 8 * c;
   float x[8] = {};
-  if (row < rows && column < columns)
-    unpack<T>(x, load_eight((half ? high : low) + (matrix * rows + row) * columns + column));
+  T const* const from = (half ? high : low) + (matrix * rows + row) * columns;
+  if (row < rows && column < columns) unpack<T>(x, load_eight(from + column));
   // The first of the largest ones counts, with its sign.
   float most = 0;
   for (float const v : x)
@@ -116,7 +141,19 @@ __global__ void __launch_bounds__(threads)
     bool const later = (c & apart) == 0;
     if (later ? fabsf(other) > fabsf(most) : fabsf(other) >= fabsf(most)) most = other;
   }
-  bf16 const scale = scale_of<F>(most);
+  bf16 scale;
+  if constexpr (F == format::int4) {  // this step's numbers and those of the other of its pair
+    int const beside = (place % steps ^ 1) * 64 + 32 * part + 8 * c;
+    float y[8] = {}, of_four = fabsf(most);
+    if (row < rows && beside < columns) unpack<T>(y, load_eight(from + beside));
+    for (float const v : y) of_four = fmaxf(of_four, fabsf(v));
+#pragma unroll
+    for (int apart = 1; apart < 8; apart *= 2)
+      of_four = fmaxf(of_four, __shfl_xor_sync(0xffffffffu, of_four, apart));
+    scale = int4_scale(x, most, of_four);
+  } else {
+    scale = scale_of<F>(most);
+  }
   std::uint8_t* const step = to + block * panel_step(F);
   if constexpr (F == format::int4) {
     std::uint32_t word = 0;
