@@ -46,8 +46,8 @@ struct all_open : fg::routing_rule {
         if (scores(t, e) > 0) experts(t, slot++) = e;
   }
 };
-constexpr fg::config moe{.hidden = 32,
-                         .width = 16,
+constexpr fg::config moe{.hidden = 16,
+                         .width = 8,
                          .routed = 16,
                          .top_k = 16,  // at most
                          .shared = 1,
