@@ -173,11 +173,11 @@ struct integers_of_rows : unit<format::bf16> {
           continue;
         }
       }
-      [[maybe_unused]] ivec starts{};
+      [[maybe_unused]] uvec starts{};
       for (std::int64_t u = 0, i = 0; u < n; u += sum_units, ++i) {
         round(by, from + u * kept * height, std::min(sum_units, n - u), height, few_rows,
               strip + finished(k + u, few_rows) * height, blocks + i * height);
-        if constexpr (block_sums > 1) starts += reinterpret_cast<ivec>(load(blocks + i * height));
+        if constexpr (block_sums > 1) starts += reinterpret_cast<uvec>(load(blocks + i * height));
       }
       if constexpr (block_sums > 1) store(whole, of_whole(starts));
       store(whole + height, by.scale);
@@ -227,9 +227,9 @@ struct integers_of_rows : unit<format::bf16> {
     return reinterpret_cast<vec>(__builtin_convertvector(sum * float(-zero), ivec));
   }
 
-  /// The same where codes have whole_zero.
-  FINEGRAIN_INLINE static vec of_whole(ivec start) {
-    return reinterpret_cast<vec>(start * (whole_zero / zero));
+  /// The same where codes have whole_zero; of a NaN, and behind the last row, it may be anything.
+  FINEGRAIN_INLINE static vec of_whole(uvec start) {
+    return reinterpret_cast<vec>(start * static_cast<unsigned>(whole_zero / zero));
   }
 
   /// Of integers in the lower bits.
@@ -309,7 +309,7 @@ struct integers_of_rows : unit<format::bf16> {
                                   int height, float* to, float* start_at) {
     vec pairs[block_units]{};
     make_pairs(by, from, units, height, pairs, start_at);
-    store(start_at, of_whole(reinterpret_cast<ivec>(load(start_at))));
+    store(start_at, of_whole(reinterpret_cast<uvec>(load(start_at))));
     for (std::int64_t i = 0; i < multiply_adds(units);
          i += register_words, to += register_words * height) {
       vec words[lanes]{};
