@@ -58,17 +58,6 @@ FINEGRAIN_INLINE void load_scales(std::byte const* from, vec (&to)[vectors]) {
     for (vec& scale : to) scale *= times;
 }
 
-/// Of scales that are integers times one power of 2 the largest such power by which these are at most 15; NaN
-/// if one of them is.
-template <std::size_t N>
-FINEGRAIN_INLINE vec common_power(vec const (&scales)[N]) {
-  ivec most{};
-  for (vec const& scale : scales) most = larger(most, reinterpret_cast<ivec>(magnitude(scale)));
-  ivec const power = larger((most & 0x7f800000) - (3 << 23), ivec{} + (1 << 23));
-  vec const largest = reinterpret_cast<vec>(most);
-  return reinterpret_cast<vec>(power) + (largest - largest);
-}
-
 }  // namespace simd
 }  // namespace FINEGRAIN_ISA
 }  // namespace finegrain::inline FINEGRAIN_ABI

@@ -73,7 +73,7 @@ struct codec<format::int8_block> : codec<format::int8> {
 template <>
 struct codec<format::int4> {
   static constexpr int bits = 4, block = 32, outputs = 1, zero = 8;
-  static constexpr int together = 4;  // blocks that have one power
+  static constexpr int sharing = 4;  // blocks with one power
   static constexpr format products = as_integers ? format::int4 : format::bf16;
   static constexpr float times = 1;
   /// For numbers of which `most` is the largest: an eighth of it is less than 15.5 times this.
@@ -228,6 +228,17 @@ struct decoder {
     return reinterpret_cast<vec>((codes >> (4 * i)) & 0x0f0f0f0f);
   }
 };
+
+/// Of scales that are integers times one power of 2 the largest such power by which these are at most 15; NaN
+/// if one of them is.
+template <std::size_t N>
+FINEGRAIN_INLINE vec common_power(vec const (&scales)[N]) {
+  ivec most{};
+  for (vec const& scale : scales) most = larger(most, reinterpret_cast<ivec>(magnitude(scale)));
+  ivec const power = larger((most & 0x7f800000) - (3 << 23), ivec{} + (1 << 23));
+  vec const largest = reinterpret_cast<vec>(most);
+  return reinterpret_cast<vec>(power) + (largest - largest);
+}
 
 /// Words of one block's values times the integer in its scale, as bytes to which 128 is added. A byte of a
 /// product fits: two are multiplied at once, and what the lower takes from the upper one it gives back.

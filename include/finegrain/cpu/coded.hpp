@@ -190,8 +190,8 @@ struct coded_matrix {
                                         std::int64_t end, float* to, float* to_powers) const {
     std::int64_t const steps = layout.block_steps();
     for (std::int64_t s = begin; s < end;) {
-      vec scales[code::together][vectors]{}, power[vectors];
-      for (std::int64_t i = 0; i < code::together && s + i * steps < end; ++i)
+      vec scales[code::sharing][vectors]{}, power[vectors];
+      for (std::int64_t i = 0; i < code::sharing && s + i * steps < end; ++i)
         load_scales<F>(panel + layout.scales_at(s / steps + i), scales[i]);
       FINEGRAIN_UNROLL
       for (int j = 0; j < vectors; ++j) {
@@ -199,7 +199,7 @@ struct coded_matrix {
         store(to_powers + j * lanes, power[j]);
       }
       to_powers += panel_width;
-      for (int i = 0; i < code::together && s < end; ++i) {
+      for (int i = 0; i < code::sharing && s < end; ++i) {
         scaled_words const by[vectors] = {{scales[i][0], power[0]}, {scales[i][1], power[1]}};
         std::byte const* codes = panel + layout.step_at(s);
         std::int64_t const stop = std::min(end, s + steps);
@@ -279,9 +279,9 @@ requires(Quantised<F>) struct panels<F> : panel_shape {
         std::int64_t const row = top + (q - p) * width();
         vec exact, scales{};
         if constexpr (F == format::int4) {
-          if (b % code::together == 0)  // of the only panel: its rows share no scales
+          if (b % code::sharing == 0)  // of the only panel: its rows share no scales
             power = code::power(most_of(
-                w, row, k, std::clamp<std::int64_t>(cols - k, 0, code::together * code::block)));
+                w, row, k, std::clamp<std::int64_t>(cols - k, 0, code::sharing * code::block)));
           vec block[code::block]{};
           each_columns(w, row, k, there, there,
                        [&](std::int64_t first, vec const(&columns)[lanes]) {

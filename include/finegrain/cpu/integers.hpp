@@ -366,10 +366,11 @@ struct unit<format::int4> : integers_of_rows<4, range_of_rows, byte_products ? 1
 inline constexpr bool as_integers = false;
 #endif
 
-/// Of a tile's rows how many are multiplied at a time, sum by sum, or by blocks of several. To add a block's sums to totals in memory takes a
-/// tenth of the time of its products, or more. Registers hold half the rows' totals beside their sums: the
-/// halves take turns. Of fewer rows there would be too few chains of multiply-adds. Where loads are scarce
-/// it is not worth it for sums of 128 products: both halves load B.
+/// Of a tile's rows how many are multiplied at a time, where totals meet each sum, or a block of several. To
+/// add a block's sums to totals in memory takes a tenth of the time of its products, or more. Registers hold
+/// half the rows' totals beside their sums: the halves take turns. Of fewer rows there would be too few
+/// chains of multiply-adds. Where loads are scarce it is not worth it for sums of 128 products: both halves
+/// load B.
 template <format F>
 constexpr int rows_in_turn(int rows, bool by_block) {
   if constexpr (registers == 32 && Integers<F>) {
