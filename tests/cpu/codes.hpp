@@ -40,7 +40,7 @@ inline std::vector<float> int4_scales(float const* row, std::int64_t count) {
   for (std::int64_t k = 0; k < count; k += 32) {
     double const most = largest(k, k + 32), of_four = largest(k / 128 * 128, k / 128 * 128 + 128);
     double power = 0x1p-126;
-    while (std::abs(of_four) / 8 >= 15.5 * power) power *= 2;
+    while (std::abs(of_four) / 8 >= 15.5 * power && power < 0x1p122) power *= 2;
     long const nearest = std::clamp(std::lrint(std::abs(most) / 8 / power), 1l, 15l);
     long best = nearest, least = -1;
     auto const scale = [&](long times) {

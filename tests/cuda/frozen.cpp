@@ -1,5 +1,9 @@
 // Frozen layers on the device against the specification with the weights that their codes mean.
 // SPDX-License-Identifier: Apache-2.0
+#include <array>
+#include <bit>
+#include <cmath>
+#include <cstring>
 #include <finegrain/cpu/cpu.hpp>
 #include <finegrain/expr/describe.hpp>
 #include <finegrain/io/frozen.hpp>
@@ -218,6 +222,52 @@ TEMPLATE_TEST_CASE_SIG("frozen: a whole decoder", "", ((fg::format F, fg::format
     fg::batch const b{.tokens = T, .ids = text.inputs().first(std::size_t(T))};
     CHECK(off(exact.forward({}, b), run(frozen, {}, b)) < 0.02);
     CHECK(off(exact.forward({}, b), run(net, {}, b)) > 0.02);  // codes do matter
+  }
+}
+TEST_CASE("frozen: int4's codes and scales are the CPU's, bit for bit") {
+  NEED_GPU();
+  for (auto [out, in] : {std::array<std::int64_t, 2>{300, 200}, {40, 64}, {17, 128}, {33, 456}}) {
+    CAPTURE(out, in);
+    numbers w = random_numbers(in * out, 3, 0.1);
+    for (std::int64_t i = 0; i < in * out; ++i) {
+      std::int64_t const block = i / in * 5 + i % in / 32 * 3, of_four = i / in * 7 + i % in / 128;
+      float& x = w[std::size_t(i)];
+      x *= std::ldexp(1.0f, of_four % 11 == 0 ? -120 : int(of_four % 11) - 5) /
+           float(1 + block % 19);
+      if (block % 13 == 0) x = 0;
+      if (block % 17 == 1) x = std::copysign(0.25f, x);
+    }
+    w = rounded(w);
+    w[std::size_t(in + 40)] = std::numeric_limits<float>::infinity();
+    fg::arena counting;
+    static_cast<void>(fg::device::coded_matrix(counting, format::int4, out, in));
+    auto const memory = unwritten<std::byte>(counting.used());
+    fg::arena arena(memory.data(), memory.size());
+    fg::device::coded_matrix const coded(arena, format::int4, out, in);
+    fg::device::coded_linear<bf16, format::int4>::pack(upload(as_bf16(w)).data(), coded, nullptr);
+    auto const bytes =
+        download(coded.codes, (out + 15) / 16 * fg::device::panel_bytes(format::int4, in));
+    int wrong = 0;
+    for (std::int64_t r = 0; r < out; ++r) {
+      std::vector<float> const scales = int4_scales(w.data() + r * in, in);
+      for (std::int64_t c = 0; c < in; ++c) {
+        std::int64_t const g = r % 8, half = r / 8 % 2, part = c / 32 % 2;
+        std::uint8_t const* const step = bytes.data() +
+                                         r / 16 * fg::device::panel_bytes(format::int4, in) +
+                                         c / 64 * fg::device::panel_step(format::int4);
+        std::uint16_t got;
+        std::memcpy(&got, step + 512 + (4 * g + 2 * part + half) * 2, sizeof got);
+        float const scale = scales[std::size_t(c / 32)], x = w[std::size_t(r * in + c)];
+        wrong += std::isnan(scale) ? !std::isnan(float(std::bit_cast<bf16>(got)))
+                                   : got != std::bit_cast<std::uint16_t>(bf16(scale));
+        if (std::isnan(scale)) continue;
+        std::uint32_t word;
+        std::memcpy(&word, step + (4 * g + c % 32 / 8) * 16 + half * 8 + part * 4, sizeof word);
+        wrong += (word >> (c % 8 / 2 * 4 + c % 2 * 16) & 15) !=
+                 nearest_code<format::int4>(scale == 0 ? 0 : x / scale);
+      }
+    }
+    CHECK(wrong == 0);
   }
 }
 TEMPLATE_TEST_CASE_SIG("frozen: a product with codes, added to columns of a wider matrix", "",
