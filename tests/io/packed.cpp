@@ -120,7 +120,7 @@ TEST_CASE("weights that are packed otherwise are refused in a sentence that says
   CHECK_THAT(
       (refusal<frozen<tiny::decoder, fg::formats(fg::format::int8)>>(path)),
       Contains("holds weights packed otherwise (differences: 1): experts: \"int4, panels of ") &&
-          Contains("0 is code 8\" in the file, \"int8, panels of "));
+          Contains("times a power of 2 by fours\" in the file, \"int8, panels of "));
   CHECK_THAT(
       (refusal<frozen<tiny::decoder, fg::formats(fg::format::int4, fg::format::f32)>>(path)),
       Contains("the rest: \"int8, panels of ") && Contains("in the file, \"f32, panels of 2 x "));
