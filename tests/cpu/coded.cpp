@@ -405,6 +405,37 @@ TEST_CASE("a block's scale in fp8 ends where its weights leave products of float
     }
 }
 
+TEST_CASE("codes of fp8 that are subnormal are multiplied as any others") {
+  int const K = 300, N = 40;
+  std::mt19937 random(5);
+  auto const below = [&](int n) { return int(random() % unsigned(n)); };
+  numbers w(N * K), a(60 * K);
+  for (float& x : a) x = float(below(5) - 2);
+  // multiples of the smallest code: here and there, everywhere, and a block of zeros
+  for (int n = 0; n < N; ++n)
+    for (int k = 0; k < K; ++k) {
+      bool const often = n > 20 && k<128, never = n> 20 && k >= 128 && k < 256;
+      float const code = float(below(15) - 7) * 0x1p-9f;
+      w[std::size_t(n * K + k)] = never ? 0.0f : often || below(500) == 0 ? code : 0.25f;
+    }
+  for (int k = 5; k < K; k += 128) w[std::size_t(7 * K + k)] = 448;  // so that a scale is 1
+  coded<fp8> const b(1, N, K, 1, w.data());
+  for (int const T : {1, 2, 3, 6, 7, 12, 13, 15, 60}) {
+    numbers const y = b.product(0, view(std::as_const(a), T, K));
+    auto const stride = y.size() / std::size_t(T);
+    int wrong = 0;
+    for (int t = 0; t < T; ++t)
+      for (int n = 0; n < N; ++n) {
+        double sum = 0;
+        for (int k = 0; k < K; ++k)
+          sum += double(a[std::size_t(t * K + k)]) * double(w[std::size_t(n * K + k)]);
+        wrong += y[std::size_t(t) * stride + std::size_t(n)] != float(sum);
+      }
+    INFO("T " << T);
+    CHECK(wrong == 0);
+  }
+}
+
 TEMPLATE_TEST_CASE_SIG("a worker has room for the rows of every format", "", EVERY_FORMAT) {
   using left = typename coded<F>::left;
   int small = 0;

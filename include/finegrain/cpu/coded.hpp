@@ -58,7 +58,7 @@ struct coded_matrix {
   /// Rows that meet the codes as they are decoded: operand by operand, a tile's multiply-adds leave
   /// time for that. Registers for matrices take no codes.
   static constexpr int few = [] {
-    if constexpr (integers) return unit<products>::few;
+    if constexpr (requires { unit<products>::few; }) return unit<products>::few;
     if constexpr (unit<products>::deep > 1) return 0;
     return by_operand<F> ? std::min(tile_rows, strip_rows<products>) : 4;
   }();
@@ -173,6 +173,8 @@ struct coded_matrix {
             for (int i = 0; i < rows; ++i) made[i] = decoder<F>::number(c, i);
           } else {
             operands<F>(c, 0, made);
+            if constexpr (F == format::fp8)
+              for (vec& x : made) x = code::normal(x);
           }
           FINEGRAIN_UNROLL
           for (int i = 0; i < rows; ++i) store(to + i * panel_width + j * lanes, made[i]);

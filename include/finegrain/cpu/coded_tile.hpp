@@ -79,16 +79,24 @@ FINEGRAIN_INLINE void operands(ivec codes, int first, vec (&to)[Count]) {
     for (int i = 0; i < Count; ++i) to[i] = operand<F>(codes, first + i);
   }
 }
+/// Whether the numbers that few rows meet are raised.
+template <format F>
+inline constexpr bool are_raised = [] {
+  if constexpr (F == format::fp8) return codec<F>::raises;
+  return false;
+}();
 
 /// sum += a . operands [First, First + Count) of a step, of some of a strip's rows.
 template <format F, int Height, int First, int Count, int Rows, int Panels>
 FINEGRAIN_INLINE void add_operands(float const* a, std::byte const*& codes, std::int64_t distance,
+                                   [[maybe_unused]] bool subnormal,
                                    vec (&sum)[Rows][Panels * vectors]) {
   using u = unit<codec<F>::products>;
   constexpr int width = Panels * vectors;
   auto const columns = [&](int j, vec(&to)[Count]) __attribute__((always_inline)) {
     asm("" : "+r"(codes));  // or compilers keep codes in registers, and sums in memory
     operands<F>(load_step(codes, distance, j), First, to);
+    if constexpr (are_raised<F>) codec<F>::raise(subnormal, to);
   };
   auto const row = [&](int r, int i) __attribute__((always_inline)) {
     return every_lane<codec<F>::products>(a[(First + i) * Height + r]);
@@ -131,7 +139,14 @@ FINEGRAIN_INLINE void add_step(float const* a, std::byte const*& codes, std::int
                                vec (&sum)[Rows][Panels * vectors],
                                std::integer_sequence<int, At...>) {
   constexpr int some = operands_at_once<F, Rows>;
-  (add_operands<F, Height, At * some, some, Rows, Panels>(a, codes, distance, sum), ...);
+  bool subnormal = false;
+  if constexpr (are_raised<F>) {
+    ivec step[Panels * vectors];
+    FINEGRAIN_UNROLL
+    for (int j = 0; j < Panels * vectors; ++j) step[j] = load_step(codes, distance, j);
+    subnormal = codec<F>::some_are_subnormal(step);
+  }
+  (add_operands<F, Height, At * some, some, Rows, Panels>(a, codes, distance, subnormal, sum), ...);
 }
 /// The same with units that are made of all codes before.
 template <format F, int Rows, int Panels>

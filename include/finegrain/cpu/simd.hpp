@@ -71,6 +71,19 @@ template <class V>
 FINEGRAIN_INLINE V larger(V a, V b) {
   return a > b ? a : b;
 }
+template <class V>
+FINEGRAIN_INLINE V smaller(V a, V b) {
+  return a < b ? a : b;
+}
+#if defined(__AVX512BW__)
+/// Whether one of a vector's bytes is 0.
+template <class V>
+FINEGRAIN_INLINE bool has_zero(V bytes) {
+  std::uint64_t zeros;
+  asm("vptestnmb %1, %1, %0" : "=k"(zeros) : "v"(bytes));
+  return zeros != 0;
+}
+#endif
 
 /// 1.5 * 2^23. Added to a number, it rounds that to an integer, which then stands in the lower bits.
 inline constexpr float rounding_shift = 12582912.0f;

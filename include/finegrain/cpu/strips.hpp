@@ -149,7 +149,7 @@ class strips {
   }
   /// Makes what products read of what was put, once all units are there.
   void finish() const {
-    if constexpr (Integers<F>)
+    if constexpr (requires { unit<F>::few; })
       each([&](int, int height, float* strip, float* blocks) {
         unit<F>::finish(strip, units_, height, are_few(), blocks);
       });
@@ -274,7 +274,7 @@ class strips {
 
   /// Whether rows that are finished meet codes as they are decoded.
   bool are_few() const {
-    if constexpr (Integers<F>)
+    if constexpr (requires { unit<F>::few; })
       return rows_ <= unit<F>::few;
     else
       return false;
