@@ -381,6 +381,33 @@ TEST_CASE("an infinite weight makes every product with its row NaN in int4") {
   }
 }
 
+TEST_CASE("int4's scales end where sums with few rows may be no floats and with many are") {
+  int const K = 256, N = 40, T = 40;
+  numbers const a = random_numbers(T * K, 2);
+  for (int const e : {108, 112, 113, 114, 118, 126}) {
+    CAPTURE(e);
+    numbers w = random_numbers(N * K, 1, 0.1);
+    for (int n = 0; n < N; ++n) {
+      for (int k = 0; k < K; ++k)
+        w[std::size_t(n * K + k)] = std::ldexp(w[std::size_t(n * K + k)], e);
+      w[std::size_t(n * K + 70)] = std::ldexp(0.95f, e);  // the largest
+    }
+    coded<int4> const b(1, N, K, 1, w.data());
+    numbers const many = b.product(0, view(a, T, K));
+    auto const stride = many.size() / T;
+    int wrong = 0;
+    for (int t = 0; t < T; ++t) {
+      numbers const alone = b.product(0, view(a, T, K).middle_rows(t, 1));
+      for (std::size_t n = 0; n < N; ++n) {
+        float const y = many[std::size_t(t) * stride + n];
+        bool const same = y == alone[n] || (std::isnan(y) && std::isnan(alone[n]));
+        wrong += !same || std::isnan(y) != (e > 113);
+      }
+    }
+    CHECK(wrong == 0);
+  }
+}
+
 TEST_CASE("a block's scale in fp8 ends where its weights leave products of floats no room") {
   bool const of_floats = simd::codec<fp8>::of_floats;
   int const K = 160, N = 40;

@@ -239,6 +239,7 @@ TEST_CASE("frozen: int4's codes and scales are the CPU's, bit for bit") {
     }
     w = rounded(w);
     w[std::size_t(in + 40)] = std::numeric_limits<float>::infinity();
+    w[std::size_t(2 * in + 7)] = 0x1p115f;
     fg::arena counting;
     static_cast<void>(fg::device::coded_matrix(counting, format::int4, out, in));
     auto const memory = unwritten<std::byte>(counting.used());

@@ -74,7 +74,8 @@ __device__ inline bf16 int4_scale(float const (&x)[8], float most, float of_four
     sum *= times * times;
     if (i == 0 || sum < least) best = scale, least = sum;
   }
-  return bf16(most == 0 ? 0.0f : best + (most - most));  // NaN of what is not finite
+  if (power > 0x1p106f) best = __int_as_float(0x7fc00000);  // NaN, as of what is not finite
+  return bf16(most == 0 ? 0.0f : best);
 }
 
 /// Row-major codes, int8 and fp8: a block has a row, or a square.
