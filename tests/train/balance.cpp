@@ -209,4 +209,13 @@ TEST_CASE("settings of biases that make no sense are refused") {
     CHECK_THROWS_WITH((fg::trainer{without, {}, {.bias = how}}), ContainsSubstring("config.bias"));
 }
 
+TEST_CASE("biases of another number than a report's experts are refused") {
+  fg::routing_report const report(4);
+  for (std::size_t n : {3, 5}) {
+    std::vector<float> bias(n);
+    CHECK_THROWS_WITH(fg::move_bias(std::span(bias), report, 1, {.speed = 0.1}),
+                      std::to_string(n) + " selection biases cannot follow a report of 4 experts");
+  }
+}
+
 }  // namespace

@@ -64,12 +64,16 @@ inline void add_counts(routing_log const& batch, routing_log& step, bool begin) 
   }
 }
 
-/// Moves a router's biases by what its experts got in a step of so many batches with tokens.
+/// Moves a router's biases by what its experts got in a step of so many batches with tokens. A report
+/// has quantiles if its batch's request has .quantiles: without it, they are 0, and so are the biases.
 template <class N>
 void move_bias(std::span<N> bias, routing_report const& did, std::int64_t batches,
                bias_update const& how) {
   std::int64_t const all = std::accumulate(did.load.begin(), did.load.end(), std::int64_t{0});
   auto const R = static_cast<std::int64_t>(bias.size());
+  if (did.load.size() != bias.size())
+    throw invalid_argument("%zu selection biases cannot follow a report of %zu experts",
+                           bias.size(), did.load.size());
   N mean = 0;
   for (std::size_t e = 0; e < bias.size(); ++e) {
     std::int64_t const excess = did.load[e] * R - all;
