@@ -28,7 +28,8 @@ std::uint32_t nearest_code(float x) {
 
 /// The scales of a row's blocks of 32 numbers in int4. Those of four blocks are integers up to 15 times one
 /// power of 2, the least by which the largest number's is below 15.5. A block's integer is the nearest one,
-/// by which its largest number is -8, or one beside it, if the codes' errors are smaller then. By powers above 2^106 scales are NaN.
+/// by which its largest number is -8, or one beside it, if the codes' errors are smaller then. By powers above
+/// 2^106 scales are NaN.
 inline std::vector<float> int4_scales(float const* row, std::int64_t count) {
   auto const largest = [&](std::int64_t begin, std::int64_t end) {
     float most = 0;

@@ -74,7 +74,7 @@ template <>
 struct codec<format::int4> {
   static constexpr int bits = 4, block = 32, outputs = 1, zero = 8;
   static constexpr int sharing = 4;  // blocks with one power
-  /// By larger ones a sum of 32 products, or of four times as many, may be no float: scales are NaN.
+  /// By larger ones a sum of 32 products may be no float where that of 128 is one: scales are NaN.
   static constexpr float most_power = 0x1p106f;
   static constexpr format products = as_integers ? format::int4 : format::bf16;
   static constexpr float times = 1;
@@ -105,8 +105,8 @@ struct codec<format::int4> {
       best = beside == 0 || better ? scale : best;
       least = beside == 0 || better ? sum : least;
     }
-    vec const finite = power > most_power ? vec{} + __builtin_nanf("") : best;
-    return most == 0.0f ? vec{} : finite;
+    vec const some = power > most_power ? vec{} + __builtin_nanf("") : best;
+    return most == 0.0f ? vec{} : some;
   }
   FINEGRAIN_INLINE static ivec codes(vec x) { return nearest(x, -8, 7) + zero; }
   static constexpr float value(std::uint32_t code) {
