@@ -111,8 +111,10 @@ TEMPLATE_TEST_CASE("a log of another network is refused; its own has a report a 
   CHECK_THROWS_AS(net.infer({.tokens = 4, .log = &other}, x, y), fg::invalid_argument);
   CHECK_THROWS_AS(net.infer({.tokens = 4, .routing = {.earlier = &none}}, x, y),
                   fg::invalid_argument);
+  auto log = net.make_log(), longer = log;
+  longer.layers.push_back(longer.layers.back());
+  CHECK_THROWS_AS(net.infer({.tokens = 4, .log = &longer}, x, y), fg::invalid_argument);
   CHECK(y.untouched());
-  auto log = net.make_log();
   REQUIRE(log.layers.size() == 1);
   for (int twice = 0; twice < 2; ++twice) {
     net.infer({.tokens = 4, .log = &log}, x, y);

@@ -310,6 +310,7 @@ TEST_CASE("numbers of the optimiser that make no sense are refused, from the nex
     train.optimizer().lr = rate;
     CHECK_THROWS_WITH(train.step(text.inputs(), text.targets()), ContainsSubstring("adamw needs"));
   }
+  CHECK_THROWS_WITH(train.step(text.inputs(), text.targets()), ContainsSubstring("not lr -1, "));
   CHECK(weights_of(net) == before);
   CHECK(train.steps() == 0);
   // what f32 has no number for would divide 0 by 0 where an expert has no token

@@ -103,9 +103,10 @@ void check_ids(batch const& b, int vocabulary) {
       throw invalid_argument("token id %d is not in the router's table of %d", id, vocabulary);
 }
 
-/// Whether a router can do what is asked, and the log's report number `at` is its.
+/// Whether router number `at` of so many can do what is asked, and the log's report of that number is its.
 template <class X>
-void check_router(config const& c, batch const& b, bool training, std::size_t at) {
+void check_router(config const& c, batch const& b, bool training, std::size_t at,
+                  std::size_t routers) {
   check_request(c, b.routing, training);
   place<X>::check(c, b.routing);
   if (b.tokens > INT32_MAX / (slots(c, b.routing) + 1))  // slots are numbered with 32 bits
@@ -113,7 +114,7 @@ void check_router(config const& c, batch const& b, bool training, std::size_t at
                            shown(b.tokens), slots(c, b.routing));
   if (c.selection == selection::hash) check_ids<X>(b, c.vocabulary);
   for (routing_log const* log : {static_cast<routing_log const*>(b.log), b.routing.earlier})
-    if (log && (log->layers.size() <= at ||
+    if (log && (log->layers.size() != routers ||
                 log->layers[at].load.size() != static_cast<std::size_t>(c.routed)))
       throw invalid_argument("the routing log is not this network's: use make_log()");
   if (!b.log) return;
@@ -214,7 +215,7 @@ void check_routing(std::span<config const* const> routers, batch const& b, bool 
   std::size_t given = 0;
   for (std::size_t at = 0; at < routers.size(); ++at) {
     config const& c = *routers[at];
-    check_router<X>(c, b, training, at);
+    check_router<X>(c, b, training, at, routers.size());
     ruled |= c.selection == selection::rule;
     jittered |= c.jitter;
     moved |= c.has_router();

@@ -45,7 +45,9 @@ inline adamw const& checked(adamw const& a) {
   if (!number(a.lr) || !below_one(a.beta1) || !below_one(a.beta2) ||
       !(a.epsilon >= 1e-37 && number(a.epsilon)) || !number(a.weight_decay))
     throw invalid_argument(
-        "adamw needs finite lr, weight_decay >= 0, 0 <= beta1, beta2 < 1, epsilon >= 1e-37");
+        "adamw needs lr and weight_decay from 0 to 1e30, beta1 and beta2 from 0 to below 1, and "
+        "epsilon from 1e-37 to 1e30, not lr %g, weight_decay %g, beta1 %g, beta2 %g, epsilon %g",
+        a.lr, a.weight_decay, a.beta1, a.beta2, a.epsilon);
   return a;
 }
 
