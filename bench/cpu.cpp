@@ -234,14 +234,18 @@ class subject {
   std::unique_ptr<bench::torch_peer> torch_;
 };
 
-/// OpenBLAS of a time before this processor takes AVX2 code for it: its AVX-512 code is faster.
-/// It decides before main, so that the program starts again.
+/// OpenBLAS of a time before this processor takes AVX2 code for it, or none better than SSE3's, where
+/// its AVX-512 code is faster. It decides before main, so that the program starts again.
 void choose_openblas_core([[maybe_unused]] char** argv) {
 #if defined(FINEGRAIN_OPENBLAS) && defined(__x86_64__)
   std::string const core = openblas_get_corename();
-  bool const old = core == "Haswell" || core == "Zen" || core == "Sandybridge";
-  if (!old || std::getenv("OPENBLAS_CORETYPE") || !__builtin_cpu_supports("avx512f")) return;
-  ::setenv("OPENBLAS_CORETYPE", "SKYLAKEX", 1);
+  bool const avx512 = core == "SkylakeX" || core == "Cooperlake" || core == "SapphireRapids";
+  bool const avx2 = core == "Haswell" || core == "Zen" || avx512;
+  char const* const better = __builtin_cpu_supports("avx512f") && !avx512 ? "SKYLAKEX"
+                             : __builtin_cpu_supports("avx2") && !avx2    ? "HASWELL"
+                                                                          : nullptr;
+  if (!better || std::getenv("OPENBLAS_CORETYPE")) return;
+  ::setenv("OPENBLAS_CORETYPE", better, 1);
   ::execv("/proc/self/exe", argv);
 #endif
 }
