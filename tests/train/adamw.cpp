@@ -77,6 +77,34 @@ TEST_CASE("weights and moments follow AdamW's formulas") {
   CHECK(worst_difference<long double>(1) < 1e-14);
 }
 
+TEMPLATE_TEST_CASE("moments of weights without gradients end at 0, not among subnormal numbers", "",
+                   float, double) {
+  using S = TestType;
+  S const least = std::numeric_limits<S>::min();
+  model<S> net;
+  net.draw_gradient(1);
+  fg::adamw_update({}, how, net.step(1, how.lr, 1), net.ranges);
+  std::fill(net.g.begin(), net.g.end(), S(0));
+  auto const subnormal = [&](std::vector<S> const& moments) {
+    return std::count_if(moments.begin(), moments.end(),
+                         [&](S x) { return x != 0 && std::abs(x) < least; });
+  };
+  std::ptrdiff_t first = 0, second = 0;
+  for (int step = 2; step < 25000 && net.v != std::vector<S>(net.v.size(), S(0)); ++step) {
+    fg::adamw_update({}, how, net.step(step, how.lr, 1), net.ranges);
+    if (step % 100 == 0) first += subnormal(net.m), second += subnormal(net.v);
+  }
+  CHECK(first == 0);
+  CHECK(second == 0);
+  CHECK(net.m == std::vector<S>(net.m.size(), S(0)));
+  CHECK(net.v == std::vector<S>(net.v.size(), S(0)));
+  // a second moment that small beside a first one that is not is what divides it
+  std::fill(net.m.begin(), net.m.end(), S(16) * least);
+  std::fill(net.v.begin(), net.v.end(), least / 4);
+  fg::adamw_update({}, how, net.step(1, how.lr, 1), net.ranges);
+  CHECK(subnormal(net.v) > 0);
+}
+
 TEST_CASE("only projections decay, and selection biases stay") {
   model<double> net;
   std::vector<double> const before = net.w;
