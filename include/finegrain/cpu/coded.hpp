@@ -95,18 +95,27 @@ struct coded_matrix {
     decoder<F> const tables;
     std::int64_t const begin = now.k / step_units<F>;
     std::int64_t const end = begin + now.units / step_units<F>;
+    std::byte const* const behind = panel + layout.step_at(end);
+    std::int64_t const bytes = behind - (panel + layout.step_at(begin));
     a.each([&](int top, int height, float const* strip, float const* blocks) {
       std::int64_t done = 0;  // panels
-      auto const run = [&]<int Rows, int Panels>() {
+      auto const run = [&]<int Rows, int Panels>(auto next) {
         for (; height == Rows && count - done >= Panels; done += Panels)
           coded_tile<F, Rows, Panels>(strip, blocks, layout, panel + done * layout.panel_bytes(),
                                       begin, end, sums + (done * a.rows() + top) * panel_width,
-                                      tables);
+                                      tables, next);
       };
-      if constexpr (abreast(1) == 4) run.template operator()<1, 4>();
-      if constexpr (abreast(1) >= 2) run.template operator()<1, 2>();
-      if constexpr (abreast(2) == 2) run.template operator()<2, 2>();
-      (run.template operator()<R + 1, 1>(), ...);
+      if constexpr (few > strip_rows<products>)
+        if (height < a.rows()) {
+          next_piece const next{behind + bytes * top / a.rows(),
+                                layout.step_bytes * height / a.rows()};
+          return (run.template operator()<R + 1, 1>(next), ...);
+        }
+      next_steps const next;
+      if constexpr (abreast(1) == 4) run.template operator()<1, 4>(next);
+      if constexpr (abreast(1) >= 2) run.template operator()<1, 2>(next);
+      if constexpr (abreast(2) == 2) run.template operator()<2, 2>(next);
+      (run.template operator()<R + 1, 1>(next), ...);
     });
   }
 

@@ -186,18 +186,30 @@ inline constexpr bool few_places = true;
 #else
 inline constexpr bool few_places = false;
 #endif
+/// What of the codes is fetched while rows meet a step: of one strip, what it reads next; of several, each a part
+/// of what all read next, `pace` bytes a step, or memory would wait for the strips behind the first.
+struct next_steps {};
+struct next_piece {
+  std::byte const* at;
+  std::int64_t pace;
+};
 /// Fetches steps of panels `distance` bytes apart, the first of which ends at `end`. Behind its end stand the
 /// panels that are read beside it, so that what is read next stands behind all of them. One panel is fetched
 /// from twice as far into the second level, and from nearer into the first. Figures are in docs/tried.md.
-template <format F, int Panels>
+template <format F, int Panels, class Next>
 FINEGRAIN_INLINE void fetch_steps(std::byte const* codes, std::int64_t distance,
-                                  std::byte const* end) {
+                                  std::byte const* end, [[maybe_unused]] Next& next) {
+  constexpr int lines = code_layout<F>::step_bytes / 64;
   if constexpr (fetched_far && Panels == 1) {
     FINEGRAIN_UNROLL
-    for (int i = 0; i < code_layout<F>::step_bytes; i += 64) {
-      __builtin_prefetch(codes + 2 * fetched_ahead + i, 0, 2);
-      __builtin_prefetch(codes + fetched_ahead * 3 / 4 + i, 0, 3);
+    for (int i = 0; i < lines; ++i) {
+      if constexpr (requires { next.pace; })
+        __builtin_prefetch(next.at + next.pace * i / lines, 0, 2);
+      else
+        __builtin_prefetch(codes + 2 * fetched_ahead + 64 * i, 0, 2);
+      __builtin_prefetch(codes + fetched_ahead * 3 / 4 + 64 * i, 0, 3);
     }
+    if constexpr (requires { next.pace; }) next.at += next.pace;
   } else {
     std::byte const* soon = codes + fetched_ahead / Panels;
     soon += soon < end ? 0 : (Panels - 1) * distance;
@@ -209,13 +221,14 @@ FINEGRAIN_INLINE void fetch_steps(std::byte const* codes, std::int64_t distance,
 }
 
 /// sum += a . so many steps of panels, the first of which ends at `end`, of some of a strip's rows.
-template <format F, int Height, int Rows, int Panels, bool Fetches>
+template <format F, int Height, int Rows, int Panels, bool Fetches, class Next>
 FINEGRAIN_INLINE void add_steps(float const* a, std::byte const* codes, std::int64_t distance,
                                 std::int64_t steps, [[maybe_unused]] std::byte const* end,
                                 vec (&sum)[Rows][Panels * vectors],
-                                [[maybe_unused]] decoder<F> const& decode) {
+                                [[maybe_unused]] decoder<F> const& decode,
+                                [[maybe_unused]] Next& next) {
   for (; steps > 0; --steps) {
-    if constexpr (Fetches) fetch_steps<F, Panels>(codes, distance, end);
+    if constexpr (Fetches) fetch_steps<F, Panels>(codes, distance, end, next);
     if constexpr (by_operand<F>)
       add_step<F, Height, Rows, Panels>(
           a, codes, distance, sum,
@@ -236,12 +249,12 @@ inline constexpr int block_sums = [] {
 
 /// sums(panel, row, column) += a . so many steps, of some of a strip's rows. Those whose turn is first fetch
 /// what comes next. Returns the codes behind the steps.
-template <format F, int Height, int Rows, int Panels, bool Fetches>
+template <format F, int Height, int Rows, int Panels, bool Fetches, class Next>
 FINEGRAIN_INLINE std::byte const* add_blocks(float const* a, [[maybe_unused]] float const* blocks,
                                              std::byte const* codes, std::int64_t distance,
                                              std::byte const* end_of_first, std::int64_t steps,
                                              std::int64_t sum_steps, float* sums,
-                                             decoder<F> const& decode) {
+                                             decoder<F> const& decode, Next& next) {
   constexpr format P = codec<F>::products;
   constexpr int width = Panels * vectors;
   constexpr bool scaled = codec<F>::block > 0, integers = Integers<P>;
@@ -274,8 +287,8 @@ FINEGRAIN_INLINE std::byte const* add_blocks(float const* a, [[maybe_unused]] fl
           else
             sum[r][j] = scaled ? vec{} : load(at);
         });
-    add_steps<F, Height, Rows, Panels, Fetches>(a, codes, distance, some, end_of_first, sum,
-                                                decode);
+    add_steps<F, Height, Rows, Panels, Fetches>(a, codes, distance, some, end_of_first, sum, decode,
+                                                next);
     a += some * step_multiply_adds<F> * Height;
     codes += some * code_layout<F>::step_bytes;
     if constexpr (!held) asm("" : "+r"(sums));
@@ -329,11 +342,11 @@ FINEGRAIN_INLINE std::byte const* add_blocks(float const* a, [[maybe_unused]] fl
 
 /// sums(panel, row, column) = or += a(Rows, K) . the steps [begin, end) of so many panels. `blocks`
 /// is what integers of rows have for each block.
-template <format F, int Rows, int Panels>
+template <format F, int Rows, int Panels, class Next>
 FINEGRAIN_ONE_COPY void coded_tile(float const* a, [[maybe_unused]] float const* blocks,
                                    code_layout<F> const& layout, std::byte const* panel,
                                    std::int64_t begin, std::int64_t end, float* sums,
-                                   decoder<F> const& decode) {
+                                   decoder<F> const& decode, Next next) {
   using product = unit<codec<F>::products>;
   // Rows that take turns wait for codes in bursts: not worth it where sums are scaled every 128 numbers.
   constexpr bool take_turns = [] {
@@ -355,11 +368,11 @@ FINEGRAIN_ONE_COPY void coded_tile(float const* a, [[maybe_unused]] float const*
     auto const add = [&]<int Some, bool Fetches>(int row) __attribute__((always_inline)) {
       return add_blocks<F, Rows, Some, Panels, Fetches>(a + row, blocks + row, codes, distance,
                                                         end_of_first, steps, sum_steps,
-                                                        sums + row * panel_width, decode);
+                                                        sums + row * panel_width, decode, next);
     };
-    std::byte const* const next = add.template operator()<first, true>(0);
+    std::byte const* const behind = add.template operator()<first, true>(0);
     if constexpr (first < Rows) add.template operator()<Rows - first, false>(first);
-    codes = next;
+    codes = behind;
     begin += steps;
     a += steps * step_multiply_adds<F> * Rows;
     if constexpr (Integers<codec<F>::products>)
