@@ -107,7 +107,7 @@ struct integers_of_rows : unit<format::bf16> {
                              : !many_as_integers                             ? 9
                              : !byte_products                                ? 28
                              : Columns == scaled::in_sums && block_sums == 1 ? any_rows
-                             : scarce_loads                                  ? 6
+                             : scarce_loads                                  ? (Bits == 4 ? 10 : 6)
                                                                              : 14;
   static constexpr int turn_blocks = std::max(1, 128 / Numbers);
   static_assert(block_sums == 1 || turn_blocks == 1, "a block of several sums is a turn");
