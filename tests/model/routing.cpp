@@ -114,6 +114,8 @@ TEMPLATE_TEST_CASE("a log of another network is refused; its own has a report a 
   auto log = net.make_log(), longer = log;
   longer.layers.push_back(longer.layers.back());
   CHECK_THROWS_AS(net.infer({.tokens = 4, .log = &longer}, x, y), fg::invalid_argument);
+  fg::network<fg::linear<16, 16>, TestType> plain;
+  CHECK_THROWS_AS(plain.infer({.tokens = 4, .log = &log}, x, y), fg::invalid_argument);
   CHECK(y.untouched());
   REQUIRE(log.layers.size() == 1);
   for (int twice = 0; twice < 2; ++twice) {

@@ -103,10 +103,14 @@ void check_ids(batch const& b, int vocabulary) {
       throw invalid_argument("token id %d is not in the router's table of %d", id, vocabulary);
 }
 
-/// Whether router number `at` of so many can do what is asked, and the log's report of that number is its.
+/// Refuses logs of other networks.
+inline void check_log(bool own) {
+  if (!own) throw invalid_argument("the routing log is not this network's: use make_log()");
+}
+
+/// Whether a router can do what is asked, and the logs' reports number `at` are its.
 template <class X>
-void check_router(config const& c, batch const& b, bool training, std::size_t at,
-                  std::size_t routers) {
+void check_router(config const& c, batch const& b, bool training, std::size_t at) {
   check_request(c, b.routing, training);
   place<X>::check(c, b.routing);
   if (b.tokens > INT32_MAX / (slots(c, b.routing) + 1))  // slots are numbered with 32 bits
@@ -114,9 +118,7 @@ void check_router(config const& c, batch const& b, bool training, std::size_t at
                            shown(b.tokens), slots(c, b.routing));
   if (c.selection == selection::hash) check_ids<X>(b, c.vocabulary);
   for (routing_log const* log : {static_cast<routing_log const*>(b.log), b.routing.earlier})
-    if (log && (log->layers.size() != routers ||
-                log->layers[at].load.size() != static_cast<std::size_t>(c.routed)))
-      throw invalid_argument("the routing log is not this network's: use make_log()");
+    check_log(!log || log->layers[at].load.size() == static_cast<std::size_t>(c.routed));
   if (!b.log) return;
   routing_report const& report = b.log->layers[at];
   if (!report.experts.empty() &&
@@ -213,9 +215,11 @@ template <class X>
 void check_routing(std::span<config const* const> routers, batch const& b, bool training) {
   bool ruled = false, jittered = false, moved = false;
   std::size_t given = 0;
+  for (routing_log const* log : {static_cast<routing_log const*>(b.log), b.routing.earlier})
+    check_log(!log || log->layers.size() == routers.size());
   for (std::size_t at = 0; at < routers.size(); ++at) {
     config const& c = *routers[at];
-    check_router<X>(c, b, training, at, routers.size());
+    check_router<X>(c, b, training, at);
     ruled |= c.selection == selection::rule;
     jittered |= c.jitter;
     moved |= c.has_router();
