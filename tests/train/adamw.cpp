@@ -103,6 +103,11 @@ TEMPLATE_TEST_CASE("moments of weights without gradients end at 0, not among sub
   std::fill(net.v.begin(), net.v.end(), least / 4);
   fg::adamw_update({}, how, net.step(1, how.lr, 1), net.ranges);
   CHECK(subnormal(net.v) > 0);
+  // and a gradient's first moment moves its weight, however small it is
+  std::fill(net.m.begin(), net.m.end(), S(0));
+  std::fill(net.g.begin(), net.g.end(), least);
+  fg::adamw_update({}, how, net.step(1, how.lr, 1), net.ranges);
+  CHECK(subnormal(net.m) > 0);
 }
 
 TEST_CASE("only projections decay, and selection biases stay") {

@@ -121,7 +121,7 @@ struct adamw_step {
 
 /// AdamW on whole registers; `keep` is what weight decay leaves. Moments of weights without gradients shrink
 /// until they are subnormal, and would stay so: with such numbers Intel's machines take 20 times as long. So
-/// the first one becomes 0 then, and beside it the second.
+/// the first one becomes 0 then, and beside it the second; not of a gradient that is as small.
 template <class S>
 FINEGRAIN_ONE_COPY void adamw_registers(adamw_step<S> const& a, S keep, std::int64_t count,
                                         S const* g, S* w, S* m, S* v) {
@@ -134,7 +134,7 @@ FINEGRAIN_ONE_COPY void adamw_registers(adamw_step<S> const& a, S keep, std::int
     V first = a.beta1 * wide::load(m + i), second = a.beta2 * wide::load(v + i);
     wide::add_product(rest1, x, first);
     wide::add_product(a.rest2 * x, x, second);
-    auto const gone = (first < least) & (first > -least);
+    auto const gone = (x == V{}) & (first < least) & (first > -least);
     first = gone ? V{} : first;
     second = (gone & (second < least)) ? V{} : second;
     V below = epsilon;
