@@ -88,6 +88,18 @@ struct coded {
   }
 };
 
+/// f(t, n, y, alone) with the products of each row of a (T, K) among all rows and alone, for each of N outputs.
+template <fg::format F, class Function>
+void among_many_and_alone(coded<F> const& b, numbers const& a, int T, int K, int N, Function f) {
+  numbers const many = b.product(0, view(a, T, K));
+  auto const stride = many.size() / std::size_t(T);
+  for (int t = 0; t < T; ++t) {
+    numbers const alone = b.product(0, view(a, T, K).middle_rows(t, 1));
+    for (int n = 0; n < N; ++n)
+      f(t, n, many[std::size_t(t) * stride + std::size_t(n)], alone[std::size_t(n)]);
+  }
+}
+
 /// The weights that a format keeps of w (N, K), by its definition.
 template <fg::format F>
 numbers kept(numbers w, int N, int K) {
@@ -259,17 +271,11 @@ TEMPLATE_TEST_CASE_SIG("numbers of any size have the same bits alone and among m
     numbers a = plain;
     for (std::size_t i = 0; i < a.size(); ++i)
       a[i] = i % 3 == 0 && !(size > 1) ? a[i] : std::clamp(a[i], -1.0f, 1.0f) * size;
-    numbers const together = b.product(0, view(std::as_const(a), T, K));
-    auto const stride = std::int64_t(together.size()) / T;
     int wrong = 0;
-    for (int t = 0; t < T; ++t) {
-      numbers const alone = b.product(0, view(std::as_const(a), T, K).middle_rows(t, 1));
-      for (int n = 0; n < N; ++n) {
-        float const x = alone[std::size_t(n)], y = together[std::size_t(t * stride + n)];
-        wrong += !(x == y || (std::isnan(x) && std::isnan(y)));
-        if (!(size < 1e38f)) wrong += std::isfinite(y);
-      }
-    }
+    among_many_and_alone(b, a, T, K, N, [&](int, int, float y, float alone) {
+      wrong += !(alone == y || (std::isnan(alone) && std::isnan(y)));
+      if (!(size < 1e38f)) wrong += std::isfinite(y);
+    });
     CHECK(wrong == 0);
   }
 }
@@ -343,23 +349,16 @@ TEMPLATE_TEST_CASE_SIG(
     }
   numbers const a = taken<F>(random_numbers(T * K, 2), K), exact = kept<F>(w, N, K);
   coded<F> const b(1, N, K, 1, w.data());
-  numbers const many = b.product(0, view(a, T, K));
-  auto const stride = many.size() / T;
   int wrong = 0;
-  for (int t = 0; t < T; ++t) {
-    numbers const alone = b.product(0, view(a, T, K).middle_rows(t, 1));
-    for (std::size_t n = 0; n < N; ++n) {
-      double sum = 0, size = 0;
-      for (std::size_t k = 0; k < std::size_t(K); ++k) {
-        double const one =
-            double(a[std::size_t(t * K) + k]) * double(exact[n * std::size_t(K) + k]);
-        sum += one;
-        size += std::abs(one);
-      }
-      float const y = many[std::size_t(t) * stride + n];
-      wrong += y != alone[n] || !(std::abs(double(y) - sum) <= 2e-6 * size + 1e-43);
+  among_many_and_alone(b, a, T, K, N, [&](int t, int n, float y, float alone) {
+    double sum = 0, size = 0;
+    for (int k = 0; k < K; ++k) {
+      double const one = double(a[std::size_t(t * K + k)]) * double(exact[std::size_t(n * K + k)]);
+      sum += one;
+      size += std::abs(one);
     }
-  }
+    wrong += y != alone || !(std::abs(double(y) - sum) <= 2e-6 * size + 1e-43);
+  });
   CHECK(wrong == 0);
 }
 
@@ -393,17 +392,11 @@ TEST_CASE("int4's scales end where sums with few rows may be no floats and with 
       w[std::size_t(n * K + 70)] = std::ldexp(0.95f, e);  // the largest
     }
     coded<int4> const b(1, N, K, 1, w.data());
-    numbers const many = b.product(0, view(a, T, K));
-    auto const stride = many.size() / T;
     int wrong = 0;
-    for (int t = 0; t < T; ++t) {
-      numbers const alone = b.product(0, view(a, T, K).middle_rows(t, 1));
-      for (std::size_t n = 0; n < N; ++n) {
-        float const y = many[std::size_t(t) * stride + n];
-        bool const same = y == alone[n] || (std::isnan(y) && std::isnan(alone[n]));
-        wrong += !same || std::isnan(y) != (e > 113);
-      }
-    }
+    among_many_and_alone(b, a, T, K, N, [&](int, int, float y, float alone) {
+      bool const same = y == alone || (std::isnan(y) && std::isnan(alone));
+      wrong += !same || std::isnan(y) != (e > 113);
+    });
     CHECK(wrong == 0);
   }
 }
