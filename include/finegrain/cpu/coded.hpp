@@ -62,6 +62,8 @@ struct coded_matrix {
     if constexpr (unit<products>::deep > 1) return 0;
     return by_operand<F> ? std::min(tile_rows, strip_rows<products>) : 4;
   }();
+  static_assert(products != format::fp8 || few == std::min(tile_rows, strip_rows<products>),
+                "a strip of rows meets codes of fp8 as they are decoded");
   /// What codes are decoded to: units; words, of two units each; or floats, `parts` for a unit,
   /// where a product would take it apart.
   static constexpr int parts = [] {

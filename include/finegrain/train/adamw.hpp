@@ -121,7 +121,7 @@ struct adamw_step {
 
 /// AdamW on whole registers; `keep` is what weight decay leaves. Moments of weights without gradients shrink
 /// until they are subnormal, and would stay so: with such numbers Intel's machines take 20 times as long. So
-/// the first one becomes 0 then, and beside it the second; not of a gradient that is as small.
+/// the first one becomes 0 then, and beside it the second; where there is a gradient, however small, both stay.
 template <class S>
 FINEGRAIN_ONE_COPY void adamw_registers(adamw_step<S> const& a, S keep, std::int64_t count,
                                         S const* g, S* w, S* m, S* v) {
