@@ -177,12 +177,7 @@ struct codec<format::fp8> {
   /// Whether one of these codes is subnormal, or 0.
   template <std::size_t N>
   FINEGRAIN_INLINE static bool some_are_subnormal(ivec const (&codes)[N]) {
-    using bytes = unsigned char __attribute__((vector_size(FINEGRAIN_VECTOR_BYTES)));
-    bytes least = reinterpret_cast<bytes>(codes[0] & 0x78787878);
-    FINEGRAIN_UNROLL
-    for (std::size_t i = 1; i < N; ++i)
-      least = smaller(least, reinterpret_cast<bytes>(codes[i] & 0x78787878));
-    return has_zero(least);
+    return !all_bytes_have(ivec{} + 0x78787878, codes);
   }
 #else
   static constexpr bool raises = false;

@@ -193,31 +193,29 @@ struct next_piece {
   std::byte const* at;
   std::int64_t pace;
 };
-/// Fetches steps of panels `distance` bytes apart, the first of which ends at `end`. Behind its end stand the
-/// panels that are read beside it, so that what is read next stands behind all of them. One panel is fetched
-/// from twice as far into the second level, and from nearer into the first. Figures are in docs/tried.md.
+/// Fetches steps of panels `distance` bytes apart, the first of which ends at `end`: into the first level, and
+/// from thrice as far into the second. Behind its end stand the panels that are read beside it, so that what is
+/// read next stands behind all of them. Figures are in docs/tried.md.
 template <format F, int Panels, class Next>
 FINEGRAIN_INLINE void fetch_steps(std::byte const* codes, std::int64_t distance,
                                   std::byte const* end, [[maybe_unused]] Next& next) {
-  constexpr int lines = code_layout<F>::step_bytes / 64;
-  if constexpr (fetched_far && Panels == 1) {
-    FINEGRAIN_UNROLL
-    for (int i = 0; i < lines; ++i) {
-      if constexpr (requires { next.pace; })
-        __builtin_prefetch(next.at + next.pace * i / lines, 0, 2);
-      else
-        __builtin_prefetch(codes + 2 * fetched_ahead + 64 * i, 0, 2);
-      __builtin_prefetch(codes + fetched_ahead * 3 / 4 + 64 * i, 0, 3);
+  constexpr int bytes = code_layout<F>::step_bytes;
+  constexpr bool halved = few_places && Panels > 1, twice = fetched_far && !halved;
+  auto const from = [&](std::int64_t ahead) __attribute__((always_inline)) {
+    std::byte const* const at = codes + ahead / Panels;
+    return at < end ? at : at + (Panels - 1) * distance;
+  };
+  std::byte const *const soon = from(fetched_ahead), *const later = from(3 * fetched_ahead);
+  FINEGRAIN_UNROLL
+  for (int p = 0; p < Panels; ++p)
+    for (int i = 0; i < bytes; i += halved ? 128 : 64) {
+      __builtin_prefetch(soon + p * distance + i, 0, halved ? 2 : 3);
+      if constexpr (twice && requires { next.pace; })
+        __builtin_prefetch(next.at + next.pace * i / bytes, 0, 2);
+      else if constexpr (twice)
+        __builtin_prefetch(later + p * distance + i, 0, 2);
     }
-    if constexpr (requires { next.pace; }) next.at += next.pace;
-  } else {
-    std::byte const* soon = codes + fetched_ahead / Panels;
-    soon += soon < end ? 0 : (Panels - 1) * distance;
-    FINEGRAIN_UNROLL
-    for (int p = 0; p < Panels; ++p)
-      for (int i = 0; i < code_layout<F>::step_bytes; i += few_places ? 128 : 64)
-        __builtin_prefetch(soon + p * distance + i, 0, few_places ? 2 : 3);
-  }
+  if constexpr (requires { next.pace; }) next.at += next.pace;
 }
 
 /// sum += a . so many steps of panels, the first of which ends at `end`, of some of a strip's rows.

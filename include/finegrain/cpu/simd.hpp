@@ -71,17 +71,16 @@ template <class V>
 FINEGRAIN_INLINE V larger(V a, V b) {
   return a > b ? a : b;
 }
-template <class V>
-FINEGRAIN_INLINE V smaller(V a, V b) {
-  return a < b ? a : b;
-}
-#if defined(__AVX512BW__)
-/// Whether one of a vector's bytes is 0.
-template <class V>
-FINEGRAIN_INLINE bool has_zero(V bytes) {
-  std::uint64_t zeros;
-  asm("vptestnmb %1, %1, %0" : "=k"(zeros) : "v"(bytes));
-  return zeros != 0;
+#if FINEGRAIN_VECTOR_BYTES == 64 && defined(__AVX512BW__)
+/// Whether every byte of some vectors has one of these bits: one instruction a vector.
+template <std::size_t N>
+FINEGRAIN_INLINE bool all_bytes_have(ivec bits, ivec const (&vectors)[N]) {
+  std::uint64_t have;
+  asm("vptestmb %1, %2, %0" : "=Yk"(have) : "v"(bits), "v"(vectors[0]));
+  FINEGRAIN_UNROLL
+  for (std::size_t i = 1; i < N; ++i)
+    asm("vptestmb %2, %3, %0%{%1%}" : "=Yk"(have) : "Yk"(have), "v"(bits), "v"(vectors[i]));
+  return have == ~std::uint64_t{0};
 }
 #endif
 
