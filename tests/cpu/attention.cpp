@@ -1,7 +1,6 @@
 // Attention on the cpu.
 // SPDX-License-Identifier: Apache-2.0
-#include <finegrain/cpu/attention.hpp>
-#include <finegrain/cpu/norm.hpp>
+#include <finegrain/cpu/cpu.hpp>  // declares the kernels that are apart
 #include <finegrain/reference/attention.hpp>
 #include <finegrain/reference/linear.hpp>
 #include <finegrain/reference/norm.hpp>

@@ -1,6 +1,6 @@
 // The linear map on the cpu.
 // SPDX-License-Identifier: Apache-2.0
-#include <finegrain/cpu/linear.hpp>
+#include <finegrain/cpu/cpu.hpp>  // declares the kernels that are apart
 #include <finegrain/reference/linear.hpp>
 
 #include "../catch.hpp"
