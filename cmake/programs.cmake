@@ -43,11 +43,14 @@ if(FINEGRAIN_TESTS)
   if(FINEGRAIN_SANITIZE)
     set(finegrain_unoptimised -O1)
   endif()
-  add_library(finegrain_test_kernels OBJECT include/finegrain/cpu/kernels.cpp)
+  add_library(finegrain_test_kernels OBJECT
+    include/finegrain/cpu/kernels.cpp include/finegrain/cpu/frozen_kernels.cpp)
   target_link_libraries(finegrain_test_kernels PRIVATE finegrain_program)
   target_compile_options(finegrain_test_kernels
     PUBLIC $<$<COMPILE_LANGUAGE:CXX>:-ffp-contract=off> PRIVATE -O2)
-  target_compile_definitions(finegrain_test_kernels INTERFACE FINEGRAIN_KERNELS_APART)
+  list(TRANSFORM finegrain_formats TOUPPER OUTPUT_VARIABLE formats)
+  list(TRANSFORM formats PREPEND FINEGRAIN_KERNELS_APART_)
+  target_compile_definitions(finegrain_test_kernels PUBLIC FINEGRAIN_KERNELS_APART ${formats})
 endif()
 
 include(FetchContent)
