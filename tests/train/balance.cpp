@@ -218,4 +218,25 @@ TEST_CASE("biases of another number than a report's experts are refused") {
   }
 }
 
+TEST_CASE("biases do not move to quantiles that nobody asked a batch for") {
+  net_of<biased> net;
+  fg::routing_log log = net.make_log();
+  task const t(20);
+  std::vector<double> y(t.y.size());
+  for (bool const asked : {true, false}) {
+    net.infer({.tokens = t.tokens, .routing = {.quantiles = asked}, .log = &log}, t.in(),
+              fg::matrix<double>(y.data(), t.tokens, D));
+    for (fg::routing_report const& report : log.layers) {
+      std::vector<float> bias(report.load.size(), 7.0f);
+      auto const move = [&] { fg::move_bias(std::span(bias), report, 1, {.quantile = true}); };
+      if (asked) {
+        CHECK_NOTHROW(move());
+        continue;
+      }
+      CHECK_THROWS_WITH(move(), ContainsSubstring("set the batch's .routing.quantiles"));
+      CHECK(bias == std::vector<float>(bias.size(), 7.0f));
+    }
+  }
+}
+
 }  // namespace

@@ -164,8 +164,9 @@ class router_pass {
     router_report const to(at, c_.routed);
     route<T>::report(rules_, loss_, router().bias, s_.router, s_.rows, starts(), s_.factors, to,
                      t_.report_sums, stream());
+    kept.quantiles = p_.batch.routing.quantiles;
     if constexpr (Biased)
-      if (p_.batch.routing.quantiles)
+      if (kept.quantiles)
         kinds<T>::quantiles(rules_, router().bias, s_.router, t_.kinds, tokens_, to.quantile,
                             stream());
     if (kept.experts.empty()) return;

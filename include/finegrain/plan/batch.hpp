@@ -109,7 +109,8 @@ struct routing_report {
   std::vector<std::int64_t> dropped;  // (R) and of these, dropped
   std::vector<double> mean_score;     // (R) P: mean over tokens of scores normalised to sum 1
   std::vector<double> bias;           // (R) the selection bias that it chose with
-  std::vector<double> quantile;       // (R) the bias that quantile balancing would set
+  std::vector<double> quantile;       // (R) the bias that quantile balancing would set,
+  bool quantiles = false;             // if the batch's request had .quantiles; else 0
   double balance_loss = 0;            // all losses, coefficients included
   double entropy = 0;  // mean over tokens of the entropy of their scores, over that of equal ones
   double devices = 0;  // mean over tokens of the devices that their kept slots are on

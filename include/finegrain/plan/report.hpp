@@ -112,6 +112,7 @@ void report_routing(config const& c, batch const& b, routing<S> const& r,
   report.balance_loss = report.entropy = 0;
   std::int64_t devices = 0;
   report.tokens = T;
+  report.quantiles = b.routing.quantiles;
   detail::report_choices(k, r, report);
   bool const linear = detail::reads_scores(loss);
   double const each = 1 / double(std::max<std::int64_t>(T, 1));

@@ -56,6 +56,7 @@ inline void add_counts(routing_log const& batch, routing_log& step, bool begin) 
     routing_report const& one = batch.layers[l];
     if (begin) sum.tokens = 0;
     sum.tokens += one.tokens;
+    sum.quantiles = one.quantiles && (begin || sum.quantiles);
     for (std::size_t e = 0; e < sum.load.size(); ++e) {
       if (begin) sum.load[e] = 0, sum.quantile[e] = 0;
       sum.load[e] += one.load[e];
@@ -64,8 +65,8 @@ inline void add_counts(routing_log const& batch, routing_log& step, bool begin) 
   }
 }
 
-/// Moves a router's biases by what its experts got in a step of so many batches with tokens. A report
-/// has quantiles if its batch's request has .quantiles: without it, they are 0, and so are the biases.
+/// Moves a router's biases by what its experts got in a step of so many batches with tokens.
+/// Throws invalid_argument, and moves none, where these are others' or quantiles are missing.
 template <class N>
 void move_bias(std::span<N> bias, routing_report const& did, std::int64_t batches,
                bias_update const& how) {
@@ -74,6 +75,9 @@ void move_bias(std::span<N> bias, routing_report const& did, std::int64_t batche
   if (did.load.size() != bias.size())
     throw invalid_argument("%zu selection biases cannot follow a report of %zu experts",
                            bias.size(), did.load.size());
+  if (how.quantile && all > 0 && !did.quantiles)
+    throw invalid_argument(
+        "biases cannot move to quantiles of a report without: set the batch's .routing.quantiles");
   N mean = 0;
   for (std::size_t e = 0; e < bias.size(); ++e) {
     std::int64_t const excess = did.load[e] * R - all;
