@@ -170,11 +170,11 @@ TEST_CASE("where a folder cannot be opened to be synced, the old file stays and 
   CHECK(here.files() == 1);
 }
 
-TEST_CASE("a folder that is not there is named, with the system's reason") {
+TEST_CASE("where no file can be, its name is said, with the system's reason") {
   folder const here;
   CHECK_THROWS_WITH(
       fg::atomic_file(here / "absent/f"),
-      ContainsSubstring("cannot create a file in the folder " + here / "absent/: No such"));
+      ContainsSubstring("cannot create a new file beside " + here / "absent/f: No such"));
 }
 
 TEST_CASE("what is no file is not replaced, in the file's place or where a link points") {

@@ -105,7 +105,7 @@ class atomic_file {
           ::open(partial_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode_.value_or(0666));
       if (file >= 0) return file;
       if (int const reason = errno; reason != EEXIST)
-        throw_file_error("cannot create a file in the folder", folder(), reason);
+        throw_file_error("cannot create a new file beside", path_, reason);
     }
   }
 
