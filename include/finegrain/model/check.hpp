@@ -231,8 +231,8 @@ void check_routing(std::span<config const* const> routers, batch const& b, bool 
     throw invalid_argument("jitter needs a config that has it: .jitter = true");
   if (given != b.given.size())
     throw invalid_argument(
-        "the batch brings experts and weights for %lld layers, and %lld have selection::given",
-        shown(b.given.size()), shown(given));
+        "the number of layers with selection::given is %lld; that of the batch's .given is %lld",
+        shown(given), shown(b.given.size()));
   balance_losses const& loss = b.routing.balance;
   if (!routers.empty() && !moved && loss != balance_losses{.over = loss.over})
     throw invalid_argument("balance losses move a router, and here is none");
