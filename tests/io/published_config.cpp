@@ -719,6 +719,12 @@ TEST_CASE("which layers are dense is compared, of a whole model, in each family'
   refused<presets::deepseek_v3>(deepseek_v3, "moe_layer_freq", "1", "2");
   refused<presets::deepseek_v3>(deepseek_v3, "intermediate_size", "18432", "18433");
   refused<presets::deepseek_v3>(deepseek_v3, "num_key_value_heads", "128", "8");
+  // a list has a value for each layer
+  CHECK(of<presets::deepseek_v3>(with(deepseek_v3, R"("num_key_value_heads": 128)",
+                                      R"("num_key_value_heads": [128, 8, 128])")) ==
+        lines{"num_key_value_heads.1 is 8 in config.json, 128 here"});
+  CHECK(of<presets::deepseek_v3>(with(deepseek_v3, R"("num_key_value_heads": 128)",
+                                      R"("num_key_value_heads": [128, 128])")) == lines{});
   refused<presets::qwen3_30b_a3b>(qwen3_30b, "decoder_sparse_step", "1", "2");
   CHECK(of<presets::qwen3_30b_a3b>(
             with(qwen3_30b, "\"mlp_only_layers\": []", "\"mlp_only_layers\": [0]")) ==

@@ -78,9 +78,12 @@ class config_keys {
       return note(*all.begin(), ours);
     same_or(ours, all, ours);
   }
-  /// The same where nothing means `absent`.
+  /// The same where nothing means `absent`. A list is of values of several layers.
   void same_or(config_value const& absent, names all, config_value const& ours) {
     if (take(all, ours)) return;
+    for (std::string_view name : all)
+      if (std::string const list = std::string(name) + '.'; values_.contains(list + '0'))
+        return all_in(list, ours);
     auto const [name, theirs] = find(all);
     if (theirs == nullptr)
       note(name, absent, ours, "by default");
