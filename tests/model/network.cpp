@@ -57,6 +57,32 @@ TEMPLATE_TEST_CASE("shapes that do not fit are refused with both shapes", "", EX
   CHECK_NOTHROW(net.backward(y));
 }
 
+TEMPLATE_TEST_CASE("a backward leaves what its forward kept to the next", "", EXECUTORS) {
+  using S = typename TestType::scalar;
+  auto const each = [](auto net) {
+    auto const x = numbers<S>::random(40, 16, 1), dy = numbers<S>::random(40, 16, 2),
+               other = numbers<S>::random(40, 16, 3);
+    numbers<S> y(40, 16), dx(40, 16), again(40, 16);
+    fg::batch const b{.tokens = 40, .routing = {.balance = {.expert = 0.1, .z = 0.01}}};
+    net.forward(b, x, y);
+    net.backward(dy, dx);
+    auto const first = copy(net.gradient());
+    net.backward(other, again);
+    CHECK(!(again == dx));
+    net.backward(dy, again);
+    CHECK(again == dx);
+    CHECK(copy(net.gradient()) == first);
+    net.backward(dy, again, fg::gradients::accumulate);
+    CHECK(again == dx);
+    double off = 0;
+    for (std::size_t i = 0; i < first.size(); ++i)
+      off = std::max(off, double(std::abs(net.gradient()[i] - 2 * first[i])));
+    CHECK(off < 1e-4);
+  };
+  each(fg::network<block, TestType>());
+  each(fg::network<fg::mixture<moe>, TestType>());
+}
+
 TEMPLATE_TEST_CASE("a network that was moved from says so, until it is given another", "",
                    EXECUTORS) {
   using S = typename TestType::scalar;

@@ -83,7 +83,8 @@ class network : public inference<network<E, X>, E, X> {
                   "forward: backward reads x again, and this x is gone by then: give it a name");
   }
   /// Gradients of the weights, and dx (T, in), from dy (T, out) of the last forward. Overwrites
-  /// gradient(), or adds to it. dx may be left out.
+  /// gradient(), or adds to it. dx may be left out. A forward may have any number of these: they
+  /// leave what it kept, balance losses are in each, and weights must stay until the last.
   void backward(matrix<S const> dy, matrix<S> dx = {}, gradients mode = gradients::overwrite) {
     dx = learned_.input_gradient(on_, uses_, dy, dx, in, out);
     auto const& last = learned_.last();
