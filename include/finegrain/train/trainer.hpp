@@ -26,7 +26,9 @@ namespace finegrain::inline FINEGRAIN_ABI {
 ///   for (auto const& [x, y] : batches) train.step(x, y);
 ///
 /// Targets are token ids for a cross-entropy (below 0: left out), numbers for the mean squared
-/// error, or a loss of your own in their place (train/objective.hpp). A step that throws leaves
+/// error, or a loss of your own in their place (train/objective.hpp). A batch of which all are left
+/// out costs 0 and gives no gradient, where PyTorch's mean is not a number: padding alone spoils
+/// no run. It is a step, though: decay and moments move the weights. A step that throws leaves
 /// weights and moments as they were. A step whose gradient is not finite is counted and changes
 /// nothing else; its report shows the norm.
 ///
