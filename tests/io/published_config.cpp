@@ -515,6 +515,13 @@ TEST_CASE("positions are as newer configs have them too, slowed or not") {
            R"("rope_scaling": {"factor": 4.0, "original_max_position_embeddings": 32768,
                "rope_type": "yarn"})");
   CHECK(of<longer>(slowed) == lines{});
+  static constexpr fg::architecture larger = [] {
+    fg::architecture a = longer;
+    a.attention.yarn.mscale = 0.5f;
+    return fg::checked(a);
+  }();
+  CHECK(of<larger>(with(slowed, R"("factor": 4.0)", R"("factor": 4.0, "mscale": 0.5)")) ==
+        lines{"the mscale of qwen3_moe counts only beside an mscale_all_dim, here it does alone"});
   CHECK(of<presets::qwen3_30b_a3b>(slowed) ==
         lines{"rope_scaling.rope_type is yarn in config.json, default here"});
   CHECK(of<longer>(with(slowed, R"("original_max_position_embeddings": 32768,)", "")) ==

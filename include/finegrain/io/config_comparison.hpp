@@ -255,9 +255,13 @@ class config_comparison : config_keys {
     scaling("mscale_all_dim", 0, turns.mscale_all);
     scaling("attention_factor", nullptr, nullptr);
     scaling("truncate", true, true);
-    // Where one of them is 0, transformers has 1 and 0.
-    if (turns.mscale_all == 0 ? turns.mscale != 1 : turns.mscale == 0)
+    // Where one of them is 0, transformers has 1 and 0; DeepSeek's own code has them as they are.
+    if (turns.mscale_all == 0 ? turns.mscale != 1 : turns.mscale == 0) {
       in_form("yarn.mscale beside mscale_all", turns.mscale);
+      if (!writes() && !is_of({"deepseek_v2", "deepseek_v3", "kimi_k2"}))
+        note("the mscale of " + family() +
+             " counts only beside an mscale_all_dim, here it does alone");
+    }
   }
   FINEGRAIN_LAZY void feed_forward(int hidden, glu act) {
     begin_stage();
