@@ -179,13 +179,6 @@ inline constexpr bool fetched_far = true;
 #else
 inline constexpr bool fetched_far = false;
 #endif
-/// Whether the first level has few places for lines on their way, as a Zen 4's: there every other line goes into
-/// the second. Of the others only Cooper Lake has AVX512_BF16 without AVX-VNNI.
-#if defined(__AVX512BF16__) && !defined(__AVXVNNI__)
-inline constexpr bool few_places = true;
-#else
-inline constexpr bool few_places = false;
-#endif
 /// What of the codes is fetched while rows meet a step: of one strip, what it reads next; of several, each a part
 /// of what all read next, `pace` bytes a step, or memory would wait for the strips behind the first.
 struct next_steps {};
@@ -195,7 +188,8 @@ struct next_piece {
 };
 /// Fetches steps of panels `distance` bytes apart, the first of which ends at `end`: into the first level, and
 /// from thrice as far into the second. Behind its end stand the panels that are read beside it, so that what is
-/// read next stands behind all of them. Figures are in docs/tried.md.
+/// read next stands behind all of them. With few places every other line goes into the second. Figures are in
+/// docs/tried.md.
 template <format F, int Panels, class Next>
 FINEGRAIN_INLINE void fetch_steps(std::byte const* codes, std::int64_t distance,
                                   std::byte const* end, [[maybe_unused]] Next& next) {

@@ -82,6 +82,14 @@ struct flow {
     at += pace;
   }
 };
+/// The same of a tile alone with few rows, which reads at the pace of memory: 12 kB further on into the
+/// second-level cache, too.
+struct far_flow : flow<1> {
+  FINEGRAIN_INLINE void fetch() {
+    for (int i = 0; i < lines; ++i) __builtin_prefetch(at + 12288 + i * (pace / lines), 0, 2);
+    flow<1>::fetch();
+  }
+};
 /// Memory that is read next as it stands, which tiles that take long steps fetch into the second-level
 /// cache: `ways` parts of it side by side, a line of each in turn. In every page that is read from end to
 /// end the machine fetches further by itself; one page alone leaves it less far ahead than memory is

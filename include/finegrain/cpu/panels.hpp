@@ -66,9 +66,14 @@ struct packed_matrix {
                   a.tiles(), now.units, run);
     else if constexpr (unit<F>::deep > 1)
       run(streams{bytes(panel + 1024), streams::every * unit_bytes});
-    else
-      run(flow<1>(bytes(panel + (registers == 16 && unit<F>::parts == 1 ? 256 : 1024)),
-                  a.rows() * unit<F>::parts > 1 ? unit_bytes : 0));
+    else {
+      flow<1> const next(bytes(panel + (registers == 16 && unit<F>::parts == 1 ? 256 : 1024)),
+                         a.rows() * unit<F>::parts > 1 ? unit_bytes : 0);
+      if (!few_places && a.rows() <= 8)
+        run(far_flow{next});
+      else
+        run(next);
+    }
   }
   float const* at(std::int64_t p, std::int64_t k) const {
     return data + (p * units + k) * panel_width;

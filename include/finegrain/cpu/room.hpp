@@ -26,6 +26,13 @@ inline constexpr int tile_rows = registers == 32 ? 14 : 6;  // sums, B and one o
 /// Units of k between two looks at where the loop ends, and at what is fetched: short rows of registers leave
 /// little else to do in one, and scarce loads none to spare.
 inline constexpr int together = registers == 16 || scarce_loads ? 4 : 1;
+/// Whether the first level has few places for lines on their way, as a Zen 4's. Of the others only Cooper Lake
+/// has AVX512_BF16 without AVX-VNNI.
+#if defined(__AVX512BF16__) && !defined(__AVXVNNI__)
+inline constexpr bool few_places = true;
+#else
+inline constexpr bool few_places = false;
+#endif
 inline constexpr int depth = 256;  // k's at a time: a panel and a tile's rows stay in L1
 /// Panels side by side in a strip's tiles. Where loads are scarce there are two, if numbers are multiplied as
 /// they stand in memory: six rows of two panels load ten vectors for 24 multiply-adds, where 14 rows of one
