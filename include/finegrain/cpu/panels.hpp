@@ -67,9 +67,10 @@ struct packed_matrix {
     else if constexpr (unit<F>::deep > 1)
       run(streams{bytes(panel + 1024), streams::every * unit_bytes});
     else {
+      bool const machine = a.rows() * unit<F>::parts == 1;  // it fetches
       flow<1> const next(bytes(panel + (registers == 16 && unit<F>::parts == 1 ? 256 : 1024)),
-                         a.rows() * unit<F>::parts > 1 ? unit_bytes : 0);
-      if (!few_places && a.rows() <= 8)
+                         machine ? 0 : unit_bytes);
+      if (!few_places && !machine && a.rows() <= 8)
         run(far_flow{next});
       else
         run(next);
