@@ -51,7 +51,8 @@ struct packed_matrix {
 
   /// Many tiles share the fetching of what comes then. A tile alone reads at the pace of memory: it
   /// fetches 4 kB ahead, or 1 kB where it has few registers and takes units of one part fast; one row of
-  /// one part leaves even that to the machine, but for the long steps of registers for matrices.
+  /// one part leaves even that to the machine, but for the long steps of registers for matrices. Up to eight
+  /// rows fetch from further on, too; more lose by it (docs/tried.md).
   void run(strips<F> const& a, piece const& now, int count, bool, float* sums,
            piece const& then) const {
     float const* const panel = at(now.panel, now.k);

@@ -77,7 +77,8 @@ void move_bias(std::span<N> bias, routing_report const& did, std::int64_t batche
                            bias.size(), did.load.size());
   if (how.quantile && all > 0 && !did.quantiles)
     throw invalid_argument(
-        "biases cannot move to quantiles of a report without: set the batch's .routing.quantiles");
+        "biases cannot move to quantiles of a report that has none: set the batch's "
+        ".routing.quantiles");
   N mean = 0;
   for (std::size_t e = 0; e < bias.size(); ++e) {
     std::int64_t const excess = did.load[e] * R - all;
